@@ -1,5 +1,5 @@
-//! Changes of keys and clients, as events of the audit trail. A command records who made a change. A running
-//! gate records the changes that it finds in its files, even if another program made them.
+//! Changes of keys and clients, as events in the audit log. A command records who made a change. A running gate records
+//! the changes that it finds in its files, even if another program made them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use rotogate_config::ClientConfig;
 use rotogate_core::token::keyring::Keyring;
 
 const TARGET: &str = "rotogate::audit";
-/// The actor of a change that a gate finds in a file.
+/// The actor in the event of a change that a gate finds in a file.
 const FILE: &str = "file";
 
 /// The change of a key.
@@ -40,7 +40,7 @@ fn write_key_by(event: KeyEvent, kid: &str, actor: Option<&'static str>) {
     tracing::info!(target: TARGET, event = event.name(), rotogate.actor = actor, kid, "key changed");
 }
 
-/// Records that a gate found other keys in its folder.
+/// Records the keys that a gate found added, promoted or retired in its key folder.
 pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     let names = |keys: &Keyring| -> Vec<String> {
         let signing = keys.signing_keys().map(|key| key.kid().to_owned());
@@ -55,7 +55,7 @@ pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     before.iter().filter(|kid| !after.contains(kid)).for_each(|kid| write(KeyEvent::Retired, kid));
 }
 
-/// The name of a secret of refresh tokens, as in the commands.
+/// Returns the name of a secret for refresh tokens, as the commands show it.
 pub(crate) fn refresh_name(id: u8) -> String {
     format!("refresh-{id}")
 }

@@ -1,6 +1,7 @@
-//! rotogate as a program: the [`rotogate`] layer around a reverse proxy, with configuration, listeners, admin API and
-//! command line. The binary `rotogate`, its tests and its benches share this library. Its API may change with the
-//! program at any time. An application that embeds the gate depends on [`rotogate`] instead.
+//! The program rotogate. It runs the [`rotogate`] layer around a reverse proxy, and adds the configuration, the
+//! listeners, the admin API and the command line. The binary `rotogate`, its tests and its benchmarks share this
+//! library. Its API may change at any time, so an application that embeds the gate should depend on [`rotogate`]
+//! instead.
 //!
 //! | for | see |
 //! |---|---|

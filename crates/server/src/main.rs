@@ -1,8 +1,8 @@
-//! The `rotogate` binary. Everything it does is in [`rotogate_server::cli`].
+//! The `rotogate` binary. All of its code is in [`rotogate_server::cli`].
 
 use std::process::ExitCode;
 
-/// A proxied request makes some forty allocations, so a fast allocator pays off.
+/// A proxied request makes about forty allocations, so a fast allocator is worthwhile.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

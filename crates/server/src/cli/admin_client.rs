@@ -1,4 +1,4 @@
-//! The client of a running gate's admin listener.
+//! The client for the admin listener of a running gate.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -17,7 +17,7 @@ use crate::server::operate::admin::health;
 use rotogate_config::AdminAccess;
 use rotogate_core::fault::Chain;
 
-/// Sends a request with the admin token. `None` if no gate answers.
+/// Sends a request with the admin token. `None` if no gate responds.
 pub(super) async fn send(
     gate: &AdminAccess,
     method: Method,
@@ -37,7 +37,7 @@ async fn send_with(
     let Some(file) = &gate.token_file else {
         return Err(Failure::Usage("--token-file FILE is missing: the file of an admin token of that gate".to_owned()));
     };
-    // A token file that this user may not see must not be reported as missing.
+    // If this user has no permission to see the token file, the message must not say that it is missing.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return match probe(gate, Method::GET, "/livez").await {
             Err(Unanswered::NoGate) => Ok(None),
@@ -90,20 +90,20 @@ async fn send_with(
     }
 }
 
-/// Whether an admin listener answers at the address.
+/// Returns whether an admin listener responds at the address.
 async fn is_admin(gate: &AdminAccess) -> bool {
     matches!(probe(gate, Method::GET, "/livez").await, Ok((_, body)) if body == health::ALIVE)
 }
 
-/// The failure for an address at which something else than an admin listener answers with this status.
+/// The error if something other than an admin listener responds at the address, with this status.
 pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
     let address = &gate.address;
     Failure::Failed(format!(
-        "{address} is not the admin listener of a gate: it answered {status}; ask the address of admin.listen"
+        "{address} is not the admin listener of a gate: it returned {status}; use the address in admin.listen"
     ))
 }
 
-/// Why a request got no answer.
+/// The reason why a request got no response.
 pub(super) enum Unanswered {
     /// Nothing listens at the address.
     NoGate,
@@ -111,24 +111,24 @@ pub(super) enum Unanswered {
     Failed(Failure),
 }
 
-/// Whether the error means that nothing listens at the address.
+/// Returns whether the error means that nothing listens at the address.
 fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
     let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    // For port 0 the system reports that the address is not available.
+    // For port 0, the operating system reports that the address is not available.
     error.is_connect()
         && kinds
             .any(|kind| matches!(kind, std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::AddrNotAvailable))
 }
 
 fn unreachable(gate: &AdminAccess, error: &hyper_util::client::legacy::Error) -> Failure {
-    Failure::Failed(format!("the gate on {} cannot be asked: {:?}", gate.address, Chain(error)))
+    Failure::Failed(format!("the request to the gate on {} failed: {:?}", gate.address, Chain(error)))
 }
 
-/// Sends a probe, which needs no token. Any status counts as an answer.
+/// Sends a probe, which does not need a token. A response with any status is returned.
 ///
 /// # Errors
-/// No gate answered.
+/// No gate responded.
 pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Result<(StatusCode, Bytes), Unanswered> {
     let failed = |failure| Unanswered::Failed(failure);
     let request = Request::builder().method(method).uri(format!("http://{}{path}", gate.address));
@@ -146,7 +146,7 @@ async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::failed)?.to_bytes())
 }
 
-/// The JSON of the response of a gate that must run.
+/// Reads the JSON in the response of a gate, which must be running.
 pub(super) async fn read<T: DeserializeOwned>(
     gate: &AdminAccess,
     response: Option<Response<Incoming>>,
@@ -155,7 +155,7 @@ pub(super) async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&read_body(response).await?).map_err(Failure::failed)
 }
 
-/// The answer of a gate that must run.
+/// Sends a GET request, and returns the response. A gate must be running.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -167,7 +167,7 @@ pub(super) async fn request<T: DeserializeOwned>(
     read(gate, send(gate, method, path_and_query).await?).await
 }
 
-/// The lines of the answer of a gate that must run. They arrive one by one.
+/// Sends a GET request, and returns the lines of the response one by one as they arrive. A gate must be running.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -181,7 +181,7 @@ pub(super) async fn lines(
     Ok(Lines { body: answered(gate, response).await?.into_body(), text: Vec::new() })
 }
 
-/// The lines of an answer.
+/// The lines of a response.
 #[derive(Debug)]
 pub(super) struct Lines {
     body: Incoming,
@@ -189,10 +189,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The next line, with its line break; `None` at the end of the answer.
+    /// Returns the next line, with its line break. `None` at the end of the response.
     ///
     /// # Errors
-    /// The answer is cut short.
+    /// The connection was closed before the response was complete.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
@@ -205,12 +205,12 @@ impl Lines {
     }
 }
 
-/// The failure of an answer that ends too early.
+/// The error if a response ends before it is complete.
 pub(super) fn cut_short() -> Failure {
-    Failure::Failed("the gate's answer was cut short: see its log. The command can be run again".to_owned())
+    Failure::Failed("the gate's response was cut short; see the gate's log. The command can be run again".to_owned())
 }
 
-/// The answer of a gate that must run, to a request with a body of JSON.
+/// Sends a request with a JSON body, and returns the response. A gate must be running.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -222,7 +222,7 @@ pub(super) async fn post<T: DeserializeOwned>(
     read(gate, Some(posted(gate, path, body).await?)).await
 }
 
-/// As [`post`], for an answer without content.
+/// Does what [`post`] does, for a response without content.
 pub(super) async fn posted(
     gate: &AdminAccess,
     path: &str,
@@ -240,7 +240,7 @@ async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> R
     }
 }
 
-/// The failure if no gate runs.
+/// The error if no gate runs.
 pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     Failure::Failed(format!(
         "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
@@ -248,7 +248,7 @@ pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     ))
 }
 
-/// The failure that an answer without success reports.
+/// The error that an unsuccessful response reports.
 pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
     Ok(match problem(response).await? {
         None => Failure::Failed(format!("the program that answers on {} is not rotogate", gate.address)),
@@ -257,7 +257,7 @@ pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) ->
     })
 }
 
-/// The problem document of a response, if it contains one.
+/// Returns the problem document of a response, if it contains one.
 async fn problem(response: Response<Incoming>) -> Result<Option<ProblemReply>, Failure> {
     let body = read_body(response).await?;
     Ok(serde_json::from_slice(&body).ok())

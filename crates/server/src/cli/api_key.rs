@@ -16,11 +16,11 @@ use rotogate_config::AdminAccess;
 pub(super) enum ApiKeyCommand {
     /// Lists keys.
     List {
-        /// Only live keys of this subject; for the keys of a client, `client:` and the client.
+        /// Only live keys of this subject. The subject of a client is `client:` and its id.
         #[arg(long)]
         subject: Option<String>,
     },
-    /// Makes a key, and prints it. No later command can print it.
+    /// Creates a key, and prints it. Later commands cannot print it again.
     Create {
         /// The name of the key.
         name: String,

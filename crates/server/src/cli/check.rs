@@ -13,9 +13,9 @@ use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use rotogate_core::private_file;
 
-/// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. These
-/// addresses need not be free. The name differs from other variables of this program, so that an older program ignores
-/// it.
+/// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. The check
+/// does not require these addresses to be free. The name does not look like a configuration variable of this program,
+/// so that an older program ignores it.
 pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
 /// How long a running gate may take to report its addresses.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,10 +28,10 @@ struct CheckReport<'a> {
     warnings: Vec<At>,
     /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
-    /// With `--online`.
+    /// The results of `--online`.
     #[serde(flatten)]
     found: &'a Inspected,
-    /// With `--print`.
+    /// The configuration as TOML, with `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
 }
@@ -78,7 +78,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
     Ok(())
 }
 
-/// The failure for these errors. If a file could not be examined, the exit code differs.
+/// The error of the command for these errors. If a file could not be examined, the exit code differs.
 fn wrong(errors: &ConfigErrors) -> Failure {
     let mut at: Vec<ConfigError> = errors.iter().cloned().collect();
     for error in at.iter_mut().filter(|error| error.unchecked) {
@@ -87,7 +87,7 @@ fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Configuration(at)
 }
 
-/// The warnings, and the answers of the systems that the configuration names.
+/// Returns the warnings, and the responses of the systems that the configuration names.
 async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspected), ConfigErrors> {
     let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
@@ -104,8 +104,8 @@ async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspe
     }
 }
 
-/// Errors for the addresses that other programs use, and warnings for the addresses that perhaps the gate with this
-/// configuration uses.
+/// Returns errors for the addresses that other programs use, and warnings for the addresses that may belong to the
+/// running gate with this configuration.
 async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
     let held = std::env::var(HELD_VAR).unwrap_or_default();
     let held: Vec<SocketAddr> = held.split(',').filter_map(|address| address.parse().ok()).collect();
@@ -140,8 +140,8 @@ struct StatusReply {
     listeners: Vec<SocketAddr>,
 }
 
-/// The addresses of the running gate with this configuration, whose admin token is known. `None` if no gate
-/// answers.
+/// Returns the addresses of the running gate with this configuration, if its admin token is known. `None` if no gate
+/// responds.
 async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let gate = config.admin.access();
     let asked = admin_client::request(&gate, Method::GET, "/v1/status");

@@ -15,10 +15,10 @@ use rotogate_config::Config;
 pub(super) enum ConfigCommand {
     /// Shows each value that the file or the environment sets, with its line or its variable. Secrets are masked.
     Show {
-        /// Shows the defaults, too: every value in force.
+        /// Also shows the defaults, and so every value in use.
         #[arg(long)]
         effective: bool,
-        /// Asks the running gate, whose file may have changed since.
+        /// Shows the configuration of the running gate. The file may have changed since its start.
         #[arg(long)]
         running: bool,
     },

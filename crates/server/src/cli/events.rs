@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use rotogate_config::AdminAccess;
 
-/// The fields, but for the last, are those of the query.
+/// The fields, except the last one, are the parameters of the query.
 #[derive(Debug, Args, Serialize)]
 pub(super) struct EventsOptions {
     /// Only lines of this action, such as session.end (docs/logs.md).
@@ -27,7 +27,7 @@ pub(super) struct EventsOptions {
     /// At most this many of the last lines.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Then prints further lines as they are written.
+    /// Then prints new lines as they are written.
     #[arg(long)]
     #[serde(skip)]
     follow: bool,
@@ -47,7 +47,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
         }
         let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;
         while let Some(text) = lines.next().await? {
-            // An empty line ends an event; each has its data in one line.
+            // An event ends with an empty line, and the data of each event is on one line.
             if let Some(data) = text.strip_prefix(b"data: ") {
                 let event: Value = serde_json::from_slice(data).map_err(Failure::failed)?;
                 output.write(&event, || line(&event))?;

@@ -15,7 +15,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 use rotogate_config::AdminAccess;
 
-/// The longest input, in bytes. It exceeds any token that the gate examines.
+/// The maximum input, in bytes. It is longer than any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args, Serialize)]
@@ -89,7 +89,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// The token of a text, which may be copied with its scheme from a header.
+/// Returns the token in a string that may have been copied from a header, together with the scheme.
 pub(super) fn without_scheme(text: &str) -> &str {
     let text = text.trim();
     match text.split_once(' ') {
@@ -98,7 +98,7 @@ pub(super) fn without_scheme(text: &str) -> &str {
     }
 }
 
-/// Reads the token from standard input. Empty if the request has no token.
+/// Reads the token from standard input. The token is empty if the request has none.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;
@@ -142,7 +142,7 @@ fn line(rule: &ExplainedRule) -> String {
     let ExplainedRule { rule: name, result, detail, config } = rule;
     let is_failed = result == "fail";
     let result = if is_failed { "FAIL" } else { result };
-    // The line of a rule that is met is of no interest, except for the route.
+    // The configuration line is shown only for a rule that failed, and for the route.
     let place = config.as_ref().filter(|_| is_failed || name == "route").map(place).unwrap_or_default();
     format!("  {result:<5} {name:<11} {detail}{place}")
 }

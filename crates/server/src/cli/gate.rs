@@ -1,5 +1,5 @@
-//! How a command finds the running gate. It needs only `admin.listen` and `admin.token_file`, so that commands still
-//! work if another part of the configuration is broken.
+//! Finds the running gate for a command. Only `admin.listen` and `admin.token_file` are needed, so that commands work
+//! even if another part of the configuration is invalid.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ use http::uri::Authority;
 use super::{Failure, print_error};
 use rotogate_config::{AdminAccess, Config, ConfigErrors, ProcessEnv};
 
-/// The options of commands that ask the running gate.
+/// The options of commands that send requests to the running gate.
 #[derive(Debug, Args)]
 pub(super) struct GateOptions {
-    /// The admin listener of the gate, such as http://127.0.0.1:8081, instead of the configuration's.
+    /// The URL of the gate's admin listener, such as http://127.0.0.1:8081; by default that of the configuration.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
     /// The file with a token of the admin listener [default: admin.token_file].
@@ -27,11 +27,11 @@ fn address(text: &str) -> Result<Authority, String> {
     authority.ok_or_else(|| "expected http:// with a host and a port, such as http://127.0.0.1:8081".to_owned())
 }
 
-/// The source of a command's data.
+/// What a command can work with.
 pub(super) enum Reach {
-    /// The whole configuration.
+    /// The whole configuration is valid.
     Configured(Box<Config>),
-    /// The running gate alone.
+    /// Only the running gate, because the configuration is invalid.
     Gate(AdminAccess),
 }
 
@@ -41,7 +41,7 @@ impl GateOptions {
         Some(AdminAccess { address, token_file: self.token_file.clone() })
     }
 
-    /// The access for a command that needs the running gate only.
+    /// Returns the access for a command that needs only the running gate.
     pub(super) fn access(&self, path: &Path) -> Result<AdminAccess, Failure> {
         match self.reach(path)? {
             Reach::Configured(config) => Ok(config.admin.access()),
@@ -49,14 +49,14 @@ impl GateOptions {
         }
     }
 
-    /// The access for a command that the gate would refuse because of a broken configuration. Fails if the
-    /// configuration is broken.
+    /// Returns the access for a command that the gate would refuse because of an invalid configuration. Fails if the
+    /// configuration is invalid.
     pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
         self.named().map_or_else(|| super::load(path).map(|config| self.with_token(config.admin.access())), Ok)
     }
 
-    /// The whole configuration, or else the access to the gate, for a command that the gate can carry out
-    /// despite a broken configuration.
+    /// Returns the whole configuration if it is valid, and otherwise the access to the gate. It is for a command that
+    /// the gate can carry out despite an invalid configuration.
     // Requirement O28.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         if let Some(gate) = self.named() {
@@ -73,13 +73,13 @@ impl GateOptions {
         }
     }
 
-    /// `gate` with the token file of the options, if they name one.
+    /// Returns `gate` with the token file of the options, if they name one.
     fn with_token(&self, gate: AdminAccess) -> AdminAccess {
         AdminAccess { token_file: self.token_file.clone().or(gate.token_file), ..gate }
     }
 }
 
-/// Reads the access to the gate from a broken configuration, and reports the first error in a line.
+/// Reads the access to the gate from an invalid configuration, and prints the first error on one line.
 fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     let Ok(gate) = rotogate_config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
     let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();
@@ -89,7 +89,7 @@ fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     };
     let address = &gate.address;
     print_error(&format!(
-        "rotogate: the configuration is broken: {first}{more}; the gate on {address} is asked nevertheless"
+        "rotogate: the configuration is broken: {first}{more}; the request is sent to the gate on {address} anyway"
     ));
     Ok(gate)
 }

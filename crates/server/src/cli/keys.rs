@@ -19,7 +19,7 @@ use rotogate_config::{AdminAccess, Config};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
-/// How long a running gate may take to load a key, and how often the command asks the gate.
+/// How long a running gate may take to load a key, and how often the command checks whether it has done so.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -33,18 +33,18 @@ pub(super) enum KeysCommand {
     },
     /// Lists the keys.
     List {
-        /// Lists the secrets of refresh tokens instead.
+        /// Lists the secrets for refresh tokens instead.
         #[arg(long)]
         refresh: bool,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Adds a new key, which only verifies: the first step of a change of the signing key.
+    /// Adds a new key that only verifies. This is the first step to change the signing key.
     Add {
         /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
-        /// Adds a secret of refresh tokens instead.
+        /// Adds a secret for refresh tokens instead.
         #[arg(long, conflicts_with = "algorithm")]
         refresh: bool,
     },
@@ -54,7 +54,7 @@ pub(super) enum KeysCommand {
         /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
-        /// Changes the secret of refresh tokens instead.
+        /// Changes the secret for refresh tokens instead.
         #[arg(long, conflicts_with_all = ["algorithm", "after"])]
         refresh: bool,
         /// How long the key is published before it signs; at least 5m, for which verifiers keep the published keys.
@@ -108,7 +108,7 @@ struct KeyChangeReport<'a> {
     state: &'static str,
 }
 
-/// The longest time for which an access token that is issued now is accepted.
+/// Returns the longest time for which an access token that is issued now is accepted.
 pub(super) fn longest_access(config: &Config) -> Duration {
     key_roll::Longest::new(config).access
 }
@@ -151,7 +151,7 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
         }
         KeysCommand::Rotate { after, .. } if after < JWKS_MAX_AGE => {
             let least = humantime::format_duration(JWKS_MAX_AGE);
-            Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys for so long")))
+            Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys that long")))
         }
         KeysCommand::Rotate { algorithm, refresh, after } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::failed)?;
@@ -174,7 +174,7 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             }
             let warning = runtime()?.block_on(key_roll::retire(config, &kid, force, None)).map_err(Failure::failed)?;
             if let Err(failure) = confirmed(config, &kid, None) {
-                // The key is gone, so the operator must see the warning.
+                // The key is already removed, so the operator must see the warning.
                 warning.iter().for_each(|warning| print_error(warning));
                 return Err(failure);
             }
@@ -201,9 +201,9 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
     }
 }
 
-/// Has the running gate remove a refresh secret on which API keys may depend, because only the gate can
-/// count them in its embedded store. `None`: no gate runs, no such thing depends on the key, or the key must go although
-/// the gate does not answer.
+/// Lets the running gate remove a refresh secret on which API keys may depend, because only the gate can count the API
+/// keys in its embedded store. Returns `None` if no gate runs, if the key is not such a secret, or if the removal is
+/// forced and the gate does not respond.
 fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<ChangedKey>, Failure> {
     if config.store.is_shared() || config.api_keys.is_none() || Keyring::refresh_id(kid).is_none() {
         return Ok(None);
@@ -222,7 +222,7 @@ fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<Cha
     }
 }
 
-/// Has the running gate change a key.
+/// Lets the running gate change a key.
 fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<ChangedKey, Failure> {
     let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
     runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))
@@ -234,8 +234,8 @@ fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Comman
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
-/// Waits until the running gate has a key in the expected state; with `None`, until it no longer has the key.
-/// Does nothing if no gate runs.
+/// Waits until the running gate has a key in the expected state. If `expected` is `None`, waits until the gate no
+/// longer has the key. Does nothing if no gate runs.
 // Requirement O29.
 fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> CommandResult {
     let gate = config.admin.access();
@@ -257,15 +257,15 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
     let why = match asked {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(failure)) => failure.to_string(),
-        Err(_) => format!("it has not taken the change up after {} s: see its log", CONFIRM_WITHIN.as_secs()),
+        Err(_) => format!("it has not applied the change after {} s; see its log", CONFIRM_WITHIN.as_secs()),
     };
     Err(Failure::Failed(format!(
-        "the key folder is changed ({kid}), but the gate that runs did not confirm it: {why}. It reads the folder by itself \
+        "the key folder is changed ({kid}), but the running gate did not confirm it: {why}. It reads the folder by itself \
          within a second"
     )))
 }
 
-/// Runs the command through the running gate alone.
+/// Runs the command with only the running gate.
 fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     match command {
         KeysCommand::List { refresh, gate: _ } => {

@@ -1,7 +1,8 @@
 //! The command line: one file for each command, each a thin call into the library or the admin listener.
 //!
-//! Exit codes: 0 done; 1 it could not be done, was refused, or matched nothing; 2 the command line or the configuration
-//! is wrong. With `--json` an error is one object on standard output, also one of the command line itself.
+//! Exit codes: 0 if the command succeeded; 1 if it failed, was refused, or matched nothing; 2 if the command line or
+//! the configuration is invalid. With `--json`, every error is one JSON object on standard output, even an error in the
+//! command line.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -62,7 +63,7 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, global = true, env = "ROTOGATE_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Writes JSON: one object, or one on each line of a list. Errors, too, go to standard output.
+    /// Writes JSON: one object, or one object on each line for a list. Errors also go to standard output.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -86,7 +87,7 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Also asks the directory, if users are not in a file, and issuers whose keys are fetched.
+        /// Also queries the directory, if users are not in a file, and issuers whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
@@ -100,7 +101,7 @@ enum Command {
     /// Makes the running gate replace itself by the program at its path, with the whole gateway.toml, and waits for the
     /// result. No connection is refused.
     ///
-    /// Exit code 1 if the upgrade is refused: then the old program goes on serving.
+    /// Exit code 1 if the upgrade is refused. The old program then continues to serve.
     Upgrade,
     /// Prints lines of the audit log, from the last 1000 lines.
     Events {
@@ -157,7 +158,7 @@ enum Command {
     /// The store.
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Prints the hash that the audit log has in place of the name of a refused login.
+    /// Prints the hash that the audit log contains instead of the name of a refused login.
     AuditHash {
         /// The name, as it was typed.
         name: String,
@@ -174,20 +175,20 @@ enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// Exit code 1, with the faulty places of an input file, at least one.
+    /// Exit code 1. `at` lists the invalid places of an input file, at least one.
     #[error("{what}{}", at.iter().map(|at| format!("\n{at}")).collect::<String>())]
     Refused { what: String, at: Vec<At> },
     /// Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
-    /// At least one error.
+    /// The configuration, or a file that it names, is invalid. The exit code is 2, or 1 if only the permission to read
+    /// a file is missing. The list has at least one error.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Configuration(Vec<ConfigError>),
-    /// Exit code 1. The output of the command already shows the failure.
+    /// Exit code 1. The output of the command already explains the failure.
     #[error("refused")]
     Told,
-    /// The reader of standard output has closed it. This is no failure: `| head` does the same.
+    /// The reader of standard output has closed it. This is not an error, because `| head` also does it.
     #[error("standard output is closed")]
     OutputClosed,
 }
@@ -201,7 +202,7 @@ impl Failure {
         Self::Configuration(errors.iter().cloned().collect())
     }
 
-    /// The places that the failure names.
+    /// Returns the positions that the failure names.
     fn at(&self) -> Vec<At> {
         match self {
             Self::Refused { what: _, at } => at.clone(),
@@ -210,7 +211,7 @@ impl Failure {
         }
     }
 
-    /// A word for programs, and the exit code.
+    /// Returns a word for programs, and the exit code.
     fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Failed(_) => ("failed", 1),
@@ -224,7 +225,7 @@ impl Failure {
     }
 }
 
-/// A problem and its position, for programs.
+/// A problem and its position, in JSON output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct At {
     file: String,
@@ -272,7 +273,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => match baton.filter(|baton| baton.refused.is_none()) {
-            // The former program of an in-place upgrade accepted these arguments.
+            // These arguments come from the previous process of an in-place upgrade, which has already accepted them.
             Some(baton) => {
                 print_error(&error.to_string());
                 print_error(&baton.roll_back(&Failure::failed(error), None).to_string());
@@ -284,7 +285,7 @@ pub fn main() -> ExitCode {
     let output = Output { json: arguments.json };
     let path = arguments.config;
     let command = arguments.command.unwrap_or(Command::Serve);
-    // A gate writes only its greeting to standard output.
+    // A gate writes only its start message to standard output.
     let is_gate = matches!(command, Command::Serve);
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
@@ -311,8 +312,8 @@ pub fn main() -> ExitCode {
         Command::Man(options) => man::run(&options, output),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    // A gate also reports to standard error, because its last message must be in the journal whatever reads
-    // its standard output.
+    // A gate also reports the failure on standard error, so that its last message is in the journal even if standard
+    // output goes elsewhere.
     report(&failure, output, is_gate)
 }
 
@@ -339,14 +340,14 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Reports a wrong command line. clap also treats a request for help or for the version as an error.
+/// Reports an invalid command line. clap also reports a request for help or for the version as an error.
 fn command_line(error: &clap::Error) -> ExitCode {
-    // The error has not kept the arguments that clap had parsed, so look for `--json` again.
+    // The error does not contain the arguments that clap had parsed, so look for `--json` again.
     let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     if json && error.use_stderr() {
         return report(&Failure::Usage(error.render().to_string().trim_end().to_owned()), Output { json }, false);
     }
-    // An error means that the reader has closed the output.
+    // An error here means that the reader has closed the output.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
@@ -363,14 +364,14 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
 }
 
-/// Opens the audit log for the changes of a command, until the returned value is dropped.
+/// Opens the audit log for the changes that a command makes, until the returned value is dropped.
 ///
 /// # Errors
-/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`: then nothing may change.
+/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`. The command must then change nothing.
 fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    // sudo passes the name of the operator who called it.
+    // sudo passes the name of the operator who ran it.
     let by_sudo = std::env::var("SUDO_USER").ok().filter(|_| nix::unistd::getuid().is_root());
     let actor = by_sudo.map_or_else(|| format!("cli:{user}"), |name| format!("cli:{name}"));
     match log::start_for_command(&config.audit_log, actor) {
@@ -394,7 +395,7 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
     rotogate_config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
-/// The failure of a command that needs the whole configuration.
+/// The error of a command that needs the whole configuration.
 fn no_gate_can() -> Failure {
     Failure::Usage("the running gate cannot do this by itself: it needs the whole configuration".to_owned())
 }

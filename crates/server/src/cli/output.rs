@@ -19,7 +19,7 @@ impl Output {
         print(&format!("{line}\n"))
     }
 
-    /// Writes a list: a line for each value.
+    /// Writes a list, with one line for each value.
     pub(super) fn list<T: Serialize>(self, values: &[T], line: impl Fn(&T) -> String) -> CommandResult {
         let mut text = String::new();
         for value in values {

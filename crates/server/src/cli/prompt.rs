@@ -1,6 +1,6 @@
-//! Questions of a command at the terminal. It reads passwords, which are typed without an echo or piped in. A password
-//! is never an argument, because other users can see arguments. It also asks for confirmation before a change that
-//! cannot be undone.
+//! Interactive input. Passwords are typed without an echo, or piped in. A password is never an argument, because other
+//! users can see the arguments of a process. This module also asks for a confirmation before a change that cannot be
+//! undone.
 
 use std::io::{BufRead, IsTerminal, Read};
 
@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-/// The longest input, in characters. No password may be as long.
+/// The maximum input, in characters. It is longer than any allowed password.
 const MAX_SECRET_CHARS: u64 = 4096;
 
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
 const MIN_PASSWORD_CHARS: usize = 8;
 
-/// Asks whether to do `what`; the user confirms with `word`. Without a terminal, `--yes` is needed.
+/// Asks for a confirmation of `what`, for which the user types `word`. Without a terminal, `--yes` is needed.
 pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -32,8 +32,8 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> 
     }
 }
 
-/// A new password: typed twice at a terminal, or the first line of standard input if `stdin` is set or standard input
-/// is not a terminal.
+/// Reads a new password. It is typed twice at a terminal. If `stdin` is set, or standard input is not a terminal, the
+/// password is the first line of standard input.
 pub(super) fn new_password(username: &str, stdin: bool) -> Result<SecretString, Failure> {
     let password = if stdin || !std::io::stdin().is_terminal() { piped("the password")? } else { typed(username)? };
     match password.expose_secret().chars().count() {
@@ -55,17 +55,17 @@ fn typed(username: &str) -> Result<SecretString, Failure> {
     not_empty(first, "the password")
 }
 
-/// Asks for the confirmation `yes` if there is a terminal. Without a terminal, the command goes on, so that
-/// scripts still work.
+/// Asks for the confirmation `yes` if there is a terminal. Without a terminal, the command continues, so that scripts
+/// still work.
 ///
 /// # Errors
-/// The answer is not `yes`.
+/// The user did not type `yes`.
 // Requirement O41.
 pub(super) fn confirm_at_terminal(what: &str, yes: bool) -> Result<(), Failure> {
     if std::io::stdin().is_terminal() { confirm(what, "yes", yes) } else { Ok(()) }
 }
 
-/// The first line of standard input.
+/// Reads the first line of standard input.
 pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_SECRET_CHARS * 4).read_to_string(&mut text).map_err(Failure::failed)?;

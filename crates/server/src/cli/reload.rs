@@ -1,5 +1,4 @@
-//! `rotogate reload` and `rotogate upgrade`: the running gate changes to another configuration or another
-//! program.
+//! `rotogate reload` and `rotogate upgrade`: the running gate changes to another configuration or to another program.
 
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     output.write(&result, || result.to_string())
 }
 
-/// How long an upgrade may take beyond `drain_timeout`: the new program checks its configuration, opens the
-/// store and fetches keys.
+/// How much longer than `drain_timeout` an upgrade may take. In this time, the new program checks its configuration,
+/// opens the store and fetches keys.
 const START_TIME: Duration = Duration::from_secs(60);
-/// How often the command asks the gate meanwhile.
+/// How often the command queries the gate during an upgrade.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
@@ -38,7 +37,7 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
         let (boot, _) = seen(gate, None).await?;
         let (_, refused) = seen(gate, Some(REFUSED)).await?;
         let pid = i32::try_from(before.pid).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is no process", before.pid)))?;
+        let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is not a process", before.pid)))?;
         let failed = |error| {
             let pid = before.pid;
             Failure::Failed(format!("process {pid} cannot be signalled: {error}; run this as its user, or as root"))
@@ -47,7 +46,7 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
         let waiting = tokio::time::timeout(config.server.drain_timeout + START_TIME, async {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
-                // No gate answers while the new program replaces the old one.
+                // No gate responds while the new program replaces the old one.
                 let Ok((now, _)) = seen(gate, None).await else { continue };
                 let Ok((_, last)) = seen(gate, Some(REFUSED)).await else { continue };
                 if last.is_some() && last.as_ref().map(|(id, _)| id) != refused.as_ref().map(|(id, _)| id) {
@@ -90,8 +89,8 @@ struct EventLine {
     reason: String,
 }
 
-/// The start of the gate that answers, from the last audit line of an action (or of any action), and that
-/// line's id and reason.
+/// Reads the last audit line of an action, or the last line of any action if `action` is `None`. Returns which start of
+/// the gate wrote the line, and the id and the reason of the line.
 async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
     let path = format!("/v1/events?limit=1{action}");

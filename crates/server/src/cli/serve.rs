@@ -20,14 +20,14 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
-    // A program that an in-place upgrade started has these variables already.
+    // A program that an in-place upgrade started already has these variables.
     if baton.is_none() {
         exec_with_allocator_settings();
     }
     let program = Program::current(baton.as_ref())?;
     let mut sockets = None;
     let is_serving = AtomicBool::new(false);
-    // Lives until the end, so that the last log lines are written.
+    // The logs are kept until the end, so that the last log lines are written.
     let mut logs = None;
     let ended = start(path, output, &program, baton.as_ref(), &mut sockets, &is_serving, &mut logs);
     match (ended, baton) {
@@ -38,7 +38,7 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
         }
         (Err(failure), Some(baton)) if baton.refused.is_none() && !is_serving.load(Ordering::Relaxed) => {
             if tracing::dispatcher::has_been_set() {
-                tracing::error!(error = %failure, "in-place upgrade failed; the former program runs on");
+                tracing::error!(error = %failure, "in-place upgrade failed; the previous program keeps running");
             } else {
                 super::print_error(&format!("rotogate: {failure}"));
             }
@@ -49,7 +49,8 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
     }
 }
 
-/// Starts a gate and runs it to its end. `sockets` holds a second handle of each passed socket until the gate serves.
+/// Starts a gate and runs it until it stops. `sockets` has a second handle of each passed socket, which stays open
+/// until the gate serves.
 fn start(
     path: &Path,
     output: Output,
@@ -79,10 +80,10 @@ fn start(
     if let Some((former, reason)) = refused {
         former.restore_process_name();
         server::refuse_upgrade(reason);
-        tracing::error!(reason, "in-place upgrade failed; this program runs on as before");
+        tracing::error!(reason, "in-place upgrade failed; this program keeps running");
     }
     runtime()?.block_on(async {
-        // Installs the handlers before the gate reports that it is ready: a signal without a handler would
+        // The handlers are installed before the gate reports that it is ready, because a signal without a handler would
         // kill the process.
         let signals = Signals::new().map_err(Failure::failed)?;
         let greeted = greeting::Greeting::new(&config);
@@ -91,7 +92,7 @@ fn start(
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::failed)?;
         match greeted.write(&server, output) {
-            // If the greeting has no first password, a failure to write it is only logged.
+            // If the start message contains no initial password, a failure to write it is only logged.
             Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
@@ -120,15 +121,15 @@ fn warn(warnings: &[ConfigError]) {
     }
 }
 
-/// Settings of the allocator. It returns free memory after 10 ms, so that a flood leaves nothing behind (requirement
-/// A15): by default mimalloc purges free memory only when a later request triggers it. It also does without huge
-/// pages: each thread would touch several of them for a few objects, which doubles the memory of a gate with a
-/// thousand issuers.
+/// The settings of the allocator. It returns free memory after 10 ms, so that the memory use falls again after a flood
+/// of requests (requirement A15). By default, mimalloc returns free memory only when a later request triggers this.
+/// Huge pages are off, because each thread would touch several of them for a few objects, which doubles the memory of a
+/// gate with a thousand issuers.
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ALLOW_THP", "0")];
 
-/// Applies the settings of the allocator, which reads them from the environment at the first allocation. No safe
-/// function changes them later. So the program executes itself once: the same process, with its files, and more
-/// variables. A value that the operator has set is kept.
+/// Applies the settings of the allocator. The allocator reads them from the environment at the first allocation, and no
+/// safe function changes them later. So the program executes itself once. This keeps the process and its open files,
+/// and only adds the variables. A value that the operator has set is kept.
 fn exec_with_allocator_settings() {
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> = ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
@@ -136,7 +137,7 @@ fn exec_with_allocator_settings() {
     let (false, Ok(program), Some(name)) = (missing.is_empty(), std::env::current_exe(), arguments.next()) else {
         return;
     };
-    // `exec` returns only on failure. The program then goes on, but keeps free memory longer.
+    // `exec` returns only if it fails. The program then continues, but keeps free memory longer.
     let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(missing).exec();
 }
 
@@ -147,8 +148,8 @@ fn notify_manager(state: NotifyState<'_>) {
     }
 }
 
-/// The memory holds keys and passwords: no core dump, and no other process of the same user may read it (requirement
-/// O3).
+/// Disables core dumps, and prevents other processes of the same user from reading the memory, because it contains keys
+/// and passwords (requirement O3).
 fn keep_memory_private() -> CommandResult {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let failed = |error| Failure::Failed(format!("core dumps cannot be switched off: {error}"));
@@ -158,8 +159,8 @@ fn keep_memory_private() -> CommandResult {
     Ok(())
 }
 
-/// Raises the limit of open files, because each connection is one. Most systems have a soft limit of 1024,
-/// for programs that use `select`.
+/// Raises the limit of open files, because each connection is an open file. Most systems have a soft limit of 1024, for
+/// programs that use `select`.
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
@@ -197,8 +198,8 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     Ok(logs)
 }
 
-/// The message of a panic, if it is a fixed text of the program. A formatted message may hold client input, a line
-/// break or a secret (requirement A6).
+/// Returns the message of a panic, if it is a fixed string of the program. A formatted message may contain client
+/// input, a line break or a secret (requirement A6).
 fn fixed_text(payload: &(dyn Any + Send)) -> &'static str {
     payload.downcast_ref::<&'static str>().copied().unwrap_or("(not shown)")
 }
@@ -212,7 +213,7 @@ struct Signals {
     hangup: Signal,
     /// SIGUSR1: reopen the log files after a rotation.
     user1: Signal,
-    /// SIGUSR2: in-place upgrade: start the program again, perhaps in another version, with the same sockets.
+    /// SIGUSR2: in-place upgrade. The program, perhaps in another version, is started again with the same sockets.
     user2: Signal,
 }
 
@@ -227,7 +228,7 @@ impl Signals {
         })
     }
 
-    /// Turns signals into orders until the gate stops. A reload or an upgrade that cannot succeed sends no order.
+    /// Translates signals into orders until the gate stops. If a reload or an upgrade cannot succeed, no order is sent.
     async fn forward_to(
         mut self,
         config: PathBuf,
@@ -255,7 +256,7 @@ impl Signals {
             if matches!(order, Order::Stop) {
                 notify_manager(NotifyState::Stopping);
             }
-            // An upgrade is not the last order, because a stop can still cancel it while it waits.
+            // The loop continues after an upgrade, because a stop can still cancel the upgrade while it waits.
             let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
@@ -264,7 +265,7 @@ impl Signals {
     }
 }
 
-/// `gateway.toml`, whose changes are reloads (`server.watch`).
+/// `gateway.toml`, which is reloaded when it changes (`server.watch`).
 struct WatchedConfig {
     path: PathBuf,
     detector: ChangeDetector,
@@ -275,11 +276,11 @@ struct WatchedConfig {
 impl WatchedConfig {
     fn new(path: &Path) -> Self {
         let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
-        // The start has read this content. If the file is missing by now, a new file counts as a change.
+        // The gate read this content at its start. If the file is already missing, a new file counts as a change.
         Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
     }
 
-    /// Resolves when the file has another content; never if it is not watched.
+    /// Resolves when the content of the file changes. Never resolves if the file is not watched.
     async fn changed(watched: &mut Option<Self>) {
         let Some(Self { path, detector, text }) = watched else { return std::future::pending().await };
         loop {

@@ -25,7 +25,7 @@ pub(super) enum SessionCommand {
     Revoke(Which),
 }
 
-// The fields are those of the query.
+// The fields are the parameters of the query.
 #[derive(Debug, Args, Serialize)]
 pub(super) struct Whose {
     /// Only sessions of the user of this name (`rotogate user list`).
@@ -43,10 +43,10 @@ pub(super) struct Whose {
     /// Only sessions with this status: live, ended, or the reason of the end (docs/admin.md).
     #[arg(long)]
     status: Option<String>,
-    /// Only sessions that began at this moment or later: 2026-11-20T18:00:00Z.
+    /// Only sessions that began at or after this time, such as 2026-11-20T18:00:00Z.
     #[arg(long)]
     since: Option<String>,
-    /// Only sessions that began before this moment.
+    /// Only sessions that began before this time.
     #[arg(long)]
     until: Option<String>,
 }
@@ -58,13 +58,13 @@ pub(super) struct Which {
     /// The user's account, if several have this name; "" for none.
     #[arg(long, requires = "user")]
     account: Option<String>,
-    /// Revokes even if users, clients and store know no such subject or client.
+    /// Revokes even if users, clients and store do not know the subject or client.
     #[arg(long)]
     force: bool,
     /// Only counts the sessions.
     #[arg(long, conflicts_with = "id")]
     dry_run: bool,
-    /// Does not ask before --all.
+    /// Does not ask for a confirmation of --all.
     #[arg(long)]
     yes: bool,
 }
@@ -74,16 +74,16 @@ pub(super) struct Which {
 struct Target {
     /// The id of the session.
     id: Option<String>,
-    /// Every session of the user of this name so far.
+    /// All existing sessions of the user with this name.
     #[arg(long)]
     user: Option<String>,
-    /// Every session of this subject so far: the `sub` of the tokens.
+    /// All existing sessions of this subject, which is the `sub` of the tokens.
     #[arg(long)]
     subject: Option<String>,
-    /// Every session of this client so far.
+    /// All existing sessions of this client.
     #[arg(long)]
     client: Option<String>,
-    /// Every session so far. Asks first at a terminal.
+    /// All existing sessions. Asks for a confirmation at a terminal.
     #[arg(long)]
     all: bool,
 }
@@ -123,7 +123,7 @@ pub(super) fn run(gate: &AdminAccess, command: SessionCommand, output: Output) -
     })
 }
 
-/// Writes each page as it arrives: there may be millions of sessions.
+/// Writes each page of the list as it arrives, because there may be millions of sessions.
 async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResult {
     let query = serde_urlencoded::to_string(whose).map_err(Failure::failed)?;
     let mut cursor = String::new();
@@ -165,8 +165,8 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let ended: RevocationReport = admin_client::post(gate, "/v1/revocations", &request).await?;
-    // All tokens of a user belong to sessions, so no match means that nothing was revoked. Clients may also
-    // have tokens without a session.
+    // All tokens of a user belong to sessions, so without a match nothing was revoked. Clients may also have tokens
+    // without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }
@@ -177,7 +177,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     output.write(&RevokeReport { revoked: &revoked, ended }, || text)
 }
 
-/// A request about one session. The id becomes part of a path, so it must be an id.
+/// Sends a request about one session. The id becomes part of a path, so only a valid id is allowed.
 async fn ask_for<T: DeserializeOwned>(
     gate: &AdminAccess,
     method: Method,

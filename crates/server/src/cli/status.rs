@@ -11,17 +11,18 @@ use rotogate_config::AdminAccess;
 #[derive(Serialize)]
 struct StatusReport<'a> {
     ready: bool,
-    /// `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing`, or why the gate is degraded.
+    /// `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing`, or the reason why the gate is
+    /// degraded.
     state: &'a str,
-    /// What is wrong, the worst first.
+    /// The problems, with the worst one first.
     problems: Vec<&'a str>,
     detail: &'a str,
 }
 
-/// Asks `/readyz` of the admin listener.
+/// Sends a request to `/readyz` of the admin listener.
 ///
 /// # Errors
-/// The gate is not ready, or no gate answers.
+/// The gate is not ready, or no gate responds.
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::probe(gate, Method::GET, "/readyz"));
     let (status, body) = asked.map_err(|unanswered| match unanswered {

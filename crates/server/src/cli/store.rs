@@ -23,14 +23,14 @@ mod restore;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Copies the store into a new file, consistently, also while the gate runs.
+    /// Makes a consistent copy of the store in a new file. The gate may be running.
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Replaces the store by a back-up, while no gate runs. The former store stays beside it under another name.
+    /// Replaces the store by a back-up. No gate may run. The previous store is kept next to it under another name.
     Restore {
         /// The back-up, which stays unchanged.
         from: PathBuf,
@@ -82,7 +82,7 @@ pub(super) fn run(path: &Path, command: StoreCommand, output: Output) -> Command
     }
 }
 
-/// Makes a back-up through the running gate alone.
+/// Makes a backup with only the running gate.
 fn backup_at_gate(gate: &AdminAccess, to: &Path, output: Output) -> CommandResult {
     is_free(to)?;
     if !runtime()?.block_on(from_running_gate(gate, to))? {
@@ -91,7 +91,7 @@ fn backup_at_gate(gate: &AdminAccess, to: &Path, output: Output) -> CommandResul
     written(to, true, output)
 }
 
-/// The file of the embedded store. Other stores have their own backup tools.
+/// Returns the path of the embedded store. Other stores have their own backup tools.
 fn embedded(config: &Config) -> Result<&Path, Failure> {
     let why = match &config.store {
         StoreConfig::Redb(RedbSettings { path, .. }) => return Ok(path),
@@ -118,7 +118,7 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
     written(to, from_gate, output)
 }
 
-/// The name of a file beside another one.
+/// Returns the path of a file in the same folder, whose name has this suffix.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{suffix}"));
@@ -127,7 +127,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn is_free(to: &Path) -> CommandResult {
     let folder = private_file::parent(to);
-    // A folder made here would hide a spelling mistake, or a disk that is not mounted.
+    // If the command created the folder, a spelling mistake or an unmounted disk would go unnoticed.
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(Failure::Failed(format!("there is no folder {folder}; make it, or correct FILE")));
@@ -146,9 +146,10 @@ fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
     })
 }
 
-/// Asks the running gate for a copy. `false` if no gate answers.
+/// Requests a copy from the running gate. Returns `false` if no gate responds.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
-    // The disk of the store may be full. A gate on another machine uses its own disk.
+    // The gate writes its copy into this folder, because the disk of the store may be full. A gate on another machine
+    // uses its own disk instead.
     let folder = std::path::absolute(private_file::parent(to)).map_err(Failure::failed)?;
     let query = serde_urlencoded::to_string([("folder", folder.to_string_lossy())]).map_err(Failure::failed)?;
     let path = format!("/v1/store/backup?{query}");

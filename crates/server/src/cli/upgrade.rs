@@ -1,10 +1,10 @@
-//! The in-place upgrade: the next program replaces this one in the same process, with the listening sockets and their
-//! queued connections (requirements O13, O14).
+//! The in-place upgrade. The next program replaces this one in the same process, and takes over the listening sockets
+//! with their queued connections (requirements O13, O14).
 //!
-//! The start of this program determined the path of the next program: an absolute path, never a name to look up. By
-//! now the path may hold another version. Besides the sockets, the next program receives the *baton*: this program
-//! as an open file, and the configuration in force. If the next program fails before it serves, it rolls back: the
-//! process becomes this program again, with that configuration and those sockets.
+//! The path of the next program was determined when this program started. It is an absolute path, never a name to look
+//! up, and may contain another version by now. Besides the sockets, the next program receives the *baton*: this program
+//! as an open file, and the configuration in use. If the next program fails before it serves, it rolls back. The
+//! process then becomes this program again, with the same configuration and sockets.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -27,12 +27,12 @@ use crate::server::UpgradeState;
 /// The first passed file descriptor (`sd_listen_fds(3)`).
 const FIRST_PASSED_FD: usize = 3;
 /// The variable that names the baton as `PID,NUMBER,NUMBER`: the process, and the file descriptors of the
-/// [`BatonContent`] and of the former program. The prefix differs from `ROTOGATE_`, because an unknown variable with
-/// that prefix stops a start.
+/// [`BatonContent`] and of the previous program. The prefix is not `ROTOGATE_`, because the gate refuses to start if an
+/// unknown variable has that prefix.
 const BATON_VAR: &str = "_ROTOGATE_BATON";
-/// Why an upgrade was rolled back.
+/// The variable with the reason why an upgrade was rolled back.
 const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";
-/// The longest reason that is passed on.
+/// The maximum length of a reason that is passed on.
 const MAX_REASON_CHARS: usize = 4096;
 
 /// How this program was started: its path and arguments.
@@ -44,7 +44,7 @@ pub(super) struct Program {
 
 impl Program {
     /// # Errors
-    /// The system does not report which program this is.
+    /// The operating system does not report which program this is.
     pub(super) fn current(baton: Option<&Baton>) -> Result<Self, Failure> {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_default();
@@ -57,10 +57,10 @@ impl Program {
         Ok(Self { path, arguments: arguments.collect() })
     }
 
-    /// Asks the next program to check the configuration. Returns the addresses that it would listen on.
+    /// Lets the next program check the configuration. Returns the addresses that it would listen on.
     ///
     /// # Errors
-    /// The report of a check that failed; or the program is not rotogate, because it prints no report.
+    /// Returns the report of a failed check, or a message that the program is not rotogate if it prints no report.
     pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
         let shown = self.path.display();
         let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -74,7 +74,7 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            // Only rotogate reports addresses. Another program would not serve.
+            // Only rotogate reports addresses. Another program would not serve requests.
             return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
         }
         let text = said.error.map_or_else(
@@ -100,29 +100,30 @@ struct CheckError {
     detail: String,
 }
 
-/// The absolute path by which this program was invoked, if that path is the running program. Unlike the path that the
-/// system reports, it keeps symbolic links: an upgrade may change the target of a link.
+/// Returns the absolute path by which this program was invoked, if the file at that path is the running program. This
+/// path keeps symbolic links, unlike the path that the operating system reports. So an upgrade may change the target of
+/// a link.
 fn invoked_path(name: &OsStr) -> Option<PathBuf> {
     if !name.as_bytes().contains(&b'/') {
         return None;
     }
     let path = std::path::absolute(name).ok()?;
     let there = std::fs::metadata(&path).ok()?;
-    // Without /proc, as in an empty root, the system does not report which program this is.
+    // Without /proc, as in an empty root file system, the operating system does not report which program this is.
     let is_other = std::fs::metadata("/proc/self/exe")
         .is_ok_and(|running| (there.dev(), there.ino()) != (running.dev(), running.ino()));
     (!is_other).then_some(path)
 }
 
-/// The state that the former program passed, for the case that this program fails.
+/// The state that the previous program passed on, in case that this program fails.
 #[derive(Debug)]
 pub(super) struct Baton {
     program: PathBuf,
-    /// The text of the configuration in force.
+    /// The text of the configuration in use.
     pub(super) config: String,
-    /// Why the upgrade failed, if it was rolled back. In this case, this program is the former one.
+    /// The reason why the upgrade failed, if it was rolled back. In this case, this program is the previous one.
     pub(super) refused: Option<String>,
-    /// The file descriptor of the former program.
+    /// The file descriptor of the previous program.
     former: usize,
     text: String,
 }
@@ -134,7 +135,7 @@ struct BatonContent {
 }
 
 impl Baton {
-    /// The baton of this process, if it has one.
+    /// Returns the baton of this process, if it has one.
     pub(super) fn received() -> Option<Self> {
         let text = std::env::var(BATON_VAR).ok()?;
         let numbers: Vec<usize> = text.split(',').map(|part| part.parse().ok()).collect::<Option<_>>()?;
@@ -149,16 +150,16 @@ impl Baton {
         Some(Self { program, config, refused: std::env::var(REFUSED_VAR).ok(), former, text })
     }
 
-    /// Restores the process name: after a roll-back the system names the process after a file descriptor.
+    /// Restores the process name. After a rollback, the operating system names the process after a file descriptor.
     pub(super) fn restore_process_name(&self) {
         if let Some(name) = self.program.file_name() {
-            // The name only shows in process lists, so a failure is ignored.
+            // The name is only visible in process lists, so a failure is ignored.
             let _ = std::fs::write("/proc/self/comm", name.as_bytes());
         }
     }
 
-    /// Becomes the former program again, with the configuration that was in force. Uses `sockets`, or else the passed
-    /// sockets that this process has not claimed. Returns only on failure.
+    /// Becomes the previous program again, with the configuration that was in use. Passes `sockets` on or, if it is
+    /// `None`, the passed sockets that this process has not used. Returns only on failure.
     pub(super) fn roll_back(self, why: &Failure, sockets: Option<Vec<TcpListener>>) -> Failure {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.former));
         command
@@ -173,17 +174,17 @@ impl Baton {
             }
         }
         let error = command.exec();
-        Failure::Failed(format!("{why}; and the former program cannot be run again: {error}"))
+        Failure::Failed(format!("{why}; and the previous program cannot be run again: {error}"))
     }
 }
 
-/// Shortens an error, and removes characters that an environment variable cannot have.
+/// Shortens an error message, and removes characters that an environment variable cannot contain.
 fn reason(why: &Failure) -> String {
     why.to_string().replace('\0', " ").chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// Replaces this process with the program that is now at the path. Returns only if neither that program nor this
-/// one can be executed.
+/// Replaces this process by the program that is now at the path. Returns only if neither that program nor this one can
+/// be executed.
 pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure {
     let UpgradeState { sockets, config } = state;
     let count = sockets.len();
@@ -201,7 +202,7 @@ pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure
         return Failure::failed(error);
     }
     let why = Failure::Failed(format!("{} cannot be run: {}", program.path.display(), command.exec()));
-    tracing::error!(error = %why, "in-place upgrade failed; this program runs on");
+    tracing::error!(error = %why, "in-place upgrade failed; this program keeps running");
     crate::log::flush();
     // The passed file descriptors already have their final numbers.
     let mut again = Command::new("/proc/self/exe");

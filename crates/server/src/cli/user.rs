@@ -105,7 +105,7 @@ impl UserArguments {
         UserKey { account, username: &self.username }
     }
 
-    /// A command about this user for a shell. `rest` is what follows the name.
+    /// Returns a shell command about this user. `rest` follows the name.
     fn command(&self, name: &str, rest: &str) -> String {
         let UserKey { account, username } = self.who();
         let account = account.map(|name| format!(" --account {}", for_shell(name, "ACCOUNT"))).unwrap_or_default();
@@ -139,7 +139,7 @@ pub(super) fn run(path: &Path, command: UserCommand, output: Output) -> CommandR
     }
 }
 
-/// Disables a user through the running gate alone.
+/// Disables a user with only the running gate.
 fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> CommandResult {
     let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
     runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
@@ -197,7 +197,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
                 &who,
                 set,
                 (UserEvent::Changed, Some("password")),
-                ("has a new password; the sessions so far are over", None),
+                ("has a new password; all earlier sessions have ended", None),
             )
         }
         UserCommand::AddScope { who, scopes } => {
@@ -207,7 +207,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
                 &who,
                 added,
                 (UserEvent::Changed, Some("scopes")),
-                ("has these scopes, too, from the next login on", Some(&named)),
+                ("also has these scopes from the next login on", Some(&named)),
             )
         }
         UserCommand::RemoveScope { who, scopes } => {
@@ -227,7 +227,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     }
 }
 
-/// The word, if a shell reads it as it is; otherwise a placeholder.
+/// Returns the word if a shell does not interpret it, and otherwise a placeholder.
 fn for_shell<'a>(word: &'a str, placeholder: &'a str) -> &'a str {
     let is_plain = word.chars().all(|c| c.is_alphanumeric() || "-_.@+:/".contains(c));
     if is_plain { word } else { placeholder }
@@ -245,7 +245,7 @@ fn list(file: &UsersFile, output: Output) -> CommandResult {
     output.list(&rows.collect::<Vec<_>>(), line)
 }
 
-/// The failure of a change, with the user's name if the error is about the user.
+/// The error if a change failed, with the user's name if the error is about the user.
 fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure {
     let account = who.account.as_ref().map(|account| format!(" of the account {account}")).unwrap_or_default();
     let user = printable(&format!("{}{account}", who.username));
@@ -279,7 +279,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
     }))
 }
 
-/// Makes a running gate read the file, and waits until the change is in force. Does nothing if no gate runs.
+/// Makes a running gate read the file, and waits until the gate uses the change. Does nothing if no gate runs.
 fn reload_running_gate(config: &Config) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::send(&config.admin.access(), Method::POST, "/v1/users/reload"));
     let why = match asked {
@@ -290,8 +290,8 @@ fn reload_running_gate(config: &Config) -> CommandResult {
         Err(failure) => failure.to_string(),
     };
     Err(Failure::Failed(format!(
-        "the users file is changed, but the gate that runs did not confirm it: {why}. It reads the file by \
-         itself within a second, if the file is sound and it is there"
+        "the users file is changed, but the running gate did not confirm it: {why}. It reads the file by \
+         itself within a second, if the file is valid and it is there"
     )))
 }
 

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use crate::server::operate::metrics::process::{REVISION, features};
 
-/// The target for which this build is optimised by a recorded load. packaging/build.sh sets it.
+/// The target whose recorded load guided the optimization of this build. packaging/build.sh sets it.
 const PROFILE: Option<&str> = option_env!("ROTOGATE_PROFILED");
 
-/// Version, revision, recorded profile and features.
+/// Returns the version, revision, optimization profile and features.
 // Requirement O43.
 pub(super) fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {

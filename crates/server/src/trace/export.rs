@@ -1,4 +1,4 @@
-//! Sends ended spans to the collector.
+//! Sends finished spans to the collector.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::{COUNTS, Credentials};
 use rotogate_config::{TraceProtocol, TracingConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 
-/// The interval between reports that spans cannot be sent.
+/// The minimum interval between log messages that spans cannot be sent.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs OpenTelemetry's exporter on the runtime of the gate, because both transports need a runtime, and the
@@ -26,7 +26,7 @@ pub(super) struct Exporter {
     runtime: Handle,
     timeout: Duration,
     endpoint: String,
-    /// The number of spans that wait or are being sent.
+    /// The number of spans that are waiting or being sent.
     queued: Arc<AtomicUsize>,
     time: SystemTime,
     reported: Mutex<Option<Duration>>,
@@ -35,10 +35,10 @@ pub(super) struct Exporter {
 rotogate_core::debug_with!(Exporter { endpoint });
 
 impl Exporter {
-    /// Must be called in a Tokio runtime.
+    /// Creates the exporter. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub(super) fn new(
         settings: &TracingConfig,
         credentials: Credentials,
@@ -72,7 +72,7 @@ impl Exporter {
         })
     }
 
-    /// Logs a failure, unless one was logged within the interval.
+    /// Logs a failure, unless another failure was logged within the interval.
     fn report(&self, error: &OTelSdkError, spans: usize) {
         let now = self.time.monotonic();
         let mut reported = self.reported.lock();
@@ -93,7 +93,7 @@ impl SpanExporter for Exporter {
             Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
             Err(_) => Err(OTelSdkError::InternalFailure("the gate stops, or the exporter failed".to_owned())),
         };
-        // Subtracted only now, because a span that is being sent takes memory, too.
+        // The number is reduced only now, because a span that is being sent still takes memory.
         self.queued.fetch_sub(spans, Ordering::Relaxed);
         match &sent {
             Ok(()) => COUNTS.sent.fetch_add(spans as u64, Ordering::Relaxed),

@@ -1,13 +1,12 @@
-//! Traces: the choice of requests to record, and the span of a request. `docs/traces.md` describes them for
+//! Traces: the decision which requests to record, and the span of a request. `docs/traces.md` describes traces for
 //! operators.
 //!
-//! Whether a request is recorded is decided once, before any span exists. A request that is not recorded costs a look
-//! at its `traceparent`, and a new `traceparent` unless it has one from a trusted proxy.
+//! The decision is made once for each request, before any span exists. If a request is not recorded, the only costs are
+//! reading its `traceparent`, and creating a new one unless the request has one from a trusted proxy.
 //!
 //! The spans implement [`rotogate_core::trace`]. This module creates span data of the OpenTelemetry SDK, and passes it
-//! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans, because both decide
-//! separately about each span, and look for the parent in a context of their own. Here the context of the request has
-//! the parent.
+//! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans. Both decide about each
+//! span separately, and look for the parent in their own context. Here, the context of the request contains the parent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,13 +37,14 @@ pub use none::Tracer;
 #[cfg(feature = "otel")]
 pub use recorder::Tracer;
 
-/// The longest text of a client in an attribute, in bytes.
+/// The maximum length of a client's string in an attribute, in bytes.
 const MAX_FOREIGN_BYTES: usize = 256;
 
-/// The flags that have a meaning: sampled, and a random trace id. This process sends all other flags as zero.
+/// The flags that have a meaning: the trace is sampled, and the trace id is random. This process sends all other flags
+/// as zero.
 const KNOWN_FLAGS: u8 = 3;
 
-/// The counts of ended spans of this process, by outcome.
+/// The numbers of finished spans in this process, by outcome.
 pub(crate) static COUNTS: SpanCounts =
     SpanCounts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
 
@@ -56,38 +56,38 @@ pub(crate) struct SpanCounts {
 }
 
 impl SpanCounts {
-    /// Spans that a collector accepted.
+    /// Returns the number of spans that a collector accepted.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Spans that were dropped, by cause.
+    /// Returns the number of spans that were dropped, by cause.
     pub(crate) fn dropped(&self) -> [(&'static str, u64); 2] {
         [("queue_full", self.queue_full.load(Ordering::Relaxed)), ("not_sent", self.not_sent.load(Ordering::Relaxed))]
     }
 }
 
-/// The facts about a request for its span, besides the request's head.
+/// The properties of a request that its span records, besides the request's head.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
     pub is_trusted: bool,
     /// Whether the request has a `traceparent`.
     pub is_traced: bool,
-    /// When the request began, in microseconds since 1970.
+    /// The time when the request began, in microseconds since 1970.
     pub micros: u64,
     /// The id of the request.
     pub id: &'a HeaderValue,
-    /// The client, behind trusted proxies.
+    /// The address of the client behind trusted proxies.
     pub client: std::net::IpAddr,
-    /// The peer of the connection.
+    /// The address of the connection's peer.
     pub peer: std::net::IpAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
 }
 
-/// The trace of a request, and its span if it is recorded. Dropped before the response, it records that the client
-/// disconnected.
+/// The trace of a request, and its span if it is recorded. If this value is dropped before the response, it records
+/// that the client disconnected.
 #[derive(Debug)]
 pub struct RequestTrace {
     trace: Trace,
@@ -99,7 +99,7 @@ impl RequestTrace {
     pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
         let given = facts.is_traced.then(|| Position::from_headers(request.headers())).flatten();
         let Some(tracer) = tracer else {
-            // Tracing is off, so both headers pass unchanged.
+            // Tracing is off, so both headers are passed on unchanged.
             let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });
             return Self { trace, names_user: false };
         };
@@ -112,7 +112,7 @@ impl RequestTrace {
                 (Position { span: random_span(), flags: parent.flags & KNOWN_FLAGS, ..parent }, Some(parent))
             }
             _ => {
-                // Begins a new trace. Removes the state, which belongs to the client's own trace.
+                // This begins a new trace. The state is removed, because it belongs to the client's own trace.
                 request.headers_mut().remove(&TRACESTATE);
                 let trace = random_trace();
                 let flags = u8::from(tracer.samples(trace));
@@ -128,18 +128,17 @@ impl RequestTrace {
         let link = given.filter(|_| parent.is_none());
         let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
         describe(&*span, request, facts);
-        // If the request is forwarded without a span of the proxy, the upstream's span has this span as its
-        // parent.
+        // If the proxy forwards the request without its own span, the upstream's span gets this span as its parent.
         request.headers_mut().insert(TRACEPARENT, position.header());
         Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
     }
 
-    /// The trace, for log lines and for the spans of single steps.
+    /// Returns the trace, for log lines and for the spans of single steps.
     pub const fn trace(&self) -> &Trace {
         &self.trace
     }
 
-    /// Ends the span with the facts about the response.
+    /// Ends the span with the properties of the response.
     pub fn end(self, method: &Method, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) {
         let Some(span) = self.trace.span() else { return };
         span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
@@ -172,14 +171,15 @@ impl RequestTrace {
 impl Drop for RequestTrace {
     fn drop(&mut self) {
         if let Some(span) = self.trace.span() {
-            // This has no effect on a span that has ended.
+            // If the span has already ended, this call has no effect.
             span.set_error(Reason::CLIENT_GONE.word(), false);
             span.end();
         }
     }
 }
 
-/// Sets the attributes of a request's head. Never includes the query, and no header except those named here.
+/// Sets the attributes that describe a request's head. They never include the query, and include only the headers named
+/// here.
 fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) {
     let text =
         |key, bytes: &[u8]| span.set(key, Value::Text(beginning(&String::from_utf8_lossy(bytes), MAX_FOREIGN_BYTES)));
@@ -210,13 +210,13 @@ fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) 
     text("http.request.id", facts.id.as_bytes());
 }
 
-/// The id of a new trace. The id is no secret, so it comes from a fast generator. It is not all zeros, which
-/// would mean no trace.
+/// Returns the id of a new trace. The id is not a secret, so it comes from a fast generator. It is never all zeros,
+/// because that would mean that there is no trace.
 fn random_trace() -> [u8; 16] {
     fastrand::u128(1..).to_be_bytes()
 }
 
-/// The id of a new span.
+/// Returns the id of a new span.
 fn random_span() -> [u8; 8] {
     fastrand::u64(1..).to_be_bytes()
 }

@@ -1,4 +1,4 @@
-//! Stands for the recorder in a build without OpenTelemetry, which records nothing.
+//! The replacement for the recorder in a build without OpenTelemetry. It records nothing.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use rotogate_core::trace::{Position, Span};
 pub enum Tracer {}
 
 impl Tracer {
-    /// Nothing.
+    /// Does nothing, and returns `None`.
     ///
     /// # Errors
-    /// Never.
+    /// Never fails.
     pub fn start(_: &Config, _: Option<&Arc<Self>>) -> Result<Option<Arc<Self>>, (&'static str, String)> {
         Ok(None)
     }
@@ -39,7 +39,7 @@ impl Tracer {
         match *self {}
     }
 
-    /// Nothing.
+    /// Does nothing.
     pub async fn flush(&self) {
         match *self {}
     }

@@ -1,4 +1,4 @@
-//! Records spans, and hands them to the batch processor of OpenTelemetry.
+//! Records spans, and passes them to the batch processor of OpenTelemetry.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,33 +21,33 @@ use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::trace::{Position, Span, StepKind, TRACESTATE, Value};
 use rotogate_kit::file_stamp::Stamp;
 
-/// How long to wait for a collector when the process ends or another configuration takes over.
+/// How long to wait for a collector when the process ends, or when another configuration takes over.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most spans of a batch.
+/// The maximum number of spans in a batch.
 const MAX_BATCH: usize = 512;
-/// The capacity for the usual attributes of a request's span, and some more.
+/// The capacity for the usual attributes of a request's span, with some reserve.
 const USUAL_ATTRIBUTES: usize = 24;
 
-/// `service.instance.id`. It identifies the process, and does not change with the configuration.
+/// The value of `service.instance.id`. It identifies the process, and does not change with the configuration.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
 /// The recorder of requests under one configuration.
 #[derive(Debug)]
 pub struct Tracer {
     recorder: Arc<Recorder>,
-    /// Traces whose id is below this bound are recorded.
+    /// Traces whose id is below this number are recorded.
     below: u64,
     settings: TracingConfig,
-    /// The stamps of the files when they were read.
+    /// The stamps of the files at the time when they were read.
     stamps: Vec<Stamp>,
 }
 
 impl Tracer {
-    /// The tracer of a configuration. Returns the running tracer if neither `[tracing]` nor its files have changed.
-    /// Must be called in a Tokio runtime.
+    /// Returns the tracer for a configuration. If neither `[tracing]` nor its files have changed, this is the running
+    /// tracer. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The key at fault, and what is wrong.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub fn start(config: &Config, running: Option<&Arc<Self>>) -> Result<Option<Arc<Self>>, (&'static str, String)> {
         let Some(settings) = &config.tracing else { return Ok(None) };
         let stamps = Credentials::stamps(settings);
@@ -61,19 +61,19 @@ impl Tracer {
         Ok(Some(Arc::new(Self { recorder, below, settings: settings.clone(), stamps })))
     }
 
-    /// Whether a new trace with this id is recorded. Other programs with the same ratio decide in the same
-    /// way (`TraceIdRatioBased` of OpenTelemetry).
+    /// Returns whether a new trace with this id is recorded. Other programs with the same ratio make the same decision
+    /// (`TraceIdRatioBased` of OpenTelemetry).
     pub(super) fn samples(&self, trace: [u8; 16]) -> bool {
         let [.., a, b, c, d, e, f, g, h] = trace;
         u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.below
     }
 
-    /// Whether spans name the user.
+    /// Returns whether spans name the user.
     pub(super) const fn names_user(&self) -> bool {
         self.settings.identity
     }
 
-    /// Begins the span of a request. `parent` is in another process. `link` is a parent that an untrusted client
+    /// Begins the span of a request. `parent` is a span in another process. `link` is a parent that an untrusted client
     /// named.
     pub(super) fn server_span(
         &self,
@@ -85,7 +85,7 @@ impl Tracer {
     ) -> Arc<dyn Span> {
         let states = parent.map(|_| headers.get_all(&TRACESTATE).iter().filter_map(|value| value.to_str().ok()));
         let states = states.map(|states| states.collect::<Vec<_>>().join(",")).unwrap_or_default();
-        // A state that does not parse is no reason to lose the trace.
+        // If the state cannot be parsed, the trace is kept without it.
         let state: TraceState = states.parse().unwrap_or_default();
         let mut links = SpanLinks::default();
         links.links.extend(link.map(|link| Link::with_context(context(link, true, TraceState::default()))));
@@ -96,15 +96,15 @@ impl Tracer {
         Arc::new(RecordedSpan::new(Arc::clone(&self.recorder), position, at, data))
     }
 
-    /// Sends the recorded spans, for a bounded time. Nothing is recorded afterwards.
+    /// Sends the recorded spans, within a limited time. Spans that end later are not recorded.
     pub async fn flush(&self) {
         let recorder = Arc::clone(&self.recorder);
-        // The collector may take longer; the thread ends with the process.
+        // The collector may take longer. In that case, the thread ends with the process.
         let _ = tokio::task::spawn_blocking(move || recorder.shut_down()).await;
     }
 }
 
-/// The bound below which this share of all trace ids lies.
+/// Returns the number below which this share of all trace ids lies.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is within u64")]
 fn threshold(sample: f64) -> u64 {
     if sample >= 1.0 { u64::MAX } else { (sample * 2f64.powi(63)) as u64 }
@@ -115,9 +115,9 @@ fn context(Position { trace, span, flags }: Position, is_remote: bool, state: Tr
     SpanContext::new(trace, span, TraceFlags::new(flags), is_remote, state)
 }
 
-/// Takes ended spans. Sends the remaining spans when its last user drops it.
+/// Receives finished spans. When its last user drops it, it sends the remaining spans.
 struct Recorder {
-    /// `None` while the recorder is dropped.
+    /// `None` while the recorder is being dropped.
     processor: Option<BatchSpanProcessor>,
     queued: Arc<AtomicUsize>,
     queue: usize,
@@ -166,8 +166,9 @@ impl Recorder {
         }
     }
 
-    /// Takes an ended span. Never waits: with a full queue, it drops the span and counts it. The processor's own queue
-    /// has the same length, but does not report when it is full, and does not count the spans that are being sent.
+    /// Receives a finished span. Never waits: if the queue is full, the span is dropped and counted. The processor's
+    /// own queue has the same length, but it does not report when it is full, and does not count the spans that are
+    /// being sent.
     fn take(&self, span: SpanData) {
         let Some(processor) = &self.processor else { return };
         if self.queued.fetch_add(1, Ordering::Relaxed) >= self.queue {
@@ -180,7 +181,7 @@ impl Recorder {
 
     fn shut_down(&self) {
         if let Some(processor) = &self.processor {
-            // The exporter has already reported spans that could not be sent.
+            // The exporter has already reported the spans that could not be sent.
             let _ = processor.shutdown_with_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -189,14 +190,14 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         let Some(processor) = self.processor.take() else { return };
-        // A thread of its own waits: the last user may be a request, and a request must not wait for a
+        // A separate thread waits for the collector. The last user may be a request, and a request must not wait for a
         // collector.
         let end = move || drop(processor.shutdown_with_timeout(FLUSH_TIMEOUT));
         let _ = std::thread::Builder::new().name("trace-flush".to_owned()).spawn(end);
     }
 }
 
-/// The attributes of all spans of this process. `OTEL_RESOURCE_ATTRIBUTES` adds to it.
+/// Returns the attributes of all spans of this process. `OTEL_RESOURCE_ATTRIBUTES` adds further attributes.
 fn resource(settings: &TracingConfig) -> Resource {
     let given = Resource::builder().build();
     let own = [("service.version", env!("CARGO_PKG_VERSION")), ("service.instance.id", INSTANCE.as_str())];
@@ -205,13 +206,13 @@ fn resource(settings: &TracingConfig) -> Resource {
     Resource::builder().with_service_name(settings.service_name.clone()).with_attributes(missing).build()
 }
 
-/// A span that is recorded.
+/// A span that will be recorded.
 struct RecordedSpan {
     recorder: Arc<Recorder>,
     position: Position,
     context: SpanContext,
     begun: Duration,
-    /// `None` once it has ended.
+    /// `None` after the span has ended.
     data: Mutex<Option<SpanData>>,
 }
 
@@ -269,7 +270,7 @@ impl Span for RecordedSpan {
 
     fn end(&self) {
         let Some(mut data) = self.data.lock().take() else { return };
-        // Measured by the monotonic clock, which is never set.
+        // The duration is measured with the monotonic clock, which is never adjusted.
         data.end_time = data.start_time + self.recorder.time.monotonic().saturating_sub(self.begun);
         self.recorder.take(data);
     }

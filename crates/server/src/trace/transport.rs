@@ -1,4 +1,4 @@
-//! Connections to a collector for both protocols, with the gate's own TLS.
+//! Connections to a collector for both protocols. They use the gate's own TLS settings.
 
 use std::io;
 use std::pin::Pin;
@@ -24,12 +24,12 @@ use tonic::{Request as GrpcRequest, Status};
 use super::Credentials;
 use rotogate_kit::upstream_tls::server_name;
 
-/// The longest answer of a collector, in bytes.
+/// The maximum size of a collector's response, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
 
 type CollectorStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Connects to the collector, whatever the request's URI.
+/// Connects to the collector, whatever URI a request has.
 #[derive(Clone)]
 pub(super) struct Connector {
     host: String,
@@ -38,7 +38,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// `alpn` is the one protocol to speak.
+    /// Creates a connector. `alpn` is the only protocol to negotiate.
     fn new(endpoint: &Uri, credentials: &Credentials, alpn: &[u8]) -> Result<Self, String> {
         let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tls = match &credentials.tls {
@@ -78,7 +78,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-/// Sends batches over HTTP/1.1, each on its own connection, because there is at most one batch a second.
+/// Sends batches over HTTP/1.1. Each batch gets its own connection, because there is at most one batch per second.
 pub(super) struct OtlpHttp {
     connector: Connector,
     headers: HeaderMap,
@@ -104,7 +104,7 @@ impl HttpClient for OtlpHttp {
         let path = request.uri().path().parse()?;
         *request.uri_mut() = path;
         request.headers_mut().insert(HOST, host);
-        // These headers override the headers of OTEL_EXPORTER_OTLP_HEADERS.
+        // These headers take precedence over those in OTEL_EXPORTER_OTLP_HEADERS.
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
@@ -115,7 +115,7 @@ impl HttpClient for OtlpHttp {
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // This future drives the connection, which ends with it.
+        // This future drives the connection. When it ends, the connection ends.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -127,17 +127,17 @@ impl HttpClient for OtlpHttp {
     }
 }
 
-/// A channel to the collector, which connects at its first use, and again after a connection is lost. Needs a Tokio
-/// runtime.
+/// Returns a channel to the collector. It connects at its first use, and again after a connection is lost. Needs a
+/// Tokio runtime.
 pub(super) fn channel(endpoint: &Uri, credentials: &Credentials) -> Result<Channel, String> {
     let connector = Connector::new(endpoint, credentials, b"h2")?;
-    // An http scheme keeps tonic from adding TLS, which the connector does.
+    // With an http scheme, tonic does not add TLS, which the connector already provides.
     let authority = endpoint.authority().map_or("", |authority| authority.as_str());
     let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| error.to_string())?;
     Ok(plain.origin(endpoint.clone()).connect_with_connector_lazy(connector))
 }
 
-/// Adds the headers of the file to a call.
+/// Adds the headers from the file to a call.
 pub(super) fn with_headers(
     headers: HeaderMap,
 ) -> impl FnMut(GrpcRequest<()>) -> Result<GrpcRequest<()>, Status> + Clone + Send + Sync + 'static {

@@ -1,4 +1,4 @@
-//! `rotogate store accept-restored`: accepts a store that contradicts its mark, while no gate runs.
+//! `rotogate store accept-restored`: accepts a store that contradicts its mark file. No gate may run.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use rotogate_core::token::keyring::Keyring;
 
 #[derive(Serialize)]
 struct AcceptReport {
-    /// Whether the store contradicted its mark. Otherwise nothing has changed.
+    /// Whether the store contradicted its mark file. If not, nothing has changed.
     accepted: bool,
 }
 
@@ -25,22 +25,22 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let _trail = audit_trail(config)?;
     let accepted = runtime()?.block_on(async {
-        // The gate would start on this store as it is.
+        // A gate would start on this store without any change.
         if open(config, &keyring, false).await.is_ok() {
             return Ok(false);
         }
-        // Another fault fails here, too.
+        // If something else is wrong, this call also fails.
         open(config, &keyring, true).await.map(|()| true)
     })?;
     output.write(&AcceptReport { accepted }, || match accepted {
-        true => "accepted: a gate starts on this store. Sessions and tokens that were revoked since are valid again; to end all, \
+        true => "accepted: gates start on this store. Sessions and tokens that were revoked since are valid again; to end all, \
                  run rotogate session revoke --all once the gate runs"
             .to_owned(),
-        false => "nothing to accept: the store is as its mark says".to_owned(),
+        false => "nothing to accept: the store agrees with its mark".to_owned(),
     })
 }
 
-/// Opens the store as a start does, which writes the mark, and closes it.
+/// Opens the store as a gate does at its start, which writes the mark file, and closes it.
 async fn open(config: &Config, keyring: &Keyring, accepts: bool) -> Result<(), Failure> {
     match &config.store {
         StoreConfig::Memory => Err(Failure::failed("store.kind is \"memory\": there is nothing to accept")),

@@ -26,7 +26,7 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
-/// How old the last heartbeat of a gate must be. A running gate sends one at least every 15 seconds.
+/// The minimum age of a gate's last heartbeat. A running gate sends a heartbeat at least every 15 seconds.
 const SILENT_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Serialize)]
@@ -40,14 +40,14 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
     let to = load(to_config)?;
     if to.issuer.url != config.issuer.url {
         return Err(Failure::failed(format!(
-            "{}: another issuer.url: the tokens of all sessions name it",
+            "{}: issuer.url differs from the one in the tokens of all sessions",
             to_config.display()
         )));
     }
     let _trail = audit_trail(config)?;
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     if Keyring::load(&to.issuer.keys).map_err(Failure::failed)?.id() != keyring.id() {
-        return Err(Failure::failed(format!("{}: other keys: copy the key folder first", to_config.display())));
+        return Err(Failure::failed(format!("{}: the keys differ; copy the key folder first", to_config.display())));
     }
     let content = runtime()?.block_on(copied(config, &to, &keyring))?;
     tracing::info!(target: "rotogate::audit", event = "store_copied", %content, "store copied to another one");
@@ -61,7 +61,7 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
     })
 }
 
-/// Kind and address of a store, for people.
+/// The kind and address of a store, for messages.
 fn name(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Memory => "memory".to_owned(),
@@ -86,7 +86,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     let cut = SystemTime::new().wall();
     match &to.store {
         StoreConfig::Memory => {
-            Err(Failure::failed("the other store.kind is \"memory\": it would end with this command"))
+            Err(Failure::failed("the other store.kind is \"memory\": the copy would be lost when this command ends"))
         }
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             into_redb((&from, name(&config.store)), cut, (to, path), keyring).await
@@ -116,21 +116,21 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     }
 }
 
-/// Prepares the options for a copy. The mark file of the gate belongs to the store that was there before.
+/// Prepares the options for a copy. The mark file of the gate belongs to the store that was used before.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn begin_copy(network: &mut NetworkOptions, from: String) {
     network.high_water = None;
     network.copying = Some(from);
 }
 
-/// Copies sessions, revocations and vaults, and ends the copy.
+/// Copies sessions, revocations and vaults, and finishes the copy.
 async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
     let content = copy(&*from.sessions, to, cut).await?;
     copy_vaults(&*from.relay, to, cut).await?;
     to.end_copy().await.map(|()| content)
 }
 
-/// Copies into an embedded store, which has a temporary name until the copy is complete.
+/// Copies into an embedded store. The new file has a temporary name until the copy is complete.
 async fn into_redb(
     (from, of): (&Stores, String),
     cut: Timestamp,
@@ -160,8 +160,8 @@ async fn into_redb(
     Ok(content)
 }
 
-/// Fails if a gate runs on the store. Only one process can open the embedded store. A shared store lists the
-/// heartbeats of its gates. A heartbeat far in the future comes from a clock that was ahead, and is ignored.
+/// Fails if a gate runs on the store. Only one process can open the embedded store. A shared store lists the heartbeats
+/// of its gates. A heartbeat that lies far in the future is ignored, because it comes from a clock that was ahead.
 pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult {
     let Some(shared) = store.shared() else { return Ok(()) };
     let nodes = shared.nodes().await.map_err(Failure::failed)?;
@@ -173,7 +173,7 @@ pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult 
     }
     let names: Vec<_> = running.iter().map(|seen| &*seen.row.node).collect();
     Err(Failure::failed(format!(
-        "gates were heard of in the last {} seconds: {}. Stop them, and try again then",
+        "gates reported in the last {} seconds: {}. Stop them, then try again",
         SILENT_FOR.as_secs(),
         names.join(", ")
     )))

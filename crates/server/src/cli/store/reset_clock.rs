@@ -24,26 +24,26 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_directories::users::edit;
 use rotogate_kit::config::printable;
 
-/// The loss that the operator confirms.
+/// The loss that the operator must confirm.
 const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \
     (client_credentials) that was issued for a later time is refused until that time comes; rotate the signing key to end it \
     for good";
 
 #[derive(Serialize)]
 struct ResetReport {
-    /// Whether anything was ahead.
+    /// Whether a time in the store was ahead.
     reset: bool,
-    /// The latest time that the store remembered.
+    /// The latest time in the store.
     latest: String,
-    /// The time from which the store counts from now on.
+    /// The current time, at which the clock of the store now starts.
     now: String,
     sessions_ended: u64,
-    /// The users of the users file whose logins are 503 until their `sessions_valid_from`.
+    /// The users of the users file whose logins get 503 until their `sessions_valid_from`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     users_ahead: Vec<String>,
 }
 
-/// The users of the file whose `sessions_valid_from` was written while the clock was ahead.
+/// Returns the users of the users file whose `sessions_valid_from` was written while the clock was ahead.
 fn users_ahead(config: &Config, now: Timestamp) -> Result<Vec<String>, Failure> {
     let Some(file) = config.users_file().ok().filter(|file| file.path().exists()) else { return Ok(Vec::new()) };
     let users = edit::list(file).map_err(Failure::failed)?;
@@ -63,14 +63,14 @@ pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
             latest = %latest,
             now = %now,
             sessions_ended,
-            "store brought back from a time that was ahead"
+            "store clock set back"
         );
     }
     output.write(&report, || {
         let ResetReport { latest, now, sessions_ended, users_ahead, .. } = &report;
         let done = if report.reset {
             format!(
-                "the store counts from {now}, and no longer from {latest}. {sessions_ended} sessions ended; users log in again"
+                "the store clock is set back from {latest} to {now}. {sessions_ended} sessions ended; users log in again"
             )
         } else {
             format!("the store remembers no time later than {latest}, and it is {now}: nothing was changed")

@@ -1,4 +1,4 @@
-//! `rotogate store restore`: replaces the embedded store with a back-up, while no gate runs.
+//! `rotogate store restore`: replaces the embedded store by a backup. No gate may run.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -24,12 +24,12 @@ use rotogate_core::token::keyring::Keyring;
 struct RestoreReport<'a> {
     store: &'a Path,
     from: &'a Path,
-    /// Where the former store is.
+    /// The path under which the previous store is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<PathBuf>,
-    /// Whether all sessions and tokens from before the restore were ended.
+    /// Whether all earlier sessions and tokens were ended.
     all_ended: bool,
-    /// The number of live API keys in the back-up, which were ended or are valid again.
+    /// The number of live API keys in the backup. They were ended, or are valid again.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_keys: Option<u64>,
 }
@@ -43,10 +43,10 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     let _trail = audit_trail(config)?;
     let part = beside(path, "restoring");
     let (kept, api_keys) = runtime()?.block_on(async {
-        // An interrupted run may have left a part.
+        // An interrupted run may have left a partial copy.
         remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
-        // The part's file for unwritten revocations is left over even if the part has become the store.
+        // The file for the copy's unwritten revocations remains even if the copy has become the store.
         let removed = remove_part(&part);
         if restored.is_ok() {
             removed?;
@@ -66,7 +66,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         let RestoreReport { store, from, kept, .. } = &report;
         let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; the former store is {}", kept.display()));
         let (ended, keys) = if end_all {
-            ("Every session, token and API key so far is over: users log in again", "ended")
+            ("Every session, token and API key so far has ended: users must log in again", "ended")
         } else {
             (
                 "What was revoked since the back-up is valid again, API keys too: end all with rotogate session revoke --all \
@@ -87,13 +87,13 @@ async fn restore(
     part: &Path,
     end_all: bool,
 ) -> Result<(Option<PathBuf>, Option<u64>), Failure> {
-    // On a new machine a start would make the folder, too.
+    // On a new machine, the folder may be missing. A start of the gate would create it, and so does this command.
     private_file::create_private_dir(private_file::parent(part)).map_err(|error| cannot(path, &error))?;
     RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
-    // Opens the part in any case, because this compares keys and version before the store is replaced.
+    // The copy is opened in any case, because this checks its keys and version before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     let keys = live_keys(config, &store).await;
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
@@ -101,8 +101,8 @@ async fn restore(
     ended.map_err(Failure::failed)?;
     let keys = keys.map_err(Failure::failed)?;
 
-    // From here on a start finds the old or the new store. A start refuses the new store until the mark is
-    // written.
+    // From here on, a gate that starts finds either the old or the new store. It refuses the new store until the mark
+    // file is written.
     let kept = keep(path).map_err(|error| cannot(path, &error))?;
     fs::rename(part, path).map_err(|error| cannot(path, &error))?;
     let folder = private_file::parent(path);
@@ -113,14 +113,14 @@ async fn restore(
     Ok((kept, keys))
 }
 
-/// The number of live API keys.
+/// Returns the number of live API keys.
 async fn live_keys(config: &Config, store: &RedbStore) -> Result<Option<u64>, StoreError> {
     let (list, _) = store.revocations().await?;
     let keys = keys_by_secret(store, (&list, &config.issuer.url), SystemTime::new().wall()).await?;
     Ok(Some(keys.values().sum()))
 }
 
-/// Ends all sessions and tokens issued so far, including those that the back-up does not know.
+/// Ends all sessions and tokens issued so far, including those that the backup does not contain.
 async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     let moment = SystemTime::new().wall().max(store.last_known_time().await?);
     let longest = keys::longest_access(config).max(LONGEST_KEY.saturating_add(config.issuer.leeway));
@@ -129,8 +129,8 @@ async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     store.revoke(everything, RevokedBecause::Operator).await.map(drop)
 }
 
-/// Fails if a gate runs, which has locked its store. The returned lock keeps a gate from starting on the
-/// former store.
+/// Fails if a gate runs, because a running gate has locked its store. The returned lock prevents a gate from starting
+/// on the previous store.
 fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     if !path.exists() {
         return Ok(None);
@@ -146,8 +146,8 @@ fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Gives the store a second name, under which it is kept: with the time, and a number if a restore within the same second
-/// has taken the name.
+/// Gives the store a second name, under which it is kept. The name contains the time, and a number if a restore in the
+/// same second has already used the name.
 fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     let name = format!("replaced-{}", SystemTime::new().wall().as_secs());
     for number in 1.. {
@@ -156,7 +156,8 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
             Ok(()) => return Ok(Some(kept)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            // The file system has no hard links. A rename would replace the store that another restore kept.
+            // The file system does not support hard links. Renaming to a name that exists would replace the store that
+            // another restore kept.
             Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
                 if fs::symlink_metadata(&kept).is_err() {
                     return fs::rename(path, &kept).map(|()| Some(kept));
@@ -168,7 +169,7 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Removes a store that is not in use yet, and the file beside it.
+/// Removes a copy that is not in use yet, and the file next to it.
 fn remove_part(part: &Path) -> Result<(), Failure> {
     [part.to_owned(), beside(part, "owed")]
         .iter()

@@ -1,4 +1,4 @@
-//! `rotogate token inspect`: the gate's decision about a token, and the reason.
+//! `rotogate token inspect`: the gate's decision about a token, and the reason for it.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) enum TokenReport {
 }
 
 impl TokenReport {
-    /// Whether the gate would accept the token, as far as this command checks.
+    /// Returns whether the gate would accept the token, as far as this command can tell.
     pub(super) fn is_good(&self) -> bool {
         match self {
             Self::AccessToken(report) => report.authentic && report.refused.is_none(),
@@ -47,25 +47,25 @@ impl TokenReport {
 
 #[derive(Default, Serialize)]
 pub(super) struct AccessReport {
-    /// Whether its issuer made the token, as it is.
+    /// Whether the token was issued by its issuer and not altered.
     authentic: bool,
     /// The name of the issuer whose rules decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
-    /// The basis of the decision: `keys` or `introspection`.
+    /// How the token was verified: `keys` or `introspection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     judged_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// What the running gate knows of a revocation, for an authentic token that has not expired.
+    /// Whether the running gate knows of a revocation. Only for an authentic token that has not expired.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation: Option<String>,
-    /// The rules' judgement of the token's claims.
+    /// The caller that the rules derive from the token's claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
-    /// Each route that requires a token, with `accepted` or the reason for a refusal.
+    /// The routes that require a token, each with `accepted` or the reason for a refusal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteDecision>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ struct Caller {
     scope: String,
     audience: Vec<String>,
     roles: Vec<String>,
-    /// Whether the issuer left roles out of the token.
+    /// Whether the issuer left the roles out of the token.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     roles_left_out: bool,
 }
@@ -123,8 +123,8 @@ impl AccessReport {
     }
 }
 
-/// Applies the policy of a route. A condition that names a path parameter may hold for some paths only, so it
-/// is left undecided.
+/// Applies the policy of a route. If a condition names a path parameter, it may hold for some paths only, so the result
+/// stays undecided.
 fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     policy::judge(policy, token)?;
     let conditions = policy.conditions.as_ref().map(|all| KeptConditions::judged(all, &token.claims()));
@@ -134,8 +134,8 @@ fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     }
 }
 
-/// Judges a token by the rules of the issuer with this name, or else of the issuer that the token names. Fetches the
-/// keys of the issuer if the gate would. Asks the introspection endpoint only if `online`, because the endpoint then
+/// Judges a token by the rules of the issuer with this name, or of the issuer that the token names. Fetches the keys of
+/// the issuer if the gate would. Calls the introspection endpoint only if `online` is set, because the endpoint then
 /// sees the token.
 pub(super) async fn inspect(
     config: &Config,
@@ -186,14 +186,15 @@ pub(super) async fn inspect(
     Ok(TokenReport::AccessToken(Box::new(report)))
 }
 
-/// Asks the running gate whether the token is revoked. The gate judges it on the first route that takes it.
+/// Asks the running gate whether the token is revoked. The gate judges the token on the first route that accepts such
+/// tokens.
 async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> AccessReport {
     let not_checked = |why: &str| Some(format!("not checked: {why}"));
     let is_accepted = |id: &str| report.routes.iter().any(|it| it.route == id && it.decision == "accepted");
     let Some(route) = config.routes.iter().find(|route| is_accepted(&route.id)) else {
         return AccessReport { revocation: not_checked("no route takes the token"), ..report };
     };
-    // A path that the pattern matches.
+    // Builds a path that matches the pattern.
     let path =
         route.path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
     let question = json!({ "path": path, "method": route.methods.first().map(http::Method::as_str),
@@ -216,7 +217,7 @@ async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> 
     }
 }
 
-/// Whether a JWT names this issuer, or whether the gate asks this issuer about such an opaque token.
+/// Returns whether a JWT names this issuer, or whether the gate introspects such an opaque token at this issuer.
 fn names_or_introspects(issuer: &TrustedIssuer, token: &str) -> bool {
     if is_jwt_shaped(token) {
         return peek(token).and_then(|says| says.issuer).is_some_and(|named| *named == *issuer.url);
@@ -234,8 +235,8 @@ async fn of_another(
     let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
     let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
     let mut report = AccessReport::default();
-    // If the gate asks an issuer about all tokens, it verifies JWTs by the issuer's keys first, if there are
-    // keys.
+    // If the gate introspects all tokens of an issuer, it first verifies a JWT with the issuer's keys, if there are
+    // any.
     if !is_asked || (has_keys && is_jwt_shaped(token)) {
         if let Some(source) = issuer.keys.remote() {
             match remote_keys::inspect(source.issuer.clone()).await {
@@ -255,7 +256,7 @@ async fn of_another(
     Ok(AccessReport { issuer: Some(issuer.name.clone()), ..report })
 }
 
-/// Notes the failed fetch. Without keys, the gate answers 503.
+/// Records the failed fetch. Without keys, the gate returns 503.
 fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Keys {
     report.detail = Some(format!("{}: {failure}", failure.cause));
     Keys::Live(IssuerKeys::unknown().into())
@@ -273,7 +274,7 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
             let why = format!("the token's iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
-        // Its claims are shown if they were good at a time: then the signature is, too.
+        // The claims of the token are shown if only its times are wrong, because its signature is then valid.
         Err(denial @ (Denial::TokenExpired | Denial::TokenNotYetValid)) => {
             let AccessReport { refused, detail, .. } = AccessReport::refused(denial, None);
             let found = verifier.in_its_time(token).map(|access| AccessReport::accepted(config, &access));

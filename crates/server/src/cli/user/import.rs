@@ -92,8 +92,8 @@ impl ImportReport {
     }
 }
 
-/// The parameters of the Firebase project: from the option, or else from the configuration. If both have
-/// them, they must be equal.
+/// Returns the parameters of the Firebase project, from the option or from the configuration. If both have them, they
+/// must be equal.
 fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<FirebaseParameters>, Failure> {
     let configured = users.and_then(UsersFile::firebase);
     let Some(path) = file else { return Ok(configured.cloned()) };
@@ -157,7 +157,8 @@ pub(super) fn into_database(
         (Some(path), file) => {
             let defaults = arguments.defaults(file.as_ref())?;
             let text = private_file::read_private(path).map_err(Failure::Failed)?;
-            // Import accepts these values; the checks below refuse users that the database would not check.
+            // The import accepts these hashes. The checks below refuse users whose hashes the database directory would
+            // not check.
             let accepted = Accepted {
                 legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
                 firebase: defaults.firebase.clone(),
@@ -191,7 +192,7 @@ pub(super) fn into_database(_: &Config, _: &str, _: &ImportArguments, _: Timesta
     Err(Failure::Failed(rotogate_config::value::needs_feature("--to", "sql")))
 }
 
-/// A failure that names the lines of the imported file.
+/// An error that names the lines of the imported file.
 fn refused(file: &str, error: EditError) -> Failure {
     let problems = match error {
         EditError::Import(problems) => problems,
