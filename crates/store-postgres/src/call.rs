@@ -1,4 +1,4 @@
-//! A call of one of the store's functions: one statement, one round trip.
+//! Calls of the store's SQL functions. Each call is one statement and takes one round trip.
 
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use zeroize::Zeroizing;
 
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// A function with its arguments.
+/// A call of an SQL function, with its arguments.
 pub(super) struct Call {
     pub(super) function: &'static str,
     pub(super) args: Vec<Arg>,
 }
 
-/// An argument. It does not print: the driver logs arguments, and some hold secrets of sessions.
+/// An argument of an SQL function. It does not implement `Debug`, because some arguments contain session secrets
+/// and the driver logs its arguments.
 pub(super) enum Arg {
     Bool(bool),
     Int(i32),
@@ -57,7 +58,7 @@ impl Arg {
         Self::Big(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The most rows that a function returns or changes.
+    /// The maximum number of rows that a function returns or changes.
     pub(super) fn limit(rows: usize) -> Self {
         Self::Int(i32::try_from(rows).unwrap_or(i32::MAX))
     }
@@ -100,7 +101,7 @@ impl ToSql for Arg {
     }
 
     fn accepts(_: &Type) -> bool {
-        // The contained value checks the type in `to_sql_checked`.
+        // `to_sql_checked` of the contained value checks the type.
         true
     }
 
@@ -117,7 +118,7 @@ impl ResultRow {
         self.0.try_get(name).map_err(|_| unexpected(&format!("no {name}")))
     }
 
-    /// A count, which is never negative.
+    /// Returns a column that contains a count, which is never negative.
     pub(super) fn count(&self, name: &str) -> Result<u64, StoreError> {
         Ok(u64::try_from(self.get::<i64>(name)?).unwrap_or_default())
     }
@@ -126,18 +127,18 @@ impl ResultRow {
         self.get("o_status")
     }
 
-    /// The row, if it has this status word.
+    /// Returns the row if its status is `word`, otherwise an error.
     pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
         if self.status()? == word { Ok(self) } else { Err(self.unknown()) }
     }
 
-    /// The error for a status word that this program does not know.
+    /// Returns the error for a status word that this version of the program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status().unwrap_or_default()))
     }
 }
 
 pub(super) fn unexpected(what: &str) -> StoreError {
-    StoreError::new(format!("a reply of PostgreSQL cannot be understood: it has {what}"))
+    StoreError::new(format!("PostgreSQL sent a reply that rotogate does not understand: it has {what}"))
         .with_outcome(WriteOutcome::InDoubt)
 }

@@ -1,4 +1,4 @@
-//! Checks whether a server is fit for a store.
+//! Checks whether a PostgreSQL server is suitable for a store.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use rotogate_core::store::kit::network::{compare_clocks, not_done, refused};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 use rotogate_core::task::TaskGuard;
 
-/// The oldest server version that has all features that the store uses.
+/// The oldest version of PostgreSQL that has all features used by the store.
 const OLDEST: u32 = 130_000;
-/// The number of connections that only revocations use.
+/// The number of connections that are reserved for revocations.
 const FOR_REVOCATIONS: usize = 2;
 
 const SETTINGS: &str = "select current_setting('server_version_num') as version, \
@@ -32,7 +32,7 @@ const SETTINGS: &str = "select current_setting('server_version_num') as version,
     current_setting('synchronous_standby_names') as standbys, (select count(*) from pg_stat_replication) as followers, \
     floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
 
-/// Checks that the server is fit, and that the gate's user may read the schema.
+/// Checks that the server is suitable, and that the gate's user may read the schema.
 async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<Settings, StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
@@ -51,8 +51,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
-    // Compares before anything is written, because an attempt to start must not bring an older store nearer to the
-    // mark.
+    // Makes the comparison before anything is written. Otherwise each refused start would raise the number of
+    // writes of an older store, until it reached the number in the mark.
     let is_accepted = compare_with_mark(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
@@ -83,7 +83,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     Ok(inner)
 }
 
-/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
+/// Makes the checks of a start, without changing data. An error is the reason why the gate would not start.
 pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -116,13 +116,14 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
 }
 
-/// The number of schema versions that the store has applied. 0 if the store does not exist.
+/// Returns the number of migrations that were applied to the store, or 0 if the store does not exist.
 async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
     let made = migrate::version(&connection.client, &options.schema).await;
     made.map_err(|error| fault::judge(options, &error).error)
 }
 
-/// Returns true if the mark contradicts the store, but the operator accepts the store.
+/// Compares the store with the mark. Returns true if they contradict each other, but the operator has accepted the
+/// store.
 async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
     let (file, schema) = (options.network.high_water.as_deref(), &options.schema);
     if file.is_none() {
@@ -142,7 +143,7 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
     mark::compare(file, options.network.accept_restored, there, &place)
 }
 
-/// Makes the first connection. Repeats the attempt while a repetition may help.
+/// Opens the first connection. Retries after faults that may be temporary.
 async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
     let mut last = None;
     let trying = async {
@@ -179,7 +180,7 @@ async fn ask(
     Ok(rows.collect())
 }
 
-/// The row of settings.
+/// The row with the server's settings.
 struct Settings(Option<SimpleQueryRow>);
 
 impl Settings {
@@ -191,10 +192,10 @@ impl Settings {
         self.get(name).parse().unwrap_or_default()
     }
 
-    /// Reads the name of a store or of a history, in hexadecimal digits.
+    /// Reads the name of a store or of a history, which is written in hexadecimal digits.
     fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
         let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
-        name.map(u64::to_be_bytes).ok_or_else(|| refused(format!("{place} has no {of}: restore a whole back-up")))
+        name.map(u64::to_be_bytes).ok_or_else(|| refused(format!("{place} has no {of}: restore a complete back-up")))
     }
 }
 
@@ -207,29 +208,30 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
     }
     if settings.get("standby") == "t" || settings.get("read_only") == "on" {
         return Err(refused(format!(
-            "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
-             default_transaction_read_only off for the gate's user"
+            "PostgreSQL at {address} is a standby or read-only and does not accept writes: give the address of the primary, and \
+             set default_transaction_read_only off for the gate's user"
         )));
     }
     let commits = settings.get("commits");
     if !["on", "remote_apply"].contains(&commits) {
         return Err(refused(format!(
-            "PostgreSQL at {address} has synchronous_commit {commits} for the gate's user or its database, by which it \
-             acknowledges what a crash or a failover loses: set it to on"
+            "PostgreSQL at {address} has synchronous_commit {commits} for the gate's user or its database, so it \
+             acknowledges writes that a crash or a failover loses: set it to on"
         )));
     }
     if options.named
         && settings.number("timeout") != i64::try_from(options.statement_timeout().as_millis()).unwrap_or(-1)
     {
         return Err(refused(format!(
-            "PostgreSQL at {address} does not have the gate's statement_timeout: a pooler is between, set statements = \
-             \"unnamed\""
+            "PostgreSQL at {address} does not have the gate's statement_timeout: there is a pooler in between; set \
+             statements = \"unnamed\""
         )));
     }
     if settings.get("fsync") != "on" || settings.get("pages") != "on" {
         tracing::warn!(
             %address,
-            "PostgreSQL has fsync or full_page_writes off: a crash of its machine loses sessions and revocations; set both on"
+            "PostgreSQL has fsync or full_page_writes off, so a crash of its machine loses sessions and \
+             revocations; set both on"
         );
     }
     Ok(())
@@ -240,7 +242,7 @@ fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
     refused(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md lists its rights"))
 }
 
-/// Fails if the gate's user may not read the schema.
+/// Returns an error if the gate's user may not read the schema.
 async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let closed =
@@ -251,7 +253,7 @@ async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Res
     }
 }
 
-/// If there is no store, the gate's user must have the rights to create one.
+/// Checks that the gate's user may create the store, if there is none yet.
 async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let may = format!(
@@ -265,7 +267,7 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
     }
 }
 
-/// Checks the rights of the gate's user.
+/// Checks that the gate's user has the required rights to the tables and functions.
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(
@@ -297,20 +299,20 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying, (last = 0)::text as unused from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
-        return Err(refused(format!("{place} lost its head: restore a whole back-up, or use another schema")));
+        return Err(refused(format!("{place} lost its head: restore a complete back-up, or use another schema")));
     };
-    // This check comes first, so that a store with its own data is refused for this reason before any other
-    // difference.
+    // This check comes first, so that a copy into a store that already has data is refused for that reason, and not
+    // for another difference.
     match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
         (Some(_), None) => {
             return Err(refused(format!(
-                "{place} is a copy that is not whole yet: run rotogate store copy again, or use another schema"
+                "{place} is an unfinished copy: run rotogate store copy again, or use another schema"
             )));
         }
         (None, Some(_)) => {
-            return Err(refused(format!("{place} has data of its own: copy into an empty one, or use another schema")));
+            return Err(refused(format!("{place} already has data: copy into an empty one, or use another schema")));
         }
         (Some(_), Some(_)) => {
             return Err(refused(format!("{place} is an unfinished copy of another store: use another schema")));
@@ -322,7 +324,8 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         return Err(refused(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.network.keyring.to_string() {
-        // Each session, and each copied one, raises the stamp.
+        // Each new or copied session raises the stamp, so a stamp of 0 means that the store has never contained a
+        // session.
         let delete = || format!("drop its schema (drop schema \"{schema}\" cascade)");
         let lost = (head.get("unused") == "true").then(|| options.network.to_begin_anew(delete()));
         let what = format!("{place} belongs to another keyring, {keyring}: use that keyring, or another schema");

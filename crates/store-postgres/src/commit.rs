@@ -1,5 +1,5 @@
-//! Commits: one function compares the store with the snapshot over which the rules ran. If they are equal, it writes
-//! the result. Otherwise it answers with the present state.
+//! Commits. One SQL function compares the store with the snapshot to which the rules were applied. If they are
+//! equal, the function writes the result. Otherwise it returns the present state.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use rotogate_core::store::kit::encoding::encode_target;
 use rotogate_core::store::kit::fields::{self, History, Op, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 
-/// The destination of a commit, and its name.
+/// A commit that has a name, and the connections over which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     inner: &'a PostgresInner,
@@ -30,7 +30,7 @@ pub(super) struct CommitCall<'a> {
 
 type Values = Vec<Option<Zeroizing<Vec<u8>>>>;
 
-/// The records of a commit.
+/// The arguments that describe the records of a commit.
 #[derive(Default)]
 struct RecordArgs {
     ids: Vec<uuid::Uuid>,
@@ -40,7 +40,7 @@ struct RecordArgs {
     clients: Values,
 }
 
-/// The entries of a commit.
+/// The arguments that describe the revocation entries of a commit.
 #[derive(Default)]
 struct EntryArgs {
     keys: Values,
@@ -54,7 +54,7 @@ fn some(bytes: impl Into<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 impl RecordArgs {
-    /// Adds the records in the order of their ids, in which all functions lock records.
+    /// Adds the records sorted by id. All functions lock records in this order.
     fn add(
         &mut self,
         call: &CommitCall<'_>,
@@ -67,7 +67,7 @@ impl RecordArgs {
             let state = decided.operation.expected_begin(decided.snapshot, *id, write.is_some());
             self.states.push(state.map(Zeroizing::new));
             self.news.push(write.map(|write| encode_row(&write.new)).transpose()?);
-            // Subject and client never change, so only a new record needs them.
+            // The subject and the client of a record never change, so only a new record needs them.
             let begins = write.filter(|write| write.old.is_none()).map(|write| &write.new);
             self.subjects.push(begins.and_then(|session| some(key(session.subject.as_bytes()))));
             self.clients.push(begins.map(|session| call.inner.client_key(&session.client)).transpose()?.and_then(some));
@@ -89,7 +89,8 @@ impl EntryArgs {
     }
 }
 
-/// The preconditions of an operation besides records and entries, in the order of the function's arguments.
+/// Returns the preconditions of an operation other than its records and entries, in the order of the function's
+/// arguments.
 fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<[Arg; 9], StoreError> {
     let held = compared.held.iter().map(target_key).collect::<Result<Vec<_>, _>>()?;
     let created = operation.held.map(|session| fields::millis(session.created()));
@@ -111,7 +112,7 @@ fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compare
     ])
 }
 
-/// The records and entries that the store has at present.
+/// Decodes the present records and entries that the store returned.
 fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, StoreError> {
     let records: Vec<SessionId> = compared.iter().flat_map(|one| &one.records).map(|(id, _)| *id).collect();
     let list = |name| Ok::<_, StoreError>(answer.get::<Option<Vec<Option<&[u8]>>>>(name)?.unwrap_or_default());
@@ -151,7 +152,7 @@ impl Commit for CommitCall<'_> {
         self.inner.options.network.operation_timeout
     }
 
-    /// If there are several operations, each concerns one record, and depends on nothing else.
+    /// Commits the operations. If there are several, each concerns a single record and has no other precondition.
     async fn commit(&self, all: &[Decided<'_>]) -> Result<Vec<Committed>, StoreError> {
         let Some(first) = all.first() else { return Ok(Vec::new()) };
         let (mut records, mut entries, mut asked) = (RecordArgs::default(), EntryArgs::default(), Vec::new());
@@ -203,7 +204,7 @@ impl Commit for CommitCall<'_> {
 }
 
 impl PostgresInner {
-    /// A commit with a new name.
+    /// Prepares a commit under a new random name.
     pub(super) fn commit_by<'a>(&'a self, pool: &'a ConnectionPool) -> Result<CommitCall<'a>, StoreError> {
         Ok(self.commit_as(new_op()?, pool))
     }

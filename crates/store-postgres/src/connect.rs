@@ -1,8 +1,8 @@
-//! Connections: each carries one statement at a time, and is replaced after a fault.
+//! Connections. Each connection carries one statement at a time, and is replaced after a fault.
 //!
-//! Every call may be repeated, because the server detects that it was done before. So a call without a reply is
-//! repeated over another connection, until the deadline of its operation. A commit is never cancelled. Its connection
-//! is closed instead.
+//! Every call can be repeated, because the server detects a call that it has already carried out. A call that gets
+//! no reply is therefore repeated over another connection, until the deadline of its operation. A commit is never
+//! cancelled. Its connection is closed instead.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +24,11 @@ use super::options::{PostgresOptions, Purpose};
 use rotogate_core::store::kit::network::{RETRY_AFTER, not_done, outcome_of_all, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many calls may wait at once. A further call is refused, because it would wait longer than its deadline.
+/// The maximum number of calls in progress. A further call is refused, because it would wait longer than its
+/// deadline.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// Connections of one kind.
+/// A pool of connections with the same purpose.
 pub(super) struct ConnectionPool {
     pub(super) options: Arc<PostgresOptions>,
     idle: Mutex<Vec<Connection>>,
@@ -47,31 +48,31 @@ struct Connecting {
 pub(super) struct Connection {
     pub(super) client: Client,
     prepared: HashMap<&'static str, Statement>,
-    /// Whether the server has warned of a commit for which it did not wait.
+    /// Whether the server has warned that it did not wait for a standby at a commit.
     doubtful: Arc<AtomicBool>,
     driver: JoinHandle<()>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Without this, a driver that waits for a reply would go on waiting.
+        // Otherwise a driver that waits for a reply would continue to wait.
         self.driver.abort();
     }
 }
 
-/// Why one attempt failed.
+/// The reason why one attempt failed, and what to do about it.
 pub(super) struct PostgresFailure {
     pub(super) error: StoreError,
     /// Whether to repeat the call.
     pub(super) again: bool,
-    /// Whether all idle connections must be closed, too.
+    /// Whether all idle connections must be closed as well.
     pub(super) all: bool,
-    /// Whether the data has another history than the call expects.
+    /// Whether the history of the data differs from the one that the call expects.
     pub(super) is_other_history: bool,
 }
 
 impl PostgresFailure {
-    /// A failure that a repetition would not mend, and that does not affect other connections.
+    /// Returns a failure that a retry cannot resolve and that does not affect other connections.
     fn for_good(error: StoreError) -> Self {
         Self { error, again: false, all: false, is_other_history: false }
     }
@@ -91,7 +92,7 @@ impl ConnectionPool {
     /// Calls a function, and repeats the call after faults until the operation's deadline.
     pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
+            let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL are already waiting for replies"));
             return Err(PostgresFailure::for_good(error));
         };
         let deadline = Instant::now() + self.options.network.operation_timeout;
@@ -109,14 +110,14 @@ impl ConnectionPool {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
-            // This failure tells an operator more than a timeout.
+            // The last failure tells an operator more than the timeout does.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
             failures += 1;
         }
     }
 
-    /// Sends a call once. `sent` remains true while it may have been carried out.
+    /// Sends a call once. `sent` remains true while the server may have carried out the call.
     async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_place) = self.places.acquire().await else {
             return Err(PostgresFailure::for_good(not_done("the store is closed")));
@@ -130,7 +131,7 @@ impl ConnectionPool {
                     "PostgreSQL at {} did not wait for its synchronous standby: the write may be lost",
                     self.options.address()
                 ));
-                // A repetition would find the commit done, and wrongly report success.
+                // A retry would find the commit done, and would wrongly report success.
                 PostgresFailure::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
@@ -158,7 +159,7 @@ impl ConnectionPool {
         Err(failed)
     }
 
-    /// A connection of the pool, or a new one. The caller must hold a permit of `places`.
+    /// Returns an idle connection of the pool, or opens a new one. The caller must have a permit of `places`.
     pub(super) async fn connection(&self) -> Result<Connection, PostgresFailure> {
         let idle = || {
             let mut idle = self.idle.lock();
@@ -172,7 +173,8 @@ impl ConnectionPool {
         if let Some(connection) = idle() {
             return Ok(connection);
         }
-        // Connects one at a time, so that a server that is back does not get all attempts at once.
+        // Opens one connection at a time, so that a server that has just recovered does not receive all attempts at
+        // once.
         let mut connecting = self.connecting.lock().await;
         if let Some(connection) = idle() {
             return Ok(connection);
@@ -193,13 +195,13 @@ impl ConnectionPool {
         }
     }
 
-    /// Puts a connection back.
+    /// Returns a connection to the pool.
     pub(super) fn give_back(&self, connection: Connection) {
         self.idle.lock().push(connection);
     }
 }
 
-/// Makes a connection. Each notification wakes `heard`.
+/// Opens a connection. Each notification that arrives over it wakes `heard`.
 pub(super) async fn connect(
     options: &PostgresOptions,
     purpose: Purpose,
@@ -225,7 +227,7 @@ pub(super) async fn connect(
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         while let Some(Ok(message)) = messages.next().await {
             match message {
-                // The notice arrives before the end of the reply, so the flag is set when the caller reads it.
+                // The notice arrives before the end of the reply, so the flag is set before the caller reads it.
                 AsyncMessage::Notice(notice) if is_doubt(&notice) => doubt.store(true, Ordering::Release),
                 AsyncMessage::Notification(_) => heard.iter().for_each(|heard| heard.notify_one()),
                 _ => {}
@@ -235,8 +237,9 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// If an operator cancels the wait for a synchronous standby, the server reports success with a warning. The text
-/// depends on the server's language, so any warning counts: our own functions do not warn.
+/// Returns whether a notice says that an operator cancelled the wait for a synchronous standby. The server then
+/// reports success with a warning. The warning's text depends on the server's language, so this function accepts
+/// any warning: the functions of the store do not emit any.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
 }

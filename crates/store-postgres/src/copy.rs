@@ -29,7 +29,7 @@ impl CopyTarget for PostgresStore {
         for entry in entries {
             let targets = vec![entry.target.clone()];
             let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
-            // The entry changes no record, because the copied records already contain their ends.
+            // The entry does not change any record, because the copied records already contain their revocations.
             let merge = |state: &mut Snapshot| rules::put(state, &entry);
             decide(&self.0.commit_by(&self.0.revocations)?, operation, Snapshot::default(), merge).await?;
         }
@@ -38,9 +38,7 @@ impl CopyTarget for PostgresStore {
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
-            StoreError::new(
-                "a session began later than the clock of PostgreSQL says: set the clocks of both machines by NTP",
-            )
+            StoreError::new("a session was created later than the present time of PostgreSQL: set both clocks by NTP")
         })
     }
 

@@ -10,9 +10,10 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// A refused login, a missing database, a missing right, settings that a pooler refuses. No failover ends them.
+/// Error codes for a refused login, a missing database, a missing right, and settings that a pooler refuses. A
+/// failover does not resolve these errors; an operator must.
 const FOR_OPERATOR: [&str; 5] = ["28000", "28P01", "3D000", "42501", "08P01"];
-/// The error code of `rg_begin`.
+/// The error code that `rg_begin` raises if the data has another history.
 const OTHER_HISTORY: &str = "RG001";
 
 pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {
@@ -34,8 +35,8 @@ fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
         let text = format!(
-            "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
-             default_transaction_read_only off for the gate's user"
+            "PostgreSQL at {address} is a standby or read-only and does not accept writes: give the address of the primary, and \
+             set default_transaction_read_only off for the gate's user"
         );
         return (text, WriteOutcome::NotDone, true, true);
     }
@@ -43,19 +44,19 @@ fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
     if let Some(cause) = error.source() {
         text = format!("{text}: {cause}");
     }
-    // A repetition does not mend a wrong password or certificate.
+    // A retry does not help if a password or certificate is wrong.
     let again = error.is_closed() || cause.is_some();
     (text, WriteOutcome::InDoubt, again, error.is_closed())
 }
 
-/// Judges an error of the server. It ends its transaction, so nothing was done. The text has no user names, which the
-/// server's own text may contain.
+/// Classifies an error that the server returned. The server has rolled back the transaction. The error text omits
+/// the server's own message where that may contain user names.
 fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
     use WriteOutcome::{InDoubt, NotDone, Refused};
     let address = options.address();
     let code = refused.code();
     let said = refused.message();
-    let pooled = "a pooler is between: set statements = \"unnamed\"";
+    let pooled = "there is a pooler in between: set statements = \"unnamed\"";
     let ends = matches!(refused.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
     match code.code() {
         "28000" | "28P01" => {
@@ -73,7 +74,8 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         }
         "25006" => {
             let text = format!(
-                "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary"
+                "PostgreSQL at {address} is a standby or read-only and does not accept writes: give the address of the \
+                 primary"
             );
             (text, NotDone, true, true)
         }
@@ -98,12 +100,12 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         }
         "53100" | "53200" | "53400" => (format!("PostgreSQL at {address} has no room: {said}"), NotDone, false, false),
         OTHER_HISTORY => {
-            let text = "PostgreSQL has lost writes: the gates write back what they know before they go on";
+            let text = "PostgreSQL has lost writes: the gates first write back what they know, then continue";
             (text.to_owned(), NotDone, false, false)
         }
         "23505" => (format!("PostgreSQL at {address} refuses the request: {said}"), Refused, false, false),
         "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
-        // The transaction may have committed already.
+        // The transaction may have been committed before the connection ended.
         _ if ends || code == &SqlState::ADMIN_SHUTDOWN || code == &SqlState::CRASH_SHUTDOWN => {
             (format!("PostgreSQL at {address} ended the connection: {said}"), InDoubt, true, true)
         }

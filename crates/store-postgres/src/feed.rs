@@ -1,9 +1,9 @@
-//! The feed: revocations of other nodes, as they are written.
+//! The feed, which reads the revocations that other nodes write.
 //!
-//! A node reads the log ten times a second, and whenever a notification announces new entries. Now and then such a
-//! reading is a *beat*: the node first reads its own monotonic clock, and the reading also writes the node's row. The
-//! reading and the pages after it contain every revocation that was acknowledged before the clock was read. A
-//! notification is only a hint, so the loss of one does no harm.
+//! A node reads the log ten times a second, and whenever a notification announces new entries. At intervals, a
+//! reading is also a *beat*: the node first reads its own monotonic clock, and the reading also updates the node's
+//! row. That reading and the pages after it contain every revocation that was acknowledged before the clock was
+//! read. A notification is only a hint, so a lost notification does no harm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,11 @@ pub(super) struct PostgresFeed {
     inner: Arc<PostgresInner>,
     pool: ConnectionPool,
     follow: Follow,
-    /// The position in the log. `None` if the live revocations must be read next.
+    /// The position in the log. `None` means that the live revocations must be read next.
     place: Option<LogProgress>,
     /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// A beat of which further pages must be read.
+    /// A beat whose remaining pages have not been read yet.
     beat: Option<Heard>,
     /// The monotonic time of the next beat.
     next_beat: Duration,
@@ -44,7 +44,7 @@ pub(super) struct PostgresFeed {
     _listener: Option<TaskGuard>,
 }
 
-/// Listens for notifications, and connects again whenever the connection ends. Wakes the reader after each connect,
+/// Listens for notifications, and reconnects whenever the connection ends. Wakes the reader after each connect,
 /// because notifications may have been missed.
 async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
     let mut failures = 0;
@@ -89,7 +89,7 @@ impl PostgresFeed {
         loop {
             let history = self.inner.known.history();
             if self.history != history {
-                // The store has another history, so the position in its log is worthless.
+                // The store has another history, so the position in the earlier log is meaningless.
                 (self.place, self.beat, self.history) = (None, None, history);
             }
             if self.inner.known.is_lost() {
@@ -104,10 +104,10 @@ impl PostgresFeed {
                 let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
-                // The pages that the beat still needed may be among the lost entries.
+                // The pages that were missing for the beat may be among the lost entries.
                 self.beat = None;
             }
-            // Returns these entries first: they are valid, whatever the next answer is.
+            // Returns these entries first. They are valid, whatever the next reading returns.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -132,7 +132,7 @@ impl PostgresFeed {
         }
     }
 
-    /// Reads the log once. Returns the proof if this is the last reading of a beat.
+    /// Reads the log once. Returns the proof of a complete beat if this was the last reading of the beat.
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
@@ -148,12 +148,12 @@ impl PostgresFeed {
             self.inner.known.saw(self.history, &server);
         }
         if self.inner.known.is_lost() {
-            // No step is complete before the data is adopted.
+            // A step is not complete until the data has been adopted.
             self.beat = None;
             return Ok(None);
         }
         if reading.is_lost {
-            tracing::warn!("the log of revocations in PostgreSQL is not the one that was read: reading all live ones");
+            tracing::warn!("the log of revocations in PostgreSQL was replaced: reading all live revocations");
             self.place = None;
             return Ok(None);
         }
@@ -174,7 +174,7 @@ impl Feed for PostgresFeed {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // The data was adopted as another history meanwhile, so the error is of no interest.
+            // In the meantime the data was adopted under another history, so the error is irrelevant.
             Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);

@@ -1,35 +1,41 @@
-//! A store of several gates in PostgreSQL: one primary. The gates do not know its standbys.
+//! A store in PostgreSQL that several gates share. The gates use one primary server and do not connect to its
+//! standbys.
 //!
-//! **Writing.** The rules run in the gate, over a snapshot that the gate has read or presumes. One function compares
-//! the store with the snapshot. It writes the result atomically, or answers with the present state (`commit.rs`). Each
-//! write has a random name. A function that finds this name in the store repeats its former answer, so a call without a
-//! reply can be repeated. Only the server's clock counts.
+//! **Writing.** A gate applies the rules to a snapshot that it has read or assumes. One SQL function then compares
+//! the store with the snapshot. If they are equal, the function writes the result atomically; otherwise it returns
+//! the present state (`commit.rs`). Each write has a random name. A function that finds this name in the store
+//! returns its former result, so a call that got no reply can be repeated. All times come from the server's clock.
 //!
-//! **Durability** depends on the server: every transaction has `synchronous_commit` at `on` at least. With
-//! `synchronous_standby_names`, an `Ok` means that a standby has the write, too. If the wait for the standby was
-//! cancelled, the commit is in doubt.
+//! **Durability** depends on the server. Every transaction has at least `synchronous_commit = on`. With
+//! `synchronous_standby_names`, an `Ok` means that a standby has the write as well. If somebody cancels the wait
+//! for the standby, the outcome of the commit is in doubt.
 //!
-//! **Order.** Revocations get ids from a sequence, and ids become visible out of order. A reader continues after
-//! missing ids, and looks for each of them until no transaction is left that may have taken it (`log.rs`).
+//! **Order.** Revocations get their ids from a sequence, and the ids become visible out of order. A reader
+//! continues past missing ids. It looks for each missing id until every transaction that may have taken the id has
+//! ended (`log.rs`).
 //!
-//! **A loss** of acknowledged writes shows as another server or timeline, as a disk or log position that went back, or
-//! as another history, which the first node that noticed has set. See `loss.rs`.
+//! **A loss** of acknowledged writes is detected in three ways: another server or timeline answers, the server's
+//! disk or log position has gone back, or the data has another history because another node noticed the loss first.
+//! See `loss.rs`.
 //!
-//! **Tables** in the schema `rotogate`, and the functions beside them, are made by `migrations/`, a version at a time, under a lock:
+//! The **tables** in the schema `rotogate` and their functions are created by `migrations/`, one version at a time,
+//! under a lock:
 //!
-//! | table | holds |
+//! | table | content |
 //! |---|---|
-//! | `head` | store, history, when it was adopted, issuer, keyring, floor of the log |
-//! | `stamp` | the last moment that something began at |
-//! | `session` | the sessions, each with the history it was written in; swept an hour after their end |
-//! | `revocation` | the live revocations, merged, by target |
+//! | `head` | name of the store, history, time of the last adoption, issuer, keyring, first id of the log |
+//! | `stamp` | the latest stamp, which orders sessions and not-befores |
+//! | `session` | the sessions, each with the history in which it was written; removed an hour after their end |
+//! | `revocation` | the live revocations, merged by target |
 //! | `revocation_log` | the revocations of the last 15 minutes, as they were written |
-//! | `node` | the nodes, with their last beat, what they say of themselves, and for which history they wrote back what they knew |
-//! | `change` | what changed at all nodes: its state now, and the stamp of the first node; kept for a day |
+//! | `node` | the nodes: the last beat, the report about themselves, and the history for which they have written
+//! back their records |
+//! | `change` | changes that every node detects: the present state, and the stamp from the first node; kept for a
+//! day |
 //! | `counter` | the counters of attempts, until they are full again |
-//! | `remembered` | names that are remembered |
-//! | `relay` | the relay's records |
-//! | `migration` | what was applied |
+//! | `remembered` | the remembered names |
+//! | `relay` | the records of the relay |
+//! | `migration` | the migrations that were applied |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,10 +72,10 @@ mod store;
 pub use check::inspect;
 pub use options::PostgresOptions;
 
-/// The pause after a notification. Writes during the pause share the next notification.
+/// The pause after a notification. All writes during the pause share the next notification.
 const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 
-/// A store in PostgreSQL, for several gates.
+/// A store in PostgreSQL that several gates share.
 ///
 /// ```
 /// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
@@ -89,28 +95,28 @@ struct PostgresInner {
     options: Arc<PostgresOptions>,
     issuer: Arc<str>,
     known: KnownHistory,
-    /// The name of the store, which is in its head.
+    /// The name of the store, as written in its head.
     store: Op,
-    /// The id of this run of the program among the nodes.
+    /// The id of this process among the nodes.
     node: Op,
     commands: Arc<ConnectionPool>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     inserts: InsertTurns,
     hints: Hints,
-    /// Separate connections for revocations, so that a storm of refreshes does not delay a logout.
+    /// Separate connections for revocations, so that a burst of refreshes does not delay a logout.
     revocations: ConnectionPool,
-    /// Notified when something was written to the log.
+    /// Notified whenever something was written to the log.
     written: Arc<Notify>,
     _notifier: TaskGuard,
     mark: Marker,
 }
 
 impl PostgresStore {
-    /// Connects, checks the server, and makes the store if it is missing.
+    /// Connects to the server, checks it, and creates the store if there is none.
     ///
     /// # Errors
-    /// The server cannot be reached, is not fit for a store, or has the store of another gate. The text names the fault
-    /// and its remedy.
+    /// Fails if the server cannot be reached, is not suitable for a store, or contains the store of another gate.
+    /// The error text names the fault and its remedy.
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -118,13 +124,13 @@ impl PostgresStore {
 
 rotogate_core::debug_with!(PostgresStore, |it| { options: it.0.options });
 
-/// Notifies readers of new entries. This never happens within the transaction that wrote them, because a notification
-/// takes a lock of the whole server at its commit.
+/// Notifies readers of new entries. The notification is not part of the transaction that wrote the entries, because
+/// a notification takes a server-wide lock at its commit.
 async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
     loop {
         written.notified().await;
         if let Ok(connection) = pool.connection().await {
-            // A notification may be lost, so its commit need not wait for the disk.
+            // A notification may be lost, so its commit does not wait for the disk.
             let statement = format!(
                 "select set_config('synchronous_commit', 'off', true), pg_notify('{}', '')",
                 pool.options.schema
@@ -140,8 +146,8 @@ async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
 }
 
 impl PostgresInner {
-    /// Calls a function that returns one row. Its first argument is the state of the data that the gate knows. If the
-    /// server has lost this state, the function does nothing.
+    /// Calls a function that returns one row. The call's first argument is the state of the data that the gate
+    /// knows. If the server has lost that state, the function does nothing.
     async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<ResultRow, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
@@ -202,7 +208,7 @@ impl PostgresInner {
         Rules::new(Arc::clone(&self.issuer), self.options.network.leeway)
     }
 
-    /// The key of the not-before of a client.
+    /// Returns the key of a client's not-before.
     fn client_key(&self, client: &str) -> Result<Vec<u8>, StoreError> {
         record::target_key(&Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() })
     }

@@ -1,12 +1,13 @@
 //! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A writer takes the id of its entry while it holds the lock of the log, and keeps that lock until its transaction
-//! ends. A reader that finds ids missing below its position asks for the transactions that hold this lock. If none of
-//! them can have taken an id, and the id is still missing afterwards, it will never appear, because its transaction was
-//! rolled back. So the decision needs no clock, and a transaction elsewhere in the server causes no delay.
+//! A writer takes the id of its entry while it has the lock of the log, and keeps that lock until its transaction
+//! ends. A reader that finds missing ids below its position queries which transactions have this lock. If none of
+//! them can have taken an id, and the id is still missing afterwards, it will never appear, because its transaction
+//! was rolled back. The decision therefore does not depend on a clock, and transactions that do not write to the
+//! log cause no delay.
 //!
-//! A new reader first notes the end of the log, then reads the live revocations, and then reads the log from the noted
-//! end. Entries only become stricter, so all changes during the read are in the log.
+//! A new reader first notes the end of the log. Then it reads the live revocations, and after them the log from the
+//! noted end. Entries only ever become stricter, so every change that happens during the reading is in the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,26 +22,27 @@ use rotogate_core::store::kit::fields::{History, LiveRevocations, add_logged};
 use rotogate_core::store::kit::network::{not_done, refused};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// How many entries one reply has.
+/// The maximum number of entries in a reply.
 pub(super) const PAGE: i32 = 1000;
-/// How many missing ids a reader waits for at most, and how far below the end of the log a new reader looks for
-/// missing ids.
+/// The maximum number of missing ids for which a reader waits. A new reader looks for missing ids this far below
+/// the end of the log.
 const MAX_MISSING: i32 = 10_000;
-/// How often a reader starts again before it gives up.
+/// The number of times that a reader starts again before it gives up.
 const MAX_STARTS: u32 = 3;
-/// How often a reader looks again for ids that have no writer left.
+/// The number of times that a reader looks again for ids that no open transaction can have taken.
 const MAX_LOOKS: u32 = 8;
 
-/// The position of a reader.
+/// The position of a reader in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogProgress {
     /// All entries up to this id were read, except those in `missing`.
     pub(super) high: i64,
-    /// The missing ids, each with the transactions that may have taken it. `None` if these are not known yet.
+    /// The missing ids, each with the transactions that may have taken it. `None` means that these transactions are
+    /// not known yet.
     missing: BTreeMap<i64, Option<BTreeSet<String>>>,
 }
 
-/// The beat of a node, which a reading may carry.
+/// The beat of a node, which can be part of a reading.
 pub(super) struct Beat<'a> {
     pub(super) node: &'a [u8],
     pub(super) said: &'a [u8],
@@ -52,12 +54,13 @@ pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
     /// Whether there are more entries to read.
     pub(super) more: bool,
-    /// Whether an id is missing that no open transaction has taken. Another look decides whether it will appear.
+    /// Whether an id is missing although no open transaction can have taken it. Another reading decides whether it
+    /// will appear.
     unsettled: bool,
-    /// Whether the log no longer has the position, so that the live revocations must be read.
+    /// Whether the log has been trimmed past the position, so that the live revocations must be read.
     pub(super) is_lost: bool,
     pub(super) now: Timestamp,
-    /// The server that answered the beat.
+    /// The server that handled the beat.
     pub(super) server: Option<ServerPosition>,
 }
 
@@ -71,7 +74,7 @@ impl PostgresInner {
         Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
     }
 
-    /// The position of a cursor. `None` for the beginning, or for a position of another history.
+    /// Returns the position of a cursor. `None` stands for the beginning, or for a position from another history.
     pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {
@@ -80,11 +83,11 @@ impl PostgresInner {
                 high: i64::from_be_bytes(*high),
                 missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
             })),
-            _ => Err(refused("this position in the revocations was made by another kind of store")),
+            _ => Err(refused("this position in the revocations belongs to another kind of store")),
         }
     }
 
-    /// Every live revocation, and the position in the log up to which they are complete.
+    /// Returns every live revocation, and the position in the log up to which they are complete.
     pub(super) async fn snapshot(
         &self,
         pool: &ConnectionPool,
@@ -102,7 +105,7 @@ impl PostgresInner {
             add_logged(&mut live, entries);
             return Ok((live, place));
         }
-        Err(not_done("the log of revocations in PostgreSQL was trimmed while it was read, again and again"))
+        Err(not_done("the log of revocations in PostgreSQL was repeatedly trimmed while it was read"))
     }
 
     async fn live(&self, pool: &ConnectionPool, history: History) -> Result<LiveRevocations<i64>, StoreError> {
@@ -121,7 +124,8 @@ impl PostgresInner {
         }
     }
 
-    /// The entries after a position, which moves to the end of the log. `None` if the position is lost.
+    /// Returns the entries after a position, and moves the position to the end of the log. Returns `None` if the
+    /// log has been trimmed past the position.
     pub(super) async fn logged_after(
         &self,
         pool: &ConnectionPool,

@@ -8,11 +8,11 @@ use super::call::ResultRow;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::History;
 
-/// The history of the data, and the server's position, as a node knows them.
+/// What a node knows about the data: its history, and the server's position.
 pub(super) struct KnownHistory {
     /// The history that every call expects.
     history: AtomicU64,
-    /// Whether the server has lost acknowledged writes, or may have.
+    /// Whether the server has lost acknowledged writes, or may have lost some.
     lost: AtomicBool,
     pub(super) server: Mutex<ServerPosition>,
 }
@@ -22,7 +22,7 @@ pub(super) struct KnownHistory {
 pub(super) struct ServerPosition {
     /// The identifier of the database system, and the timeline.
     pub(super) name: String,
-    /// The position up to which its disk was written.
+    /// The log position up to which the server has written to its disk.
     pub(super) written: i64,
 }
 
@@ -49,18 +49,19 @@ impl KnownHistory {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Records a sign that writes of this history were lost. Does nothing if another history was adopted since.
+    /// Records that writes of this history appear to be lost. Does nothing if another history was adopted in the
+    /// meantime.
     pub(super) fn flag_lost(&self, history: History) {
         let server = self.server.lock();
         if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
             tracing::info!(
                 server = %server.name,
-                "PostgreSQL has another history, or another server answers: the gates write back what it lacks"
+                "PostgreSQL lost writes or was replaced; the gates are writing their revocations back"
             );
         }
     }
 
-    /// The first argument of every call: history, position and timeline.
+    /// Returns the first argument of every call: the history, the position and the timeline.
     pub(super) fn to_send(&self, history: History) -> Vec<u8> {
         let server = self.server.lock();
         let timeline = server.name.rsplit(' ').next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Migrations of the store's tables and functions: forwards only, one node at a time.
+//! Migrations of the store's tables and functions. They only move to later versions, and one node at a time applies
+//! them.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::new_op;
 use rotogate_core::store::kit::network::refused;
 
-/// Each migration is applied once as a whole, in this order. A released migration never changes.
+/// The migrations in their order. Each is applied once, in a single transaction. A released migration never
+/// changes.
 const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/tables.sql"),
     include_str!("migrations/1/operation.sql"),
@@ -27,10 +29,10 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/copy.sql"),
     include_str!("migrations/1/relay.sql"),
 ]];
-/// How long this node waits while another node migrates.
+/// The maximum time that this node waits while another node applies migrations.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The first column of the first row.
+/// Returns the first column of the first row.
 pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
     rows.into_iter().find_map(|row| match row {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -38,7 +40,7 @@ pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
     })
 }
 
-/// Applies the migrations that the store lacks.
+/// Applies the migrations that the store does not have yet.
 pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     let options = &pool.options;
     let connection = pool.connection().await.map_err(|failed| failed.error)?;
@@ -59,7 +61,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
         Err(_) => {
             return Err(StoreError::new(format!(
-                "PostgreSQL at {} does not answer, or another node makes the tables for more than a minute",
+                "PostgreSQL at {} does not answer, or another node has been creating the tables for over a minute",
                 options.address()
             )));
         }
@@ -69,20 +71,20 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Fails if a later version of the program made the schema.
+/// Returns an error if a later version of the program created the schema.
 pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
     if known <= MIGRATIONS.len() {
         return Ok(());
     }
     let (schema, address) = (&options.schema, options.address());
     Err(refused(format!(
-        "the store {schema:?} in PostgreSQL at {address} has schema {known}, and this program knows {}: use the version that \
-         made it",
+        "the store {schema:?} in PostgreSQL at {address} has schema version {known}, but this program knows only {}: use \
+         the version that made it",
         MIGRATIONS.len()
     )))
 }
 
-/// The version of the schema. 0 if there is none yet.
+/// Returns the version of the schema, or 0 if there is none yet.
 pub(super) async fn version(client: &Client, schema: &str) -> Result<usize, Error> {
     let there = format!("select 1 from pg_tables where schemaname = '{schema}' and tablename = 'migration'");
     if first(client.simple_query(&there).await?).is_none() {
@@ -99,7 +101,7 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     if first(client.simple_query(&there).await?).is_none() {
         client.batch_execute(&format!("create schema \"{schema}\"")).await?;
     }
-    // Another node may have migrated meanwhile.
+    // Another node may have applied the migrations in the meantime.
     let known = version(client, schema).await?;
     if known == 0 {
         client
@@ -120,11 +122,11 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     Ok(known.max(MIGRATIONS.len()))
 }
 
-/// The head of a new store.
+/// Returns the statement that inserts the head of a new store.
 fn head(options: &PostgresOptions) -> String {
     let schema = &options.schema;
     let hex = |op: [u8; 8]| op.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    // Without randomness the gate could not work at all. The row then has an empty id, which a start refuses.
+    // If no randomness is available, the head gets an empty id. A start refuses a store with an empty id.
     let [store, history] = [new_op(), new_op()].map(|op| op.map_or_else(|_| String::new(), hex));
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let (issuer, keyring) = (quoted(&options.network.issuer), options.network.keyring);

@@ -1,4 +1,4 @@
-//! The options of a PostgreSQL store: its address, and how the gate uses it.
+//! The options of a PostgreSQL store: its address, and the way in which the gate uses it.
 
 use std::error::Error as _;
 use std::fmt;
@@ -14,18 +14,18 @@ use rotogate_core::client_tls::Tls;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
 
-/// The longest name of a schema. PostgreSQL truncates longer names.
+/// The maximum length of a schema name. PostgreSQL truncates longer names.
 const MAX_SCHEMA: usize = 63;
-/// The most connections of one gate for its operations.
+/// The maximum number of connections for the operations of one gate.
 const MAX_CONNECTIONS: usize = 1000;
-/// After this time without an acknowledgement, the system closes a connection.
+/// The operating system closes a connection if sent data is not acknowledged within this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// After this time the server ends a transaction that waits for its client.
+/// The server ends a transaction that has waited this long for its client.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// The address of a [`PostgresStore`](super::PostgresStore), and how the gate uses it.
+/// The address of a [`PostgresStore`](super::PostgresStore), and the way in which the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
@@ -46,8 +46,8 @@ pub struct PostgresOptions {
     /// The options that all networked stores share, such as password, certificates and timeouts.
     pub network: NetworkOptions,
     pub(super) connections: usize,
-    /// Whether a connection keeps prepared statements. False behind a pooler that gives each transaction another
-    /// connection.
+    /// Whether a connection keeps prepared statements. It must be false behind a pooler that assigns connections by
+    /// transaction.
     pub(super) named: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct PostgresOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Statements,
-    /// For notifications, which a pooler does not pass on.
+    /// For notifications, which a pooler does not forward.
     Listening,
 }
 
@@ -65,7 +65,8 @@ impl PostgresOptions {
     /// The default number of connections for operations.
     pub const CONNECTIONS: usize = 16;
 
-    /// A database by its URL: `postgres://user@host:port/database`. No password belongs into it.
+    /// Makes options from the URL of a database: `postgres://user@host:port/database`. The URL must not contain a
+    /// password.
     pub fn new(url: impl Into<String>, network: NetworkOptions) -> Self {
         Self {
             url: url.into(),
@@ -77,36 +78,38 @@ impl PostgresOptions {
         }
     }
 
-    /// The URL of the server itself, for notifications, if the other URL is that of a pooler.
+    /// Sets the URL of the server itself, which is used for notifications. Needed if the other URL is that of a
+    /// pooler.
     #[must_use]
     pub fn listen_url(self, url: impl Into<String>) -> Self {
         Self { listen_url: Some(url.into()), ..self }
     }
 
-    /// The schema with the tables: lower-case letters, digits and `_`. Gates of one issuer share it.
+    /// Sets the schema of the tables. The name consists of lower-case letters, digits and `_`. The gates of one
+    /// issuer share it.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
     }
 
-    /// How many connections the gate's operations use at most: 1 to 1000.
+    /// Sets the maximum number of connections for the gate's operations, from 1 to 1000.
     #[must_use]
     pub fn connections(self, connections: usize) -> Self {
         Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
     }
 
-    /// For a server behind a pooler that gives each transaction another connection.
+    /// Adapts the store to a pooler that assigns connections by transaction.
     #[must_use]
     pub fn unnamed_statements(self) -> Self {
         Self { named: false, ..self }
     }
 
-    /// The longest time for a statement. A later reply closes the connection.
+    /// The maximum duration of a statement. If the reply takes longer, the connection is closed.
     pub(super) fn statement_timeout(&self) -> Duration {
         self.network.reply_timeout.unwrap_or(STATEMENT_TIMEOUT)
     }
 
-    /// The address for messages, without the user.
+    /// Returns the address for messages, without the user.
     pub(super) fn address(&self) -> String {
         parse(&self.url).map(|config| address(&config)).unwrap_or_default()
     }
@@ -120,29 +123,30 @@ impl PostgresOptions {
         self.tls().map(drop)
     }
 
-    /// Checks that a text is the URL of a database, without a password. The error does not repeat it.
+    /// Checks that a string is the URL of a database without a password. The error does not repeat the URL.
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// Checks that a schema may have this name.
+    /// Checks that the name is allowed for a schema.
     pub fn check_schema(schema: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
         if schema.len() > MAX_SCHEMA || !begins || !schema.chars().all(fits) || schema.starts_with("pg_") {
             return Err(refused(format!(
-                "the schema has 1 to {MAX_SCHEMA} lower-case letters, digits and _, begins with a letter, and not with pg_"
+                "the schema must be 1 to {MAX_SCHEMA} lower-case letters, digits and _, and start with a letter, but \
+                 not pg_"
             )));
         }
         Ok(())
     }
 
-    /// Whether the gate listens for notifications. A pooler does not pass them on.
+    /// Returns whether the gate listens for notifications. It does not if the only URL is that of a pooler.
     pub(super) fn listens(&self) -> bool {
         self.named || self.listen_url.is_some()
     }
 
-    /// The settings of the next connection, with the current password.
+    /// Returns the settings for the next connection, with the current password.
     pub(super) fn config(&self, purpose: Purpose) -> Result<Config, StoreError> {
         let direct = self.listen_url.as_ref().filter(|_| purpose == Purpose::Listening);
         let mut config = parse(direct.unwrap_or(&self.url))?;
@@ -157,7 +161,7 @@ impl PostgresOptions {
             .application_name("rotogate")
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         if self.named || direct.is_some() {
-            // Not for a pooler: it refuses options, and its connections are shared.
+            // A pooler rejects these options, and its connections are shared.
             config.options(format!(
                 "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
                 self.statement_timeout().as_millis(),
@@ -169,7 +173,7 @@ impl PostgresOptions {
 
     pub(super) fn tls(&self) -> Result<MakeRustlsConnect, StoreError> {
         let bad = |what: &dyn fmt::Display| refused(format!("the certificates for PostgreSQL cannot be used: {what}"));
-        // What stands between the blocks of PEM may have another encoding.
+        // The text between the PEM blocks may have another encoding.
         let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
         let mut tls = Tls::default();
         tls.ca = self.network.ca.as_deref().map(text);
@@ -199,19 +203,17 @@ fn address(config: &Config) -> String {
 fn parse(url: &str) -> Result<Config, StoreError> {
     const EXPECTED: &str = "write postgres://user@host:port/database";
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return Err(refused(format!("the URL of PostgreSQL begins with postgres://: {EXPECTED}")));
+        return Err(refused(format!("the URL of PostgreSQL must begin with postgres://: {EXPECTED}")));
     }
-    // The certificate and its name are always verified, so these modes mean the same here.
+    // The certificate and its name are always verified, so these modes have the same meaning here.
     let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // The error does not show the parser's own text, because it may quote the URL.
+    // The error omits the parser's own text, because that may quote the URL.
     let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
         refused(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))
     })?;
     if config.get_password().is_some() {
-        return Err(refused(
-            "the URL of PostgreSQL has a password: set the password apart from it (store.password_file)",
-        ));
+        return Err(refused("the URL of PostgreSQL has a password: set the password separately (store.password_file)"));
     }
     if config.get_user().is_none() {
         return Err(refused(format!("the URL of PostgreSQL names no user: {EXPECTED}")));
@@ -236,5 +238,5 @@ fn parse(url: &str) -> Result<Config, StoreError> {
     Ok(config)
 }
 
-// Without the URL, because a wrong URL may contain a password.
+// `Debug` omits the URL, because an invalid URL may contain a password.
 rotogate_core::debug_with!(PostgresOptions { schema, network.issuer });

@@ -14,10 +14,10 @@ use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
 use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
 use zeroize::Zeroizing;
 
-/// The longest value in an index of PostgreSQL.
+/// The maximum length of a value in an index of PostgreSQL.
 const MAX_KEY: usize = 1024;
 
-/// A time in milliseconds, capped at the maximum of a column: 292 million years.
+/// Returns a time in milliseconds, capped at the maximum of a column, which is 292 million years.
 pub(super) fn millis(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -34,7 +34,7 @@ pub(super) fn uuid(id: SessionId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
 }
 
-/// The index entry of a value: the value itself, or its digest if the value is too long.
+/// Returns the index entry for a value: the value itself, or its digest if the value is too long.
 pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     if value.len() <= MAX_KEY {
         return Cow::Borrowed(value);
@@ -43,12 +43,12 @@ pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([&[0xff], digest.as_ref()].concat())
 }
 
-/// The index entry of a target.
+/// Returns the index entry for a target.
 pub(super) fn target_key(of: &Target) -> Result<Vec<u8>, StoreError> {
     Ok(key(&encode_target(of)?).into_owned())
 }
 
-/// The bytes before the id in the target of a session.
+/// Returns the bytes that precede the id in the target of a session.
 pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     let id = SessionId::from_bytes([0xa5; 16]);
     let whole = encode_target(&Target::Session(id))?;
@@ -66,7 +66,7 @@ pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreE
     Ok(bytes)
 }
 
-/// Decodes the record of a session. An error concerns this record alone.
+/// Decodes the record of a session. An error affects only this record.
 pub(super) fn decode(id: SessionId, state: &[u8], record: &[u8]) -> Result<Session, StoreError> {
     decode_begun("PostgreSQL", id, state, Some(record))
 }
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(*key(&short), short);
         assert_eq!(key(&long).len(), 33);
         assert_ne!(key(&long), key(&vec![8; MAX_KEY + 1]));
-        // The first byte of a digest key must not be the first byte of any target.
+        // The first byte of a digest key must differ from the first byte of any target.
         for of in [Target::Global, Target::Session(SessionId::from_bytes([0xff; 16]))] {
             assert!(encode_target(&of).unwrap()[0] < 0xff);
         }

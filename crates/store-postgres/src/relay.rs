@@ -1,4 +1,5 @@
-//! The records of the relay. As in every store, the caller gives the time that decides whether a record has ended.
+//! The records of the relay. As in every store, the caller supplies the time that determines whether a record has
+//! expired.
 
 use async_trait::async_trait;
 
@@ -15,7 +16,7 @@ use rotogate_core::store::relay::{
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
-/// The version of a row. The record inside has its own version.
+/// The version of the row. The record in the row has a version of its own.
 const VERSION: i16 = 1;
 
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {

@@ -22,10 +22,11 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{MAX_ENDED, MAX_SWEPT, Rules, State, fits, time_in};
 use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept};
 
-/// How many records one call confirms.
+/// The maximum number of records that one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// The room for a session. It is known by the ids of the subject's sessions; `None` if there may be more.
+/// The room for a new session. It is identified by the ids of the subject's sessions, or `None` if there may be
+/// more sessions than were read.
 type SubjectRoom = InsertRoom<Option<Vec<SessionId>>>;
 
 pub(super) fn row_of(row: &ResultRow, id: SessionId) -> Result<Session, StoreError> {
@@ -55,7 +56,8 @@ impl PostgresInner {
         }
     }
 
-    /// The sessions that must end for the new one, by the rules; or the reason why the new session is refused.
+    /// Returns the sessions that must end so that the new one can be created, according to the rules, or the reason
+    /// why the new session is refused.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -64,7 +66,7 @@ impl PostgresInner {
         InsertRoom::find(self.sessions_beside(session, bound).await?, &self.rules(), session, bound)
     }
 
-    /// The subject's live sessions, and the revocations that may match them.
+    /// Returns the subject's live sessions, and the revocations that may match them.
     async fn sessions_beside(
         &self,
         session: &Session,
@@ -88,7 +90,7 @@ impl PostgresInner {
         for ((id, state), record) in ids.iter().zip(list("o_states")?).zip(list("o_records")?) {
             match decode(*id, state, record) {
                 Ok(record) => found.see(*id, Ok(record)),
-                // No request can continue an unreadable session.
+                // A request cannot continue a session whose record is unreadable, so the session is not counted.
                 Err(error) => tracing::error!(
                     session = %id,
                     %error,
@@ -100,18 +102,19 @@ impl PostgresInner {
         for (of, entry) in list("o_targets")?.into_iter().zip(list("o_entries")?) {
             found.see_entry(decode_entry(decode_target(of)?, entry)?);
         }
-        // Sessions that begin meanwhile are later than these, so the list is complete if it has less than `limit` ids.
+        // Sessions that are created in the meantime end later than these, so the list is complete if it has fewer
+        // than `limit` ids.
         Ok(((ids.len() < limit).then_some(ids), found))
     }
 
-    /// Inserts a session. `None` if the subject's sessions have changed since the room was found.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since its room was determined.
     pub(super) async fn insert_as(
         &self,
         op: Op,
         session: &Session,
         room: &SubjectRoom,
     ) -> Result<Option<Inserted>, StoreError> {
-        // If no session must give way, it does not matter whether another session ends meanwhile.
+        // If no session has to end, it does not matter whether another session ends in the meantime.
         let counted = room.plan.sessions().filter(|_| !room.ended.is_empty());
         let operation = Operation {
             live: counted.map(|one| one.id).collect(),
@@ -122,8 +125,8 @@ impl PostgresInner {
         room.insert(&self.commit_as(op, &self.commands), &operation, &self.rules(), session).await
     }
 
-    /// Replaces a record. Presumes the record that precedes the new one, and the revocation entry that was read or
-    /// written last.
+    /// Replaces a record. Assumes that the predecessor of the new record is stored, and that the revocation entry
+    /// is the one that was read or written last.
     pub(super) async fn swap(
         &self,
         op: Op,
@@ -153,7 +156,7 @@ impl PostgresInner {
 
 #[async_trait]
 impl Store for PostgresStore {
-    /// A rotation that follows presumes that the revocation entry is unchanged.
+    /// A subsequent rotation assumes that the revocation entry is unchanged.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.0.read(&self.0.commands, id).await? else { return Ok(None) };
         self.0.hints.note(id, None, entry);
@@ -176,7 +179,7 @@ impl Store for PostgresStore {
                 return Ok(inserted);
             }
         }
-        Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
+        Err(not_done("other gates created sessions for the same subject during every attempt"))
     }
 
     async fn compare_and_swap(
@@ -236,7 +239,7 @@ impl Store for PostgresStore {
 
     async fn confirm(&self, mut seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         let mut marked = Vec::new();
-        // Sorts by id, the order in which all functions lock records.
+        // All functions lock records in the order of their ids.
         seen.sort_unstable();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let ids = Arg::Ids(seen.iter().map(|(id, _)| uuid(*id)).collect());
@@ -262,7 +265,7 @@ impl Store for PostgresStore {
                 Filter::Subject(name) => Arg::bytes(&key(name.as_bytes())),
             };
             let from = at.map_or(Arg::Null(Type::UUID), |id| Arg::Id(uuid(id)));
-            // One more id than the page has shows whether there is a next page.
+            // Requests one more id than a page has, to find out whether there is a next page.
             let asked = limit + 1;
             let rows = self.0.all("rg_list", vec![subject, from, Arg::limit(asked)]).await?;
             let is_last = rows.len() < asked;
@@ -293,7 +296,7 @@ impl Store for PostgresStore {
         }
     }
 
-    /// If several nodes sweep at once, one of them does the work.
+    /// If several nodes sweep at the same time, one of them does the work.
     async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {

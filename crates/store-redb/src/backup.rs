@@ -15,13 +15,14 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::encoding::encode;
 use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
-/// Rows per transaction of the copy, so that it needs little memory.
+/// The number of rows in each transaction of the copy. It is limited, so that the copy needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
-/// The cache of the copy. It is small, because the copy is written once and never read.
+/// The cache size of the copy. It is small, because the copy is written once and not read.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Copies all data that a read transaction sees into a new file (0600), which gets its name when it is complete and
-/// durable. An existing file at `to` stays unchanged, and is an error; so is a missing folder.
+/// Copies all data that a read transaction sees into a new file (0600). The file gets its name when it is complete
+/// and durable. If a file exists at `to`, or the folder is missing, the function fails and does not change
+/// anything.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
     let io =
@@ -32,7 +33,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }
     let folder = private_file::parent(to);
-    // A folder made here would hide a spelling mistake, or a disk that is not mounted.
+    // Creating the folder would hide a misspelled path, or a disk that is not mounted.
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(StoreError::new(format!("the backup {shown} cannot be written: there is no folder {folder}")));
@@ -47,7 +48,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
 fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     copy_table(read, into, SESSIONS)?;
     copy_table(read, into, BY_SUBJECT)?;
-    // A store of an earlier version lacks this table until a gate opens it.
+    // A store of an earlier version does not have this table until a gate opens it.
     if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
         copy_table(read, into, LIVE)?;
     }
@@ -56,9 +57,9 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     copy_rows(read, into)?;
-    // Other records of the relay are not copied. They end within a minute, except the vaults of browser sessions. The
-    // refresh token in a vault may be spent by the time that the copy is used, and a strict provider would treat it as
-    // reused. A session without its vault ends.
+    // The other records of the relay are not copied. They expire within a minute, except the vaults of browser
+    // sessions. A vault contains a refresh token, which may have been used by the time that the copy is opened. A
+    // strict provider would treat it as reused. A session without its vault ends.
     copy_table(read, into, META)?;
     // The earlier commits are only in memory. This commit makes all of them durable.
     let mut last = into.begin_write()?;
@@ -67,7 +68,7 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     Ok(())
 }
 
-/// Copies the API keys, which are rows among the records of the relay.
+/// Copies the API keys, which are stored among the records of the relay.
 fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
         return Ok(());
@@ -78,7 +79,7 @@ fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
     let mut ends = transaction.open_table(RELAYS_BY_UNTIL)?;
     for row in read.open_table(RELAYS)?.iter()? {
         let (id, bytes) = row?;
-        // A gate could not use a row that cannot be decoded either.
+        // A row that cannot be decoded is skipped, because a gate could not use it either.
         let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
         let Some(record) = record.filter(|record| record.owner == KEY_OWNER) else { continue };
         let Ok(bytes) = encode(&record) else { continue };
@@ -115,7 +116,7 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
     }
 }
 
-/// Copies a store that no process uses. The store is first checked in full, and not changed.
+/// Copies a store that is not in use. The store is first verified in full, and is not changed.
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     let database = open::untouched(from, super::DEFAULT_CACHE_SIZE)?;
     let read = database.begin_read().map_err(failed)?;

@@ -66,7 +66,7 @@ impl RemembersTime for RedbStore {
     }
 }
 
-/// The name of the store that this one is becoming a copy of.
+/// Returns the name of the store that is being copied into this one.
 pub(super) fn copying(database: &Database) -> Result<Option<String>, StoreError> {
     let row = meta_row(database, COPYING_ROW)?;
     Ok(row.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))

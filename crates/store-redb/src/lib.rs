@@ -1,16 +1,17 @@
-//! The embedded store: one redb file, one process.
+//! The embedded store, which is one redb file and is used by one process.
 //!
-//! **Writing.** One thread puts all queued operations into one transaction, syncs it to the disk, and only then
-//! answers: an `Ok` is durable. Operations of one batch see the effects of earlier operations of the batch. A refused
-//! operation writes nothing. If a commit fails, every operation of its batch fails, and nothing more is written until
-//! the file is opened again, because the failed writes may or may not be in it. The writer reopens the file by itself,
-//! with back-off, once there is room. Reading continues meanwhile. A caller that stops waiting does not undo its
-//! operation. Revocations that a failed store did not take are kept in a file beside it, `<path>.owed`.
+//! **Writing.** One thread puts all queued operations into one transaction, syncs the transaction to the disk, and
+//! only then replies. An `Ok` is therefore durable. Operations of a batch see the effects of earlier operations of
+//! the same batch. A refused operation writes nothing. If a commit fails, every operation of its batch fails. The
+//! writes of the failed commit may or may not be in the file, so nothing more is written until the file is
+//! reopened. The writer reopens the file by itself, with back-off, once the disk has room. Reads continue in the
+//! meantime. An operation is executed even if its caller stops waiting. Revocations that a failed store did not
+//! accept are kept in a file beside the store, `<path>.owed`.
 //!
-//! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
-//! use is refused and left unchanged, to the byte. All checksums of a file of up to [`Options::check_up_to`] bytes are
-//! verified. A larger file is verified in full only after a crash. A store older than its high-water mark is refused
-//! until the operator accepts it.
+//! **Opening.** A file is refused if it is damaged, is not a store, has an unknown version, belongs to another
+//! keyring, is accessible to other users, or is in use. A refused file is not changed at all. If a file has at most
+//! [`Options::check_up_to`] bytes, all its checksums are verified. A larger file is verified in full only after a
+//! crash. A store that is older than its high-water mark is refused until the operator accepts it.
 //!
 //! ```
 //! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
@@ -68,12 +69,12 @@ mod tests;
 pub use options::Options;
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
-/// How many revocations are read at a time, so that other tasks run in between.
+/// The number of revocations in each read, so that other tasks can run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// How many generations are confirmed at a time, so that other tasks run in between.
+/// The number of generations that are confirmed in each write, so that other tasks can run in between.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
-/// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
+/// A handle to the store. Clones are handles to the same store. Dropping the last handle closes the store.
 ///
 /// ```
 /// use rotogate::store::RedbStore;
@@ -97,9 +98,9 @@ pub struct RedbStore {
 
 struct RedbInner {
     path: PathBuf,
-    /// `None` if no gate works on the store.
+    /// The file of owed revocations, or `None` if no gate uses the store.
     owed: Option<Arc<OwedFile>>,
-    /// `None` once closed.
+    /// The queue of the writer, or `None` once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     shared: Arc<WriterShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -108,7 +109,7 @@ struct RedbInner {
     backend: staged::StagedFile,
 }
 
-/// Checks the files of a start: the mark beside the keys must be readable, and the store that it names must exist.
+/// Checks the files of a start. The mark beside the keys must be readable, and the store that it names must exist.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -120,11 +121,12 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
 }
 
 impl RedbStore {
-    /// Opens the store at `path`, or creates it: a private file (0600), and its directory, if missing, too (0700).
-    /// Blocks: a large file that was not closed cleanly is read through.
+    /// Opens the store at `path`, or creates it. The file is private (0600), and so is its directory (0700), which
+    /// is created if it is missing. This function blocks, because it reads a large file completely if the file was
+    /// not closed cleanly.
     ///
     /// # Errors
-    /// See the module's documentation. The text names the problem, the place and the remedy.
+    /// See the module's documentation. The error text names the problem, the file and the remedy.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
@@ -163,11 +165,11 @@ impl RedbStore {
         })
     }
 
-    /// Finishes the queued operations, writes the high-water mark and closes the file. Later operations fail. Dropping
-    /// the last handle does the same, and blocks until it is done.
+    /// Finishes the queued operations, writes the high-water mark and closes the file. Later operations fail.
+    /// Dropping the last handle has the same effect, and blocks until the file is closed.
     ///
     /// # Errors
-    /// The mark could not be written, or the writer had stopped.
+    /// The mark could not be written, or the writer had already stopped.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.shut();
         let closed = self.inner.closed.lock().take();
@@ -177,21 +179,21 @@ impl RedbStore {
         }
     }
 
-    /// The file of the store.
+    /// Returns the path of the store's file.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// The number of commits since it was opened.
+    /// Returns the number of commits since the store was opened.
     pub fn commits(&self) -> u64 {
         self.inner.shared.commits.counted().done.buckets.iter().sum()
     }
 
-    /// Copies the present state of the store into a new file at `path` (0600), while reading and writing continue. The
-    /// file gets its name when it is complete.
+    /// Copies the present state of the store into a new file at `path` (0600). Reads and writes continue in the
+    /// meantime. The file gets its name when it is complete.
     ///
     /// # Errors
-    /// There is a file at `path` already, its folder is missing, or it cannot be written.
+    /// A file exists at `path`, its folder is missing, or the file cannot be written.
     pub async fn backup_to(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let database = self.database()?;
         let path = path.as_ref().to_owned();
@@ -202,16 +204,17 @@ impl RedbStore {
         on_thread("rotogate-backup", "the backup", database, copy).await
     }
 
-    /// Copies a store that no gate uses. The store is verified in full first, and not a byte of it is changed. Blocks.
+    /// Copies a store that no gate uses. The store is first verified in full, and is not changed at all. This
+    /// function blocks.
     ///
     /// # Errors
-    /// A gate uses the store (then ask the gate for a copy), the store is damaged, or the copy cannot be written, as in
-    /// [`Self::backup_to`].
+    /// A gate uses the store (request the copy from the gate in that case), the store is damaged, or the copy
+    /// cannot be written for one of the reasons in [`Self::backup_to`].
     pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
 
-    /// Queues an operation and waits until it is durable.
+    /// Queues an operation, and waits until its effect is durable.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -230,10 +233,10 @@ impl RedbStore {
 
     fn head(&self) -> Result<StoreHead, StoreError> {
         let row = schema::meta_row(&*self.database()?, HEAD_ROW)?;
-        decode("the head of the store", &row.ok_or_else(|| StoreError::new("the store lost its head row"))?)
+        decode("the head of the store", &row.ok_or_else(|| StoreError::new("the store has lost its head row"))?)
     }
 
-    /// The entries after a position of the log, and the last position that was read.
+    /// Reads the entries after a position of the log. Also returns the last position that was read.
     fn revocations_step(&self, after: u64) -> Result<(Vec<Revocation>, u64), StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
@@ -275,8 +278,8 @@ impl Drop for RedbInner {
 
 rotogate_core::debug_with!(RedbStore { inner.path });
 
-/// Works on a database in a thread of its own, which drops the database before the answer: if the caller closes the
-/// store afterwards, it is really closed. Errors say `what` is done.
+/// Works on a database in a separate thread. The thread drops the database before it replies, so that the store is
+/// really closed if the caller closes it afterwards. Error texts use `what` as the name of the work.
 async fn on_thread<T: Send + 'static>(
     name: &str,
     what: &str,
@@ -307,12 +310,12 @@ fn stopped() -> StoreError {
     StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
 }
 
-/// The commits since a store was opened: the successful ones with their duration, and the failed ones.
+/// Returns the commits since a store was opened: the successful ones with their duration, and the failed ones.
 pub fn counted_commits(store: &RedbStore) -> CountedCommits {
     store.inner.shared.commits.counted()
 }
 
-/// How many operations wait for a commit.
+/// Returns the number of operations that wait for a commit.
 pub fn queued_commits(store: &RedbStore) -> usize {
     store.inner.queue.lock().as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
 }
@@ -344,8 +347,8 @@ impl Store for RedbStore {
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        // Reads in steps, each with its own read transaction. An entry that changes meanwhile moves to the end of the
-        // log, so a later step finds it.
+        // Reads in steps, each with a separate read transaction. An entry that changes in the meantime moves to the
+        // end of the log, so a later step finds it.
         let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
         let mut step = entries.len();
         while step == REVOCATIONS_PER_READ {
@@ -363,7 +366,7 @@ impl Store for RedbStore {
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
-        // A call may contain any number of generations. Each is applied by itself.
+        // A call may contain any number of generations. Each of them is applied separately.
         let (mut rest, mut marked) = (seen.as_slice(), Vec::new());
         loop {
             let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
@@ -382,7 +385,7 @@ impl Store for RedbStore {
         let table = read.open_table(SESSIONS).map_err(failed)?;
         let after = after.map(|id| *id.as_bytes());
         let mut sessions = Vec::new();
-        // A record that cannot be decoded is left out, and the others are listed.
+        // A record that cannot be decoded is omitted, and the others are listed.
         let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
             Ok(session) => sessions.push(session),
             Err(error) => tracing::error!(
@@ -413,7 +416,7 @@ impl Store for RedbStore {
                 for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
                     let (key, _) = row.map_err(failed)?;
                     let (_, id) = key.value();
-                    // A row without a record remains from a record that could not be decoded when it was removed.
+                    // If a record could not be decoded when it was removed, its row in the index remained.
                     if let Some(record) = table.get(id).map_err(failed)? {
                         list(&mut sessions, id, record.value());
                     }
@@ -431,7 +434,7 @@ impl Store for RedbStore {
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
-            // Each step is queued again, so that other operations run in between.
+            // Each step is queued separately, so that other operations can run in between.
             let step = self.write(move |rules, state| rules.sweep_step(state, now)).await?;
             if step == Swept::default() {
                 return Ok(total);
@@ -451,7 +454,7 @@ impl Store for RedbStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         if let Some(fault) = self.inner.shared.fault() {
-            let message = format!("{fault}; it is reopened as soon as it can be written");
+            let message = format!("{fault}; the store is reopened as soon as it can be written");
             return Err(StoreError::caused_by(message, fault));
         }
         match &*self.inner.queue.lock() {
@@ -469,7 +472,7 @@ impl Store for RedbStore {
         };
         let written = self.write(touch).await;
         if written.is_err() {
-            // Only the fault of the store has the cause.
+            // Only the fault of the store contains the cause.
             self.check().await?;
         }
         written

@@ -1,8 +1,8 @@
-//! Loads all revocations, for a start.
+//! Loads all revocations when a gate starts.
 //!
-//! Threads share the table: each has a range of its keys. As long as a processor is free, a thread passes the upper
-//! part of its remaining range to a new thread. The range is halved between two existing keys, so that keys close to
-//! each other are also divided evenly.
+//! Several threads read the table, each of them a range of its keys. If a processor is free, a thread passes the
+//! upper part of its remaining range to a new thread. A range is halved by the numeric distance between two
+//! existing keys, so that the halves are of similar size even if the keys have a long common prefix.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,18 +16,20 @@ use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// How many entries a thread reads before it looks for a free processor. The number is small in tests, so that they
-/// take several steps.
+/// The number of entries that a thread reads before it looks for a free processor. The number is small in tests, so
+/// that they take several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };
-/// The most threads. More threads would wait for each other at the pages that all of them need.
+/// The maximum number of threads. More threads would only wait for each other, because they all need the same
+/// pages.
 const MAX_THREADS: usize = 8;
-/// The table's length is not covered by its checksums, so no more room than this is reserved in advance.
+/// The maximum number of entries for which memory is reserved in advance. The table's length is not covered by its
+/// checksums, so it cannot be trusted.
 const MAX_RESERVED_ENTRIES: u64 = 16 << 20;
 
 type Revocations = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// Reads all revocations from the table instead of the log, because their order does not matter here. This needs one
-/// transaction and no look-up for each entry, and memory for the list only.
+/// Reads all revocations from the table instead of the log, because their order does not matter here. This way
+/// needs only one transaction, no look-up for each entry, and no memory besides the list.
 pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;
@@ -57,32 +59,32 @@ pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), Store
 struct Loading<'a> {
     table: &'a Revocations,
     filling: &'a ListFilling,
-    /// Shares that no thread uses now. They are kept so that a new thread can reuse their memory.
+    /// Shares that no thread uses at present. A new thread reuses their memory.
     shares: Mutex<Vec<ListShare<'a>>>,
-    /// How many threads may be busy.
+    /// The maximum number of threads that are busy at the same time.
     threads: usize,
     busy: AtomicUsize,
-    /// The last position in the log of the entries read so far.
+    /// The highest position in the log of the entries read so far.
     end: AtomicU64,
     /// The first error, which stops all threads.
     error: Mutex<Option<StoreError>>,
 }
 
-/// A range of keys. Both ends are existing keys.
+/// A range of keys. Both bounds are existing keys.
 struct KeyRange {
     first: Vec<u8>,
     last: Vec<u8>,
 }
 
 impl Loading<'_> {
-    /// All keys; `None` if the table has no key.
+    /// Returns the range of all keys, or `None` if the table is empty.
     fn all(&self) -> Result<Option<KeyRange>, StoreError> {
         let first = self.table.first().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         let last = self.table.last().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         Ok(first.zip(last).map(|(first, last)| KeyRange { first, last }))
     }
 
-    /// Reads the entries of these keys, together with other threads if processors are free.
+    /// Reads the entries of these keys. Passes parts of the range to other threads if processors are free.
     fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: KeyRange) {
         let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
@@ -128,13 +130,14 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Whether another thread may begin. If so, counts it as busy.
+    /// Returns whether another thread may start. If so, counts it as busy.
     fn may_begin(&self) -> bool {
         let more = |busy| (busy < self.threads).then_some(busy + 1);
         self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Splits off the upper half of a range, by the distance of the keys; `None` if they are too close.
+    /// Splits off the upper half of a range, according to the distance of the keys. Returns `None` if they are too
+    /// close.
     fn split(&self, keys: &mut KeyRange) -> Result<Option<KeyRange>, StoreError> {
         let Some(middle) = middle(&keys.first, &keys.last) else { return Ok(None) };
         let upper = self.table.range::<&[u8]>(&*middle..=&*keys.last).map_err(failed)?.next().transpose();
@@ -148,8 +151,8 @@ impl Loading<'_> {
     }
 }
 
-/// A key in the middle between two: greater than the lower, and not greater than the higher; `None` if they are too
-/// close.
+/// Returns a key in the middle between two keys. It is greater than the lower key, and not greater than the higher
+/// key. Returns `None` if they are too close.
 fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let same = low.iter().zip(high).take_while(|(low, high)| low == high).count();
     let number = |key: &[u8]| {

@@ -1,4 +1,4 @@
-//! Opens the file. Nothing in the file is trusted, and a refused file is left unchanged.
+//! Opens the file. Its content is not trusted, and a refused file is not changed.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,8 @@ use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
 use rotogate_core::store::rules::Failure;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The room that a failed store needs before it is reopened, in bytes: a few changes of the usual size.
+/// The free space, in bytes, that a failed store needs before it is reopened. A few changes of the usual size fit
+/// into it.
 const MIN_FREE_BYTES: usize = 256 << 10;
 
 /// A store that passed all checks.
@@ -85,12 +86,12 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     })
 }
 
-/// Reopens a store after a failed write, as the same store. Call this when no one has the store open any more. Fails
-/// if the store cannot be written now.
+/// Reopens a store after a failed write, and checks that it is the same store. The caller must make sure that
+/// nobody has the store open any more. Fails if the store cannot be written at present.
 pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
-    // The system treats failed writes as written (and may report the failure only once). Its cache is dropped, so that
-    // the file is read from the disk.
+    // The operating system treats failed writes as written, and may report the failure only once. Its cache is
+    // dropped, so that the file is read from the disk.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         .map_err(|error| cannot_open(path, error.into()))?;
@@ -106,7 +107,7 @@ pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<O
     Ok(OpenedStore { head, ..opened })
 }
 
-/// Checks that the disk has room for a change of the store.
+/// Checks that the disk has room for a change to the store.
 pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     use std::io::Write;
     let write = || {
@@ -115,17 +116,18 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
         file.sync_all()
     };
     write().map_err(|error| {
-        StoreError::caused_by(format!("there is no room for a change of the store {}: {error}", path.display()), error)
+        let text = format!("the disk has no room for a change to the store {}: {error}", path.display());
+        StoreError::caused_by(text, error)
     })
 }
 
-/// Opens a store read-only: not a byte of the file is changed.
+/// Opens a store read-only. The file is not changed at all.
 pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, 0, |_, _| Ok(()))?;
     Ok(database)
 }
 
-/// Opens a store to read it whole: it is checked in full, and not a byte of the file is changed.
+/// Opens a store to read it completely. The store is verified in full, and the file is not changed at all.
 pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, u64::MAX, |_, _| Ok(()))?;
     Ok(database)
@@ -163,8 +165,8 @@ fn existing(
     }
     if let MarkVerdict::Behind(_) | MarkVerdict::Another(_) = verdict {
         head = write(&database, head, |state| {
-            // From here on an earlier copy is a store with its own name. If the store from which it was copied returns, the
-            // mark no longer fits that store.
+            // Gives the store a new name. If the store from which it was copied returns, the mark no longer matches
+            // that store, so it is refused.
             if let MarkVerdict::Behind(_) = verdict {
                 state.rename(random_id()?);
             }
@@ -175,7 +177,7 @@ fn existing(
     Ok((database, head, backend))
 }
 
-/// Fails for an unfinished copy, unless the same copy is to be continued.
+/// Returns an error for an unfinished copy, unless the same copy is being continued.
 fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(), StoreError> {
     let shown = path.display();
     let why = match (copying, &options.copying) {
@@ -183,14 +185,14 @@ fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(
         (Some(of), Some(from)) if of == *from => return Ok(()),
         (Some(_), Some(_)) => format!("{shown} is an unfinished copy of another store: remove it, or use another path"),
         (Some(_), None) => {
-            format!("{shown} is a copy that is not whole yet: run rotogate store copy again, or use another path")
+            format!("{shown} is an unfinished copy: run rotogate store copy again, or use another path")
         }
-        (None, Some(_)) => format!("{shown} has data of its own: copy into a new file"),
+        (None, Some(_)) => format!("{shown} already has data: copy into a new file"),
     };
     Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
 }
 
-/// Opens an existing file with its writes held back, and passes the store's own description to `judge`.
+/// Opens an existing file while holding back all writes to it, and passes the head of the store to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
@@ -204,13 +206,14 @@ fn examine<T>(
     }
     let backend = StagedFile::holding(file).map_err(|error| unusable(path, error))?;
     let for_redb = backend.clone();
-    // redb reports damage as an error, but it may panic on a file that an attacker has crafted.
+    // redb reports damage as an error, but may panic on a file that an attacker has crafted.
     let examined = catch_unwind(AssertUnwindSafe(|| {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_size);
         let shown = path.display().to_string();
         builder.set_repair_callback(move |progress| {
-            tracing::info!(store = %shown, progress = progress.progress(), "store not closed cleanly: recovering");
+            let progress = progress.progress();
+            tracing::info!(store = %shown, progress, "the store was not closed cleanly: recovering");
         });
         let mut database = builder.create_with_backend(for_redb).map_err(|error| unusable(path, error))?;
         if metadata.len() <= check_up_to && !database.check_integrity().map_err(|error| unusable(path, error))? {
@@ -222,16 +225,16 @@ fn examine<T>(
         let judged = judge(&head, copy::copying(&database)?)?;
         Ok((database, judged))
     }));
-    let (database, judged) = examined.unwrap_or_else(|_| Err(not_ours(path, "it makes no sense")))?;
+    let (database, judged) = examined.unwrap_or_else(|_| Err(not_ours(path, "its content is invalid")))?;
     Ok((database, judged, backend))
 }
 
-/// Whether the store has the table of live sessions.
+/// Returns whether the store has the table of live sessions.
 fn has_live(database: &Database) -> Result<bool, StoreError> {
     Ok(meta_row(database, SCHEMA_ROW)?.is_some_and(|schema| schema == SCHEMA.to_be_bytes()))
 }
 
-/// Checks that the tables are ours. Returns the store's own description.
+/// Checks that the tables are those of a rotogate store. Returns the head of the store.
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
@@ -239,17 +242,17 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError>
     }
     let meta = read.open_table(META).map_err(|error| not_ours(path, error))?;
     let row = |name| meta.get(name).map_err(failed);
-    let schema = row(SCHEMA_ROW)?.ok_or_else(|| not_ours(path, "it does not say its schema version"))?;
+    let schema = row(SCHEMA_ROW)?.ok_or_else(|| not_ours(path, "it has no schema version"))?;
     let schema = <[u8; 4]>::try_from(schema.value()).map_err(|_| not_ours(path, "its schema version is unreadable"))?;
     let schema = u32::from_be_bytes(schema);
     if schema != SCHEMA && schema != SCHEMA_WITHOUT_LIVE {
         return Err(StoreError::new(format!(
-            "{} has schema version {schema}, and this program knows none above {SCHEMA}. The file was left as it is: use the \
-             version of rotogate that wrote it",
+            "{} has schema version {schema}, but this program knows none above {SCHEMA}. The file was left as it is: use \
+             the version of rotogate that wrote it",
             path.display()
         )));
     }
-    let head = row(HEAD_ROW)?.ok_or_else(|| not_ours(path, "it does not say which store it is"))?;
+    let head = row(HEAD_ROW)?.ok_or_else(|| not_ours(path, "it has no head"))?;
     let head = decode(format_args!("the head of {}", path.display()), head.value())?;
     read.open_table(SESSIONS).map_err(|error| not_ours(path, error))?;
     read.open_table(BY_SUBJECT).map_err(|error| not_ours(path, error))?;
@@ -263,7 +266,7 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError>
     Ok(head)
 }
 
-/// Creates a store. It is complete before it gets its name, so that no process finds an incomplete one.
+/// Creates a store. The store is complete before it gets its name, so that no process finds an incomplete one.
 fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFile), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
@@ -286,7 +289,7 @@ fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFil
     Ok((database, head, backend))
 }
 
-/// An empty redb file, in a file that was just created.
+/// Creates an empty redb file in a file that was just created.
 pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, StagedFile), DatabaseError> {
     let backend = StagedFile::through(file)?;
     let database = Builder::new().set_cache_size(cache_size).create_with_backend(backend.clone())?;
@@ -303,7 +306,7 @@ fn write(
     let mut state = Writing::open(&transaction, head).map_err(failed)?;
     let head = work(&mut state).and_then(|()| state.finish())?;
     transaction.commit().map_err(failed)?;
-    head.ok_or_else(|| StoreError::new("the store lacks its head row"))
+    head.ok_or_else(|| StoreError::new("the store has no head row"))
 }
 
 fn random_id() -> Result<Uuid, Failure> {

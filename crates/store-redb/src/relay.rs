@@ -1,4 +1,4 @@
-//! Records of the relay.
+//! The records of the relay.
 
 use std::ops::Bound;
 

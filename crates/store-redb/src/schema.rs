@@ -4,16 +4,17 @@
 //! |---|---|---|
 //! | `sessions` | id | record, versioned |
 //! | `sessions_by_subject` | subject, id | end, ms |
-//! | `live_sessions` | subject, id, of those that are not revoked | end of the session, ms |
+//! | `live_sessions` | subject, id; only sessions that are not revoked | end of the session, ms |
 //! | `sessions_by_end` | end in ms, id | |
-//! | `revocations` | target | place in the log, effect, until; versioned |
+//! | `revocations` | target | position in the log, effect, until; versioned |
 //! | `revocations_by_until` | until in ms, target | |
-//! | `revocation_log` | place | target |
+//! | `revocation_log` | position | target |
 //! | `relay_records` | id | record, versioned; only with the feature `relay` |
 //! | `relay_records_by_until` | until in ms, id | |
-//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`StoreHead`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
+//! | `rotogate_meta` | name of the row | `schema`: version of these tables; `head`: [`StoreHead`], versioned;
+//! `copying`: the name of the store that is being copied into this one, until the copy is complete |
 //!
-//! [`encoding`](rotogate_core::store::kit::encoding) has the bytes of records.
+//! [`encoding`](rotogate_core::store::kit::encoding) describes the bytes of records.
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,8 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
-/// Created by the first write, so a store may lack this table. Earlier versions of the program ignore it.
+/// The table is created by its first write, so a store may not have it. Earlier versions of the program ignore the
+/// table.
 pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
 pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
     TableDefinition::new("relay_records_by_until");
@@ -47,32 +49,32 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("roto
 pub(super) const SCHEMA_ROW: &str = "schema";
 /// The row of [`META`] that changes with every commit.
 pub(super) const HEAD_ROW: &str = "head";
-/// The row of [`META`] with the name of the store that this one is becoming a copy of.
+/// The row of [`META`] with the name of the store that is being copied into this one.
 pub(super) const COPYING_ROW: &str = "copying";
-/// The version with all tables above.
+/// The version that has all tables above.
 pub(super) const SCHEMA: u32 = 2;
-/// The version without `live_sessions`. This table is added when such a store is opened.
+/// The version without `live_sessions`. The table is added when such a store is opened.
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
-/// The least and the greatest id, for the bounds of a range.
+/// The smallest and the largest id, as bounds of a range.
 pub(super) const FIRST_ID: Id = [0; 16];
 pub(super) const LAST_ID: Id = [0xff; 16];
 
-/// The store's own description.
+/// The description that a store contains of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoreHead {
     /// The id of this store.
     pub(super) store: Uuid,
-    /// The keyring that makes its refresh tokens.
+    /// The keyring that derives the refresh tokens of the store's sessions.
     pub(super) keyring: Uuid,
     /// The number of commits that changed something.
     pub(super) sequence: u64,
     /// The last position of the revocation log.
     pub(super) revocations: u64,
-    /// The last engine time known.
+    /// The latest engine time that is known.
     pub(super) last_known_time: Timestamp,
 }
 
-/// The row of a target's entry. The target is the key of the row.
+/// The row for a target's entry. The target is the key of the row.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct RevocationRow {
     place: u64,
@@ -84,22 +86,22 @@ pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, Sto
     decode(format_args!("{id:?}"), bytes)
 }
 
-/// A row of the store's own description.
+/// Returns a row of [`META`].
 pub(super) fn meta_row(database: &Database, row: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let meta = read.open_table(META).map_err(failed)?;
     Ok(meta.get(row).map_err(failed)?.map(|bytes| bytes.value().to_vec()))
 }
 
-/// The entry of a target, and its position in the log.
+/// Decodes the entry of a target, and its position in the log.
 pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
     let target = decode_target(key)?;
     let RevocationRow { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
     Ok((place, Revocation { target, effect, until }))
 }
 
-/// Decodes bytes as a record of each kind. Returns whether each decoded record stays the same when it is encoded and
-/// decoded again. For the fuzz targets.
+/// Decodes bytes as a record of each kind. Returns whether each decoded record stays the same when it is encoded
+/// and decoded again. Used by the fuzz targets.
 #[cfg(feature = "test-util")]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
@@ -111,13 +113,13 @@ pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     holds::<Session>(bytes) && holds::<StoreHead>(bytes) && holds::<RevocationRow>(bytes) && target
 }
 
-/// A redb error, for the operator.
+/// Converts a redb error for the operator.
 pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     let error = error.into();
     StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
 }
 
-/// A redb error inside a transaction, which must not be committed.
+/// Converts a redb error inside a transaction, which must not be committed afterwards.
 pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
     Failure::Broken(failed(error))
 }
@@ -141,7 +143,7 @@ pub(super) struct Writing<'t> {
 }
 
 impl<'t> Writing<'t> {
-    /// Opens the tables; creates them in a new file.
+    /// Opens the tables, and creates them in a new file.
     pub(super) fn open(transaction: &'t WriteTransaction, head: StoreHead) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
         Ok(Self {
@@ -161,13 +163,13 @@ impl<'t> Writing<'t> {
         })
     }
 
-    /// A row of [`META`] with a text.
+    /// Returns a row of [`META`] that contains a string.
     pub(super) fn text(&self, row: &str) -> Result<Option<String>, Failure> {
         let bytes = self.meta.get(row).map_err(broken)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
     }
 
-    /// Writes a row of [`META`] with a text; removes the row if the text is `None`.
+    /// Writes a string to a row of [`META`], or removes the row if `text` is `None`.
     pub(super) fn set_text(&mut self, row: &str, text: Option<&str>) -> Result<(), Failure> {
         match text {
             Some(text) => drop(self.meta.insert(row, text.as_bytes()).map_err(broken)?),
@@ -177,14 +179,14 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// Marks a new file as ours.
+    /// Marks a new file as a rotogate store.
     pub(super) fn found(&mut self) -> Result<(), Failure> {
         self.meta.insert(SCHEMA_ROW, SCHEMA.to_be_bytes().as_slice()).map_err(broken)?;
         self.changed = true;
         Ok(())
     }
 
-    /// Fills the table of live sessions, which was missing.
+    /// Fills the table of live sessions, which a store of an earlier version does not have.
     pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
         for row in self.sessions.iter().map_err(broken)? {
             let (id, record) = row.map_err(broken)?;
@@ -194,7 +196,7 @@ impl<'t> Writing<'t> {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
-                // A session that cannot be decoded does not count, because no request can continue it.
+                // A session that cannot be decoded is not counted, because no request can continue it.
                 Err(error) => tracing::warn!(
                     session = %SessionId::from_bytes(*id.value()),
                     %error,
@@ -217,7 +219,7 @@ impl<'t> Writing<'t> {
         self.changed = true;
     }
 
-    /// Writes the head, if anything has changed. `None` if there is nothing to commit.
+    /// Writes the head if anything has changed. Returns `None` if there is nothing to commit.
     pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
         if !self.changed {
             return Ok(None);
@@ -248,7 +250,8 @@ impl<'t> Writing<'t> {
                     self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
-                // The subject of this record is unknown, so its row stays in the index, where readers skip it.
+                // The subject of this record is unknown, so the record's row stays in the index, where readers skip
+                // it.
                 Some(Err(error)) => tracing::warn!(%error, "ended session removed unread"),
                 None => {}
             }
@@ -263,7 +266,7 @@ impl<'t> Writing<'t> {
             let (until, target) = key.value();
             ended.push((until, target.to_vec()));
         }
-        // Read all entries first, so that an unreadable entry refuses the sweep before anything is written.
+        // Reads all entries first. If one is unreadable, the sweep is refused before anything is written.
         let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
         let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
         for ((until, target), place) in ended.iter().zip(places) {
@@ -278,7 +281,7 @@ impl<'t> Writing<'t> {
 }
 
 impl Writing<'_> {
-    /// Sets the last known time, even to an earlier one, and replaces the entries of these targets.
+    /// Sets the last known time, which may be earlier than before, and replaces the entries of these targets.
     pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
         entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
         self.head.last_known_time = time;
@@ -330,7 +333,7 @@ impl State for Writing<'_> {
     }
 
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        // Encoded before the first write, so that a record that cannot be encoded refuses only this operation.
+        // The record is encoded before the first write. If it cannot be encoded, only this operation is refused.
         let bytes = encode(new).map_err(Failure::Refused)?;
         let (id, end) = (new.id.as_bytes(), new.ends_at().as_millis());
         let old_end = old.map(|old| old.ends_at().as_millis());
@@ -341,7 +344,7 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // The row of live sessions, which a rotation does not change.
+        // The value in the table of live sessions, which a rotation does not change.
         let live = |session: &Session| (!session.is_revoked()).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {
@@ -384,8 +387,8 @@ impl State for Writing<'_> {
     }
 
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
-        // Revocations come first, because only their removal can be refused, and this must happen before anything is
-        // written.
+        // Removes revocations first, because only their removal can be refused, and that must happen before
+        // anything is written.
         let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
         let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
         self.changed |= sessions + revocations > 0;

@@ -1,5 +1,6 @@
-//! A file that redb may read but not yet write: its writes are held back until checks show that the file is ours,
-//! intact and the right store. So a refused file is left exactly as it was, even if redb has begun to repair it.
+//! A file that redb may read but not yet write. All writes are held back until checks have shown that the file is a
+//! rotogate store, is intact, and is the expected store. A refused file is therefore left exactly as it was, even
+//! if redb has begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +14,7 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const BLOCK_BYTES: usize = 4096;
 
-/// The backend for redb. A clone is the handle that releases the writes.
+/// The storage backend for redb. A clone serves as the handle that releases the writes.
 #[derive(Clone, Debug)]
 pub(super) struct StagedFile(Arc<StagedInner>);
 
@@ -26,13 +27,14 @@ struct StagedInner {
     failing: AtomicBool,
 }
 
-/// The held writes: as steps, which will be executed in this order, and as blocks, which serve reads meanwhile.
+/// The held writes in two forms: as steps, which will be executed in this order, and as blocks, from which reads
+/// are served in the meantime.
 #[derive(Debug, Default)]
 struct StagedWrites {
     steps: Vec<FileOperation>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
-    /// The offset from which the content of the file has been cut off, even if the length has grown again.
+    /// The offset at which the file has been truncated, even if its length has grown again since.
     cut: u64,
 }
 
@@ -44,12 +46,12 @@ enum FileOperation {
 }
 
 impl StagedFile {
-    /// A file that redb writes directly.
+    /// Makes a file to which redb writes directly.
     pub(super) fn through(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, false)
     }
 
-    /// A file that is not written before [`release`](Self::release).
+    /// Makes a file that is not written before [`release`](Self::release).
     pub(super) fn holding(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, true)
     }
@@ -66,8 +68,8 @@ impl StagedFile {
         })))
     }
 
-    /// Executes the held steps in order, so that a crash in the middle leaves the same state as without staging. From
-    /// now on all writes go through. Call this while nothing else uses the file.
+    /// Executes the held steps in order, so that a crash in the middle leaves the same state as without staging.
+    /// From now on all writes go to the file. Nothing else may use the file during this call.
     pub(super) fn release(&self) -> io::Result<()> {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
@@ -89,7 +91,7 @@ impl StagedFile {
         self.0.holding.load(Ordering::Acquire)
     }
 
-    /// The content of a block: from the held writes, or else from the file; zeros if neither has it.
+    /// Returns the content of a block from the held writes, otherwise from the file, otherwise zeros.
     fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
@@ -103,8 +105,8 @@ impl StagedFile {
         Ok(block)
     }
 
-    /// Visits the parts of `length` bytes from `offset` on: block number, offset in the block, offset in the bytes,
-    /// length.
+    /// Returns the parts of `length` bytes beginning at `offset`. Each part is a block number, an offset in the
+    /// block, an offset in the bytes, and a length.
     fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -158,7 +160,7 @@ impl StorageBackend for StagedFile {
         let mut held = self.held()?;
         held.steps.push(FileOperation::Length(length));
         if length < held.length {
-            // Bytes that were cut off read as zeros if the file grows again.
+            // Bytes that were cut off must read as zeros if the file grows again.
             held.blocks.retain(|number, _| number.saturating_mul(BLOCK_BYTES as u64) < length);
             let tail = usize::try_from(length % BLOCK_BYTES as u64).unwrap_or(0);
             if let Some(rest) =

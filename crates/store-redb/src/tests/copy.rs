@@ -39,7 +39,7 @@ async fn c31_a_store_whose_file_has_revocations_is_not_copied() {
     file.keep(&Owed { because: BY_OPERATOR, entry: gone(known.id) }).unwrap();
     let target = open(&folder.path().join("copy.redb"), Some("first")).unwrap();
     let error = copy(&first, &target, start()).await.unwrap_err();
-    assert!(error.to_string().contains("has not taken yet"), "{error}");
+    assert!(error.to_string().contains("not yet in the store"), "{error}");
     file.clear(file.lines()).unwrap();
     assert_eq!(copy(&first, &target, start()).await.unwrap().sessions, 1);
 }
@@ -51,9 +51,9 @@ fn c31_a_copy_that_is_not_whole_is_opened_as_that_copy_only() {
     drop(open(&own, None).unwrap());
     drop(open(&part, Some("first")).unwrap());
     for (path, copying, why) in [
-        (&own, Some("first"), "data of its own"),
+        (&own, Some("first"), "already has data"),
         (&part, Some("another"), "unfinished copy of another store"),
-        (&part, None, "not whole yet"),
+        (&part, None, "is an unfinished copy: run"),
     ] {
         let error = open(path, copying).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

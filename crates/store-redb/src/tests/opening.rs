@@ -361,7 +361,7 @@ async fn c46_the_clock_of_a_store_is_not_reset_while_a_revocation_waits_beside_i
     file.keep(&Owed { entry, because: rotogate_core::session::RevokedBecause::Operator }).unwrap();
     let error = reset_clock::ahead(&store).await.unwrap_err().to_string();
     assert!(
-        error.contains("has revocations that the store has not taken") && error.contains("start a gate"),
+        error.contains("has revocations that are not yet in the store") && error.contains("Start a gate"),
         "{error}"
     );
     file.clear(file.lines()).unwrap();

@@ -1,11 +1,17 @@
--- What the rules of the gates wrote, if the store is as they presume. Nothing is decided here.
+-- Writes the decisions that the rules of the gates have made, if the store is in the state that they assume. The
+-- functions make no decisions themselves.
 
--- All or nothing; with p_each, each record by itself. A record that is there begins as in p_states, '' if any will do; null: there
--- is none. p_news has what becomes of it: 18 bytes of its state, 8 of its end, the record; null: nothing new. An entry, 25 bytes
--- of its effect and 8 of its end, is there as in p_entries, and becomes what p_new_entries has. p_held are not-befores that
--- must be before p_created. The subject has no live session besides p_only that ends after p_after. The last session that
--- counts ends no later than p_end: one of p_subject, if it is given. What begins from now on begins after p_raises.
--- With p_keeps, a record that is replaced keeps the name and the history of its last write.
+-- The operation writes everything or nothing. With p_each, each record is a separate operation.
+-- An existing record must have a state that begins as in p_states; '' accepts any state, and null means that the
+-- record must not exist. p_news contains the new record: 18 bytes of its state, 8 bytes of its end, and the record
+-- itself; null means that the record stays unchanged.
+-- An entry, with 25 bytes of its effect and 8 bytes of its end, must be as in p_entries, and is replaced as in
+-- p_new_entries.
+-- p_held are not-befores that must be before p_created.
+-- The subject must not have a live session that ends after p_after, except those in p_only. The last relevant
+-- session, which is one of p_subject if that is given, must not end later than p_end.
+-- Everything that is created from now on gets a time after p_raises.
+-- With p_keeps, a replaced record keeps the name and the history of its last write.
 create function {s}.rg_commit(
     p_known bytea, p_op bytea, p_each boolean, p_ids uuid[], p_states bytea[], p_news bytea[], p_subjects bytea[],
     p_clients bytea[], p_keeps boolean, p_history bytea, p_keys bytea[], p_targets bytea[], p_entries bytea[],
@@ -24,7 +30,8 @@ declare
 begin
     perform {s}.rg_begin(p_known, true);
     if p_raises is not null then
-        -- Nothing begins or goes on beside it, so that it outlives all that it matches.
+        -- Waits until no creation or rotation is in progress and blocks new ones, so that the not-before outlives
+        -- everything that it matches.
         perform pg_advisory_xact_lock(hashtext('{s}'), 1);
         select last into strict stamped from {s}.stamp for update;
     elsif p_held is not null then
@@ -36,7 +43,7 @@ begin
     for n in 1 .. cardinality(p_ids) loop
         select * into known from {s}.session where id = p_ids[n] for update;
         if not found and not p_each then
-            -- A session without a row has no other lock.
+            -- A session that has no row yet needs a separate lock.
             perform pg_advisory_xact_lock(hashtext('{s}' || p_ids[n]), 6);
             select * into known from {s}.session where id = p_ids[n] for update;
         end if;
@@ -80,7 +87,7 @@ begin
         o_status := 'late';
         return;
     elsif not is_so and not p_each then
-        -- The gate decides by the answer, which is acknowledged as a write is.
+        -- The gate makes decisions based on this reply, so the reply must be as durable as an acknowledged write.
         perform {s}.rg_touch();
         o_held := array(
             select r.effect || int8send(r.until) from unnest(p_held) with ordinality as h (key, n)
@@ -107,8 +114,8 @@ begin
                 where id = p_ids[n];
         end if;
     end loop;
-    -- The lock of the log is held before an id is taken: readers tell by it that an id may yet appear. Entries of one target get
-    -- their ids in the order of their commits.
+    -- The lock of the log is taken before an id, because readers use the lock to determine whether a missing id may
+    -- still appear. The entries of one target get their ids in the order of their commits.
     for n in 1 .. cardinality(p_keys) loop
         continue when p_new_entries[n] is null;
         is_written := true;
@@ -128,7 +135,7 @@ begin
             end if;
         end if;
     end loop;
-    -- A moment far ahead must not stop every login.
+    -- A time far in the future must not block every login.
     if p_raises >= stamped and p_raises <= {s}.rg_now() + p_leeway then
         update {s}.stamp set last = p_raises + 1;
         is_written := true;

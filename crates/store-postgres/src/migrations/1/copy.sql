@@ -1,6 +1,6 @@
--- A copy of another store, and the store whose time is reset.
+-- Functions for a copy of another store, and for a store whose time is reset.
 
--- A copy is whole. What was being put is there by then.
+-- Marks a copy as complete. All writes to the copy that were in progress have ended by then.
 create function {s}.rg_end_copy(p_known bytea, out o_status text) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);
@@ -10,8 +10,8 @@ begin
 end
 $$;
 
--- The latest time that is remembered. With entries, none later than now is from then on, and they take the place of those that
--- are there.
+-- Returns the latest time that the store remembers. If entries are given, the store then remembers no time later
+-- than now, and the entries replace the existing entries of their keys.
 create function {s}.rg_lower(
     p_known bytea, p_keys bytea[], p_effects bytea[], out o_status text, out o_latest bigint
 ) language plpgsql as $$
@@ -25,7 +25,7 @@ begin
         return;
     end if;
     moment := {s}.rg_now();
-    -- What begins is later than the not-befores of now.
+    -- Everything that is created from now on is later than the not-befores of this moment.
     update {s}.stamp set last = moment + 1;
     update {s}.head set adopted = least(adopted, moment);
     delete from {s}.node;

@@ -1,9 +1,11 @@
--- Counters of attempts, and names that are remembered.
+-- Counters of attempts, and remembered names.
 
--- Counts an attempt with all of these counters, in their order, or, where one refuses, with none. If the caller is remembered, only
--- the first counter counts; if there is a caller who is not, all but the first. Times are in microseconds. What is done: 0 take,
--- 1 charge, 2 look, 3 give back. Whoever guesses waits for no disk and no standby: what a crash forgets is less than a second of
--- attempts. Callers name counters in one order, so that none waits for another in a circle.
+-- Counts an attempt with all of these counters in their order, or with none of them if one refuses. If the caller
+-- is remembered, only the first counter counts. If there is a caller who is not remembered, all counters except the
+-- first count.
+-- Times are in microseconds. The operations are: 0 take, 1 charge, 2 look, 3 give back.
+-- The commit waits neither for the disk nor for a standby, because a crash loses less than a second of attempts.
+-- All callers name the counters in the same order, which prevents deadlocks.
 create function {s}.rg_admit(
     p_known bytea, p_op bytea, p_caller bytea, p_names bytea[], p_hows bigint[], p_everies bigint[], p_depths bigint[],
     out o_status text, out o_wait bigint, out o_place bigint, out o_is_known boolean
@@ -40,10 +42,10 @@ begin
                 insert into {s}.counter values (p_names[n], 0, '') on conflict (name) do nothing;
             end loop;
         end if;
-        -- It was done before. Its answer was that it may.
+        -- This operation has already been counted, and the attempt was allowed.
         continue when known.op = p_op;
         right_now := floor(extract(epoch from clock_timestamp()) * 1000000)::bigint;
-        -- One that is full later was counted under a clock that was ahead.
+        -- If the stored time is later than this maximum, it was written when the clock was ahead.
         known.full_at := least(coalesce(known.full_at, 0), right_now + p_depths[n] + p_everies[n]);
         since := greatest(known.full_at, right_now);
         if p_hows[n] = 0 then

@@ -1,6 +1,6 @@
--- What readers follow: the live revocations, and the log.
+-- The data that readers follow: the live revocations, and the log.
 
--- The live revocations by key, a page at a time.
+-- Returns the live revocations by key, one page at a time.
 create function {s}.rg_live(p_known bytea, p_after bytea, p_limit integer) returns table (
     o_status text, o_key bytea, o_target bytea, o_effect bytea, o_until bigint, o_place bigint
 ) language plpgsql as $$
@@ -11,17 +11,17 @@ begin
 end
 $$;
 
--- The transactions that may yet add to the log.
+-- Returns the transactions that may still add entries to the log.
 create function {s}.rg_writers() returns text[] language sql volatile as $$
     select coalesce(array_agg(distinct virtualtransaction), '{}') from pg_locks
     where locktype = 'relation' and relation = '{s}.revocation_log'::regclass and mode = 'RowExclusiveLock' and granted
         and database = (select oid from pg_database where datname = current_database())
 $$;
 
--- The log after an id, and those of the missing ids below it that have appeared. Ids become visible out of order: the
--- writers before reading are those that a missing id may still be waited for from, those after reading are those that a
--- newly missing one may come from. A node that beats writes its row first: a primary that was cut off from its
--- synchronous standbys answers no beat.
+-- Returns the entries of the log after an id, and those missing ids below it that have appeared. Ids become visible
+-- out of order. The writers before the reading may still write an id that is already known to be missing. The
+-- writers after the reading may still write an id that is newly missing. If the call is a beat, it first writes the
+-- row of the node, so a primary that is cut off from its synchronous standbys cannot confirm a beat.
 create function {s}.rg_read(
     p_known bytea, p_node bytea, p_said bytea, p_after bigint, p_missing bigint[], p_limit integer,
     out o_status text, out o_now bigint, out o_floor bigint, out o_last bigint, out o_server text, out o_written bigint,
@@ -50,7 +50,7 @@ begin
                 (select id, target, effect, until from {s}.revocation_log where id > p_after order by id limit p_limit)
             ) as found order by id
         ) as page;
-    -- Looking at the locks of the whole server is dear, and rarely needed.
+    -- Reading the locks of the whole server is expensive and rarely needed.
     added := (select count(*) from unnest(o_ids) as id where id > p_after);
     o_behind := '{}';
     if cardinality(p_missing) > 0 or (select greatest(o_last, max(id)) from unnest(o_ids) as id) - p_after > added then
@@ -61,7 +61,7 @@ begin
 end
 $$;
 
--- Where the log ends, and which ids below its end may yet appear, among the last ones.
+-- Returns the end of the log, and the most recent ids below its end that may still appear.
 create function {s}.rg_end(
     p_known bytea, p_missing integer, out o_status text, out o_floor bigint, out o_last bigint, out o_missing bigint[]
 ) language plpgsql as $$

@@ -1,6 +1,7 @@
--- After a loss of acknowledged writes.
+-- Recovery after a loss of acknowledged writes.
 
--- Gives the data a new history, unless another node has. Every write under the earlier one is done or fails by then.
+-- Gives the data a new history, unless another node has done so. By then, every write under the earlier history has
+-- been committed or will fail.
 create function {s}.rg_adopt(
     p_known bytea, p_new bytea, p_store bytea,
     out o_status text, out o_history bytea, out o_server text, out o_written bigint, out o_writes bigint
@@ -33,7 +34,7 @@ begin
 end
 $$;
 
--- That a node has written back what it knew, and whether all have.
+-- Records that a node has written back what it knew. Returns whether all nodes have.
 create function {s}.rg_restoration(
     p_known bytea, p_node bytea, p_patience bigint,
     out o_status text, out o_adopted bigint, out o_complete boolean
@@ -46,7 +47,7 @@ begin
         o_complete := true;
         return;
     end if;
-    -- What it says of itself comes with its next beat.
+    -- The report of the node about itself follows with its next beat.
     insert into {s}.node values (p_node, {s}.rg_now(), '{}', substr(p_known, 1, 8))
         on conflict (id) do update set restored = excluded.restored
         where node.restored is distinct from excluded.restored;

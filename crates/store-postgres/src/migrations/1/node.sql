@@ -1,4 +1,5 @@
--- The nodes that were heard of lately. What promotes a key must not rest on a server that was cut off: it writes.
+-- Returns the nodes that have sent a beat lately. The function writes, because the promotion of a key must not
+-- depend on the reply of a server that has been cut off.
 create function {s}.rg_nodes(p_known bytea, p_within bigint) returns table (o_status text, o_beat bigint, o_said bytea)
 language plpgsql as $$
 begin

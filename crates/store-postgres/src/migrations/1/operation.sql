@@ -1,6 +1,8 @@
--- What every operation begins with, and what the server says of itself. Only its clock counts.
+-- The common first steps of every operation, and information about the server. All times come from the server's
+-- clock.
 --
--- Locks are taken in one order: the history, not-befores, the subject, the stamp, sessions by id, revocations.
+-- Locks are always taken in this order: the history, not-befores, the subject, the stamp, sessions by id,
+-- revocations.
 
 create function {s}.rg_now() returns bigint language sql volatile as $$
     select floor(extract(epoch from clock_timestamp()) * 1000)::bigint
@@ -18,18 +20,19 @@ create function {s}.rg_timeline() returns text language sql volatile as $$
     select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 $$;
 
--- The system and the timeline of the server.
+-- Returns the identifier of the database system and the timeline of the server.
 create function {s}.rg_server() returns text language sql volatile as $$
     select system_identifier || ' ' || {s}.rg_timeline() from pg_control_system()
 $$;
 
--- How far its disk is. That never goes back, unless the server loses what it wrote.
+-- Returns the log position up to which the server has written to its disk. It never goes back, unless the server
+-- loses writes.
 create function {s}.rg_written() returns bigint language sql volatile as $$
     select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint
 $$;
 
--- For the transaction. Whatever the role or the database says, its commit waits for the disk, and a lock is not waited for
--- for ever.
+-- Makes settings for the current transaction, whatever the settings of the role or the database: its commit waits
+-- for the disk, and it waits for a lock only for a limited time.
 create function {s}.rg_settings() returns void language plpgsql as $$
 begin
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
@@ -41,8 +44,9 @@ begin
 end
 $$;
 
--- Begins an operation. p_known is what the node knows: the history, then how far the server's disk was and its timeline.
--- If that is not so, the operation fails before it has done anything. It is so until the end of an operation that writes.
+-- Begins an operation. p_known is the state that the node knows: the history, and the position and timeline of the
+-- server. If the server does not have this state, the operation fails before it does anything. The state remains
+-- valid until the end of an operation that writes.
 create function {s}.rg_begin(p_known bytea, p_writes boolean) returns void language plpgsql as $$
 begin
     perform {s}.rg_settings();
@@ -61,7 +65,8 @@ begin
 end
 $$;
 
--- A repetition writes nothing, so its commit would wait for no standby, and acknowledge what none of them has yet.
+-- Makes a write. Without it, the commit of a repeated operation would not wait for a standby, and could acknowledge
+-- a write that no standby has yet.
 create function {s}.rg_touch() returns void language plpgsql as $$
 begin
     perform pg_logical_emit_message(true, 'rotogate', '');
@@ -82,8 +87,8 @@ begin
 end
 $$;
 
--- Everything that was readable before is where an acknowledged write is. What a standby lacks is readable only if the wait
--- for it was cancelled: this commit waits for that standby anew.
+-- Makes all data that could be read before as durable as an acknowledged write. Data that a standby lacks can be
+-- read only if somebody cancelled the wait for that standby. This commit waits for the standby again.
 create function {s}.rg_settle(p_known bytea, out o_status text) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);

@@ -1,4 +1,4 @@
--- Records of the relay.
+-- The records of the relay.
 
 create function {s}.rg_relay_load(
     p_known bytea, p_id bytea, out o_status text, out o_version smallint, out o_record bytea
@@ -27,7 +27,7 @@ begin
     end if;
     select * into known from {s}.relay where id = p_id for update;
     if not found then
-        -- It was removed this moment. The caller sends it again.
+        -- The record was removed at this very moment. The caller retries.
         raise exception 'the record is gone' using errcode = 'serialization_failure';
     end if;
     o_version := known.version;
@@ -103,7 +103,8 @@ begin
 end
 $$;
 
--- The first ids after one, in their order: for a copy of the store, while no gate runs, and for lists of API keys.
+-- Returns the ids after a given id, in order. A copy of the store uses it while no gate runs, and so do lists of
+-- API keys.
 create function {s}.rg_relay_ids(p_known bytea, p_after bytea, p_limit integer) returns table (o_status text, o_id bytea) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, false);

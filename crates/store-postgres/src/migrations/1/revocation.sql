@@ -1,4 +1,4 @@
--- The moments that order not-befores with what begins.
+-- The stamps that order not-befores and creations.
 
 create function {s}.rg_stamp(
     p_known bytea, p_creation boolean, p_after bigint, p_leeway bigint, out o_status text, out o_stamp bigint
@@ -12,7 +12,7 @@ begin
     right_now := {s}.rg_now();
     o_stamp := greatest(right_now, stamped);
     if not p_creation then
-        -- Nothing that begins later shares its millisecond.
+        -- Everything that is created later gets a later millisecond.
         update {s}.stamp set last = o_stamp + 1;
     else
         if p_after is not null then
@@ -28,8 +28,8 @@ begin
 end
 $$;
 
--- The moment of a change that every node finds by itself. The first to ask gets a stamp as for a not-before; who finds the
--- same change later gets the same.
+-- Returns the stamp of a change that every node detects by itself. The first node gets a stamp as for a not-before.
+-- Nodes that detect the same change later get the same stamp.
 create function {s}.rg_change(
     p_known bytea, p_name bytea, p_state bytea, p_kept bigint, out o_status text, out o_stamp bigint
 ) language plpgsql as $$
@@ -39,7 +39,7 @@ declare
 begin
     perform {s}.rg_begin(p_known, true);
     o_status := 'stamp';
-    -- One node at a time.
+    -- One node at a time can do this.
     select last into strict o_stamp from {s}.stamp for update;
     right_now := {s}.rg_now();
     select * into known from {s}.change where name = p_name;

@@ -1,6 +1,6 @@
--- Sessions, as they are read.
+-- Functions that read sessions.
 
--- A session, and the entry of its key.
+-- Returns a session, and the revocation entry for it.
 create function {s}.rg_load(
     p_known bytea, p_id uuid, p_key bytea,
     out o_status text, out o_state bytea, out o_record bytea, out o_op bytea, out o_entry bytea
@@ -38,8 +38,8 @@ begin
 end
 $$;
 
--- The live sessions of a subject that end after a moment, and the entries of these keys, of these sessions and of their
--- clients.
+-- Returns the live sessions of a subject that end after a given time, and the entries for the given keys, for these
+-- sessions and for their clients.
 create function {s}.rg_room(
     p_known bytea, p_subject bytea, p_after bigint, p_limit integer, p_prefix bytea, p_keys bytea[],
     out o_status text, out o_ids uuid[], out o_states bytea[], out o_records bytea[], out o_targets bytea[],

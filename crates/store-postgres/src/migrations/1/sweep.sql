@@ -1,4 +1,4 @@
--- The removal of what is over, in small commits.
+-- The removal of expired rows, in small commits.
 
 create function {s}.rg_sweep(
     p_known bytea, p_limit integer, out o_status text, out o_sessions bigint, out o_revocations bigint,
@@ -18,9 +18,9 @@ begin
     o_revocations := 0;
     o_more := false;
     select last_value into o_writes from {s}.writes;
-    -- The number goes into a mark: a crash must not bring it back below that.
+    -- The number is written to a mark, so a crash must not reset it to a lower number.
     perform {s}.rg_touch();
-    -- One node at a time.
+    -- One node at a time can do this.
     if not pg_try_advisory_xact_lock(hashtext('{s}'), 3) then
         return;
     end if;
@@ -52,7 +52,7 @@ begin
     );
     get diagnostics remembered = row_count;
     delete from {s}.change c where c.until < right_now;
-    -- 25 hours; an hour if there are many.
+    -- Rows of nodes are kept for 25 hours, or for an hour if there are many.
     delete from {s}.node where beat < case when (select count(*) from {s}.node) > 1000 then ended
         else right_now - 90000000 end;
     o_more := o_sessions >= p_limit or o_revocations >= p_limit

@@ -1,7 +1,8 @@
 -- The tables, the indexes and the sequences.
 --
--- Times are milliseconds of the server's clock, capped at the largest bigint. Whatever SQL cannot hold in a bigint without
--- a cap, the numbers of effects, is 8 bytes, big-endian: bytea compares them as they are.
+-- Times are milliseconds of the server's clock, capped at the largest bigint. The numbers in effects need their
+-- full range, which a bigint does not have. They are stored as 8 big-endian bytes, which bytea compares in numeric
+-- order.
 
 create table {s}.head (
     one boolean primary key default true check (one),
@@ -9,15 +10,15 @@ create table {s}.head (
     history bytea not null,
     issuer text not null,
     keyring uuid not null,
-    -- When the data was adopted after a loss of writes. 0: never.
+    -- The time at which the data was adopted after a loss of writes, or 0 if it never was.
     adopted bigint not null default 0,
-    -- What the log held up to this id may be gone.
+    -- The log may no longer contain entries up to this id.
     floor bigint not null default 0,
-    -- The store that this one is becoming a copy of. Until it is one, no gate opens it.
+    -- The name of the store that is being copied into this one. No gate opens the store until the copy is complete.
     copying text
 );
 
--- How many writes there were. It goes back with the data, by which a gate knows that a back-up was restored.
+-- The number of writes. It goes back together with the data, which shows a gate that a back-up was restored.
 create sequence {s}.writes;
 
 create table {s}.stamp (
@@ -25,16 +26,18 @@ create table {s}.stamp (
     last bigint not null
 );
 
--- A rotation changes no indexed column, so that its new row finds room on the same page, without new index entries.
+-- A rotation does not change an indexed column. Its new row version therefore fits on the same page and needs no
+-- new index entries.
 create table {s}.session (
     id uuid primary key,
-    -- What a write compares: the version, whether the session was revoked, its revision, and whose it is.
+    -- The fields that a write compares: the version, whether the session is revoked, its revision, and a digest of
+    -- its subject and client.
     state bytea not null,
     ends bigint not null,
     subject bytea not null,
-    -- The key of the not-before of its client.
+    -- The key of the not-before of the session's client.
     client bytea not null,
-    -- The name of the last write, and the history that it was made in.
+    -- The name of the last write, and the history in which it was made.
     op bytea not null,
     history bytea not null,
     record bytea not null
@@ -42,7 +45,8 @@ create table {s}.session (
 create index session_subject on {s}.session (subject, id);
 create index session_ends on {s}.session (ends);
 
--- The live revocations, merged. The key is the target, or its digest where that is too long for an index.
+-- The live revocations, merged by target. The key is the target, or its digest if the target is too long for an
+-- index.
 create table {s}.revocation (
     key bytea primary key,
     target bytea not null,
@@ -65,7 +69,7 @@ create table {s}.revocation_log (
 create table {s}.node (
     id bytea primary key,
     beat bigint not null,
-    -- What it says of itself.
+    -- The report of the node about itself.
     said bytea not null,
     -- The last history for which the node has written back what it knew.
     restored bytea
@@ -81,7 +85,7 @@ create table {s}.relay (
 );
 create index relay_until on {s}.relay (until);
 
--- What changed at all nodes: its state now, and the stamp of the first node that found it.
+-- Changes that every node detects: the present state, and the stamp from the first node that detected it.
 create table {s}.change (
     name bytea primary key,
     state bytea not null,
@@ -90,7 +94,8 @@ create table {s}.change (
 );
 create index change_until on {s}.change (until);
 
--- Counters of attempts: when each is full again, in microseconds, and the name of its last write.
+-- Counters of attempts: the time at which each counter is full again, in microseconds, and the name of its last
+-- write.
 create table {s}.counter (
     name bytea primary key,
     full_at bigint not null,
@@ -98,7 +103,7 @@ create table {s}.counter (
 ) with (autovacuum_vacuum_scale_factor = 0.02);
 create index counter_full_at on {s}.counter (full_at);
 
--- Names that are remembered.
+-- Remembered names.
 create table {s}.remembered (
     name bytea primary key,
     until bigint not null
