@@ -1,5 +1,5 @@
-//! The writer: a thread that puts all queued operations into one transaction, commits it durably, and only then
-//! answers.
+//! The writer is a thread that puts all queued operations into one transaction, commits it durably, and only then
+//! replies.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,31 +18,32 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::highwater::{self, HighWater, Mark};
 use rotogate_core::store::rules::{Failure, Rules};
 
-/// The length of the queue. A caller waits while the queue is full.
+/// The length of the queue. Callers wait while the queue is full.
 pub(super) const QUEUE_LENGTH: usize = 4096;
-/// The most operations of one transaction: the whole queue, so that a steady stream cannot delay its commit.
+/// The maximum number of operations in one transaction. It is the length of the queue, so that a steady stream of
+/// operations cannot delay the commit.
 const MAX_BATCH: usize = QUEUE_LENGTH;
-/// The number of commits after which a failed write of the mark is repeated.
+/// The number of commits after which a failed write of the mark is retried.
 const MARK_RETRY_COMMITS: u64 = 256;
 
-/// The first and the longest pause before the file is reopened after a failure.
+/// The shortest and the longest pause before an attempt to reopen the file after a failure.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// The interval between reports that the file could not be reopened.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// How often the queue is checked meanwhile.
+/// The interval at which the queue is checked while the file is not open.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// An operation in the queue, of any result type.
+/// An operation in the queue, whatever the type of its result.
 pub(super) trait Job: Send {
-    /// Executes the operation inside the transaction. An error is a fault of the store, and aborts the whole
+    /// Executes the operation inside the transaction. An error means a fault of the store, and aborts the whole
     /// transaction.
     fn apply(&mut self, rules: &Rules, state: &mut Writing<'_>) -> Result<(), StoreError>;
     /// Sends the caller the result, or the reason why the transaction failed.
     fn answer(self: Box<Self>, committed: Result<(), Arc<StoreError>>);
 }
 
-/// An operation and its caller.
+/// An operation with the channel to its caller.
 pub(super) struct QueuedOperation<F, T> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
@@ -77,24 +78,24 @@ where
             (Ok(()), None) => Err(StoreError::new("the store did not execute this operation")),
             (Err(fault), _) => Err(not_written(fault)),
         };
-        // If the caller no longer waits, the write is kept nevertheless.
+        // The write is kept even if the caller no longer waits.
         let _ = self.reply.send(outcome);
     }
 }
 
 fn not_written(fault: Arc<StoreError>) -> StoreError {
-    StoreError::caused_by("the store failed, and whether this was written is unknown until it is reopened", fault)
+    StoreError::caused_by("the store failed: whether this was written is unknown until the store is reopened", fault)
 }
 
 /// The state that a store's handles share with its writer.
 #[derive(Debug)]
 pub(super) struct WriterShared {
-    /// The database for readers; `None` once closed, and while the file is reopened.
+    /// The database for readers. It is `None` once the store is closed, and while the file is being reopened.
     pub(super) database: ArcSwapOption<Database>,
     closed: AtomicBool,
-    /// Commits since the store was opened.
+    /// The commits since the store was opened.
     pub(super) commits: Commits,
-    /// The fault that prevents writes, and its time.
+    /// The fault that prevents writes, and the time of the fault.
     fault: ArcSwapOption<(Arc<StoreError>, Duration)>,
     clock: SystemTime,
 }
@@ -119,7 +120,7 @@ impl WriterShared {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Why nothing can be written.
+    /// Returns the reason why nothing can be written.
     pub(super) fn fault(&self) -> Option<Arc<StoreError>> {
         self.fault.load().as_ref().map(|fault| Arc::clone(&fault.0))
     }
@@ -141,12 +142,12 @@ impl WriterShared {
     }
 }
 
-/// The mark, and the schedule of its writes.
+/// The mark, and the schedule for writing it.
 pub(super) struct MarkSchedule {
     file: HighWater,
     /// The sequence in the last mark.
     written: u64,
-    /// The sequence at which the mark is written next.
+    /// The sequence at which the mark is written again.
     pub(super) next: u64,
 }
 
@@ -174,7 +175,7 @@ impl MarkSchedule {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) options: Options,
-    /// `None` while the file cannot be reopened.
+    /// The open database, or `None` while the file cannot be reopened.
     pub(super) database: Option<Arc<Database>>,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
@@ -207,7 +208,7 @@ impl ReopenSchedule {
     }
 }
 
-/// Limits log messages about failures to one a minute, however often the store fails and works again.
+/// Limits log messages about failures to one per minute, however often the store fails and recovers.
 #[derive(Default)]
 pub(super) struct Reports {
     last: Option<Duration>,
@@ -216,7 +217,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Whether a failure may be reported now. If so, counts it as reported.
+    /// Returns whether a failure may be reported now. If so, counts it as reported.
     fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= REPORT_INTERVAL);
         if is_due {
@@ -232,7 +233,8 @@ impl Reports {
 }
 
 impl Writer {
-    /// Runs until every handle is gone and the queue is empty; then writes the mark, closes the file and reports it.
+    /// Runs until every handle is dropped and the queue is empty. Then writes the mark, closes the file and reports
+    /// the result.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), StoreError>>) {
         let mut batch = Vec::new();
         while let Some(first) = self.next() {
@@ -246,12 +248,14 @@ impl Writer {
         }
         let Self { database, head, marker, .. } = self;
         let marked = marker.map_or(Ok(()), |mut marker| marker.write(head));
-        // This is usually the last reference, so the file is closed and unlocked when the reply is sent.
+        // This is usually the last reference, so the file is closed and unlocked by the time that the reply is
+        // sent.
         drop(database);
         let _ = closed.send(marked);
     }
 
-    /// The next operation; `None` if there will be no more. After a failure, also reopens the file while it waits.
+    /// Returns the next operation, or `None` if there will be no more. After a failure, also tries to reopen the
+    /// file while it waits.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
             let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
@@ -269,7 +273,7 @@ impl Writer {
 
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let result = match self.shared.fault() {
-            // After a failed write, memory and disk may differ, and only reopening the file shows the state on the
+            // After a failed write, memory and disk may differ. Only reopening the file shows the state on the
             // disk.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
@@ -288,7 +292,8 @@ impl Writer {
                 error
             }),
         };
-        // Before the answers: nobody may learn of a revoked key that an older store in place of this one would revive.
+        // The mark is written before the replies. Otherwise somebody could learn that a key is revoked, although an
+        // older store in place of this one would make the key valid again undetected.
         if let Some(marker) = &mut self.marker
             && self.head.sequence >= marker.next
             && let Err(error) = marker.write(self.head)
@@ -353,7 +358,8 @@ impl Writer {
         self.database = None;
     }
 
-    /// Opens another database for readers, because a failed database can serve only the pages that are in memory.
+    /// Opens another database for readers, because a database after a failure can only return pages that are in
+    /// memory.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.has_view {
@@ -380,13 +386,14 @@ impl Writer {
         }
     }
 
-    /// Executes the jobs and commits. The failpoint `ack-before-commit` answers the jobs too early, and leaves none.
+    /// Executes and commits the jobs. The failpoint `ack-before-commit` replies to the jobs before the commit, and
+    /// leaves no jobs.
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let database = self.database.as_ref().ok_or_else(super::being_opened)?;
         let mut transaction = database.begin_write().map_err(failed)?;
-        // One sync for each commit. A checksum detects a transaction that a crash has torn. The checksum is not
-        // cryptographic, but a forger would need control over every byte of the pages, and each page has keys that an
-        // attacker cannot choose.
+        // Each commit needs one sync. A checksum detects a transaction that was torn by a crash. The checksum is
+        // not cryptographic. However, to forge it, an attacker would have to control every byte of the pages, and
+        // each page contains keys that an attacker cannot choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let Some((head, ends_keys)) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);

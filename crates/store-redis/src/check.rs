@@ -1,4 +1,4 @@
-//! Checks whether a server is fit for a store, at the start and while the gate runs.
+//! Checks whether a Redis server is suitable for a store, both at the start and while the gate runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::network::{compare_clocks, refused};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
-/// The oldest server version that has all commands that the store uses.
+/// The oldest version of Redis that has all commands used by the store.
 const OLDEST: (u32, u32) = (6, 2);
-/// The first version with WAITAOF, which waits for append-only files.
+/// The first version that has WAITAOF, which waits for append-only files.
 const KNOWS_FSYNC: (u32, u32) = (7, 2);
 
 /// The reply to INFO.
@@ -47,12 +47,12 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-/// The connections to servers that were found fit.
+/// The state of the servers after the checks.
 struct Fit {
     ways: Ways,
-    /// How many keys these servers have evicted.
+    /// The number of keys that these servers have evicted.
     evicted: u64,
-    /// The version of the first server. `None` if the gate's user may not call INFO.
+    /// The version of the first server, or `None` if the gate's user may not call INFO.
     version: Option<String>,
 }
 
@@ -69,7 +69,8 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
         let (before, wall) = (clock.monotonic(), clock.wall());
         let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
         let (theirs, after) = (time_of(Some(reply))?, clock.monotonic());
-        // If the clocks of gate and server differ, tokens would be refused or live too long.
+        // If the clocks of the gate and the server differ, tokens would be refused, or would remain valid for too
+        // long.
         compare_clocks(&own.network, format!("Redis at {}", own.address()), wall, theirs, clock.wall())?;
         times.push((before, theirs, after));
     }
@@ -77,7 +78,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// Inspects the server as a start would, without changing data. The error is the reason why the gate would not start.
+/// Makes the checks of a start, without changing data. An error is the reason why the gate would not start.
 pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -106,14 +107,13 @@ pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError
     let options = Arc::new(options);
     let Fit { ways, evicted, version: _ } = check_all(&options).await?;
     let inner = opening::open_heads(options, ways, evicted).await?;
-    // Waits until the heads are durable: after a failover that lost a head, the gate would create another
-    // store.
+    // Waits until the heads are durable. If a failover lost a head, the gate would create another store.
     inner.settle().await?;
     Ok(inner)
 }
 
-/// Checks that the server is fit, and that the gate's user has all rights. Returns the server's INFO, if the
-/// user may call it.
+/// Checks that the server is suitable, and that the gate's user has all required rights. Returns the server's INFO
+/// if the user may call it.
 async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
     commands.ask(&Request::time()).await?;
     let info = info(commands, None).await?;
@@ -122,7 +122,7 @@ async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) 
         None if options.assume_noeviction => {}
         None => {
             return Err(refused(format!(
-                "Redis at {} does not allow INFO, by which the gate sees that maxmemory-policy is noeviction: allow +info, or \
+                "Redis at {} does not allow INFO, which shows whether maxmemory-policy is noeviction: allow +info, or \
                  say in the configuration that it is",
                 options.address()
             )));
@@ -133,7 +133,7 @@ async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) 
     Ok(info)
 }
 
-/// The reply to INFO. `None` if the gate's user may not call it.
+/// Returns the reply to INFO, or `None` if the gate's user may not call it.
 pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
     let mut command = cmd("INFO");
     section.into_iter().for_each(|section| drop(command.arg(section).clone()));
@@ -183,7 +183,7 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     if info.get("aof_enabled") == Some("0") {
         tracing::warn!(
             %address,
-            "Redis has no append-only file: a crash of it loses sessions and revocations; set appendonly yes"
+            "Redis has no append-only file, so a crash of Redis loses sessions and revocations; set appendonly yes"
         );
     }
     Ok(())
@@ -194,7 +194,7 @@ pub(super) fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), St
         Some("noeviction") => Ok(()),
         None if options.assume_noeviction => Ok(()),
         policy => Err(refused(format!(
-            "Redis at {} has the maxmemory-policy {}, by which it drops sessions and revocations when it is full: set \
+            "Redis at {} has the maxmemory-policy {}, so it drops sessions and revocations when it is full: set \
              maxmemory-policy noeviction",
             options.address(),
             policy.unwrap_or("unknown")
@@ -202,7 +202,7 @@ pub(super) fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), St
     }
 }
 
-/// Tries each command on keys with our prefix that do not exist, or that the check removes again.
+/// Tries each command on keys with the gate's prefix. The keys do not exist, or the check removes them afterwards.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
     let mut tried = vec![
@@ -267,8 +267,8 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
     Ok(())
 }
 
-/// The error about a right that the gate's user lacks. A subcommand is written with its command:
-/// `CLUSTER|SLOTS`.
+/// Returns the error for a right that the gate's user does not have. The name of a subcommand includes its command,
+/// such as `CLUSTER|SLOTS`.
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
@@ -282,14 +282,14 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let mut command = cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
-    // Users often may not call CONFIG. Then only the operator can know the setting.
+    // Users often may not call CONFIG. In that case only the operator can know the setting.
     if let Ok(Value::Array(pair)) = link.once(&command).await?
         && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
         && policy != b"always"
     {
         tracing::warn!(
             address = options.address(),
-            "Redis answers before its append-only file is on the disk: a crash of it loses up to a second of sessions and \
+            "Redis replies before its append-only file is on the disk, so a crash loses up to a second of sessions and \
              revocations; set appendfsync always"
         );
     }

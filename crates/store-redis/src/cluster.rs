@@ -1,9 +1,10 @@
-//! Requests by partition: to one server, or to the primary of a cluster that has the partition's slot.
+//! Sends requests by partition, either to a single server or to the primary of a cluster that has the partition's
+//! slot.
 //!
-//! The library's cluster client has its own rules for repetitions. Ours depend on the deadline of an operation and on
-//! the state of a write. So the topology keeps its own table of the few slots of the partitions. The table is read again
-//! after every fault. A redirection (`MOVED`) corrects it. While a slot moves, each command follows its own redirection
-//! (`ASK`).
+//! The library's cluster client retries by its own rules. The store's retries depend on the deadline of an
+//! operation and on the state of a write, so the topology keeps its own table, which has only the slots of the
+//! partitions. The table is read again after every fault. A redirection (`MOVED`) corrects it. While a slot is
+//! being moved, each command follows its own redirection (`ASK`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +22,16 @@ use super::topology::{Links, Topology, link_to};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 
-/// How long a request waits for its server, besides the time of a command that blocks, before it requests the table.
+/// How long a request waits for its server before the table is requested again. The time for which a command may
+/// block is added.
 const ASK_AFTER: Duration = Duration::from_millis(500);
-/// How often a request follows `MOVED` at once. After that, it pauses first, because two servers may redirect
-/// to each other.
+/// The number of times that a request follows `MOVED` without a pause. After that it pauses before each attempt,
+/// because two servers may redirect to each other.
 const MAX_HOPS: u32 = 3;
 
 impl Address {
-    /// Parses an address in a `MOVED` or `ASK` error. An empty host means the host of the server that
-    /// replied.
+    /// Parses the address in a `MOVED` or `ASK` error. An empty host stands for the host of the server that sent
+    /// the error.
     fn parse(text: &str, said_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = if host.is_empty() { said_by.host.as_str() } else { host };
@@ -40,9 +42,9 @@ impl Address {
 /// A redirection to the server that has the requested slot.
 #[derive(Clone, Debug)]
 pub(super) enum Elsewhere {
-    /// For all further requests.
+    /// The redirection applies to all further requests.
     Moved(String),
-    /// For this command only, while its slot moves.
+    /// The redirection applies only to this command, because the slot is being moved.
     Ask(String),
 }
 
@@ -57,7 +59,7 @@ impl Elsewhere {
     }
 }
 
-/// The servers that take requests.
+/// The servers that accept requests.
 pub(super) enum Primaries {
     One(Arc<Link>),
     Cluster(Cluster),
@@ -71,7 +73,7 @@ impl Primaries {
         }
     }
 
-    /// Separate connections to the same servers, without lanes, for commands that block for up to `blocks`.
+    /// Makes separate connections to the same servers, without lanes, for commands that block for up to `blocks`.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         match self {
             Self::One(link) => Self::One(link.another(blocks).into()),
@@ -79,7 +81,7 @@ impl Primaries {
         }
     }
 
-    /// The connection to the server of a partition, for checks.
+    /// Returns the connection to the server of a partition, for checks.
     pub(super) fn link_of(&self, partition: usize) -> Result<Arc<Link>, StoreError> {
         match self {
             Self::One(link) => Ok(Arc::clone(link)),
@@ -87,7 +89,7 @@ impl Primaries {
         }
     }
 
-    /// For each primary, one of its partitions, its options and the connection.
+    /// Returns one of its partitions, its options and its connection for each primary.
     pub(super) fn each(&self, options: &RedisOptions) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         match self {
             Self::One(link) => vec![(0, options.clone(), Arc::clone(link))],
@@ -95,7 +97,7 @@ impl Primaries {
         }
     }
 
-    /// One partition for each server.
+    /// Returns one partition for each server.
     pub(super) fn one_of_each(&self) -> Vec<usize> {
         match self {
             Self::One(_) => vec![0],
@@ -104,11 +106,11 @@ impl Primaries {
     }
 }
 
-/// Connections to the primaries of a cluster, one to each.
+/// Connections to the primaries of a cluster, with one connection for each primary.
 pub(super) struct Cluster {
     pub(super) topology: Arc<Topology>,
     blocks: Duration,
-    /// How many lanes each primary has, if the store waits for replicas.
+    /// The number of lanes to each primary, if the store waits for replicas.
     lanes: usize,
     links: Links,
     in_flight: Semaphore,
@@ -120,7 +122,7 @@ impl Cluster {
         Self { topology, blocks, lanes, links: Links::default(), in_flight }
     }
 
-    /// The number of the table, and the connections to all primaries.
+    /// Returns the number of the table, and the connections to all primaries.
     pub(super) fn primaries(&self) -> (u64, Vec<Arc<Link>>) {
         let table = self.topology.table();
         let one_of_each = table.one_of_each().into_iter();
@@ -128,7 +130,7 @@ impl Cluster {
         (table.number, links)
     }
 
-    /// For each primary, one of its partitions, its options and the connection.
+    /// Returns one of its partitions, its options and its connection for each primary.
     fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         let table = self.topology.table();
         let of = |at: usize| {
@@ -152,10 +154,10 @@ impl Cluster {
         Ok((address.clone(), self.link(address)))
     }
 
-    /// Sends a request, and repeats it after faults until the operation's deadline.
+    /// Sends a request. After faults, retries until the operation's deadline.
     async fn ask(&self, partition: usize, request: &Request) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
+            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis are already waiting for replies")));
         };
         let deadline = Instant::now() + self.topology.options.network.operation_timeout;
         let (sent, mut failures, mut last, mut hops) = (AtomicBool::new(false), 0, None, 0);
@@ -164,7 +166,9 @@ impl Cluster {
             let attempt = async {
                 tokio::select! {
                     done = self.follow(&address, &link, request, &sent) => done,
-                    () = self.topology.left(partition, &address, self.blocks + ASK_AFTER) => Err(RedisFailure::in_doubt("the partition is at another server of Redis since")),
+                    () = self.topology.left(partition, &address, self.blocks + ASK_AFTER) => {
+                        Err(RedisFailure::in_doubt("the partition has moved to another Redis server"))
+                    }
                 }
             };
             let Ok(done) = timeout_at(deadline, attempt).await else {
@@ -189,7 +193,7 @@ impl Cluster {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             last = Some(failed);
-            // After any failure, the partition may be on another server.
+            // The partition may be on another server after any failure.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;
@@ -197,14 +201,14 @@ impl Cluster {
         }
     }
 
-    /// Closes connections to servers that are not primaries any more.
+    /// Closes the connections to servers that are no longer primaries.
     fn forget_others(&self) {
         let table = self.topology.table();
         let mut links = self.links.lock();
         links.retain(|address, _| table.primaries.contains(address));
     }
 
-    /// Sends a request once. If the server replies `ASK`, sends it to the other server.
+    /// Sends a request once. If the server replies `ASK`, sends the request to the other server.
     async fn follow(
         &self,
         address: &Address,
@@ -222,8 +226,8 @@ impl Cluster {
         match request {
             Request::Script { script, keys, args } => to.asking(script, keys, args, sent).await,
             Request::Pipeline(pipeline) => {
-                // While a slot moves, each key of the pipeline is at one of the two servers, so each command
-                // is sent by itself.
+                // While a slot is being moved, each key of the pipeline is on either of the two servers, so each
+                // command is sent separately.
                 let mut replies = Vec::new();
                 for command in pipeline.cmd_iter() {
                     let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());

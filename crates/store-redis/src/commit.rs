@@ -1,5 +1,5 @@
-//! Commits: one script compares the store with the snapshot over which the rules ran. If they are equal, it writes the
-//! result. Otherwise it answers with the present state.
+//! Commits. One script compares the store with the snapshot to which the rules were applied. If they are equal, the
+//! script writes the result. Otherwise it returns the present state.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, Snapshot};
 
-/// The destination of a commit, and its name.
+/// A commit that has a name, and the partition to which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     pub(super) inner: &'a RedisInner,
@@ -28,7 +28,7 @@ pub(super) struct CommitCall<'a> {
     pub(super) history: History,
 }
 
-/// The keys and arguments of a script, as commits add to them.
+/// The keys and arguments of a script, which each commit extends.
 #[derive(Default)]
 struct ScriptParts {
     keys: Vec<Vec<u8>>,
@@ -48,7 +48,7 @@ impl ScriptParts {
         self.args.push(arg.map(Into::into).unwrap_or_default());
     }
 
-    /// Adds the expected beginning of a value. `None` means that the value must not exist.
+    /// Adds the expected first bytes of a value. `None` means that the value must not exist.
     fn begins(&mut self, begin: Option<&[u8]>) {
         self.args.push(begin.map_or_else(|| b"-".to_vec(), |begin| [b"=", begin].concat()));
     }
@@ -113,7 +113,7 @@ impl CommitCall<'_> {
         parts.keys.push(self.partition.keys.session(id));
         let mut how = Vec::new();
         match write {
-            // The place in the index depends on the session's end only, so it stays the same.
+            // The position in the index depends only on the session's end, so it stays the same.
             Some(RecordWrite { old: Some(old), new }) if is_answer && old.ends_at() == new.ends_at() => {}
             Some(write) => {
                 parts.keys.push(self.partition.keys.subject(&write.new.subject));
@@ -134,7 +134,7 @@ impl CommitCall<'_> {
     }
 }
 
-/// The store as the script found it.
+/// Decodes the state in which the script found the store.
 fn seen(compared: Compared<'_>, history: History, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let [end, Value::Array(records), Value::Array(entries), Value::Array(held)] =
         <[Value; 4]>::try_from(answer).map_err(|_| unexpected("a short answer"))?

@@ -1,6 +1,7 @@
-//! Requests are repeated until the deadline of their operation, over another connection if necessary.
+//! Sends requests. After faults, a request is retried until the deadline of its operation, over another connection
+//! if necessary.
 //!
-//! Every request may be repeated, because each script detects that it ran before.
+//! Every request can be repeated, because each script detects that it was executed before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +21,8 @@ use super::servers::Servers;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// How many requests of a kind may wait for their replies. A further request is refused, because it would wait
-/// longer than its deadline.
+/// The maximum number of requests of one kind that wait for their replies. A further request is refused, because it
+/// would wait longer than its deadline.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
 /// One request to the server.
@@ -30,22 +31,22 @@ pub(super) enum Request {
     Pipeline(Pipeline),
 }
 
-/// Sends requests of a kind over one connection, and scripts whose writes wait for replicas over lanes.
+/// Sends requests of one kind over a single connection. Scripts whose writes wait for replicas are sent over lanes.
 ///
-/// More connections would be slower: Redis syncs its file before it answers, and the more requests arrive together, the
-/// fewer syncs there are.
+/// More connections would be slower, because Redis syncs its file before it replies. The more requests arrive
+/// together, the fewer syncs are needed.
 pub(super) struct Link {
     servers: Arc<Servers>,
     line: Line,
-    /// The lanes for scripts, if writes wait for replicas.
+    /// The lanes for scripts, if the store waits for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
-    /// Whether the server may be a replica, which gets no request about the store's data.
+    /// Whether the server may be a replica. A replica gets no requests for data of the store.
     of_any: bool,
 }
 
 impl Request {
-    /// Asks for the server's time, which any user may.
+    /// Makes a request for the server's time, which any user may send.
     pub(super) fn time() -> Self {
         let mut pipeline = pipe();
         drop_mut(pipeline.cmd("TIME"));
@@ -54,19 +55,19 @@ impl Request {
 }
 
 impl Link {
-    /// A link whose commands may block for up to `blocks`.
+    /// Makes a link whose commands may block for up to `blocks`.
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let line = Line::new(Arc::clone(&servers), blocks);
         Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
     }
 
-    /// A link to a server that may be a replica.
+    /// Makes a link to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let line = Line::to_any(Arc::clone(&servers));
         Self { line, of_any: true, ..Self::new(servers, Duration::ZERO) }
     }
 
-    /// Another connection to the same server, without lanes.
+    /// Makes another connection to the same server, without lanes.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         Self::new(Arc::clone(&self.servers), blocks)
     }
@@ -78,10 +79,10 @@ impl Link {
         Self { lanes, ..self }
     }
 
-    /// Sends a request, again and again if it must, until the operation's deadline.
+    /// Sends a request. After faults, retries until the operation's deadline.
     pub(super) async fn ask(&self, request: &Request) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
+            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis are already waiting for replies")));
         };
         let deadline = Instant::now() + self.servers.options.network.operation_timeout;
         let (sent, mut failures, mut last) = (AtomicBool::new(false), 0, None);
@@ -97,19 +98,19 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            // This failure tells an operator more than a timeout.
+            // The last failure tells an operator more than the timeout does.
             last = Some(failed);
             tokio::time::sleep(wait).await;
             failures += 1;
         }
     }
 
-    /// The failure if no reply arrived in time.
+    /// Returns the failure for a reply that did not arrive in time.
     pub(super) fn late(&self) -> RedisFailure {
         RedisFailure::in_doubt(self.servers.fault())
     }
 
-    /// Sends a request once. `sent` remains true while it may have been carried out.
+    /// Sends a request once. `sent` remains true while the server may have executed the request.
     pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request)
             && script.waits
@@ -132,7 +133,7 @@ impl Link {
         result
     }
 
-    /// Sends a script once to the server to which its slot moves. This server accepts the script only
+    /// Sends a script once to the server to which its slot is being moved. That server accepts the script only
     /// directly after `ASKING`.
     pub(super) async fn asking(
         &self,
@@ -149,8 +150,8 @@ impl Link {
         self.asking_for(script.command(true, keys, args), sent).await
     }
 
-    /// Sends a command once to the server to which its slot moves. The command writes nothing, or need not
-    /// wait for replicas.
+    /// Sends a command once to the server to which its slot is being moved. The command does not write, or does not
+    /// need to wait for replicas.
     pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let mut both = pipe();
         both.cmd("ASKING").add_command(command);
@@ -160,7 +161,7 @@ impl Link {
         replies.into_iter().nth(1).ok_or_else(|| RedisFailure::again(&unexpected("a short list")))
     }
 
-    /// Sends a command once, for checks. Returns the server's own error.
+    /// Sends a command once, for checks. Returns the server's error unchanged.
     pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
         let line = &self.line;
         let mut open = line.connection().await.map_err(RedisFailure::error)?;
@@ -174,23 +175,23 @@ impl Link {
         Ok(command.query_async(&mut open.connection).await)
     }
 
-    /// The error of a failed [`once`](Self::once).
+    /// Returns the error for a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
         self.line.failed(None, error).error()
     }
 }
 
-/// Reads, and checks that the server was a primary at that moment, because a replica may lag behind.
+/// Reads data and checks that the server was a primary at that moment, because a replica may lag behind.
 async fn read(mut connection: MultiplexedConnection, pipeline: &Pipeline, of_any: bool) -> Result<Value, RedisError> {
     let mut whole = pipeline.clone();
     whole.cmd("ROLE");
     let mut replies = connection.send_packed_commands(&whole, 0, whole.len()).await?;
     if replies.pop().is_some_and(|role| of_any || is_primary(&role)) {
-        // Returns the first error of the server itself, because the library's error for pipelines has no
-        // code.
+        // Returns the first error of the server itself, because the library's error for pipelines does not contain
+        // an error code.
         return Value::Array(replies).extract_error();
     }
-    // A missing right is an error of one of these replies, and is reported first.
+    // A missing right is an error in one of these replies, and takes precedence over the other errors.
     Value::Array(replies).extract_error()?;
     Err(redis::make_extension_error(REPLICA.to_owned(), None))
 }

@@ -16,7 +16,7 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::{Revocation, SharedStore, StoreError, rules};
 
-/// How many records are written at once.
+/// The number of records that are written at once.
 const AT_ONCE: usize = 64;
 
 #[async_trait]
@@ -38,7 +38,8 @@ impl CopyTarget for RedisStore {
                 let targets = vec![entry.target.clone()];
                 let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
                 let call = inner.call_to_revoke(partition, op);
-                // The entry changes no record, because the copied records already contain their ends.
+                // The entry does not change any record, because the copied records already contain their
+                // revocations.
                 let merge = |state: &mut Snapshot| rules::put(state, &entry);
                 decide(&call, operation, Snapshot::default(), merge).await.map(drop)
             };
@@ -52,9 +53,7 @@ impl CopyTarget for RedisStore {
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
-            StoreError::new(
-                "a session began later than the clock of Redis says: set the clocks of both machines by NTP",
-            )
+            StoreError::new("a session was created later than the present time of Redis: set both clocks by NTP")
         })
     }
 
@@ -67,7 +66,7 @@ impl CopyTarget for RedisStore {
             });
             ended.await.map(drop)
         };
-        // Ends the first partition last, so that its head shows that the whole copy is complete.
+        // The first partition is completed last, so that its head shows that the whole copy is complete.
         in_each(inner.partitions.iter().skip(1).map(end)).await?;
         inner.settle().await?;
         end(inner.partitions.first()).await?;
@@ -75,7 +74,7 @@ impl CopyTarget for RedisStore {
     }
 }
 
-/// How many entries one script rewrites.
+/// The number of entries that one script rewrites.
 const LOWERED_AT_ONCE: usize = 128;
 
 #[async_trait]
@@ -105,7 +104,7 @@ impl RemembersTime for RedisStore {
                     args.push([target(&entry.target)?, encode_kept(entry)]);
                 }
             }
-            // The script runs at least once.
+            // The script is executed at least once, even without entries.
             let mut rest = args.chunks(LOWERED_AT_ONCE);
             let mut some = rest.next().unwrap_or_default();
             loop {

@@ -1,4 +1,4 @@
-//! Classifies errors of Redis: the outcome of the write, and whether to repeat it.
+//! Classifies errors of Redis by the outcome of the write and by whether to retry.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -6,10 +6,10 @@ use super::cluster::Elsewhere;
 use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The code of our own error that the server is not a primary.
+/// The error code that the gate uses if the server is not a primary.
 pub(super) const REPLICA: &str = "REPLICA";
 
-/// Why one attempt failed.
+/// The reason why one attempt failed, and what to do about it.
 #[derive(Clone, Debug)]
 pub(super) struct RedisFailure {
     pub(super) text: String,
@@ -18,14 +18,14 @@ pub(super) struct RedisFailure {
     pub(super) again: bool,
     /// Whether the connection must be closed.
     pub(super) closes: bool,
-    /// Whether only an operator can mend it.
+    /// Whether only an operator can resolve the failure.
     pub(super) for_operator: bool,
     /// The redirection to another server of the cluster, if any.
     pub(super) elsewhere: Option<Elsewhere>,
 }
 
 impl RedisFailure {
-    /// A failure before anything was sent.
+    /// Makes a failure that occurred before anything was sent.
     pub(super) fn before(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -37,12 +37,12 @@ impl RedisFailure {
         }
     }
 
-    /// A failure after which the server may have executed the request. The gate may repeat it.
+    /// Makes a failure after which the server may have executed the request. The gate may retry.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
         Self { outcome: WriteOutcome::InDoubt, ..Self::before(text) }
     }
 
-    /// A failure that a retry would not fix. Nothing was sent.
+    /// Makes a failure that a retry would not resolve. Nothing was sent.
     pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
         Self { outcome, again: false, closes: true, ..Self::before(text) }
     }
@@ -62,12 +62,12 @@ impl RedisFailure {
         Self { text: describe(address, error), outcome, again, closes, for_operator, elsewhere }
     }
 
-    /// A failure with this error, which a repetition may mend.
+    /// Makes a failure from this error. A retry may succeed.
     pub(super) fn again(error: &StoreError) -> Self {
         Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
     }
 
-    /// The same failure, if the write may have been done before it.
+    /// Returns the same failure for the case that the write may have been done before it.
     pub(super) fn after(self) -> Self {
         Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
     }
@@ -78,7 +78,8 @@ impl RedisFailure {
     }
 }
 
-/// A wrong password, a wrong setting, or a missing right. No failover ends them.
+/// Returns whether the error is a wrong password, a wrong setting or a missing right. A failover does not resolve
+/// these.
 fn is_for_operator(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -86,7 +87,7 @@ fn is_for_operator(error: &RedisError) -> bool {
     ) || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
-/// The outcome of the write, whether to send it again, and whether the connection ends.
+/// Returns the outcome of the write, whether to retry, and whether to close the connection.
 fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     match error.kind() {
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (WriteOutcome::InDoubt, true, true),
@@ -98,7 +99,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
             | ServerErrorKind::TryAgain
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask => (WriteOutcome::NotDone, true, false),
-            // The primary became a replica. Its address may now lead to the new primary.
+            // The primary has become a replica. Its address may now lead to the new primary.
             ServerErrorKind::ReadOnly => (WriteOutcome::NotDone, true, true),
             ServerErrorKind::NoPerm => (WriteOutcome::NotDone, false, false),
             _ if is_out_of_memory(error) => (WriteOutcome::NotDone, false, false),
@@ -107,7 +108,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
         },
         ErrorKind::Extension => match error.code() {
             Some("BUSY" | "NOREPLICAS") => (WriteOutcome::NotDone, true, false),
-            // A blocked command ended because the primary became a replica.
+            // The server ended a blocked command because it has become a replica.
             Some("UNBLOCKED") => (WriteOutcome::InDoubt, true, true),
             Some("NOAUTH" | "WRONGPASS") => (WriteOutcome::NotDone, false, true),
             Some("OOM" | "MISCONF") => (WriteOutcome::NotDone, false, false),
@@ -117,7 +118,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     }
 }
 
-/// The problem and its remedy. The text has no user names, which the server's own text may contain.
+/// Describes the problem and its remedy. The text omits the server's own message where that may contain user names.
 pub(super) fn describe(address: &str, error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match error.kind() {
@@ -129,7 +130,7 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
             format!("Redis at {address} does not allow a command or a key: docs/redis.md has its ACL")
         }
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
-            format!("Redis at {address} is a replica and takes no writes: give the address of the primary")
+            format!("Redis at {address} is a replica and does not accept writes: give the address of the primary")
         }
         ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis at {address} is still loading its data"),
         ErrorKind::Server(ServerErrorKind::MasterDown) => {
@@ -151,17 +152,18 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
     }
 }
 
-/// Before version 7.0, the error of a script contains the code in its text.
+/// Returns whether the server is out of memory. Before version 7.0, the error of a script contains the code in its
+/// text.
 fn is_out_of_memory(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }
 
-/// Whether a script found that a key has moved away. This happens before the script writes anything.
+/// Returns whether a script found that a key has been moved away, which happens before the script writes anything.
 fn is_not_local(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("non local key"))
 }
 
-/// The outcome of a write after all attempts.
+/// Returns the error for a write after all attempts have failed.
 pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
     let outcome = outcome_of_all(failed.outcome, sent);
     RedisFailure { outcome, ..failed }.error()

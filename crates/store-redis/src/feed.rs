@@ -1,22 +1,24 @@
-//! The feed: revocations of other nodes, as they are written.
+//! The feed, which reads the revocations that other nodes write.
 //!
-//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has all
-//! entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat sends
-//! the reader's position. Its single script checks that the reader's last entry is in the log, and returns all later
-//! entries up to the end, so the answer alone is the proof. Meanwhile the reader waits for entries on a separate
-//! connection, so that a revocation arrives at once, however long the beat takes. An entry may arrive both ways; the
-//! second copy is ignored. A reader whose last entry is gone from the log reads all live revocations again.
+//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has
+//! all entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat
+//! sends the reader's position. A single script checks that the reader's last entry is in the log, and returns all
+//! later entries up to the end, so its reply is sufficient proof. In the meantime the reader waits for entries on a
+//! separate connection, so that a revocation arrives at once, however long the beat takes. If an entry arrives in
+//! both ways, the second copy is ignored. A reader whose last entry is no longer in the log reads all live
+//! revocations again.
 //!
-//! Until the last page of live revocations is read, nothing is proved. If this takes longer than the staleness, the
-//! gate becomes stale. Pages are not in time order, so a revocation from before the scan may be on any page. Tailing
-//! the log in parallel would yield newer entries only. A reader that keeps its place needs no scan: the last entry of
-//! the log is never trimmed, and other entries are kept longer than any staleness.
+//! Until the last page of live revocations has been read, nothing is proved. If this takes longer than the
+//! permitted staleness, the gate becomes stale. The pages are not ordered by time, so a revocation from before the
+//! scan may be on any page. To follow the log in parallel would yield only newer entries. A reader that keeps its
+//! position does not need a scan, because the last entry of the log is never trimmed, and other entries are kept
+//! longer than any permitted staleness.
 //!
-//! Each partition has its own reader and connection, because a blocking command can read only one slot of a cluster,
-//! and delays all later commands on its connection. A step is complete once all partitions have answered a beat. Its
-//! proof is as old as the oldest of these beats. All readers send their beats at the same times, so the beats are
-//! equally old unless a partition answers late. A partition that does not answer delays the proof, but not the entries
-//! of other partitions.
+//! Each partition has its own reader and connection, because a blocking command can read only one slot of a
+//! cluster, and delays all later commands on its connection. A step is complete once all partitions have replied to
+//! a beat. Its proof is as old as the oldest of these beats. All readers send their beats at the same times, so the
+//! beats have the same age unless a partition replies late. A partition that does not reply delays the proof, but
+//! not the entries of other partitions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,18 +42,18 @@ use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::network::pause_after;
 use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
 
-/// The longest wait for an entry.
+/// The maximum time that a command waits for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
-/// How long the log keeps entries. A reader that is further behind reads all live revocations again.
+/// How long the log keeps entries. A reader that lags further behind reads all live revocations again.
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
-/// How long to wait for the answer of the former server of a partition, to learn whether it still runs.
+/// How long to wait for a reply from the previous server of a partition, to find out whether it is still running.
 const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The readers of all partitions, as one.
+/// Combines the readers of all partitions.
 pub(super) struct RedisFeed {
     inner: Arc<RedisInner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
-    /// The last proof of each partition.
+    /// The last proof from each partition.
     heard: Box<[Option<Heard>]>,
     /// The time of the oldest beat in the last complete step.
     told: Option<Duration>,
@@ -68,13 +70,14 @@ impl RedisFeed {
         Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
     }
 
-    /// The proof of all partitions together, if it is new.
+    /// Returns the common proof of all partitions, if it is new.
     fn complete(&self) -> Option<Heard> {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
         let asked = of_each.iter().map(|heard| heard.asked).min()?;
-        // The store's time is the first partition's time in the middle between its question and its answer. The earlier
-        // question moves this middle, so the time is moved by the same amount.
+        // The store's time is the first partition's time, taken as the midpoint between request and reply. The
+        // request of the oldest beat may be earlier, which moves this midpoint. The time is moved by the same
+        // amount.
         let first = of_each.first()?;
         let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
         let heard = Heard { asked, answered: first.answered, store_time };
@@ -124,12 +127,12 @@ struct Reader {
     primaries: Arc<Primaries>,
     partition: usize,
     follow: Follow,
-    /// The last entry that was read. `None` if the live revocations must be read next.
+    /// The last entry that was read. `None` means that the live revocations must be read next.
     place: Option<LogPosition>,
     scan: Option<LiveScan>,
     /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// The beat whose answer is awaited, if any.
+    /// The beat that is waiting for its reply, if any.
     beat: Option<Asking<BeatReply>>,
     reading: Option<Asking<LogReading>>,
     /// The monotonic time of the next beat.
@@ -155,8 +158,8 @@ async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
     said(link, "server", "run_id").await
 }
 
-/// Whether the earlier server still runs as before, and the next server is not its replica. In this case, a slot was
-/// moved from one to the other, key by key, and no write was lost.
+/// Returns whether the previous server is still running as before, and the next server is not its replica. If so, a
+/// slot was moved from one to the other, key by key, and no write was lost.
 async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     let earlier = async {
         let run = run_of(&known.link).await.ok()??;
@@ -170,10 +173,10 @@ async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     followed.is_some_and(|followed| followed != known.replication)
 }
 
-/// The progress of a scan of the live revocations. Entries only become stricter, so any change that the scan
+/// The progress of a scan of the live revocations. Entries only become stricter, so every change that the scan
 /// misses is in the log.
 struct LiveScan {
-    /// The end of the log before the first page. After the scan, the log is read from here.
+    /// The end of the log before the first page. After the scan, the log is read from this position.
     begin: LogPosition,
     /// The cursor of the next page.
     next: Vec<u8>,
@@ -183,19 +186,19 @@ type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// The entries of the log after a position.
 struct LogReading {
-    /// The position after which the entries begin.
+    /// The position after which the entries were read.
     from: LogPosition,
-    /// The entry at this position, if the log has one.
+    /// The entry at this position, if it is in the log.
     known: Option<(LogPosition, Revocation)>,
     floor: LogId,
     entries: Vec<(LogPosition, Revocation)>,
 }
 
-/// The answer to a beat: all entries up to the end of the log, or one page if there are more.
+/// The reply to a beat, which contains all entries up to the end of the log, or one page if there are more.
 struct BeatReply {
     heard: Heard,
     reading: LogReading,
-    /// The run id of the server; empty if the gate's user may not call INFO.
+    /// The run id of the server, or an empty string if the gate's user may not call INFO.
     run: String,
 }
 
@@ -235,12 +238,12 @@ impl Reader {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // The data was adopted as another history meanwhile, so the error is of no interest.
+            // In the meantime the data was adopted under another history, so the error is irrelevant.
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 (self.beat, self.reading, self.scan) = (None, None, None);
-                // Perhaps the beat failed. Without this, the next beat would be sent only after a whole
+                // The beat may have failed. Without this code, the next beat would be sent only after a whole
                 // interval.
                 if self.next_beat > self.follow.time.monotonic() {
                     self.beat_again();
@@ -250,7 +253,7 @@ impl Reader {
         step
     }
 
-    /// Makes the next beat due now. Later beats keep the common times of all partitions.
+    /// Schedules the next beat for now. Later beats keep the common schedule of all partitions.
     fn beat_again(&mut self) {
         self.next_beat = self.next_beat.saturating_sub(self.follow.every);
     }
@@ -260,13 +263,13 @@ impl Reader {
         loop {
             let history = self.partition().history();
             if self.history != history {
-                // The data has another history, and perhaps another server answers, so positions in the old log are
-                // worthless.
+                // The data has another history, and another server may be replying, so positions in the earlier log
+                // are meaningless.
                 (self.place, self.scan, self.server) = (None, None, None);
                 (self.beat, self.reading) = (None, None);
                 self.history = history;
             }
-            // Returns these entries first: they are valid, whatever the next answer is.
+            // Returns these entries first. They are valid, whatever the next reading returns.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -308,8 +311,7 @@ impl Reader {
         }
     }
 
-    /// Handles the answer to a beat. Returns the proof if the answer has all entries up to the end of the
-    /// log.
+    /// Handles the reply to a beat. Returns the proof if the reply has all entries up to the end of the log.
     async fn take_beat(&mut self, beat: BeatReply) -> Result<Option<Heard>, StoreError> {
         let is_whole = beat.reading.entries.len() < PAGE;
         self.same_run(beat.run).await?;
@@ -322,13 +324,16 @@ impl Reader {
         Ok(is_whole.then_some(beat.heard))
     }
 
-    /// Takes over the entries after a position that are new. Returns false if the log no longer has the
-    /// position.
+    /// Adds the new entries after a position. Returns false if the log no longer contains the position.
     fn take(&mut self, LogReading { from, known, floor, entries }: LogReading) -> bool {
         if !from.is_there(known.as_ref(), floor) {
-            tracing::warn!(%from.id, %floor, "the log of revocations begins later: reading all live ones");
+            tracing::warn!(
+                %from.id,
+                %floor,
+                "the log of revocations in Redis was trimmed: reading all live revocations"
+            );
             if from.id >= floor {
-                // The entry was not trimmed, so it was lost.
+                // The entry was not trimmed, so it must have been lost.
                 self.partition().flag_lost(self.history, Sign::Certain);
             }
             self.place = None;
@@ -347,8 +352,8 @@ impl Reader {
     /// entries.
     async fn scan_on(&mut self) -> Result<Vec<Revocation>, StoreError> {
         if self.scan.is_none() {
-            // A cursor is valid for one server only. The next beat detects whether another server answered
-            // meanwhile.
+            // A cursor is valid only on the server that issued it. The next beat detects whether another server
+            // replied in the meantime.
             self.same_server().await?;
         }
         let (inner, partition) = (&self.inner, self.inner.partitions.get(self.partition));
@@ -368,15 +373,15 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// Sends a beat: asks for all entries from `place` to the end of the log.
+    /// Sends a beat, which requests all entries from `place` to the end of the log.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
-        // Keeps the common times of all partitions, whose readers began at the same moment.
+        // Keeps the common schedule of all partitions, whose readers started at the same moment.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
-        // The first partition stores the rows of nodes. The other partitions only record which nodes are
+        // Only the first partition stores the rows of nodes. The other partitions record only which nodes are
         // alive.
         let row = if number == 0 { self.follow.row.get().encode()? } else { Vec::new() };
         let time = Arc::clone(&self.follow.time);
@@ -396,28 +401,28 @@ impl Reader {
         }))
     }
 
-    /// Detects another run of the server. A server that restarted, or took over from another, may have lost the last
-    /// acknowledged writes, and only its files would show this.
+    /// Detects that the server was restarted or replaced. A server that restarted, or took over from another, may
+    /// have lost the latest acknowledged writes. Only its files would show such a loss.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
         let run = run_of(&link).await?.unwrap_or_default();
         self.same_run(run).await
     }
 
-    /// Compares the run of the server that has just answered with the known one.
+    /// Compares the run id of the server that has just replied with the known one.
     async fn same_run(&mut self, run: String) -> Result<(), StoreError> {
-        // If the gate's user may not call INFO, only the number of writes and the log can show a loss.
+        // If the gate's user may not call INFO, a loss can be detected only by the number of writes and by the log.
         if run.is_empty() || self.server.as_ref().is_some_and(|known| known.run == run) {
             return Ok(());
         }
         let link = self.inner.beats.link_of(self.partition)?;
         match &self.server {
             Some(known) if gave_away(known, &link).await => {
-                tracing::info!(partition = self.partition, "the partition moved to another server of Redis");
+                tracing::info!(partition = self.partition, "the partition moved to another Redis server");
             }
-            // The history must be the same, or else the data was adopted meanwhile.
+            // If the history differs, the data was adopted in the meantime.
             Some(_) if self.partition().history() == self.history => {
-                // Every partition of this server may lack writes.
+                // Every partition on this server may have lost writes.
                 for partition in self.inner.partitions.iter() {
                     if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
                         partition.flag_lost(partition.history(), Sign::Possible);
@@ -432,7 +437,7 @@ impl Reader {
     }
 }
 
-/// Reads the entries after a position. Waits for a while if there are none.
+/// Reads the entries after a position. If there are none, waits for a while.
 async fn read_on(
     inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,

@@ -1,9 +1,9 @@
-//! Writes that are acknowledged once replicas have them.
+//! Lanes for writes that are acknowledged only once replicas have them.
 //!
-//! WAIT counts the replicas that have the writes of its own connection, and blocks this connection. So a lane sends all
-//! queued requests as one pipeline with one WAIT at the end, and answers them afterwards. A script that finds its work
-//! done writes nothing, so WAIT would count replicas that lack this work. Therefore each pipeline also rewrites the
-//! number of writes.
+//! WAIT counts the replicas that have the writes of its own connection, and blocks that connection. A lane
+//! therefore sends all queued requests as one pipeline with a single WAIT at the end, and replies to the requests
+//! afterwards. A script that finds its work already done does not write anything, so WAIT would count replicas that
+//! do not have that work yet. For this reason, each pipeline also rewrites the number of writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -22,14 +22,15 @@ use super::script::{CHECK, Script};
 use super::servers::Servers;
 use rotogate_core::store::WriteOutcome;
 
-/// How long a lane waits for replicas.
+/// The maximum time that a lane waits for replicas.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// How long a lane waits for append-only files, which may be synced only once a second.
+/// The maximum time that a lane waits for append-only files, which may be synced only once per second.
 const LONGEST_FSYNC: Duration = Duration::from_millis(1200);
-/// How many requests one pipeline has at most, because other clients of the server wait meanwhile.
+/// The maximum number of requests in one pipeline. It is limited, because other clients of the server wait in the
+/// meantime.
 const MAX_BATCH: usize = 256;
 
-/// The places that must have a write before it is acknowledged, besides the primary's memory.
+/// The places, besides the primary's memory, that must have a write before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
     pub(super) replicas: u32,
@@ -37,20 +38,21 @@ pub(super) struct Durable {
     pub(super) fsync: bool,
 }
 
-/// The first keys of every script: see [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
+/// The number of keys that every script gets first. See
+/// [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
 const FIXED_KEYS: usize = 4;
 
 const QUEUED: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// A script with its keys and arguments. Keys: those common to all scripts, then the script's own. Arguments: the
-/// history, the name of the operation, then the script's own.
+/// A script with its keys and arguments. The keys that all scripts share come first, followed by the script's own.
+/// The arguments are the history and the name of the operation, followed by the script's own.
 pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
-    /// Whether the slot is moving to the lane's server, so that `ASKING` must precede the script.
+    /// Whether the slot is being moved to the lane's server, in which case `ASKING` must precede the script.
     pub(super) asking: bool,
 }
 
@@ -60,13 +62,13 @@ struct Queued {
     reply: oneshot::Sender<Result<Value, RedisFailure>>,
 }
 
-/// Lanes that share a queue. A lane takes all queued requests as soon as it is free.
+/// Lanes that share a queue. A free lane takes all queued requests at once.
 pub(super) struct Lanes {
     queue: UnboundedSender<Queued>,
     _tasks: JoinSet<()>,
 }
 
-/// When dropped, reports whether the job may have been sent.
+/// Reports, when dropped, whether the job may have been sent.
 struct SentGuard<'a> {
     state: Arc<AtomicU8>,
     sent: &'a AtomicBool,
@@ -93,8 +95,7 @@ impl Lanes {
         Self { queue, _tasks: tasks }
     }
 
-    /// Queues a job and waits for its reply. If the caller stops waiting, a job that was sent is still
-    /// carried out.
+    /// Queues a job and waits for its reply. A job that was sent is executed even if the caller stops waiting.
     pub(super) async fn send(&self, job: ScriptCall, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let (reply, replied) = oneshot::channel();
         let asked = SentGuard { state: Arc::new(AtomicU8::new(QUEUED)), sent };
@@ -143,7 +144,7 @@ impl Lane {
         }
         let touches = touches(&batch);
         let mut replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, false)).await;
-        // Every script may be repeated, so the whole batch is sent again with the script texts.
+        // Every script can be repeated, so the whole batch is sent again with the script texts.
         if replies.as_ref().is_ok_and(|replies| replies.iter().any(is_unknown_script)) {
             replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, true)).await;
         }
@@ -161,7 +162,7 @@ impl Lane {
         }
     }
 
-    /// The outcome of each job.
+    /// Returns the outcome of each job.
     fn read(
         &self,
         open: &Open,
@@ -171,7 +172,7 @@ impl Lane {
     ) -> Vec<Result<Value, RedisFailure>> {
         let failed = |error: RedisError| self.line.failed(open.primary.as_ref(), &error);
         let waited = replies.pop().unwrap_or(Value::Nil).extract_error();
-        // An error of WAIT, which follows the jobs, leaves them in doubt.
+        // If WAIT, which follows the jobs, returns an error, the outcome of the jobs is in doubt.
         let enough = waited.map_err(|error| failed(error).after()).and_then(|waited| self.durable.check(&waited));
         let mut replies = replies.into_iter();
         let mut next = |asking: bool| {
@@ -219,8 +220,8 @@ impl Lane {
     }
 }
 
-/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from the
-/// data's, the history of its jobs does, too, and they did nothing.
+/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from that
+/// of the data, the same is true for its jobs, which then had no effect.
 #[derive(PartialEq, Eq)]
 struct Touch {
     keys: Vec<Vec<u8>>,
@@ -239,7 +240,7 @@ impl Touch {
     }
 }
 
-/// One touch for each partition, because a moving slot may take a partition to another server.
+/// Returns one touch for each partition, because a moving slot may take a partition to another server.
 fn touches(batch: &[Queued]) -> Vec<Touch> {
     let mut touches: Vec<Touch> = Vec::new();
     for Queued { job, .. } in batch {

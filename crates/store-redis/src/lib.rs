@@ -1,30 +1,34 @@
-//! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
+//! A store in Redis or Valkey that several gates share. The server is a single one, the primary that Sentinels
+//! name, or a cluster.
 //!
-//! **Writing.** The rules run in the gate, over a snapshot that the gate has read or presumes. A script then writes
-//! their result atomically, in one order for all nodes, or answers that the store differs from the snapshot: see
-//! `commit.rs`. Each write has a random name. A script that finds this name in the store repeats its former answer, so
-//! a request without a reply can be sent again. Only the server's clock counts.
+//! **Writing.** A gate applies the rules to a snapshot that it has read or assumes. A script then writes the result
+//! atomically, in one order for all nodes, or reports that the store differs from the snapshot (see `commit.rs`).
+//! Each write has a random name. A script that finds this name in the store returns its former result, so a request
+//! that got no reply can be sent again. All times come from the server's clock.
 //!
-//! **Durability** depends on the server: with `appendonly yes` and `appendfsync always`, an `Ok` survives a crash of
-//! the server. With other settings, a crash loses up to a second of writes; a warning at the start says so.
-//! [`RedisOptions::wait_replicas`] protects against the loss of a primary with its last writes.
+//! **Durability** depends on the server. With `appendonly yes` and `appendfsync always`, an `Ok` survives a crash
+//! of the server. With other settings, a crash loses up to a second of writes, and a warning at the start says so.
+//! [`RedisOptions::wait_replicas`] protects against the loss of a primary together with its latest writes.
 //!
-//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 partitions (see
-//! `partitions.rs`). All keys of a partition have the same hash tag, because a script needs several of them.
+//! The **keys** are listed for the prefix `rg` and partition 0, which is the only partition of a single server. A
+//! cluster has 16 partitions (see `partitions.rs`). All keys of a partition have the same hash tag, because a
+//! script needs several of them.
 //!
-//! | key | type | holds |
+//! | key | type | content |
 //! |---|---|---|
-//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, number of writes, last stamp, latest end, floor of the log |
+//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, number of writes, last stamp, latest end, first
+//! position of the log |
 //! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
-//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions by end |
-//! | `{rg:0}:r` | hash | the live revocations, merged, by target |
-//! | `{rg:0}:u` | sorted set | their ends |
+//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions, sorted by end |
+//! | `{rg:0}:r` | hash | the live revocations, merged by target |
+//! | `{rg:0}:u` | sorted set | the ends of the live revocations |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
-//! | `{rg:0}:n` | hash | the nodes, with their last beat and what they say of themselves |
-//! | `{rg:0}:c:<name>` | string | what changed at all nodes: its state now, and the stamp of the first node; expires after a day |
+//! | `{rg:0}:n` | hash | the nodes, with their last beat and the report about themselves |
+//! | `{rg:0}:c:<name>` | string | a change that every node detects: the present state, and the stamp from the first
+//! node; expires after a day |
 //! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
 //! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
-//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
+//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the records of the relay, and their ends |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -72,7 +76,7 @@ mod topology;
 pub use check::inspect;
 pub use options::RedisOptions;
 
-/// A store in Redis or Valkey, for several gates.
+/// A store in Redis or Valkey that several gates share.
 ///
 /// ```
 /// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
@@ -91,19 +95,19 @@ struct RedisInner {
     options: Arc<RedisOptions>,
     partitions: Partitions,
     issuer: Arc<str>,
-    /// The id of this run of the program among the nodes.
+    /// The id of this process among the nodes.
     node: Op,
     commands: Primaries,
-    /// Separate connections for revocations, so that a storm of refreshes does not delay a logout.
+    /// Separate connections for revocations, so that a burst of refreshes does not delay a logout.
     revokes: Primaries,
     beats: Primaries,
-    /// The name of the store, which is in each of its heads.
+    /// The name of the store, as written in each of its heads.
     store: Op,
-    /// How many keys the servers had evicted when this run began.
+    /// The number of keys that the servers had already evicted when this process started.
     evicted: u64,
     inserts: InsertTurns,
     hints: Hints,
-    /// Clients of recent sessions. A bounded insert reads their not-befores together with those of its own
+    /// The clients of recent sessions. A bounded insert reads their not-befores together with that of its own
     /// client.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
@@ -112,11 +116,11 @@ struct RedisInner {
 }
 
 impl RedisStore {
-    /// Connects, checks the server, and makes the store if it is missing.
+    /// Connects to the server, checks it, and creates the store if there is none.
     ///
     /// # Errors
-    /// The server cannot be reached, is not fit for a store, or has the store of another gate. The text names the fault
-    /// and its remedy.
+    /// Fails if the server cannot be reached, is not suitable for a store, or contains the store of another gate.
+    /// The error text names the fault and its remedy.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -124,16 +128,16 @@ impl RedisStore {
 
 rotogate_core::debug_with!(RedisStore, |it| { options: it.0.options });
 
-/// The error if the data has another history than expected, or the same history with fewer writes. In the second
-/// case, `found` is the expected history or `None`.
+/// Returns the error for data that has another history than expected, or has the same history with fewer writes. In
+/// the second case, `found` is the expected history or `None`.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
-    not_done("Redis has lost writes: the gates write back what they know before they go on")
+    not_done("Redis has lost writes: the gates first write back what they know, then continue")
 }
 
 impl RedisInner {
-    /// Runs a script under a new name.
+    /// Executes a script under a new name.
     async fn run(
         &self,
         partition: &Partition,
@@ -157,15 +161,15 @@ impl RedisInner {
         if answer.status == "history" {
             return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
         }
-        // A read may see writes that still wait for replicas, so it must not raise the number of acknowledged
-        // writes.
+        // A read may see writes that are still waiting for replicas, so it must not raise the number of
+        // acknowledged writes.
         if script.waits || self.options.durable().is_none() {
             partition.saw(history, answer.seq);
         }
         Ok(answer)
     }
 
-    /// Sends a script without a check of the history in the answer.
+    /// Sends a script without checking the history in the reply.
     async fn send(
         &self,
         primaries: &Primaries,
@@ -183,7 +187,7 @@ impl RedisInner {
         ScriptReply::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
-    /// Reads data, which must be of the expected history.
+    /// Reads data, and checks that it has the expected history.
     async fn read(
         &self,
         primaries: &Primaries,
@@ -214,12 +218,11 @@ impl RedisInner {
             return Err(other_history(partition, expected, history.as_deref()));
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        // The gate knew of `before` writes when it sent the request, so the server must have at least as
-        // many.
+        // The gate knew of `before` writes when it sent the request, so the server must have made at least as many.
         if seq < before {
             return Err(other_history(partition, expected, None));
         }
-        // A read may see writes that are not acknowledged yet, because they wait for replicas.
+        // A read may see writes that are not acknowledged yet, because they are waiting for replicas.
         if self.options.durable().is_none() {
             partition.saw(expected, seq);
         }
@@ -234,7 +237,7 @@ impl RedisInner {
         self.options.network.leeway.as_millis().to_string().into_bytes()
     }
 
-    /// The value of a key; `None` if there is none.
+    /// Returns the value of a key, or `None` if the key does not exist.
     async fn value_of(&self, partition: &Partition, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
         let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
         value_in(self.read(&self.commands, partition, get).await?.next())
@@ -247,7 +250,7 @@ impl RedisInner {
     }
 }
 
-/// The value in the reply to GET.
+/// Returns the value in the reply to GET.
 fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     match reply {
         Some(Value::Nil) => Ok(None),
@@ -256,7 +259,7 @@ fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-/// Discards the pipeline that its own building methods return.
+/// Drops the reference to the pipeline that its own methods return.
 fn drop_mut(_: &mut Pipeline) {}
 
 /// Parses the reply to TIME: seconds and microseconds.

@@ -1,4 +1,4 @@
-//! One connection, which is made again after a fault, or to another server that became the primary.
+//! A connection that is replaced after a fault, and when another server becomes the primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::sentinel::Primary;
 use super::servers::Servers;
 use rotogate_core::store::WriteOutcome;
 
-/// How many requests may wait until the connection takes them.
+/// The number of requests that may wait until the connection takes them.
 const BUFFER: usize = 1024;
 
 pub(super) struct Line {
@@ -25,11 +25,11 @@ pub(super) struct Line {
     live: Arc<Lock<ConnectionState>>,
 }
 
-/// The settings to make a connection.
+/// The settings for making a connection.
 #[derive(Clone)]
 struct Dial {
     servers: Arc<Servers>,
-    /// The longest wait for a reply. It is longer than a command of this connection may block.
+    /// The maximum wait for a reply. It is longer than any command on this connection may block.
     reply: Duration,
     /// Whether the server may be a replica.
     of_any: bool,
@@ -38,9 +38,9 @@ struct Dial {
 #[derive(Default)]
 struct ConnectionState {
     open: Option<Open>,
-    /// Counts connections, so that a late fault of an old one does not end the next.
+    /// The number of the connection, so that a late fault of an old connection does not close the next one.
     number: u64,
-    /// The attempt to connect that runs. It ends with the last of its callers.
+    /// The attempt to connect that is in progress. It ends when its last caller gives up.
     attempt: Option<WeakShared<BoxFuture<'static, Result<Open, RedisFailure>>>>,
 }
 
@@ -59,14 +59,14 @@ impl Line {
         Self { dial: Dial { servers, reply, of_any: false }, live: Arc::default() }
     }
 
-    /// A line to a server that may be a replica.
+    /// Makes a line to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let Self { dial, live } = Self::new(servers, Duration::ZERO);
         Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
-    /// Sends over a connection and waits for the reply, but only while its server is the primary. After a fault that
-    /// closes the connection, the next request gets a new connection.
+    /// Sends over a connection and waits for the reply, but only as long as its server is the primary. After a
+    /// fault that closes the connection, the next request gets a new one.
     pub(super) async fn on<T>(
         &self,
         open: &Open,
@@ -88,9 +88,10 @@ impl Line {
         Err(failed)
     }
 
-    /// The open connection, or a new one. All callers that wait meanwhile get the same new connection. A caller that
-    /// nothing polls, as a reader of the feed beside another of its futures, holds up no other caller: no lock is held
-    /// while a caller waits, and any caller drives the attempt on.
+    /// Returns the open connection, or makes a new one. All callers that wait in the meantime get the same new
+    /// connection. Some callers are not polled for a while, such as a reader of the feed that waits for another of
+    /// its futures. They do not block other callers, because no lock is held while a caller waits, and any caller
+    /// can drive the attempt.
     pub(super) async fn connection(&self) -> Result<Open, RedisFailure> {
         let primary = self.dial.servers.primary().await;
         let made = {
@@ -112,7 +113,7 @@ impl Line {
         made.await
     }
 
-    /// Closes a connection. Requests that still wait on it for replies fail by their own timeouts.
+    /// Closes a connection. Requests that are still waiting for replies on it end by their own timeouts.
     pub(super) fn close(&self, number: u64) {
         let mut live = self.live.lock();
         if live.number == number
@@ -127,15 +128,15 @@ impl Line {
     }
 }
 
-/// Makes a connection, and keeps it as the open one.
+/// Makes a connection, and stores it as the open one.
 async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, RedisFailure> {
-    // Runs in a task of its own, because it holds the turn among all connections of the store, and its callers may not
-    // be polled. The task ends with its callers: tasks of callers that gave up would queue for their turns at a server
-    // that is gone, and later callers would reach their deadlines behind them.
+    // The attempt runs in a separate task, because it has the turn among all connections of the store while its
+    // callers may not be polled. The task ends when its callers give up. Otherwise such tasks would queue for their
+    // turns at a server that does not respond, and later callers would reach their deadlines behind them.
     let mut making = JoinSet::new();
     making.spawn(dial.made());
     let made = making.join_next().await.and_then(Result::ok);
-    let made = made.unwrap_or_else(|| Err(RedisFailure::before("a connection to Redis was given up")));
+    let made = made.unwrap_or_else(|| Err(RedisFailure::before("an attempt to connect to Redis was abandoned")));
     let (connection, primary, generation) = made?;
     let mut live = live.lock();
     live.number += 1;
@@ -145,8 +146,8 @@ async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, R
 }
 
 impl Dial {
-    /// Waits for its turn, and makes a connection. Also returns the primary to which it leads, and its
-    /// generation.
+    /// Waits for its turn, and makes a connection. Also returns the primary to which the connection leads, and the
+    /// generation of the connection.
     async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), RedisFailure> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
@@ -163,7 +164,7 @@ impl Dial {
         }
     }
 
-    /// A connection to a server that is a primary.
+    /// Makes a connection to a server that is a primary.
     async fn connect(&self, primary: Option<&Primary>) -> Result<MultiplexedConnection, RedisFailure> {
         let options = &self.servers.options;
         let client = options.client(primary.map(|primary| &primary.address));
@@ -177,7 +178,7 @@ impl Dial {
             let role = cmd("ROLE").query_async::<Value>(&mut connection).await;
             Ok((connection, role))
         };
-        // This timeout includes the greeting, which the library's own timeout does not.
+        // This timeout includes the greeting, unlike the library's own timeout.
         match timeout(options.network.connect_timeout, connecting).await {
             Ok(Ok((connection, Ok(role)))) if self.of_any || is_primary(&role) => Ok(connection),
             Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
@@ -205,7 +206,7 @@ impl Dial {
     }
 }
 
-/// Whether the reply to ROLE is that of a primary.
+/// Returns whether the reply to ROLE is that of a primary.
 pub(super) fn is_primary(role: &Value) -> bool {
     let Value::Array(parts) = role else { return false };
     parts.first().cloned().and_then(bytes).as_deref() == Some(b"master")

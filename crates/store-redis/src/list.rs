@@ -1,7 +1,8 @@
-//! Pages of sessions.
+//! Lists sessions in pages.
 //!
-//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys, and
-//! the next pages use the ids that this scan found. A session that exists throughout the scan is found exactly once.
+//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys.
+//! The following pages use the ids that this scan found. A session that exists throughout the scan is found exactly
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,11 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::not_done;
 
-/// How many keys one step of a scan reads.
+/// The number of keys that one step of a scan reads.
 const SCANNED_AT_ONCE: usize = 1000;
-/// How often a scan starts again because partitions of the cluster moved.
+/// The number of times that a scan starts again because partitions of the cluster have moved.
 const MAX_SCANS: u32 = 3;
-/// How long the result of a scan serves further pages.
+/// How long the result of a scan is used for further pages.
 const SCAN_KEPT: Duration = Duration::from_secs(60);
 
 /// The last scan of all sessions.
@@ -37,7 +38,7 @@ struct ScannedIds {
 }
 
 impl RedisInner {
-    /// The ids of all sessions, from the last scan if a listing goes on.
+    /// Returns the ids of all sessions. If a listing is continued, they come from the last scan.
     pub(super) async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
         if goes_on {
             let known = self.listing.0.lock().clone();
@@ -51,7 +52,7 @@ impl RedisInner {
         Ok(ids)
     }
 
-    /// The ids of all sessions, in order.
+    /// Scans for the ids of all sessions, and sorts them.
     async fn scan(&self) -> Result<Vec<SessionId>, StoreError> {
         let mut ids = match &self.commands {
             Primaries::One(link) => self.scan_server(link).await?,
@@ -59,7 +60,7 @@ impl RedisInner {
         };
         // Checks that the ids found belong to the expected history.
         try_join_all(self.partitions.iter().map(|partition| self.read(&self.commands, partition, |_| ()))).await?;
-        // A scan may bring a key more than once.
+        // A scan may return a key more than once.
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -69,12 +70,12 @@ impl RedisInner {
         for _ in 0..MAX_SCANS {
             let (number, links) = cluster.primaries();
             let parts = try_join_all(links.iter().map(|link| self.scan_server(link))).await;
-            // The scan may have missed a partition that moved meanwhile.
+            // The scan may have missed a partition that moved in the meantime.
             if cluster.primaries().0 == number {
                 return Ok(parts?.into_iter().flatten().collect());
             }
         }
-        Err(not_done("the partitions of the store in Redis moved while it was listed, again and again"))
+        Err(not_done("the partitions of the store in Redis repeatedly moved while it was listed"))
     }
 
     async fn scan_server(&self, link: &Link) -> Result<Vec<SessionId>, StoreError> {

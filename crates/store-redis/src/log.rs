@@ -1,9 +1,9 @@
 //! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A new reader first notes the end of the log, then reads the live revocations, and then reads the log from the noted
-//! end. Entries only become stricter, so all changes during the read are in the log. A position consists of an entry's
-//! id **and** the write that made the entry. If the log no longer has this entry, later entries may have been lost or
-//! trimmed, too, and the reader starts again.
+//! A new reader first notes the end of the log. Then it reads the live revocations, and after them the log from the
+//! noted end. Entries only ever become stricter, so every change that happens during the reading is in the log. A
+//! position consists of an entry's id **and** the write that made the entry. If the log no longer contains that
+//! entry, later entries may have been lost or trimmed as well, so the reader starts again.
 
 use std::collections::btree_map::Entry;
 
@@ -22,18 +22,19 @@ use rotogate_core::store::kit::fields::{LiveRevocations, add_logged};
 use rotogate_core::store::kit::network::{not_done, refused};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// How many entries one reply has.
+/// The maximum number of entries in a reply.
 pub(super) const PAGE: usize = 1000;
-/// The cursor that a scan begins with.
+/// The cursor with which a scan begins.
 pub(super) const BEGIN: &[u8] = b"0";
-/// How often a reader starts again before it gives up.
+/// The number of times that a reader starts again before it gives up.
 const MAX_STARTS: u32 = 3;
 
-/// The position of a reader.
+/// The position of a reader in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The write that made the entry. Zeros if no write is known, but no entry from `id` on was trimmed.
+    /// The write that made the entry. Zeros mean that the write is unknown, but that no entry from `id` on has been
+    /// trimmed.
     pub(super) op: Op,
 }
 
@@ -42,7 +43,7 @@ impl LogPosition {
         self.op != Op::default()
     }
 
-    /// Whether all entries after this position are in the log. `found` is the entry at its id.
+    /// Returns whether all entries after this position are in the log. `found` is the entry at the position's id.
     pub(super) fn is_there(&self, found: Option<&(Self, Revocation)>, floor: LogId) -> bool {
         if self.has_entry() { found.is_some_and(|(found, _)| found == self) } else { floor <= self.id }
     }
@@ -59,7 +60,8 @@ impl RedisInner {
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// The position in each partition. `None` for the beginning, or for a position of another history.
+    /// Returns the position in each partition. `None` stands for the beginning, or for a position from another
+    /// history.
     pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         let (places, short) = parts.as_chunks::<4>();
@@ -67,7 +69,7 @@ impl RedisInner {
             return Ok(vec![None; self.partitions.count()]);
         }
         if !rest.is_empty() || !short.is_empty() || places.len() != self.partitions.count() {
-            return Err(refused("this position in the revocations was made by another kind of store"));
+            return Err(refused("this position in the revocations belongs to another kind of store"));
         }
         let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
             (*history == partition.history()).then(|| LogPosition {
@@ -78,7 +80,8 @@ impl RedisInner {
         Ok(self.partitions.iter().zip(places).map(|(partition, place)| of(partition, place)).collect())
     }
 
-    /// The entries of a partition after a position; all entries if the position is lost.
+    /// Returns the entries of a partition after a position, or all entries if the log no longer contains the
+    /// position.
     pub(super) async fn since(
         &self,
         partition: &Partition,
@@ -96,13 +99,14 @@ impl RedisInner {
         self.snapshot(&self.commands, partition).await
     }
 
-    /// Adds every live revocation of a partition to a list. Returns the end of its log after the last of them.
+    /// Adds every live revocation of a partition to a list. Returns the position in the log up to which they are
+    /// complete.
     pub(super) async fn fill(
         &self,
         list: &Mutex<ListFilling>,
         partition: &Partition,
     ) -> Result<LogPosition, StoreError> {
-        // Entries may arrive twice and in any order. The list merges them.
+        // Entries may arrive twice and in any order, because the list merges them.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
             entries.iter().for_each(|(_, entry)| list.add(entry));
@@ -118,7 +122,7 @@ impl RedisInner {
         Err(trimmed_again())
     }
 
-    /// Every live revocation of a partition, and the end of its log after the last of them.
+    /// Returns every live revocation of a partition, and the position in the log up to which they are complete.
     pub(super) async fn snapshot(
         &self,
         primaries: &Primaries,
@@ -152,7 +156,7 @@ impl RedisInner {
     ) -> Result<(), StoreError> {
         let (mut page, mut rest) = self.scan_live(primaries, partition, BEGIN.into()).await?;
         while let Some(cursor) = rest {
-            // Requests the next page before this page is handled, so that both overlap.
+            // Requests the next page before this page is processed, so that both happen in parallel.
             let next = self.scan_live(primaries, partition, cursor);
             let (next, taken) = join(next, async { decode_page(page).map(&mut take) }).await;
             taken?;
@@ -161,8 +165,8 @@ impl RedisInner {
         decode_page(page).map(take)
     }
 
-    /// A page of the live revocations, and the cursor of the next page, if there may be one. A revocation that lives
-    /// throughout is on at least one page.
+    /// Returns a page of the live revocations, and the cursor of the next page, if there may be one. A revocation
+    /// that is live throughout the scan is on at least one page.
     pub(super) async fn live_page(
         &self,
         primaries: &Primaries,
@@ -210,7 +214,7 @@ impl RedisInner {
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
-    /// The entries after a position; `None` if the position is lost.
+    /// Returns the entries after a position, or `None` if the log no longer contains the position.
     async fn logged_after(
         &self,
         primaries: &Primaries,
@@ -222,7 +226,7 @@ impl RedisInner {
             let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
             let mut replies = self
                 .read(primaries, partition, |pipeline| {
-                    // Reads from the position itself on: if its entry is there, no later entry is missing.
+                    // Reads from the position itself. If its entry is present, no later entry is missing.
                     pipeline.cmd("XRANGE").arg(log).arg(at.id.to_string()).arg("+").arg("COUNT").arg(PAGE);
                     pipeline.cmd("HGET").arg(head).arg("floor");
                 })
@@ -243,7 +247,7 @@ impl RedisInner {
     }
 }
 
-/// The entries of a page: targets, each followed by its value.
+/// Decodes the entries of a page, which consists of targets, each followed by its value.
 fn decode_page(page: Vec<Value>) -> Result<Vec<(LogId, Revocation)>, StoreError> {
     let mut entries = Vec::with_capacity(page.len() / 2);
     let mut pairs = page.into_iter().filter_map(bytes);
@@ -255,10 +259,10 @@ fn decode_page(page: Vec<Value>) -> Result<Vec<(LogId, Revocation)>, StoreError>
 }
 
 fn trimmed_again() -> StoreError {
-    not_done("the log of revocations in Redis was trimmed while it was read, again and again")
+    not_done("the log of revocations in Redis was repeatedly trimmed while it was read")
 }
 
-/// Merges the revocations of all partitions, because a target may have entries in several. Also returns the
+/// Merges the revocations of all partitions, because a target may have entries in several of them. Also returns the
 /// end of each log.
 pub(super) fn all_of(
     of_each: Vec<(LiveRevocations<LogId>, LogPosition)>,
@@ -286,7 +290,7 @@ pub(super) fn floor(reply: Option<Value>) -> Result<LogId, StoreError> {
     reply.and_then(bytes).as_deref().and_then(LogId::parse).ok_or_else(|| unexpected("no floor"))
 }
 
-/// The entries of XRANGE, and of one stream of XREAD.
+/// Decodes the entries in a reply to XRANGE, or of one stream in a reply to XREAD.
 pub(super) fn read_log(reply: Option<Value>) -> Result<Vec<(LogPosition, Revocation)>, StoreError> {
     let Some(Value::Array(entries)) = reply else { return Err(unexpected("no log")) };
     entries.into_iter().map(read_entry).collect()

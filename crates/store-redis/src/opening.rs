@@ -1,7 +1,8 @@
-//! Opens a store: creates its partitions, or compares them with the expectations of this gate.
+//! Opens a store: creates its partitions, or checks them against the expectations of this gate.
 //!
-//! Each partition has a head. The head of partition 0 is created first and contains the name of the store, which the
-//! other heads get, too. Once all heads exist, the first head records this: from then on, a missing head was lost.
+//! Each partition has a head. The head of partition 0 is created first. It contains the name of the store, which is
+//! then written to the other heads as well. Once all heads exist, the first head records this. A head that is
+//! missing afterwards must have been lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::mark::{self, Marker};
 use rotogate_core::store::kit::network::refused;
 
-/// The layout of everything in the store.
+/// The version of the layout of all data in the store.
 const SCHEMA: &str = "1";
 
 /// The number of lanes to each primary for writes that wait for replicas.
@@ -50,7 +51,7 @@ impl Ways {
     }
 }
 
-/// The fields of a partition's head, besides the name of the store.
+/// Returns the expected fields of a partition's head, other than the name of the store.
 fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
     [
         ("schema", SCHEMA.to_owned()),
@@ -60,7 +61,8 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
     ]
 }
 
-/// Whether the store does not exist yet. An existing store is compared with the expectations of this gate.
+/// Returns whether the store does not exist yet. An existing store is checked against the expectations of this
+/// gate.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
     heads.compare_with_mark().await?;
@@ -79,8 +81,8 @@ pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, 
     Ok(is_new)
 }
 
-/// Compares the clocks of several servers, each read between two readings of our own clock. If they differ, servers
-/// would disagree about the time of a stamped creation.
+/// Checks that the clocks of several servers agree. Each was read between two readings of the gate's own clock.
+/// Servers with different clocks would disagree about the time of a stamped creation.
 pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
     let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
     let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
@@ -103,15 +105,15 @@ pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
     refused(format!("Redis at {} is not a node of a cluster: remove cluster = true, or give a node", options.address()))
 }
 
-/// Creates each partition, or compares it.
+/// Creates or checks each partition.
 pub(super) async fn open_heads(
     options: Arc<RedisOptions>,
     Ways { commands, revokes, beats, count }: Ways,
     evicted: u64,
 ) -> Result<RedisInner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
-    // Compares before anything is written, because an attempt to start must not bring an older store nearer
-    // to the mark.
+    // Makes the comparison before anything is written. Otherwise each refused start would raise the number of
+    // writes of an older store, until it reached the number in the mark.
     let is_accepted = heads.compare_with_mark().await?;
     let new = new_op()?;
     let mut is_made = true;
@@ -160,13 +162,14 @@ impl Heads<'_> {
         format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
     }
 
-    /// Returns true if the mark contradicts the store, but the operator accepts the store.
+    /// Compares the store with the mark. Returns true if they contradict each other, but the operator has accepted
+    /// the store.
     async fn compare_with_mark(&self) -> Result<bool, StoreError> {
         let (file, accepts) = (self.options.network.high_water.as_deref(), self.options.network.accept_restored);
         mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
-    /// These fields of the head of a partition.
+    /// Returns the values of these fields in the head of a partition.
     async fn fields<const N: usize>(
         &self,
         number: usize,
@@ -181,7 +184,7 @@ impl Heads<'_> {
         Ok(<[Value; N]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes))
     }
 
-    /// The name of the existing store, and its number of writes.
+    /// Returns the name of the existing store, and its number of writes.
     async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
@@ -193,8 +196,8 @@ impl Heads<'_> {
         store.map(|name| Ok((name.try_into().map_err(|_| unexpected("no store"))?, writes))).transpose()
     }
 
-    /// Whether all heads were created before. In this case, no head may be missing. The first head may never
-    /// be missing if another one exists.
+    /// Returns whether all heads have been created before, in which case none of them may be missing. The first
+    /// head must exist if any other head does.
     async fn are_whole(&self) -> Result<bool, StoreError> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
@@ -209,7 +212,7 @@ impl Heads<'_> {
             && (made || *lost == 0 && first_there.is_some())
         {
             return Err(refused(format!(
-                "{} lost the head of its partition {lost}: restore a whole back-up, or use another prefix",
+                "{} lost the head of its partition {lost}: restore a complete back-up, or use another prefix",
                 self.place()
             )));
         }
@@ -223,7 +226,7 @@ impl Heads<'_> {
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
 
-    /// The name of the store in a partition's head, if the head exists.
+    /// Returns the name of the store in a partition's head, if the head exists.
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
         let [schema, partitions, issuer, keyring] = expected.each_ref().map(|(field, _)| *field);
@@ -244,15 +247,15 @@ impl Heads<'_> {
         Ok(Some(store.unwrap_or_default()))
     }
 
-    /// Opens a partition. Returns its history, its number of writes, and the name of its store.
+    /// Opens a partition. Returns its history, its number of writes, and the name of the store.
     async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.network.copying {
-            // This field comes first, so that a store with its own data is refused for this reason before any
-            // other difference.
+            // This field comes first, so that a copy into a store that already has data is refused for that reason,
+            // and not for another difference.
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
@@ -266,7 +269,7 @@ impl Heads<'_> {
                 Ok(((history, answer.seq), store))
             }
             "headless" => Err(refused(format!(
-                "{} lost its head, but still has revocations: restore a whole back-up, or use another prefix",
+                "{} lost its head, but still has revocations: restore a complete back-up, or use another prefix",
                 self.place()
             ))),
             "differs" => {
@@ -282,8 +285,9 @@ impl Heads<'_> {
         }
     }
 
-    /// How to begin anew, if no session ever began: each session, and each copied one, raises the stamp. The rows of
-    /// gates go, too, because gates that were killed count as running for a while.
+    /// Returns instructions for starting over, if the store has never contained a session. Each new or copied
+    /// session raises the stamp, so a stamp of 0 shows this. The instructions also delete the rows of gates,
+    /// because gates that were killed are considered running for a while.
     async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
         let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
         let [head, nodes] = ["h", "n"].map(key);
@@ -304,24 +308,26 @@ impl Heads<'_> {
         refused(match field {
             "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
             "keyring" => format!("{place} belongs to another keyring, {known}: use that keyring, or another prefix"),
-            "schema" => {
-                format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
-            }
+            "schema" => format!(
+                "{place} has schema version {known}, but this program knows only {SCHEMA}: use the version that made it"
+            ),
             "partitions" if known == "1" => format!(
-                "{place} was made on a single server and has 1 partition, and a cluster's has {expected}: use another prefix,                  or remove cluster = true and give a single server"
+                "{place} was made on a single server and has 1 partition, and a cluster's has {expected}: use another \
+                 prefix, or remove cluster = true and give a single server"
             ),
             "partitions" if known == OF_A_CLUSTER.to_string() => format!(
-                "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
+                "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use \
+                 another prefix"
             ),
             "unfinished" => {
-                format!("{place} is a copy that is not whole yet: run rotogate store copy again, or use another prefix")
+                format!("{place} is an unfinished copy: run rotogate store copy again, or use another prefix")
             }
             "copying" if known.is_empty() => {
-                format!("{place} has data of its own: copy into an empty one, or use another prefix")
+                format!("{place} already has data: copy into an empty one, or use another prefix")
             }
             "copying" => format!("{place} is an unfinished copy of another store: use another prefix"),
             "store" => format!(
-                "{place} has a partition {number} of another store: restore a whole back-up, or use another prefix"
+                "{place} has a partition {number} of another store: restore a complete back-up, or use another prefix"
             ),
             _ => {
                 format!("{place} has {field} {known}, which this program does not know: use the version that made it")

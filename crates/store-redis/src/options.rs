@@ -1,4 +1,4 @@
-//! The options of a Redis store: its address, and how the gate uses it.
+//! The options of a Redis store: its address, and the way in which the gate uses it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
 use rotogate_core::store::kit::password::Password;
 
-/// The longest prefix of keys.
+/// The maximum length of the prefix of keys.
 const MAX_PREFIX: usize = 64;
-/// After this time without an acknowledgement, the system closes a connection.
+/// The operating system closes a connection if sent data is not acknowledged within this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// The address of a [`RedisStore`](super::RedisStore), and how the gate uses it.
+/// The address of a [`RedisStore`](super::RedisStore), and the way in which the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
@@ -51,7 +51,7 @@ pub struct RedisOptions {
     wait_fsync: bool,
 }
 
-/// The Sentinels' name for the primary, and the gate's credentials at the Sentinels.
+/// The Sentinels' name for the primary, and the gate's credentials for the Sentinels.
 #[derive(Clone)]
 pub(super) struct Sentinel {
     pub(super) name: String,
@@ -63,7 +63,8 @@ impl RedisOptions {
     /// The default prefix of keys.
     pub const PREFIX: &str = "rg";
 
-    /// A server by its URL: `redis://host:port/database`, or `rediss://` for TLS. No password belongs into it.
+    /// Makes options from the URL of a server: `redis://host:port/database`, or `rediss://` for TLS. The URL must
+    /// not contain a password.
     pub fn new(url: impl Into<String>, network: NetworkOptions) -> Self {
         Self {
             urls: vec![url.into()],
@@ -78,8 +79,8 @@ impl RedisOptions {
         }
     }
 
-    /// The URLs are those of Sentinels, and this is their name for the primary. The scheme and the database of the first
-    /// URL, and the certificates, hold for the primary as well.
+    /// Declares that the URLs are those of Sentinels, and sets their name for the primary. The scheme and the
+    /// database of the first URL, and the certificates, apply to the primary as well.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -97,14 +98,15 @@ impl RedisOptions {
         Self { sentinel: Some(Sentinel { name: name.into(), username: None, password: None }), ..self }
     }
 
-    /// The other Sentinels, or other nodes of the cluster.
+    /// Adds the URLs of the other Sentinels, or of other nodes of the cluster.
     #[must_use]
     pub fn more_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.urls.extend(urls.into_iter().map(Into::into));
         self
     }
 
-    /// The user of the Sentinels' ACL. Has no effect without [`sentinel`](Self::sentinel) before it.
+    /// Sets the user name for the ACL of the Sentinels. Has no effect unless [`sentinel`](Self::sentinel) was
+    /// called before.
     #[must_use]
     pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
         if let Some(sentinel) = &mut self.sentinel {
@@ -113,8 +115,8 @@ impl RedisOptions {
         self
     }
 
-    /// A file with the password of the Sentinels, as [`NetworkOptions::password_file`]. Has no effect without
-    /// [`sentinel`](Self::sentinel) before it.
+    /// Sets the file with the password for the Sentinels, like [`NetworkOptions::password_file`]. Has no effect
+    /// unless [`sentinel`](Self::sentinel) was called before.
     #[must_use]
     pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
         if let Some(sentinel) = &mut self.sentinel {
@@ -123,25 +125,27 @@ impl RedisOptions {
         self
     }
 
-    /// The user of the server's ACL.
+    /// Sets the user name for the ACL of the server.
     #[must_use]
     pub fn username(self, name: impl Into<String>) -> Self {
         Self { username: Some(name.into()), ..self }
     }
 
-    /// The first part of every key: letters, digits, `-` and `_`. Gates of one issuer share it.
+    /// Sets the first part of every key, which consists of letters, digits, `-` and `_`. The gates of one issuer
+    /// share it.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// The server forbids INFO, and the operator knows that its `maxmemory-policy` is `noeviction`.
+    /// Declares that the server forbids INFO, and that its `maxmemory-policy` is `noeviction`.
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.
+    /// Declares that the URLs are those of nodes of a cluster. Each node reports the others. A cluster has only
+    /// database 0.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -159,50 +163,52 @@ impl RedisOptions {
         Self { cluster: true, ..self }
     }
 
-    /// The options with one server of a cluster as their address.
+    /// Returns the same options with the address of one server of a cluster.
     pub(super) fn at(&self, address: &Address) -> Self {
         let scheme = self.first_url().split_once("://").map_or("redis", |(scheme, _)| scheme);
         Self { urls: vec![format!("{scheme}://{address}")], ..self.clone() }
     }
 
-    /// Hosts and ports of the URLs.
+    /// Returns the hosts and ports of the URLs.
     pub(super) fn places(&self) -> Result<Vec<Address>, StoreError> {
         let place = |url: &String| match parse(url)?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Ok(Address { host: host.clone(), port: *port })
             }
-            _ => Err(refused("the URL of Redis begins with redis:// or rediss://")),
+            _ => Err(refused("the URL of Redis must begin with redis:// or rediss://")),
         };
         self.urls.iter().map(place).collect()
     }
 
-    /// Nothing is acknowledged before this number of replicas has it; in a cluster, this number of each primary's
-    /// replicas. Choose the number so that the primary and these replicas are more than half of the servers: 1 with
-    /// three servers. Then a primary that is cut off with at most half of them acknowledges nothing.
+    /// Acknowledges a write only when this number of replicas has it. In a cluster, the number applies to the
+    /// replicas of each primary. Choose the number so that the primary and these replicas are more than half of the
+    /// servers, for example 1 for three servers. Then a primary that is cut off with at most half of them cannot
+    /// acknowledge anything.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }
     }
 
-    /// Nothing is acknowledged before it is in the append-only file of the primary, and of as many replicas as the
-    /// store waits for. The server has version 7.2 or later.
+    /// Acknowledges a write only when it is in the append-only file of the primary, and of as many replicas as the
+    /// store waits for. The server must have version 7.2 or later.
     #[must_use]
     pub fn wait_fsync(self) -> Self {
         Self { wait_fsync: true, ..self }
     }
 
-    /// The longest wait for the reply to a command. A later reply closes the connection.
+    /// The maximum wait for the reply to a command. If the reply takes longer, the connection is closed.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
     }
 
-    /// The durability that the gate waits for, if any.
+    /// Returns the durability that the gate waits for, if any.
     pub(super) fn durable(&self) -> Option<Durable> {
         let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
     }
 
-    /// The address of the store for messages. [`check`](Self::check) ensures that the URLs have no credentials.
+    /// Returns the address of the store for messages. [`check`](Self::check) ensures that the URLs do not contain
+    /// credentials.
     pub(super) fn address(&self) -> String {
         let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
         match &self.sentinel {
@@ -237,7 +243,7 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Checks that the URLs belong together.
+    /// Checks that the URLs can be used together.
     pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = infos.first() else { return Err(refused("there is no URL of Redis")) };
@@ -251,7 +257,7 @@ impl RedisOptions {
             ));
         }
         if cluster && infos.iter().any(|info| info.redis_settings().db() != 0) {
-            return Err(refused("a cluster of Redis has database 0 only: remove the database from the URL"));
+            return Err(refused("a cluster of Redis has only database 0: remove the database from the URL"));
         }
         let same = |info: &ConnectionInfo| {
             is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
@@ -262,22 +268,24 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Checks that a text is the URL of a server, without credentials. The error does not repeat it.
+    /// Checks that a string is the URL of a server without credentials. The error does not repeat the URL.
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// Checks that keys may begin with this prefix.
+    /// Checks that the string is allowed as the prefix of keys.
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {
-            return Err(refused(format!("the prefix of keys in Redis has 1 to {MAX_PREFIX} letters, digits, - and _")));
+            return Err(refused(format!(
+                "the prefix of keys in Redis must have 1 to {MAX_PREFIX} letters, digits, - and _"
+            )));
         }
         Ok(())
     }
 
-    /// A client for the next connection to a server, with the current password. Without an address, uses the address of
-    /// the URL.
+    /// Returns a client for the next connection to a server, with the current password. Without an address, the
+    /// address in the URL is used.
     pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
         let info = parse(self.first_url())?;
         let info = match at {
@@ -288,7 +296,7 @@ impl RedisOptions {
         self.client_of(info, self.username.as_deref(), self.network.password.as_ref(), database)
     }
 
-    /// A client for the next connection to a Sentinel.
+    /// Returns a client for the next connection to a Sentinel.
     pub(super) fn sentinel_client(&self, url: &str) -> Result<Client, StoreError> {
         let known = self.sentinel.as_ref();
         let username = known.and_then(|sentinel| sentinel.username.as_deref());
@@ -315,8 +323,8 @@ impl RedisOptions {
         if !tls {
             return Client::open(info).map_err(failed);
         }
-        // The Redis client uses the process's crypto provider. If the program has not chosen one, install
-        // ours.
+        // The Redis client uses the crypto provider of the process. If the program has not chosen one, the gate's
+        // provider is installed.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
@@ -358,7 +366,7 @@ fn at_address(info: ConnectionInfo, at: &Address) -> ConnectionInfo {
     info.set_addr(there)
 }
 
-/// Host and port of a URL.
+/// Returns the host and port of a URL.
 pub(super) fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default()
@@ -366,25 +374,26 @@ pub(super) fn host_of(url: &str) -> &str {
 
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     let info = url.into_connection_info().map_err(|_| {
-        // Does not show the library's text, because it may repeat the URL.
+        // The error omits the library's text, because that may repeat the URL.
         refused("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
     })?;
     let settings = info.redis_settings();
     if settings.username().is_some() || settings.password().is_some() || url.contains('@') {
         return Err(refused(
-            "the URL of Redis has credentials: set them apart from it (store.username, store.password_file)",
+            "the URL of Redis has credentials: set them separately (store.username, store.password_file)",
         ));
     }
     match info.addr() {
         ConnectionAddr::TcpTls { insecure: true, .. } => {
-            Err(refused("the URL of Redis turns the check of the server's certificate off: remove #insecure"))
+            Err(refused("the URL of Redis turns off the check of the server's certificate: remove #insecure"))
         }
         ConnectionAddr::Tcp(..) | ConnectionAddr::TcpTls { .. } => Ok(info),
-        _ => Err(refused("the URL of Redis begins with redis:// or rediss://")),
+        _ => Err(refused("the URL of Redis must begin with redis:// or rediss://")),
     }
 }
 
-/// TCP settings that detect a silent connection within seconds, whatever the system's own settings are.
+/// Returns TCP settings that detect a silent connection within seconds, whatever the settings of the operating
+/// system are.
 fn tcp() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(1));
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
@@ -393,5 +402,5 @@ fn tcp() -> TcpSettings {
     settings
 }
 
-// Without the URL, because a wrong URL may contain a password.
+// `Debug` omits the URL, because an invalid URL may contain a password.
 rotogate_core::debug_with!(RedisOptions { prefix, network.issuer });

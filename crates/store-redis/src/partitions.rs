@@ -1,31 +1,32 @@
-//! Partitions: parts of the store that one script can reach as a whole.
+//! Partitions are the parts of the store within which a script can reach all keys.
 //!
-//! A script touches keys of one partition only. These keys have the same hash tag, and so the same slot of a cluster.
-//! The last byte of a session's id, which is random, selects the session's partition. Not-befores of a subject, of a
-//! client and of all sessions are in **every** partition, so that each rotation is atomic with all revocations that
-//! could refuse it. A single server has one partition.
+//! A script accesses keys of one partition only. These keys have the same hash tag, and therefore the same slot of
+//! a cluster. The last byte of a session's id, which is random, selects the session's partition. Not-befores of a
+//! subject, of a client and of all sessions are in **every** partition, so that each rotation is atomic with all
+//! revocations that could refuse it. A single server has one partition.
 //!
-//! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they have one order. A not-before
-//! is acknowledged once every partition has it. Partition 0 then raises its last stamp to the not-before, so every
-//! creation that is stamped afterwards is later. Now consider a session that was stamped before the not-before. If its
-//! insert reaches its partition after the not-before, the insert is refused. If the insert comes first, later swaps of
-//! the session are refused, because the partition has the not-before once this is acknowledged. There is no other
-//! order.
+//! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they are in one order. A
+//! not-before is acknowledged once every partition has it. Partition 0 then raises its last stamp to the
+//! not-before, so every creation that is stamped afterwards is later. Now consider a session that was stamped
+//! before the not-before. If its insert reaches its partition after the not-before, the insert is refused. If the
+//! insert comes first, later swaps of the session are refused, because its partition has the not-before by the time
+//! that the not-before is acknowledged. There is no other order.
 //!
-//! **A not-before** is decided from the target's entries in all partitions, and from the latest end of the sessions
-//! there. Each partition accepts the result if its entry is unchanged, and no session there ends later. Otherwise it
-//! answers with its present state, and the not-before is decided again. Both steps may be repeated. A node that dies
-//! between them has acknowledged nothing. The next not-before of the target carries the partial result to every
-//! partition.
+//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the
+//! sessions there. Each partition accepts the result if its entry is unchanged and it has no session that ends
+//! later. Otherwise it returns its present state, and the not-before is computed again. Both steps can be repeated.
+//! A node that crashes between them has acknowledged nothing. The next not-before for the target completes the
+//! partial result in every partition.
 //!
-//! **The bound of a subject's sessions** is decided over all partitions. A bounded insert first reads all partitions,
-//! including the number of inserts in each. Then it raises this number in each other partition, unless the number has
-//! changed. Then it inserts into its own partition, unless the number there has changed. Of two such inserts, the later
-//! one has read the session of the earlier one. Proof: suppose that B inserts after A, but B read A's partition before
-//! A inserted. Then B raised the number in A's partition before A inserted, or else B failed there. If A read this
-//! number before B raised it, A fails. If A read it afterwards, A read after all of B's reads. In this case A raised
-//! the number in B's partition after B had read it and before B inserts, so B fails. A failed insert is decided again.
-//! The sessions that give way to the new one are ended after the insert, but before it is acknowledged.
+//! **The maximum number of a subject's sessions** is checked over all partitions. A bounded insert first reads all
+//! partitions, including the number of inserts in each. Then it raises this number in each other partition, unless
+//! the number has changed. Finally it inserts into its own partition, unless the number there has changed. Of two
+//! such inserts, the later one has read the session of the earlier one. Proof: suppose that B inserts after A, but
+//! B read A's partition before A inserted. Then B raised the number in A's partition before A inserted, or else B
+//! failed there. If A read this number before B raised it, A fails. If A read it afterwards, A read after all of
+//! B's reads. In this case A raised the number in B's partition after B had read it and before B inserts, so B
+//! fails. A failed insert is tried again from the start. The sessions that must end for the new one are ended after
+//! the insert, but before the insert is acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +38,7 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The number of partitions in a cluster. It is stored in the head, and never changes.
+/// The number of partitions in a cluster. It is stored in the head and never changes.
 pub(super) const OF_A_CLUSTER: usize = 16;
 
 /// The names of keys of one partition.
@@ -68,13 +69,13 @@ impl PartitionKeys {
         self.with("sub:", subject.as_bytes())
     }
 
-    /// The keys that every script gets first.
+    /// Returns the keys that every script gets first.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
         ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
 }
 
-/// A partition, and the gate's knowledge of its state.
+/// A partition, with what the gate knows about its state.
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
@@ -82,17 +83,18 @@ pub(super) struct Partition {
     history: AtomicU64,
     /// The highest number of writes that the server has reported.
     pub(super) seq: AtomicU64,
-    /// Whether the server has lost acknowledged writes, or may have.
+    /// Whether the server has lost acknowledged writes, or may have lost some.
     lost: AtomicBool,
 }
 
-/// How certain it is that writes are missing.
+/// The certainty that writes are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// Another server answers, the server restarted, or another node noticed a loss. Perhaps no write is
-    /// missing.
+    /// Another server has replied, the server was restarted, or another node noticed a loss. It is possible that no
+    /// write is missing.
     Possible,
-    /// The server counts fewer writes than it had acknowledged, or its log lacks an entry that was read.
+    /// The server reports fewer writes than it has acknowledged, or its log no longer contains an entry that was
+    /// read.
     Certain,
 }
 
@@ -125,8 +127,8 @@ impl Partition {
         }
     }
 
-    /// Records a sign that writes of this history were lost. Does nothing if another history was adopted
-    /// since.
+    /// Records that writes of this history appear to be lost. Does nothing if another history was adopted in the
+    /// meantime.
     pub(super) fn flag_lost(&self, history: History, sign: Sign) {
         if self.history() != history || self.lost.swap(true, Ordering::AcqRel) {
             return;
@@ -134,7 +136,7 @@ impl Partition {
         match sign {
             Sign::Possible => tracing::info!(
                 partition = self.number,
-                "another server of Redis answers, or it has started again: the gates write back what it lacks"
+                "Redis was restarted or replaced; the gates are writing back what it may have lost"
             ),
             Sign::Certain => {
                 tracing::error!(
@@ -151,7 +153,7 @@ impl Partition {
     }
 }
 
-/// All partitions of a store, at least one.
+/// All partitions of a store. There is at least one.
 pub(super) struct Partitions {
     first: Partition,
     others: Box<[Partition]>,
@@ -162,7 +164,7 @@ impl Partitions {
         Self { first, others: others.into() }
     }
 
-    /// The partition that issues stamps, and whose time is the store's time.
+    /// Returns the partition that issues stamps, and whose time is the store's time.
     pub(super) fn first(&self) -> &Partition {
         &self.first
     }
@@ -171,7 +173,7 @@ impl Partitions {
         self.others.len() + 1
     }
 
-    /// The number of writes that the servers have reported, over all partitions.
+    /// Returns the number of writes that the servers have reported, summed over all partitions.
     pub(super) fn writes(&self) -> u64 {
         self.iter().map(|partition| partition.seq.load(Ordering::Acquire)).fold(0, u64::saturating_add)
     }
@@ -188,17 +190,17 @@ impl Partitions {
         self.of_bytes(id.as_bytes())
     }
 
-    /// The partition that the last byte selects.
+    /// Returns the partition that the last byte selects.
     pub(super) fn of_bytes(&self, id: &[u8]) -> &Partition {
         self.get(usize::from(id.last().copied().unwrap_or_default()) % self.count())
     }
 
-    /// The partition of a target that cannot affect our own sessions.
+    /// Returns the partition of a target that cannot affect sessions of this gate's issuer.
     pub(super) fn of_target(&self, target: &[u8]) -> &Partition {
         self.of_bytes(digest::digest(&digest::SHA256, target).as_ref())
     }
 
-    /// Groups values by partition, in order. Partitions without a value are left out.
+    /// Groups values by partition, in the order of the partitions. Partitions without values are omitted.
     pub(super) fn sort<T>(
         &self,
         all: impl IntoIterator<Item = T>,
@@ -212,7 +214,7 @@ impl Partitions {
     }
 }
 
-/// Writes to several partitions at once. Tries each write, even if others fail.
+/// Writes to several partitions in parallel. Each write is attempted, even if others fail.
 pub(super) async fn in_each<T>(
     writes: impl IntoIterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Result<Vec<T>, StoreError> {

@@ -1,5 +1,5 @@
-//! The encoding of records and entries. Scripts read the fixed parts only, so these contain every fact on which a
-//! script decides.
+//! The encoding of records and entries. Scripts read only the fixed parts, so the fixed parts contain every field
+//! that a script compares.
 
 use std::fmt;
 
@@ -15,14 +15,15 @@ use rotogate_core::store::kit::encoding::{decode_target, encode};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 
-/// The offset of the encoded record, after the name of its last write, its history, and its end.
+/// The offset of the encoded record. Before it are the name of the last write, the history of that write, and the
+/// end.
 const FIXED: usize = 42;
 /// The name of the last write.
 const OP: std::ops::Range<usize> = 18..26;
 /// The history in which the last write was made.
 pub(super) const HISTORY: std::ops::Range<usize> = 26..34;
 
-/// A session's record: the fixed part, which scripts compare, and then the record in the encoding of the
+/// Encodes a session's record: the fixed part, which scripts compare, followed by the record in the encoding of the
 /// embedded store.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
@@ -33,12 +34,12 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     Ok(bytes)
 }
 
-/// The name of the last write of a record.
+/// Returns the name of a record's last write.
 pub(super) fn op_of(record: &[u8]) -> Option<Op> {
     record.get(OP)?.try_into().ok()
 }
 
-/// Decodes the record of a session. An error concerns this record alone.
+/// Decodes the record of a session. An error affects only this record.
 pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     decode_begun("Redis", id, bytes.get(..BEGIN).unwrap_or(bytes), bytes.get(FIXED..))
 }

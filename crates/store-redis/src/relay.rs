@@ -1,8 +1,8 @@
 //! The records of the relay.
 //!
-//! As in every store, the caller gives the time that decides whether a record has ended: records of a relay live for a
-//! minute, and the engine's time follows the server's time. The server drops a record an hour after its end by its own
-//! clock.
+//! As in every store, the caller supplies the time that determines whether a record has expired. This is
+//! sufficient, because records of a relay live for a minute, and the engine's time follows the server's time. The
+//! server deletes a record an hour after its end according to its own clock.
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value};

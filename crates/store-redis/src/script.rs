@@ -1,4 +1,4 @@
-//! The scripts, and their answers.
+//! The scripts, and the decoding of their replies.
 
 use std::sync::LazyLock;
 
@@ -42,19 +42,21 @@ scripts! {
 
 const COMMON: &str = include_str!("scripts/common.lua");
 
-/// A script, including the code that all scripts have at their beginning. The server finds it by its hash.
+/// A script, with the code that is common to all scripts at the beginning. The server identifies the script by its
+/// hash.
 pub(super) struct Script {
     source: String,
     hash: String,
-    /// Whether its writes are acknowledged only once replicas have them, if the store waits for replicas.
+    /// Whether its writes are acknowledged only once replicas have them. Has no effect if the store does not wait
+    /// for replicas.
     pub(super) waits: bool,
 }
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
         let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
-        // A counter does not wait: a failover that sets it back allows a few more attempts, but waiting for a disk
-        // would delay each login by seconds.
+        // A counter does not wait for replicas. If a failover resets it, a few more attempts are possible, whereas
+        // waiting for a disk would delay each login by seconds.
         Self { waits: name != "count", ..Self::from_source(&source) }
     }
 
@@ -62,8 +64,8 @@ impl Script {
         Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 
-    /// Sends the script's hash. If the server does not know the hash, sends the full text, which the server
-    /// then keeps.
+    /// Sends the script's hash. If the server does not know the hash, sends the full text, which the server then
+    /// stores.
     pub(super) async fn send(
         &self,
         mut connection: MultiplexedConnection,
@@ -78,7 +80,7 @@ impl Script {
         }
     }
 
-    /// The command that runs the script, by its hash or in full.
+    /// Returns the command that executes the script, by its hash or by its full text.
     pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
         if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
     }
@@ -93,8 +95,8 @@ fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd 
     command
 }
 
-/// The reply of every script: the server's time, the number of writes, a status word, and the values that
-/// belong to the status.
+/// The reply of every script, which consists of the server's time, the number of writes, a status word, and further
+/// values that depend on the status.
 pub(super) struct ScriptReply {
     pub(super) time: Timestamp,
     pub(super) seq: u64,
@@ -130,7 +132,7 @@ impl ScriptReply {
         String::from_utf8(self.bytes()?).map_err(|_| unexpected("no text"))
     }
 
-    /// A time, in milliseconds as text.
+    /// Returns a time, which is written as a number of milliseconds.
     pub(super) fn moment(&mut self) -> Result<Timestamp, StoreError> {
         self.text()?.parse().map(Timestamp::from_millis).map_err(|_| unexpected("no time"))
     }
@@ -149,12 +151,12 @@ impl ScriptReply {
         }
     }
 
-    /// The reply, if it has this status word.
+    /// Returns the reply if its status is `word`, otherwise an error.
     pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
         if self.status == word { Ok(self) } else { Err(self.unknown()) }
     }
 
-    /// The error for a status word that this program does not know.
+    /// Returns the error for a status word that this version of the program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status))
     }
@@ -169,5 +171,6 @@ pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
 }
 
 pub(super) fn unexpected(what: &str) -> StoreError {
-    StoreError::new(format!("a reply of Redis cannot be understood: it has {what}")).with_outcome(WriteOutcome::InDoubt)
+    let text = format!("Redis sent a reply that rotogate does not understand: it has {what}");
+    StoreError::new(text).with_outcome(WriteOutcome::InDoubt)
 }

@@ -1,5 +1,6 @@
--- KEYS: 5 what changed. ARGV: 3 what it is now, in 16 bytes, 4 how long that is kept, 5 leeway. The first to ask gets a stamp
--- as for a not-before; who finds the same change later gets the same, unless that was of a clock that was ahead.
+-- KEYS: 5 the change. ARGV: 3 the present state, in 16 bytes, 4 how long it is kept, 5 leeway. The first node gets
+-- a stamp as for a not-before. Nodes that detect the same change later get the same stamp, unless it was issued
+-- when the clock was ahead.
 local known = redis.call('GET', KEYS[5])
 if known and string.sub(known, 1, 16) == ARGV[3] and tonumber(string.sub(known, 17)) <= now + tonumber(ARGV[5]) then
     return answer('stamp', string.sub(known, 17))

@@ -1,21 +1,28 @@
--- Carries out commits, one after the other: each writes everything that it has, or nothing if something is not as it expects.
--- What may be written is decided by the node. Here is only compared. KEYS: from 5 on, as the commits take them.
+-- Executes commits in their order. Each commit writes all its parts, or nothing if something differs from its
+-- expectations. The node decides what may be written; this script only compares. KEYS: from 5 on, in the order in
+-- which the commits use them.
 --
--- ARGV: from 3 on, for each commit the letters of what it has of these, and then those:
---   b until when it may come; f a field that the head must have;
---   h a moment, and three targets that have no not-before at or after it;
---   s the next key is the index that counts, instead of all sessions; e when the last session there ends at the latest; n how many
---     were inserted there;
---   r how far the last stamp is raised, and how far ahead of now that may be.
--- Then how many records, and for each, whose key is the next one: what it begins with, what it becomes, and 'i' if the key after
--- it is its index, 'k' if the name and the history of its last write stay. Then how many entries, and for each: its target, what
--- it begins with, what it becomes.
--- What a record or an entry begins with is behind a '='; there must be none if it is '-'. It becomes nothing new if that is ''.
+-- ARGV: from 3 on, for each commit, the letters of the conditions that it has, followed by the arguments of these
+-- conditions:
+-- - b: the time until which the commit is accepted; f: a field that the head must have;
+-- - h: a time, and three targets that must not have a not-before at or after it;
+-- - s: the next key is the index of the relevant sessions, instead of all sessions; e: the latest permitted end of
+--   the last session in it; n: the number of inserts that it must have;
+-- - r: the time to which the last stamp is raised, and the maximum by which that time may be ahead of now.
+-- Then the number of records. For each record, the next key is its key, and the arguments are its expected first
+-- bytes, its new value, and flags: 'i' if the following key is its index, 'k' if the name and the history of its
+-- last write stay.
+-- Then the number of entries. For each entry, the arguments are its target, its expected first bytes, and its new
+-- value.
+-- Expected first bytes are written after '='. The argument '-' means that the value must not exist. An empty new
+-- value means that the value stays unchanged.
 --
--- One loop without functions, and few tables: each function that a script makes costs it as much as a command.
+-- The code is one loop without functions and with few tables, because each function that a script creates costs as
+-- much as a command.
 local at, key_at, answers = 2, 4, {}
 
--- Also if nothing follows: the node decides by the answer, and a replica, which may be behind, takes no write.
+-- Writes even if nothing else is written, because the node makes decisions based on the reply, and a replica, whose
+-- data may be outdated, rejects writes.
 wrote()
 while at < #ARGV do
     at = at + 1
@@ -111,7 +118,7 @@ while at < #ARGV do
                         redis.call('ZREMRANGEBYSCORE', index_of, '1000000000', '(' .. integer(now - KEPT))
                         redis.call('ZINCRBY', index_of, 1, '#')
                     end
-                    -- Ids by end, and under '#' how many were inserted.
+                    -- The index contains ids sorted by end, and the number of inserts under '#'.
                     redis.call('ZADD', index_of, integer(number(till)), string.sub(key, -16))
                     local top = redis.call('ZREVRANGE', index_of, 0, 0, 'WITHSCORES')
                     local ends = tonumber(top[2]) + KEPT

@@ -1,9 +1,9 @@
--- What every script begins with. KEYS: 1 head, 2 revocations, 3 their ends, 4 log. ARGV: 1 history, and the number of
--- writes that the node knows of, 2 op.
--- Only the server's TIME counts. Everything is read before the first write, so that a script that fails wrote nothing but
--- their number.
+-- The common first part of every script. KEYS: 1 head, 2 revocations, 3 their ends, 4 log. ARGV: 1 the history, and
+-- the number of writes that the node knows of, 2 op.
+-- All times come from the server's TIME. Everything is read before the first write, so that a script that fails has
+-- written only the number of writes.
 --
--- Numbers of records are 8 bytes, big-endian, compared as they are: a Lua number has 53 bits only.
+-- The numbers in records are 8 big-endian bytes and are compared as bytes, because a Lua number has only 53 bits.
 local ZERO = string.rep('\0', 8)
 local MAX = string.rep('\255', 8)
 local HALF = 4294967296
@@ -23,7 +23,7 @@ local function pack(n)
     return struct.pack('>I4I4', math.floor(n / HALF), n % HALF)
 end
 
--- Rounded above 2^53: for scores and for times to expire at.
+-- Rounds numbers above 2^53. Used for scores and expiry times.
 local function number(n)
     local high, low = halves(n)
     return high * HALF + low
@@ -40,26 +40,27 @@ local function integer(n) return string.format('%.0f', n) end
 local head = redis.call('HMGET', KEYS[1], 'history', 'seq')
 local seq = tonumber(head[2] or '0')
 local HISTORY = string.sub(ARGV[1], 1, 8)
--- A server that counts fewer writes than a node knows of has lost some.
+-- A server that reports fewer writes than a node knows of has lost some.
 local right = head[1] == HISTORY and (#ARGV[1] < 16 or seq >= number(string.sub(ARGV[1], 9, 16)))
 
 local function answer(status, ...) return {now, seq, status, ...} end
 local function wrote() seq = redis.call('HINCRBY', KEYS[1], 'seq', 1) end
 
--- Effects: kind, then three numbers. M minimum, effective from, before; N moment; G nothing. Kept without the zeros at
--- their end, and E for the effect that ends a session: most entries are of that kind. Behind it, the end of the entry, and its
--- place in the log.
+-- Effects: the kind, followed by three numbers. M: minimum, effective from, before; N: time; G: no numbers. Effects
+-- are stored without their trailing zeros. E stands for the effect that ends a session, because most entries are of
+-- that kind. The end of the entry and its position in the log follow.
 local function publish(target, kept)
     local id = redis.call('XADD', KEYS[4], '*', 'e', '\1' .. ARGV[2] .. kept .. target)
     redis.call('HSET', KEYS[2], target, kept .. id)
     redis.call('ZADD', KEYS[3], integer(number(string.sub(kept, -8))), target)
 end
 
--- Records of sessions: version 1, whether it is revoked 2, revision 3-10, digest of subject and client 11-18, op 19-26,
--- history 27-34, end 35-42, encoded record. A node expects the first 18 bytes as it read them.
+-- Records of sessions: version 1, whether it is revoked 2, revision 3-10, digest of subject and client 11-18, op
+-- 19-26, history 27-34, end 35-42, encoded record. A node compares the first 18 bytes with those that it read.
 local function readable(record) return string.byte(record, 1) == 1 end
 
--- As one command: a command costs more than what it does here. `before` is the end of the record that is there, if any.
+-- A single command, because a command costs more than what it does here. `before` is the end of the stored record,
+-- if any.
 local function store(key, record, till, before)
     if till == before then
         redis.call('SET', key, record, 'KEEPTTL')

@@ -1,8 +1,10 @@
--- What all nodes count, and what is remembered. ARGV: 3 what to do: `remember` or `remembers`, of KEYS 5, for ARGV 4 ms; or `count`.
--- Then ARGV: 4 '1' if KEYS 5 is the name of the caller: if it is remembered, only the first counter counts, and else only the
--- others do. The counters are the KEYS from there on. ARGV: from 5 on, for each what is done with it, the time that earns one
--- attempt, and that which earns the whole burst, in microseconds. All of them count, or none.
--- A counter is the moment when it is full again, and the name of its last write.
+-- Counters that all nodes share, and remembered names. ARGV: 3 the operation: `remember` or `remembers`, for KEYS 5
+-- and ARGV 4 ms, or `count`.
+-- The arguments of `count` are: ARGV: 4 '1' if KEYS 5 is the name of the caller. If the caller is remembered, only
+-- the first counter counts, otherwise only the other counters do. The remaining KEYS are the counters. ARGV: from 5
+-- on, for each counter, its operation, the time that earns one attempt, and the time that earns the whole burst, in
+-- microseconds. Either all of the counters count, or none.
+-- The value of a counter is the time at which it is full again, and the name of its last write.
 if ARGV[3] == 'remember' then
     redis.call('SET', KEYS[5], '1', 'PX', ARGV[4])
     return answer('counted', 0, 0, 1)
@@ -22,9 +24,9 @@ for i = first, final do
     local state = redis.call('GET', KEYS[i])
     local full, last = 0, nil
     if state then full, last = tonumber(string.sub(state, 9)), string.sub(state, 1, 8) end
-    -- Else it was done before. Its answer was that it may.
+    -- Otherwise this operation has already been counted, and the attempt was allowed.
     if last ~= ARGV[2] then
-        -- One that is full later was counted under a clock that was ahead.
+        -- If the stored time is later than this maximum, it was written when the clock was ahead.
         full = math.min(full, at + depth + every)
         local from = math.max(full, at)
         local wait, upcoming = 0, nil
