@@ -1,9 +1,9 @@
-//! The Sentinels: which server is the primary now.
+//! Queries the Sentinels for the server that is the primary at present.
 //!
-//! The gate asks each Sentinel every second, and at once when a server refuses or closes a connection. The answer with
-//! the highest configuration epoch wins, because each failover raises the epoch, and a Sentinel that is cut off from
-//! the others still names the former primary. The answer is only a server to try: the connection itself shows whether
-//! the server is a primary.
+//! The gate queries each Sentinel every second, and also whenever a server refuses or closes a connection. The
+//! reply with the highest configuration epoch is used. Each failover raises the epoch, and a Sentinel that is cut
+//! off from the others still reports the former primary. The reply only names a server to try. The connection
+//! itself shows whether that server is a primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,24 +24,24 @@ use rotogate_core::store::kit::network::{LONGEST_PAUSE, not_done};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// The shortest pause between two questions to a Sentinel: at most ten questions a second.
+/// The minimum pause between two queries to a Sentinel, which allows ten queries per second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A primary, with the configuration epoch that names it.
+/// A primary, and the configuration epoch of the reply that named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Primary {
     pub(super) address: Address,
     pub(super) epoch: u64,
 }
 
-/// The tasks that ask the Sentinels. Dropping this ends them.
+/// The tasks that query the Sentinels. Dropping this value ends them.
 pub(super) struct Sentinels {
     said: Arc<Said>,
     ask: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
-/// The last answer of each Sentinel. The answer of a Sentinel that does not answer any more is kept.
+/// The last reply of each Sentinel. The reply is kept if the Sentinel no longer responds.
 struct Said {
     each: Mutex<Vec<Word>>,
     best: watch::Sender<Option<Primary>>,
@@ -69,12 +69,12 @@ impl Sentinels {
         self.said.best.subscribe()
     }
 
-    /// Asks the Sentinels at once, because a fault of the primary may mean that there is another one.
+    /// Queries the Sentinels at once, because a fault of the primary may mean that there is a new one.
     pub(super) fn ask(&self) {
         self.ask.send_replace(());
     }
 
-    /// Why no primary is known.
+    /// Returns the reason why no primary is known.
     pub(super) fn fault(&self) -> Option<String> {
         let each = self.said.each.lock();
         each.iter().find_map(|word| word.fault.clone())
@@ -102,8 +102,8 @@ impl Said {
     }
 }
 
-/// The primary with the highest epoch. Among different answers of this epoch, the one that most Sentinels
-/// give; among equals, the primary in use.
+/// Returns the primary with the highest epoch. If replies of this epoch differ, the one that most Sentinels sent is
+/// used. If that is a tie, the primary in use is preferred.
 fn best(each: &[Word], known: Option<&Primary>) -> Option<Primary> {
     let said = || each.iter().filter_map(|word| word.primary.as_ref());
     let weight = |one: &Primary| {
@@ -133,7 +133,7 @@ async fn follow(options: Arc<RedisOptions>, at: usize, url: String, said: Arc<Sa
         sleep(SHORTEST_PAUSE).await;
         tokio::select! {
             () = sleep(pause.saturating_sub(SHORTEST_PAUSE)) => {}
-            // Never fails, because the sender outlives this task.
+            // This never fails, because the sender outlives this task.
             Ok(()) = asked.changed() => {}
         }
     }
@@ -158,7 +158,7 @@ async fn question(
             connection.insert(made.map_err(|error| failed(&error))?)
         }
     };
-    // A separate command reads the address: during a failover, it reports the next primary earlier than the
+    // A separate command reads the address, because during a failover it reports the next primary earlier than the
     // second command does.
     let mut question = pipe();
     drop_mut(question.add_command(cmd("SENTINEL")).arg("GET-MASTER-ADDR-BY-NAME").arg(name));
@@ -186,7 +186,7 @@ async fn question(
     Ok(Primary { address: Address { host, port }, epoch })
 }
 
-/// The number with this name in a list of names and values.
+/// Returns the number with this name from a list of names and values.
 fn field(reply: Value, name: &[u8]) -> Option<u64> {
     let Value::Array(parts) = reply else { return None };
     let mut parts = parts.into_iter().map(bytes);

@@ -1,4 +1,4 @@
-//! The server to which the connections of a store go, and the pace of new connections.
+//! The server to which the connections of a store lead, and the rate of new connections.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::options::RedisOptions;
 use super::sentinel::{Primary, Sentinels};
 use rotogate_core::store::kit::network::pause_after;
 
-/// How many connections are tried in a second, including successful ones.
+/// The maximum number of attempts to connect in a second, including successful ones.
 const TRIES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -22,15 +22,16 @@ pub(super) struct Servers {
     pub(super) options: Arc<RedisOptions>,
     sentinels: Option<Sentinels>,
     pace: Mutex<Pace>,
-    /// Raised by each fault of a connection. Connections of an earlier generation may be dead, too, and are made again
-    /// before their next use. Otherwise a repeated request could meet one silent connection after the other.
+    /// Each fault of a connection raises this number. Connections of an earlier generation may be dead as well, so
+    /// they are replaced before their next use. Otherwise a retried request could use one silent connection after
+    /// the other.
     generation: AtomicU64,
-    /// Why the last attempt to connect failed.
+    /// The reason why the last attempt to connect failed.
     fault: Lock<Option<String>>,
 }
 
-/// The pace of new connections. They are made one after the other, so that a server that is back does not get
-/// all of them at once.
+/// The rate of new connections. They are made one after the other, so that a server that has just recovered does
+/// not receive all of them at once.
 #[derive(Default)]
 pub(super) struct Pace {
     tries: VecDeque<Instant>,
@@ -45,14 +46,14 @@ impl Servers {
         Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
     }
 
-    /// Waits until the Sentinels name a primary. `None` without Sentinels.
+    /// Waits until the Sentinels name a primary. Returns `None` if there are no Sentinels.
     pub(super) async fn primary(&self) -> Option<Primary> {
         let mut said = self.sentinels.as_ref()?.primary();
-        // Never fails, because `self` holds the sender.
+        // This never fails, because `self` owns the sender.
         said.wait_for(Option::is_some).await.ok().and_then(|primary| primary.clone())
     }
 
-    /// Ends when the Sentinels name another primary than this.
+    /// Waits until the Sentinels name a primary other than this one.
     pub(super) async fn left(&self, primary: Option<&Primary>) {
         let Some(sentinels) = &self.sentinels else { return std::future::pending().await };
         let mut said = sentinels.primary();
@@ -65,19 +66,19 @@ impl Servers {
 
     /// Records that a connection of this generation failed.
     pub(super) fn distrust(&self, generation: u64) {
-        // Only the first fault of a generation raises it.
+        // Only the first fault of a generation raises the generation.
         let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed);
         self.ask_again();
     }
 
-    /// Asks the Sentinels again, because there may be another primary.
+    /// Queries the Sentinels again, because there may be a new primary.
     pub(super) fn ask_again(&self) {
         if let Some(sentinels) = &self.sentinels {
             sentinels.ask();
         }
     }
 
-    /// Waits for the turn to try a connection.
+    /// Waits for permission to try a connection.
     pub(super) async fn turn(&self) -> MutexGuard<'_, Pace> {
         let mut pace = self.pace.lock().await;
         if let Some(next) = pace.next {
@@ -102,7 +103,7 @@ impl Servers {
         *self.fault.lock() = fault;
     }
 
-    /// Why there is no connection.
+    /// Returns the reason why there is no connection.
     pub(super) fn fault(&self) -> String {
         let last = self.fault.lock().clone();
         let without = || self.sentinels.as_ref().and_then(Sentinels::fault);

@@ -1,4 +1,4 @@
-//! Sessions: load, insert, swap, confirm.
+//! Loads, inserts, swaps and confirms sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,16 +21,18 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, Rules};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-/// How many records one script confirms at most, because other writers wait meanwhile.
+/// The maximum number of records that one script confirms. It is limited, because other writers wait in the
+/// meantime.
 const CONFIRMED_AT_ONCE: usize = 64;
-/// How many further clients a login reads not-befores of.
+/// The number of other clients whose not-befores a login reads.
 const CLIENTS_KNOWN: usize = 32;
 
-/// The room for a session. It is known by how often a session of the subject was inserted, in each partition.
+/// The room for a new session. It is identified by the number of inserts of the subject's sessions in each
+/// partition.
 type SubjectRoom = InsertRoom<Vec<String>>;
 
 impl RedisInner {
-    /// The records of these ids that exist.
+    /// Returns the existing records with these ids.
     pub(super) async fn load_all(
         &self,
         ids: &[SessionId],
@@ -52,7 +54,8 @@ impl RedisInner {
     ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
         let keys = ids.iter().map(|id| partition.keys.session(*id));
         let records = if self.partitions.count() > 1 {
-            // Separate commands, because each key may be at either of two servers while a slot moves.
+            // The commands are separate, because each key may be on either of two servers while a slot is being
+            // moved.
             let get = |pipeline: &mut Pipeline| keys.for_each(|key| drop_mut(pipeline.cmd("GET").arg(key)));
             self.read(&self.commands, partition, get).await?.collect()
         } else {
@@ -68,8 +71,8 @@ impl RedisInner {
         Ok(found.collect())
     }
 
-    /// The sessions that must end for the new one, by the rules; or the reason why the new session is
-    /// refused.
+    /// Returns the sessions that must end so that the new one can be created, according to the rules, or the reason
+    /// why the new session is refused.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -78,8 +81,8 @@ impl RedisInner {
         InsertRoom::find(self.sessions_beside(session).await?, &self.rules(), session, bound)
     }
 
-    /// Announces a new session in each other partition. Returns false if another insert was announced after the room
-    /// was found.
+    /// Announces a new session in each other partition. Returns false if another insert was announced after the
+    /// room was determined.
     pub(super) async fn announce(&self, session: &Session, room: &SubjectRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
@@ -96,7 +99,7 @@ impl RedisInner {
         Ok(!announced.await?.contains(&false))
     }
 
-    /// Inserts with a bound over all partitions: see [`partitions`](super::partitions).
+    /// Inserts a session if the maximum applies to several partitions (see [`partitions`](super::partitions)).
     pub(super) async fn insert_among_partitions(
         &self,
         op: Op,
@@ -106,7 +109,8 @@ impl RedisInner {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        // Inserts into the session's own partition only. Older sessions that the new session displaces end afterwards.
+        // Inserts only into the session's own partition. Older sessions that must end for the new one are ended
+        // afterwards.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
         match self.insert_as(op, session, &InsertRoom { known: room.known, plan, ended: Vec::new() }).await? {
@@ -117,12 +121,12 @@ impl RedisInner {
             let entry = Revocation { until: Timestamp::ZERO, ..ended.clone() };
             self.revoke(new_op()?, entry, RevokedBecause::TooMany).await
         }));
-        // The session exists already, but is not acknowledged, so an error leaves it in doubt.
+        // The session already exists but is not acknowledged, so after an error its outcome is in doubt.
         let entries = entries.await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
         Ok(Some(Inserted::Inserted(entries)))
     }
 
-    /// Inserts a session. `None` if the subject's sessions have changed since the room was found.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since its room was determined.
     pub(super) async fn insert_as(
         &self,
         op: Op,
@@ -139,8 +143,8 @@ impl RedisInner {
         room.insert(&call, &operation, &self.rules(), session).await
     }
 
-    /// The subject's sessions, the revocations that may match them, and the numbers of inserts. Takes one round trip if
-    /// there is one partition.
+    /// Returns the subject's sessions, the revocations that may match them, and the numbers of inserts. If there is
+    /// only one partition, this takes one round trip.
     async fn sessions_beside(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         if self.partitions.count() == 1 {
             return self.sessions_in_one(session).await;
@@ -174,8 +178,8 @@ impl RedisInner {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         let mut targets = BTreeSet::from(held_against(&self.issuer, session));
-        // The script cannot decode the clients of the other sessions, so the gate sends the clients that it
-        // knows.
+        // The script cannot decode which clients the other sessions belong to, so the gate sends the clients that
+        // it knows.
         targets.extend(self.clients.lock().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
@@ -222,7 +226,7 @@ impl RedisInner {
         }
     }
 
-    /// The live entries of these targets.
+    /// Returns the live entries of these targets.
     async fn entries_of(&self, partition: &Partition, targets: Vec<Target>) -> Result<Vec<Revocation>, StoreError> {
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let (key, asked) = (partition.keys.named("r"), fields.clone());
@@ -234,7 +238,7 @@ impl RedisInner {
         known.map(|(field, value)| decode_live(field, &value).map(|(entry, _)| entry)).collect()
     }
 
-    /// The ids in a subject's indexes, and the number of inserts in each partition.
+    /// Returns the ids in a subject's indexes, and the number of inserts in each partition.
     pub(super) async fn sessions_of(&self, subject: &str) -> Result<(Vec<String>, Vec<SessionId>), StoreError> {
         let reads = self.partitions.iter().map(|partition| self.sessions_in(partition, subject));
         let (counts, ids): (_, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
@@ -292,7 +296,7 @@ impl RedisInner {
         }
     }
 
-    /// Why the rules did not replace the present record.
+    /// Returns the reason why the rules did not replace the present record.
     fn refused_swap(&self, expected: u64, record: &Session, now: Session) -> Result<Swap, Failure> {
         let mut found = Snapshot::default();
         found.see(record.id, Ok(now));
@@ -313,18 +317,19 @@ impl RedisInner {
         Ok(marked)
     }
 
-    /// A write of a session.
+    /// Prepares a write of one session.
     pub(super) fn call_for(&self, id: SessionId, op: Op) -> CommitCall<'_> {
         self.call_in(self.partitions.of_session(id), op)
     }
 
-    /// A write of sessions of one partition.
+    /// Prepares a write of sessions that are in the same partition.
     pub(super) fn call_in<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() }
     }
 }
 
-/// No request can continue an unreadable session.
+/// Adds a record to `found`. If it is unreadable, logs that instead, because no request can continue such a
+/// session.
 fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, StoreError>) {
     match record {
         Ok(record) => found.see(id, Ok(record)),

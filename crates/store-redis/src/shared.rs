@@ -1,4 +1,4 @@
-//! The [`SharedStore`] in Redis: what several nodes do together.
+//! The [`SharedStore`] in Redis: operations that several nodes share.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,19 +21,19 @@ use rotogate_core::store::{
     WriteOutcome, count_each,
 };
 
-/// How long the moment of a change is kept.
+/// How long the stamp of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 
-/// The longest time. In microseconds it stays below 2^53, up to which Lua's numbers are exact.
+/// The maximum duration. In microseconds it is below 2^53, up to which Lua's numbers are exact.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
-/// How many records are written back at once.
+/// The number of records that are written back at once.
 const RESTORED_AT_ONCE: usize = 64;
 
 impl RedisInner {
-    /// Issues a stamp. `None` if `after` is further ahead than the leeway.
+    /// Issues a stamp. Returns `None` if `after` is ahead of the server's clock by more than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        // A not-before belongs to a revocation.
+        // The stamp of a not-before is for a revocation, so the connections for revocations are used.
         let primaries = if kind == "before" { &self.revokes } else { &self.commands };
         let first = self.partitions.first();
         let name = (new_op()?, first.history());
@@ -89,8 +89,8 @@ impl RedisInner {
         Ok(is_known)
     }
 
-    /// Runs the counting script. Returns how long to wait, the index of the counter that requires it, and
-    /// whether the name is remembered.
+    /// Executes the counting script. Returns the delay before the next attempt, the index of the counter that
+    /// requires the delay, and whether the name is remembered.
     async fn counted(
         &self,
         partition: &Partition,
@@ -126,7 +126,7 @@ impl RedisInner {
                 Ok(())
             }
             "headless" | "differs" => Err(StoreError::new(
-                "Redis was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
+                "Redis was emptied or has another store: restore a back-up, or restart the gate for an empty store",
             )
             .with_outcome(WriteOutcome::NotDone)),
             _ => Err(answer.unknown()),
@@ -138,7 +138,7 @@ impl RedisInner {
         let call = self.call_in(partition, new_op()?);
         let operations = records.iter().map(|record| (Operation::restoring(record), Snapshot::default()));
         let restore = |state: &mut Snapshot, place: usize| match records.get(place) {
-            // Another node may have written the record back, with the current history. A later record is
+            // Another node may already have written the record back under the current history. A later record is
             // kept.
             Some(record) if !state.is_current(record.id) => self.rules().restore(state, record),
             Some(_) | None => Ok(false),
@@ -170,7 +170,7 @@ impl SharedStore for RedisStore {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes(), self.0.leeway()];
         // The first partition issues all stamps.
         let first = self.0.partitions.first();
-        // The moment is for a revocation, so it uses the connection for revocations.
+        // The stamp is for a revocation, so the connection for revocations is used.
         let (run, keys) = ((new_op()?, first.history()), vec![first.keys.with("c:", &name)]);
         self.0.run_as(&self.0.revokes, first, run, &CHANGE, keys, args).await?.with_status("stamp")?.moment()
     }
@@ -213,7 +213,7 @@ impl SharedStore for RedisStore {
         let reply = self.0.run(first, &NODES, vec![first.keys.named("n")], vec![asked]).await?;
         let mut answer = reply.with_status("nodes")?;
         let now = answer.time;
-        // A scan may return a node twice.
+        // A scan may return the same node twice.
         let mut nodes = BTreeMap::new();
         let mut found = answer.list()?.into_iter();
         while let (Some(id), Some(age), Some(row)) = (found.next(), found.next(), found.next()) {
@@ -221,14 +221,14 @@ impl SharedStore for RedisStore {
                 return Err(unexpected("no row of a node"));
             };
             let by = Duration::from_millis(age.unsigned_abs());
-            // The beat is ahead of now, because the server's clock was ahead.
+            // A beat can be later than now if the server's clock was ahead.
             let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
             nodes.insert(id, NodeSeen { row: NodeRow::decode(&row)?, beat });
         }
         Ok(nodes.into_values().collect())
     }
 
-    /// Notes the result as a hint, which the revocation that follows presumes to be current.
+    /// Stores the result as a hint. The subsequent revocation assumes that the hint is current.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.0.partitions.of_session(id);
         let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
@@ -248,15 +248,15 @@ impl SharedStore for RedisStore {
         Ok(Box::new(RedisFeed::new(&self.0, &from, &follow)?))
     }
 
-    /// Adopts the partitions that lost writes, or all if no loss is known. For the other partitions, takes over the
-    /// history that other nodes have given them.
+    /// Adopts the partitions that lost writes, or all partitions if no loss is known. For the other partitions,
+    /// takes over the history that other nodes have given them.
     async fn adopt(&self) -> Result<(), StoreError> {
         let partitions = &self.0.partitions;
         let none = !partitions.iter().any(Partition::is_lost);
         let adopt = async |partition: &Partition| self.0.adopt_one(partition, none || partition.is_lost()).await;
         in_each(partitions.iter().map(adopt)).await?;
-        // Sets the mark to the lower number of writes, so that this known loss does not make a later start
-        // refuse the store.
+        // Sets the mark to the lower number of writes. Otherwise, a later start would refuse the store because of
+        // this loss, which is already known.
         self.0.mark.set(partitions.writes()).await;
         Ok(())
     }
@@ -298,7 +298,8 @@ impl SharedStore for RedisStore {
         Ok(!is_first && written.is_some_and(|record| record.get(HISTORY) != Some(&history[..])))
     }
 
-    /// The record, if a swap in doubt wrote it last and its tokens have not been used since.
+    /// Returns the record, if its last write was a swap whose outcome was in doubt and its tokens have not been
+    /// used since.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.0.doubts.ops(id) else { return Ok(None) };
         let partition = self.0.partitions.of_session(id);

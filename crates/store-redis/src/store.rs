@@ -19,7 +19,7 @@ use rotogate_core::store::kit::network::{not_done, pause_after, refused};
 use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept};
 
-/// Above this part of `maxmemory`, in percent, the store is not ready, because it will soon refuse writes.
+/// The percentage of `maxmemory` above which the store is not ready, because it will soon refuse writes.
 const FULL: u128 = 90;
 
 #[async_trait]
@@ -45,13 +45,14 @@ impl Store for RedisStore {
                 if let Some(inserted) = self.0.insert_among_partitions(op, &session, room).await? {
                     return Ok(inserted);
                 }
-                // Two writers that conflict once would conflict again if both retried at the same time.
+                // Two conflicting writers would conflict again if they retried at the same time, so the pauses
+                // differ.
                 tokio::time::sleep(pause_after(decision)).await;
             } else if let Some(inserted) = self.0.insert_as(op, &session, &room).await? {
                 return Ok(inserted);
             }
         }
-        Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
+        Err(not_done("other gates created sessions for the same subject during every attempt"))
     }
 
     async fn compare_and_swap(
@@ -114,7 +115,7 @@ impl Store for RedisStore {
             rest = ids.get(from..).unwrap_or_default();
         }
         while !rest.is_empty() {
-            // One more id than the page has shows whether there is a next page.
+            // Requests one more id than a page has, to find out whether there is a next page.
             let (some, more) = rest.split_at(rest.len().min(limit + 1));
             for (id, record) in self.0.load_all(some).await? {
                 let session = match record {
@@ -143,7 +144,7 @@ impl Store for RedisStore {
         Ok(page)
     }
 
-    /// Sessions expire by themselves.
+    /// Sessions expire without a sweep.
     async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
         let swept = in_each(self.0.partitions.iter().map(|partition| self.0.sweep_in(partition))).await?;
         self.0.mark.raise(self.0.partitions.writes()).await;

@@ -1,4 +1,4 @@
-//! The table of the cluster: which server is the primary of each partition.
+//! The table of the cluster, which contains the primary of each partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use super::servers::Servers;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::not_done;
 
-/// The shortest pause between two requests for the table.
+/// The minimum pause between two requests for the table.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Address {
-    /// Reads an address in the reply to `CLUSTER SLOTS`, where the host may be unknown.
+    /// Reads an address in the reply to `CLUSTER SLOTS`, in which the host may be unknown.
     fn read(node: Value, said_by: &Self) -> Option<Self> {
         let Value::Array(node) = node else { return None };
         let mut parts = node.into_iter();
@@ -36,7 +36,7 @@ impl Address {
     }
 }
 
-/// The primary of each partition. Each new table has another number.
+/// The primary of each partition. Each new table has a new number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClusterTable {
     pub(super) number: u64,
@@ -62,22 +62,22 @@ pub(super) struct Topology {
     table: watch::Sender<Arc<ClusterTable>>,
     /// Connections that only request the table.
     links: Links,
-    /// The shared state of the connections to a server. Connections that block have a state of their own.
+    /// The shared state of the connections to a server. Connections that block have separate state.
     servers: Lock<HashMap<(Address, bool), Arc<Servers>>>,
     renewal: Lock<Renewal>,
-    /// Changes whenever the servers were asked for the table.
+    /// Changes whenever the servers have been asked for the table.
     renewed: watch::Sender<()>,
 }
 
-/// The requests for the table, of which one runs at a time.
+/// The requests for the table. One of them runs at a time.
 #[derive(Default)]
 struct Renewal {
     runs: bool,
-    /// When the last one ended.
+    /// The time at which the last request ended.
     ended: Option<Instant>,
 }
 
-/// The turn of the task that requests the table. Its end wakes the callers, even after a panic.
+/// The turn of the task that requests the table. Dropping it wakes the callers, even after a panic.
 struct RenewalTurn(Arc<Topology>);
 
 impl Drop for RenewalTurn {
@@ -89,7 +89,7 @@ impl Drop for RenewalTurn {
 }
 
 impl Topology {
-    /// Requests the table from the servers of the URLs.
+    /// Requests the table from the servers in the URLs.
     pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Arc<Self>, StoreError> {
         let seeds = options.places()?;
         let link = first_that_answers(options, &seeds).await?;
@@ -134,9 +134,9 @@ impl Topology {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Has the table requested, and waits until the servers were asked. A task asks for all callers that wait meanwhile.
-    /// So a caller that gives up, or that nothing polls, holds up no other caller. The server `not` has failed, and is
-    /// asked only if no other server is known.
+    /// Requests the table, and waits until the servers were asked. A single task does this for all callers that
+    /// wait in the meantime. A caller that gives up, or that is not polled, therefore does not block other callers.
+    /// The server `not` has failed, and is asked only if no other server is known.
     pub(super) async fn renew(self: &Arc<Self>, not: Option<&Address>) {
         let mut renewed = {
             let mut renewal = self.renewal.lock();
@@ -153,15 +153,15 @@ impl Topology {
             }
             self.renewed.subscribe()
         };
-        // Never fails, because `self` holds the sender.
+        // This never fails, because `self` owns the sender.
         let _ = renewed.changed().await;
     }
 
-    /// Requests the table from all servers at once, and takes the first valid answer.
+    /// Requests the table from all servers at once, and uses the first valid reply.
     async fn request(&self, not: Option<&Address>) {
         let table = self.table();
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
-        // Asks the failed server, too, if no other server is known.
+        // The failed server is asked as well if no other server is known.
         let none = nodes.is_empty();
         let is_more = |seed: &&Address| !nodes.contains(seed) && (none || Some(*seed) != not);
         let more: Vec<_> = self.seeds.iter().filter(is_more).cloned().collect();
@@ -186,7 +186,7 @@ impl Topology {
         self.read_slots(ranges, &node)
     }
 
-    /// Reads the reply to `CLUSTER SLOTS`. `None` if a slot of a partition has no primary, or the reply
+    /// Reads the reply to `CLUSTER SLOTS`. Returns `None` if a slot of a partition has no primary, or if the reply
     /// cannot be parsed.
     fn read_slots(&self, ranges: Vec<Value>, said_by: &Address) -> Option<(Vec<Address>, Vec<Address>)> {
         let mut primaries = vec![None; self.slots.len()];
@@ -236,7 +236,8 @@ impl Topology {
         });
     }
 
-    /// Ends when another server has the partition. Requests the table meanwhile, because a lost server does not answer.
+    /// Waits until another server has the partition. Requests the table in the meantime, because a failed server
+    /// does not report the move.
     pub(super) async fn left(self: &Arc<Self>, partition: usize, address: &Address, every: Duration) {
         let mut table = self.table.subscribe();
         while timeout(every, table.wait_for(|table| table.primaries.get(partition) != Some(address))).await.is_err() {
@@ -265,7 +266,7 @@ async fn ask_seed(
     }
 }
 
-/// A connection to the first of the servers that answers.
+/// Makes a connection to the first server that responds.
 async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result<Link, StoreError> {
     let mut greetings: FuturesUnordered<_> = seeds
         .iter()

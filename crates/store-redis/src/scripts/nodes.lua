@@ -1,4 +1,4 @@
--- KEYS: 5 nodes. ARGV: 3 how lately a node must have been heard of. Answers with the age and the row of each.
+-- KEYS: 5 nodes. ARGV: 3 the maximum age of a node's last beat. Returns the age and the row of each of these nodes.
 local found, cursor = {}, '0'
 repeat
     local step = redis.call('HSCAN', KEYS[5], cursor, 'COUNT', 1000)
@@ -13,6 +13,6 @@ repeat
         end
     end
 until cursor == '0'
--- A replica may be behind, and takes no write.
+-- A replica, whose data may be outdated, rejects writes.
 wrote()
 return answer('nodes', found)

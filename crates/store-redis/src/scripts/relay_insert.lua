@@ -1,5 +1,5 @@
 -- Records: version 1, op 2-9, state, attempt, owner and since 10-38, until 39-46, encoded record.
--- KEYS: 5 record, 6 ends. ARGV: 3 record, 4 now of the caller, 5 id.
+-- KEYS: 5 record, 6 ends. ARGV: 3 record, 4 the caller's time, 5 id.
 local known = redis.call('GET', KEYS[5])
 if known then
     if not readable(known) then return answer('version', string.byte(known, 1)) end

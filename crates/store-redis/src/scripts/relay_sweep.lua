@@ -1,4 +1,4 @@
--- KEYS: 5 ends. ARGV: 3 now of the caller, as a score, 4 how many at most, 5 prefix of records.
+-- KEYS: 5 ends. ARGV: 3 the caller's time, as a score, 4 the maximum number of records, 5 prefix of records.
 local ended = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', ARGV[3], 'LIMIT', 0, ARGV[4])
 if #ended > 0 then
     wrote()

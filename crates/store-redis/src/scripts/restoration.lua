@@ -1,5 +1,5 @@
--- That a node has written back what it knew, and whether all have. KEYS: 5 nodes, 6 for which history each of them has.
--- ARGV: 3 node, 4 patience.
+-- Records that a node has written back what it knew, and returns whether all nodes have. KEYS: 5 nodes, 6 the
+-- history that each of them has restored. ARGV: 3 node, 4 how long to wait for the others.
 local adopted = tonumber(redis.call('HGET', KEYS[1], 'adopted') or '0')
 if adopted == 0 then return answer('restoration', '0', 1) end
 local complete, cursor = 1, '0'

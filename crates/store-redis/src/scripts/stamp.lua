@@ -1,4 +1,4 @@
--- ARGV: 3 `creation` or `before`, 4 the moment that the stamp must be after or '', 5 leeway.
+-- ARGV: 3 `creation` or `before`, 4 the time that the stamp must be after, or '', 5 leeway.
 local last = tonumber(redis.call('HGET', KEYS[1], 'stamp') or '0')
 local stamp = math.max(now, last)
 if ARGV[3] == 'creation' then
@@ -6,7 +6,7 @@ if ARGV[3] == 'creation' then
     if stamp > now + tonumber(ARGV[5]) then return answer('ahead') end
     last = stamp
 else
-    -- Nothing that begins later shares its millisecond.
+    -- Everything that is created later gets a later millisecond.
     last = stamp + 1
 end
 wrote()

@@ -1,11 +1,14 @@
--- A rotation. It merges the entry here, and not by the rules: a node that presumes the entry, as for other writes, reads it
--- before each rotation, and rotated 0.80 to 0.94 times as often (benches/nodes, rotation). KEYS: 5 record, 6 index of the subject. ARGV: 3 what the record
--- begins with, 4 record, 5 created, 6-8 targets of subject, client and all, 9 id, and of an entry 10 target, 11 effect, 12 until.
+-- A rotation. This script merges the entry itself instead of leaving that to the rules. If the node assumed the
+-- entry, as it does for other writes, it would have to read the entry before each rotation, and would rotate only
+-- 0.80 to 0.94 times as often (benches/nodes, rotation). KEYS: 5 record, 6 index of the subject. ARGV: 3 the
+-- expected first bytes of the record, 4 the new record, 5 created, 6-8 targets of subject, client and all, 9 id,
+-- and of an entry 10 target, 11 effect, 12 until.
 local known = redis.call('GET', KEYS[5])
 if not known then return answer('changed', '') end
 if string.sub(known, 19, 26) == ARGV[2] then return answer('swapped') end
 if string.sub(known, 1, 18) ~= ARGV[3] then
-    -- The node decides by this record as by one that it reads. A replica may be behind, and takes no write.
+    -- The node makes decisions based on this record, as if it had read it. A replica, whose data may be outdated,
+    -- rejects writes.
     wrote()
     return answer('changed', known)
 end
@@ -15,7 +18,8 @@ end
 
 local effect, till, changed
 if ARGV[10] then
-    -- Two effects on one session, as `Effect::merge` has it: the highest minimum, and what lower ones end before.
+    -- Merges two effects on one session as `Effect::merge` does. The result has the higher minimum, and a `before` that
+    -- also covers the effect with the lower minimum.
     local function merge(a, b)
         local gone = 'G' .. ZERO .. ZERO .. ZERO
         if string.sub(a, 1, 1) == 'G' or string.sub(b, 1, 1) == 'G' then return gone end
@@ -43,7 +47,7 @@ if ARGV[10] then
         elseif kind == 'M' then
             known_effect, rest = string.sub(entry, 1, 25), 26
         else
-            -- A session has no not-before. Another version may have ended more than this one knows.
+            -- A session cannot have a not-before. Another version may have ended more than this version knows of.
             error('an entry of an unknown kind')
         end
         local known_till = string.sub(entry, rest, rest + 7)

@@ -34,7 +34,7 @@ async fn a_storm_of_refreshes_that_wait_is_bounded_and_holds_up_no_revocation() 
     let mut refused = 0;
     for done in storm.join_all().await {
         let Err(error) = done else { continue };
-        assert!(error.to_string().contains("1024 requests to Redis wait for their replies"), "{error}");
+        assert!(error.to_string().contains("1024 requests to Redis are already waiting for replies"), "{error}");
         assert_eq!(error.outcome(), WriteOutcome::NotDone);
         assert_eq!(rotogate_core::fault::Fault::from(error).retry_after(), SECOND);
         refused += 1;
