@@ -1,5 +1,6 @@
-//! Several directories, each with its own accounts. The account selects the one directory that is asked, and no other
-//! directory is asked instead. So a user of one directory is never taken for a user of another (requirement I25).
+//! Several directories, each for its own accounts. The account of a login selects the one directory to query, and the
+//! gate never falls back to another directory. So a user of one directory is never taken for a user of another
+//! (requirement I25).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,16 +12,17 @@ use secrecy::SecretString;
 use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, NamedUsers, User, UserName};
 use rotogate_core::password::{Cost, Passwords};
 
-/// A directory, and its accounts.
+/// A directory, and the accounts that it serves.
 #[derive(Clone, Debug)]
 pub struct AccountDirectory {
-    /// `None` for all accounts that no other directory has, and for users without an account.
+    /// The accounts that this directory serves. `None` for all accounts that no other directory serves, and for users
+    /// without an account.
     pub accounts: Option<Vec<String>>,
     /// The directory.
     pub directory: Arc<dyn Directory>,
 }
 
-/// The directories of a gate. A reload replaces them; clones share them.
+/// The directories of a gate. A reload replaces them. All clones share the same directories.
 #[derive(Clone, Debug)]
 pub struct Directories {
     all: Arc<ArcSwap<Vec<AccountDirectory>>>,
@@ -28,17 +30,17 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// Asks the directories by account, in this order.
+    /// Creates the selection. For each account, the first directory in `all` that serves it is queried.
     pub fn new(all: Vec<AccountDirectory>, passwords: Arc<Passwords>) -> Self {
         Self { all: Arc::new(ArcSwap::from_pointee(all)), passwords }
     }
 
-    /// Replaces the directories. Running requests finish at their directory.
+    /// Replaces the directories. Running requests finish with the directory that they began with.
     pub fn replace(&self, all: Vec<AccountDirectory>) {
         self.all.store(Arc::new(all));
     }
 
-    /// The directory of an account.
+    /// Returns the directory that serves an account.
     fn find(&self, account: Option<&str>) -> Option<Arc<dyn Directory>> {
         let all = self.all.load();
         let has = |one: &&AccountDirectory| {
@@ -63,7 +65,7 @@ impl Directory for Directories {
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
-            // Does the work of a password check, as for an unknown user (requirement I64).
+            // Takes as long as a password check, as for an unknown user (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
         }
     }
@@ -79,7 +81,8 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session began under another configuration, so the user need not have been removed.
+            // The session may have been created under another configuration, so this does not mean that the user was
+            // removed.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no directory of the configuration has the account {account:?}"),
                 None => "no directory of the configuration has users without an account".to_owned(),
@@ -87,7 +90,7 @@ impl Directory for Directories {
         }
     }
 
-    /// Asks the directory of users without an account, because the users of another issuer have no account here.
+    /// Queries the directory of users without an account, because users of another issuer have no account here.
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
@@ -95,7 +98,7 @@ impl Directory for Directories {
         }
     }
 
-    /// Asks the directory of users without an account, as above.
+    /// Queries the directory of users without an account, as `lookup_of_issuer` does.
     async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_named(issuer, name).await,

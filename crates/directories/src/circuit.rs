@@ -1,5 +1,5 @@
-//! A circuit breaker: after several consecutive faults the source is not asked for a while, so that it can recover and
-//! no request waits for it.
+//! A circuit breaker. After several consecutive faults, the source gets no requests for a while, so that it can recover
+//! and callers do not wait for it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Cause, SourceError};
 
 /// The number of consecutive faults that opens the circuit.
 const MAX_FAULTS: u32 = 5;
-/// The first pause of an open circuit, and the longest. It doubles with each failed attempt.
+/// The first pause of an open circuit, and the longest one. The pause doubles with each failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -26,17 +26,17 @@ enum Reported {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Consecutive faults.
+    /// The number of consecutive faults.
     faults: u32,
     /// While the circuit is open: the time of the next attempt, and how long the circuit stays open if this attempt
     /// fails.
     open: Option<(Instant, Duration)>,
-    /// Whether the attempt that tests the source is running.
+    /// Whether the attempt that tests the source is running now.
     is_probing: bool,
     reported: Reported,
 }
 
-/// The circuit of one source.
+/// The circuit breaker of one source.
 #[derive(Debug)]
 pub(super) struct Circuit {
     of: Label,
@@ -52,7 +52,7 @@ impl Circuit {
         self.state.lock()
     }
 
-    /// How much longer no request is sent to the source.
+    /// Returns how long the circuit stays open. `None` if requests may be sent.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
         let state = self.state();
         let (until, pause) = state.open?;
@@ -62,10 +62,10 @@ impl Circuit {
         }
     }
 
-    /// Admits a request. The first after the pause is the attempt that decides whether the circuit closes.
+    /// Admits a request. The first request after a pause is the attempt that decides whether the circuit closes.
     ///
     /// # Errors
-    /// The error of [`Self::rest`].
+    /// Returns how long the circuit stays open, as [`Self::rest`] does.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
         if let Some(rest) = self.rest(now) {
             return Err(rest);
@@ -75,14 +75,14 @@ impl Circuit {
         Ok(())
     }
 
-    /// Records an answer of the source.
+    /// Records a successful response of the source.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let before = std::mem::take(&mut *state);
         drop(state);
         if before.reported != Reported::Good {
             let Label { directory, kind } = &self.of;
-            tracing::info!(directory, kind, "directory answers again");
+            tracing::info!(directory, kind, "directory responds again");
         }
     }
 
@@ -91,7 +91,7 @@ impl Circuit {
         let mut state = self.state();
         state.faults = state.faults.saturating_add(1);
         match state.open {
-            // A request from before the circuit opened proves nothing new.
+            // A request from before the circuit opened says nothing new about the source.
             Some((until, _)) if now < until => {}
             Some((_, pause)) => state.open = Some((now + pause, (pause * 2).min(LAST_PAUSE))),
             None if state.faults >= MAX_FAULTS => state.open = Some((now + FIRST_PAUSE, FIRST_PAUSE * 2)),
@@ -105,7 +105,7 @@ impl Circuit {
         if is_changed {
             let (Label { directory, kind }, cause) = (&self.of, error.cause.word());
             if is_open {
-                tracing::error!(directory, kind, cause, %error, "directory fails; it is asked less often until it answers");
+                tracing::error!(directory, kind, cause, %error, "directory fails; it gets few requests until it responds");
             } else if error.cause == Cause::Credentials {
                 // Such a cause does not disappear by itself, so an operator must act.
                 tracing::error!(

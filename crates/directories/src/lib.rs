@@ -1,5 +1,6 @@
-//! Users in a file ([`users`]), and users in another system. A source asks that system. A directory wraps a source: it
-//! bounds the number, the rate and the duration of requests, and checks passwords if the source has only hashes.
+//! Users in a file ([`users`]), and users in another system. A [`Source`] sends requests to such a system. A directory
+//! wraps a source: it limits the number, the rate and the duration of requests, and checks the passwords if the source
+//! only has hashes.
 
 mod by_account;
 mod circuit;
@@ -37,39 +38,39 @@ pub use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub use remote::RemoteDirectory;
 
-/// An element of `hashes`: a scheme with its usual cost or with a given cost.
+/// An entry of the configuration key `hashes`: a hash scheme with its usual cost, or with a given cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedHash {
-    /// The configured text.
+    /// The entry as it stands in the configuration.
     pub text: String,
-    /// The cost of a check.
+    /// The cost of checking such a hash.
     pub class: CostClass,
 }
 
-/// Why a source has no answer. Logs and metrics use the words of this closed set.
+/// The reason why a source has no valid response. Logs and metrics use the fixed set of words in [`Self::word`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// There was no answer in time.
+    /// The response did not arrive in time.
     Timeout,
-    /// There was no connection, or it was lost.
+    /// The source could not be connected, or the connection was lost.
     Connect,
-    /// The source refused the gate's own credentials.
+    /// The source rejected the gate's own credentials.
     Credentials,
-    /// The source answered with an error of its own.
+    /// The source responded with an error of its own.
     Refused,
-    /// The answer is malformed or contradicts the request.
+    /// The response is malformed, or contradicts the request.
     Answer,
-    /// The entry of one user is unusable, or the source failed for this user: two users of one name, another user than
-    /// the requested one, a wrong type. Other users are not affected.
+    /// The entry of one user is unusable, or the source failed for this user. Examples are two users with the same
+    /// name, another user than the requested one, or a value of the wrong type. Other users are not affected.
     Entry,
-    /// The code that reads the answer panicked.
+    /// The code that parses the response panicked.
     Panic,
-    /// The source asks to repeat the request after this time. This is no fault.
+    /// The source asks the gate to repeat the request after this time. This is not a fault.
     Later(Duration),
 }
 
 impl Cause {
-    /// The word for the cause in logs and metrics.
+    /// Returns the word for the cause in logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -83,7 +84,7 @@ impl Cause {
         }
     }
 
-    /// Whether the cause concerns one user only, not the whole source.
+    /// Returns whether the cause concerns only one user, not the whole source.
     // Requirement I46.
     pub const fn is_of_one_user(self) -> bool {
         match self {
@@ -93,7 +94,7 @@ impl Cause {
     }
 }
 
-/// A failure of a source: never a verdict on a user.
+/// A failure of a source. It never says anything about a user.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {
@@ -103,13 +104,13 @@ pub struct SourceError {
 }
 
 impl SourceError {
-    /// A failure; `message` is for the log.
+    /// Creates a failure. `message` is for the log.
     pub fn new(cause: Cause, message: impl Into<String>) -> Self {
         Self { cause, message: message.into() }
     }
 }
 
-/// The system with the users, from the configuration.
+/// The configuration of the system that has the users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
     /// `kind = "http"`.
@@ -123,10 +124,11 @@ pub enum SourceSettings {
 }
 
 impl SourceSettings {
-    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests ([`Bounds::timeout`]).
+    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request
+    /// ([`Bounds::timeout`]).
     ///
     /// # Errors
-    /// The key at fault, and the problem.
+    /// Returns the faulty configuration key, and a description of the problem.
     #[cfg_attr(
         not(any(feature = "ldap", feature = "sql")),
         expect(unused_variables, reason = "HTTP needs no part of it")
@@ -141,7 +143,7 @@ impl SourceSettings {
         }
     }
 
-    /// Whether the system can name a user for the subject of another issuer.
+    /// Returns whether the system can find its user for a subject of another issuer.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {
             Self::Http(_) => true,
@@ -152,7 +154,7 @@ impl SourceSettings {
         }
     }
 
-    /// The claims that users have; `None` if the system itself names them.
+    /// The names of the claims that users can have. `None` if the system itself chooses the names.
     pub fn claims(&self) -> Option<Vec<&str>> {
         match *self {
             Self::Http(_) => None,
@@ -163,7 +165,7 @@ impl SourceSettings {
         }
     }
 
-    /// The files that the settings name, each with its key.
+    /// The files that the settings name, each with its configuration key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
             Self::Http(ref settings) => settings.files(),
@@ -175,18 +177,18 @@ impl SourceSettings {
     }
 }
 
-/// The answer of a source to a login.
+/// The result of a login at a source.
 #[cfg_attr(
     not(all(feature = "ldap", feature = "sql")),
     allow(dead_code, reason = "each kind of source has one of them")
 )]
 pub enum Login {
-    /// The source checked the password itself. `None` if the user is unknown or inactive, or the password is wrong.
+    /// The source checked the password itself. `None` if the user is unknown or inactive, or if the password is wrong.
     Checked(Option<User>),
-    /// No password was checked: the source has no such user, or no user can have such a password. If refusals are
-    /// padded, this refusal takes as long as the slowest recent check.
+    /// The password was not checked, because the source does not have the user, or because no user can have this
+    /// password. If refusals are padded, this refusal takes as long as the slowest recent check.
     Absent,
-    /// The source returned a hash, which the gate checks. `None` if the user is unknown.
+    /// The source returned a hash, which the gate then checks. `None` if the user is unknown.
     Hashed(Option<HashedUser>),
 }
 
@@ -196,19 +198,20 @@ pub struct HashedUser {
     pub user: User,
     /// The hash of the password.
     pub hash: SecretHash,
-    /// Whether [`User::password_mark`] changes with the hash.
+    /// Whether [`User::password_mark`] changes when the hash changes.
     pub is_marked: bool,
 }
 
-/// A login, which a separate task can own. Does not print, because it contains the password.
+/// A login, owned so that a separate task can process it. It does not implement `Debug`, because it contains the
+/// password.
 pub struct LoginAttempt {
-    /// The account in the request's path.
+    /// The account in the path of the request.
     pub account: Option<String>,
-    /// The text that the caller sent.
+    /// The name that the caller sent.
     pub username: String,
-    /// The text that the caller sent.
+    /// The password that the caller sent.
     pub password: SecretString,
-    /// The OAuth client.
+    /// The id of the OAuth client.
     pub client: Option<String>,
     /// The address of the caller.
     pub address: Option<IpAddr>,
@@ -232,12 +235,12 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
     }
 }
 
-/// The description of a source, before any login.
+/// The description of a source, obtained without a login.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The lines of the description.
     pub lines: Vec<String>,
-    /// Set if no user can have an account: the configuration key that would name the account.
+    /// The configuration key that would name the account. It is set if no user can have an account.
     pub lacks_account: Option<&'static str>,
 }
 
@@ -247,10 +250,10 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The word for metrics and logs.
     fn kind(&self) -> &'static str;
 
-    /// Looks a user up for a login. The name is one that `username::is_acceptable` accepts.
+    /// Looks up a user for a login. `username::is_acceptable` has already accepted the name.
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
 
-    /// Looks up the current entry of a subject, whose session has this account.
+    /// Looks up the current entry of a subject whose session has this account.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
     /// Looks up the user with this `sub` of another issuer.
@@ -258,32 +261,32 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Looks up the users that another issuer names in another way than by its `sub`.
+    /// Looks up the users that another issuer identifies by something else than its `sub`.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
         Ok(NamedUsers::None)
     }
 
-    /// The significant part of a submitted name: names with the same part belong to one user.
+    /// Returns the part of a submitted name that identifies the user: names with the same part belong to one user.
     fn significant<'a>(&self, username: &'a str) -> &'a str {
         username
     }
 
-    /// Whether a collation that the gate does not know may compare names.
+    /// Returns whether the source may compare names with a collation that the gate does not know.
     fn has_collations(&self) -> bool {
         true
     }
 
-    /// Whether a refusal takes as long as the slowest recent check.
+    /// Returns whether a refusal takes as long as the slowest recent check.
     fn pads_refusals(&self) -> bool {
         false
     }
 
-    /// The classes of hashes to expect before the first hash was read.
+    /// The cost classes of the hashes to expect before the first hash was read.
     fn expected_hashes(&self) -> &[CostClass] {
         &[]
     }
 
-    /// Whether hashes of old kinds are replaced.
+    /// Returns whether hashes of old kinds are replaced.
     fn rehashes(&self) -> bool {
         false
     }
@@ -293,9 +296,9 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Closes the connections that wait for the next request, because the source was not reached or did not answer.
+    /// Closes the idle connections, because the source was unreachable or did not respond.
     fn close_idle(&self) {}
 
-    /// Connects, and describes the source.
+    /// Connects to the source, and describes it.
     async fn inspect(&self) -> Result<Found, SourceError>;
 }

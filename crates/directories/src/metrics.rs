@@ -20,7 +20,8 @@ fn durations() -> Histogram {
 
 type Durations = Family<[(&'static str, String); 3], Histogram, fn() -> Histogram>;
 
-/// Requests to directories, and their durations. Labels are from fixed sets and the configuration (requirement I43).
+/// Counts of the requests to directories, and their durations. The values of the labels come from fixed sets and from
+/// the configuration (requirement I43).
 #[derive(Clone, Debug)]
 pub struct DirectoryMetrics {
     requests: Family<[(&'static str, String); 4], Counter>,
@@ -56,17 +57,17 @@ impl DirectoryMetrics {
         self.requests(of, operation, result).inc();
     }
 
-    /// Counts the duration of a request to the source.
+    /// Records the duration of a request to the source.
     pub(super) fn took(&self, of: &Label, operation: &'static str, time: Duration) {
         let labels =
             [("directory", of.directory.clone()), ("kind", of.kind.to_owned()), ("operation", operation.to_owned())];
         self.durations.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// Writes the families, which have no series before the first request.
+    /// Writes the metric families. They have no series before the first request.
     ///
     /// # Errors
-    /// The errors of the writer.
+    /// Returns the errors of the writer.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (requests, durations) = (&names::DIRECTORY_REQUESTS, &names::DIRECTORY_DURATION);
         let counters = encoder.encode_descriptor(requests.name, requests.help, None, MetricType::Counter)?;

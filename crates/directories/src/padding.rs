@@ -2,8 +2,8 @@
 //! password. So each refusal takes at least as long as the slowest recent refusal and the slowest recent login
 //! (requirement A2).
 //!
-//! Only a login can expire an older measurement: anyone can cause fast refusals, and could otherwise lower the measured
-//! duration (requirement I61).
+//! Old measurements expire only when a login succeeds. Anyone can cause fast refusals, and could otherwise lower the
+//! measured duration (requirement I61).
 
 use std::time::Duration;
 
@@ -25,26 +25,27 @@ struct Windows {
 }
 
 impl SlowestCheck {
-    /// Notes the duration of a successful login, which certainly checked a password.
+    /// Records the duration of a successful login, for which the source certainly checked a password.
     pub(super) fn accepted(&self, took: Duration, now: Instant) {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // Shifts by one window only, however long ago the last login was: after a pause, an expired measurement
-            // would make the next refusal reveal the user.
+            // Shifts by one window only, however long ago the last login was. If a pause made measurements expire, the
+            // next refusal would reveal whether the user exists.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
     }
 
-    /// Notes the duration of a refusal. Returns how much longer it must take.
+    /// Records the duration of a refusal. Returns how much longer the refusal must take.
     pub(super) fn refused(&self, took: Duration) -> Duration {
         let mut windows = self.0.lock();
         windows.current = windows.current.max(took);
         windows.missing(took)
     }
 
-    /// How much longer an inherently faster refusal must take. Such a refusal does not count as a measurement.
+    /// Returns how much longer a refusal must take that is inherently fast. Its own duration does not count as a
+    /// measurement.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)
     }

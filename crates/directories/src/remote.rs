@@ -1,8 +1,8 @@
-//! A bounded directory in another system.
+//! A directory in another system, with limits on the requests to it.
 //!
-//! A fault is never a verdict: it is a [`DirectoryError`], which consumes nothing and is answered with 503 (requirement
-//! I22). Work for the source runs in tasks of the gate's own runtime, not on the threads that serve requests, and a
-//! bulkhead bounds the running and waiting requests (requirement I25).
+//! A fault is never a verdict on a user. It is a [`DirectoryError`]: the endpoint returns 503, and nothing is consumed
+//! (requirement I22). Requests to the source run as tasks of the gate's own runtime, not on the threads that serve HTTP
+//! requests. A bulkhead limits the number of running and waiting requests (requirement I25).
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -28,19 +28,19 @@ use rotogate_core::trace::{Trace, Value};
 
 /// The operation that checks a password.
 const LOGIN: &str = "authenticate";
-/// The most users in the cache of lookups.
+/// The maximum number of users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
 
-/// The bounds of a directory, from the configuration.
+/// The limits of a directory, from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The time for one request to the directory, connecting included.
+    /// The time limit for one request to the directory, including the connection setup.
     pub timeout: Duration,
-    /// The number of requests at once.
+    /// The maximum number of concurrent requests.
     pub max_requests: usize,
-    /// How long a request waits in the queue.
+    /// How long a request waits in the queue at most.
     pub queue_timeout: Duration,
-    /// How long a looked-up entry is reused.
+    /// How long a cached entry of a lookup is used.
     pub lookup_cache: Duration,
 }
 
@@ -53,16 +53,16 @@ impl Bounds {
     pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 }
 
-/// Why a request to the source has no result.
+/// The reason why a request to the source has no result.
 #[derive(Clone, Debug)]
 enum Fault {
     /// The bulkhead is full.
     Busy,
     /// The source failed, or the circuit is open.
     Failed(String),
-    /// The source's entry of this user is unusable.
+    /// The source's entry for this user is unusable.
     Entry(String),
-    /// The source asks to repeat the request after this time.
+    /// The source asks the gate to repeat the request after this time.
     Later(Duration),
 }
 
@@ -86,31 +86,31 @@ struct Inner {
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
-    /// Permits for logins, which may use only a part of all requests: anyone may try to log in, while lookups are for
-    /// existing sessions (requirement A20).
+    /// The permits for logins, which may use only a part of all permits. Anyone can try to log in, while lookups are
+    /// for existing sessions, so logins must not block lookups (requirement A20).
     logins: Arc<Semaphore>,
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The class of the most expensive hash, seen or expected. Every check takes as long as one of this class
-    /// (requirements A2, I32).
+    /// The cost class of the most expensive hash that was seen or is expected. Every check takes as long as a check of
+    /// this class (requirements A2, I32).
     dearest: Mutex<Dearest>,
-    /// One password is rehashed at a time.
+    /// Limits rehashing to one password at a time.
     rehashing: Semaphore,
     checks: SlowestCheck,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
 
-/// The most expensive class so far.
+/// The most expensive cost class so far.
 #[derive(Default)]
 struct Dearest {
     class: CostClass,
-    /// The classes of hashes that the configuration names. Their cost is a guess until the first check measures it.
+    /// The cost classes that the configuration names. Their cost is an estimate until the first check measures it.
     expected: Vec<CostClass>,
 }
 
-/// The key of a lookup.
+/// The cache key of a lookup.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     account: Option<Box<str>>,
@@ -126,7 +126,7 @@ impl Key {
 rotogate_core::debug_with!(RemoteDirectory, |it| { source: it.0.source });
 
 impl RemoteDirectory {
-    /// Creates a directory. Must be called in a runtime, on which its requests will run.
+    /// Creates a directory. Must be called within a Tokio runtime, on which the requests will run.
     pub fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -152,7 +152,7 @@ impl RemoteDirectory {
         }))
     }
 
-    /// Asks the source, within the bounds. `what` runs to its end even if the caller stops waiting.
+    /// Sends a request to the source, within the limits. `what` runs to its end even if the caller stops waiting.
     async fn ask<T, F>(
         &self,
         operation: &'static str,
@@ -171,7 +171,7 @@ impl RemoteDirectory {
         let open = |rest: Duration| {
             inner.metrics.count(&inner.label, operation, "not_asked");
             let seconds = rest.as_secs().max(1);
-            Fault::Failed(format!("the directory failed repeatedly; it is asked again in {seconds} s"))
+            Fault::Failed(format!("the directory failed repeatedly; it gets the next request in {seconds} s"))
         };
         if let Some(rest) = inner.circuit.rest(Instant::now()) {
             return Err(open(rest));
@@ -190,9 +190,9 @@ impl RemoteDirectory {
             let asked = AssertUnwindSafe(async { what(Arc::clone(&this.source)).await }).catch_unwind();
             let answer = match timeout(within, asked).await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(SourceError::new(Cause::Panic, "the answer could not be read")),
+                Ok(Err(_)) => Err(SourceError::new(Cause::Panic, "the response could not be parsed")),
                 Err(_) => {
-                    let message = format!("no answer within {}", humantime::format_duration(within));
+                    let message = format!("no response within {}", humantime::format_duration(within));
                     Err(SourceError::new(Cause::Timeout, message))
                 }
             };
@@ -209,7 +209,8 @@ impl RemoteDirectory {
                         this.circuit.answered();
                     } else {
                         if matches!(error.cause, Cause::Timeout | Cause::Connect) {
-                            // A server that went away silently would spend the time of one request for each of them.
+                            // If a server disappeared silently, each of its idle connections would cost the time limit
+                            // of one request.
                             this.source.close_idle();
                         }
                         this.circuit.failed(error, now);
@@ -225,14 +226,14 @@ impl RemoteDirectory {
                 }
             })
         }));
-        // The task fails only if the runtime ends with the gate.
+        // The task fails only if the runtime ends because the gate stops.
         task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
     }
 
     /// Connects to the source, and describes it.
     ///
     /// # Errors
-    /// The problem.
+    /// Describes the problem.
     pub async fn inspect(&self) -> Result<Found, String> {
         let asked = self.ask("inspect", async move |source: Arc<dyn Source>| source.inspect().await, |_| "found").await;
         asked.map_err(|fault| DirectoryError::from(fault).to_string())
@@ -249,7 +250,8 @@ impl RemoteDirectory {
         self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await
     }
 
-    /// Checks a password against the hash of the source, after the same work for every user (requirement A2).
+    /// Checks a password against the hash from the source. The check takes the same work for every user (requirement
+    /// A2).
     async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
         let inner = &self.0;
         let Some(HashedUser { mut user, hash, is_marked }) = found else {
@@ -260,7 +262,7 @@ impl RemoteDirectory {
         let parsed = match PasswordHash::parse(hash.expose(), &Accepted::default()) {
             Ok(parsed) => parsed,
             Err(error) => {
-                // The check takes as long as for a usable hash (requirement I47).
+                // Makes the refusal take as long as the check of a usable hash (requirement I47).
                 let dearest = self.dearest_with(None).await;
                 inner.passwords.check(password, None, dearest).await?;
                 let directory = &inner.label.directory;
@@ -281,7 +283,8 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// The most expensive class, including `class`. Measures classes of a new kind. Other checks wait meanwhile.
+    /// Returns the most expensive class, including `class`. If a class has not been measured yet, it is measured now,
+    /// and other checks wait.
     async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
         let mut new = dearest.expected.clone();
@@ -294,8 +297,8 @@ impl RemoteDirectory {
         dearest.class
     }
 
-    /// Replaces a hash that is weaker than ours, after the password was found right. Returns the new hash if it is now
-    /// in force. A failure does not refuse the login (requirement I29).
+    /// Replaces a hash that is weaker than the gate's own, after the password was verified. Returns the new hash if it
+    /// is now stored. The login succeeds even if the replacement fails (requirement I29).
     async fn rehash(&self, subject: &str, old: &SecretHash, password: &SecretString) -> Option<SecretHash> {
         let inner = &self.0;
         let is_good = password::cost_of(old.expose()).is_ok_and(|cost| cost.work() >= Cost::default().work());
@@ -322,8 +325,8 @@ impl RemoteDirectory {
 }
 
 impl Inner {
-    /// A permit to ask the source. A login first waits for one of the logins' permits, so that it does not delay
-    /// lookups.
+    /// Waits for a permit to send a request to the source. A login first waits for one of the permits for logins, so
+    /// that it does not delay lookups.
     async fn turn(
         &self,
         operation: &str,
@@ -372,7 +375,7 @@ impl Directory for RemoteDirectory {
         let lacks_account = found.as_ref().is_some_and(has_none);
         let user = found.filter(|user| user.active && user.account.as_deref() == login.account);
         match &user {
-            // The login looks up the user again, and must not get an older entry from the cache.
+            // A lookup after this login must not return an older entry from the cache.
             Some(user) => {
                 let key = Key::new(login.account, &user.subject);
                 self.0.lookups.invalidate(&key).await;
@@ -382,7 +385,7 @@ impl Directory for RemoteDirectory {
             None if is_absent => sleep(self.0.checks.missing(took)).await,
             None => sleep(self.0.checks.refused(took)).await,
         }
-        // Most likely the fault is in the configuration, not in the user's entry.
+        // If no user can have an account, the fault is in the configuration, not in the user's entry.
         if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
     }
 
@@ -411,8 +414,8 @@ impl Directory for RemoteDirectory {
         Ok(self.ask("lookup", what, result).await?)
     }
 
-    /// All spellings of a name share one limit. Two names of one user do not: an early 429 for one name would reveal
-    /// the wrong passwords for the other (requirement I62).
+    /// All spellings of a name share one limit. Two different names of one user have separate limits: with a shared
+    /// limit, an early 429 for one name would reveal that wrong passwords were tried for the other (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
         let source = &self.0.source;
         let as_one = |c| if source.has_collations() { username::vowels_as_one(c) } else { c };

@@ -1,4 +1,4 @@
-//! The order in which connections try several equal servers, and how long each may take.
+//! Several equal servers: the order in which connections try them, and the time limit for each.
 
 use std::time::Duration;
 
@@ -7,32 +7,33 @@ use tokio::time::{Instant, timeout};
 
 use super::{Cause, SourceError};
 
-/// The longest time for one server.
+/// The maximum time to connect to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long new connections begin with a server other than the first, after the servers before failed.
+/// After a failover, how long new connections try the working server first, before they start with the first server
+/// again.
 const MEMORY: Duration = Duration::from_secs(60);
 
 /// The servers of one directory.
 #[derive(Debug)]
 pub(super) struct Servers {
     count: usize,
-    /// How long one server may take: all of them together, half the time of a request.
+    /// The time limit for each server. All servers together get half the time of a request.
     pub(super) patience: Duration,
-    /// A server other than the first that connected, and since when it is tried first.
+    /// A server other than the first one to which a connection succeeded, and since when it is tried first.
     good: Mutex<Option<(usize, Instant)>>,
 }
 
 impl Servers {
-    /// Servers for requests that take at most `within`.
+    /// Creates the list of `count` servers, for requests that take at most `within`.
     pub(super) fn new(count: usize, within: Duration) -> Self {
         let parts = u32::try_from(count.max(1)).unwrap_or(u32::MAX).saturating_mul(2);
         Self { count, patience: (within / parts).min(CONNECT_TIMEOUT), good: Mutex::default() }
     }
 
-    /// Connects to the first server that answers.
+    /// Connects to the first server that responds.
     ///
     /// # Errors
-    /// The error of the last server.
+    /// Returns the error of the last server.
     pub(super) async fn connect<T, F>(&self, open: impl Fn(usize) -> F) -> Result<T, SourceError>
     where
         F: Future<Output = Result<T, SourceError>>,
@@ -50,7 +51,7 @@ impl Servers {
                 Ok(Err(error)) => last = error,
                 Err(_) => {
                     let within = humantime::format_duration(self.patience);
-                    let message = format!("server {} of {}: no answer within {within}", server + 1, self.count);
+                    let message = format!("server {} of {}: no response within {within}", server + 1, self.count);
                     last = SourceError::new(Cause::Connect, message);
                 }
             }

@@ -1,5 +1,5 @@
-//! Names that users log in with. A database or an LDAP server compares names without regard to case, blanks and often
-//! accents. So the spellings of one name must share one limit (requirement I26).
+//! The names that users log in with. A database or an LDAP server often ignores differences in case, spaces and
+//! accents. So all spellings of one name must share one rate limit (requirement I26).
 
 use std::borrow::Cow;
 
@@ -8,13 +8,14 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use rotogate_core::bounds::MAX_USERNAME;
 
-/// A name in NFC (RFC 8265 section 3.3.2): as it is typed on one system or another.
+/// Returns a name in NFC (RFC 8265 section 3.3.2), because some systems type accented letters as two characters.
 pub(crate) fn composed(name: &str) -> Cow<'_, str> {
     if is_nfc(name) { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
-/// Whether a name may be sent to a source: 1 to 256 bytes, no control characters, no leading, trailing or double blank,
-/// no other white space, and no character that string preparation (RFC 4518 §2, by RFC 3491) prohibits.
+/// Returns whether a name may be sent to a source. A name has 1 to 256 bytes and no leading, trailing or double spaces.
+/// Control characters, other white space, and characters that string preparation (RFC 4518 §2, by RFC 3491) prohibits
+/// are not allowed.
 pub(crate) fn is_acceptable(name: &str) -> bool {
     (1..=MAX_USERNAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' '))
@@ -24,22 +25,23 @@ pub(crate) fn is_acceptable(name: &str) -> bool {
         && stringprep::nameprep(name).is_ok_and(|prepared| !prepared.is_empty())
 }
 
-/// For each kind of digits that collations treat as 0 to 9, or 1 to 9: the code point of 0, or the one before 1.
+/// For each kind of digits that collations treat as 0 to 9 or as 1 to 9: the code point of 0, or the code point before
+/// 1.
 const ZEROS: [u32; 25] = [
     0x660, 0x6f0, 0x966, 0x9e6, 0x9f3, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0xf20, 0xf29,
     0x1040, 0x1368, 0x17e0, 0x1810, 0x24f4, 0x2775, 0x277f, 0x2789, 0x3020,
 ];
-/// The letters that combine with the letter before, from U+0363 on.
+/// The letters that combine with the preceding letter, from U+0363 on.
 const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
 
-/// The name under which limits count: case folded, compatible characters unified, ignored characters and accents
-/// removed, and letters, digits and numbers unified that a collation of a database or a numeric column treats as
-/// equal. Names that a source distinguishes may share a limit; names that it does not distinguish always do, except for
-/// runes, radicals of Han and some marks of Arabic and Syriac.
+/// Returns the key under which the rate limits count a name. The key has folded case, unified compatibility characters,
+/// and no ignored characters and accents. It also unifies the letters, digits and numbers that a database collation or
+/// a numeric column treats as equal. Names that a source distinguishes may share a limit. Names that a source does not
+/// distinguish always share one, except for runes, Han radicals and some Arabic and Syriac marks.
 ///
-/// `as_one` replaces letters that few collations treat as equal: see [`vowels_as_one`].
+/// `as_one` replaces letters that only few collations treat as equal: see [`vowels_as_one`].
 pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
-    // Case folding would make a letter of this accent.
+    // Case folding would turn this accent into a letter.
     let name = name.replace('\u{345}', "");
     let prepared = stringprep::nameprep(&name).map_or_else(|_| name.to_lowercase(), |prepared| prepared.into_owned());
     let is_kept = |c: &char| !is_combining_mark(*c) && !c.is_control() && !c.is_whitespace();
@@ -62,7 +64,7 @@ pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
     key
 }
 
-/// Replaces a digit of any script by digits of ASCII, and a combining letter by the letter.
+/// Replaces a digit of any script by ASCII digits, and a combining letter by the plain letter.
 fn with_ascii_digits(c: char) -> impl Iterator<Item = char> {
     let code = u32::from(c);
     let value = match c {
@@ -76,7 +78,7 @@ fn with_ascii_digits(c: char) -> impl Iterator<Item = char> {
     text.chars().collect::<Vec<_>>().into_iter()
 }
 
-/// The number that a numeric column would read, in any spelling of PostgreSQL: `+017`, `1_7` and `0x11` are 17.
+/// Returns the number that a numeric column would read, in any notation of PostgreSQL: `+017`, `1_7` and `0x11` are 17.
 fn number(name: &str) -> Option<u128> {
     let digits = name.replace('_', "");
     let digits = digits.strip_prefix('+').unwrap_or(&digits);
@@ -88,8 +90,9 @@ fn number(name: &str) -> Option<u128> {
     u128::from_str_radix(digits, base).ok()
 }
 
-/// Some collation of a database treats i and j, u and v (Latin), i and y (Lithuanian), or ü and y (Swedish) as equal, and
-/// the gate does not know which collation the column has. No matching rule of LDAP does.
+/// Replaces letters that a few database collations treat as equal: i and j, u and v (Latin), i and y (Lithuanian), or ü
+/// and y (Swedish). The gate does not know which collation a column has. LDAP matching rules never treat these letters
+/// as equal.
 pub(crate) const fn vowels_as_one(c: char) -> char {
     match c {
         'j' | 'u' | 'v' | 'y' => 'i',
@@ -97,11 +100,11 @@ pub(crate) const fn vowels_as_one(c: char) -> char {
     }
 }
 
-/// The letters that stand for all that some collation treats as equal.
+/// Returns the letters that stand for all letters that some collation treats as equal to `c`.
 fn folded(c: char) -> impl Iterator<Item = char> {
     let moved = |by: u32| char::from_u32(u32::from(c).wrapping_add(by)).unwrap_or(c);
     let (first, second) = match c {
-        // No letter of its own, or ignored.
+        // Characters that collations ignore, or that have no letter of their own.
         '\u{b7}' | '\u{640}' | '\u{6de}' | '\u{180a}' | '\u{fe73}' => return [None, None].into_iter().flatten(),
         'ß' | '§' => ('s', None),
         'æ' => ('a', None),
@@ -116,11 +119,11 @@ fn folded(c: char) -> impl Iterator<Item = char> {
         'ʫ' => ('l', Some('z')),
         'ƍ' => ('z', Some('w')),
         'ґ' => ('г', None),
-        // Final forms in Hebrew.
+        // Final forms of Hebrew letters.
         'ך' | 'ם' | 'ן' | 'ף' | 'ץ' => (moved(1), None),
-        // Capitals in Georgian.
+        // Georgian capital letters.
         '\u{10a0}'..='\u{10c5}' => (moved(0x30), None),
-        // Katakana, and small kana.
+        // Katakana, and small kana letters.
         'ヵ' => ('か', None),
         'ヶ' => ('け', None),
         'ァ' | 'ィ' | 'ゥ' | 'ェ' | 'ォ' | 'ッ' | 'ャ' | 'ュ' | 'ョ' | 'ヮ' => {
@@ -128,7 +131,7 @@ fn folded(c: char) -> impl Iterator<Item = char> {
         }
         '\u{30a1}'..='\u{30f4}' | 'ヽ' => (moved(0_u32.wrapping_sub(0x60)), None),
         'ぁ' | 'ぃ' | 'ぅ' | 'ぇ' | 'ぉ' | 'っ' | 'ゃ' | 'ゅ' | 'ょ' | 'ゎ' => (moved(1), None),
-        // One character for utf8mb4_general_ci.
+        // The collation utf8mb4_general_ci treats all these characters as one.
         '\u{10000}'.. => (char::REPLACEMENT_CHARACTER, None),
         _ => (c, None),
     };

@@ -1,5 +1,6 @@
-//! Reads the answer of a login hook strictly: a JSON object, no repeated member, the right types. Anything else is a
-//! fault, never a verdict (requirement I24). No message repeats a value.
+//! Parses the response of a login hook strictly: a JSON object without repeated members, with the expected types. Any
+//! other response is a fault, never a verdict on the user (requirement I24). Error messages never contain a value from
+//! the response.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ fn wrong(message: &str) -> SourceError {
     SourceError::new(Cause::Entry, message)
 }
 
-/// Reads the user of an answer. `None` if the user is inactive.
+/// Parses the user in a response. `None` if the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     let mut answer = Answer(object);
@@ -31,7 +32,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     }
 }
 
-/// Reads an answer about a name: one user, no user, or `"several": true`.
+/// Parses the response to a lookup by name: one user, no user, or `"several": true`.
 pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
     let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
     match object.get("several") {
@@ -39,11 +40,11 @@ pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
         None | Some(Value::Null | Value::Bool(false)) => {
             Ok(read(body)?.map_or(NamedUsers::None, |user| NamedUsers::One(Box::new(user))))
         }
-        Some(_) => Err(wrong("several: expected true, beside active = false")),
+        Some(_) => Err(wrong("several: expected true, together with active = false")),
     }
 }
 
-/// The members of an answer. A member that is null counts as absent.
+/// The members of a response. A member that is null counts as absent.
 struct Answer(Map<String, Value>);
 
 impl Answer {
@@ -55,7 +56,7 @@ impl Answer {
         match self.take(member) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(wrong(&format!("{member}: expected a text"))),
+            Some(_) => Err(wrong(&format!("{member}: expected a string"))),
         }
     }
 
@@ -73,7 +74,7 @@ impl Answer {
             Some(seconds) => match seconds.as_u64() {
                 Some(seconds) => {
                     let wait = Duration::from_secs(seconds.clamp(1, MAX_RETRY_AFTER));
-                    Err(SourceError::new(Cause::Later(wait), "the hook answers later"))
+                    Err(SourceError::new(Cause::Later(wait), "the hook asks to retry later"))
                 }
                 None => Err(wrong("retry_after: expected whole seconds")),
             },
@@ -111,7 +112,7 @@ impl Answer {
         let Some(by) = self.take("vouched_by") else { return Ok(None) };
         let read: Option<VouchedBy> = serde_json::from_value(by).ok();
         let expected =
-            "vouched_by: expected an object with issuer, subject and perhaps session: texts of 1 to 256 bytes";
+            "vouched_by: expected an object with issuer, subject and optionally session, strings of 1 to 256 bytes";
         read.filter(VouchedBy::is_valid).map(Some).ok_or_else(|| wrong(expected))
     }
 
@@ -130,7 +131,7 @@ impl Answer {
         list.and_then(|list| Scope::parse(&list.join(" ")).ok()).ok_or_else(expected)
     }
 
-    /// The time, rounded up to the millisecond: sessions created at or before it are not valid.
+    /// Returns `valid_from`, rounded up to the millisecond. Sessions created at or before this time are not valid.
     fn valid_from(&mut self) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text("valid_from")? else { return Ok(Timestamp::ZERO) };
         let time = humantime::parse_rfc3339(&text).ok();

@@ -1,5 +1,5 @@
-//! The files that a login hook needs: its secret, and the files for TLS. All of them are read again when one of them
-//! changes, so that a new secret needs no restart.
+//! The files that a login hook needs: the secret and the TLS files. When one of them changes, all of them are read
+//! again, so that a new secret needs no restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,20 +15,21 @@ use rotogate_core::http_client::{BadTls, HttpClient, Tls, bearer};
 use rotogate_core::private_file::read_private;
 use rotogate_kit::file_stamp::Stamp;
 
-/// How long connecting may take, TLS included.
+/// How long connecting may take, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The timeout of the HTTP client. It is longer than any `timeout` of the section, which bounds a request.
+/// The timeout of the HTTP client. It is longer than any `timeout` of the configuration section, which limits each
+/// request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The client and the secret that the files contain.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     pub(super) client: HttpClient,
-    /// The value of `Authorization`.
+    /// The value of the header `Authorization`.
     pub(super) authorization: Option<HeaderValue>,
 }
 
-/// The access, and the stamps of the files from which it was made.
+/// The current [`Access`], and the modification stamps of the files from which it was made.
 #[derive(Debug)]
 pub(super) struct Files {
     settings: Arc<HttpSettings>,
@@ -37,18 +38,18 @@ pub(super) struct Files {
 
 impl Files {
     /// # Errors
-    /// The key at fault, and the problem.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub(super) fn open(settings: &Arc<HttpSettings>) -> Result<Self, (&'static str, String)> {
-        // Taken before the files are read, so that the next request detects a change in between.
+        // The stamps are taken before the files are read, so that the next request detects a change in between.
         let stamps = stamps(settings);
         let access = access(settings)?;
         Ok(Self { settings: Arc::clone(settings), read: Mutex::new((stamps, access)) })
     }
 
-    /// The access by the current files. Cheap while the files are unchanged.
+    /// Returns the access that the current files give. The call is cheap while the files are unchanged.
     ///
     /// # Errors
-    /// A file has changed, and cannot be used.
+    /// Returns a message if a file has changed and is now unusable.
     pub(super) fn current(&self) -> Result<Access, String> {
         let now = stamps(&self.settings);
         let mut read = self.read.lock();

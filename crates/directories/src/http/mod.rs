@@ -1,8 +1,9 @@
-//! Users of an application that decides on logins itself: the login hook.
+//! A login hook: the users of an application that decides on logins itself.
 //!
-//! The gate posts a JSON object to `…/authenticate` and `…/lookup`; only status 200 with `active` is a verdict
-//! (requirement I24). A password is sent once, because the other side may lock a user out after some attempts. Each
-//! request has a connection of its own, so no request is lost on an idle connection that the other side closes.
+//! The gate posts a JSON object to `…/authenticate` and `…/lookup`. Only a response with status 200 and the member
+//! `active` is a verdict (requirement I24). A password is sent only once, because the application may lock a user out
+//! after some attempts. Each request opens a new connection, so that no request is lost on an idle connection that the
+//! other side closes.
 
 mod answer;
 mod files;
@@ -25,23 +26,23 @@ use rotogate_core::directory::{NamedUsers, User, UserName, UserNameForm};
 use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, FetchTarget};
 use rotogate_core::password::MAX_PASSWORD;
 
-/// The version of the contract.
+/// The version of the hook's protocol.
 const VERSION: u8 = 1;
-/// The header with the request's id.
+/// The header with the request id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A subject that no user has: `check --online` looks it up.
+/// A subject that no user has. `check --online` looks it up.
 const UNKNOWN_SUBJECT: &str = "rotogate-check";
 
-/// `[directory]` with `kind = "http"`.
+/// The settings of `[directory]` with `kind = "http"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// The URL of the hook, without the last segment of the path.
+    /// The base URL of the hook. The operation is appended as the last path segment.
     pub url: String,
     /// The file with the secret that authenticates the gate to the hook.
     pub secret_file: Option<PathBuf>,
-    /// The authorities for the hook's certificate. `None` for the system's authorities.
+    /// The CA certificates that may sign the hook's certificate. `None` for the system's CA certificates.
     pub ca: Option<PathBuf>,
-    /// PEM files of the gate's certificate with its chain, and of its private key.
+    /// The PEM files with the gate's client certificate and chain, and with its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Whether a refusal takes as long as the slowest recent login or refusal.
     pub pad_refusals: bool,
@@ -56,10 +57,10 @@ impl HttpSettings {
     }
 }
 
-/// The target of an operation.
+/// Returns the URL of an operation.
 ///
 /// # Errors
-/// Why the URL is not allowed.
+/// Explains why the URL is not allowed.
 pub fn target(url: &str, operation: &str) -> Result<FetchTarget, String> {
     if url.contains('?') {
         return Err("expected a URL without a query".to_owned());
@@ -78,7 +79,7 @@ pub struct HttpSource {
 
 rotogate_core::debug_with!(HttpSource { lookup.host() });
 
-/// The body of `authenticate`. Does not print: it has the password.
+/// The body of an `authenticate` request. It does not implement `Debug`, because it contains the password.
 #[derive(Serialize)]
 struct Authenticate<'a> {
     v: u8,
@@ -96,7 +97,7 @@ struct Authenticate<'a> {
     scope: Option<&'a str>,
 }
 
-/// The body of `lookup`.
+/// The body of a `lookup` request.
 #[derive(Default, Serialize)]
 struct Lookup<'a> {
     v: u8,
@@ -104,22 +105,22 @@ struct Lookup<'a> {
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
-    /// The issuer whose `sub` the subject is. `None` for a subject of this gate.
+    /// The issuer to whose tokens the subject belongs. `None` for a subject of this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
-    /// An e-mail address from `issuer`, instead of the subject.
+    /// An e-mail address confirmed by `issuer`, instead of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
-    /// An id of the application from `issuer`, instead of the subject.
+    /// An id that the application has at `issuer`, instead of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     opaque: Option<&'a str>,
 }
 
 impl HttpSource {
-    /// Reads the files that the settings name. Opens no connection.
+    /// Reads the files that the settings name. Does not open a connection.
     ///
     /// # Errors
-    /// The key at fault, and the problem.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub fn open(settings: &HttpSettings) -> Result<Self, (&'static str, String)> {
         let target = |operation| target(&settings.url, operation).map_err(|error| ("url", error));
         Ok(Self {
@@ -172,7 +173,7 @@ impl HttpSource {
     }
 }
 
-/// Why a request has no valid answer.
+/// The reason why a request has no valid response.
 enum Asked {
     Unanswered(FetchError),
     Failed(SourceError),
@@ -193,21 +194,21 @@ impl From<Asked> for SourceError {
     }
 }
 
-/// The error for a status that is no verdict. 401 and 403 concern the gate's own secret.
+/// The error for a status that is not a verdict. 401 and 403 mean that the hook rejects the gate's own secret.
 fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let message = format!("{target}: answered {status}: the hook does not accept the gate's secret");
+            let message = format!("{target}: returned {status}: the hook does not accept the gate's secret");
             SourceError::new(Cause::Credentials, message)
         }
         // The hook, or a proxy in front of it, is overloaded or down.
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
+            SourceError::new(Cause::Refused, format!("{target}: returned {status}"))
         }
         // The hook answered, but failed for this user. This includes 429, because a hook may limit the attempts with
         // one name.
         status => {
-            let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
+            let message = format!("{target}: returned {status}; a hook must return 200 even for an unknown user");
             SourceError::new(Cause::Entry, message)
         }
     }
@@ -218,16 +219,16 @@ fn cause(kind: FetchErrorKind) -> Cause {
         FetchErrorKind::Timeout => Cause::Timeout,
         FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
         FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
-        // There was no connection, or the client has added another kind of error.
+        // Either no connection was opened, or the client library has a new kind of error.
         _ => Cause::Connect,
     }
 }
 
-/// The body of a request. Its memory is wiped afterwards.
+/// The body of a request, whose memory is overwritten when it is dropped.
 fn body(members: &impl Serialize) -> Result<Bytes, SourceError> {
-    // Serialising texts and a number cannot fail.
+    // Serializing strings and a number cannot fail.
     let body = serde_json::to_vec(members).map(|bytes| Bytes::from_owner(Zeroizing::new(bytes)));
-    body.map_err(|_| SourceError::new(Cause::Answer, "the request cannot be written"))
+    body.map_err(|_| SourceError::new(Cause::Answer, "the request cannot be serialized"))
 }
 
 #[async_trait]
@@ -271,7 +272,7 @@ impl Source for HttpSource {
         let asked = match name.form() {
             UserNameForm::Email => Lookup { email: text, ..asked },
             UserNameForm::Opaque => Lookup { opaque: text, ..asked },
-            // No user has a name in a form that this crate does not know.
+            // This crate does not know this form of a name, so it belongs to no user.
             _ => return Ok(NamedUsers::None),
         };
         self.look_up(&asked, answer::read_named).await
@@ -283,8 +284,9 @@ impl Source for HttpSource {
 
     async fn inspect(&self) -> Result<Found, SourceError> {
         let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
-        let said = if found.is_some() { "it has a user of this subject" } else { "inactive, as it should be" };
-        // The answers of a hook about accounts concern single users, so they are not checked here.
+        let said = if found.is_some() { "the hook has a user with this subject" } else { "inactive, as expected" };
+        // Whether a user has an account is known only from a response about this user, so accounts are not checked
+        // here.
         Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
     }
 }

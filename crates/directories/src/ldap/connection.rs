@@ -1,4 +1,4 @@
-//! Connections to the servers, and the meaning of their results.
+//! LDAP connections, and the meaning of the servers' result codes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,21 +38,21 @@ pub(super) mod code {
     pub(in super::super) const UNWILLING: u32 = 53;
 }
 
-/// A connection.
+/// A connection to a server.
 pub(super) struct Connection {
     pub(super) ldap: Ldap,
     /// Whether an operation is running or has failed. Such a connection is not reused.
     pub(super) is_spoilt: bool,
-    /// The modification time of the password file before the connection was opened.
+    /// The modification time of the password file when the connection was opened.
     password_of: Option<std::time::SystemTime>,
 }
 
-/// Opens connections of one pool.
+/// Opens the connections of one pool.
 pub(super) struct LdapConnector {
     pub(super) settings: Arc<LdapSettings>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) servers: Arc<Servers>,
-    /// Whether new connections bind as the service account that searches.
+    /// Whether a new connection binds as the service account that searches.
     pub(super) binds: bool,
 }
 
@@ -78,7 +78,8 @@ impl LdapConnector {
     }
 
     async fn open(&self, url: &str) -> Result<Connection, SourceError> {
-        // Taken before the file is read, so that a change in between closes the connection again.
+        // The time is taken before the file is read, so that a change in between makes the pool close the connection
+        // again.
         let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
@@ -115,7 +116,7 @@ impl managed::Manager for LdapConnector {
     }
 }
 
-/// The password of the service account.
+/// Reads the password of the service account.
 pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     let text = read_private(file)?;
     let password = text.trim_end_matches(['\n', '\r']);
@@ -125,7 +126,7 @@ pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(password.to_owned()))
 }
 
-/// Describes a result for the operator, without text of the server that could quote a request.
+/// Describes a result for the operator. The server's own message is left out, because it could quote a request.
 pub(super) fn describe(result: &LdapResult) -> String {
     format!("result {}", result.rc)
 }
@@ -135,7 +136,7 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// The error for a failed search. A search with scope `base` is for an entry that another entry named.
+/// The error for a failed search. A search with scope `base` reads an entry whose name came from another entry.
 pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
@@ -143,14 +144,14 @@ pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
         code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
             Cause::Credentials
         }
-        // The server does not search for the value in the filter.
+        // The server refuses to search for the value in the filter, so only this user is affected.
         code::ADMIN_LIMIT_EXCEEDED | code::INVALID_SYNTAX | code::UNWILLING => Cause::Entry,
         _ if scope == SearchScope::Base => Cause::Entry,
         _ => Cause::Refused,
     };
     let what = match result.rc {
         code::REFERRAL => "the search was referred to another server, and referrals are not followed".to_owned(),
-        code::NO_SUCH_OBJECT => "the search failed: result 32, there is no entry with the name in base".to_owned(),
+        code::NO_SUCH_OBJECT => "the search failed: result 32, the entry named in base does not exist".to_owned(),
         _ => format!("the search failed: {}", describe(result)),
     };
     SourceError::new(cause, what)

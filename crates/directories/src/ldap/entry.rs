@@ -1,4 +1,4 @@
-//! An entry of a search, and the user that it describes.
+//! An LDAP entry that a search found, and the user that it describes.
 
 use ldap3::SearchEntry;
 use rotogate_core::clock::Timestamp;
@@ -7,19 +7,19 @@ use uuid::Uuid;
 
 use super::super::{Cause, SourceError};
 
-/// The seconds between the beginning of FILETIME in 1601 and 1970.
+/// The seconds from the start of FILETIME in 1601 to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
 /// The number of FILETIME units in a millisecond.
 const FILETIME_PER_MILLISECOND: u64 = 10_000;
-/// The attribute of Active Directory whose 16 bytes are a GUID.
+/// The attribute of Active Directory that contains a GUID of 16 bytes.
 const OBJECT_GUID: &str = "objectGUID";
 
-/// The present as a FILETIME.
+/// The current time as a FILETIME.
 pub(super) fn filetime(now: Timestamp) -> u64 {
     (now.as_millis() + FILETIME_EPOCH_SECONDS * 1000) * FILETIME_PER_MILLISECOND
 }
 
-/// An entry. Attribute names are compared without regard to case.
+/// An entry. Attribute names are compared case-insensitively.
 pub(super) struct Entry(pub(super) SearchEntry);
 
 fn wrong(attribute: &str, expected: &str) -> SourceError {
@@ -33,14 +33,14 @@ impl Entry {
 
     fn bytes(&self, attribute: &str) -> Vec<&[u8]> {
         let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
-        // The library stores binary values that are valid UTF-8 as texts.
+        // The library stores binary values that are valid UTF-8 as strings.
         let texts = self.0.attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         let binary = self.0.bin_attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
     }
 
-    /// Fails if a list is incomplete: Active Directory returns a long list in parts, under a name such as
-    /// `memberOf;range=0-1499`.
+    /// Returns an error if the server returned only a part of the values. Active Directory returns a long list in
+    /// parts, under a name such as `memberOf;range=0-1499`.
     fn check_whole(&self, attribute: &str) -> Result<(), SourceError> {
         let is_part = |name: &&String| {
             let mut options = name.split(';');
@@ -66,7 +66,7 @@ impl Entry {
         self.bytes(attribute).into_iter().map(text).collect()
     }
 
-    /// The only value of an attribute.
+    /// Returns the only value of an attribute.
     pub(super) fn text(&self, attribute: &str) -> Result<Option<&str>, SourceError> {
         match self.texts(attribute)?.as_slice() {
             [] => Ok(None),
@@ -75,7 +75,7 @@ impl Entry {
         }
     }
 
-    /// The subject in this attribute.
+    /// Returns the subject in this attribute.
     pub(super) fn subject(&self, attribute: &str) -> Result<String, SourceError> {
         if !attribute.eq_ignore_ascii_case(OBJECT_GUID) {
             let found = self.text(attribute)?.map(str::to_owned);
@@ -87,8 +87,8 @@ impl Entry {
         }
     }
 
-    /// A time: generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction means the end of
-    /// the second, so that sessions of this second count as older.
+    /// Parses a time: a generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction means the
+    /// end of the second, so that sessions created in the same second count as older.
     pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
         let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };
@@ -96,7 +96,7 @@ impl Entry {
     }
 }
 
-/// The attribute value for a search by subject. `None` if no entry can have this subject.
+/// The attribute value to search for to find a subject. `None` if no entry can have this subject.
 pub(super) fn subject_value(attribute: &str, subject: &str) -> Option<String> {
     if attribute.eq_ignore_ascii_case(OBJECT_GUID) {
         return Uuid::parse_str(subject).ok().map(|guid| super::filter::escaped(&guid.to_bytes_le()));

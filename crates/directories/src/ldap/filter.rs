@@ -1,16 +1,16 @@
-//! Search filters with values in braces, which are escaped (RFC 4515 §3, requirement I26).
+//! Search filters with placeholders. The values that replace them are escaped (RFC 4515 §3, requirement I26).
 
 use ldap3::{ldap_escape, parse_filter};
 
 /// The placeholder that a filter may contain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placeholder {
-    /// `{username}`: the name of the login.
+    /// `{username}`: the name that the user typed at the login.
     #[default]
     Username,
-    /// `{dn}`: the distinguished name of the user.
+    /// `{dn}`: the distinguished name of the user's entry.
     Dn,
-    /// `{now}`: the time as a Windows FILETIME, as `accountExpires` has it.
+    /// `{now}`: the current time as a Windows FILETIME, for a comparison with `accountExpires`.
     Now,
 }
 
@@ -24,7 +24,7 @@ impl Placeholder {
     }
 }
 
-/// A filter as configured.
+/// A search filter as configured.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     source: String,
@@ -34,44 +34,44 @@ pub struct Filter {
 rotogate_core::debug_with!(Filter { source });
 
 impl Filter {
-    /// Reads a filter that may contain one placeholder.
+    /// Parses a filter that may contain one placeholder.
     ///
     /// # Errors
-    /// A message with the problem, and a correct form.
+    /// Describes the problem, and shows a correct form.
     pub fn parse(source: &str, placeholder: Placeholder, is_needed: bool) -> Result<Self, String> {
         let mark = placeholder.text();
         let bare = source.replace(mark, "");
         if bare.contains(['{', '}']) {
             return Err(format!(
-                "a brace beside {mark}, which is the only value; write \\7b or \\7d for the character"
+                "a brace beside {mark}, which is the only placeholder; write \\7b or \\7d for a brace"
             ));
         }
         if is_needed && bare == source {
             return Err(format!("{mark} is missing"));
         }
         let filter = Self { source: source.to_owned(), placeholder };
-        // A name may also be replaced by "*", which matches any name.
+        // The test value "*" is needed because a name may also be replaced by "*", which matches any name.
         let values: &[&str] = match placeholder {
             Placeholder::Username => &["x", "*"],
             Placeholder::Dn | Placeholder::Now => &["0"],
         };
         if values.iter().any(|value| parse_filter(filter.source.replace(mark, value)).is_err()) {
-            return Err("is no LDAP filter (RFC 4515), such as \"(&(objectClass=person)(uid=…))\"".to_owned());
+            return Err("is not an LDAP filter (RFC 4515), such as \"(&(objectClass=person)(uid=…))\"".to_owned());
         }
         Ok(filter)
     }
 
-    /// The configured text.
+    /// The filter as it stands in the configuration.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The filter for a value, which is escaped.
+    /// The filter with the placeholder replaced by an escaped value.
     pub(super) fn for_value(&self, value: &str) -> String {
         self.source.replace(self.placeholder.text(), &ldap_escape(value))
     }
 
-    /// The filter for any value.
+    /// The filter with the placeholder replaced by `*`, which matches any value.
     pub(super) fn for_any(&self) -> String {
         self.source.replace(self.placeholder.text(), "*")
     }
@@ -101,9 +101,9 @@ mod tests {
     fn i26_i45_what_is_no_filter_is_refused() {
         for (source, said) in [
             ("(uid={user})", "a brace beside {username}"),
-            ("(uid={username}", "is no LDAP filter"),
+            ("(uid={username}", "is not an LDAP filter"),
             ("(uid=ada)", "{username} is missing"),
-            ("uid={username})(x=y", "is no LDAP filter"),
+            ("uid={username})(x=y", "is not an LDAP filter"),
             ("(uid={username}})", "a brace beside {username}"),
         ] {
             let found = Filter::parse(source, Placeholder::Username, true).unwrap_err();

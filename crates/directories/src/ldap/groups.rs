@@ -1,4 +1,4 @@
-//! The groups of a user: found by a search, or named by an attribute of the user's entry.
+//! The groups of a user. They are found by a search, or named by an attribute of the user's entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::{ANY, LdapSource, Search};
 use rotogate_core::bounds::MAX_GROUPS;
 use rotogate_core::session::Scope;
 
-/// `[directory.groups]`.
+/// The settings of `[directory.groups]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupSettings {
     /// How the groups are found.
@@ -20,7 +20,7 @@ pub struct GroupSettings {
     pub name: String,
     /// How many levels of nested groups are followed; 0 for none.
     pub nested: usize,
-    /// The scopes that a group gives.
+    /// The scopes that the members of each group get.
     pub scopes: BTreeMap<String, Scope>,
     /// Whether the names become the claim `roles`.
     pub roles: bool,
@@ -29,19 +29,19 @@ pub struct GroupSettings {
 /// How the groups of an entry are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupsBy {
-    /// By a search.
+    /// A search for the groups.
     Filter {
         /// The base of the search for groups.
         base: String,
-        /// Finds the groups of `{dn}`.
+        /// The filter that finds the groups of `{dn}`.
         filter: Filter,
     },
-    /// By this attribute of the user's entry, whose values are the distinguished names of the groups.
+    /// An attribute of the user's entry whose values are the distinguished names of the groups.
     Attribute(String),
 }
 
 impl GroupSettings {
-    /// The base of the search for groups.
+    /// The base of the search for groups. `None` if the groups are named by an attribute.
     pub(super) const fn base(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { base, .. } => Some(base),
@@ -49,7 +49,7 @@ impl GroupSettings {
         }
     }
 
-    /// The attribute that names the groups.
+    /// The attribute that names the groups. `None` if a search finds them.
     pub(super) const fn attribute(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { .. } => None,
@@ -63,7 +63,7 @@ fn too_many() -> SourceError {
 }
 
 impl LdapSource {
-    /// The names of the groups of an entry, and of the groups that contain these.
+    /// Returns the names of the groups of an entry, and of the groups that contain these groups.
     pub(super) async fn groups_of(
         &self,
         entry: &Entry,
@@ -111,9 +111,9 @@ impl LdapSource {
         Ok(names)
     }
 
-    /// Reads each group by its distinguished name, one after the other on one connection. The group's name comes from
-    /// its entry, never from a part of a distinguished name. A group that does not exist, or that the service account
-    /// may not see, is skipped.
+    /// Reads the groups by their distinguished names, one after the other on one connection. A group's name comes from
+    /// its entry, never from a part of its distinguished name. A group that does not exist, or that the service account
+    /// cannot see, is skipped.
     async fn groups_by_attribute(
         &self,
         entry: &Entry,
@@ -133,7 +133,7 @@ impl LdapSource {
         for _ in 0..=groups.nested {
             let mut next = Vec::new();
             for dn in std::mem::take(&mut level) {
-                // The empty name stands for the server itself (RFC 4512 §5.1).
+                // The empty name refers to the server itself (RFC 4512 §5.1).
                 if dn.is_empty() {
                     return Err(SourceError::new(Cause::Entry, format!("attribute {attribute}: an empty name")));
                 }

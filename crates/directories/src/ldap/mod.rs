@@ -1,7 +1,8 @@
-//! Users in an LDAP directory or Active Directory. A login searches for the entry and binds as it.
+//! Users in an LDAP directory or Active Directory. A login searches for the user's entry, and then binds as this entry
+//! with the submitted password.
 //!
-//! There are two pools: connections that search, and connections that bind. A bind changes the identity of a
-//! connection, so a connection that was bound as a user never searches (requirement I26).
+//! There are two pools: connections that search, and connections that bind as users. A bind changes the identity of a
+//! connection, so a connection that was bound as a user is never used for a search (requirement I26).
 
 mod connection;
 mod entry;
@@ -33,47 +34,47 @@ use rotogate_kit::upstream_tls::UpstreamTls;
 
 /// How long a request waits for a connection of a pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The filter that each entry matches.
+/// A filter that matches every entry.
 const ANY: &str = "(objectClass=*)";
-/// The attribute list for "no attributes" (RFC 4511 §4.5.1.8).
+/// The attribute list that requests no attributes (RFC 4511 §4.5.1.8).
 const NO_ATTRIBUTES: &str = "1.1";
 
-/// `[directory]` with `kind = "ldap"`.
+/// The settings of `[directory]` with `kind = "ldap"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LdapSettings {
-    /// The servers, in the order in which connections try them.
+    /// The URLs of the servers, in the order in which new connections try them.
     pub urls: Vec<String>,
-    /// Whether `ldap://` connections become TLS connections before anything else is sent.
+    /// Whether `ldap://` connections switch to TLS before anything else is sent.
     pub starttls: bool,
     /// Whether connections without TLS are allowed.
     pub dangerous_plaintext: bool,
-    /// The authorities for the servers' certificates. `None` for the system's authorities.
+    /// The CA certificates that may sign the servers' certificates. `None` for the system's CA certificates.
     pub ca: Option<PathBuf>,
     /// The name and the password file of the service account that searches. `None` for anonymous searches.
     pub bind: Option<(String, PathBuf)>,
     /// The base of the search for users.
     pub base: String,
-    /// The filter that finds a user by `{username}`.
+    /// The filter that finds the user by `{username}`.
     pub filter: Filter,
-    /// Whether a name may begin with a domain, which is ignored, as in `EXAMPLE\ada`.
+    /// Whether a domain at the start of a name is ignored, as in `EXAMPLE\ada`.
     pub strip_domain: bool,
-    /// The attribute with the subject.
+    /// The attribute that contains the subject.
     pub subject: String,
-    /// The filter that an active user matches.
+    /// The filter that only active users match.
     pub active: Option<Filter>,
-    /// The attribute with the time from which sessions are valid.
+    /// The attribute with the time before which sessions are not valid.
     pub valid_from: Option<String>,
-    /// The attribute with the account.
+    /// The attribute that contains the account.
     pub account: Option<String>,
-    /// The scopes of every user.
+    /// The scopes that every user gets.
     pub scopes: Scope,
-    /// Claims, and their attributes.
+    /// The names of claims, and the attributes that they come from.
     pub claims: BTreeMap<String, String>,
-    /// Fields that dialects report about the user, and their attributes.
+    /// The names of profile fields that dialects return, and the attributes that they come from.
     pub profile: BTreeMap<String, String>,
-    /// The groups of users.
+    /// How the groups of users are found.
     pub groups: Option<GroupSettings>,
-    /// The number of connections that search, and also of connections that bind.
+    /// The maximum number of connections that search, and also of connections that bind.
     pub pool: usize,
 }
 
@@ -81,7 +82,7 @@ impl LdapSettings {
     /// The default of `pool`.
     pub const POOL: usize = 8;
 
-    /// The names of all claims.
+    /// The names of all claims that users can have.
     pub(super) fn claims(&self) -> Vec<&str> {
         let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| OwnClaims::ROLES);
         self.claims.keys().map(String::as_str).chain(roles).collect()
@@ -98,7 +99,7 @@ pub struct LdapSource {
     settings: Arc<LdapSettings>,
     searching: Pool<LdapConnector>,
     binding: Pool<LdapConnector>,
-    /// The attributes of a user to request.
+    /// The attributes that a search for a user requests.
     attributes: Vec<String>,
     time: SystemTime,
 }
@@ -111,15 +112,15 @@ struct Search<'a> {
     scope: SearchScope,
     filter: &'a str,
     attributes: &'a [String],
-    /// The most entries that the search may find. More entries are a fault.
+    /// The maximum number of entries that the search may find. More entries are a fault.
     most: usize,
 }
 
 impl LdapSource {
-    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests.
+    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request.
     ///
     /// # Errors
-    /// The key at fault, and the problem.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub fn open(settings: &LdapSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
         let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
@@ -158,14 +159,14 @@ impl LdapSource {
         })
     }
 
-    /// The matching entries; references to other servers are skipped. If `may_be_absent`, a missing base has no
-    /// entries.
+    /// Returns the matching entries. References to other servers are skipped. If `may_be_absent` is set, a base that
+    /// does not exist gives no entries instead of an error.
     async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
         let mut connection = Self::connection(&self.searching).await?;
         Self::search_on(&mut connection, search, may_be_absent).await
     }
 
-    /// As [`LdapSource::search`], on a connection that searches.
+    /// Does what [`LdapSource::search`] does, on a connection that the caller already has.
     async fn search_on(
         connection: &mut Object<LdapConnector>,
         search: Search<'_>,
@@ -204,7 +205,7 @@ impl LdapSource {
         Ok(entries)
     }
 
-    /// Whether this is the password of the entry.
+    /// Returns whether this is the password of the entry.
     async fn bind(&self, dn: &str, password: &SecretString) -> Result<bool, SourceError> {
         let mut connection = Self::connection(&self.binding).await?;
         connection.is_spoilt = true;
@@ -212,15 +213,16 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // The password is wrong, or the entry has no password or is locked or disabled; servers report these cases
-            // differently. Different answers of the gate would reveal the name (requirement I63).
+            // The password is wrong, or the entry has no password, or is locked or disabled. Servers report these cases
+            // differently. If the gate's responses differed as well, they would reveal which names exist (requirement
+            // I63).
             code::INVALID_CREDENTIALS
             | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION
             | code::CONSTRAINT_VIOLATION
             | code::NO_SUCH_OBJECT => false,
             _ => {
-                let message = format!("the bind of a user was not decided: {}", describe(&result));
+                let message = format!("the server neither accepted nor rejected a bind: {}", describe(&result));
                 let cause = match result.rc {
                     code::BUSY | code::UNAVAILABLE => Cause::Connect,
                     code::STRONGER_AUTH_REQUIRED | code::CONFIDENTIALITY_REQUIRED => Cause::Refused,
@@ -233,13 +235,13 @@ impl LdapSource {
         Ok(is_right)
     }
 
-    /// The filter that active users match.
+    /// The filter that only active users match.
     fn active(&self) -> String {
         let now = || filetime(self.time.wall()).to_string();
         self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.for_value(&now()))
     }
 
-    /// The user of an entry.
+    /// Builds the user from an entry.
     async fn user(&self, entry: &Entry) -> Result<User, SourceError> {
         let LdapSettings { subject, valid_from, account, scopes, claims, profile, groups, .. } = &*self.settings;
         let mut own = OwnClaims::new();
@@ -263,7 +265,7 @@ impl LdapSource {
             }
         }
         let granted = Scope::parse(granted.trim())
-            .map_err(|_| SourceError::new(Cause::Entry, "the scopes of the user are too long together"))?;
+            .map_err(|_| SourceError::new(Cause::Entry, "the scopes of the user are too long in total"))?;
         let mut user = User::new(entry.subject(subject)?).scopes(granted).claims(own);
         if let Some(attribute) = valid_from {
             user = user.sessions_valid_from(entry.moment(attribute)?);
@@ -282,7 +284,7 @@ impl LdapSource {
     }
 }
 
-/// Converts one value to a text, and several to a list.
+/// Converts one value to a JSON string, and several values to a list.
 fn json(values: &[&str]) -> Option<serde_json::Value> {
     match values {
         [] => None,
@@ -315,14 +317,14 @@ impl Source for LdapSource {
             most: 1,
         };
         let Some(found) = self.search(search, false).await?.pop() else {
-            // Makes the same requests as for a wrong password. The server hashes nothing for an unknown name, so the
-            // padding of refusals adds the missing time (requirement I49). The answer to this bind does not matter.
+            // Makes the same requests as for a wrong password. The server does not compute a hash for an unknown name,
+            // so the padding of refusals adds the missing time (requirement I49). The result of this bind is ignored.
             return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
                 Err(error) if error.cause != Cause::Entry => Err(error),
                 _ => Ok(Login::Absent),
             };
         };
-        // A bind with an empty name would be anonymous, whatever the password.
+        // A bind with an empty name is anonymous and succeeds with any password.
         if found.dn().is_empty() {
             return Err(SourceError::new(Cause::Entry, "the search found an entry without a name"));
         }
@@ -361,7 +363,7 @@ impl Source for LdapSource {
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
-        // A user that a login would not find must not be able to refresh.
+        // A user whom a login would not find must not be able to refresh.
         let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.for_any(), self.active());
         let search = Search {
             base: &settings.base,
@@ -392,7 +394,7 @@ impl Source for LdapSource {
             if found.is_empty() {
                 return Err(SourceError::new(
                     Cause::Answer,
-                    format!("{key}: the account that searches does not see it"),
+                    format!("{key}: the account that searches cannot see this entry"),
                 ));
             }
             lines.push(format!("{key}: {base}: found"));

@@ -1,4 +1,4 @@
-//! Users in a database: PostgreSQL or SQLite. The configuration has the statements.
+//! Users in a database: PostgreSQL or SQLite. The configuration contains the SQL statements.
 
 mod postgres;
 mod row;
@@ -26,50 +26,50 @@ use row::Row;
 use sqlite::Sqlite;
 use template::{Param, PlaceholderStyle, Template};
 
-/// How long a request waits for a connection of the pool.
+/// How long a request waits for a connection from the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a statement may take.
+/// The time limit of a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The database URL, or the file that contains it.
+/// The database URL, or the path of the file that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// In the configuration: a URL without a password.
+    /// The URL stands in the configuration, and contains no password.
     Plain(String),
-    /// In a private file.
+    /// The URL is in a private file.
     File(PathBuf),
 }
 
-/// `[directory]` with `kind = "sql"`.
+/// The settings of `[directory]` with `kind = "sql"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlSettings {
     /// The database.
     pub url: DatabaseUrl,
-    /// The base folder for a relative path of an SQLite file.
+    /// The folder to which the path of an SQLite file is relative.
     pub folder: PathBuf,
-    /// The authorities for the server's certificate. `None` for the system's authorities.
+    /// The CA certificates that may sign the server's certificate. `None` for the system's CA certificates.
     pub ca: Option<PathBuf>,
-    /// Finds a user for a login.
+    /// The statement that finds a user for a login.
     pub authenticate: Template,
-    /// Finds a user by subject.
+    /// The statement that finds a user by subject.
     pub lookup: Template,
-    /// Replaces a weak password hash.
+    /// The statement that replaces a weak password hash.
     pub rehash: Option<Template>,
     /// The columns that become claims.
     pub claims: Vec<String>,
-    /// The columns that dialects report about the user.
+    /// The columns that become profile fields, which dialects return.
     pub profile: Vec<String>,
-    /// The number of connections.
+    /// The maximum number of connections.
     pub pool: usize,
-    /// Whether statements are prepared once for each connection.
+    /// Whether each connection prepares a statement only once.
     pub statement_cache: bool,
     /// The hashes to expect before the first one was read.
     pub hashes: Vec<ExpectedHash>,
 }
 
-/// A pool of at most `size` connections to a server.
+/// Creates a pool of at most `size` connections to a server.
 fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
     Pool::builder(connector)
         .max_size(size)
@@ -80,7 +80,7 @@ fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// A connection of a pool.
+/// Returns a connection from the pool.
 async fn session<M: Manager<Error = SourceError>>(pool: &Pool<M>) -> Result<Object<M>, SourceError> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(error) => error,
@@ -101,7 +101,7 @@ impl SqlSettings {
     }
 }
 
-/// The columns beyond those with a fixed meaning.
+/// The columns besides those with a fixed meaning.
 #[derive(Clone, Debug, Default)]
 struct Columns {
     claims: Vec<String>,
@@ -111,7 +111,8 @@ struct Columns {
 }
 
 impl Columns {
-    /// Refuses several columns of one name that has a meaning, because any of them could be read.
+    /// Returns an error if several columns have the same name and this name has a meaning, because any of them could be
+    /// read.
     fn check<'a>(&self, names: &(impl Iterator<Item = &'a str> + Clone)) -> Result<(), SourceError> {
         let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
         for name in row::FIXED.into_iter().chain(listed) {
@@ -137,7 +138,8 @@ impl Statement {
     }
 }
 
-/// The database's description of a statement: types of the parameters, and columns with their types if it tells them.
+/// The database's description of a statement: the types of the parameters, and the columns. A column has a type if the
+/// database reports one.
 struct Prepared {
     parameters: Vec<String>,
     columns: Vec<(String, Option<String>)>,
@@ -149,7 +151,7 @@ enum Database {
     Sqlite(Sqlite),
 }
 
-/// The database of a URL.
+/// The database that a URL names.
 enum Target {
     Postgres(Vec<tokio_postgres::Config>),
     Sqlite(PathBuf),
@@ -161,18 +163,16 @@ impl Target {
         match scheme {
             Some("postgres" | "postgresql") => postgres::configs(url, settings.statement_cache).map(Self::Postgres),
             Some("sqlite") => table::sqlite_path(url, &settings.folder).map(Self::Sqlite).ok_or_else(|| {
-                "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".to_owned()
+                "is not the path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".to_owned()
             }),
-            Some(_) | None => {
-                Err("has no scheme of a database that the gate reads; expected postgres:// or sqlite:, or \
+            Some(_) | None => Err("is not the URL of a supported database; expected postgres:// or sqlite:, or \
                                    kind = \"http\" for any other database (docs/directories.md)"
-                    .to_owned())
-            }
+                .to_owned()),
         }
     }
 }
 
-/// Whether a URL has a password, which belongs in a file.
+/// Returns whether a URL contains a password. Such a URL belongs in a file.
 pub fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
@@ -182,7 +182,7 @@ pub fn has_password(url: &str) -> bool {
 /// Checks that a URL names a supported database.
 ///
 /// # Errors
-/// The problem, without a part of the URL.
+/// Describes the problem, without quoting the URL.
 pub fn check_url(url: &str, settings: &SqlSettings) -> Result<(), String> {
     Target::parse(url, settings).map(|_| ())
 }
@@ -199,10 +199,10 @@ pub struct SqlSource {
 }
 
 impl SqlSource {
-    /// Reads the files that the settings name. Opens no connection. `timeout` is that of requests.
+    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request.
     ///
     /// # Errors
-    /// The key at fault, and the problem.
+    /// Returns the faulty configuration key, and a description of the problem.
     pub fn open(settings: &SqlSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let (key, url) = match &settings.url {
             DatabaseUrl::Plain(url) => ("url", SecretString::from(url.clone())),
@@ -240,7 +240,7 @@ impl SqlSource {
         })
     }
 
-    /// Runs a statement that returns one row, or none.
+    /// Runs a statement that returns at most one row.
     async fn one(
         &self,
         statement: &Arc<Statement>,
@@ -258,13 +258,14 @@ impl SqlSource {
     }
 }
 
-/// Whether an SQLSTATE concerns the values of this user, not the statement. Examples: a subquery with two rows, a
-/// value that cannot be converted, a violated constraint, or an error that a database function raised (`P0`: PL/pgSQL).
+/// Returns whether an SQLSTATE concerns the values of this user, not the statement. Examples are a subquery that
+/// returns two rows, a value that cannot be converted, a violated constraint, or an error raised by a database function
+/// (`P0`: PL/pgSQL).
 fn is_of_values(state: &str) -> bool {
     ["21", "22", "23", "P0"].iter().any(|class| state.starts_with(class))
 }
 
-/// The URL in a private file.
+/// Reads the URL from a private file.
 fn read_url(path: &Path) -> Result<SecretString, String> {
     let text = read_private(path)?;
     let url = text.trim();
@@ -293,7 +294,8 @@ impl Source for SqlSource {
             self.one(&self.authenticate, value).await
         };
         let mut row_of_user = row(&login.username).await?;
-        // The second spelling is asked for in any case, so that the time does not tell whether the first one exists.
+        // The second spelling is looked up in any case, so that the duration does not reveal whether the first one
+        // exists.
         if let Cow::Owned(composed) = composed(&login.username) {
             let second = row(&composed).await?;
             row_of_user = row_of_user.or(second);
@@ -338,7 +340,7 @@ impl Source for SqlSource {
     fn close_idle(&self) {
         match &self.database {
             Database::Postgres(database) => database.close_idle(),
-            // A file does not go away silently.
+            // A file cannot become unreachable without an error.
             Database::Sqlite(_) => {}
         }
     }
@@ -358,7 +360,7 @@ impl Source for SqlSource {
             let Prepared { parameters, columns } =
                 prepared.map_err(|error| SourceError::new(error.cause, format!("{name}: {error}")))?;
             if parameters.len() != statement.params.len() {
-                let message = format!("{name}: a value in braces is no parameter; is it in a comment or in quotes?");
+                let message = format!("{name}: a value in braces is not a parameter; is it in a comment or in quotes?");
                 return Err(SourceError::new(Cause::Answer, message));
             }
             let types = parameters.join(", ");

@@ -19,7 +19,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// A connection that was used more recently is not tested before use.
+/// A connection that was used within this time is not tested before its next use.
 const FRESH: Duration = Duration::from_secs(5);
 
 struct PostgresConnector {
@@ -28,7 +28,7 @@ struct PostgresConnector {
     tls: MakeRustlsConnect,
 }
 
-/// A connection.
+/// A connection to a server.
 struct PostgresSession {
     client: Client,
     prepared: Vec<(String, tokio_postgres::Statement)>,
@@ -68,7 +68,7 @@ impl managed::Manager for PostgresConnector {
 fn fault(error: &tokio_postgres::Error) -> SourceError {
     if let Some(refused) = error.as_db_error() {
         let state = refused.code().code();
-        // Leaves out the detail, because it may quote the row.
+        // Leaves out the detail of the error, because it may quote the row.
         return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -77,8 +77,8 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
 
 fn cause_of(state: &str) -> Cause {
     match state {
-        // This also applies if the row of one user is slow, because the gate cannot distinguish this from a database
-        // that hangs and must be left alone.
+        // A statement that is slow for only one user also counts as a timeout, because the gate cannot distinguish it
+        // from a database that hangs and must get fewer requests.
         state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
         state if super::is_of_values(state) => Cause::Entry,
         state if state.starts_with("28") => Cause::Credentials,
@@ -87,9 +87,9 @@ fn cause_of(state: &str) -> Cause {
     }
 }
 
-/// Whether the value of a parameter does not fit the type of its column, so that no row can have it. `error` is from
-/// before the statement ran: later errors with these states are about stored values. An error with a position is about
-/// the statement.
+/// Returns whether the value of a parameter does not fit the type of its column, so that no row can have it. `error` is
+/// from before the statement ran, because later errors with these states are about stored values. An error with a
+/// position is about the statement itself.
 fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     const UNFIT: [SqlState; 6] = [
         SqlState::INVALID_TEXT_REPRESENTATION,
@@ -102,8 +102,8 @@ fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|refused| refused.position().is_none() && UNFIT.contains(refused.code()))
 }
 
-/// A parameter in text form: the server parses it as the type that the statement needs. Does not print: the driver logs
-/// parameters, and some are password hashes.
+/// A parameter in text form, which the server parses as the type that the statement needs. Its `Debug` output hides the
+/// value, because the driver logs parameters and some of them are password hashes.
 struct Text(Option<String>);
 
 rotogate_core::debug_with!(Text);
@@ -130,18 +130,18 @@ impl ToSql for Text {
     to_sql_checked!();
 }
 
-/// A database.
+/// A PostgreSQL database, and the pool of connections to it.
 pub(super) struct Postgres {
     pool: Pool<PostgresConnector>,
-    /// Whether statements are prepared once for each connection. False behind a pooler that gives each transaction
-    /// another connection.
+    /// Whether each connection prepares a statement only once. This does not work with a pooler that runs each
+    /// transaction on another connection.
     caches: bool,
 }
 
 rotogate_core::debug_with!(Postgres);
 
-/// Reads a URL: a configuration for each host, as far as the URL lets the gate choose. The driver would limit only the
-/// time until a host accepts a connection, not until the server answers.
+/// Parses a URL into one configuration for each host, so that the gate chooses the host where the URL allows it. The
+/// driver would limit only the time until a host accepts a connection, not the time until the server responds.
 pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     let all = config(url, caches)?;
     let begin = url.find('@').or_else(|| url.find("//").map(|at| at + 1)).map_or(0, |at| at + 1);
@@ -159,15 +159,15 @@ pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     hosts.split(',').map(one).collect()
 }
 
-/// Reads a URL. For a server on another machine, TLS with a verified certificate is required.
+/// Parses a URL. TLS with a verified certificate is required unless the server is on this machine.
 pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
-    // rustls always verifies certificate and name, so these modes mean the same here.
+    // rustls always verifies the certificate and the host name, so these modes are equivalent here.
     let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // The error does not show the parser's own text, because it may quote the URL with its password.
+    // The parser's own error message is not shown, because it may quote the URL with its password.
     let parsed: Result<Config, _> = url.parse();
     let mut config = parsed.map_err(|error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
-        format!("is no PostgreSQL URL{reason}; expected postgres://user:password@host/database")
+        format!("is not a PostgreSQL URL{reason}; expected postgres://user:password@host/database")
     })?;
     let is_local = |host: &Host| match host {
         Host::Tcp(name) => {
@@ -177,7 +177,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
         Host::Unix(_) => true,
     };
     if config.get_hosts().is_empty() {
-        return Err("names no host; expected postgres://user:password@host/database".to_owned());
+        return Err("does not name a host; expected postgres://user:password@host/database".to_owned());
     }
     if !config.get_hosts().iter().all(is_local) {
         if config.get_ssl_mode() == SslMode::Disable {
@@ -189,7 +189,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     }
     config.application_name("rotogate");
     if caches {
-        // Not for a pooler: it refuses options, and its connections are shared.
+        // The option is not sent to a pooler, which rejects options and shares its connections.
         config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
     }
     Ok(config)
@@ -287,7 +287,8 @@ impl Postgres {
 }
 
 impl PostgresSession {
-    /// Sends a statement with its values. Returns once the server has accepted the values, before any row is read.
+    /// Sends a statement with its values. Returns as soon as the server has accepted the values, before any row is
+    /// read.
     async fn start(
         &mut self,
         text: &str,
@@ -301,7 +302,7 @@ impl PostgresSession {
         let values: Vec<Text> = values.into_iter().map(Text).collect();
         let prepared = self.prepared(text).await?;
         match self.client.query_raw(&prepared, &values).await {
-            // The table was altered since the statement was prepared.
+            // The table was altered after the statement was prepared.
             Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
                 self.prepared.clear();
                 let prepared = self.prepared(text).await?;

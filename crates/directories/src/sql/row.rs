@@ -1,4 +1,4 @@
-//! A row of a statement, and the user that it describes.
+//! A row that a statement returned, and the user that it describes.
 
 use serde_json::Value as Json;
 
@@ -13,7 +13,7 @@ use rotogate_core::session::Scope;
 /// The names of the columns with a fixed meaning.
 pub(super) const FIXED: [&str; 6] = ["subject", "password_hash", "active", "scopes", "valid_from", "account"];
 
-/// A value of a column, of any of the databases.
+/// The value of a column, for both databases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field {
     Null,
@@ -51,7 +51,7 @@ impl Field {
     }
 }
 
-/// A row: names and values. Does not print, because it may contain a password hash.
+/// A row, as pairs of name and value. Its `Debug` output hides the values, because they may include a password hash.
 pub(super) struct Row(pub(super) Vec<(String, Field)>);
 
 fn wrong(column: &str, expected: &str, found: &Field) -> SourceError {
@@ -72,11 +72,11 @@ impl Row {
             None => Ok(None),
             Some(Field::Text(text)) => Ok(Some(text)),
             Some(Field::Integer(number)) => Ok(Some(number.to_string())),
-            Some(other) => Err(wrong(column, "a text or an integer", &other)),
+            Some(other) => Err(wrong(column, "a string or an integer", &other)),
         }
     }
 
-    /// The user, with the claims and profile fields that `columns` lists.
+    /// Builds the user, with the claims and profile fields that `columns` lists.
     pub(super) fn user(mut self, columns: &Columns) -> Result<(User, Option<SecretHash>), SourceError> {
         columns.check(&self.0.iter().map(|(name, _)| name.as_str()))?;
         let Some(subject) = self.text("subject")? else {
@@ -109,7 +109,7 @@ impl Row {
         Ok((user.claims(claims), hash))
     }
 
-    /// The value of a listed column; `None` for NULL. A column may be listed twice.
+    /// Returns the value of a listed column. `None` for NULL. A column may be listed twice.
     fn named(&self, column: &str) -> Result<Option<Json>, SourceError> {
         match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)) {
             Some((_, Field::Null)) => Ok(None),
@@ -118,7 +118,7 @@ impl Row {
         }
     }
 
-    /// The user with the hash of the password.
+    /// Returns the user with the password hash.
     pub(super) fn hashed_user(self, columns: &Columns) -> Result<Option<HashedUser>, SourceError> {
         let is_there = self.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("password_hash"));
         if !is_there {
@@ -126,11 +126,11 @@ impl Row {
             return Err(SourceError::new(Cause::Entry, message));
         }
         let (user, hash) = self.user(columns)?;
-        // A user without a password cannot log in with one.
+        // A user without a password hash cannot log in with a password.
         Ok(hash.map(|hash| HashedUser { user, hash, is_marked: columns.is_marked }))
     }
 
-    /// The user of a lookup. Marks the password if each lookup returns its hash.
+    /// Returns the user for a lookup. The password mark is set if each lookup returns the hash.
     pub(super) fn looked_up(self, columns: &Columns) -> Result<User, SourceError> {
         let (user, hash) = self.user(columns)?;
         Ok(match hash.filter(|_| columns.is_marked) {
@@ -140,7 +140,7 @@ impl Row {
     }
 }
 
-/// Scopes: a list, a JSON array, or a text separated by blanks.
+/// Parses scopes: a list, a JSON array, or a string separated by spaces.
 fn scopes(field: &Field) -> Result<Scope, SourceError> {
     let list = match field {
         Field::List(list) => Some(list.join(" ")),
@@ -152,10 +152,10 @@ fn scopes(field: &Field) -> Result<Scope, SourceError> {
         Field::Null | Field::Bool(_) | Field::Integer(_) | Field::Time(_) => None,
     };
     let scope = list.and_then(|list| Scope::parse(list.trim()).ok());
-    scope.ok_or_else(|| wrong("scopes", "scopes as a list, a JSON array or a text with blanks between them", field))
+    scope.ok_or_else(|| wrong("scopes", "scopes as a list, a JSON array or a string with spaces", field))
 }
 
-/// A moment: a time, integer seconds since 1970, or text as in RFC 3339, in UTC.
+/// Parses a time: a timestamp, integer seconds since 1970, or a string as in RFC 3339, in UTC.
 fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     let found = match field {
         Field::Time(time) => Some(*time),
@@ -166,8 +166,8 @@ fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     found.ok_or_else(|| wrong("valid_from", "a time, seconds since 1970, or text such as 2026-01-31T12:00:00Z", field))
 }
 
-/// Converts a system time, rounded up to the millisecond, because sessions created at or before this time are not
-/// valid.
+/// Converts a system time. The result is rounded up to the millisecond, because sessions created at or before it are
+/// not valid.
 pub(super) fn of_system_time(time: std::time::SystemTime) -> Option<Timestamp> {
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_micros().div_ceil(1000)).ok().map(Timestamp::from_millis)

@@ -1,4 +1,4 @@
-//! SQLite. Statements run on threads for blocking work.
+//! SQLite. The statements run on threads for blocking work.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row};
 use super::{ACQUIRE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// How long a statement waits for another writer of the database.
+/// How long a statement waits while another connection writes to the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -23,15 +23,15 @@ struct Opener {
     writes: bool,
 }
 
-/// A connection.
+/// A connection to the database file.
 #[derive(Debug)]
 struct Session {
     connection: Connection,
-    /// The file at the path before the connection was opened.
+    /// The device and inode of the file, taken just before it was opened.
     file: Option<(u64, u64)>,
 }
 
-/// Device and inode of the file at a path, after following links.
+/// Returns the device and inode of the file at a path. Symbolic links are followed.
 fn file(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
 }
@@ -53,7 +53,7 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, session: &mut Session, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
-        // The open file may have been removed from the path, or replaced there.
+        // The file that the connection has open may have been removed, or another file may have replaced it.
         let is_there = session.file.is_some() && session.file == file(&self.path);
         if is_there { Ok(()) } else { Err(RecycleError::message("another file, or none")) }
     }
@@ -73,19 +73,19 @@ fn fault(error: &rusqlite::Error) -> SourceError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => Cause::Timeout,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Cause::Connect,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Cause::Entry,
-        // A prepared statement failed on the values of this user.
+        // A statement that was prepared successfully failed on the values of this user.
         Some(ErrorCode::Unknown) if matches!(error, rusqlite::Error::SqliteFailure(..)) => Cause::Entry,
         Some(_) | None => Cause::Refused,
     };
     let message = match error {
-        // `error` would contain the statement's text.
+        // `error` itself would contain the text of the statement.
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
     SourceError::new(cause, message)
 }
 
-/// A database file.
+/// A database file, and the pool of connections to it.
 #[derive(Debug)]
 pub(super) struct Sqlite {
     pool: Pool<Opener>,

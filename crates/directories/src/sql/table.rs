@@ -1,4 +1,4 @@
-//! The table of users in an SQLite file that `rotogate user import --to` fills, and the statements that read it.
+//! The table of users that `rotogate user import --to` fills in an SQLite file, and the statements that read it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE UNIQUE INDEX IF NOT EXISTS users_name ON users (username, ifnull(account, ''));
 ";
 
-/// The columns that are not fields of profiles.
+/// The columns that are not profile fields.
 const COLUMNS: [&str; 7] = ["subject", "username", "account", "password_hash", "active", "scopes", "valid_from"];
 
 /// A user to add.
@@ -34,27 +34,28 @@ const COLUMNS: [&str; 7] = ["subject", "username", "account", "password_hash", "
 pub struct TableUser<'a> {
     /// The login name.
     pub username: &'a str,
-    /// The other facts about the user.
+    /// The user's subject, account, scopes and other properties.
     pub user: &'a User,
     /// The hash of the password.
     pub hash: &'a SecretHash,
-    /// `sessions_valid_from` as RFC 3339 writes it; `None` after the year 9999.
+    /// `sessions_valid_from` in RFC 3339 format. `None` after the year 9999.
     pub valid_from: Option<String>,
 }
 
-/// The table after an import.
+/// The state of the table after an import.
 #[derive(Debug)]
 pub struct UserTable {
-    /// The columns that are fields of profiles.
+    /// The columns that are profile fields.
     pub profile: Vec<String>,
-    /// The columns that SQLite has no type for: true, false, lists and objects are stored as numbers and texts.
+    /// The columns with values for which SQLite has no type. Booleans are stored as numbers, and lists and objects as
+    /// JSON strings.
     pub converted: Vec<String>,
     /// The password hashes of all users.
     pub hashes: Vec<SecretHash>,
 }
 
 impl UserTable {
-    /// The statements for `authenticate`, `lookup` and `rehash` of the directory.
+    /// Returns the statements for `authenticate`, `lookup` and `rehash` of the directory.
     pub fn statements(&self) -> [(&'static str, String); 3] {
         let fields: String = self.profile.iter().map(|field| format!(", \"{field}\"")).collect();
         let select = |condition: &str| {
@@ -72,12 +73,12 @@ impl UserTable {
     }
 }
 
-/// Why no user was added.
+/// The reason why no user was added.
 #[derive(Debug)]
 pub enum TableError {
-    /// The database failed, or its table has another form.
+    /// The database failed, or its table has other columns.
     Database(String),
-    /// These users cannot be stored, by their index.
+    /// These users cannot be stored. Each has its index and the reason.
     Users(Vec<(usize, String)>),
 }
 
@@ -87,15 +88,15 @@ impl From<rusqlite::Error> for TableError {
     }
 }
 
-/// The SQLite file of a URL; `None` if the URL names no file.
+/// Returns the path of the SQLite file in a URL. `None` if the URL does not name a file.
 pub fn sqlite_path(url: &str, folder: &Path) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     (!path.is_empty() && !path.contains('?')).then(|| folder.join(path))
 }
 
-/// Adds users to the database in a file, all or none. Without a file, uses a database in memory. `dry_run` keeps
-/// nothing.
+/// Adds users to the database in a file. Either all users are added, or none. Without a path, a database in memory is
+/// used. With `dry_run`, nothing is stored.
 ///
 /// # Errors
 /// See [`TableError`].
@@ -105,7 +106,7 @@ pub fn add(path: Option<&Path>, users: &[TableUser<'_>], dry_run: bool) -> Resul
         None => Connection::open_in_memory()?,
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Dropping the transaction without a commit changes nothing.
+    // If the transaction is dropped without a commit, nothing changes.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLE)?;
     let mut profile = profile_columns(&transaction)?;
@@ -156,23 +157,24 @@ impl From<rusqlite::Error> for RowFault {
     }
 }
 
-/// The columns of the table beyond [`COLUMNS`], each of which must exist.
+/// Returns the columns of the table besides [`COLUMNS`], after checking that all of [`COLUMNS`] exist.
 fn profile_columns(transaction: &Transaction<'_>) -> Result<Vec<String>, TableError> {
     let mut prepared = transaction.prepare("SELECT name FROM pragma_table_info('users')")?;
     let all: Vec<String> = prepared.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     match COLUMNS.iter().find(|column| !all.iter().any(|found| found == *column)) {
-        Some(missing) => Err(TableError::Database(format!("its table users is another one: no column {missing}"))),
+        Some(missing) => Err(TableError::Database(format!("its table users has no column {missing}"))),
         None => Ok(all.into_iter().filter(|found| !COLUMNS.contains(&&**found)).collect()),
     }
 }
 
-/// Adds a column for each field of the profile that the table does not have.
+/// Adds a column for each profile field that the table does not have yet.
 fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut Vec<String>) -> Result<(), RowFault> {
     for field in user.user.profile.keys() {
         if known.contains(field) {
             continue;
         }
-        // Compared without regard to case, as in SQLite. The names become part of statements, so they are restricted.
+        // Names are compared case-insensitively, as SQLite does. They become part of statements, so the characters are
+        // restricted.
         let is_taken = COLUMNS
             .iter()
             .copied()
@@ -197,12 +199,13 @@ fn insert<'u>(
 ) -> Result<(), RowFault> {
     if !username::is_acceptable(username) {
         let what =
-            "username: a login at a database has no name with blanks at an end or in a row, or with such characters";
+            "username: a name in a database must not have leading, trailing or double spaces, or such characters";
         return Err(RowFault::User(what.to_owned()));
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // A text that begins like JSON would be read as JSON, so it is stored as JSON.
+    // Scopes that begin like a JSON array would be parsed as JSON when they are read, so they are stored as a JSON
+    // array.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);
@@ -232,7 +235,7 @@ fn insert<'u>(
     Ok(())
 }
 
-/// A field of a profile; `None` if the number is out of SQLite's range.
+/// Converts the value of a profile field. `None` if a number is out of SQLite's range.
 fn value(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => Value::Null,

@@ -1,17 +1,18 @@
-//! Statements with named values in braces. A value becomes a bound parameter, never text (requirement I29).
+//! SQL statements with named placeholders in braces. A value is always bound as a parameter, never inserted into the
+//! text (requirement I29).
 
 /// A value that a statement may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
-    /// `{account}`: the account of the login; NULL for a login without account.
+    /// `{account}`: the account of the login. NULL for a login without an account.
     Account,
-    /// `{username}`: the name of the login.
+    /// `{username}`: the name that the user typed at the login.
     Username,
     /// `{subject}`: the subject to look up.
     Subject,
     /// `{old_hash}`: the password hash that was checked.
     OldHash,
-    /// `{new_hash}`: the hash that replaces it.
+    /// `{new_hash}`: the hash that replaces `{old_hash}`.
     NewHash,
 }
 
@@ -27,18 +28,18 @@ impl Param {
     }
 }
 
-/// The purpose of a statement: the values that it may name, and those that it must name.
+/// The purpose of a statement: the values that it may contain, and those that it must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose {
     may: &'static [Param],
     must: &'static [Param],
 }
 
-/// Finds a user for a login.
+/// For the statement that finds a user for a login.
 pub const AUTHENTICATE: Purpose = Purpose { may: &[Param::Username, Param::Account], must: &[Param::Username] };
-/// Finds a user by subject.
+/// For the statement that finds a user by subject.
 pub const LOOKUP: Purpose = Purpose { may: &[Param::Subject], must: &[Param::Subject] };
-/// Replaces a password hash if it is still the old one.
+/// For the statement that replaces a password hash if it is still the old one.
 pub const REHASH: Purpose = Purpose {
     may: &[Param::Subject, Param::OldHash, Param::NewHash],
     must: &[Param::Subject, Param::OldHash, Param::NewHash],
@@ -59,14 +60,14 @@ pub struct Template {
 
 rotogate_core::debug_with!(Template { source });
 
-/// The spelling of the n-th parameter, counted from 1.
+/// Returns the spelling of the n-th parameter, counted from 1.
 pub(super) type PlaceholderStyle = fn(usize) -> String;
 
 impl Template {
-    /// Reads a statement.
+    /// Parses a statement.
     ///
     /// # Errors
-    /// A message with the problem, and a correct form.
+    /// Describes the problem, and shows a correct form.
     pub fn parse(source: &str, purpose: Purpose) -> Result<Self, String> {
         let known = || purpose.may.iter().map(|param| format!("{{{}}}", param.name())).collect::<Vec<_>>().join(", ");
         let mut pieces = Vec::new();
@@ -77,7 +78,7 @@ impl Template {
             is_quoted ^= text.matches('\'').count() % 2 == 1;
             let name = braced.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             let Some((name, after)) = name else {
-                return Err(format!("a single brace; braces hold one of {}", known()));
+                return Err(format!("a single brace; a value in braces must be one of {}", known()));
             };
             let Some(param) = purpose.may.iter().find(|param| param.name() == name) else {
                 return Err(format!("unknown value {{{}}}; expected one of {}", name.escape_debug(), known()));
@@ -126,18 +127,18 @@ impl Template {
         })
     }
 
-    /// Whether the statement mentions this word.
+    /// Returns whether the statement mentions this word.
     pub(super) fn mentions(&self, word: &str) -> bool {
         self.texts().any(|text| text.contains(word))
     }
 
-    /// The configured text.
+    /// The statement as it stands in the configuration.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The statement for a database. Each occurrence of a value is a separate parameter, so that the database may give
-    /// each another type.
+    /// Renders the statement for a database. Each occurrence of a value becomes a separate parameter, because the
+    /// database may give each occurrence a different type.
     pub(super) fn render(&self, placeholder: PlaceholderStyle) -> String {
         let mut number = 0;
         let piece = |piece: &Piece| match piece {

@@ -1,10 +1,10 @@
-//! Changes of users, as events of the audit trail. A command records the author of a change. A running gate records the
-//! changes that it finds in its file, even if another program made them.
+//! Changes of users, as events in the audit log. A command records who made the change. A running gate records the
+//! changes that it finds in its users file, even if another program made them.
 
 const TARGET: &str = "rotogate::audit";
-/// The actor of a change that a gate finds in a file.
+/// The actor in the event of a change that a gate finds in a file.
 const FILE: &str = "file";
-/// Above this many changed users, a gate writes their number instead of a line for each.
+/// If more users than this changed, a gate writes their number instead of a line for each user.
 const MAX_LINES: usize = 100;
 
 /// A change of a user.
@@ -12,7 +12,7 @@ const MAX_LINES: usize = 100;
 pub enum UserEvent {
     /// A new user.
     Added,
-    /// Other keys of the user changed.
+    /// The user's other keys changed.
     Changed,
     /// The user was removed.
     Removed,
@@ -23,10 +23,10 @@ pub enum UserEvent {
 }
 
 impl UserEvent {
-    /// All events.
+    /// All kinds of changes.
     pub const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
 
-    /// The name of the event in the audit trail.
+    /// Returns the name of the event in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Added => "user_add",
@@ -38,7 +38,7 @@ impl UserEvent {
     }
 }
 
-/// A user that changed.
+/// A user who changed.
 #[derive(Debug)]
 pub struct ChangedUser<'a> {
     /// The change.
@@ -49,7 +49,7 @@ pub struct ChangedUser<'a> {
     pub account: Option<&'a str>,
     /// The subject, if it is known.
     pub subject: Option<&'a str>,
-    /// The keys that differ.
+    /// The names of the keys that differ.
     pub changed: Option<String>,
 }
 

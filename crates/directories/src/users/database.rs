@@ -1,4 +1,4 @@
-//! Copies users into an SQLite database, for more users than a file should have.
+//! Copies users into an SQLite database, for installations with more users than a file should have.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use rotogate_core::directory::PasswordMark;
 use rotogate_core::password::{Accepted, Cost, CostClass, PasswordHash, Spring};
 use rotogate_core::private_file;
 
-/// Users to copy.
+/// The users to copy.
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// The counts of the users, in the form of an import.
+    /// The counts of the users, in the same form as for an import.
     pub imported: Imported,
-    /// Whether there are Spring hashes, which need settings in the configuration.
+    /// Whether some hashes come from Spring and need settings in the configuration.
     needs_spring: bool,
 }
 
 /// The problem of a hash that a directory of this kind does not check.
-const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (hashes, \
+const NEEDS_FILE: &str = "password_hash: only a users file can have the key or the permission that it needs (hashes, \
                           hash_parameters): give the user another password with rotogate user passwd";
 
-/// An entry of `[[directories]]`.
+/// An entry of `[[directories]]` that the database replaces.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplacedEntry<'a> {
     /// The name of the entry.
@@ -39,17 +39,17 @@ pub struct ReplacedEntry<'a> {
 /// The result of a copy.
 #[derive(Debug)]
 pub struct Copied {
-    /// The `[directory]` that reads the users.
+    /// The `[directory]` section of a configuration that reads the users from the database.
     pub directory: String,
-    /// The parts of users for which the table has no column.
+    /// Warnings about the properties of users for which the table has no column.
     pub warnings: Vec<String>,
 }
 
 impl UserCopy {
-    /// All users of the users file.
+    /// Takes all users of the users file.
     ///
     /// # Errors
-    /// The file cannot be read, is accessible to others, or is broken.
+    /// The file cannot be read, is accessible to others, or is invalid.
     pub fn of_file(file: &UsersFile) -> Result<Self, EditError> {
         let users = parse::read(file).map_err(EditError::File)?.into_entries();
         let mut imported = Imported { users: users.len(), ..Imported::default() };
@@ -62,10 +62,10 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&file.accepted().spring) })
     }
 
-    /// The users of an import. `accepted` has the hashes that a users file would check.
+    /// Takes the users of an import. `accepted` lists the hashes that a users file would check.
     ///
     /// # Errors
-    /// As [`import::import`].
+    /// Returns the errors of [`import::import`].
     pub fn of_import(
         name: &str,
         text: &str,
@@ -77,11 +77,11 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&accepted.spring) })
     }
 
-    /// Adds the users to the database, all or none. `url` is the URL of the database for the configuration. `replaced`
-    /// is the entry of `[[directories]]` that the database replaces.
+    /// Adds the users to the database. Either all users are added, or none. `url` is the URL of the database for the
+    /// configuration. `replaced` is the entry of `[[directories]]` that the database replaces.
     ///
     /// # Errors
-    /// The table cannot hold a user, or already has the user; or the database cannot be written.
+    /// The table cannot store a user or already has the user, or the database cannot be written.
     pub fn add_to(
         &self,
         (url, path): (&str, &Path),
@@ -109,7 +109,7 @@ impl UserCopy {
         let mut warnings = Vec::new();
         if !table.converted.is_empty() {
             warnings.push(format!(
-                "a column has no true, false, list or object: profile fields become 0, 1 or a text of JSON: {}",
+                "profile fields that are booleans, lists or objects are stored as 0, 1 or JSON text: {}",
                 table.converted.join(", ")
             ));
         }
@@ -117,21 +117,21 @@ impl UserCopy {
         match self.users.iter().filter(|(_, entry)| entry.user.password_mark != own(entry)).count() {
             0 => {}
             number => warnings.push(format!(
-                "{number} users log in again: the table has no place for rehashed, and a session sees another password"
+                "{number} users must log in again: the table has no column rehashed, so the sessions of these users end"
             )),
         }
         let directory = directory(url, &table, replaced);
         Ok(Copied { directory, warnings })
     }
 
-    /// Whether a directory of this kind checks the user's hash.
+    /// Returns whether a database directory can check the user's hash.
     fn is_checked(&self, entry: &UserEntry) -> bool {
         let hash = entry.hash.expose();
         PasswordHash::parse(hash, &Accepted::default()).is_ok() && !(self.needs_spring && hash.starts_with("{pbkdf2"))
     }
 }
 
-/// The keys of the directory.
+/// Returns the configuration of the directory.
 fn directory(url: &str, table: &table::UserTable, replaced: Option<ReplacedEntry<'_>>) -> String {
     let text = |text: &str| toml_edit::Value::from(text).to_string();
     let list = |texts: &[String]| toml_edit::Value::from_iter(texts).to_string();
@@ -157,7 +157,7 @@ fn directory(url: &str, table: &table::UserTable, replaced: Option<ReplacedEntry
     keys
 }
 
-/// The file of a database.
+/// Returns the path of the database file.
 ///
 /// # Errors
 /// `url` does not name an SQLite file.
@@ -193,7 +193,7 @@ fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<tab
     table::add(Some(path), rows, false).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
-/// The value of `hashes` for these classes: the most expensive one of each scheme.
+/// Returns the value of the key `hashes` for these classes, with the most expensive class of each scheme.
 fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
     let mut dearest: BTreeMap<&str, u32> = BTreeMap::new();
     for class in classes {
@@ -201,7 +201,8 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Argon2(cost) => {
                 let usual = Cost::default();
                 let passes = u32::try_from(cost.work().div_ceil(usual.memory_kib.into())).unwrap_or(u32::MAX);
-                // Not needed, because every check takes at least as long as one of our own hashes.
+                // An entry is unnecessary, because every check takes at least as long as a check of the gate's own
+                // hashes.
                 if passes <= usual.passes {
                     continue;
                 }

@@ -1,8 +1,8 @@
 //! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
-//! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
+//! the whole file. A lock serializes the commands. Comments and the order of the keys are kept.
 //!
-//! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
-//! every user of the machine can read (requirement O3).
+//! Passwords arrive as a [`SecretString`], from a prompt or from standard input. They are never command-line arguments,
+//! because every user of the machine can read the arguments of a process (requirement O3).
 
 use std::collections::HashMap;
 use std::io;
@@ -30,38 +30,36 @@ const HEADER: &str = "\
 # change: older sessions end with it. The gate reloads this file when it changes.
 ";
 
-/// The cause in [`EditError::Exists`] if the account already has a user of this name.
+/// The reason in [`EditError::Exists`] if the account already has a user with this name.
 pub const SAME_NAME: &str = "the same name in this account";
 
-/// Why an edit failed. The file is unchanged.
+/// The reason why an edit failed. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// The file cannot be read, is accessible to others, or is broken.
+    /// The file cannot be read, is accessible to others, or is invalid.
     #[error("{0}")]
     File(String),
     /// Users of an import are invalid, so no user was added.
     #[error("nothing was imported:{0}")]
     Import(ImportProblems),
-    /// With the users of an import, the file would have too many users.
-    #[error(
-        "the users file has {there} users, and {added} more are beyond {MAX_USERS}, the most that an import may make of it"
-    )]
+    /// The file would have too many users after the import.
+    #[error("the users file has {there} users, and {added} more would exceed {MAX_USERS}, the maximum for an import")]
     TooMany {
-        /// The number of users in the file.
+        /// The number of users that the file already has.
         there: usize,
-        /// The number of users in the import.
+        /// The number of users that the import would add.
         added: usize,
     },
     /// The file cannot be written.
     #[error("the users file cannot be written: {0}")]
     Io(#[from] io::Error),
-    /// No such user.
+    /// The user does not exist.
     #[error("there is no such user")]
     Unknown,
-    /// The account already has a user of this name, or the subject is taken.
+    /// The account already has a user with this name, or the subject is taken.
     #[error("the user exists already: {0}")]
     Exists(&'static str),
-    /// A name that a user may not have, or a change that changes nothing.
+    /// The name is not allowed, or the edit would not change anything.
     #[error("{0}")]
     Invalid(&'static str),
     /// The password cannot be hashed.
@@ -69,7 +67,7 @@ pub enum EditError {
     Password(#[from] InvalidValue),
 }
 
-/// Names a user.
+/// The key that identifies a user.
 #[derive(Clone, Copy, Debug)]
 pub struct UserKey<'a> {
     /// The account, if the user belongs to one.
@@ -78,28 +76,29 @@ pub struct UserKey<'a> {
     pub username: &'a str,
 }
 
-/// A user, as listed.
+/// A user as [`list()`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedUser {
     /// The login name.
     pub username: String,
-    /// The other facts about the user, without the password.
+    /// The user's other properties, without the password.
     pub user: User,
 }
 
 /// Lists every user, in the order of the file.
 ///
 /// # Errors
-/// The file cannot be read, is accessible to others, or is broken.
+/// The file cannot be read, is accessible to others, or is invalid.
 pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
     let users = parse::read(&file.into()).map_err(EditError::File)?.into_entries();
     Ok(users.into_iter().map(|entry| ListedUser { username: entry.username.into(), user: entry.user }).collect())
 }
 
-/// Adds a user and returns its subject: `subject`, or a random one. Sessions of an earlier user of that subject stay
-/// invalid, because only sessions from after `now` are valid. Creates the file if it is missing.
+/// Adds a user and returns its subject, which is either `subject` or a random one. Creates the file if it is missing.
+/// Only sessions created after `now` are valid, so sessions of an earlier user with the same subject stay invalid.
 ///
 /// # Errors
+/// See [`EditError`].
 /// See [`EditError`].
 pub fn add_user(
     file: impl Into<UsersFile>,
@@ -124,7 +123,7 @@ pub fn add_user(
     Ok(subject)
 }
 
-/// Removes a user, with the comments before it. The user's sessions end.
+/// Removes a user, and the comments before it. The user's sessions end.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -135,7 +134,7 @@ pub fn remove_user(file: impl Into<UsersFile>, who: UserKey<'_>) -> Result<(), E
     })
 }
 
-/// Sets a user's password and ends the sessions so far (requirement R8).
+/// Sets a user's password and ends the user's existing sessions (requirement R8).
 ///
 /// # Errors
 /// See [`EditError`].
@@ -154,7 +153,7 @@ pub fn set_password(
     })
 }
 
-/// Enables or disables a user. Disabling ends the sessions begun until `now`; enabling does not revive them.
+/// Enables or disables a user. Disabling ends the sessions created until `now`. Enabling does not revive them.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -168,11 +167,12 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
     })
 }
 
-/// Adds scopes to those of a user, or removes them. No session ends: at its next refresh, a
-/// session loses the scopes that its user lost.
+/// Adds scopes to those of a user, or removes them. Sessions continue. At its next refresh, a session loses the scopes
+/// that its user has lost.
 ///
 /// # Errors
-/// See [`EditError`]: the user already has all of the scopes, or has none of them.
+/// See [`EditError`]. It is also an error if the user already has all of the scopes to add, or none of the scopes to
+/// remove.
 pub fn change_scopes(
     file: impl Into<UsersFile>,
     who: UserKey<'_>,
@@ -196,7 +196,7 @@ pub fn change_scopes(
     })
 }
 
-/// A hash that a login replaces.
+/// A password hash, and the new hash that replaces it after a login.
 #[derive(Debug)]
 pub(super) struct Rehash {
     pub(super) subject: Box<str>,
@@ -204,8 +204,8 @@ pub(super) struct Rehash {
     pub(super) new: SecretHash,
 }
 
-/// Replaces each hash that is still the old one. The password stays the same, so its mark and the sessions stay, too
-/// (requirement I31). Returns how many were replaced.
+/// Replaces each hash that is still the old one, and returns how many were replaced. The password is the same, so its
+/// mark and the user's sessions are kept (requirement I31).
 pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
     let unchanged = |entry: &UserEntry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
@@ -241,7 +241,7 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     Ok(first)
 }
 
-/// The table of a new user.
+/// Builds the TOML table of a new user.
 pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
     let UserEntry { username, user, hash, class: _ } = entry;
     let mut table = Table::new();
@@ -256,7 +256,7 @@ pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
     set(&mut table, "sessions_valid_from", moment(user.sessions_valid_from));
     set(&mut table, "scopes", user.scopes.iter().collect::<Array>().into());
     if !user.profile.is_empty() {
-        let no = "a profile has texts, true and false, numbers, lists and objects; an integer has at most 63 bits";
+        let no = "a profile may have strings, booleans, numbers, lists and objects; an integer has at most 63 bits";
         let profile = serde_json::Value::from_iter(user.profile.clone());
         set(&mut table, "profile", toml(&profile).ok_or(EditError::Invalid(no))?);
     }
@@ -337,8 +337,8 @@ fn change<T>(
     rewrite(file, &text, false, edit)
 }
 
-/// Adds users at the end, with one write. Creates the file if it is missing. `dry_run` does everything except the
-/// write.
+/// Adds users at the end of the file, with one write. Creates the file if it is missing. With `dry_run`, everything
+/// happens except the write.
 pub(super) fn add(
     file: &UsersFile,
     dry_run: bool,
@@ -359,7 +359,7 @@ pub(super) fn add(
     })
 }
 
-/// Edits the tables of the users, which are in the order of the users. Writes the file if the text changes.
+/// Edits the tables of the users, which have the same order as the users. Writes the file if the text has changed.
 fn rewrite<T>(
     file: &UsersFile,
     text: &str,
@@ -367,18 +367,18 @@ fn rewrite<T>(
     edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
 ) -> Result<T, EditError> {
     let shown = file.path().display();
-    // The TOML editor writes the same line ends.
+    // The TOML editor writes "\n" as the line ending in any case.
     let text: &str = &Zeroizing::new(text.replace("\r\n", "\n"));
     let users = parse::parse(text, file).map_err(EditError::File)?;
     // Does not use the error's own `Display`, because it repeats the line, which may contain a hash.
     let broken = |error: toml_edit::TomlError| EditError::File(format!("{shown}: not TOML: {}", error.message()));
     let mut document: DocumentMut = text.parse().map_err(broken)?;
-    // A list of inline tables means the same in TOML. It is rewritten as [[users]].
+    // In TOML, a list of inline tables is equivalent. It is rewritten as `[[users]]` tables.
     let item = document.remove("users").unwrap_or_else(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let mut tables =
         item.into_array_of_tables().map_err(|_| EditError::File(format!("{shown}: users is not a list of tables")))?;
     let done = edit(&users, &mut tables)?;
-    // A comment at the end of the file stays before the new users.
+    // A comment at the end of the file must stay before the new users.
     if let Some(added) = tables.get_mut(users.entries().len()) {
         let comment = document.trailing().as_str().unwrap_or_default();
         let newline = if comment.is_empty() || comment.ends_with('\n') { "" } else { "\n" };
@@ -400,19 +400,19 @@ fn rewrite<T>(
     Ok(done)
 }
 
-/// The comment at the top of the file, which a blank line separates from the first user. An earlier version may have
-/// written it.
+/// Returns the comment at the top of the file, which a blank line separates from the first user. It may come from an
+/// earlier version of rotogate.
 fn header(text: &str) -> &str {
     let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
 }
 
-/// Puts the header at the top, because the TOML editor treats it as part of the first user or of the end of the file.
+/// Moves the header back to the top. The TOML editor treats it as part of the first user, or of the end of the file.
 fn with_header(header: &str, text: String) -> String {
     if text.starts_with(header) { text } else { format!("{header}{}", text.replacen(header, "", 1)) }
 }
 
-/// Sets a key and keeps the comment after it.
+/// Sets a key, and keeps the comment behind it.
 fn set(table: &mut Table, key: &str, mut new: toml_edit::Value) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
@@ -432,13 +432,13 @@ fn moment(at: Timestamp) -> toml_edit::Value {
     }
 }
 
-/// A time in RFC 3339. `None` after the year 9999, which RFC 3339 cannot express.
+/// Formats a time as in RFC 3339. `None` after the year 9999, which RFC 3339 cannot express.
 pub(super) fn rfc3339(at: Timestamp) -> Option<String> {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.as_millis()));
     time.filter(|_| at < LAST_WRITABLE).map(|time| humantime::format_rfc3339_millis(time).to_string())
 }
 
-/// The first moment after the year 9999.
+/// The first time that RFC 3339 cannot express: the start of the year 10000.
 const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
 pub(super) fn random_subject() -> Result<String, EditError> {

@@ -1,4 +1,4 @@
-//! A user of `users.toml`: the allowed values of its keys, and the entry made from them.
+//! A user in `users.toml`: the allowed values of the keys, and the entry that results from them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,15 +17,15 @@ use rotogate_kit::config::{Node, Section, Value, printable, value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UserEntry {
     pub(super) username: Box<str>,
-    /// The user, with the mark of the password. The mark stays the same while the password does, although a login may
-    /// replace the hash.
+    /// The user, with the mark of the password. The mark changes only if the password changes. If a login only replaces
+    /// the hash, the mark stays the same.
     pub(super) user: User,
     pub(super) hash: SecretHash,
     pub(super) class: CostClass,
 }
 
 impl UserEntry {
-    /// Reads a table key by key, and reports all problems. `None` if a required value is missing.
+    /// Reads the keys of a table, and reports all problems. `None` if a required value is missing.
     pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Option<Self> {
         let subject = section.require("subject", "the sub of the user's tokens", subject);
         let username = section.require("username", "the name to log in with", name);
@@ -41,19 +41,19 @@ impl UserEntry {
         section.finish();
         let (hash, class) = password?;
         let own = PasswordMark::new(hash.expose().as_bytes());
-        // The mark belongs to another hash if somebody has changed the password by hand.
+        // If somebody has changed the password by hand, the mark belongs to another hash and is ignored.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
         (user.account, user.scopes, user.profile) = (account, scopes, profile);
         Some(Self { username: username?, user, hash, class })
     }
 
-    /// The account and the name, which together are unique.
+    /// Returns the account and the name. Together they are unique.
     pub(super) fn name(&self) -> (Option<&str>, &str) {
         (self.user.account.as_deref(), &self.username)
     }
 
-    /// A digest of the user. The fields have no terminators, so their lengths are digested, too.
+    /// Returns a digest of the user. The fields have no terminators, so the digest also covers their lengths.
     pub(super) fn digest(&self) -> [u8; 32] {
         let user = &self.user;
         let account = user.account.as_deref().unwrap_or_default();
@@ -77,9 +77,10 @@ fn subject(v: &Value) -> Result<Box<str>, String> {
 fn name(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_name(s) => Ok(s.as_str().into()),
-        other => {
-            Err(format!("expected a text of at most 256 bytes without control characters, found {}", other.describe()))
-        }
+        other => Err(format!(
+            "expected a string of at most 256 bytes without control characters, found {}",
+            other.describe()
+        )),
     }
 }
 
@@ -94,12 +95,12 @@ pub(super) fn is_valid_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// An account is one segment in the path of an endpoint.
+/// Returns whether the account can be a single segment in the path of an endpoint.
 pub(super) fn is_valid_account(account: &str) -> bool {
     is_subject(account) && !account.contains('/')
 }
 
-/// Reads a hash. Errors never repeat the value, because it may be a password that somebody entered instead of its
+/// Parses a hash. Error messages never repeat the value, because somebody may have entered a password instead of its
 /// hash.
 pub(super) fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
     match v {
@@ -143,7 +144,7 @@ fn moment(v: &Value) -> Result<Timestamp, String> {
     })
 }
 
-/// A time in UTC, as RFC 3339 writes it. A fraction of a millisecond is rounded up.
+/// Parses a time in UTC, in RFC 3339 format. A fraction of a millisecond is rounded up.
 pub(super) fn instant(text: &str) -> Option<Timestamp> {
     let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)
@@ -162,7 +163,7 @@ fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
     fields
 }
 
-/// A value of a profile; `None` if JSON has no such number.
+/// Converts a value of a profile. `None` if JSON cannot represent a number.
 fn json(v: &Value) -> Option<serde_json::Value> {
     Some(match v {
         Value::String(s) | Value::Env(s) => s.as_str().into(),

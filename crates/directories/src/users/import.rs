@@ -1,8 +1,8 @@
-//! Imports users of other systems from a file: JSON lines, CSV with a header, or the export of `firebase auth:export`.
-//! Their password hashes are kept, until a login replaces each with one of ours.
+//! Imports the users of other systems from a file: JSON lines, CSV with a header, or the output of `firebase
+//! auth:export`. Their password hashes are kept until a login replaces each of them with one of the gate's own hashes.
 //!
-//! An error names the line, or the user of a Firebase export. It never repeats a value, because the value may be a
-//! password.
+//! An error message names the line, or the user of a Firebase export. It never quotes a value, because the value may be
+//! a password.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,15 +18,15 @@ use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
 use rotogate_core::password::{Accepted, FirebaseParameters, PasswordHash, SecretHash};
 use rotogate_core::session::Scope;
 
-/// How many problems an error names.
+/// The number of problems that an error message lists.
 const SHOWN: usize = 20;
 
-/// Where a user is in the import.
+/// The position of a user in the import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportPlace {
-    /// In this line.
+    /// In the line with this number.
     Line(usize),
-    /// The user with this index in an export of Firebase.
+    /// The user with this index in a Firebase export.
     User(usize),
 }
 
@@ -39,33 +39,35 @@ impl std::fmt::Display for ImportPlace {
     }
 }
 
-/// Defaults for users without these values.
+/// The defaults for users whose record does not have these values.
 #[derive(Debug, Default)]
 pub struct ImportDefaults {
     /// The account.
     pub account: Option<String>,
     /// The scopes.
     pub scopes: Scope,
-    /// The parameters of the Firebase project, for its export.
+    /// The hash parameters of the Firebase project, which its export needs.
     pub firebase: Option<FirebaseParameters>,
 }
 
-/// The result of an import, or of a trial of one.
+/// The result of an import or of a trial import.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     /// The number of users.
     pub users: usize,
-    /// The number of users of each scheme.
+    /// The number of users for each hash scheme.
     pub schemes: BTreeMap<&'static str, usize>,
-    /// The number of users without a password, who are left out: in a Firebase export, users that log in elsewhere.
+    /// The number of users who were left out because they have no password. In a Firebase export, these users log in
+    /// with another provider.
     pub without_password: usize,
 }
 
-/// Adds the users of a text to the file, all or none, with one write. The ending of `name` identifies CSV.
+/// Adds the users in `text` to the file, with one write. Either all users are added, or none. CSV is recognized by the
+/// ending of `name`.
 ///
 /// # Errors
-/// The text has an unknown form, or users are invalid or exist already; the error names the first of them. Or the file
-/// would have more users than [`MAX_USERS`].
+/// The text has an unknown format, or users are invalid or already exist, or the file would have more than
+/// [`MAX_USERS`] users. If users are the problem, the error lists the first of them.
 pub fn import(
     file: &UsersFile,
     name: &str,
@@ -101,7 +103,7 @@ pub fn import(
     Ok(imported)
 }
 
-/// Reads the users of a text, each with its place.
+/// Parses the users in a text, each with its position.
 pub(super) fn read(
     name: &str,
     text: &str,
@@ -136,7 +138,7 @@ pub(super) fn read(
     Ok((users, imported))
 }
 
-/// The first problems, and the number of all problems.
+/// The first problems of an import, and the number of all problems.
 #[derive(Debug, Default)]
 pub struct ImportProblems {
     shown: Vec<(ImportPlace, String)>,
@@ -144,12 +146,12 @@ pub struct ImportProblems {
 }
 
 impl ImportProblems {
-    /// The first problems, each with its place.
+    /// Returns the first problems, each with its position.
     pub fn shown(&self) -> impl Iterator<Item = (ImportPlace, &str)> {
         self.shown.iter().map(|(place, problem)| (*place, &**problem))
     }
 
-    /// The number of problems that are not shown.
+    /// Returns the number of problems that are not shown.
     pub const fn hidden(&self) -> usize {
         self.number - self.shown.len()
     }
@@ -180,7 +182,7 @@ fn one(place: ImportPlace, problem: String) -> EditError {
 type Record = Map<String, Value>;
 type Placed = Vec<(ImportPlace, Result<Record, String>)>;
 
-/// The records with their places, and the number of users without a password.
+/// Returns the records with their positions, and the number of users without a password.
 fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), EditError> {
     let text = text.trim_start_matches('\u{feff}');
     if name.to_ascii_lowercase().ends_with(".csv") {
@@ -204,7 +206,7 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
     Ok((lines.map(record).collect(), 0))
 }
 
-/// A line of JSON. Parsing into a struct refuses repeated members.
+/// A line of JSON. It is parsed into a struct so that repeated members are rejected.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ImportLine {
@@ -221,7 +223,7 @@ struct ImportLine {
 fn json_record(line: &str) -> Result<Record, String> {
     let line: ImportLine = serde_json::from_str(line).map_err(|error| {
         let said = error.to_string();
-        // These messages name a member only. Other messages may repeat a value.
+        // These two messages contain only the name of a member. Other messages may quote a value.
         match said.starts_with("unknown field") || said.starts_with("duplicate field") {
             true => said,
             false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
@@ -241,17 +243,17 @@ fn json_record(line: &str) -> Result<Record, String> {
     Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
-/// Reads records from CSV. An empty cell means an absent key. A column `profile.x` is the field x of the profile.
+/// Parses records from CSV. An empty cell counts as a missing key. A column `profile.x` is the profile field x.
 fn csv_records(text: &str) -> Result<Placed, EditError> {
     let line = |at: Option<&csv::Position>| {
         ImportPlace::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)))
     };
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
-    let no_header = |_| one(ImportPlace::Line(1), "not CSV: its first line names no columns".to_owned());
+    let no_header = |_| one(ImportPlace::Line(1), "not CSV: its first line does not name columns".to_owned());
     let headers = reader.headers().map_err(no_header)?.clone();
     let mut seen = HashSet::new();
     if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
-        return Err(one(ImportPlace::Line(1), format!("the column {twice:?} is there twice")));
+        return Err(one(ImportPlace::Line(1), format!("the column {twice:?} occurs twice")));
     }
     let mut records = Placed::new();
     for row in reader.records() {
@@ -290,7 +292,7 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
         };
         let place = ImportPlace::User(index);
         let Some(hash) = parameters.hash_of(text("salt").unwrap_or_default(), hash) else {
-            records.push((place, Err("passwordHash or salt is no base64".to_owned())));
+            records.push((place, Err("passwordHash or salt is not base64".to_owned())));
             continue;
         };
         let mut record = Record::new();
@@ -317,7 +319,7 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
     (records, without_password)
 }
 
-/// The user of a record, and the scheme of its hash.
+/// Builds the user of a record. Also returns the scheme of the user's hash.
 fn user(
     mut record: Record,
     defaults: &ImportDefaults,
@@ -327,7 +329,7 @@ fn user(
     let mut text = |key: &str| match record.remove(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{key}: expected a text")),
+        Some(_) => Err(format!("{key}: expected a string")),
     };
     let username = text("username")?.ok_or("username: missing")?;
     let account = text("account")?.or_else(|| defaults.account.clone());
@@ -351,7 +353,7 @@ fn user(
     };
     let scopes = match record.remove("scopes") {
         None => defaults.scopes.clone(),
-        Some(value) => scopes(&value).ok_or("scopes: expected scopes separated by blanks, or a list of them")?,
+        Some(value) => scopes(&value).ok_or("scopes: expected scopes separated by spaces, or a list of them")?,
     };
     let valid_from = match record.remove("valid_from") {
         None => now,
@@ -394,7 +396,7 @@ fn moment(value: &Value) -> Option<Timestamp> {
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    // A time beyond the year 9999 is in milliseconds, or a mistake.
+    // A time after the year 9999 was probably given in milliseconds, or is a mistake.
     if let Some(seconds) = seconds {
         return (seconds < 253_402_300_800).then(|| Timestamp::from_secs(seconds));
     }

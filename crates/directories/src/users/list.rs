@@ -1,4 +1,4 @@
-//! The users of a file, with indexes to find a user.
+//! The users of a file, and the indexes that find them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +24,8 @@ impl PartialEq for Users {
     }
 }
 
-/// The key of a user. An account has no `/`, so different names have different keys. Spellings of one name have one.
+/// Returns the index key of a user. An account never contains `/`, so different users have different keys. Spellings of
+/// one name in different Unicode forms have the same key.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
     format!("{}/{}", account.unwrap_or_default(), composed(username))
 }
@@ -53,27 +54,27 @@ impl Users {
         self.entries.get(self.index_of(account, username)?)
     }
 
-    /// The place of a user in the file.
+    /// Returns the index of a user in the file.
     pub(super) fn index_of(&self, account: Option<&str>, username: &str) -> Option<usize> {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
-    /// The class in use whose checks take the longest. Every check takes as long, so that its duration does not reveal
-    /// whether a user exists (A2, I32).
+    /// Returns the class in use whose checks take the longest. Every check is made to take as long, so that its
+    /// duration does not reveal whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
         self.dearest
     }
 
-    /// Finds the most expensive class among the classes in use and the expected ones. Blocks if a class was not
-    /// measured yet.
+    /// Finds the most expensive class among the classes in use and the expected ones. Blocks while it measures a class
+    /// that was not measured yet.
     pub(super) fn measure(&mut self, passwords: &Passwords, expected: &[CostClass]) {
         let in_use = self.entries.iter().map(|entry| entry.class);
         self.dearest = passwords.dearest(in_use.chain(expected.iter().copied()));
     }
 
-    /// A class that few users have but that makes every login slow: less than a thousandth of the users have it, and
-    /// its checks take more than four times as long as checks of the usual class. Also returns the number of its
-    /// users.
+    /// Returns a hash class that few users have but that makes every login slow, and the number of its users. Fewer
+    /// than a thousandth of the users have the class, and its checks take more than four times as long as checks of the
+    /// usual class.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {
@@ -85,7 +86,7 @@ impl Users {
         (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
     }
 
-    /// The users that differ in `now`, and the audit events about changed users, new users and new names.
+    /// Returns the users that differ in `now`, and the audit events about changed users, new users and new names.
     pub(super) fn changes<'a>(&'a self, now: &'a Self) -> (Vec<UserChange>, Vec<ChangedUser<'a>>) {
         let (mut changes, mut found) = (Vec::new(), Vec::new());
         for old in &self.entries {
@@ -119,7 +120,7 @@ fn event(before: &User, after: &User) -> UserEvent {
     }
 }
 
-/// The keys that differ.
+/// Returns the keys that differ.
 fn differing(old: &UserEntry, new: &UserEntry) -> Vec<&'static str> {
     let (before, after) = (&old.user, &new.user);
     let keys = [
