@@ -1,4 +1,4 @@
-//! The request to an introspection endpoint (RFC 7662 §2.1), and its response.
+//! The request to an introspection endpoint (RFC 7662 §2.1), and the response.
 //!
 //! ```no_run
 //! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
@@ -32,11 +32,11 @@ use rotogate_core::introspection::{IntrospectionFault, Introspector};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::random::parts_digest;
 
-/// The longest accepted `Retry-After`.
+/// The maximum accepted `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Asks an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1): by HTTP
-/// Basic, or in the form.
+/// Queries an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1),
+/// by HTTP Basic or in the form.
 pub struct HttpIntrospector {
     client: HttpClient,
     endpoint: FetchTarget,
@@ -47,19 +47,19 @@ pub struct HttpIntrospector {
 rotogate_core::debug_with!(HttpIntrospector { endpoint });
 
 impl HttpIntrospector {
-    /// An introspector of this endpoint.
+    /// Makes an introspector for this endpoint. The gate authenticates with this client id and secret.
     pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
         let secret = Some((secret.clone(), SecretPlace::Basic));
         Self::by(client, endpoint, ClientCredentials { secret, ..ClientCredentials::public(client_id) })
     }
 
-    /// An introspector of this endpoint, as this client.
+    /// Makes an introspector for this endpoint. The gate authenticates with these credentials.
     pub fn by(client: HttpClient, endpoint: FetchTarget, credentials: ClientCredentials) -> Self {
         let identity = Self::identity_of(&endpoint, &credentials);
         Self { client: client.with_max_size(MAX_INTROSPECTION), endpoint, credentials, identity }
     }
 
-    /// The identity of the endpoint and of the client.
+    /// Returns a value that identifies the endpoint and the client.
     fn identity_of(endpoint: &FetchTarget, credentials: &ClientCredentials) -> Box<[u8]> {
         let ClientCredentials { id, secret, assertions } = credentials;
         let (secret, place) = match secret {
@@ -72,20 +72,20 @@ impl HttpIntrospector {
     }
 }
 
-/// The form of RFC 7662 §2.1.
+/// Returns the form for the request (RFC 7662 §2.1).
 fn form(token: &str) -> Zeroizing<Vec<u8>> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("token", token).append_pair("token_type_hint", "access_token");
     Zeroizing::new(form.finish().into_bytes())
 }
 
-/// What an error of RFC 6749 §5.2 refuses.
+/// Returns the error of RFC 6749 §5.2 in a response.
 fn error_of(body: &[u8]) -> Option<OAuthError> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
     answer.get("error")?.as_str().map(OAuthError::read)
 }
 
-/// The answer about a token that a server calls bad, instead of inactive.
+/// The response that is assumed if a server reports a token as invalid instead of inactive.
 const INACTIVE: &[u8] = br#"{"active":false}"#;
 
 #[async_trait]

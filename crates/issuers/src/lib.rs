@@ -1,8 +1,8 @@
-//! Requests over HTTPS to other issuers. This crate fetches their keys and keeps them up to date, introspects their
-//! tokens, and logs browsers in at them.
+//! HTTPS requests to other issuers. This crate fetches their keys and keeps them up to date, introspects their
+//! tokens, and logs in browsers with them.
 //!
-//! This crate has no promise of compatibility: an application depends on `rotogate`, which re-exports what its users
-//! need.
+//! The API of this crate may change at any time. Applications should depend on `rotogate`, which re-exports what
+//! they need.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,6 +1,6 @@
-//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1): the URL to which a browser is redirected,
-//! and the exchange of the code that the browser brings back. It always uses PKCE with S256, exchanges a code once,
-//! and follows no redirect.
+//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1). This module makes the URL to which a
+//! browser is redirected, and exchanges the code that the browser brings back. It always uses PKCE with S256,
+//! exchanges each code only once, and does not follow redirects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +28,16 @@ mod ask;
 
 use ask::declined;
 
-/// The time limit for a whole answer of the provider.
+/// The time limit for a complete response of the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The deepest nesting of an answer.
+/// The maximum nesting depth of a response.
 const MAX_DEPTH: usize = 16;
-/// The longest logout URL, in bytes. Servers refuse longer URLs.
+/// The maximum length of a logout URL, in bytes. Servers reject longer URLs.
 const MAX_LOGOUT_URL: usize = 4 << 10;
 /// The scope that makes an authorization request an OpenID request.
 const OPENID: &str = "openid";
 
-/// The parameters of an authorization request that only the gate may set.
+/// The parameters of an authorization request that only the gate itself may set.
 pub const OWN_PARAMETERS: [&str; 13] = [
     "client_id",
     "client_secret",
@@ -54,10 +54,10 @@ pub const OWN_PARAMETERS: [&str; 13] = [
     "state",
 ];
 
-/// Returns the latest discovery document of an issuer; `None` before it was read.
+/// Returns the latest discovery document of an issuer, or `None` if it has not been read yet.
 pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 
-/// A provider where browsers log in, and the gate's client there.
+/// A provider with which browsers log in, and the gate's client at that provider.
 ///
 /// ```no_run
 /// # async fn example(secret: rotogate::SecretString) -> Result<(), Box<dyn std::error::Error>> {
@@ -78,21 +78,21 @@ pub struct LoginProvider {
     name: Arc<str>,
     url: Arc<str>,
     metadata: MetadataSource,
-    /// The client, whose files are read again for each request, as for the fetches of keys.
+    /// The HTTP client. Its files are read again for each request, as for fetching keys.
     http: Arc<Mutex<FetchClient>>,
     client: ClientCredentials,
     scopes: Vec<String>,
     parameters: Vec<(String, String)>,
     is_pushed: bool,
     keeps_access_token: bool,
-    /// The pauses that the provider asks for.
+    /// The pauses that the provider has demanded.
     pauses: Arc<ServicePauses>,
     time: Arc<dyn TimeSource>,
 }
 
 rotogate_core::debug_with!(LoginProvider { name, client.id });
 
-/// The secrets of one login. Does not print.
+/// The secrets of one login. `Debug` omits them.
 #[derive(Clone, Copy)]
 pub struct LoginSecrets<'a> {
     /// `state`.
@@ -103,34 +103,34 @@ pub struct LoginSecrets<'a> {
     pub verifier: &'a str,
 }
 
-/// The answer to a code. Does not print.
+/// The response to the exchange of a code. `Debug` omits the tokens.
 pub struct ExchangedTokens {
     /// The ID token.
     pub id_token: Zeroizing<String>,
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The granted scope. If the answer does not name a scope, the requested one (RFC 6749 §5.1).
+    /// The granted scope. If the response does not contain a scope, it is the requested scope (RFC 6749 §5.1).
     pub scope: String,
-    /// The refresh token, and the life of the access token.
+    /// The refresh token, and the lifetime of the access token.
     pub further: FurtherTokens,
 }
 
-/// The further content of the answer to a code or to a refresh token. Does not print.
+/// The optional content of the response to a code or a refresh token. `Debug` omits the token.
 #[derive(Default)]
 pub struct FurtherTokens {
     /// The refresh token.
     pub refresh_token: Option<Zeroizing<String>>,
-    /// The life of the access token.
+    /// The lifetime of the access token.
     pub lifetime: Option<Duration>,
 }
 
-/// The answer to a refresh token. Does not print.
+/// The response to a refresh token. `Debug` omits the tokens.
 pub struct RefreshedTokens {
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The new ID token, if there is one.
+    /// The new ID token, if the response contains one.
     pub id_token: Option<Zeroizing<String>>,
-    /// The new refresh token, and the life of the access token.
+    /// The new refresh token, and the lifetime of the access token.
     pub further: FurtherTokens,
 }
 
@@ -147,7 +147,7 @@ impl FurtherTokens {
 }
 
 impl RefreshedTokens {
-    /// Reads the body of a successful answer.
+    /// Reads the body of a successful response.
     pub fn read(body: &[u8]) -> Option<Self> {
         let answer = object_of_depth(body, MAX_DEPTH).ok()?;
         Some(Self {
@@ -164,43 +164,44 @@ fn kept_text(answer: &Map<String, Value>, name: &str) -> Option<Zeroizing<String
 
 rotogate_core::debug_with!(ExchangedTokens);
 
-/// Why a login at a provider fails.
+/// The reason why a login at a provider fails.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailure {
-    /// The provider's discovery document is not known yet, or does not name the endpoint.
+    /// The provider's discovery document has not been read yet, or does not contain the endpoint.
     #[error("the discovery document of {0} is not known, or names no usable {1}")]
     Unknown(Arc<str>, &'static str),
-    /// A file of the client cannot be used, or its id or secret cannot be sent.
+    /// A file of the client cannot be used, or the client's id or secret cannot be sent.
     #[error("{0}")]
     Client(String),
-    /// There was no complete answer.
+    /// No complete response arrived.
     #[error(transparent)]
     Unreachable(#[from] FetchError),
-    /// The provider asks for a pause of this length.
+    /// The provider demands a pause of this length.
     #[error("the provider asks for a pause of {} s", .0.as_secs())]
     Busy(Duration),
-    /// The provider does not accept the code.
+    /// The provider rejects the code.
     #[error("the provider refused the code")]
     Code,
-    /// The provider refuses the gate's client.
+    /// The provider rejects the gate's client.
     #[error(
-        "the provider refuses our client: {0}; compare client.id, its secret and client.secret_in with the provider's entry"
+        "the provider rejects the gate's client: {0}; compare client.id, its secret and client.secret_in with the \
+         provider's entry"
     )]
     Refused(&'static str),
-    /// The answer is not a valid answer of a token endpoint.
+    /// The response is not a valid response of a token endpoint.
     #[error("{0}")]
     Unusable(&'static str),
 }
 
 impl LoginProvider {
-    /// The provider whose keys `remote` fetches, found by its discovery document. The gate is a public client with
-    /// this id.
+    /// Makes a provider from an issuer whose keys `remote` fetches. Its endpoints are in the discovery document.
+    /// The gate is a public client with this id.
     pub fn new(remote: &RemoteKeys, client: impl Into<String>) -> Self {
         let of_document = remote.clone();
         Self::with_metadata(remote.issuer(), client, Arc::new(move || of_document.metadata()))
     }
 
-    /// A provider with another source of the discovery document.
+    /// Makes a provider that uses another source of the discovery document.
     #[doc(hidden)]
     pub fn with_metadata(issuer: &RemoteIssuer, client: impl Into<String>, metadata: MetadataSource) -> Self {
         Self {
@@ -218,21 +219,21 @@ impl LoginProvider {
         }
     }
 
-    /// The secret of the client, which is sent in `Authorization`.
+    /// Sets the client's secret, which is sent in `Authorization`.
     #[must_use]
     pub fn secret(mut self, secret: SecretString) -> Self {
         self.client.secret = Some((secret, SecretPlace::Basic));
         self
     }
 
-    /// The secret of the client, which is sent in the form.
+    /// Sets the client's secret, which is sent in the form.
     #[must_use]
     pub fn secret_in_form(mut self, secret: SecretString) -> Self {
         self.client.secret = Some((secret, SecretPlace::Form));
         self
     }
 
-    /// The key of the client, which signs an assertion for each request.
+    /// Sets the client's key, which signs an assertion for each request.
     #[doc(hidden)]
     #[must_use]
     pub fn key(mut self, key: Arc<dyn ClientAssertions>) -> Self {
@@ -240,7 +241,7 @@ impl LoginProvider {
         self
     }
 
-    /// The scopes to request, besides `openid`.
+    /// Sets the scopes that are requested in addition to `openid`.
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = vec![OPENID.to_owned()];
@@ -248,7 +249,7 @@ impl LoginProvider {
         self
     }
 
-    /// A further parameter of the authorization request. A parameter that the gate sets itself is ignored.
+    /// Adds a parameter to the authorization request. A parameter that the gate sets itself is ignored.
     // Requirement B28.
     #[must_use]
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -259,7 +260,7 @@ impl LoginProvider {
         self
     }
 
-    /// Does not keep the access token, because no route forwards it and no handler needs it.
+    /// Discards the access token. Use this if no route forwards the token and no handler needs it.
     #[must_use]
     pub const fn identity_only(mut self) -> Self {
         self.keeps_access_token = false;
@@ -274,34 +275,35 @@ impl LoginProvider {
     }
 }
 
-/// Methods for our own crates only. docs.rs does not show them.
+/// Methods for the crates of this project only. They are hidden on docs.rs.
 #[doc(hidden)]
 impl LoginProvider {
-    /// The name of the issuer.
+    /// Returns the name of the issuer.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The issuer's URL, as in `iss`.
+    /// Returns the issuer's URL, as in `iss`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The id of the client.
+    /// Returns the id of the client.
     pub fn client_id(&self) -> &str {
         &self.client.id
     }
 
-    /// Whether each answer of the provider has `iss`. `None` while its discovery document is not known.
+    /// Returns whether each response of the provider contains `iss`, or `None` if its discovery document has not
+    /// been read yet.
     pub fn names_itself(&self) -> Option<bool> {
         Some((self.metadata)()?.names_itself)
     }
 
-    /// The URL to which a browser is redirected for a login. `step_up` has the demands of a route on the login, which
-    /// override the operator's parameters.
+    /// Returns the URL to which a browser is redirected for a login. `step_up` contains the requirements of a route
+    /// for the login. They override the operator's parameters.
     ///
     /// # Errors
-    /// The provider cannot be reached, or refuses the pushed parameters.
+    /// The provider cannot be reached, or rejects the pushed parameters.
     // Requirements B28, B37.
     pub async fn login_url(
         &self,
@@ -330,8 +332,8 @@ impl LoginProvider {
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
-            // A pushed request needs all parameters, including `client_id`. If the client authenticates in the form,
-            // the form contains `client_id` already.
+            // A pushed request must contain all parameters, including `client_id`. If the client authenticates in
+            // the form, the form already contains `client_id`.
             let in_header = !self.client.is_in_form();
             let request_uri =
                 self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
@@ -350,16 +352,16 @@ impl LoginProvider {
         match self.post(&target, form).await? {
             (StatusCode::CREATED | StatusCode::OK, answer) => match text(&answer, "request_uri") {
                 Some(uri) if !uri.is_empty() => Ok(uri.to_owned()),
-                _ => Err(LoginFailure::Unusable("the answer to a pushed authorization request has no request_uri")),
+                _ => Err(LoginFailure::Unusable("the response to a pushed authorization request has no request_uri")),
             },
             (_, answer) => Err(refusal(&answer)),
         }
     }
 
-    /// Exchanges a code, once.
+    /// Exchanges a code. Sends the request only once.
     ///
     /// # Errors
-    /// The provider does not accept the code, or there is no usable answer.
+    /// The provider rejects the code, or no usable response arrived.
     // Requirement B34.
     pub async fn exchange(
         &self,
@@ -388,14 +390,15 @@ impl LoginProvider {
         }
         let token = |name, missing| text(&answer, name).map(str::to_owned).ok_or(LoginFailure::Unusable(missing));
         Ok(ExchangedTokens {
-            id_token: token("id_token", "the answer to the code has no id_token: is openid among its scopes?")?.into(),
-            access_token: token("access_token", "the answer to the code has no access_token")?.into(),
+            id_token: token("id_token", "the response to the code has no id_token: check the scopes for openid")?
+                .into(),
+            access_token: token("access_token", "the response to the code has no access_token")?.into(),
             scope: text(&answer, "scope").map_or_else(|| self.scopes.join(" "), str::to_owned),
             further: FurtherTokens::read(&answer),
         })
     }
 
-    /// Whether the access token is kept.
+    /// Returns whether the access token is kept.
     pub const fn keeps_access_token(&self) -> bool {
         self.keeps_access_token
     }
@@ -403,7 +406,7 @@ impl LoginProvider {
     /// Sends a form to the token endpoint once, with this time limit.
     ///
     /// # Errors
-    /// There was no complete answer.
+    /// No complete response arrived.
     pub async fn ask_for_tokens(&self, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
         const WHAT: &str = "token_endpoint";
         let metadata = self.document(WHAT)?;
@@ -411,10 +414,10 @@ impl LoginProvider {
         self.ask(&target, form, within).await
     }
 
-    /// Revokes a refresh token (RFC 7009), if the provider supports this.
+    /// Revokes a refresh token (RFC 7009), if the provider supports it.
     ///
     /// # Errors
-    /// There was no complete answer.
+    /// No complete response arrived.
     // Requirement B43.
     pub async fn revoke(&self, refresh_token: &str, within: Duration) -> Result<StatusCode, LoginFailure> {
         const WHAT: &str = "revocation_endpoint";
@@ -424,7 +427,7 @@ impl LoginProvider {
         Ok(self.send(&target, form.as_bytes(), within).await?.status())
     }
 
-    /// The logout URL of the provider, if it has one. If the URL would be too long, it is made without the hint.
+    /// Returns the logout URL of the provider, if it has one. If the URL would be too long, the hint is omitted.
     // Requirement B43.
     pub fn logout_url(&self, back_to: &str, hint: Option<&str>) -> Option<String> {
         let metadata = (self.metadata)()?;
@@ -445,7 +448,7 @@ impl LoginProvider {
         LoginFailure::Unknown(Arc::clone(&self.name), what)
     }
 
-    /// Sends a form as our client. Returns the status and the JSON object of the answer.
+    /// Sends a form as the gate's client. Returns the status and the JSON object of the response.
     async fn post(&self, target: &FetchTarget, form: String) -> Result<(StatusCode, Map<String, Value>), LoginFailure> {
         let answer = self.ask(target, form.as_bytes(), TIMEOUT).await?;
         let (parts, body) = answer.into_parts();
@@ -454,7 +457,7 @@ impl LoginProvider {
         }
         let body = Zeroizing::new(body.to_vec());
         let object = object_of_depth(&body, MAX_DEPTH);
-        Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the answer is not one JSON object"))?))
+        Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the response is not one JSON object"))?))
     }
 }
 
@@ -470,7 +473,7 @@ fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     answer.get(name).and_then(Value::as_str)
 }
 
-/// The failure for an error of RFC 6749 §5.2, without the provider's own text.
+/// Returns the failure for an error of RFC 6749 §5.2. It does not contain the provider's own text.
 // Requirement B44.
 fn refusal(answer: &Map<String, Value>) -> LoginFailure {
     match text(answer, "error") {

@@ -1,4 +1,4 @@
-//! The server's counts of one request and its response in progress.
+//! What the server records about a request and its response while they are in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,8 +68,8 @@ impl ExchangeEnd {
     }
 }
 
-/// The end of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel holds
-/// a clone and sets the reason of its end. Dropping the last clone reports the reason.
+/// Reports the end of a tunnel. It is in the extensions of a request that asks for an upgrade. The task that carries
+/// the tunnel has a clone and sets the reason why the tunnel ended. Dropping the last clone reports the reason.
 #[derive(Clone, Default)]
 pub struct TunnelEnd(Arc<Mutex<Tunnel>>);
 
@@ -90,7 +90,7 @@ impl TunnelEnd {
         self.0.lock().told = Some(Box::new(told));
     }
 
-    /// Sets the reason of the tunnel's end.
+    /// Sets the reason why the tunnel ended.
     pub fn set_end(&self, end: &'static str) {
         self.0.lock().end = end;
     }

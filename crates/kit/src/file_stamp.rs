@@ -14,8 +14,8 @@ use rotogate_core::clock::Timestamp;
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// If the state keeps changing for this many checks, the files are read anyway.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
-/// A file that changed less than this ago may change again with the same times, because file systems have a limited
-/// resolution, some of seconds.
+/// If a file changed less than this ago, another change may leave its timestamps as they are, because timestamps have a
+/// limited resolution: whole seconds on some file systems.
 const TIME_GRANULARITY: Duration = Duration::from_millis(2500);
 
 /// The attributes of a file; `None` if it is missing.
@@ -24,7 +24,7 @@ pub struct Stamp(Option<Attributes>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attributes {
-    /// Device and inode. For a folder, the stamp has only these, mode and owner.
+    /// Device and inode. For a folder, the stamp consists of device, inode, mode and owner only.
     file: (u64, u64),
     length: u64,
     /// Seconds and nanoseconds of the last change of the content, and of any attribute.
@@ -51,7 +51,7 @@ impl Stamp {
         }))
     }
 
-    /// Whether it is a regular file.
+    /// Whether the path leads to a regular file.
     pub fn is_file(self) -> bool {
         self.0.is_some_and(|is| is.mode & 0o170_000 == 0o100_000)
     }
@@ -72,9 +72,9 @@ impl Stamp {
 pub struct ChangeDetector {
     /// The stamps of the files when they were last read.
     read: Vec<(PathBuf, Stamp)>,
-    /// The state that the last check found, if it differs, and the number of such checks.
+    /// The state that the last check found, if it differs from `read`, and how many checks in a row found a difference.
     found: Option<(Vec<(PathBuf, Stamp)>, u32)>,
-    /// Whether a file had changed just before it was read, so that it must be read again.
+    /// Whether a file had changed just before it was read. It must then be read again later.
     again: bool,
 }
 
@@ -86,7 +86,7 @@ impl ChangeDetector {
         Self { read, found: None, again }
     }
 
-    /// Notes that the files are about to be read for another reason than a check.
+    /// Records that the files are about to be read, although no check asked for it.
     pub fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
         *self = Self::new(paths, now);
     }

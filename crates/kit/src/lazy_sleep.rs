@@ -2,8 +2,8 @@
 //!
 //! A `Sleep` of tokio costs some 1000 instructions a request: it is inserted into the runtime's timer wheel, and
 //! removed again because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end to a
-//! later time only stores a number. When the wheel wakes it too early, at most once in the time that it measures, it is
-//! inserted again.
+//! later time only stores a number. If the wheel wakes the timer before its new end, the timer is inserted again. This
+//! happens at most once per timeout.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A timer that stays in the wheel.
+/// A timer that stays in the timer wheel of the runtime when its end is moved to a later time.
 #[derive(Debug)]
 pub struct LazySleep {
     entry: Pin<Box<tokio::time::Sleep>>,
-    /// The end of the timer, which is never before the end of `entry`.
+    /// The end of the timer, which is never before the deadline of `entry`.
     until: Instant,
 }
 
@@ -28,7 +28,7 @@ impl LazySleep {
         Self { entry: Box::pin(tokio::time::sleep_until(until)), until }
     }
 
-    /// Sets another end.
+    /// Moves the end of the timer to a later or earlier time.
     pub fn set(&mut self, until: Instant) {
         self.until = until;
         if until < self.entry.deadline() {
@@ -36,7 +36,7 @@ impl LazySleep {
         }
     }
 
-    /// Ready at the end of the timer, or later.
+    /// Returns `Ready` once the end of the timer has been reached.
     pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.entry.as_mut().poll(cx));
@@ -48,7 +48,8 @@ impl LazySleep {
     }
 }
 
-/// The timer of one HTTP/1.1 connection, which has one [`LazySleep`] at a time: for the head of the next request.
+/// The timer of one HTTP/1.1 connection. It has only one [`LazySleep`], because a connection waits only for the head of
+/// its next request.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionTimer(Arc<Mutex<Option<LazySleep>>>);
 

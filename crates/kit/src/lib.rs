@@ -1,5 +1,5 @@
-//! Code that the crates of the program `rotogate` share, and that users of the layer do not need. It has no promise of
-//! compatibility.
+//! Code that the crates of the program `rotogate` share, and that users of the tower layer do not need. Its API may
+//! change in any release.
 
 pub mod config;
 pub mod durations;

@@ -7,12 +7,12 @@ pub enum Kind {
     Counter,
     /// A value that goes up and down.
     Gauge,
-    /// The number of values in each range.
+    /// A count of the values in each bucket.
     Histogram,
 }
 
-/// A metric family. Label values come from the configuration or from a fixed set, never from a request (requirement
-/// A7): a client cannot create a series.
+/// A metric family. Label values come from the configuration or from a fixed set, never from a request, so that a
+/// client cannot create a time series (requirement A7).
 #[derive(Debug)]
 pub struct Family {
     /// The name without the prefix `rotogate_`, and without the suffix `_total` of a counter.
@@ -25,7 +25,7 @@ pub struct Family {
     pub help: &'static str,
 }
 
-/// Declares families as constants, and the list of them all.
+/// Declares each family as a constant, and a list of all families.
 macro_rules! families {
     ($list:ident: $($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(
@@ -33,7 +33,7 @@ macro_rules! families {
             pub const $constant: Family =
                 Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
         )*
-        /// All families, in the order of the page.
+        /// All families, in the order of `docs/metrics.md`.
         pub const $list: &[&Family] = &[$(&$constant),*];
     };
 }
@@ -163,7 +163,8 @@ families! { ALL:
         "Spans lost to a full queue or refused by the collector";
 }
 
-// Metrics of the process, by the common names of Prometheus client libraries, without the prefix.
+// Metrics of the process. They have the names that Prometheus client libraries commonly use, without the prefix
+// `rotogate_`.
 families! { OF_PROCESS:
     PROCESS_CPU = Counter "process_cpu_seconds" [] "User and system CPU time of the process";
     PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the process";

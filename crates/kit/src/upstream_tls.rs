@@ -1,8 +1,9 @@
-//! TLS to upstreams (requirement T16): TLS 1.2 and 1.3. The certificate is always verified, and no setting turns that
-//! off. To trust a self-signed upstream, name its CA.
+//! TLS 1.2 and 1.3 to upstreams (requirement T16). The certificate is always verified, and no setting turns the
+//! verification off. To trust an upstream with a self-signed certificate, configure this certificate as its CA.
 //!
 //! If an upstream has no configured CA, it is verified against the system's store, not a compiled-in list. The store
-//! contains the operator's authorities, and an authority that loses its trust is removed by the next system update.
+//! also contains the authorities that the operator added. A system update removes an authority that is no longer
+//! trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,13 @@ use rustls::pki_types::ServerName;
 pub use rotogate_core::http_client::BadTls;
 use rotogate_core::http_client::Tls;
 
-/// How an upstream is verified, and the gate's own certificate.
+/// How the gate verifies an upstream, and which client certificate it presents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file of the only trusted authorities. `None` for the system's authorities.
+    /// A PEM file with the trusted authorities; no others are trusted. `None` for the system's authorities.
     pub ca: Option<PathBuf>,
-    /// The name that the upstream's certificate must have, also sent as SNI. `None` for the host of its address.
+    /// The name that the upstream's certificate must have, and that is sent as SNI. `None` for the host of the
+    /// upstream's URL.
     pub server_name: Option<String>,
     /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,

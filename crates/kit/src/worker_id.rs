@@ -1,5 +1,5 @@
-//! Identifies worker threads. Upstream connections, counters and log buffers exist once for each worker, so that no
-//! thread waits for another's lock or is woken for another's I/O.
+//! Identifies worker threads. Upstream connections, counters and log buffers exist once for each worker, so that a
+//! thread does not wait for another thread's lock and is not woken for another thread's I/O.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,7 +9,7 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The id of a worker thread. All other threads share the first item.
+/// The id of a worker thread. All threads that are not workers share the first item of [`Self::per_worker`].
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerId(usize);
 
@@ -24,7 +24,7 @@ impl WorkerId {
         (0..=workers).map(|_| one()).collect()
     }
 
-    /// Makes this thread the worker of this id.
+    /// Makes the current thread the worker with this id.
     pub fn enter(self) {
         CURRENT.set(self.0);
     }

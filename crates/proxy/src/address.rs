@@ -1,10 +1,10 @@
 //! One address of an upstream: its connections, its load, and whether it is in service.
 //!
-//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures: no connection, a failed handshake,
-//! a connection that broke or sent no HTTP before the response head, or no head in time. A response is never a
-//! failure, not even a 5xx, because otherwise one bad page would eject every address. After a time the address is
-//! readmitted; the first failure then ejects it again, for twice as long. With health checks, good checks readmit it
-//! instead.
+//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures. A failure is: no connection, a
+//! failed handshake, a connection that broke or carried something other than HTTP before the response head, or no head
+//! in time. A response is never a failure, not even a 5xx, because otherwise one bad page would eject every address.
+//! After a time the address is readmitted; the first failure then ejects it again, for twice as long. If health checks
+//! are configured, successful checks readmit the address instead.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ use rotogate_core::bounds::{MAX_UPSTREAM_FIELDS, MAX_UPSTREAM_HEAD};
 use rotogate_kit::upstream_tls::{BadTls, server_name};
 use rotogate_kit::worker_id::WorkerId;
 
-/// The interval of HTTP/2 pings on a connection in use, and the time limit for the reply.
+/// The interval of HTTP/2 pings on a connection in use, and the time limit for the reply to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The receive windows over HTTP/2, for a stream and for the connection. The connection's window is never smaller than
@@ -71,12 +71,13 @@ pub(super) struct Address {
 /// What a request does with its connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionUse {
-    /// Others use it afterwards.
+    /// Other requests use the connection afterwards.
     Shared,
-    /// It changes its protocol. If the upstream refuses that, nobody else uses it either: the request may have a credential as
-    /// below.
+    /// The connection changes its protocol. It is not reused, even if the upstream refuses the change, because the
+    /// request may have a credential that counts for the whole connection.
     Upgrade,
-    /// Its credential may count for all that follows on the connection, so nobody else may use it.
+    /// The request's credential may count for all later requests on the connection. Other requests must not use the
+    /// connection.
     Authenticate,
 }
 
@@ -93,7 +94,7 @@ enum Client {
 
 struct NegotiatedClient {
     requests: Requests,
-    /// The connections for upgrades, which need HTTP/1.1 (RFC 9113 §8.6) and negotiate nothing else.
+    /// The connections for upgrades. They negotiate only HTTP/1.1, because HTTP/2 has no upgrades (RFC 9113 §8.6).
     upgrades: Requests,
     /// An HTTP/1.1 connection is closed after this many requests. `None` if all connections are HTTP/2.
     requests_each: Option<NonZeroU32>,
@@ -114,7 +115,7 @@ impl NegotiatedClient {
             && (holding.count_response() >= most.get() || using != ConnectionUse::Shared)
             && let Some(connected) = connection.connection_metadata().as_ref()
         {
-            // hyper does not use a poisoned connection again. The response can still be read to its end.
+            // hyper does not reuse a poisoned connection. The response can still be read to its end.
             connected.poison();
         }
         Ok(response)
@@ -122,8 +123,8 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends the request. It is passed by reference, which saves a copy in each future on the way. Returns the response
-    /// head, and a guard of the body's connection, if this module pools the connection.
+    /// Sends the request, which is passed by reference to avoid a copy in each future on the way. Returns the response
+    /// head and, for clear-text HTTP/1.1, a guard of the connection.
     ///
     /// # Errors
     /// `None`: the response head timed out.
@@ -197,7 +198,7 @@ impl Connector {
         self.dial.timeout
     }
 
-    /// The connections; `None` if no certificate can have the server name.
+    /// The connections to one address; `None` if the configured server name cannot occur in a certificate.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
         WorkerId::per_worker(self.workers, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
     }
@@ -296,13 +297,14 @@ impl Address {
         }
     }
 
-    /// The number of requests at this address. Uses sequentially consistent ordering, like the two methods below.
+    /// The number of requests in flight at this address. Uses sequentially consistent ordering, like [`Self::enter`]
+    /// and [`Self::leave`].
     pub(super) fn load(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Counts one more request, unless there are `most`. Uses sequentially consistent ordering, like [`Self::leave`];
-    /// the queue needs this.
+    /// Counts one more request, unless `most` requests are already in flight. Uses sequentially consistent ordering,
+    /// like [`Self::leave`], because the queue relies on it.
     pub(super) fn enter(&self, most: usize) -> bool {
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
@@ -315,21 +317,22 @@ impl Address {
         self.ejected.load(Ordering::Relaxed)
     }
 
-    /// Consecutive bad health checks.
+    /// The number of consecutive failed health checks.
     pub(super) fn bad_checks(&self) -> u32 {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    /// Whether the address is in service, but its last attempts all failed, as many as would eject it.
+    /// Whether the last attempts all failed, and are as many as would eject the address. This is asked only of an
+    /// address in service.
     // Requirement O30.
     pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
         failures >= upstream.max_failures || self.ejections.load(Ordering::Relaxed) > 0
     }
 
-    /// Counts a response. Returns whether the address failed before it.
+    /// Records a response. Returns whether the address was failing until then, see [`Self::is_failing`].
     pub(super) fn record_success(&self, upstream: &Upstream) -> bool {
-        // Usually both are zero, so nothing is written.
+        // Usually both counters are zero. Not writing to them avoids contention between threads.
         let (failures, ejections) = (self.failures.load(Ordering::Relaxed), self.ejections.load(Ordering::Relaxed));
         if failures == 0 && ejections == 0 {
             return false;
@@ -341,14 +344,14 @@ impl Address {
         failures >= upstream.max_failures && !self.is_ejected()
     }
 
-    /// Counts a failure that does not eject the address, because it is the only one.
+    /// Counts a failure. Does not eject the address, because it is the only address of its upstream.
     pub(super) fn record_failure_alone(&self) {
-        // The count must not wrap to zero.
+        // The counter must not wrap around to zero.
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
-    /// Counts a failure. If the failure ejects the address, returns the time until readmission, unless health checks
-    /// readmit it.
+    /// Counts a failure. If the failure ejects the address, returns the time until its readmission. The time does not
+    /// apply if the upstream has health checks.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         self.record_failure_alone();
         if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
@@ -359,13 +362,13 @@ impl Address {
         Some(upstream.eject_for.saturating_mul(1 << before).min(MAX_EJECTION.max(upstream.eject_for)))
     }
 
-    /// Readmits the address; the next failure ejects it again. Returns whether it was ejected.
+    /// Readmits the address. The next failure ejects it again. Returns whether the address was ejected before.
     pub(super) fn readmit(&self, upstream: &Upstream) -> bool {
         self.failures.store(upstream.max_failures.saturating_sub(1), Ordering::Relaxed);
         self.ejected.swap(false, Ordering::Relaxed)
     }
 
-    /// Counts a good health check. Returns whether it readmits the address.
+    /// Counts a successful health check. Returns whether the check readmits the address.
     pub(super) fn record_good_check(&self, healthy_after: u32) -> bool {
         self.bad_checks.store(0, Ordering::Relaxed);
         let good = self.good_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -377,7 +380,7 @@ impl Address {
         is_back
     }
 
-    /// Counts a bad health check. Returns whether it ejects the address.
+    /// Counts a failed health check. Returns whether the check ejects the address.
     pub(super) fn record_bad_check(&self, unhealthy_after: u32) -> bool {
         self.good_checks.store(0, Ordering::Relaxed);
         let bad = self.bad_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -388,7 +391,7 @@ impl Address {
 /// The name of an address in logs.
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // A host name can have several addresses, so show the address, too.
+        // The IP address is shown as well, because a host name can have several.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

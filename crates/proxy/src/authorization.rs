@@ -1,4 +1,4 @@
-//! The gate's own credential at an upstream: `authorization_file`.
+//! The gate's own credential for an upstream, which it reads from `authorization_file`.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rotogate_core::private_file::{read_private, trusted};
 /// Reads the value of `Authorization` from a private file: scheme and credential on one line.
 ///
 /// # Errors
-/// A text that names the file, the problem and the remedy.
+/// A message that names the file, the problem and the remedy.
 pub fn load(path: &Path) -> Result<HeaderValue, String> {
     let shown = path.display();
     let text = trusted::check_folders(path).and_then(|()| read_private(path))?;

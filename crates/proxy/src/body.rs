@@ -38,13 +38,13 @@ pub enum BodyError {
     Broken(#[source] BoxError),
 }
 
-/// The error of a request body that arrives below the minimum rate. Counts as [`BodyError::Idle`].
+/// The error of a request body that arrives more slowly than the minimum rate. It is treated as [`BodyError::Idle`].
 #[derive(Debug, thiserror::Error)]
 #[error("the request body comes too slowly")]
 pub struct TooSlow;
 
-/// A timer that runs while a frame is awaited. It restarts while the other body of the exchange makes progress,
-/// because a client that only listens sends nothing (gRPC, server-sent events).
+/// A timer that runs while the next frame of a body is awaited. It restarts whenever the other body of the exchange
+/// makes progress, because with gRPC or server-sent events a client may send nothing for long while it receives.
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -89,20 +89,20 @@ struct Forwarding {
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
-    /// What an earlier attempt sent, to be sent again first, and whether nothing follows it.
+    /// The frames that an earlier attempt sent, and that are sent again first.
     again: VecDeque<Bytes>,
     is_over: bool,
 }
 
-/// A counter of the frames that the upstream has received or sent. The default does not count, because without a
-/// request body only the response can make progress.
+/// A counter of the frames that the upstream has received or sent. The default value does not count: if there is no
+/// request body, no timer depends on the progress of the other body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<MovedFrames>>);
 
 #[derive(Debug, Default)]
 struct MovedFrames {
     frames: AtomicU64,
-    /// Whether the next frame of the request body is the client's turn.
+    /// Whether the upstream is ready for the next frame of the request body, but the client has not sent it.
     awaits_client: AtomicBool,
 }
 
@@ -124,7 +124,7 @@ impl Progress {
         }
     }
 
-    /// Would the upstream take the next frame of the request body, which the client has not sent?
+    /// Whether the upstream is ready for the next frame of the request body, but the client has not sent it.
     pub(super) fn awaits_client(&self) -> bool {
         self.0.as_ref().is_some_and(|counted| counted.awaits_client.load(Ordering::Relaxed))
     }
@@ -135,7 +135,7 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// Refuses a body at once if its declared length exceeds `max`.
+    /// Rejects a body at once if its declared length exceeds `max`.
     pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -174,7 +174,8 @@ impl Forwarding {
 }
 
 impl RequestBody {
-    /// A body to send, and the means to take it back as long as all that was sent of it has at most `most` bytes.
+    /// Returns a body to send, and a handle that takes the body back. This is possible as long as at most `most` bytes
+    /// of the body were sent.
     pub(super) fn lend(self, most: usize) -> (LentBody, BodyReturn) {
         let loan = (!self.is_end_stream()).then(|| {
             Arc::new(Mutex::new(Loan { body: Some(self), sent: VecDeque::new(), room: Some(most), is_over: false }))
@@ -187,7 +188,8 @@ impl RequestBody {
 struct Loan {
     /// `None` once it was taken back.
     body: Option<RequestBody>,
-    /// All that was sent, and the bytes that it may still grow. Without room, the body cannot be sent again.
+    /// The frames that were sent, and how many more bytes can be kept. If `room` is `None`, the body cannot be sent
+    /// again.
     sent: VecDeque<Bytes>,
     room: Option<usize>,
     is_over: bool,
@@ -197,7 +199,8 @@ struct Loan {
 pub(super) struct BodyReturn(Option<Arc<Mutex<Loan>>>);
 
 impl BodyReturn {
-    /// Takes the body back, with all that was sent of it. Its attempt gets an error for it from now on.
+    /// Takes the body back, together with the frames that were already sent. The attempt that was sending the body then
+    /// gets an error.
     pub(super) fn take(self) -> Option<RequestBody> {
         let Some(loan) = self.0 else { return Some(RequestBody::empty()) };
         let mut loan = loan.lock();
@@ -295,15 +298,16 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response: an upstream's, or the proxy's own. An upstream's is boxed, because a response is moved several
-/// times on its way to the connection.
+/// The body of a response, from an upstream or from the proxy itself. An upstream's body is boxed, because a response
+/// is moved several times on its way to the client's connection.
 #[derive(Debug)]
 pub struct ProxyBody(Kind);
 
-/// The forwarding of a request, for the access log.
+/// How a request was forwarded, for the access log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForwardInfo {
-    /// The last address that was tried. `None` for a response of an upstream, because its body has the address.
+    /// The last address that was tried. `None` while the body of an upstream's response is being received, because
+    /// [`UpstreamBody`] has the address.
     pub(super) address: Option<Arc<Address>>,
     pub(super) attempts: u8,
     pub(super) took: Duration,
@@ -318,7 +322,7 @@ enum Kind {
 #[derive(Debug)]
 struct UpstreamBody {
     body: Incoming,
-    /// Whether the body says if it came to its end: over HTTP/2 by `END_STREAM`.
+    /// Whether the body's end is marked explicitly, as by `END_STREAM` over HTTP/2.
     knows_end: bool,
     idle: IdleTimer,
     sent: ForwardInfo,
@@ -353,7 +357,7 @@ impl ProxyBody {
         Self(Kind::Upstream(Box::new(UpstreamBody { body, knows_end, idle, sent, under_way })))
     }
 
-    /// Sets how the proxy obtained the response.
+    /// Sets how the request was forwarded.
     pub(super) fn set_sent(&mut self, info: ForwardInfo) {
         match &mut self.0 {
             Kind::Own { sent, .. } => *sent = Some(Box::new(info)),
@@ -401,7 +405,8 @@ impl Body for ProxyBody {
                     *under_way = None;
                 }
                 if next.is_none() && *knows_end && !body.is_end_stream() {
-                    // hyper takes `RST_STREAM(NO_ERROR)` for the end (RFC 9113 §8.1: only `END_STREAM` is).
+                    // hyper treats `RST_STREAM(NO_ERROR)` as the end of the body, but only `END_STREAM` is (RFC 9113
+                    // §8.1).
                     return Poll::Ready(Some(Err(BodyError::Broken("the stream was reset before its end".into()))));
                 }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))

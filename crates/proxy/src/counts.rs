@@ -1,5 +1,5 @@
-//! Counts events of an upstream. Each thread has its own counter, so that no thread waits for another; a scrape sums
-//! them.
+//! Counts the requests, responses and connections of an upstream. Each worker thread has its own counters, so that
+//! threads do not wait for each other. A scrape of the metrics adds them up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,15 +75,15 @@ impl AttemptResult {
     }
 }
 
-/// Classes of status codes, 1xx to 5xx, and all others.
+/// The classes of status codes, 1xx to 5xx, and one class for all other codes.
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
-/// The counts of one thread, or of all together.
+/// The counts of one thread, or the sum over all threads.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// In the order of [`AttemptResult::ALL`].
+    /// The attempts for each result, in the order of [`AttemptResult::ALL`].
     pub results: [u64; AttemptResult::ALL.len()],
-    /// In the order of [`CODE_CLASSES`].
+    /// The responses for each class of status codes, in the order of [`CODE_CLASSES`].
     pub classes: [u64; CODE_CLASSES.len()],
     /// Attempts after the first one of a request.
     pub retries: u64,

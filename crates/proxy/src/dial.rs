@@ -1,4 +1,4 @@
-//! Opens connections to one address, with TLS if it is configured.
+//! Opens connections to one address, with TLS if the address is an `https://` URL.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ use super::counts::{OpenConnection, UpstreamCounts};
 use super::link::Link;
 use super::pool::InFlightSlot;
 
-/// Connects to one address, whatever the request's URI.
+/// Connects to one address, regardless of the request's URI.
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) to: SocketAddr,
-    /// The time limit of the whole attempt, the TLS handshake included.
+    /// The time limit for connecting, including the TLS handshake.
     pub(super) timeout: Duration,
     pub(super) socket_buffer: Option<u32>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -84,15 +84,16 @@ impl UpstreamConnection {
     }
 }
 
-/// State of a connection. An upgraded connection counts as a request at its address until it is closed, whichever task
-/// holds it. If hyper pools the connection, each response has a clone of this value in its extensions.
+/// State that belongs to a connection. An upgraded connection counts as a request at its address until the connection
+/// is closed, regardless of which task owns it. If hyper pools the connection, each response has a clone of this value
+/// in its extensions.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionHold(Arc<HoldState>);
 
 #[derive(Default)]
 struct HoldState {
     request: Mutex<Option<InFlightSlot>>,
-    /// The responses so far on this connection.
+    /// The number of responses so far on this connection.
     responses: AtomicU32,
 }
 
@@ -109,7 +110,8 @@ impl ConnectionHold {
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        // Releases the slot together with the connection, although responses may still have clones of the hold.
+        // Releases the slot when the connection is dropped. Responses may still have clones of the `ConnectionHold`,
+        // which would keep the slot.
         drop(self.holding.0.request.lock().take());
     }
 }

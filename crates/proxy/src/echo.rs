@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::body::{BodyError, ProxyBody, RequestBody};
 
-/// How much of the body is shown.
+/// The largest number of bytes of the body that are shown.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Serialize)]

@@ -16,12 +16,13 @@ use rotogate_core::reply::{self, GrpcCode, Reply};
 /// `Retry-After` for a busy upstream, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Why an upstream did not answer a request. The extensions of the response contain this, for the access log.
+/// Why a request has no response from an upstream. The error is in the extensions of the gate's own response, for the
+/// access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
-    /// The path is not canonical: the forwarded path would differ from the matched one.
+    /// The path is not canonical. The forwarded path would differ from the path that was matched to a route.
     NotCanonical,
-    /// `CONNECT` is not served.
+    /// The method is `CONNECT`, which is not supported.
     Tunnel,
     /// The request body is longer than the route allows.
     TooLarge,
@@ -43,11 +44,11 @@ pub enum ProxyError {
     HeadTimeout,
     /// All addresses of the upstream are at `max_requests`.
     Overloaded,
-    /// The caller, or the client address, uses its full share of the upstream.
+    /// The caller or the client address already uses its full share of the upstream.
     ShareTaken,
-    /// The route has no upstream, because it is only for questions of other proxies.
+    /// The route has no upstream, because it serves only the authorization requests of other proxies.
     NoUpstream,
-    /// The gate is assembled wrongly: no such upstream, or a request without target or peer.
+    /// The gate is assembled wrongly: the upstream does not exist, or the request has no route or no peer address.
     Miswired,
 }
 
@@ -72,7 +73,7 @@ impl ProxyError {
         }
     }
 
-    /// The timeout, if the error has several.
+    /// The name of the timeout that was exceeded, because two errors share the reason `upstream_timeout`.
     pub const fn detail(self) -> Option<&'static str> {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
@@ -103,7 +104,7 @@ impl ProxyError {
         self.reply_with(reply::problem(self.status(), None))
     }
 
-    /// This reply, with `Retry-After` if a retry can succeed.
+    /// Turns the reply into a response, with `Retry-After` if a retry can succeed.
     fn reply_with(self, reply: Reply) -> Response<ProxyBody> {
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         if matches!(self, Self::Overloaded | Self::ShareTaken) {
@@ -112,7 +113,7 @@ impl ProxyError {
         self.mark(response)
     }
 
-    /// Adds the reason to the extensions, for the gate and its access log.
+    /// Adds the error and its reason to the extensions, for the gate and its access log.
     fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
         response.extensions_mut().insert(self);
         response.extensions_mut().insert(Reason::of_proxy(self.reason(), self.detail()));
@@ -166,29 +167,29 @@ impl ProxyError {
 #[derive(Debug)]
 pub(super) struct SendError {
     error: BoxError,
-    /// Whether it failed before a connection was open.
+    /// Whether the error occurred before a connection was open.
     connecting: bool,
     /// Whether no byte of the request was written.
     pub(super) unsent: bool,
 }
 
 impl SendError {
-    /// No connection could be opened.
+    /// The error if no connection could be opened.
     pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
         Self { error: error.into(), connecting: true, unsent: true }
     }
 
-    /// There was no request to send.
+    /// The error if there is no request to send.
     pub(super) fn nothing() -> Self {
         Self::unconnected("there is no request to send")
     }
 
-    /// The connection was lost before anything was written.
+    /// The error if the connection was lost before any byte of the request was written.
     pub(super) fn unsent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: true }
     }
 
-    /// The request may have been written, or parts of it.
+    /// The error if the request may have been written in full or in part.
     pub(super) fn sent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: false }
     }
@@ -209,8 +210,8 @@ impl SendError {
         }
     }
 
-    /// Whether the connection was lost before any byte of the response arrived. A repeatable request may then be sent
-    /// again.
+    /// Whether the connection was lost before any byte of the response arrived. If so, an idempotent request without a
+    /// body may be sent again.
     pub(super) fn was_lost(&self) -> bool {
         let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
         let broken = |kind| {
@@ -227,8 +228,9 @@ impl SendError {
             && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
     }
 
-    /// Whether an HTTP/2 upstream said that it did not process the request: by `REFUSED_STREAM`, or by `GOAWAY` with a
-    /// lower last stream (RFC 9113 §8.7, §6.8). h2 gives the error of a `GOAWAY` to no other stream.
+    /// Whether an HTTP/2 upstream stated that it did not process the request, with `REFUSED_STREAM` or with a `GOAWAY`
+    /// that names a lower last stream (RFC 9113 §8.7, §6.8). The crate h2 reports the error of a `GOAWAY` only to
+    /// streams that were not processed.
     pub(super) fn was_refused(&self) -> bool {
         self.h2_errors().any(|error| {
             let is_reset = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);

@@ -1,4 +1,4 @@
-//! One request and its response: the head for the upstream, the attempts, and the response head.
+//! Forwards one request: builds the head for the upstream, makes the attempts, and builds the response head.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ use rotogate_core::headers::{self, Peer};
 use rotogate_core::reply;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The most addresses at which a request is tried.
+/// The largest number of addresses at which a request is tried.
 const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// The part of a request that is the same for each address. An attempt takes method and headers.
+/// The part of a request that is the same for each address. Each attempt takes the method and the headers.
 struct RequestTemplate {
     method: Method,
     target: PathAndQuery,
@@ -41,11 +41,11 @@ struct RequestTemplate {
     /// The `Host` that the client sent.
     host: Option<HeaderValue>,
     has_length: bool,
-    /// Whether its credential may count for its whole connection, if it asks for no upgrade.
+    /// What the request does with its connection, unless it is an upgrade.
     using: ConnectionUse,
 }
 
-/// A request that [`Inner::send`] sends.
+/// A prepared request, which [`Inner::send`] sends.
 pub(super) struct Outgoing {
     template: RequestTemplate,
     /// An empty extension map with allocated capacity, which the response reuses.
@@ -60,16 +60,16 @@ struct AttemptError {
     unsent: bool,
     /// Whether the connection was lost before any byte of the response.
     lost: bool,
-    /// Whether the upstream said that it did not process the request.
+    /// Whether the upstream stated that it did not process the request.
     refused: bool,
     what: String,
 }
 
-/// How a request may be sent again, once.
+/// After which failures a request may be sent again, once, although bytes of it may have been written.
 struct Repeatable {
-    /// After a lost connection: it is idempotent and has no body.
+    /// After the connection was lost. True if the request is idempotent and has no body.
     lost: bool,
-    /// After the upstream refused it: it is no upgrade.
+    /// After an HTTP/2 upstream refused the request. True unless the request is an upgrade.
     refused: bool,
 }
 
@@ -106,10 +106,10 @@ impl From<ProxyError> for ForwardError {
 }
 
 impl Inner {
-    /// Sends a prepared request, and repeats it if the rules of the module allow it.
+    /// Sends a prepared request, and sends it again if the rules of this crate allow it.
     ///
-    /// This is one future, which borrows large values and boxes rare ones, because a captured value is copied at each
-    /// level. Consumes `outgoing`.
+    /// This is one future, which borrows large values and boxes rare futures, because a captured value is copied at
+    /// each level. It takes the contents of `outgoing`.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
@@ -151,7 +151,7 @@ impl Inner {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
-                        // Pinned in place: awaiting the future by value would copy it.
+                        // Pinned in place, because awaiting the future by value would copy it.
                         let sending = pin!(clients.send(&mut request, using, head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
@@ -191,7 +191,7 @@ impl Inner {
         Err(ForwardError { kind, sent: info })
     }
 
-    /// The request for the upstream, made of the parts. They are unchanged if there is an error.
+    /// Prepares the request for the upstream from `parts`. If there is an error, `parts` is unchanged.
     pub(super) fn prepare(&self, parts: &mut Parts) -> Result<Outgoing, ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
@@ -223,7 +223,7 @@ impl Inner {
         Ok(Outgoing { template, room, is_grpc })
     }
 
-    /// The response for the client, which takes `info` and `room`.
+    /// Builds the response for the client. Takes the contents of `info` and `room`.
     fn finish(
         &self,
         pool: &Arc<Pool>,
@@ -235,7 +235,7 @@ impl Inner {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 if let Some(others) = pool.is_due("switched_unasked") {
-                    tracing::warn!(upstream = pool.upstream.name, others, "upstream switched protocols unasked");
+                    tracing::warn!(upstream = pool.upstream.name, others, "upstream switched protocols unrequested");
                 }
                 return Err(ProxyError::UpstreamProtocol);
             };
@@ -268,14 +268,14 @@ impl Inner {
     }
 }
 
-/// Whether servers apply the credential to all that follows on a connection: NTLM, and Negotiate (RFC 4559 §6).
+/// Whether servers may apply the credential to the whole connection, as with NTLM and Negotiate (RFC 4559 §6).
 fn authenticates_connection(headers: &HeaderMap) -> bool {
     let scheme =
         |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b' ').next().map(<[u8]>::to_ascii_lowercase);
     headers.get_all(AUTHORIZATION).iter().filter_map(scheme).any(|scheme| matches!(&*scheme, b"ntlm" | b"negotiate"))
 }
 
-/// Leaves one number of a `Content-Length` that repeats it, as a list or as lines (RFC 9110 §8.6).
+/// Replaces a `Content-Length` that repeats one number, in a list or several lines, by this number (RFC 9110 §8.6).
 fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
@@ -298,7 +298,7 @@ fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -
     })
 }
 
-/// The answer of `echo:`, which repeats the request.
+/// The response of `echo:`, which shows the request.
 async fn answer_by_echo(
     pool: &Pool,
     address: &Address,
@@ -371,7 +371,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     }
 }
 
-/// A slot for another attempt after a failed one, and the body for it; `None` if the request cannot be sent again.
+/// A slot and the body for another attempt after a failed one. `None` if the request cannot be sent again.
 async fn next_attempt(
     pool: &Arc<Pool>,
     tried: &[Arc<Address>],
@@ -392,8 +392,8 @@ async fn next_attempt(
     }
     *repeatable = Repeatable { lost: false, refused: false };
     let body = back.take()?;
-    // Prefer another address. But a connection that died while idle says little about its address, so the same address
-    // is used if there is no other.
+    // Prefers another address. If there is none, the same address is used, because it may work although an idle
+    // connection to it broke.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
@@ -410,8 +410,8 @@ const fn of_body(error: &BodyError) -> ProxyError {
     }
 }
 
-/// The request for one address, made of the template, and its span. Not a part of the future that sends it: a future has room
-/// for each value that it lends.
+/// Builds the request for one address from the template, and begins its span. As a part of the sending future, its
+/// intermediate values would enlarge that future.
 fn request_for(
     pool: &Pool,
     address: &Address,
@@ -451,10 +451,10 @@ fn head_for(
         None => drop(headers.remove(HOST)),
     }
     if let Some(own) = &pool.authorization {
-        // The identity headers name the caller.
+        // This replaces the caller's credential. The identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
-    // Replaces the client's version, because a pooled connection refuses a request of another version.
+    // Replaces the client's version, because a pooled connection refuses a request with another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, *has_length, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
@@ -491,7 +491,7 @@ fn frame(headers: &mut HeaderMap, has_length: bool, body: &impl Body, version: V
     }
 }
 
-/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one (RFC 9113 §8.2.3).
+/// Joins the `Cookie` fields, which only HTTP/2 may split (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {

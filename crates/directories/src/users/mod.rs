@@ -13,8 +13,9 @@
 //! profile = { email = "ada@example.com" }
 //! ```
 //!
-//! The file is reloaded when it changes ([`FileDirectory::watch`]). A broken file is logged with line and key, and the
-//! users stay unchanged. The file holds password hashes, so only the gate's user may access it (requirement O2).
+//! The file is reloaded when it changes ([`FileDirectory::watch`]). If the new content is invalid, the gate logs the
+//! line and the key, and keeps the old users. The file contains password hashes, so only the gate's user may have
+//! access to it (requirement O2).
 
 pub mod audit;
 #[cfg(feature = "sql")]
@@ -49,34 +50,34 @@ use rotogate_core::private_file;
 use rotogate_core::session::Scope;
 pub use watch::FileWatcher;
 
-/// The most users that a file should have, because each change reads and writes the whole file.
+/// The maximum number of users that a file should have, because each change reads and writes the whole file.
 pub const MAX_USERS: usize = 2_000;
 
-/// A user before and after a change of the file. A new user is no change: no session depends on the user yet.
+/// A user before and after a change of the file. New users are not included, because no session depends on them yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
     /// The user before the change.
     pub before: User,
-    /// The user after the change; `None` if the user was removed.
+    /// The user after the change. `None` if the user was removed.
     pub after: Option<User>,
 }
 
-/// A users file, and the further password hashes that it may have, besides those that are always accepted.
+/// A users file, and the additional kinds of password hashes that it may contain.
 #[derive(Clone, Debug)]
 pub struct UsersFile {
     path: PathBuf,
     accepted: Arc<Accepted>,
-    /// The classes of hashes to expect, although no user in the file has one yet.
+    /// The classes of hashes to expect, although no user in the file has such a hash yet.
     expected: Vec<CostClass>,
 }
 
 impl UsersFile {
-    /// The file, with these further hashes.
+    /// Names a users file that may also contain the `accepted` hashes.
     pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
         Self { path: path.into(), accepted: Arc::new(accepted), expected: Vec::new() }
     }
 
-    /// Checks take as long as if the file already had hashes of these classes.
+    /// Makes each check take as long as if the file already had hashes of these classes.
     #[must_use]
     pub fn expecting(mut self, classes: impl IntoIterator<Item = CostClass>) -> Self {
         self.expected = classes.into_iter().collect();
@@ -88,12 +89,12 @@ impl UsersFile {
         &self.path
     }
 
-    /// The parameters of the Firebase project from which users were imported.
+    /// The hash parameters of the Firebase project from which users were imported.
     pub fn firebase(&self) -> Option<&FirebaseParameters> {
         self.accepted.firebase.as_ref()
     }
 
-    /// The further hashes that the file may have.
+    /// The additional kinds of hashes that the file may contain.
     pub fn accepted(&self) -> &Accepted {
         &self.accepted
     }
@@ -119,26 +120,26 @@ impl From<&PathBuf> for UsersFile {
 
 type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
 
-/// The user that is created with the file.
+/// The user that is created together with the file.
 #[derive(Debug)]
 pub struct FirstUser {
     /// The login name.
     pub username: String,
-    /// The password, which must be printed once, because it is stored nowhere else.
+    /// The password. It is not stored anywhere else, so the caller must show it.
     pub password: SecretString,
 }
 
-/// The users of a file.
+/// The directory of the users in a file.
 pub struct FileDirectory {
     file: UsersFile,
     passwords: Arc<Passwords>,
     users: ArcSwap<Users>,
     hooks: RwLock<Vec<Hook>>,
     after_reload: RwLock<Vec<Arc<dyn Fn() + Send + Sync>>>,
-    /// Held while the file is read, so that older content never replaces newer content.
+    /// Locked while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
     last_read: watch::UsersFileState,
-    /// The problem of the current file, if it is broken.
+    /// The problem of the current file, if the file is invalid.
     broken: ArcSwapOption<String>,
     rehasher: rehash::Rehasher,
 }
@@ -168,10 +169,10 @@ impl FileDirectory {
         })
     }
 
-    /// Creates the file and its directory, with one user `demo`, and opens it.
+    /// Creates the file and its parent directory, with one user `demo`, and opens it.
     ///
     /// # Errors
-    /// I/O errors, or the file exists already.
+    /// Returns an error if the file already exists, or if an I/O operation fails.
     pub fn create_with_first_user(
         file: impl Into<UsersFile>,
         passwords: Arc<Passwords>,
@@ -185,7 +186,7 @@ impl FileDirectory {
     /// Reads the file again. Returns whether the users changed.
     ///
     /// # Errors
-    /// As [`FileDirectory::open`]. The users stay unchanged, and the problem is logged.
+    /// Returns the errors of [`FileDirectory::open`]. The old users are kept, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock();
         self.last_read.begin(&self.file.path);
@@ -193,10 +194,10 @@ impl FileDirectory {
         let mut users = match parse::read(&self.file) {
             Ok(users) => users,
             Err(what) => {
-                // Logged once for each change, however often the file is read.
+                // The problem is logged once for each change of the file, however often the file is read.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
-                        tracing::error!(problem, "users file broken; the old users stay in force");
+                        tracing::error!(problem, "users file invalid; the old users are kept");
                     }
                 }
                 return Err(DirectoryError::Unavailable(what));
@@ -230,7 +231,8 @@ impl FileDirectory {
         Ok(true)
     }
 
-    /// The users with this name: in one account, without an account (`Some(None)`), or all of them (`None`).
+    /// Returns the users with this name: in one account (`Some(Some(_))`), without an account (`Some(None)`), or in all
+    /// accounts (`None`).
     pub fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let username = composed(username);
@@ -241,20 +243,20 @@ impl FileDirectory {
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
     }
 
-    /// The scopes that any user has.
+    /// Returns the union of the scopes of all users.
     pub fn scopes(&self) -> Scope {
         self.users.load().entries().iter().fold(Scope::default(), |all, entry| all.union(&entry.user.scopes))
     }
 
-    /// The account and the login name of a subject.
+    /// Returns the account and the login name of a subject.
     pub fn user_of(&self, subject: &str) -> Option<(Option<String>, String)> {
         let users = self.users.load();
         let entry = users.by_subject(subject)?;
         Some((entry.user.account.as_deref().map(str::to_owned), entry.username.to_string()))
     }
 
-    /// Warnings of states that are allowed but probably not intended: few users whose hashes make every login slow, or
-    /// too many users.
+    /// Returns warnings about states that are allowed but probably not intended: a few users whose hashes make every
+    /// login slow, or too many users.
     pub fn warnings(&self) -> Vec<String> {
         let users = self.users.load();
         let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
@@ -266,24 +268,25 @@ impl FileDirectory {
         dear.into_iter().chain(too_many(&users, self.file.path())).collect()
     }
 
-    /// Whether the file is broken, so that older users are in force.
+    /// Returns whether the file is invalid, so that the older users are still in use.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }
 
-    /// Calls `hook` after each change with the users that changed. The new users are in force before the call. The hook
-    /// must not call [`FileDirectory::reload`].
+    /// Registers a function that is called after each change, with the users that changed. At the call, the new users
+    /// are already in use. The hook must not call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().push(Arc::new(hook));
     }
 
-    /// Calls `hook` after each reload that changed the users. The hook must not call [`FileDirectory::reload`].
+    /// Registers a function that is called after each reload that changed the users. The hook must not call
+    /// [`FileDirectory::reload`].
     pub fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.after_reload.write().push(Arc::new(hook));
     }
 
-    /// A digest of all users, by which gates detect whether they have the same users. The digest does not depend on the
-    /// order in the file, and does not change when a login replaces a hash.
+    /// Returns a digest of all users, with which gates detect whether they have the same users. The digest does not
+    /// depend on the order in the file, and does not change when a login replaces a hash.
     pub fn digest(&self) -> String {
         let users = self.users.load_full();
         let mut digests: Vec<_> = users.entries().iter().map(|entry| entry.digest()).collect();
@@ -302,7 +305,7 @@ impl FileDirectory {
     }
 }
 
-/// The remedy for more users than a file should have.
+/// Returns a warning that says what to do if the file has more users than it should have.
 fn too_many(users: &Users, path: &Path) -> Option<String> {
     let number = users.entries().len();
     let database = path.with_extension("db");
@@ -330,7 +333,7 @@ impl Directory for FileDirectory {
         let hash = match hash {
             Ok(hash) => hash,
             Err(error) => {
-                // Takes as long as the check of a usable hash (requirement I47).
+                // Makes the refusal take as long as the check of a usable hash (requirement I47).
                 self.passwords.check(password, None, users.dearest()).await?;
                 return Err(DirectoryError::Entry(format!("a stored password hash: {error}")));
             }
@@ -338,7 +341,7 @@ impl Directory for FileDirectory {
         let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);
         let matches = self.passwords.check(password, hash, users.dearest()).await?;
         let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };
-        // The check may have waited, so refuse a user that was disabled or got another password meanwhile.
+        // The check may have waited, so a user who was disabled or got another password meanwhile must be refused.
         let now = self.users.load();
         let still = now
             .by_name(account, username)

@@ -10,12 +10,12 @@ use rotogate_core::password::Accepted;
 use rotogate_core::private_file::read_private;
 use rotogate_kit::config::{self, Problems, Section, printable};
 
-/// Reads the file, which must be private.
+/// Reads and parses the file, which must be private.
 pub(super) fn read(file: &UsersFile) -> Result<Users, String> {
     parse(&read_private(file.path())?, file)
 }
 
-/// Reports every problem of the text, one on each line.
+/// Parses the text. The error lists every problem, one on each line.
 pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     let name = file.path().display().to_string();
     let problems = Problems::new(&name, text);
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
-        // Unreachable: if there is no tree, there is at least one problem.
+        // Unreachable, because without a tree there is at least one problem.
         (None, None) => Err(format!("{name}: cannot be read")),
     }
 }
@@ -38,7 +38,7 @@ fn users(root: &Section<'_>, accepted: &Accepted) -> Users {
         }
         if !names.insert((entry.user.account.clone(), composed(&entry.username).into_owned())) {
             let name = printable(&entry.username);
-            let same = "names that differ in Unicode's normal form alone are one";
+            let same = "names that differ only in Unicode's normal form are the same";
             section.blame("username", format!("\"{name}\" is listed twice in one account; {same}"));
         }
         entries.push(entry);

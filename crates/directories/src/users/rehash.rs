@@ -1,6 +1,7 @@
-//! Replaces imported hashes by ours (requirement I31). A login has the password, so it can be hashed again. This
-//! happens after the login was answered, and counts as one of the bounded password checks. A separate thread writes the
-//! file once for all logins of a short period, because each write is of the whole file.
+//! Replaces imported hashes by the gate's own hashes (requirement I31). At a login the gate knows the password, so it
+//! can hash the password again. Hashing starts after the login was answered, and counts as one of the limited number of
+//! password checks. A separate thread collects the new hashes for a short time and then writes the file once, because
+//! each write replaces the whole file.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -21,14 +22,14 @@ use rotogate_core::password::{Passwords, SecretHash};
 /// How long hashes are collected for one write.
 const COLLECT: Duration = Duration::from_millis(500);
 
-/// The old hash of each user whose hash is being replaced, or was replaced in the file but not read from it yet.
+/// The old hash of each user whose hash is being replaced, or whose new hash is written but not yet read from the file.
 type UnderWay = Arc<Mutex<HashMap<Box<str>, SecretHash>>>;
 
 pub(super) struct Rehasher {
     file: UsersFile,
     passwords: Arc<Passwords>,
     under_way: UnderWay,
-    /// The sender to the writing thread, which is started for the first hash.
+    /// The sender to the writing thread. The thread is started when the first hash is replaced.
     writer: OnceLock<Option<Sender<Rehash>>>,
 }
 
@@ -37,8 +38,8 @@ impl Rehasher {
         Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
     }
 
-    /// Starts to replace the hash of a user that has just proved knowledge of the password. Starts at most once for a
-    /// hash. After a failure, the next login tries again.
+    /// Starts to replace the hash of a user who has just logged in with the password. Does this at most once for a
+    /// hash. If it fails, the next login tries again.
     pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {
@@ -60,7 +61,7 @@ impl Rehasher {
                     let rehash = Rehash { subject: subject.clone(), old, new: SecretHash::new(new) };
                     writer.send(rehash).is_ok()
                 }
-                // The checks of other logins have precedence.
+                // The password checks of other logins take precedence.
                 Err(DirectoryError::Busy) => false,
                 Err(error) => {
                     tracing::warn!(%error, subject = &*subject, "password hash not replaced; the next login tries again");
@@ -73,7 +74,7 @@ impl Rehasher {
         });
     }
 
-    /// Forgets users whose hash in the file has changed.
+    /// Removes the users whose hash in the file has changed.
     pub(super) fn forget_replaced(&self, users: &Users) {
         self.under_way.lock().retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
     }
@@ -87,7 +88,7 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
         Err(error) => {
             tracing::warn!(
                 %error,
-                "no thread to replace password hashes, so they stay until the next start. Raise TasksMax= of the \
+                "no thread to replace password hashes, so they are kept until the next start. Raise TasksMax= of the \
                  service, and restart it"
             );
             None
@@ -95,7 +96,7 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
     }
 }
 
-/// Writes replaced hashes, until the directory is dropped.
+/// Writes new hashes to the file, until the directory is dropped.
 fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay) {
     let clock = SystemTime::new();
     while let Ok(first) = receiver.recv() {

@@ -123,7 +123,7 @@ fn a_broken_file_is_refused_with_every_problem_and_its_line() {
              since 1970, found \"yesterday\"",
             "17:1: users[2].subject: missing; expected the sub of the user's tokens",
             "17:1: users[2].password: missing; expected a password hash; see rotogate user passwd and import",
-            "18:12: users[2].username: expected a text of at most 256 bytes without control characters, found \
+            "18:12: users[2].username: expected a string of at most 256 bytes without control characters, found \
              \"a\\u{7}\"",
             "19:3: user: unknown key; did you mean users?",
         ]
@@ -818,7 +818,7 @@ mod import {
             (line(",\"username\":\"y\""), "line 1: duplicate field `username`"),
             (line("").replace(BCRYPT, "hunter2"), "line 1: password_hash: is not a hash of an accepted scheme"),
             (line("").replace(BCRYPT, "{noop}hunter2"), "line 1: password_hash: is an encoder of Spring"),
-            (line("").replace("\"x\"", "[\"hunter2\"]"), "line 1: username: expected a text"),
+            (line("").replace("\"x\"", "[\"hunter2\"]"), "line 1: username: expected a string"),
             (line("").replace("\"x\"", "\"\""), "line 1: username: expected 1 to 256"),
             (line(",\"subject\":\"a b\""), "line 1: subject: expected 1 to 256"),
             (line(",\"account\":\"a/b\""), "line 1: account: expected 1 to 256"),
@@ -826,7 +826,7 @@ mod import {
             (line(",\"scopes\":7"), "line 1: scopes: expected"),
             (line(",\"valid_from\":\"hunter2\""), "line 1: valid_from: expected"),
             (line(",\"profile\":7"), "line 1: profile: expected an object"),
-            (line(",\"profile\":{\"x\":[null]}"), "line 1: a profile has texts"),
+            (line(",\"profile\":{\"x\":[null]}"), "line 1: a profile may have strings"),
             (format!("{}{}", line(""), line("")), "line 2: its name is in the import twice"),
             (
                 line(",\"account\":\"acme\"").replace("\"x\"", "\"ada\""),
@@ -840,7 +840,7 @@ mod import {
         }
         for (text, said) in [
             (format!("username,password_hash\nx,{BCRYPT},hunter2\n"), "line 2: not as many cells"),
-            (format!("username,username\nx,{BCRYPT}\n"), "\"username\" is there twice"),
+            (format!("username,username\nx,{BCRYPT}\n"), "\"username\" occurs twice"),
             (format!("username,password_hash,email\nx,{BCRYPT},hunter2\n"), "line 2: email: unknown"),
             ("username\nx\n".to_owned(), "line 2: password_hash: missing"),
         ] {
@@ -856,10 +856,7 @@ mod import {
         };
         // The file already has ada of [`file`].
         let said = refused("x", &lines(MAX_USERS));
-        assert_eq!(
-            said,
-            "the users file has 1 users, and 2000 more are beyond 2000, the most that an import may make of it"
-        );
+        assert_eq!(said, "the users file has 1 users, and 2000 more would exceed 2000, the maximum for an import");
         let dir = tempfile::tempdir().unwrap();
         let path = file(&dir, "");
         assert_eq!(run(&(&path).into(), "x", &lines(MAX_USERS - 1), &ImportDefaults::default()).unwrap().users, 1999);
@@ -909,7 +906,7 @@ mod database {
         let of_spring = format!("{{pbkdf2}}{}", "ab".repeat(40));
         for (hash, accepted) in [(phpass, legacy), (&*of_spring, Accepted { spring, ..Accepted::default() })] {
             let all = refused(&bob(hash, ""), accepted);
-            assert!(all.contains("users[1]: bob: password_hash: only a users file has the key"), "{all}");
+            assert!(all.contains("users[1]: bob: password_hash: only a users file can have the key"), "{all}");
         }
     }
 
@@ -926,7 +923,7 @@ mod database {
         assert_eq!((&copied.directory, &copied.warnings), (&dry.directory, &dry.warnings));
         assert!(copied.directory.contains("profile = [\"age\", \"email\", \"ok\"]"), "{}", copied.directory);
         assert!(copied.directory.contains("hashes = [\"bcrypt:4\"]"), "{}", copied.directory);
-        assert!(copied.warnings[0].ends_with("a text of JSON: ok"), "{:?}", copied.warnings);
+        assert!(copied.warnings[0].ends_with("JSON text: ok"), "{:?}", copied.warnings);
         let twice = add(false).unwrap_err().to_string();
         assert!(
             twice.contains("users[0]: the user exists already: the same name in this account")

@@ -11,12 +11,12 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::DirectoryError;
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
-/// Watches the users file until dropped. A change is in force within a second.
+/// Watches the users file until it is dropped. A change of the file takes effect within a second.
 #[derive(Debug)]
 #[must_use = "the file is watched until this is dropped"]
 pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
 
-/// The state of the file at the last reading.
+/// The state of the file when it was last read.
 #[derive(Debug, Default)]
 pub(super) struct UsersFileState {
     clock: SystemTime,
@@ -24,7 +24,7 @@ pub(super) struct UsersFileState {
 }
 
 impl UsersFileState {
-    /// Notes that the file is about to be read, so that a check finds later changes only.
+    /// Records that the file is about to be read, so that the next check finds only later changes.
     pub(super) fn begin(&self, path: &Path) {
         self.detector().note_read([path.to_owned()], self.clock.wall());
     }
@@ -41,7 +41,7 @@ impl UsersFileState {
 pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
-    // Reads changes since the file was opened. `reload` logs the error.
+    // Picks up changes that were made since the file was opened. `reload` logs the error.
     let _ = directory.reload();
     let run = move || {
         while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_INTERVAL) {

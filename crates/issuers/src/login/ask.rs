@@ -1,4 +1,4 @@
-//! Sends forms to a provider, which may ask for a pause.
+//! Sends forms to a provider, and observes the pauses that it demands.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_ANSWER;
 use rotogate_core::http_client::FetchTarget;
 use rotogate_core::pause::ServiceAnswer;
 
-/// The pause that a provider asks for instead of an answer.
+/// Returns the pause that a provider demands instead of a response.
 pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok();
     let is_declined = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
@@ -20,7 +20,8 @@ pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Durati
 }
 
 impl LoginProvider {
-    /// Sends a form as our client, once, unless the provider asked for a pause. The forms of two users differ.
+    /// Sends a form as the gate's client once, unless the provider has demanded a pause. The forms of two users
+    /// always differ.
     pub(super) async fn ask(
         &self,
         target: &FetchTarget,
@@ -40,7 +41,7 @@ impl LoginProvider {
         sent
     }
 
-    /// Sends a form as our client, once.
+    /// Sends a form as the gate's client once.
     pub(super) async fn send(
         &self,
         target: &FetchTarget,

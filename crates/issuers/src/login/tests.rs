@@ -174,7 +174,7 @@ async fn b34_no_other_answer_is_one_and_none_is_asked_for_again() {
     let long = format!(r#"{{"access_token":"A","id_token":"{}"}}"#, "x".repeat(MAX_ANSWER));
     for (status, body, expected) in [
         ("400 Bad Request", r#"{"error":"invalid_grant","error_description":"<b>"}"#, "the provider refused the code"),
-        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, "the provider refuses our client"),
+        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, "the provider rejects the gate's client"),
         ("500 Internal Server Error", "{}", "the provider failed"),
         ("200 OK", r#"{"access_token":"A"}"#, "no id_token"),
         ("200 OK", r#"{"id_token":"I"}"#, "no access_token"),

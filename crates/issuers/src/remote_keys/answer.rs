@@ -1,5 +1,5 @@
-//! The answers of an issuer: its discovery document, its key set, and their freshness. Any other response counts as no
-//! answer.
+//! The responses of an issuer: its discovery document, its key set, and how long they are fresh. Any other response
+//! is treated like a missing one.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use rotogate_core::strict_json;
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of};
 
-/// The longest text of a discovery document that a message shows, in bytes.
+/// The maximum length, in bytes, of a string from a discovery document in a message.
 const MAX_SHOWN: usize = 200;
 const OPENID: &str = "/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 
-/// Why an attempt fetched no keys.
+/// The reason why an attempt did not fetch keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct FetchFailure {
-    /// A word from a closed set: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
+    /// One of these words: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
     /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
     pub cause: &'static str,
     /// A description, without secrets.
     pub message: String,
 }
 
-/// Each word of [`FetchFailure::cause`].
+/// All values of [`FetchFailure::cause`].
 pub(super) const CAUSES: [&str; 14] = [
     "dns",
     "connect",
@@ -56,22 +56,22 @@ impl FetchFailure {
         Self { cause, message: message.into() }
     }
 
-    /// The task of the issuer has ended.
+    /// The failure if the task of the issuer has ended.
     pub(super) fn ended() -> Self {
-        Self::new("http", "the keys of this issuer are not fetched any more")
+        Self::new("http", "the keys of this issuer are no longer fetched")
     }
 
-    /// One of our own files cannot be used.
+    /// The failure if one of the gate's own files cannot be used.
     pub(super) fn files(message: impl Into<String>) -> Self {
         Self::new(FILES, message)
     }
 
-    /// A URL of the issuer leads to an address that the gate must not connect to.
+    /// The failure if a URL of the issuer leads to an address to which the gate must not connect.
     pub(super) fn refused_address(message: impl Into<String>) -> Self {
         Self::new(REFUSED_ADDRESS, message)
     }
 
-    /// Whether an operator must look at this failure, because it is more than an unreachable issuer.
+    /// Returns whether this failure needs the attention of an operator. An unreachable issuer does not.
     pub(super) fn is_grave(&self) -> bool {
         [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
     }
@@ -95,19 +95,20 @@ pub struct Metadata {
     pub introspection_endpoint: Option<String>,
     /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
-    /// The authorization endpoint, where browsers log in.
+    /// The authorization endpoint, at which browsers log in.
     pub authorization_endpoint: Option<String>,
-    /// The endpoint where a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
+    /// The endpoint at which a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
     pub end_session_endpoint: Option<String>,
-    /// The endpoint to push the parameters of an authorization request (RFC 9126).
+    /// The endpoint to which the parameters of an authorization request are pushed (RFC 9126).
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// The values of `acr` that its logins can have. Empty if the document does not say.
+    /// The values of `acr` that logins can have. It is empty if the document does not list them.
     pub acr_values_supported: Vec<Box<str>>,
-    /// How clients may authenticate at the token endpoint. Empty if the document does not say.
+    /// The ways in which clients may authenticate at the token endpoint. It is empty if the document does not list
+    /// them.
     pub token_endpoint_auth_methods_supported: Vec<Box<str>>,
-    /// Whether the issuer accepts pushed authorization requests only.
+    /// Whether the issuer accepts only pushed authorization requests.
     pub requires_pushed_requests: bool,
-    /// Whether each answer of the authorization endpoint has `iss` (RFC 9207).
+    /// Whether each response of the authorization endpoint contains `iss` (RFC 9207).
     pub names_itself: bool,
     /// The addresses to which these URLs may lead.
     pub(super) allowed: Allowed,
@@ -117,8 +118,8 @@ impl Metadata {
     /// Reads the discovery document of `issuer`.
     ///
     /// # Errors
-    /// The document is not one JSON object without repeated members, names another issuer (compared byte for byte), or
-    /// has no `jwks_uri`.
+    /// The document is not a single JSON object without repeated members, contains another issuer (compared byte
+    /// for byte), or has no `jwks_uri`.
     pub fn parse(document: &[u8], issuer: &str) -> Result<Self, FetchFailure> {
         let not_json = |why| FetchFailure::new("not_json", format!("the discovery document is unusable: {why}"));
         let document = strict_json::object(document).map_err(not_json)?;
@@ -126,14 +127,14 @@ impl Metadata {
             Some(named) if named == issuer => {}
             Some(named) => {
                 let message = format!(
-                    "the discovery document is that of issuer \"{}\", and \"{issuer}\" is expected: they must be equal, \
+                    "the discovery document is that of issuer \"{}\", but \"{issuer}\" is expected: they must be equal, \
                      a slash at the end included",
                     shown(named)
                 );
                 return Err(FetchFailure::new(ISSUER_MISMATCH, message));
             }
             None => {
-                let message = format!("the discovery document names no issuer, and \"{issuer}\" is expected");
+                let message = format!("the discovery document names no issuer, but \"{issuer}\" is expected");
                 return Err(FetchFailure::new(ISSUER_MISMATCH, message));
             }
         }
@@ -156,18 +157,18 @@ impl Metadata {
         })
     }
 
-    /// A URL of this document, if requests may be sent there.
+    /// Returns a URL of this document as a target, if requests to it are allowed.
     pub(crate) fn target(&self, url: &str) -> Option<FetchTarget> {
         FetchTarget::parse(url, self.allowed).ok()
     }
 }
 
-/// The token endpoint of a document, if requests may be sent there.
+/// Returns the token endpoint of a document, if requests to it are allowed.
 pub fn token_target(metadata: &Metadata) -> Option<FetchTarget> {
     metadata.target(metadata.token_endpoint.as_deref()?)
 }
 
-/// The revocation endpoint of a document, if requests may be sent there.
+/// Returns the revocation endpoint of a document, if requests to it are allowed.
 pub fn revocation_target(metadata: &Metadata) -> Option<FetchTarget> {
     metadata.target(metadata.revocation_endpoint.as_deref()?)
 }
@@ -186,12 +187,13 @@ fn is_set(document: &Map<String, Value>, member: &str) -> bool {
     document.get(member) == Some(&Value::Bool(true))
 }
 
-/// A text of the issuer, escaped and shortened.
+/// Returns a string from the issuer, escaped and shortened for a message.
 pub(super) fn shown(text: &str) -> String {
     beginning(text, MAX_SHOWN).escape_debug().to_string()
 }
 
-/// The URLs of an issuer's discovery document: by OpenID Connect, and as a second choice by RFC 8414.
+/// Returns the URLs of an issuer's discovery document. The first is that of OpenID Connect, the second that of RFC
+/// 8414.
 pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));
@@ -199,7 +201,7 @@ pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     [format!("{base}{OPENID}"), format!("{host}{RFC_8414}{path}")]
 }
 
-/// The usable keys of an answer.
+/// Returns the usable keys of a response.
 pub(super) fn keys(body: &[u8], algorithms: &[Algorithm]) -> Result<IssuerKeys, FetchFailure> {
     IssuerKeys::from_published_jwks(body, algorithms).map_err(|error| {
         let cause = match &error {
@@ -211,8 +213,8 @@ pub(super) fn keys(body: &[u8], algorithms: &[Algorithm]) -> Result<IssuerKeys, 
     })
 }
 
-/// How long an answer is fresh (RFC 9111 §4.2.1), within the bounds of the settings. Only `max-age`, `no-store`,
-/// `no-cache` and `Age` count.
+/// Returns how long a response is fresh (RFC 9111 §4.2.1), within the bounds of the settings. Only `max-age`,
+/// `no-store`, `no-cache` and `Age` are considered.
 pub(super) fn fresh_for(headers: &HeaderMap, settings: &FetchSettings) -> Duration {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut max_age: Option<u64> = None;

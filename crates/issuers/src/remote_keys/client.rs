@@ -1,4 +1,4 @@
-//! The HTTP client for one issuer. Its files are read again at each fetch.
+//! The HTTP client for one issuer. Its files are read again for each fetch.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use super::settings::{FetchFiles, FetchSettings, RemoteIssuer};
 use rotogate_core::http_client::{HttpClient, Proxy, Tls, bearer};
 use rotogate_core::private_file::{read_private, trusted};
 
-/// The longest file of authorities, in bytes.
+/// The maximum length of the file with the trusted authorities, in bytes.
 const MAX_CA: u64 = 4 << 20;
 
-/// Makes the client, and replaces it when its files have changed.
+/// Makes the client, and replaces it when one of its files has changed.
 pub(crate) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
@@ -28,7 +28,7 @@ impl FetchClient {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
-    /// The client and its `Authorization`, from the current files.
+    /// Returns the client and its `Authorization`, according to the current files.
     pub(crate) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
         let mut tls = Tls::default();
         let mut digest = Context::new(&SHA256);

@@ -1,4 +1,4 @@
-//! One attempt: fetches the discovery document if it is due, and then the keys.
+//! One attempt to fetch the keys. If necessary, it first fetches the discovery document.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use rotogate_core::token::verify::IssuerKeys;
 /// The result of an attempt.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    /// The keys of a new answer.
+    /// The keys of a new response.
     New(Box<IssuerKeys>),
-    /// The answer has not changed (304).
+    /// The keys have not changed since the last response (304).
     Unchanged,
 }
 
@@ -33,9 +33,9 @@ pub(super) struct Fetcher {
     issuer: RemoteIssuer,
     client: FetchClient,
     pub(super) schedule: Schedule,
-    /// The last discovery document.
+    /// The last discovery document that was read.
     metadata: Option<Metadata>,
-    /// The location of the keys, and the ETag of the last good answer from there.
+    /// The location of the keys, and the ETag of the last successful response from there.
     place: Option<KeyUrl>,
     etag: Option<HeaderValue>,
 }
@@ -47,7 +47,7 @@ impl Fetcher {
         Self { issuer, client, schedule, metadata: None, place: None, etag: None }
     }
 
-    /// The last discovery document.
+    /// Returns the last discovery document that was read.
     pub(super) fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
@@ -80,7 +80,7 @@ impl Fetcher {
         }
     }
 
-    /// The location of the keys.
+    /// Returns the location of the keys.
     async fn place(
         &mut self,
         client: &HttpClient,
@@ -99,7 +99,7 @@ impl Fetcher {
                             self.metadata = Some(metadata);
                             place
                         }
-                        // The keys may be available while the document is not.
+                        // The keys may be available even if the document is not.
                         (Err(failure), Some(known)) if !failure.is_grave() => {
                             tracing::debug!(issuer = %self.issuer.name, %failure, "issuer discovery not read again");
                             known
@@ -110,7 +110,7 @@ impl Fetcher {
             },
         };
         if self.place.as_ref().is_none_or(|known| known.url != found.url) {
-            // The ETag belongs to another document.
+            // The ETag belongs to another location.
             self.etag = None;
             self.place = Some(found.clone());
         }
@@ -152,7 +152,7 @@ impl Fetcher {
     }
 }
 
-/// A URL from the operator, or derived from one.
+/// Parses a URL that comes from the operator, or is derived from such a URL.
 fn by_operator(url: &str) -> Result<FetchTarget, FetchFailure> {
     FetchTarget::parse(url, Allowed::by_operator())
         .map_err(|why| FetchFailure::refused_address(format!("\"{}\": {why}", answer::shown(url))))

@@ -1,4 +1,4 @@
-//! Stores the last good key set of each issuer, so that the gate can restart during an issuer's outage.
+//! Stores the last valid key set of each issuer, so that the gate can restart while an issuer is unavailable.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use tokio::sync::Semaphore;
 use rotogate_core::clock::{MAX_JUMP, Timestamp};
 use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
 
-/// The longest stored set, in bytes: more than any set that is fetched.
+/// The maximum length of a stored set, in bytes. A fetched set is always shorter.
 const MAX_BYTES: u64 = 4 << 20;
-/// The longest file name of an issuer, in bytes, before its ending.
+/// The maximum length of the file name of an issuer, in bytes, without its extension.
 const MAX_NAME: usize = 200;
-/// How many files are read or written at once. Each access takes a thread, and the runtime keeps the memory of idle
-/// threads.
+/// The maximum number of files that are read or written at the same time. Each access needs a thread, and the
+/// runtime does not release the memory of idle threads.
 const MAX_AT_ONCE: usize = 8;
 /// The characters that are escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// A stored set of keys. Its keys are public.
+/// A stored set of public keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeptKeySet {
@@ -29,14 +29,14 @@ pub(super) struct KeptKeySet {
     pub issuer: String,
     /// The source of the keys. A stored set from another source is ignored.
     pub source: String,
-    /// When they were fetched, or the issuer last confirmed them as unchanged.
+    /// The time at which the keys were fetched, or at which the issuer last confirmed that they have not changed.
     pub fetched_at: Timestamp,
     /// The JWK set.
     pub jwks: String,
 }
 
 impl KeptKeySet {
-    /// How long the set may still be used at `now`. `None` if it must not be used.
+    /// Returns how much longer the set may be used at the time `now`, or the reason why it must not be used.
     pub(super) fn usable_for(
         &self,
         now: Timestamp,
@@ -50,20 +50,20 @@ impl KeptKeySet {
     }
 }
 
-/// A folder with a private file for each issuer, `<name>.jwks.json`: the last good set. The gate trusts a loaded set as if
-/// it came from the issuer.
+/// A folder with a private file for each issuer, `<name>.jwks.json`, which contains the last valid set. The gate
+/// trusts a loaded set as if it came from the issuer.
 #[derive(Clone, Debug)]
 pub(super) struct KeySetFolder {
     folder: PathBuf,
 }
 
 impl KeySetFolder {
-    /// The sets in this folder, which is created with the first set.
+    /// Makes a store for sets in this folder. The folder is created when the first set is saved.
     pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// The file of an issuer.
+    /// Returns the path of an issuer's file.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         let mut file = utf8_percent_encode(name, ESCAPED).to_string().replace("%2E", ".");
         if file.starts_with('.') || file.len() > MAX_NAME {
@@ -72,7 +72,7 @@ impl KeySetFolder {
         self.folder.join(file + ".jwks.json")
     }
 
-    /// The set of an issuer, by its short name.
+    /// Loads the set of an issuer, which is identified by its short name.
     pub(super) async fn load(&self, name: &str) -> io::Result<Option<KeptKeySet>> {
         let file = self.file(name);
         blocking(move || {

@@ -1,4 +1,4 @@
-//! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
+//! Keys of other issuers. They are found by discovery or at a URL, fetched in the background, and kept up to date.
 
 mod answer;
 pub(crate) mod client;
@@ -31,7 +31,7 @@ use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 use status::RemoteKeysShared;
 use task::{Command, Task};
 
-/// The keys of one issuer, and the task that fetches them.
+/// The keys of one issuer, with the task that fetches them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,18 +53,20 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// Starts to fetch the keys of an issuer. Needs a tokio runtime. A stored set is in force at once.
+    /// Starts to fetch the keys of an issuer. Must be called within a tokio runtime. A stored set takes effect at
+    /// once.
     ///
     /// # Errors
-    /// The settings contradict each other, or a URL is not allowed. An issuer that does not answer is no error.
+    /// The settings contradict each other, or a URL is not allowed. It is not an error if the issuer does not
+    /// respond.
     pub fn start(issuer: RemoteIssuer) -> Result<Self, InvalidValue> {
         Self::start_with(issuer, Arc::new(SystemTime::new()))
     }
 
-    /// Starts to fetch the keys of an issuer with another clock.
+    /// Starts to fetch the keys of an issuer, with another clock.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// The same as for [`Self::start`].
     pub(crate) fn start_with(issuer: RemoteIssuer, time: Arc<dyn TimeSource>) -> Result<Self, InvalidValue> {
         issuer.check()?;
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
@@ -78,8 +80,8 @@ impl RemoteKeys {
         Ok(Self { keys, shared, commands, tried, task })
     }
 
-    /// The rules for the tokens of the issuer: the rules of
-    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external), with these keys.
+    /// Returns the rules for the tokens of the issuer, which are those of
+    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external) with these keys.
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();
         let audience = audience.into_iter().map(Into::into).collect();
@@ -88,73 +90,74 @@ impl RemoteKeys {
         rules
     }
 
-    /// The issuer.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &RemoteIssuer {
         self.shared.issuer()
     }
 
-    /// Waits until the issuer was asked once, with or without success.
+    /// Waits until the first attempt to fetch the keys has ended, whether or not it was successful.
     pub async fn first_attempt(&self) {
-        // An error means that the task has ended, so there is nothing to wait for.
+        // An error means that the task has ended, so there is nothing left to wait for.
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
     }
 }
 
-/// Functions that only our own crates call: docs.rs does not show them.
+/// Functions for the crates of this project only. They are hidden on docs.rs.
 #[doc(hidden)]
 impl RemoteKeys {
-    /// The keys, as requests read them.
+    /// Returns the keys as requests use them.
     pub fn keys(&self) -> Arc<LiveKeys> {
         Arc::clone(&self.keys)
     }
 
-    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`] it fetches again.
+    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`], this starts fetching again.
     ///
     /// # Errors
-    /// The reason why the issuer returned no keys.
+    /// The reason why no keys were fetched.
     pub async fn refresh(&self) -> Result<(), FetchFailure> {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Refresh(done)).await;
         answer.await.unwrap_or_else(|_| Err(FetchFailure::ended()))
     }
 
-    /// Drops the keys, also the stored ones. No token of the issuer passes until [`Self::refresh`] is called, or the
-    /// process restarts. Use this for an issuer that is no longer trusted.
+    /// Drops the keys, including the stored ones. The gate accepts no tokens of the issuer until [`Self::refresh`]
+    /// is called or the process restarts. Use this for an issuer that is no longer trusted.
     pub async fn drop_keys(&self) {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
     }
 
-    /// Stops fetching at once. The keys stay unchanged, because earlier requests may still use them. Use this for an
-    /// issuer that was removed from the configuration.
+    /// Stops fetching at once. The present keys remain, because requests in progress may still use them. Use this
+    /// for an issuer that was removed from the configuration.
     pub fn stop(&self) {
         self.task.abort();
     }
 
-    /// The last discovery document. `None` without discovery, and before it was read.
+    /// Returns the last discovery document, or `None` if discovery is not used or the document has not been read
+    /// yet.
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
         self.shared.metadata()
     }
 
-    /// The state of the keys.
+    /// Returns the state of the keys.
     pub fn status(&self) -> RemoteStatus {
         self.shared.status(&self.keys)
     }
 
-    /// The number of fetches with each result, from a closed set of words.
+    /// Returns the number of fetches for each result. The results are words from a fixed list.
     pub fn fetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.shared.fetches()
     }
 }
 
-/// The result of one attempt, for a check of a configuration.
+/// The result of a single attempt, which is used to check a configuration.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// The usable keys, with the list of ignored ones.
+    /// The usable keys, and a list of the ignored ones.
     pub keys: IssuerKeys,
-    /// How long the answer is fresh.
+    /// How long the response is fresh.
     pub fresh_for: Duration,
     /// The discovery document.
     pub metadata: Option<Metadata>,
@@ -163,14 +166,14 @@ pub struct Inspected {
 /// Fetches the keys of an issuer once.
 ///
 /// # Errors
-/// The reason why there are no keys.
+/// The reason why no keys were fetched.
 pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
     let mut fetcher = Fetcher::new(issuer);
     match fetcher.attempt(Duration::ZERO).await? {
         (Fetched::New(keys), fresh_for) => {
             Ok(Inspected { keys: *keys, fresh_for, metadata: fetcher.metadata().cloned() })
         }
-        // No request was conditional.
+        // Cannot happen, because the request was not conditional.
         (Fetched::Unchanged, _) => Err(FetchFailure::ended()),
     }
 }

@@ -1,28 +1,29 @@
-//! Computes when to fetch next, without clock, randomness or network.
+//! Computes the time of the next fetch. Does not use a clock, randomness or the network itself.
 
 use std::time::Duration;
 
 use super::settings::FetchSettings;
 
-/// The longest time between attempts that fail.
+/// The maximum time between failed attempts.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// The discovery document is read again with every sixth fetch of keys.
 const FETCHES_PER_DISCOVERY: u32 = 6;
-/// The longest time between two readings of the discovery document.
+/// The maximum time between two reads of the discovery document.
 const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The state of the schedule of one issuer. Times are those of a monotonic clock.
+/// The schedule of fetches for one issuer. Times are those of a monotonic clock.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
-    /// The longest time until the next fetch after a good one. If this fetch fails, there is time for more attempts
-    /// before the set is too old (requirement I50).
+    /// The maximum time between a successful fetch and the next one. If that one fails, there is enough time for
+    /// more attempts before the set is too old (requirement I50).
     most: Duration,
-    /// Consecutive failures.
+    /// The number of consecutive failures.
     failures: u32,
-    /// Fetches of keys since the discovery document was read.
+    /// The number of times that keys were fetched since the discovery document was read.
     fetches: u32,
-    /// When the discovery document was last read. `None` if it must be read before keys are fetched.
+    /// The time at which the discovery document was last read. `None` means that it must be read before keys are
+    /// fetched.
     discovered: Option<Duration>,
 }
 
@@ -37,14 +38,14 @@ impl Schedule {
         }
     }
 
-    /// The wait after a good answer that is fresh for this long: 80 to 95 % of that time, at random, so that gates do
-    /// not fetch at the same time.
+    /// Returns the delay after a successful response that is fresh for this long. It is a random part of that time,
+    /// 80 to 95 %, so that several gates do not fetch at the same time.
     pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
         self.failures = 0;
         fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
-    /// The wait after a failure: 1, 2, 4 … 60 s, with a jitter of 20 %, and never longer than `min`.
+    /// Returns the delay after a failure: 1, 2, 4 … 60 s, varied by up to 20 %, and never longer than `min`.
     pub(super) fn after_failure(&mut self, random: u32) -> Duration {
         let most = MAX_BACK_OFF.min(self.min);
         let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);
@@ -53,7 +54,7 @@ impl Schedule {
         base.mul_f64(0.8 + 0.4 * fraction(random)).min(most)
     }
 
-    /// Whether the discovery document must be read before keys are fetched.
+    /// Returns whether the discovery document must be read before keys are fetched.
     pub(super) fn discovery_is_due(&self, now: Duration) -> bool {
         self.fetches >= FETCHES_PER_DISCOVERY
             || self.discovered.is_none_or(|at| now.saturating_sub(at) >= DISCOVERY_FOR)
@@ -65,7 +66,7 @@ impl Schedule {
         self.fetches = 0;
     }
 
-    /// Records a fetch of keys. After a failure, the location may have changed.
+    /// Records that keys were fetched. If that failed, their location may have changed.
     pub(super) fn fetched(&mut self, is_good: bool) {
         self.fetches = self.fetches.saturating_add(1);
         if !is_good {
@@ -74,7 +75,7 @@ impl Schedule {
     }
 }
 
-/// A fraction from 0 to 1.
+/// Returns a fraction between 0 and 1.
 fn fraction(random: u32) -> f64 {
     f64::from(random) / f64::from(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! The settings of an issuer: the location of its keys, and how they are fetched.
+//! The settings of an issuer: the location of its keys, and the way in which they are fetched.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,32 +9,33 @@ use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::token::algorithm::Algorithm;
 
-/// How often keys are fetched, and the bounds of an answer.
+/// The schedule for fetching keys, and the limits for a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// How long an answer without `max-age` is fresh. Any answer is fetched again within half of `stale_for`.
+    /// How long a response without `max-age` is fresh. Every response is fetched again within half of `stale_for`.
     pub fresh: Duration,
-    /// The shortest freshness of an answer, and the longest time between attempts while all fail.
+    /// The minimum freshness of a response. It is also the maximum time between attempts while all of them fail.
     pub min: Duration,
-    /// The longest freshness of an answer.
+    /// The maximum freshness of a response.
     pub max: Duration,
-    /// The shortest time between two fetches for unknown keys.
+    /// The minimum time between two fetches that are caused by unknown keys.
     pub cooldown: Duration,
-    /// The time for resolving, connecting, TLS and answer together; also the longest that a request waits for keys.
+    /// The time limit for name resolution, connection, TLS and response together. It is also the maximum time that
+    /// a request waits for keys.
     pub timeout: Duration,
-    /// How long the last good set is used while no other can be fetched.
+    /// How long the last valid set is used while a newer one cannot be fetched.
     pub stale_for: Duration,
-    /// The longest answer, in bytes.
+    /// The maximum length of a response, in bytes.
     pub max_size: usize,
 }
 
 impl FetchSettings {
-    /// The longest `stale_for`.
+    /// The maximum of `stale_for`.
     pub const MAX_STALE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// The largest `max_size`, in bytes.
+    /// The maximum of `max_size`, in bytes.
     pub const MAX_SIZE: usize = 1 << 20;
 
-    /// The problem of the settings: the key, and the reason.
+    /// Returns the first invalid setting with the reason, if any.
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         const SECOND: Duration = Duration::from_secs(1);
         let times = [
@@ -95,23 +96,23 @@ impl Default for FetchSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
-    /// At the `jwks_uri` of the discovery document. The URL of this document follows from the issuer's URL.
+    /// At the `jwks_uri` in the discovery document. The URL of the document is derived from the issuer's URL.
     Discovery,
-    /// At the `jwks_uri` of the discovery document at this URL.
+    /// At the `jwks_uri` in the discovery document, which is at this URL.
     DiscoveryAt(String),
     /// At this URL.
     JwksUrl(String),
 }
 
-/// The files of the client, read again at each fetch.
+/// The files of the HTTP client. They are read again for each fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
-    /// The only trusted authorities, in PEM. `None` for the system's authorities.
+    /// A file with the only trusted authorities, in PEM. `None` stands for the authorities of the system.
     pub ca: Option<PathBuf>,
-    /// A certificate, its chain and its private key, in PEM.
+    /// A file with a certificate, its chain and its private key, in PEM.
     pub client_cert: Option<PathBuf>,
-    /// A bearer token.
+    /// A file with a bearer token.
     pub bearer: Option<PathBuf>,
 }
 
@@ -124,7 +125,7 @@ pub struct FetchFiles {
 ///
 /// let google = RemoteIssuer::new("google", "https://accounts.google.com");
 /// assert!(google.check().is_ok());
-/// // In a pod of Kubernetes.
+/// // An issuer in a Kubernetes pod.
 /// let folder = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
 /// let cluster = RemoteIssuer::new("k8s", "https://kubernetes.default.svc.cluster.local");
 /// let cluster = cluster.ca(folder.join("ca.crt")).bearer(folder.join("token"));
@@ -135,31 +136,31 @@ pub struct FetchFiles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteIssuer {
-    /// A short name, for logs, metrics and the kept set.
+    /// A short name, which is used in logs, in metrics and for the file of the stored set.
     pub name: String,
-    /// The exact `iss` of the issuer's tokens.
+    /// The exact value of `iss` in the issuer's tokens.
     pub issuer: String,
     /// The location of the issuer's keys.
     #[doc(hidden)]
     pub location: KeyLocation,
-    /// The algorithms that the issuer's keys may have; empty: all. The first RSA algorithm applies to RSA keys without
-    /// `alg`.
+    /// The algorithms that the issuer's keys may have. If the list is empty, all algorithms are allowed. The first
+    /// RSA algorithm applies to RSA keys without `alg`.
     pub algorithms: Vec<Algorithm>,
-    /// How the keys are fetched.
+    /// The way in which the keys are fetched.
     #[doc(hidden)]
     pub fetch: FetchSettings,
-    /// The files that the issuer's server requires.
+    /// The files that are needed to connect to the issuer's server.
     #[doc(hidden)]
     pub files: FetchFiles,
-    /// The proxy to the issuer's server.
+    /// The proxy through which the issuer's server is reached.
     #[doc(hidden)]
     pub proxy: Option<Proxy>,
-    /// The folder that keeps the last good set.
+    /// The folder in which the last valid set is stored.
     pub(super) kept_in: Option<PathBuf>,
 }
 
 impl RemoteIssuer {
-    /// An issuer with discovery and the default settings.
+    /// Makes an issuer with discovery and the default settings.
     pub fn new(name: impl Into<String>, issuer: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -185,102 +186,105 @@ impl RemoteIssuer {
         Self { location: KeyLocation::DiscoveryAt(url.into()), ..self }
     }
 
-    /// Accepts only keys of these algorithms.
+    /// Accepts only keys for these algorithms.
     #[must_use]
     pub fn algorithms(self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         Self { algorithms: algorithms.into_iter().collect(), ..self }
     }
 
-    /// Keeps the last good keys in a private file in this folder, which is created with the first file. Kept keys are in
-    /// force at the next start, until the issuer answers.
+    /// Stores the last valid keys in a private file in this folder. The folder is created with the first file.
+    /// After a restart, the stored keys are used until the issuer responds.
     #[must_use]
     pub fn kept_in(self, folder: impl Into<PathBuf>) -> Self {
         Self { kept_in: Some(folder.into()), ..self }
     }
 
-    /// How long an answer without `max-age` is fresh; 10 minutes by default. Any answer is fetched again within half of
-    /// [`Self::stale_for`].
+    /// Sets how long a response without `max-age` is fresh. The default is 10 minutes. Every response is fetched
+    /// again within half of [`Self::stale_for`].
     #[must_use]
     pub const fn fresh_for(mut self, time: Duration) -> Self {
         self.fetch.fresh = time;
         self
     }
 
-    /// The shortest and the longest freshness of an answer; 1 minute and 24 hours by default. The shortest is also the
-    /// longest time between attempts while all fail.
+    /// Sets the minimum and the maximum freshness of a response. The defaults are 1 minute and 24 hours. The
+    /// minimum is also the maximum time between attempts while all of them fail.
     #[must_use]
     pub const fn fresh_between(mut self, min: Duration, max: Duration) -> Self {
         (self.fetch.min, self.fetch.max) = (min, max);
         self
     }
 
-    /// The shortest time between two fetches for unknown keys; 30 seconds by default.
+    /// Sets the minimum time between two fetches that are caused by unknown keys. The default is 30 seconds.
     #[must_use]
     pub const fn cooldown(mut self, time: Duration) -> Self {
         self.fetch.cooldown = time;
         self
     }
 
-    /// The time for resolving, connecting, TLS and answer together; also the longest that a request waits for keys. 5
-    /// seconds by default.
+    /// Sets the time limit for name resolution, connection, TLS and response together. It is also the maximum time
+    /// that a request waits for keys. The default is 5 seconds.
     #[must_use]
     pub const fn timeout(mut self, time: Duration) -> Self {
         self.fetch.timeout = time;
         self
     }
 
-    /// How long the last good keys are used while no others can be fetched; 24 hours by default, 7 days at most.
+    /// Sets how long the last valid keys are used while newer ones cannot be fetched. The default is 24 hours, and
+    /// the maximum is 7 days.
     #[must_use]
     pub const fn stale_for(mut self, time: Duration) -> Self {
         self.fetch.stale_for = time;
         self
     }
 
-    /// The longest answer, in bytes; 256 KiB by default, 1 MiB at most.
+    /// Sets the maximum length of a response, in bytes. The default is 256 KiB, and the maximum is 1 MiB.
     #[must_use]
     pub const fn max_size(mut self, bytes: usize) -> Self {
         self.fetch.max_size = bytes;
         self
     }
 
-    /// Fetches with these settings.
+    /// Replaces all fetch settings.
     #[doc(hidden)]
     #[must_use]
     pub fn fetch(self, fetch: FetchSettings) -> Self {
         Self { fetch, ..self }
     }
 
-    /// Trusts only the authorities in this file, in PEM, instead of the system's. Each fetch reads the file again.
+    /// Trusts only the authorities in this file, in PEM, instead of those of the system. The file is read again for
+    /// each fetch.
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.ca = Some(file.into());
         self
     }
 
-    /// Shows the certificate in this file, with its chain and its private key, in PEM. Each fetch reads the file again.
+    /// Presents the certificate in this file, in PEM with its chain and its private key. The file is read again for
+    /// each fetch.
     #[must_use]
     pub fn client_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.client_cert = Some(file.into());
         self
     }
 
-    /// Sends the bearer token in this file. Each fetch reads the file again.
+    /// Sends the bearer token in this file. The file is read again for each fetch.
     #[must_use]
     pub fn bearer(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.bearer = Some(file.into());
         self
     }
 
-    /// Asks through the HTTP proxy at this URL.
+    /// Sends requests through the HTTP proxy at this URL.
     ///
     /// # Errors
-    /// Not the URL of a proxy.
+    /// The URL is not that of a proxy.
     pub fn proxy(self, url: &str) -> Result<Self, InvalidValue> {
         let proxy = Proxy::parse(url).map_err(|why| InvalidValue::of_key("proxy", why.to_string()))?;
         Ok(Self { proxy: Some(proxy), ..self })
     }
 
-    /// Reads the file of authorities, and makes a client with the files.
+    /// Checks that the files can be read and that a client can be made from them.
     ///
     /// # Errors
     /// The reason why the files cannot be used.
@@ -289,7 +293,7 @@ impl RemoteIssuer {
         FetchClient::new(self).current().map(drop)
     }
 
-    /// The source of the issuer's keys as a text. Another text means another source.
+    /// Describes the source of the issuer's keys as a string. Two sources never have the same string.
     pub(super) fn source(&self) -> String {
         match &self.location {
             KeyLocation::Discovery => "discovery".to_owned(),

@@ -1,4 +1,4 @@
-//! The state, the metrics and the last failure of the fetches, for handles and the gate.
+//! The state, the metrics and the last failure of the fetches, as seen by handles and the gate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,27 +16,28 @@ use rotogate_core::token::verify::Ignored;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteStatus {
-    /// `empty` (no keys yet), `fresh`, `aging` (another set is due, or could not be fetched) or `stale` (too old).
+    /// `empty` (there are no keys yet), `fresh`, `aging` (a newer set is due, or could not be fetched) or `stale`
+    /// (too old).
     pub state: &'static str,
     /// The number of usable keys.
     pub keys: usize,
-    /// The time of the issuer's last answer, by the wall clock.
+    /// The time of the issuer's last successful response, according to the wall clock.
     pub last_success: Option<Timestamp>,
-    /// Why the last attempt failed. `None` if it succeeded.
+    /// The reason why the last attempt failed, or `None` if it was successful.
     pub failure: Option<FetchFailure>,
-    /// The ignored keys of the last set.
+    /// The keys of the last set that are ignored.
     pub ignored: Vec<Ignored>,
-    /// Whether the keys were dropped and are not fetched any more.
+    /// Whether the keys were dropped and are no longer fetched.
     pub is_dropped: bool,
-    /// Whether there ever was a good set, fetched or stored.
+    /// Whether there has ever been a valid set, fetched or stored.
     pub had_keys: bool,
-    /// The number of requests that wait for keys.
+    /// The number of requests that are waiting for keys.
     pub waiting: usize,
-    /// How often a token named a key that is not in the set.
+    /// The number of tokens that named a key which is not in the set.
     pub unknown_kids: u64,
 }
 
-/// The state of the fetching, written by the task.
+/// The progress of the fetches, which the task writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) last_success: Option<Timestamp>,
@@ -50,7 +51,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
-    /// The gate's clock, once there is a gate; before that, a separate clock.
+    /// The gate's clock, once a gate uses the keys. Before that, a separate clock.
     clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
@@ -76,7 +77,7 @@ impl RemoteKeysShared {
         &self.issuer
     }
 
-    /// The clock that decides whether the keys are valid.
+    /// Returns the clock that determines whether the keys are still valid.
     pub(super) fn clock(&self) -> Arc<EngineClock> {
         self.clock.load_full()
     }

@@ -1,4 +1,4 @@
-//! The task that fetches the keys of one issuer. Only this task changes them.
+//! The task that fetches the keys of one issuer. The keys are changed only by this task.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,14 +15,15 @@ use rotogate_core::random::random;
 use rotogate_core::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
 use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
-/// The interval at which a lasting failure is logged.
+/// The interval at which a continuing failure is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
-/// The shortest wait until the keys are too old, because the gate's clock may be behind.
+/// The minimum delay before the next check whether the keys are too old. It is needed because the gate's clock may
+/// be behind.
 const AT_LEAST: Duration = Duration::from_millis(10);
-/// `Retry-After` for requests after the keys were dropped.
+/// The `Retry-After` for requests after the keys were dropped.
 const DROPPED_RETRY: Duration = Duration::from_secs(60);
 
-/// A handle's request to the task.
+/// A request from a handle to the task.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Fetch now.
@@ -37,7 +38,7 @@ pub(super) struct Task {
     kept: Option<KeySetFolder>,
     time: Arc<dyn TimeSource>,
     fetcher: Fetcher,
-    /// The last logged failure and its time, or that the keys are too old.
+    /// The last failure that was logged, or the message that the keys are too old, with its time.
     logged: Option<(&'static str, Duration)>,
     is_stale: bool,
     is_dropped: bool,
@@ -48,14 +49,14 @@ pub(super) struct Task {
 
 /// The events that wake the task.
 enum Wakeup {
-    /// A fetch is due.
+    /// A fetch is due according to the schedule.
     Fetch,
-    /// The set may be too old from now on. The clock of the gate decides this.
+    /// The set may be too old from now on. The gate's clock determines whether it is.
     Stale,
-    /// A request needs a fetch, a gate adopted the keys, or the keys were dropped.
+    /// A request needs a fetch, a gate has adopted the keys, or the keys were dropped.
     Wanted,
     Command(Command),
-    /// All handles were dropped, so only the gate has the keys.
+    /// All handles were dropped, so only the gate still has the keys.
     NoCommands,
 }
 
@@ -86,13 +87,14 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        // Boxed, like the attempts, so that a waiting task needs little memory.
+        // The future is boxed, like those of the attempts, so that a waiting task needs little memory.
         Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            // The task holds no keys while it waits, so it ends when all other owners have dropped them.
+            // While the task waits, it does not keep the keys alive. It therefore ends when all other owners have
+            // dropped them.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Wakeup::Fetch,
                 () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Wakeup::Stale,
@@ -103,7 +105,7 @@ impl Task {
             self.follow(&keys);
             match event {
                 Wakeup::NoCommands => commands = None,
-                // An attempt that began meanwhile satisfies the request.
+                // An attempt that was started in the meantime has already satisfied the request.
                 Wakeup::Wanted if !keys.is_wanted() => continue,
                 Wakeup::Wanted if self.is_dropped => {
                     let now = self.shared.clock().now();
@@ -133,7 +135,7 @@ impl Task {
         }
     }
 
-    /// Adopts the clock of the gate, once there is a gate. The validity of the present set is unchanged.
+    /// Adopts the clock of the gate, once there is a gate. The validity of the present set does not change.
     fn follow(&mut self, keys: &LiveKeys) {
         let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
         self.has_gate = true;
@@ -147,13 +149,13 @@ impl Task {
         }
     }
 
-    /// The time until the present set is too old.
+    /// Returns the time until the present set is too old.
     fn until_stale(&self) -> Duration {
         let now = self.shared.clock().now();
         self.validity.map_or(FetchSettings::MAX_STALE_FOR, |validity| validity.usable_until.since(now)).max(AT_LEAST)
     }
 
-    /// Makes one attempt. Returns when the next one is due.
+    /// Makes one attempt. Returns the delay before the next attempt, and the result.
     async fn attempt(&mut self, keys: &Arc<LiveKeys>) -> (Duration, Result<(), FetchFailure>) {
         let (began, wall) = (self.shared.clock().now(), self.shared.clock().wall());
         let attempt = keys.begin(began, wall);
@@ -179,7 +181,7 @@ impl Task {
         }
     }
 
-    /// Puts an answer into force.
+    /// Puts the result of a fetch into effect.
     async fn take(&mut self, keys: &Arc<LiveKeys>, fetched: Fetched, validity: Validity, wall: Timestamp) {
         self.validity = Some(validity);
         let name = &self.issuer.name;
@@ -219,7 +221,7 @@ impl Task {
         self.keep(kept, wall).await;
     }
 
-    /// Stores the set, with the time of its confirmation. `None`: the set is unchanged.
+    /// Stores the set with the time of its confirmation. `None` means that the set has not changed.
     async fn keep(&self, jwks: Option<String>, fetched_at: Timestamp) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -239,7 +241,7 @@ impl Task {
         }
     }
 
-    /// Puts the stored set into force.
+    /// Puts the stored set into effect.
     async fn restore(&mut self, keys: &LiveKeys) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -274,10 +276,10 @@ impl Task {
         }
     }
 
-    /// The keys of a stored set, and their validity.
+    /// Returns the keys of a stored set, and their validity.
     fn judge(&self, kept: &KeptKeySet) -> Result<(IssuerKeys, Validity), String> {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
-            return Err("they are from another url or source".to_owned());
+            return Err("they come from another url or source".to_owned());
         }
         let now = self.shared.clock().now();
         let usable_for = kept.usable_for(self.shared.clock().wall(), self.issuer.fetch.stale_for)?;
@@ -312,7 +314,7 @@ impl Task {
         }
     }
 
-    /// Logs a failure when it begins or when its cause changes, and then at intervals.
+    /// Logs a failure when it begins, when its cause changes, and then at intervals.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
         let is_stale = keys.state(self.shared.clock().now()) == IssuerKeyState::Stale;
@@ -335,7 +337,7 @@ impl Task {
     }
 }
 
-/// The next command; pending for ever once there are no handles.
+/// Returns the next command. If there are no handles left, never returns.
 async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
     match commands {
         Some(commands) => commands.recv().await,
@@ -343,7 +345,7 @@ async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Comma
     }
 }
 
-/// A random delay, so that gates that start together do not fetch together.
+/// Returns a random number for a delay, so that gates that start together do not fetch together.
 fn spread() -> u32 {
     random::<4>().map_or(u32::MAX / 2, |bytes| u32::from_ne_bytes(*bytes))
 }

@@ -2,18 +2,18 @@
 
 use std::fmt;
 
-/// One problem: its place, the key, what was found and what was expected.
+/// One problem with its position, the key, the value that was found and what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, or `environment NAME`.
     pub source: String,
-    /// Line and column, from 1; a column counts characters.
+    /// Line and column, both counted from 1. Columns are counted in characters.
     pub position: Option<(usize, usize)>,
-    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem is the file as a whole.
+    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem concerns the whole file.
     pub key: String,
     /// The value that was found, what was expected, and the remedy.
     pub message: String,
-    /// Whether the key could not be judged because this process may not read a file that the gate's user may read.
+    /// Whether the key could not be checked, because this process must not read a file that the gate's user may read.
     pub unchecked: bool,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Every problem of a configuration, in the order of the file; at least one.
+/// All problems of a configuration, at least one, in the order of their positions in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -52,7 +52,8 @@ impl ConfigErrors {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
-    /// A problem of a file; the message begins with the file's name.
+    /// One problem about a file as a whole, from a message that may begin with the file's name. The name is removed
+    /// from the message.
     pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();

@@ -1,4 +1,4 @@
-//! The text of a TOML file as a tree of values with positions; and [`Section`], which reads a table of the tree.
+//! Parses a TOML file into a tree of values with positions. [`Section`] reads a table of the tree.
 //!
 //! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
 //! code reads is unknown, so there is no list of known keys that could differ from the keys that are read.
@@ -23,7 +23,7 @@ pub use problems::Problems;
 pub use spelling::nearest;
 use spelling::variable_meant;
 
-/// The table of bounds that only tests set.
+/// The name of the table with bounds that only tests set.
 const FOR_TESTS: &str = "for_tests";
 
 /// The files of a certificate and of its private key.
@@ -36,11 +36,12 @@ pub struct Section<'a> {
     origin: Option<&'a ValueOrigin>,
     problems: &'a Problems<'a>,
     asked: Asked,
-    /// Keys that were refused as not available yet. They are neither reported as unknown nor suggested.
+    /// Keys that were already rejected, because they belong elsewhere or are not available yet. They are neither
+    /// reported as unknown nor suggested.
     later: RefCell<Vec<&'static str>>,
-    /// Whether the kind of the table was refused, so that its possible keys are unknown.
+    /// Whether the key that selects the kind of this table was invalid. Which other keys are allowed is then unknown.
     is_of_unknown_kind: Cell<bool>,
-    /// The bounds in the table `for_tests` that were read.
+    /// The keys of the table `for_tests` that were read.
     for_tests: Asked,
 }
 
@@ -89,7 +90,7 @@ impl<'a> Section<'a> {
         &self.path
     }
 
-    /// Whether the table, or anything in it, was refused so far.
+    /// Whether a problem was already reported for the table or for anything in it.
     pub fn is_bad(&self) -> bool {
         self.problems.any_under(&self.path)
     }
@@ -105,12 +106,12 @@ impl<'a> Section<'a> {
         self.later.borrow_mut().extend(keys);
     }
 
-    /// Reports keys that may not be there.
+    /// Reports those of the keys that are present, because they are not allowed here.
     pub fn blame_present(&self, keys: &[&str], message: &str) {
         keys.iter().filter(|key| self.has(key)).for_each(|key| self.blame(key, message));
     }
 
-    /// Reports a problem with a key, at the table if the key is absent.
+    /// Reports a problem with a key. If the key is absent, the problem has the position of the table.
     pub fn blame(&self, key: &str, message: impl Into<String>) {
         self.problems.found.borrow_mut().push(self.problem(key, message.into()));
     }
@@ -120,7 +121,7 @@ impl<'a> Section<'a> {
         self.problems.placed(origin.or(self.origin), &self.name(key), message)
     }
 
-    /// Reports that this process may not read a file that a key names.
+    /// Reports that this process lacks the permission to read a file that a key names.
     pub fn blame_unchecked(&self, key: &str, message: String) {
         let problem = ConfigError { unchecked: true, ..self.problem(key, message) };
         self.problems.found.borrow_mut().push(problem);
@@ -141,8 +142,8 @@ impl<'a> Section<'a> {
         read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
-    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended. A test requires a
-    /// remedy for each kind of wider access.
+    /// Warns about a key whose value is allowed but probably not intended. If the key is absent, the warning has the
+    /// position of the table. For each [`WarningKind`], a test requires that the message names a remedy.
     // Requirement P67.
     pub fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
         self.problems.warned.borrow_mut().push(self.problem(key, message.into()));
@@ -165,7 +166,7 @@ impl<'a> Section<'a> {
         self.entries?.get(key)
     }
 
-    /// The value of a key. `None` if the key is absent or refused; then the default applies.
+    /// The value of a key. `None` if the key is absent or invalid; then the default applies.
     pub fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let node = self.ask(key)?;
         match read(&node.value) {
@@ -177,7 +178,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As [`Section::get`], for the key that decides which other keys are allowed. If this key is refused, other keys
+    /// As [`Section::get`], for the key that decides which other keys are allowed. If this key is invalid, other keys
     /// are not reported as unknown.
     pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
@@ -185,7 +186,7 @@ impl<'a> Section<'a> {
         kind
     }
 
-    /// As [`Section::get`], but an absent key is a problem.
+    /// As [`Section::get`], but reports an absent key as a problem.
     pub fn require<T>(
         &self,
         key: &'static str,
@@ -200,7 +201,8 @@ impl<'a> Section<'a> {
         self.get(key, read)
     }
 
-    /// A list of scalars without the refused elements. In the environment, elements are separated by commas.
+    /// A list of scalars. Invalid elements are reported and left out. In an environment variable, elements are
+    /// separated by commas.
     pub fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
@@ -247,12 +249,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table within this one. If the table is absent, all its keys are absent.
+    /// A table within this table. If the inner table is absent, all its keys are absent.
     pub fn section(&self, key: &'static str) -> Self {
         Self::new(self.ask(key), self.name(key), self.problems)
     }
 
-    /// The tables of a list.
+    /// The tables of an array of tables (`[[name]]`).
     pub fn sections(&self, key: &'static str) -> Vec<Self> {
         let Some(node) = self.ask(key) else { return Vec::new() };
         let Value::List(list) = &node.value else {
@@ -263,19 +265,19 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
-    /// The table `for_tests` of this one, with bounds that no user sets. It is empty unless the build has the feature
-    /// `failpoints`.
+    /// The table `for_tests` within this table, with bounds that only tests set. It is empty unless the build has the
+    /// feature `failpoints`.
     pub fn for_tests(&self) -> Self {
         let node = self.entries.filter(|_| cfg!(feature = "failpoints")).and_then(|entries| entries.get(FOR_TESTS));
         Self { asked: Rc::clone(&self.for_tests), ..Self::new(node, self.name(FOR_TESTS), self.problems) }
     }
 
-    /// As [`Section::get`], with the default.
+    /// As [`Section::get`], but returns `default` if the key is absent or invalid.
     pub fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
         self.get(key, read).unwrap_or(default)
     }
 
-    /// As [`Section::get_or`], for a value that always exists.
+    /// As [`Section::get_or`], for an optional field that always has a value.
     pub fn some_or<T>(
         &self,
         key: &'static str,
@@ -285,7 +287,8 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
-    /// As [`Section::get`], for a key that only a variable of another name sets, one with this prefix.
+    /// As [`Section::get`], for a key that is read only if an environment variable whose name starts with `prefix` sets
+    /// it. In the file, the key is unknown.
     pub fn get_of_others<T>(
         &self,
         key: &'static str,
@@ -297,8 +300,8 @@ impl<'a> Section<'a> {
         is_theirs.then(|| self.get(key, read)).flatten()
     }
 
-    /// As [`Section::require`], but returns an empty value if the key is missing. The configuration is refused in this
-    /// case.
+    /// As [`Section::require`], but returns an empty value if the key is missing. The configuration as a whole is
+    /// rejected in this case.
     pub fn required<T: Default>(
         &self,
         key: &'static str,
@@ -313,7 +316,7 @@ impl<'a> Section<'a> {
         self.list(key, read).unwrap_or_default()
     }
 
-    /// A table within this one, if it is present. `read` must read all of its keys.
+    /// A table within this table, if it is present. `read` must read all keys of the inner table.
     pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
         if !self.has(key) {
             return None;
@@ -321,7 +324,7 @@ impl<'a> Section<'a> {
         Some(self.inner(key, read))
     }
 
-    /// As [`Section::table`], also if the table is absent: then all its keys are.
+    /// As [`Section::table`], but calls `read` even if the inner table is absent. All its keys are then absent.
     pub fn inner<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
         let section = self.section(key);
         let value = read(&section);
@@ -329,8 +332,8 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// The tables of a list that is read with [`Section::sections`]. `read` must read all keys of a table; it gets the
-    /// entries above.
+    /// Reads each table of a list that [`Section::sections`] returned. `read` must read all keys of a table. Its second
+    /// argument has the entries before that table.
     pub fn entries<T>(sections: &[Self], read: impl Fn(&Self, &[T]) -> T) -> Vec<T> {
         let mut all = Vec::new();
         for section in sections {
@@ -341,28 +344,29 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// An amount, or a percentage of the bound with the name `of.0`; at most this bound.
+    /// An amount that is configured as a number or as a percentage of a bound. `of` has the name and the value of this
+    /// bound, which the amount must not exceed.
     pub fn share_of(&self, key: &'static str, of: (&str, usize), default: value::Share) -> usize {
         let (name, whole) = of;
         let amount = self.get_or(key, value::share, default).to_amount(whole);
         if amount > whole {
-            self.blame(key, format!("is {amount}, and {name} is {whole}; expected no more than that"));
+            self.blame(key, format!("is {amount}, but {name} is {whole}; expected at most {whole}"));
         }
         amount
     }
 
-    /// The files of a certificate and its key: `{ cert = "…", key = "…" }`.
+    /// The files of a certificate and its private key: `{ cert = "…", key = "…" }`.
     pub fn certificate_and_key(&self, key: &'static str, dir: &Path) -> Option<CertificateAndKey> {
         let file = |pair: &Self, key| pair.required(key, "a PEM file", value::path_in(dir));
         self.table(key, |pair| (file(pair, "cert"), file(pair, "key")))
     }
 
-    /// All keys and values of a table with free keys.
+    /// All keys and values of a table whose keys the user chooses.
     pub fn free(&self) -> Vec<(&'a str, &'a Value)> {
         self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
     }
 
-    /// Refuses keys that are not available yet.
+    /// Rejects keys that are not available yet.
     pub fn later(&self, keys: &[&'static str]) {
         for key in keys {
             if self.has(key) {

@@ -1,4 +1,4 @@
-//! The text of a TOML file as a tree of values with positions.
+//! Parses a TOML file into a tree of values with positions.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,18 +25,18 @@ pub struct Node {
     pub value: Value,
     /// The position of the value.
     pub origin: ValueOrigin,
-    /// The position of the key, at which an unknown key is reported.
+    /// The position of the key. The report of an unknown key has this position.
     pub key: ValueOrigin,
 }
 
-/// A value of TOML, or of the environment.
+/// A value from a TOML file or from an environment variable.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// A text.
+    /// A string.
     String(String),
     /// An integer.
     Integer(i64),
-    /// An integer beyond `i64`, which no key takes, or a fraction.
+    /// A number with a fraction, or an integer outside the range of `i64`. No key accepts such an integer.
     OtherNumber(String),
     /// `true` or `false`.
     Bool(bool),
@@ -46,12 +46,12 @@ pub enum Value {
     List(Vec<Node>),
     /// A table.
     Table(BTreeMap<String, Node>),
-    /// From the environment: text for any scalar, or a list separated by commas.
+    /// The text of an environment variable. It stands for any scalar, or for a list separated by commas.
     Env(String),
 }
 
 impl Value {
-    /// The text of a text, or of a variable.
+    /// The text of a string or of an environment variable. `None` for other values.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::String(text) | Self::Env(text) => Some(text),
@@ -73,7 +73,8 @@ impl Value {
     }
 }
 
-/// A URL without its user and password. A password may have any character, as its writer did not escape it.
+/// Removes user and password from a URL. The password may contain any character, because the user may have forgotten to
+/// escape it.
 fn without_userinfo(text: &str) -> Cow<'_, str> {
     let found = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
     found.map_or(Cow::Borrowed(text), |(scheme, host)| format!("{scheme}://…@{host}").into())
@@ -88,7 +89,7 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Parses a file's text into a tree.
+/// Parses a file's text into a tree. `None` if the text is not valid TOML.
 pub fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     let (root, is_whole) = parse_sound(text, problems);
     is_whole.then_some(root)

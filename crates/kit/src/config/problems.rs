@@ -1,4 +1,4 @@
-//! The problems of a configuration, each with its place.
+//! The problems of a configuration, each with its position.
 
 use std::cell::RefCell;
 
@@ -17,13 +17,14 @@ pub struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// A collector for the text of a file, whose name each problem gets.
+    /// A collector of problems for a file with this name and text.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { file, text, lines, found: RefCell::default(), warned: RefCell::default(), replaced: |_| None }
     }
 
-    /// Sets the function that says of a key that no code reads whether an earlier version had it, and what to do now.
+    /// Sets the function that is called for each unknown key. If an earlier version had the key, the function returns
+    /// what to do now.
     #[must_use]
     pub fn with_removed(self, replaced: fn(&str) -> Option<&'static str>) -> Self {
         Self { replaced, ..self }
@@ -33,7 +34,7 @@ impl<'a> Problems<'a> {
         (self.replaced)(key)
     }
 
-    /// The text.
+    /// The text of the file.
     pub fn text(&self) -> &'a str {
         self.text
     }
@@ -54,7 +55,7 @@ impl<'a> Problems<'a> {
         (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
     }
 
-    /// Adds a problem. Without an origin it is about the file as a whole.
+    /// Adds a problem. Without an origin, the problem concerns the file as a whole.
     pub fn add(&self, origin: Option<&ValueOrigin>, key: &str, message: String) {
         self.found.borrow_mut().push(self.placed(origin, key, message));
     }
@@ -66,7 +67,7 @@ impl<'a> Problems<'a> {
         ConfigError { source, position, key, message, unchecked: false }
     }
 
-    /// Settings that are allowed but probably not intended.
+    /// The warnings, which are about settings that are allowed but probably not intended.
     pub fn warnings(&self) -> Vec<ConfigError> {
         self.warned.borrow().clone()
     }
@@ -76,7 +77,7 @@ impl<'a> Problems<'a> {
         self.found.borrow().iter().any(|problem| under(&problem.key))
     }
 
-    /// All problems; `None` without a problem.
+    /// All problems; `None` if there are none.
     pub fn into_errors(self) -> Option<ConfigErrors> {
         ConfigErrors::new(self.found.into_inner())
     }

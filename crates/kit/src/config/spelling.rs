@@ -1,8 +1,9 @@
-//! What was probably meant by a name that is not known.
+//! Guesses which known name an unknown name was meant to be.
 
 use super::{Node, ValueOrigin};
 
-/// The variable that was probably meant: one underscore instead of two between table and key.
+/// The environment variable that was probably meant, if the found one has one underscore instead of two between table
+/// and key.
 pub(super) fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
     let ValueOrigin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));

@@ -1,4 +1,4 @@
-//! Readers of single values. Each returns the value, or a message that says what was expected.
+//! Functions that read single values. Each returns the value, or a message that states what was expected.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -9,10 +9,10 @@ use super::{Value, nearest};
 use rotogate_core::limit::Rate;
 use rotogate_core::session::Scope;
 
-/// The longest duration. It exceeds any sensible time, and is far from an overflow.
+/// The longest duration that is accepted. It exceeds any sensible duration, and arithmetic with it cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// The message for a value of another kind.
+/// The error for a value that is not what was expected.
 ///
 /// # Errors
 /// Always.
@@ -20,23 +20,23 @@ pub fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {}", found.describe()))
 }
 
-/// What `parse` makes of a text. The error says what is expected.
+/// The result of `parse` for the value's text. The error message states what was expected.
 pub fn parsed<T>(value: &Value, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
     value.as_text().and_then(parse).map_or_else(|| unexpected(expected, value), Ok)
 }
 
-/// A text that fits, even an empty one.
+/// A string for which `fits` returns true. The string may be empty.
 pub fn matching(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
     parsed(value, expected, |text| fits(text).then(|| text.to_owned()))
 }
 
-/// A non-empty text without control characters.
+/// A non-empty string without control characters.
 pub fn text(value: &Value) -> Result<String, String> {
     let fits = |text: &str| !text.is_empty() && !text.contains(char::is_control);
     matching(value, "a text without control characters that is not empty", fits)
 }
 
-/// A [text] that fits.
+/// A [text] for which `fits` returns true.
 pub fn fitting(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
     text(value)?;
     matching(value, expected, fits)
@@ -123,7 +123,7 @@ impl Share {
     }
 }
 
-/// A number, a size, or a percentage.
+/// A number, a size, or a percentage, above 0.
 pub fn share(value: &Value) -> Result<Share, String> {
     let parsed = match value {
         Value::Integer(n) => u64::try_from(*n).ok().map(Share::Amount),
@@ -136,7 +136,7 @@ pub fn share(value: &Value) -> Result<Share, String> {
     let is_some = |share: &Share| !matches!(share, Share::Amount(0) | Share::Percent(0));
     match parsed.filter(is_some) {
         Some(share) => Ok(share),
-        None => unexpected("a number above 0, or a part such as \"10%\"", value),
+        None => unexpected("a number above 0, or a percentage such as \"10%\"", value),
     }
 }
 
@@ -168,7 +168,7 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// A time with its unit, of at most 100 years.
+/// A duration with its unit, of at most 100 years.
 pub fn duration(value: &Value) -> Result<Duration, String> {
     const EXPECTED: &str = "a duration such as \"30s\", \"10m\" or \"1h 30m\"";
     match value {
@@ -197,7 +197,7 @@ pub fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Resul
     }
 }
 
-/// `"10/1m"`: a burst of ten, refilled at ten a minute.
+/// A rate such as `"10/1m"`, which allows a burst of ten, refilled at ten a minute.
 pub fn rate(value: &Value) -> Result<Rate, String> {
     parsed(value, "a rate such as \"10/1m\": ten at once, and ten more every minute", parse_rate)
 }
@@ -210,7 +210,7 @@ fn parse_rate(text: &str) -> Option<Rate> {
     Some(Rate { burst, every })
 }
 
-/// One of several words. Those in `later` are known but not available yet.
+/// One of several words. The words in `later` are known but not available yet.
 pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -230,7 +230,8 @@ pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> 
     }
 }
 
-/// A word that this build has, or one that needs a feature: `(word, feature)`.
+/// One of the words that this build supports. `features` has pairs `(word, feature)` of words that need a Cargo
+/// feature, for the error message.
 pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) -> impl Fn(&Value) -> Result<T, String> {
     let known = word(words, &[]);
     move |value| {
@@ -243,7 +244,7 @@ pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) ->
     }
 }
 
-/// The message for a setting that this build cannot serve.
+/// The error message for a setting that this build does not support, because it lacks a feature.
 pub fn needs_feature(setting: &str, feature: &str) -> String {
     format!(
         "{setting} needs the feature {feature}, which this program is built without: install a package of rotogate, which \
