@@ -1,4 +1,4 @@
-//! The time for a response head.
+//! The timeout for a response head.
 
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::body::Progress;
 use rotogate_kit::lazy_sleep::LazySleep;
 
-/// The timeout for the beginning of a response. It restarts while the request body makes progress, and while the next
-/// part of that body is the client's turn: the timer of the body ends a client that sends nothing, and an upstream that
-/// waits for such a client is not late.
+/// The timeout for a response head. It restarts whenever the request body makes progress, and while the upstream waits
+/// for the client to send the next part of the body. An upstream that waits for a stalled client is not late; the idle
+/// timeout of the body ends such a request.
 #[derive(Clone, Copy)]
 pub(super) struct HeadTimeout<'a> {
     pub(super) limit: Duration,
@@ -19,12 +19,12 @@ pub(super) struct HeadTimeout<'a> {
 }
 
 impl HeadTimeout<'_> {
-    /// `None` if there was no progress for the limit.
+    /// Awaits the future. Returns `None` if there was no progress for `limit`.
     pub(super) async fn within<F: Future>(self, future: F) -> Option<F::Output> {
         self.within_on(&mut None, pin!(future)).await
     }
 
-    /// [`Self::within`] with a reusable timer.
+    /// Like [`Self::within`], but with a timer that can be reused.
     pub(super) async fn within_on<F: Future>(
         self,
         timer: &mut Option<LazySleep>,

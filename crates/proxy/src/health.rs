@@ -14,11 +14,12 @@ use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
 
-/// How much of a response is read, so that its connection can be reused.
+/// The largest number of bytes of a response that are read. A connection can be reused only after its response was read
+/// in full.
 const MAX_READ_BYTES: usize = 64 * 1024;
 
 impl Pool {
-    /// Runs until its task is dropped.
+    /// Checks all addresses regularly, until the task is dropped.
     pub(super) async fn keep_checking(self: &Arc<Self>, check: &HealthCheck) {
         let mut ticks = tokio::time::interval(check.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -44,7 +45,7 @@ impl Pool {
     }
 }
 
-/// `None` for any response other than 2xx.
+/// Sends one health check. `None` if the response is missing or is not a 2xx.
 async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
     let (lent, _) = RequestBody::empty().lend(0);

@@ -1,10 +1,11 @@
 //! A pool of clear-text HTTP/1.1 connections to one address.
 //!
-//! A LIFO pool. A connection is checked out until its response body is fully read; surplus connections go idle and time
-//! out.
+//! The pool hands out the most recently used connection first, so that surplus connections stay idle and time out. A
+//! connection is checked out until its response body was read in full.
 //!
-//! hyper-util's client needs more instructions for each request (docs/performance.md, "Where the time of a proxied
-//! request goes"), and limits neither the age of a connection nor the number of its requests.
+//! The client of hyper-util is not used here, because it needs more instructions for each request (docs/performance.md,
+//! "Where the time of a proxied request goes") and limits neither the age of a connection nor the number of its
+//! requests.
 
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -59,7 +60,7 @@ enum Checkout {
 /// A connection, boxed once, because each request moves it several times.
 struct Connection {
     sender: SendRequest<LentBody>,
-    /// The timer for response heads. `None` until a head is first awaited.
+    /// The timer for response heads. `None` until the connection first waits for a head.
     timer: Option<LazySleep>,
     holding: ConnectionHold,
     /// The number of requests so far on this connection.
@@ -79,8 +80,8 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends the request in origin form, and consumes it. Returns the response head, and a guard of the body's
-    /// connection.
+    /// Sends the request, which must be in origin form, and consumes it. Returns the response head, and a guard that
+    /// keeps the connection while the body is read.
     ///
     /// A pooled connection may turn out to be closed. If no byte of the request was written, the request is sent on
     /// another connection.
@@ -108,8 +109,8 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, like all rare futures on this path, because unboxed it would enlarge the future of every
-                // request. It has its own time limit.
+                // Boxed, like all rare futures on this path, because an unboxed future would enlarge the future of
+                // every request. Connecting has its own time limit.
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
@@ -185,7 +186,8 @@ impl Shared {
         }
     }
 
-    /// Closes connections that were idle for too long. Returns when to check again; `None` if no connection is left.
+    /// Closes connections that were idle for too long. Returns the time of the next check, or `None` if no idle
+    /// connection is left.
     fn close_old(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle();
         idle.retain(|idle| now.saturating_duration_since(idle.since) < self.idle_timeout);
@@ -197,7 +199,7 @@ impl Shared {
     }
 }
 
-/// Closes old connections. Runs while there are idle connections.
+/// Closes connections that were idle for too long. Runs as long as there are idle connections.
 async fn sweep(connections: Weak<Shared>, first: Duration) {
     let mut next = Instant::now() + first;
     loop {
@@ -207,8 +209,8 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
     }
 }
 
-/// The connection of a response. Dropping it returns the connection to the pool, or closes it if the response was not
-/// read to its end.
+/// The connection of a response. Dropping the guard returns the connection to the pool, or closes the connection if the
+/// response was not read to its end.
 pub(super) struct ConnectionGuard {
     connection: Option<Box<Connection>>,
     /// Dangling if the pool was replaced meanwhile.

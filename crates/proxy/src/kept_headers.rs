@@ -5,12 +5,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Enough for most heads.
+/// The initial capacity, which is enough for most requests.
 const USUAL_HEAD_BYTES: usize = 1024;
-/// A bit in the length of a value: HTTP/2 never indexes the value.
+/// A bit in the stored length of a value. It marks the value as sensitive, which means that HTTP/2 must not index it.
 const SENSITIVE: u32 = 1 << 31;
 
-/// For each header the lengths of its name and value, then both.
+/// For each header: the lengths of its name and value, then the name, then the value.
 pub(super) struct KeptHeaders(Vec<u8>);
 
 impl KeptHeaders {
@@ -19,7 +19,7 @@ impl KeptHeaders {
         for (name, value) in headers {
             let (name, text) = (name.as_str().as_bytes(), value.as_bytes());
             let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
-            // A head is shorter than 2 GiB.
+            // Lengths fit, because a head is shorter than 2 GiB.
             let lengths = (name.len() as u64) << 32 | u64::from(text.len() as u32 | flag);
             kept.extend_from_slice(&lengths.to_be_bytes());
             kept.extend_from_slice(name);

@@ -5,24 +5,26 @@
 //! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must
 //! not set.
 //!
-//! **Addresses**: an upstream has one or more; a host name has as many as it resolves to. Of two random addresses, the
-//! one with fewer requests in flight is chosen. An address that keeps failing is ejected for a time (see [`Upstream`]).
-//! If all are ejected, all are used.
+//! **Addresses**: an upstream has one or more addresses. A host name stands for all addresses to which it resolves. Of
+//! two random addresses, the one with fewer requests in flight is chosen. An address that keeps failing is ejected for
+//! a time (see [`Upstream`]). If all are ejected, all are used.
 //!
 //! **Connections** are reused, but only after request and response were read in full, and not beyond a maximum age.
 //! **Retries**: if no byte of a request was written, because a pooled connection was closed or none could be opened,
 //! the request is sent again on another connection or to another address, whatever its method. If the connection was
 //! lost after the request was written, but before any byte of the response, the request is sent again once if it is
-//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. What an HTTP/2 upstream did not process
-//! (`REFUSED_STREAM`, `GOAWAY`) is sent again once, whatever its method, unless more than 16 KiB of its body are sent.
-//! Another address is preferred. Any other failure is a 502.
+//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. If an HTTP/2 upstream states that it did
+//! not process a request (`REFUSED_STREAM`, `GOAWAY`), the request is sent again once, whatever its method, unless more
+//! than 16 KiB of its body were sent. A retry prefers another address. After any other failure the request is not sent
+//! again.
 //!
-//! **Timeouts**: for a connection; for the response head, separately at each address; and for the next frame of either
-//! body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the
-//! other body makes progress. A stream with progress has no time limit.
+//! **Timeouts** exist for connecting, for the response head (separately at each address), and for the next frame of
+//! either body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while
+//! the other body makes progress. A stream that makes progress has no time limit.
 //!
-//! **HTTP/2**: an `h2c://` upstream, or an `https://` one that negotiates it, gets each request as a stream of one
-//! connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a gRPC status.
+//! **HTTP/2**: an `h2c://` upstream, or an `https://` upstream that negotiates HTTP/2, receives each request as a
+//! stream of one connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a
+//! gRPC status.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -81,11 +83,11 @@ pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 /// Limits and trust, for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The time limit for a connection to one address, its TLS handshake included, and for the lookup of a name.
+    /// The time limit for connecting to one address, including the TLS handshake, and for looking up a host name.
     /// Default 5 s.
     pub connect_timeout: Duration,
-    /// The time limit from the last progress of the request to the response head. Default 60 s; with a request body,
-    /// the refusal may take up to twice as long.
+    /// The time limit from the last progress of the request to the response head. Default 60 s. If the request has a
+    /// body, the timeout may take effect only after twice this time.
     pub head_timeout: Duration,
     /// The time limit for the next frame of a body, while the other direction makes no progress either. Default 60 s.
     pub idle_timeout: Duration,
@@ -97,8 +99,8 @@ pub struct Settings {
     pub socket_buffer: Option<u32>,
     /// The proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// How many threads have connections of their own; each enters its [`WorkerId`](rotogate_kit::worker_id::WorkerId).
-    /// Default 0.
+    /// The number of worker threads with their own connections. Each such thread enters its
+    /// [`WorkerId`](rotogate_kit::worker_id::WorkerId). Default 0.
     pub workers: usize,
 }
 
@@ -221,9 +223,9 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
     }
 
-    /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream keeps its
-    /// connections and the state of its addresses. A changed upstream keeps its counters only. Requests of this proxy
-    /// finish under it. Must be called in a Tokio runtime.
+    /// A new proxy to replace this one, with other upstreams and trusted proxies. An unchanged upstream keeps its
+    /// connections and the state of its addresses. A changed upstream keeps only its counters. Requests that this proxy
+    /// already forwards finish under its own settings. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -264,7 +266,7 @@ impl Proxy {
         ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, before)
     }
 
-    /// The index of the upstream of this name.
+    /// The id of the upstream with this name.
     pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
         self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
@@ -280,7 +282,8 @@ impl Proxy {
         work(self.0.upstreams.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
     }
 
-    /// Sends a request to an upstream. A failure is a response too, with its [`ProxyError`] in the extensions.
+    /// Sends a request to an upstream. A failure is also returned as a response, with a [`ProxyError`] in its
+    /// extensions.
     ///
     /// Dropping the future, or the response body before its end, closes the connection to the upstream.
     fn forward<B>(
@@ -346,7 +349,8 @@ impl Inner {
     }
 }
 
-/// Forwards only permitted requests: a request without a [`Permitted`] in its extensions did not pass the gate.
+/// Forwards only permitted requests. A request without a [`Permitted`] in its extensions did not pass the gate and is
+/// rejected.
 impl<B> tower::Service<Request<B>> for Proxy
 where
     B: Body<Data = Bytes> + Send + 'static,

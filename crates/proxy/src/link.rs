@@ -1,4 +1,5 @@
-//! A TCP connection to an upstream whose answer can be read after it refused the rest of a request.
+//! A TCP connection to an upstream. The response can still be read after the upstream has refused the rest of the
+//! request.
 
 use std::io;
 use std::pin::Pin;
@@ -7,14 +8,15 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A server may answer before it has read the request, and close (RFC 9112 §9.6). Its reset then makes a write fail while
-/// the answer waits in the socket. hyper takes a failed write for the end of the connection. So a write after the reset
-/// waits until everything is read, and only then fails.
+/// A TCP connection whose failed writes are reported late. A server may respond before it has read the whole request,
+/// and then close the connection (RFC 9112 §9.6). The reset then makes a write fail while the response is still unread
+/// in the socket. hyper treats a failed write as the end of the connection. Therefore a write that fails with a reset
+/// stays pending until everything was read, and only then returns the error.
 pub(super) struct Link {
     stream: TcpStream,
-    /// Whether the end of what the upstream sent was read.
+    /// Whether everything that the upstream sent was read.
     is_read: bool,
-    /// Why writes fail, and who waits for that.
+    /// The error of the failed write, and the waker of the task that waits for its result.
     broken: Option<(io::ErrorKind, Waker)>,
 }
 
@@ -23,7 +25,7 @@ impl Link {
         Self { stream, is_read: false, broken: None }
     }
 
-    /// The result of a write, as long as a failure may be told.
+    /// The result of a write. If the write failed with a reset and not everything was read, returns `Pending` instead.
     fn told<T>(&mut self, cx: &Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if !self.is_read && is_reset(error.kind()) => {
@@ -34,7 +36,7 @@ impl Link {
         }
     }
 
-    /// The result of a write after one that failed.
+    /// The result of a write if an earlier write failed with a reset. `None` if none did.
     fn poll_broken(&mut self, cx: &Context<'_>) -> Option<Poll<io::Error>> {
         let (kind, waker) = self.broken.as_mut()?;
         if self.is_read {

@@ -1,8 +1,8 @@
 //! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
 //! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up regularly.
 //!
-//! A caller and a client address have shares of an upstream's slots. The shares bind only under contention (requirement
-//! A17, see [`Usage`]), and a request beyond them waits its turn, see [`super::queue`].
+//! A caller and a client address have shares of an upstream's slots. The shares apply only under contention
+//! (requirement A17, see [`Usage`]). A request beyond a share waits in the queue, see [`super::queue`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,14 +32,14 @@ mod slot;
 
 pub(super) use slot::InFlightSlot;
 
-/// The most addresses of one name.
+/// The largest number of addresses that are used for one host name.
 const MAX_ADDRESSES_PER_NAME: usize = 64;
 
 /// Resolves a host.
 pub(super) type Resolver = Arc<dyn Fn(&HttpUrl) -> Resolving + Send + Sync>;
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// The system's resolver, which does not report how long an answer is valid.
+/// The system's resolver. It does not report how long a result is valid.
 pub(super) fn system_resolver() -> Resolver {
     Arc::new(|url| {
         let host = (url.name().to_owned(), url.port());
@@ -60,12 +60,12 @@ pub(super) struct Pool {
     clients: Shares,
     queue: Queue<InFlightSlot>,
     all_ejected: AtomicBool,
-    /// One lookup at a time; tasks that waited use its result.
+    /// Ensures that only one lookup runs at a time. Tasks that waited for a lookup use its result.
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
-    /// Logs each kind of message that a request may cause once a minute, with the number of skipped ones. So the number of
-    /// lines depends on the minutes of an outage, not on its requests.
+    /// Limits each kind of message that requests cause to one a minute. The line has the number of messages that were
+    /// skipped. The number of lines therefore depends on the duration of an outage, not on the number of requests.
     seldom: SeldomByKind,
     began: Instant,
 }
@@ -95,7 +95,7 @@ impl Pool {
             seldom: SeldomByKind::default(),
             began: Instant::now(),
         };
-        // Addresses of names are filled in by the first lookup.
+        // The first lookup adds the addresses of host names.
         let found = pool.upstream.urls.iter().map(|url| Ok(fixed(url).unwrap_or_default())).collect();
         pool.settle(found);
         pool
@@ -120,7 +120,7 @@ impl Pool {
         tasks.spawn(async move {
             for turn in 0_usize.. {
                 let number = pool.all().len().max(1);
-                // Renews one address after the other, so that not all connections are opened at once.
+                // Renews one address after the other, so that connections are not all opened at once.
                 let share = pool.upstream.max_connection_age / u32::try_from(number).unwrap_or(u32::MAX);
                 tokio::time::sleep(share).await;
                 if let Some(address) = pool.all().get(turn % number) {
@@ -170,10 +170,11 @@ impl Pool {
         }
     }
 
-    /// An address for a request that was already tried at `tried`. `None` if there is no other address.
+    /// Takes a slot at an address for a request that was already tried at the addresses in `tried`. `None` if there is
+    /// no other address.
     ///
     /// # Errors
-    /// All addresses stay full, or the free slots are reserved for other holders; or no address is known.
+    /// All addresses stay full, the free slots are reserved for other holders, or no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
@@ -223,7 +224,8 @@ impl Pool {
         }
     }
 
-    /// The holders' slots relative to their shares; `None` if they may not have a slot now.
+    /// The number of slots that the holders use, relative to their shares. `None` if they must not get another slot
+    /// now.
     fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
         let mut rank = 0;
         let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
@@ -239,7 +241,7 @@ impl Pool {
         Some(rank)
     }
 
-    /// The slots at the addresses in service.
+    /// Counts the slots at the addresses in service.
     fn places(&self, all: &[Arc<Address>]) -> Places {
         let Upstream { max_requests, max_requests_per_caller, max_requests_per_address, .. } = self.upstream;
         let (number, used) = match all {
@@ -262,7 +264,7 @@ impl Pool {
         }
     }
 
-    /// A slot for a request of these holders.
+    /// Takes a slot for a request of these holders.
     fn take(self: &Arc<Self>, tried: &[Arc<Address>], holders: RequestHolders) -> Result<InFlightSlot, NoPlace> {
         let all = self.addresses.load();
         if all.is_empty() {
@@ -310,7 +312,7 @@ impl Pool {
         if let ([only], []) = (all, tried) {
             return enter(only).ok_or(NoPlace::Full);
         }
-        // If all addresses are ejected, all are used, because this is better than using none.
+        // If all addresses are ejected, all are used, because trying them is better than failing every request.
         let none_in_service = all.iter().all(|address| address.is_ejected());
         let fits = |address: &&Arc<Address>| {
             (none_in_service || !address.is_ejected()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
@@ -330,7 +332,7 @@ impl Pool {
         taken.ok_or(NoPlace::Full)
     }
 
-    /// Waits for the first lookup, because no address is known.
+    /// Looks up the addresses and waits for the result, because no address is known yet.
     async fn first_look_up(self: &Arc<Self>) -> Result<(), ProxyError> {
         Box::pin(self.look_up()).await;
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
@@ -347,7 +349,7 @@ impl Pool {
             (None, Some(address)) => {
                 let found = tokio::time::timeout(limit, (self.resolver)(address)).await;
                 let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-                // An empty answer counts as a failed lookup.
+                // An empty result counts as a failed lookup.
                 if found.is_empty() {
                     Err(io::ErrorKind::NotFound.into())
                 } else {
@@ -424,13 +426,14 @@ impl Pool {
         }
     }
 
-    /// If a message of this kind is due, the number of messages that were skipped since the last one.
+    /// If a message of this kind may be logged now, returns the number of messages that were skipped since the last
+    /// one.
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.seldom.is_due(kind, self.began.elapsed())
     }
 
-    /// Logs that an address that had failed has answered again.
+    /// Logs that an address responds again after failures.
     pub(super) fn log_recovery(&self, address: &Address) {
         if let Some(others) = self.is_due("answers_again") {
             tracing::info!(upstream = self.upstream.name, %address, others, "address answers again");
@@ -447,7 +450,8 @@ impl Pool {
 
 rotogate_core::debug_with!(Pool { upstream, all() });
 
-/// The addresses in a URL itself; `None` for a name.
+/// The IP address that a URL contains. `None` if the URL contains a host name. `echo:` has one entry without an
+/// address.
 fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     match url.address() {
         None => Some(vec![None]),
@@ -460,7 +464,7 @@ enum NoPlace {
     /// No address is known.
     Unknown,
     Full,
-    /// The free slots are for holders with smaller amounts.
+    /// The free slots are reserved for holders that use less of their shares.
     Share,
     /// All addresses were tried.
     NoOther,
@@ -473,7 +477,7 @@ struct Places {
     each_client: usize,
 }
 
-/// The holders of a request: the caller and the client address have shares of each upstream.
+/// The caller and the client address of a request. Each of them has a share of each upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct RequestHolders {
     pub(super) caller: Option<Holder>,

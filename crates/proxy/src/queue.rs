@@ -2,7 +2,7 @@
 //! the request whose holders use the least of their shares, and among equals to the one that has waited longest.
 //!
 //! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders, so the queue
-//! needs no bound of its own. A search takes as long as there are waiting holders.
+//! needs no bound of its own. The time to find the next request is proportional to the number of waiting holders.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::pool::RequestHolders;
 
-/// The waiting requests. A slot is a `T`.
+/// The waiting requests. `T` is the type of a slot.
 pub(super) struct Queue<T> {
     /// The number of requests that wait or are about to wait. If it is zero, nothing else is read.
     waiting: AtomicUsize,
@@ -32,7 +32,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-/// A waiting request, until it is dropped.
+/// A request that waits for a slot. Dropping it removes the request from the queue.
 pub(super) struct Waiting<'a, T> {
     queue: &'a Queue<T>,
     holders: RequestHolders,
@@ -41,8 +41,9 @@ pub(super) struct Waiting<'a, T> {
 }
 
 impl<T> Queue<T> {
-    /// No wake-up is lost: a waiter counts itself before it looks for a slot, a leaving request checks this count after
-    /// it has freed its slot, and all four operations are sequentially consistent.
+    /// Whether no request waits. Wake-ups cannot be lost, because a waiter counts itself before it looks for a slot, a
+    /// leaving request checks this count after it has freed its slot, and all four operations are sequentially
+    /// consistent.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
     }
@@ -51,8 +52,8 @@ impl<T> Queue<T> {
         self.waiters.lock()
     }
 
-    /// A slot, if `take` finds one now. This is fair: earlier waiters still wait only because they may not have a slot
-    /// now.
+    /// Returns a slot if `take` finds one now; otherwise, adds the request to the queue. Taking a slot at once is fair,
+    /// because requests that arrived earlier still wait only if their holders must not get a slot now.
     pub(super) fn enter(&self, holders: RequestHolders, take: impl FnOnce() -> Option<T>) -> Result<T, Waiting<'_, T>> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut waiters = self.waiters();
@@ -67,9 +68,9 @@ impl<T> Queue<T> {
         Err(Waiting { queue: self, holders, number, place })
     }
 
-    /// Gives the next slot to a waiter. Returns false if there is no free slot or no waiter. `rank` returns the
-    /// relative amount of the holders, of which the least is served first, or `None` if they may not have a slot now.
-    /// `take` takes a slot for them.
+    /// Gives the next slot to a waiter. Returns false if there is no free slot or no waiter that may get it. `rank`
+    /// returns how much of their shares the holders use, or `None` if they must not get a slot now. The lowest rank is
+    /// served first. `take` takes a slot for the holders.
     pub(super) fn serve(
         &self,
         rank: impl Fn(RequestHolders) -> Option<u64>,
@@ -88,7 +89,7 @@ impl<T> Queue<T> {
             of_them.remove();
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // If the waiter has just stopped waiting, dropping the slot serves the queue again.
+        // If the waiter has just stopped waiting, the slot is dropped, which serves the queue again.
         drop(waiters);
         drop(waiter.map(|(_, waiter)| waiter.send(place)));
         true

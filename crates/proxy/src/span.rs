@@ -1,4 +1,4 @@
-//! The span of an attempt at an address.
+//! The trace span of an attempt at an address.
 
 use std::sync::Arc;
 
@@ -10,18 +10,19 @@ use super::counts::AttemptResult;
 use super::error::ProxyError;
 use rotogate_core::trace::{self, Span, StepKind, TRACEPARENT, Value};
 
-/// The methods that OpenTelemetry knows, so that a client cannot choose names of spans.
+/// The method, if OpenTelemetry knows it. Other methods are not used as span names, because a client could then choose
+/// the names.
 pub fn known_method(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-/// The span of an attempt, if its request is recorded. If it is dropped before an answer, it records that the client
-/// disconnected.
+/// The span of an attempt, if its request is traced. If the value is dropped before the attempt ended, it records that
+/// the client disconnected.
 pub(super) struct AttemptSpan(Option<Arc<dyn Span>>);
 
 impl AttemptSpan {
-    /// Begins an attempt, and makes it the parent of the upstream's spans. `attempt` counts from 1.
+    /// Begins the span of an attempt and makes it the parent of the upstream's spans. `attempt` is counted from 1.
     pub(super) fn begin(head: &mut Parts, upstream: &str, address: &Address, attempt: u8) -> Self {
         let method = known_method(&head.method);
         let Some(span) = trace::begin(StepKind::Client, method.unwrap_or("HTTP")) else { return Self(None) };
@@ -44,7 +45,7 @@ impl AttemptSpan {
         Self(Some(span))
     }
 
-    /// Records that the head of an answer arrived.
+    /// Records that a response head arrived.
     pub(super) fn answered(mut self, status: StatusCode) {
         let Some(span) = self.0.take() else { return };
         span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
@@ -54,7 +55,7 @@ impl AttemptSpan {
         span.end();
     }
 
-    /// Records that there is no answer.
+    /// Records that the attempt failed without a response.
     pub(super) fn failed(mut self, kind: ProxyError) {
         let Some(span) = self.0.take() else { return };
         span.set_error(AttemptResult::from_error(kind).map_or("_OTHER", AttemptResult::name), true);

@@ -17,7 +17,8 @@ use rotogate_core::lease::{Dialled, Lease};
 use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
-/// A permit in the extensions of a request, which is held until its connection closes, upgraded or not.
+/// A permit in the extensions of a request. It is kept until the request's connection closes, whether the connection is
+/// upgraded or not.
 #[derive(Clone)]
 pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
 
@@ -27,11 +28,11 @@ pub(super) struct UpgradeRequest {
     end: Downstream,
 }
 
-/// The downstream end of the upgrade.
+/// The downstream side of the upgraded connection.
 enum Downstream {
     /// A client.
     Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, tunnel: TunnelEnd },
-    /// The gate itself, which authenticates each message.
+    /// The gate itself, which authenticates each message of the client.
     Gate,
 }
 
@@ -43,7 +44,8 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
     if request.extensions_mut().remove::<Dialled>().is_some() {
         return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
     }
-    // Without authentication there is no lease that could end the tunnel, so such a route allows no upgrade.
+    // Without authentication there is no lease that could end the tunnel. Upgrades without a caller are therefore not
+    // forwarded.
     if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return None;
     }
@@ -56,7 +58,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
 }
 
 impl UpgradeRequest {
-    /// Asks the upstream for the same upgrade.
+    /// Sets the headers that request this upgrade.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
@@ -87,8 +89,8 @@ impl UpgradeRequest {
     }
 }
 
-/// Copies the tunnel. The client's bytes are sent only after the upstream has agreed, because the client receives its
-/// 101 only then.
+/// Copies the bytes of the tunnel in both directions. The client's bytes are sent only after the upstream has accepted
+/// the upgrade, because the client receives its 101 only then.
 async fn carry_tunnel(
     client: OnUpgrade,
     upstream: OnUpgrade,

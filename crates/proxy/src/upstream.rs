@@ -19,8 +19,8 @@ pub struct Upstream {
     pub name: String,
     /// The upstream's addresses. A host name has all addresses to which it resolves.
     pub urls: Vec<UpstreamUrl>,
-    /// Whether it receives the client's verified `Host` instead of the configured address. The proxy then uses HTTP/1.1
-    /// for an `https://` address.
+    /// Whether the upstream receives the client's verified `Host` instead of the host of the configured URL. The proxy
+    /// then uses HTTP/1.1 for an `https://` address.
     pub preserve_host: bool,
     /// Overrides [`Settings::connect_timeout`](super::Settings::connect_timeout).
     pub connect_timeout: Option<Duration>,
@@ -28,16 +28,16 @@ pub struct Upstream {
     pub head_timeout: Option<Duration>,
     /// Overrides [`Settings::idle_timeout`](super::Settings::idle_timeout).
     pub idle_timeout: Option<Duration>,
-    /// How `https://` addresses are verified, and the gate's own certificate.
+    /// How the gate verifies `https://` addresses, and which client certificate it presents.
     pub tls: UpstreamTls,
     /// The file with the gate's own `Authorization`, which replaces the caller's.
     pub authorization_file: Option<PathBuf>,
     /// The `aud` of the signed assertions that the upstream receives. `None` for the upstream's name.
     pub assertion_audience: Option<String>,
-    /// How tokens of callers are exchanged for tokens of this upstream. `None` if they are not exchanged.
+    /// How callers' tokens are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
-    /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
-    /// connection of its own. Default 1024.
+    /// The most requests in flight at one address, including streams and upgraded connections. Over HTTP/1.1 each
+    /// request has a connection of its own. Default 1024.
     pub max_requests: usize,
     /// The most requests in flight for one caller, at each address. Default 103, a tenth of `max_requests`.
     pub max_requests_per_caller: usize,
@@ -47,36 +47,37 @@ pub struct Upstream {
     pub queue_timeout: Duration,
     /// The consecutive failures that eject an address. Default 5.
     pub max_failures: u32,
-    /// The time of an ejection; it doubles with each further ejection in a row, up to [`MAX_EJECTION`]. Default 10 s.
+    /// How long an address is ejected. The time doubles with each further ejection in a row, up to [`MAX_EJECTION`].
+    /// Default 10 s.
     pub eject_for: Duration,
     /// Active health checks of the addresses. Default: none.
     pub health: Option<HealthCheck>,
     /// How often a host name is looked up again. Default 30 s.
     pub dns_refresh: Duration,
-    /// A connection older than this accepts no further request. Default 5 min.
+    /// The age after which a connection gets no more requests. Default 5 min.
     pub max_connection_age: Duration,
-    /// Whether an HTTP/1.1 connection carries more than one request. Default [`Reuse::Safe`].
+    /// Whether an HTTP/1.1 connection is used for more than one request. Default [`Reuse::Safe`].
     pub reuse: Reuse,
-    /// An HTTP/1.1 connection accepts at most this many requests. Default [`MAX_REQUESTS_PER_CONNECTION`].
+    /// The most requests that are sent on one HTTP/1.1 connection. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
 }
 
-/// The request to a provider on behalf of a caller.
+/// The token request to a provider on behalf of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeSettings {
     /// The provider's name.
     pub provider: String,
-    /// The form of the request.
+    /// The kind of token request.
     pub form: ExchangeForm,
-    /// `audience`.
+    /// The parameter `audience` of the request.
     pub audience: Option<String>,
-    /// `resource`.
+    /// The parameter `resource` of the request.
     pub resource: Option<String>,
-    /// `scope`.
+    /// The parameter `scope` of the request.
     pub scope: Scope,
-    /// The name of the authorization server that takes an identity assertion.
+    /// The name of the authorization server that accepts an identity assertion.
     pub authorization_server: Option<String>,
-    /// The longest that an answer is kept.
+    /// How long an obtained token is kept at most.
     pub max_age: Duration,
 }
 
@@ -93,7 +94,7 @@ pub enum Reuse {
     Never,
 }
 
-/// The default of [`Upstream::max_requests_per_connection`].
+/// The default value of [`Upstream::max_requests_per_connection`].
 pub const MAX_REQUESTS_PER_CONNECTION: NonZeroU32 = match NonZeroU32::new(1000) {
     Some(number) => number,
     None => NonZeroU32::MIN,
@@ -144,7 +145,7 @@ impl Upstream {
     }
 }
 
-/// `[upstreams.health]`: a `GET` to each address. A 2xx response in time is a good check.
+/// `[upstreams.health]`: a `GET` to each address. The check succeeds if a 2xx response arrives in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The path of the request.
@@ -153,9 +154,9 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// The time limit for the whole response. Default 2.5 s, half of the interval.
     pub timeout: Duration,
-    /// The consecutive good checks that readmit an address. Default 2.
+    /// The number of consecutive successful checks that readmit an address. Default 2.
     pub healthy_after: u32,
-    /// The consecutive bad checks that eject an address. Default 3.
+    /// The number of consecutive failed checks that eject an address. Default 3.
     pub unhealthy_after: u32,
 }
 

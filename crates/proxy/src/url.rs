@@ -30,7 +30,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// May a connection speak HTTP/2?
+    /// Whether a connection to this address may use HTTP/2.
     pub(super) const fn may_be_http2(&self) -> bool {
         matches!(self, Self::Https(_) | Self::H2c(_))
     }
@@ -49,7 +49,7 @@ impl UpstreamUrl {
     }
 }
 
-/// The text as in the configuration.
+/// Prints the URL as it is written in the configuration.
 impl std::fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (scheme, url) = match self {
@@ -72,7 +72,7 @@ pub struct HttpUrl {
     prefix: String,
 }
 
-/// The error of a text that is not an upstream address.
+/// The error for a string that is not an upstream address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an upstream: expected `echo:`, or `http://`, `https://` or `h2c://` with host[:port][/prefix]")]
 pub struct BadUpstreamUrl(String);

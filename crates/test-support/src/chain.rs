@@ -1,5 +1,5 @@
-//! A client with a session that remembers exactly the replies that it got, and the promises that follow from them after
-//! a crash.
+//! A client with one session. It remembers exactly the replies that it received. After a crash of the gate, it
+//! checks the promises that follow from these replies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use tokio::time::{Instant, Interval, timeout};
 use crate::random::Random;
 use crate::{Answer, Tokens};
 
-/// The longest wait for a reply or the end of the connection, even on a slow machine.
+/// The maximum wait for a reply or for the end of the connection, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A pair that is younger than this when its predecessor is sent again is still within the configured grace of 60 s
-/// when the request arrives, because the reply comes within [`PATIENCE`].
+/// The age up to which a pair can be requested again with its predecessor. The configured grace period is 60 s, and
+/// a reply arrives within [`PATIENCE`], so the request arrives within the grace period.
 const SURELY_IN_GRACE: Duration = Duration::from_secs(30);
-/// The number of latest access tokens that a client keeps.
+/// The number of recent access tokens that a client keeps.
 const KEPT: usize = 3;
 
-/// Requests to one process. After the end of the process there are no replies.
+/// Sends requests to one process. There are no replies after the process has ended.
 #[derive(Clone)]
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -35,12 +35,12 @@ pub struct Http {
     pace: Option<Pace>,
 }
 
-/// The most requests in a time, of all clients that share the limit.
+/// The maximum rate of requests of all clients that share this value.
 pub type Pace = Arc<Mutex<Interval>>;
 
 impl Http {
     pub fn new(address: SocketAddr, password: &str) -> Self {
-        // The client library must not repeat a request that was perhaps sent.
+        // The client library must not repeat a request that may have been sent.
         let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
         Self { client, address, password: password.to_owned(), pace: None }
     }
@@ -49,7 +49,7 @@ impl Http {
         Self { pace: Some(Arc::clone(pace)), ..self }
     }
 
-    /// The whole reply, or `None` without a reply.
+    /// Sends a request. Returns the complete reply, or `None` if there was none.
     async fn send(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -82,14 +82,14 @@ impl Http {
     }
 }
 
-/// The promise that the gate broke.
+/// The promise that the gate has broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// The gate forgot an acknowledged pair or revocation.
+    /// The gate has forgotten an acknowledged pair or revocation.
     Lost(String),
-    /// One generation has two successors, or a superseded token works.
+    /// A generation has two successors, or a superseded token is accepted.
     Fork(String),
-    /// No reply, or an unexpected one.
+    /// There was no reply, or an unexpected one.
     Strange(String),
 }
 
@@ -97,35 +97,35 @@ pub enum Wrong {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     None,
-    /// Requested, without a reply.
+    /// The end was requested, but there was no reply.
     Asked,
     Acknowledged,
 }
 
-/// See the module.
+/// A client with one session. See the module.
 pub struct Chain {
     random: Random,
     /// The last pair that the client received.
     last: Tokens,
     /// The credential that was exchanged for `last`.
     before: Option<String>,
-    /// The time of the request for `last`, which is not later than the time of issue.
+    /// The time of the request for `last`, which is not later than the time at which the pair was issued.
     asked: Instant,
-    /// Was the last refresh token sent without a reply?
+    /// Whether the last refresh token was sent without a reply.
     in_doubt: bool,
     end: End,
-    /// The latest access tokens, `last`'s included.
+    /// The most recent access tokens, including that of `last`.
     access: Vec<String>,
 }
 
-/// A client's work during the life of one process.
+/// What a client did during the life of one process.
 pub struct Worked {
     pub chains: Vec<Chain>,
     pub wrong: Vec<Wrong>,
 }
 
-/// Works until the process ends or breaks a promise: continues a session, or logs in; after the end of a session, logs
-/// in again.
+/// Works until the process ends or breaks a promise. Continues a session or logs in. After the end of a session,
+/// logs in again.
 pub async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
     let mut worked = Worked { chains: Vec::new(), wrong: Vec::new() };
     let mut next = chain;
@@ -176,17 +176,17 @@ impl Chain {
         Ok(Some(Self { random, last, before: None, asked, in_doubt: false, end: End::None, access }))
     }
 
-    /// Whether the session's end was acknowledged.
+    /// Returns whether the end of the session was acknowledged.
     pub fn is_over(&self) -> bool {
         self.end == End::Acknowledged
     }
 
-    /// Whether the last request got no reply.
+    /// Returns whether the last request got no reply.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt || self.end == End::Asked
     }
 
-    /// Makes one random request. `Ok(false)` without a reply.
+    /// Makes one random request. Returns `Ok(false)` if there was no reply.
     async fn act(&mut self, http: &Http) -> Result<bool, Wrong> {
         match self.random.below(64) {
             0 => self.log_out(http).await,
@@ -204,8 +204,8 @@ impl Chain {
         }
     }
 
-    /// Exchanges the last refresh token, and keeps the new pair. Without a reply nothing changes: the client presents the
-    /// same token again.
+    /// Exchanges the last refresh token, and stores the new pair. If there is no reply, nothing changes, and the
+    /// client will present the same token again.
     async fn refresh(&mut self, http: &Http) -> Result<Option<()>, Wrong> {
         let asked = Instant::now();
         let Some(answer) = http.refresh(&self.last.refresh).await else {
@@ -266,12 +266,13 @@ impl Chain {
         Ok(true)
     }
 
-    /// Checks the promises after a restart. The process does not end during the check, so each request gets a reply.
+    /// Checks the promises after a restart. The process does not end during the check, so each request gets a
+    /// reply.
     pub async fn check(&mut self, http: &Http) -> Result<(), Wrong> {
         match self.end {
             End::Acknowledged => self.check_over(http).await,
             End::Asked => {
-                // Both outcomes are right, but not a mixture.
+                // Both outcomes are correct, but a mixture of them is not.
                 let answer = http.call(&self.last.access).await.ok_or_else(silent)?;
                 if answer.status == StatusCode::UNAUTHORIZED {
                     self.end = End::Acknowledged;
@@ -306,7 +307,8 @@ impl Chain {
             return Ok(());
         }
         let before = self.before.clone();
-        // If a reply was lost, this request repeats the lost one and gets its answer. Otherwise the session continues.
+        // If a reply was lost, this request repeats the lost request and gets its reply. Otherwise the session
+        // continues.
         self.refresh(http).await?.ok_or_else(silent)?;
         if self.random.one_in(3) && !self.repeat(http).await? {
             return Err(silent());
@@ -325,9 +327,9 @@ impl Chain {
         }
     }
 
-    /// The predecessor of the last pair still gets that pair. If a later reply was lost and its exchange was durable,
-    /// the predecessor is two generations old and ends the session. It never gets another pair. `Ok(true)` after the end
-    /// of the session.
+    /// Checks that the predecessor of the last pair still gets that pair. If a later reply was lost and its
+    /// exchange was durable, the predecessor is two generations old and ends the session. It never gets a different
+    /// pair. Returns `Ok(true)` after the end of the session.
     async fn check_predecessor(&mut self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(false) };
         let answer = http.refresh(before).await.ok_or_else(silent)?;

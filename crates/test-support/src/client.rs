@@ -1,4 +1,4 @@
-//! A small HTTP client, and its answers.
+//! A small HTTP client, and the responses that it returns.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// An answer, read whole.
+/// A complete response.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// Whether the gate did not decide, so that a client repeats the request.
+    /// Returns whether the gate could not decide, so that a client repeats the request.
     pub fn is_fault(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key("retry-after")
     }
@@ -59,12 +59,12 @@ impl Answer {
         Tokens { access: field("access_token"), refresh: field("refresh_token") }
     }
 
-    /// The RFC 6749 error code.
+    /// Returns the RFC 6749 error code.
     pub fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// A header of the request, as the echo upstream saw it.
+    /// Returns a header of the request, as the echo upstream received it.
     pub fn echoed(&self, name: &str) -> Vec<String> {
         let json = self.json();
         let headers = json["headers"].as_array().unwrap();
@@ -77,7 +77,7 @@ pub async fn send(request: Request<Full<Bytes>>) -> Answer {
     try_send(request).await.unwrap()
 }
 
-/// Like the function above, for a gate that may have ended.
+/// Sends a request like [`send`], to a gate that may have ended.
 pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
@@ -86,8 +86,8 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
 }
 
-/// Writes bytes to a socket as they are and reads to the end: for requests that no HTTP library would send. The request
-/// must end the connection by `Connection: close`, or make the gate close it.
+/// Writes bytes unchanged to a socket and reads to the end, for requests that an HTTP library would not send. The
+/// request must contain `Connection: close`, or make the gate close the connection.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(address).unwrap();

@@ -1,4 +1,5 @@
-//! A browser's device: a key that signs proofs (Device Bound Session Credentials), by hand.
+//! A browser's device, which is a key that signs proofs (Device Bound Session Credentials). It is implemented
+//! without a library.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -22,7 +23,7 @@ impl Device {
         json!({ "kty": "EC", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..]) })
     }
 
-    /// A JWT with this header and payload.
+    /// Makes a JWT with this header and payload.
     pub fn sign(&self, header: &Value, payload: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(payload));
@@ -30,19 +31,19 @@ impl Device {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
-    /// The proof of a registration, as Chromium makes it.
+    /// Makes the proof for a registration, as Chromium does.
     pub fn registration(&self, challenge: &str) -> String {
         let header = json!({ "alg": "ES256", "jwk": self.jwk(), "typ": "dbsc+jwt" });
         self.sign(&header, &json!({ "jti": challenge }))
     }
 
-    /// A later proof.
+    /// Makes a later proof.
     pub fn proof(&self, challenge: &str) -> String {
         self.sign(&json!({ "alg": "ES256", "typ": "dbsc+jwt" }), &json!({ "jti": challenge }))
     }
 }
 
-/// The challenge in the header of a registration or of a later proof.
+/// Returns the challenge in the header for a registration or a later proof.
 pub fn challenge(header: &str) -> String {
     let text = header.split_once("challenge=").map_or(header, |(_, rest)| rest);
     text.split('"').nth(1).expect("a challenge in quotes").to_owned()

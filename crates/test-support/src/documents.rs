@@ -1,4 +1,4 @@
-//! A server of documents, such as an issuer's metadata and keys.
+//! A server for documents, such as the metadata and keys of an issuer.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -7,17 +7,17 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// No answer: the connection stays open.
+/// Marks a path whose requests get no response. Their connections stay open.
 const SILENCE: &str = "silence";
 
-/// The server. It answers with the documents that the test sets, and otherwise with 404.
+/// The server. It responds with the documents that the test sets, and otherwise with 404.
 pub struct Documents {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, String>>>,
     seen: Arc<Mutex<Vec<String>>>,
     /// The last request with a body at each path: its head, and the body.
     sent: Arc<Mutex<HashMap<String, (String, String)>>>,
-    /// The connections that wait for an answer, with their path.
+    /// The connections that wait for a response, with their path.
     waiting: Arc<Mutex<Vec<(String, TcpStream)>>>,
 }
 
@@ -67,17 +67,17 @@ impl Documents {
         format!("{}{path}", self.url())
     }
 
-    /// A whole answer, head included.
+    /// Sets the complete response for a path, including the head.
     pub fn answer(&self, path: &str, answer: String) {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
-    /// Requests for a path get no answer, and wait.
+    /// Leaves requests for a path without a response, so that they wait.
     pub fn be_silent(&self, path: &str) {
         self.answer(path, SILENCE.to_owned());
     }
 
-    /// The requests for a path that wait, and later ones, get this document.
+    /// Sets the document for a path, and sends it to the requests that are waiting.
     pub fn end_silence(&self, path: &str, document: &Value) {
         self.document(path, document);
         let answer = self.answers.lock().unwrap()[path].clone();
@@ -91,7 +91,7 @@ impl Documents {
         self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     }
 
-    /// The last form that a path received, and its `Authorization`.
+    /// Returns the last form that was sent to a path, and its `Authorization`.
     pub fn form(&self, path: &str) -> (HashMap<String, String>, Option<String>) {
         let sent = self.sent.lock().unwrap();
         let (head, body) = sent.get(path).expect("no form came");
@@ -99,12 +99,12 @@ impl Documents {
         (form_urlencoded::parse(body.as_bytes()).into_owned().collect(), authorization)
     }
 
-    /// The last body that a path received.
+    /// Returns the last body that was sent to a path.
     pub fn body(&self, path: &str) -> String {
         self.sent.lock().unwrap().get(path).expect("no body came").1.clone()
     }
 
-    /// The number of requests for a path.
+    /// Returns the number of requests for a path.
     pub fn times(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| *seen == path).count()
     }

@@ -1,4 +1,4 @@
-//! The events that the code under test logs on the thread of a test.
+//! Collects the events that the tested code logs on the thread of a test.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,10 +9,10 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-/// The fields of one event by name, with `message` among them.
+/// The fields of an event by name, including `message`.
 pub type Fields = BTreeMap<&'static str, String>;
 
-/// Collects the events of this thread for as long as it lives.
+/// Collects the events of this thread until it is dropped.
 pub struct Events {
     seen: Arc<Mutex<Vec<Fields>>>,
     _guard: DefaultGuard,
@@ -22,9 +22,9 @@ impl Events {
     /// Collects the events that `wanted` accepts.
     #[must_use]
     pub fn collect(wanted: fn(&Metadata<'_>) -> bool) -> Self {
-        // While a process has a single subscriber, tracing asks only the subscriber of the thread that first reaches an
-        // event, and remembers the answer for all threads. A concurrent test without a subscriber would then disable the
-        // event here. With a second subscriber, tracing asks each subscriber.
+        // As long as a process has a single subscriber, tracing asks only the subscriber of the thread that first
+        // reaches an event, and uses its response for all threads. A concurrent test without a subscriber would
+        // then disable the event for this thread. With a second subscriber, tracing asks each subscriber.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
         let seen = Arc::default();
@@ -32,7 +32,7 @@ impl Events {
         Self { seen, _guard: guard }
     }
 
-    /// The events since the last call.
+    /// Returns the events since the last call.
     #[must_use]
     pub fn taken(&self) -> Vec<Fields> {
         std::mem::take(&mut *self.seen.lock().unwrap())

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113 §4.1), for frames that no library would send.
+//! HTTP/2 at the level of frames (RFC 9113 §4.1), for frames that a library would not send.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -28,14 +28,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `GET` of a path at `gate.test`, as a header block without compression (RFC 7541 §6).
+/// Returns a `GET` of a path at `gate.test` as a header block without compression (RFC 7541 §6).
 pub fn get(path: &str) -> Vec<u8> {
     let literal = |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
-    // From the static table: `:method: GET`, `:scheme: http`; then `:path` and `:authority`.
+    // The first two fields are in the static table: `:method: GET` and `:scheme: http`. Then `:path` and
+    // `:authority` follow.
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "gate.test")].concat()
 }
 
-/// The error code of a GOAWAY.
+/// Returns the error code in a GOAWAY frame.
 fn code(goaway: &Frame) -> u32 {
     u32::from_be_bytes(goaway.payload[4..8].try_into().unwrap())
 }
@@ -43,7 +44,7 @@ fn code(goaway: &Frame) -> u32 {
 pub struct Frames(TcpStream);
 
 impl Frames {
-    /// A connection after the exchange of settings.
+    /// Opens a connection and exchanges the settings.
     pub fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -52,7 +53,7 @@ impl Frames {
         Self(stream)
     }
 
-    /// Returns false if the gate has already closed the connection.
+    /// Sends bytes. Returns false if the gate has already closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
@@ -60,14 +61,14 @@ impl Frames {
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
         match self.0.read_exact(buffer) {
             Ok(()) => Some(()),
-            // A reset also ends the connection; a hang does not.
+            // A reset also ends the connection, whereas a timeout means that the gate hangs.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the gate hangs"),
             Err(_) => None,
         }
     }
 
     /// Waits until the gate has read all sent bytes, and returns `None`. If the gate sends GOAWAY or closes the
-    /// connection instead, returns the error code, if any.
+    /// connection instead, returns the error code, if there is one.
     pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {
@@ -80,7 +81,7 @@ impl Frames {
         }
     }
 
-    /// The error code with which the gate ends the connection, if any.
+    /// Returns the error code with which the gate ends the connection, if any.
     pub fn goaway(&mut self) -> Option<u32> {
         loop {
             let frame = self.next()?;
@@ -91,7 +92,7 @@ impl Frames {
     }
 }
 
-/// The frames until the end of the connection.
+/// Iterates over the frames until the connection ends.
 impl Iterator for Frames {
     type Item = Frame;
 

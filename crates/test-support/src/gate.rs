@@ -1,4 +1,4 @@
-//! A gate in a process of its own.
+//! A gate in a separate process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,10 +14,10 @@ use http_body_util::Full;
 
 use crate::{Answer, Tokens, send, try_send, until};
 
-/// A gate in its own process, which is killed when the value is dropped.
+/// A gate in a separate process, which is killed when this value is dropped.
 pub struct Gate {
     pub child: Child,
-    /// The first of its listeners.
+    /// The address of its first listener.
     pub address: SocketAddr,
     pub addresses: Vec<SocketAddr>,
     pub admin: SocketAddr,
@@ -28,13 +28,13 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// SIGKILL, as a power cut would do to the process.
+    /// Sends SIGKILL, which ends the process like a power cut.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Sends SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for the process to end.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
         self.child.wait().unwrap().code()
@@ -52,18 +52,18 @@ impl Gate {
         }
     }
 
-    /// Have all threads stopped? The threads run until one of them receives the signal.
+    /// Returns whether all threads have stopped. A thread continues until one of the threads receives the signal.
     fn stands_still(&self) -> bool {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         threads.flatten().all(|thread| {
             let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // The name before it is in parentheses.
+            // The process name before the state is in parentheses.
             state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         })
     }
 
-    /// The log so far. A separate thread writes the lines, so the function makes a request that is logged, and waits for
-    /// its line. For a gate that has ended: the whole log.
+    /// Returns the log so far. The log is written by a separate thread, so this function makes a request that is
+    /// logged, and waits for its line. If the gate has ended, returns the complete log.
     pub fn log(&self) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         let mark = format!("/mark-{}-{}", self.admin.port(), MARKS.fetch_add(1, Ordering::Relaxed));
@@ -101,7 +101,7 @@ impl Gate {
         self.token(&[("grant_type", "password"), ("username", username), ("password", password)]).await
     }
 
-    /// Waits until the gate refuses the access token, and checks that the refusal conforms to RFC 6750.
+    /// Waits until the gate rejects the access token, and checks that the rejection conforms to RFC 6750.
     pub async fn until_refused(&self, access: &str) {
         until("the access token is refused", async || self.get("/", access).await.status == StatusCode::UNAUTHORIZED)
             .await;
@@ -110,7 +110,7 @@ impl Gate {
         assert!(answer.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"), "{answer:?}");
     }
 
-    /// Asks the admin listener, with a token if there is one.
+    /// Sends a request to the admin listener, with a token if one is given.
     pub async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
         if let Some(token) = token {
@@ -137,7 +137,7 @@ impl Gate {
         self.form("/connect/revocation", &[("client_id", "web"), ("token", token)]).await
     }
 
-    /// Asks the token endpoint as the client `web`.
+    /// Sends a request to the token endpoint as the client `web`.
     pub async fn token(&self, fields: &[(&str, &str)]) -> Answer {
         let mut all = vec![("client_id", "web")];
         all.extend_from_slice(fields);
@@ -151,24 +151,24 @@ impl Gate {
         send(request.body(Full::from(body)).unwrap()).await
     }
 
-    /// A `GET` with an access token.
+    /// Sends a `GET` with an access token.
     pub async fn get(&self, path: &str, access_token: &str) -> Answer {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
     }
 
-    /// The answer of the admin listener to a `GET`.
+    /// Returns the response of the admin listener to a `GET`.
     pub async fn admin_get(&self, path: &str) -> Answer {
         send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
     }
 
-    /// The value of a series of `/metrics`; 0 if the series does not exist.
+    /// Returns the value of a series in `/metrics`, or 0 if the series does not exist.
     pub async fn metric(&self, series: &str) -> u64 {
         let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Any request.
+    /// Sends any request.
     pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut request = Request::builder().method(method).uri(self.url(path));
         for (name, value) in headers {

@@ -1,5 +1,5 @@
-//! Documents that are generated from the code and checked in. [`COMMAND`] writes them. Without `WRITE_DOCS`, the same
-//! tests compare them.
+//! Documents that are generated from the code and committed. [`COMMAND`] writes them. Without `WRITE_DOCS`, the
+//! same tests compare them.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ pub const COMMAND: &str = "WRITE_DOCS=1 cargo test --all-features --lib -- gener
 /// repository.
 ///
 /// # Panics
-/// They differ.
+/// The two differ.
 pub fn assert_current(path: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
     if std::env::var_os("WRITE_DOCS").is_some() {
@@ -19,10 +19,10 @@ pub fn assert_current(path: &str, text: &str) {
     assert!(is_current, "{} is not what the code says: {COMMAND}", path.display());
 }
 
-/// Compares a part of a page, between `<!-- part: begin -->` and `<!-- part: end -->`.
+/// Compares the part of a page between `<!-- part: begin -->` and `<!-- part: end -->`.
 ///
 /// # Panics
-/// They differ, or the page has no such part.
+/// The two differ, or the page does not contain the part.
 pub fn assert_part_is_current(path: &str, part: &str, text: &str) {
     let (begin, end) = (format!("<!-- {part}: begin -->\n"), format!("<!-- {part}: end -->\n"));
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).unwrap();

@@ -1,17 +1,19 @@
-//! The requests and answers of clients of several gates, and a check that some order explains them.
+//! Records the requests and responses of clients of several gates, and checks whether some order explains them.
 //!
-//! A [`Recorder`] notes the begin and the end of each operation of each client by one monotonic clock. [`judge`]
-//! searches, session by session, for an order of the operations in which every answer is right. If one operation ended
-//! before another began, the order keeps them so. An operation with an unknown outcome may have happened at any later
-//! time, or never. This is the search for linearizability by Wing and Gong, with Lowe's memory of visited states, as in
-//! porcupine.
+//! A [`Recorder`] records the beginning and the end of each client operation according to one monotonic clock. For
+//! each session, [`judge`] searches for an order of the operations in which every response is correct. If one
+//! operation ended before another began, the order keeps them in this sequence. An operation with an unknown
+//! outcome may have taken effect at any later time, or never. This is the linearizability search by Wing and Gong,
+//! with Lowe's memory of visited states, as in porcupine.
 //!
-//! Requests with an access token are judged by time bounds instead, because gates learn of revocations with a delay.
+//! Requests with an access token are checked by time bounds instead, because gates learn of revocations with a
+//! delay.
 //!
-//! An API key is a session of its own in a history, without refreshes: it is made, replaced, revoked, and used.
+//! In a history, an API key is a separate session without refreshes. It is made, replaced, revoked and used.
 //!
-//! A store may [lose](Loss) what it had acknowledged, and be given it back. Then a session may be unknown for a while, or
-//! for good. Its end may not: an acknowledged logout holds, whether or not the store had the session.
+//! A store may [lose](Loss) acknowledged writes, and the gates may write them back. The session may then be unknown
+//! for a while, or permanently. The end of a session must not be lost: an acknowledged logout remains effective,
+//! whether or not the store still had the session.
 
 mod client;
 mod judge;
@@ -23,13 +25,14 @@ use std::time::Duration;
 pub use client::{At, Held, Recorder};
 pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
-/// How long an API key lives.
+/// The lifetime of an API key.
 pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Since the recorder began.
+/// The time since the recorder was started.
 pub type Moment = Duration;
 
-/// A pair of tokens, or an API key, that a gate issued, by its number in the history: equal bytes, equal number.
+/// A pair of tokens, or an API key, that a gate issued. It is represented by a number in the history. Equal bytes
+/// have the same number.
 pub type Pair = usize;
 
 /// The request of a client.
@@ -39,17 +42,17 @@ pub enum Request {
     LogIn,
     /// A refresh with the refresh token of a pair.
     Refresh(Pair),
-    /// A revocation of the refresh token of a pair, and so of the session.
+    /// A revocation of the refresh token of a pair, which ends the session.
     LogOut(Pair),
     /// A request with the access token of a pair.
     Access(Pair),
-    /// It made an API key.
+    /// A request to make an API key.
     MakeKey,
-    /// It replaced a key, which lives on for so long.
+    /// A request to replace a key. The old key remains valid for this time.
     ReplaceKey(Pair, Duration),
-    /// It revoked a key.
+    /// A request to revoke a key.
     RevokeKey(Pair),
-    /// It sent a request with a key.
+    /// A request with a key.
     UseKey(Pair),
 }
 
@@ -59,16 +62,16 @@ impl Request {
     }
 }
 
-/// The answer.
+/// The response to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// This pair, or this key.
+    /// The gate issued this pair or key.
     Issued(Pair),
-    /// The token or the key passes; or the end of the session or of the key is acknowledged.
+    /// The gate accepted the token or key, or acknowledged the end of the session or key.
     Accepted,
-    /// The gate refused the credential.
+    /// The gate rejected the credential.
     Refused,
-    /// 503, a connection that ended, or no answer: the outcome is unknown.
+    /// The outcome is unknown, because of a 503, a lost connection or a missing response.
     InDoubt,
 }
 
@@ -86,38 +89,39 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// A refresh that was answered with a pair.
+    /// Returns whether this is a refresh whose response contained a pair.
     pub fn is_refreshed(&self) -> bool {
         matches!((self.request, self.reply), (Request::Refresh(_), Reply::Issued(_)))
     }
 }
 
-/// The store lost writes: between these moments a record may be missing or old.
+/// A loss of writes in the store. Between these two times, a record may be missing or outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Writes that were acknowledged before this moment may be lost.
+    /// Writes that were acknowledged before this time may be lost.
     pub at: Moment,
-    /// The gates have written back the records that they knew. A record that is missing now stays missing.
+    /// The time at which the gates have written back the records that they knew. A record that is missing then
+    /// remains missing.
     pub restored: Moment,
 }
 
 impl Loss {
-    /// May the gate have seen the store without the lost writes?
+    /// Returns whether the gate may have seen the store without the lost writes.
     fn touches(&self, operation: &Operation) -> bool {
         operation.begin < self.restored && operation.end > self.at
     }
 }
 
-/// The profile of the sessions. Reissues are not judged: `lost_response_window` is `"0s"`.
+/// The profile of the sessions. Reissues are not checked, because `lost_response_window` is `"0s"`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long the predecessor of a pair is exchanged for the same pair again.
+    /// How long the predecessor of a pair can be exchanged for the same pair again.
     pub grace: Duration,
-    /// The greatest difference between the clocks of the gates.
+    /// The maximum difference between the clocks of the gates.
     pub slack: Duration,
-    /// The time after which every gate refuses revoked tokens.
+    /// The maximum time until every gate rejects revoked tokens.
     pub staleness: Duration,
-    /// Requests that a gate held for longer are not expected to end a session: their clients may have continued at
-    /// another gate.
+    /// Requests that took a gate longer than this are not expected to end a session, because their clients may have
+    /// continued at another gate.
     pub held: Duration,
 }

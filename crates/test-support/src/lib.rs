@@ -1,7 +1,8 @@
-//! The common parts of tests of the real binary: a gate in its own process, a small HTTP client, upstreams, raw sockets,
-//! certificates.
+//! The common parts of tests that run the real binary: a gate in a separate process, a small HTTP client,
+//! upstreams, raw sockets, certificates.
 //!
-//! Everything that a gate prints goes to `target/test-output/`, where `tests/all.sh` looks for secrets afterwards.
+//! Everything that a gate prints is written to `target/test-output/`. Afterwards, `tests/all.sh` searches this
+//! folder for secrets.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,12 +52,13 @@ fn build_folder() -> PathBuf {
     test.ancestors().nth(2).expect("a test is in target/*/deps").to_owned()
 }
 
-/// The binary under test, which cargo builds for the tests of its package.
+/// Returns the path of the tested binary, which cargo builds for the tests of its package.
 pub fn binary() -> PathBuf {
     build_folder().join("rotogate")
 }
 
-/// Repeats a check until it succeeds, for at most a minute, because a running gate acts with a delay.
+/// Repeats a check until it succeeds, for at most a minute. The delay is necessary, because a running gate needs
+/// time to react.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if holds().await {
@@ -67,8 +69,8 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
-/// The first answer that is not a fault. A store may fail over more than once, and each gate notices separately that the
-/// store works again.
+/// Returns the first response that is not a fault. A store may fail over more than once, and each gate notices
+/// separately that the store has recovered.
 pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     let mut answer = ask().await;
     until("the request is decided", async || {
@@ -81,8 +83,8 @@ pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     answer
 }
 
-/// Records a secret that no process may print: `tests/all.sh` searches all output for it, in each possible encoding.
-/// The search knows the forms of tokens without a record.
+/// Records a secret that no process may print. `tests/all.sh` searches all output for it, in every plausible
+/// encoding. Tokens need no record, because the search knows their form.
 pub fn keep_secret(secret: &str) {
     assert!(secret.len() >= 8, "too short to be looked for");
     let escaped = serde_json::to_string(secret).unwrap();
@@ -94,14 +96,14 @@ pub fn keep_secret(secret: &str) {
     file.unwrap().write_all(lines.as_bytes()).unwrap();
 }
 
-/// A folder in `target`, which is created if it is missing.
+/// Returns a folder in `target`. Creates it if it is missing.
 pub fn target_folder(name: &str) -> PathBuf {
     let folder = build_folder().parent().unwrap().join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// A new file for what a process prints.
+/// Makes a new file for the output of a process.
 pub fn output_file(what: &str) -> (File, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = target_folder("test-output");

@@ -1,4 +1,4 @@
-//! Certificates for one test, and a folder with them.
+//! Certificates for a single test, and a folder that contains them.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +22,8 @@ pub struct Pki {
 }
 
 impl Pair {
-    /// The hash of the public key, as Chromium takes it (`--ignore-certificate-errors-spki-list`).
+    /// Returns the hash of the public key in the form that Chromium expects
+    /// (`--ignore-certificate-errors-spki-list`).
     pub fn key_hash(&self) -> String {
         use base64::Engine;
         use rcgen::PublicKeyData;
@@ -49,14 +50,14 @@ impl Pki {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // Two authorities need different names.
+        // The names of two authorities must differ.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    /// A certificate for these names.
+    /// Issues a certificate for these names.
     pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_with(names, |_| {})
     }
@@ -72,7 +73,8 @@ impl Pki {
         Pair { cert: cert.pem(), key }
     }
 
-    /// A list of revoked certificates by their serial numbers, in PEM. `nextUpdate` is the beginning of that year.
+    /// Makes a list of certificates that are revoked by their serial numbers, in PEM. `nextUpdate` is the beginning
+    /// of that year.
     pub fn revocations(&self, serials: &[u64], until_year: i32) -> String {
         let begun = date_time_ymd(2000, 1, 1);
         let revoked = |serial: &u64| RevokedCertParams {
@@ -104,7 +106,7 @@ impl Pki {
 }
 
 impl Pair {
-    /// Writes `name.pem`, and `name.key` for its owner alone.
+    /// Writes `name.pem`, and `name.key` with access only for its owner.
     pub fn write(&self, place: &Place, name: &str) {
         fs::write(place.path(&format!("{name}.pem")), &self.cert).unwrap();
         write_private(&place.path(&format!("{name}.key")), &self.key);
@@ -126,7 +128,7 @@ pub fn with_server(lines: &str) -> String {
     CONFIG.replace("[server]\n", &format!("[server]\n{lines}\n"))
 }
 
-/// A place with a certificate for `gate.test`, and the lines that use it.
+/// Makes a place with a certificate for `gate.test`, and with the configuration that uses the certificate.
 pub fn secure_place(pki: &Pki, more: &str) -> Place {
     let place = Place::new(&with_server(&format!("tls = {{ cert = \"server.pem\", key = \"server.key\" }}\n{more}")));
     pki.issue(&["gate.test"]).write(&place, "server");

@@ -1,4 +1,4 @@
-//! The folder of a gate: its files, and commands in that folder.
+//! The folder of a gate, with its files and the commands that run in it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{Gate, binary, keep_secret, output_file};
 
-/// Copies the permissions, too.
+/// Copies a folder, including the permissions.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -27,7 +27,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
-/// The name of the file of a signing key: one key in 64 has an id that begins with a hyphen.
+/// Returns the name of the file of a signing key. One key in 64 has an id that begins with a hyphen, so the name
+/// must not begin with the id in that case.
 pub fn key_file(kid: &str) -> String {
     if kid.starts_with('-') { format!("key{kid}.pem") } else { format!("{kid}.pem") }
 }
@@ -38,7 +39,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A new folder with this configuration.
+    /// Makes a new folder with this configuration.
     pub fn new(config: &str) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         place.write_config(config);
@@ -57,18 +58,19 @@ impl Place {
         fs::write(self.path("gateway.toml"), config).unwrap();
     }
 
-    /// A path in the folder.
+    /// Returns a path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Copies to another gate of the same store the files that an operator would copy: the keys, the users, and so on.
+    /// Copies the files that an operator would copy to another gate of the same store: the keys, the users, and so
+    /// on.
     pub fn copy_data_from(&self, first: &Self) {
         copy_folder(&first.path("data"), &self.path("data"));
         let _ = fs::copy(first.path("password"), self.path("password")).unwrap();
     }
 
-    /// Copies the keys before the index that names the keys, as an operator does.
+    /// Copies the keys before the index that lists them, as an operator does.
     pub fn copy_keys_from(&self, first: &Self) {
         let keys = |place: &Self| place.path("data/keys");
         for entry in fs::read_dir(keys(first)).unwrap().map(Result::unwrap) {
@@ -80,11 +82,12 @@ impl Place {
         let _ = fs::copy(keys(first).join("keyring.toml"), keys(self).join("keyring.toml")).unwrap();
     }
 
-    /// A copy of the binary in this folder, for a user who may not read other folders.
+    /// Makes a copy of the binary in this folder, for a user who may not read other folders.
     pub fn copy_of_binary(&self) -> PathBuf {
         let copy = self.path("rotogate-copy");
-        // A separate program copies the file: a child process that another test starts meanwhile would inherit this
-        // process's open file, and a file that is open for writing cannot be run.
+        // A separate program makes the copy. If this process had the file open for writing, a child process that
+        // another test starts at that moment would inherit the open file, and a file that is open for writing
+        // cannot be executed.
         assert!(Command::new("cp").args([&binary(), &copy]).status().unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
@@ -110,7 +113,7 @@ impl Place {
         self.start_with(|_| {})
     }
 
-    /// Starts a gate, after `change` has changed the command.
+    /// Starts a gate after `change` has modified the command.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         self.start_command(self.command(), change)
     }
@@ -127,7 +130,7 @@ impl Place {
         self.launch(command, path)
     }
 
-    /// Starts a gate from a shell; see [`in_shell`].
+    /// Starts a gate from a shell (see [`in_shell`]).
     pub fn start_in_shell(&self, script: &str) -> Gate {
         let mut command = self.command();
         let (log, path) = output_file("gate");
@@ -159,7 +162,7 @@ impl Place {
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let first = greeting.get("first_user");
         if let Some(first) = first {
-            // Counts only for later starts in the same folder.
+            // This password is used only by later starts in the same folder.
             let password = first["password"].as_str().unwrap();
             keep_secret(password);
             fs::write(self.path("password"), password).unwrap();
@@ -176,8 +179,8 @@ impl Place {
         }
     }
 
-    /// Makes a user with a password that is too short for `rotogate user add`: the password is from a protocol's
-    /// document. Call this before the first start.
+    /// Makes a user whose password is too short for `rotogate user add`, because the password is prescribed in a
+    /// protocol's document. Call this before the first start.
     pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
         let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -190,7 +193,7 @@ impl Place {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Records the admin token and the keys that a gate or a command has made here as secrets.
+    /// Records the admin token and the keys that a gate or a command has made in this folder as secrets.
     fn keep_secrets(&self) {
         let keys = fs::read_dir(self.path("data/keys")).into_iter().flatten().map(|entry| entry.unwrap().path());
         let keys = keys.filter(|path| path.extension().is_some_and(|kind| kind == "pem" || kind == "secret"));
@@ -200,13 +203,13 @@ impl Place {
         }
     }
 
-    /// Starts a gate that must not start, and returns its output. The exit code must be 1, or 2 if the configuration or a
-    /// file that it names is wrong.
+    /// Starts a gate that must fail to start, and returns its output. The exit code must be 2 if the configuration
+    /// or a file that it names is invalid, otherwise 1.
     pub fn refused(&self) -> String {
         self.refused_with(|_| {})
     }
 
-    /// As above, after `change` has changed the command.
+    /// The same as [`Self::refused`], after `change` has modified the command.
     pub fn refused_with(&self, change: impl FnOnce(&mut Command)) -> String {
         let mut command = self.command();
         change(&mut command);
@@ -227,7 +230,7 @@ impl Place {
         panic!("the gate started");
     }
 
-    /// Runs a command to its end, with this text on its standard input.
+    /// Runs a command until it ends, with this text on its standard input.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
         let mut child = self
             .command()
@@ -237,7 +240,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that refuses its arguments ends without reading.
+        // A command that rejects its arguments ends without reading its input.
         if let Err(error) = child.stdin.take().unwrap().write_all(input.as_bytes()) {
             assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
         }
@@ -250,14 +253,14 @@ impl Place {
         self.keep_secrets();
         let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
-        // These commands print a token or a secret on purpose.
+        // These commands print a token or a secret intentionally.
         if !["mint", "secret", "api-key"].iter().any(|word| arguments.contains(word)) {
             output.write_all(ran.stdout.as_bytes()).unwrap();
         }
         ran
     }
 
-    /// A command that must succeed.
+    /// Runs a command that must succeed.
     pub fn done(&self, arguments: &[&str], input: &str) -> Ran {
         let ran = self.run(arguments, input);
         assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
@@ -285,7 +288,8 @@ impl Place {
     }
 }
 
-/// Runs a command by a shell script that first sets, for example, limits of the process. `"$@"` is the command.
+/// Runs a command by a shell script, which can set, for example, limits of the process before. `"$@"` is the
+/// command.
 pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     move |command| {
         let mut shell = Command::new("bash");
@@ -306,9 +310,10 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
 /// A user id without a name and without any rights.
 pub const NOBODY: u32 = 4242;
 
-/// A command that runs the binary as a user who can read the configuration and no secret. Also returns whether that is another
-/// user, because only root can switch users. Without root, the function makes the secrets unreadable for every user. The user may
-/// be unable to read the original binary, so the function makes a copy.
+/// Makes a command that runs the binary as a user who can read the configuration but no secrets. Also returns
+/// whether that is a different user, because only root can switch users. Without root, the function makes the
+/// secrets unreadable for every user. The function copies the binary, because the user may not be able to read the
+/// original.
 pub fn of_another_user(place: &Place) -> (Command, bool) {
     let is_root = rustix::process::geteuid().is_root();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();

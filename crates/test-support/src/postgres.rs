@@ -21,8 +21,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server with these settings besides the default ones. The server does not wait for the disk, unless a
-    /// setting says so.
+    /// Starts a server with these settings in addition to the default ones. The server does not wait for the disk
+    /// unless a setting demands it.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
@@ -80,17 +80,17 @@ impl Postgres {
         })
     }
 
-    /// The folder with the data.
+    /// Returns the folder with the data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// A folder for further files of the server.
+    /// Returns a folder for further files of the server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A command of `psql` as the superuser.
+    /// Makes a `psql` command that runs as the superuser.
     pub fn psql(&self, statement: &str) -> Command {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
         let mut command = Command::new(self.bin.join("psql"));
@@ -98,26 +98,26 @@ impl Postgres {
         command
     }
 
-    /// Runs a statement as an operator would.
+    /// Runs a statement as an operator does.
     pub fn sql(&self, statement: &str) -> String {
         done(&mut self.psql(statement)).trim().to_owned()
     }
 
-    /// Kills the server, like a crash.
+    /// Kills the server, which simulates a crash.
     pub fn kill(&mut self) {
-        // The server's processes end with the first one.
+        // All processes of the server end with the first one.
         let process = self.process.take().unwrap();
         process.signal("QUIT");
         process.wait();
     }
 
-    /// Starts the server again on the same port and folder.
+    /// Starts the server again with the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "PostgreSQL does not start again");
     }
 
-    /// Copies the present data while the server runs.
+    /// Copies the present data while the server is running.
     pub fn copy(&mut self) -> PathBuf {
         let copy = self.folder.path().join("copy");
         self.kill();
@@ -126,7 +126,8 @@ impl Postgres {
         copy
     }
 
-    /// Crashes, and continues from a copy, like a promoted standby that received nothing since the copy.
+    /// Simulates a crash. The server continues from a copy, like a promoted standby that has received nothing since
+    /// the copy.
     pub fn fail_over_to(&mut self, copy: &Path) {
         self.kill();
         std::fs::remove_dir_all(self.data()).unwrap();
@@ -136,7 +137,7 @@ impl Postgres {
         self.promote();
     }
 
-    /// A standby makes itself the primary.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         done(unprivileged(&self.bin.join("pg_ctl")).arg("promote").arg("-D").arg(self.data()));
     }
@@ -150,7 +151,7 @@ impl Postgres {
         standby
     }
 
-    /// A killed server starts again as a standby of another server, with that server's data.
+    /// Starts a killed server again as a standby of another server, with that server's data.
     pub fn follow(&mut self, primary: &Self) {
         std::fs::remove_dir_all(self.data()).unwrap();
         self.copy_of(primary);
@@ -164,13 +165,15 @@ impl Postgres {
         done(command.env("PGPASSWORD", ADMIN_PASSWORD));
     }
 
-    /// As a primary, the server acknowledges a commit once a standby has it on disk. Without a standby, a commit waits.
+    /// Configures a primary to acknowledge a commit only when a standby has it on disk. Without a standby, a commit
+    /// waits.
     pub fn waits_for_a_standby(&self) {
         self.sql("alter system set synchronous_standby_names = '*'");
         self.sql("select pg_reload_conf()");
     }
 
-    /// Kills a server process of the user `gate`. The server ends all other processes, and recovers.
+    /// Kills a server process that serves the user `gate`. The server then ends all its other processes and
+    /// recovers.
     pub fn kill_a_backend(&self) {
         self.until_it_answers();
         let pid = self.sql("select pid from pg_stat_activity where usename = 'gate' order by random() limit 1");
@@ -179,7 +182,7 @@ impl Postgres {
         }
     }
 
-    /// The server may be recovering.
+    /// Waits until the server responds, because it may be recovering.
     fn until_it_answers(&self) {
         for _ in 0..600 {
             if self.psql("select 1").output().unwrap().status.success() {
@@ -190,7 +193,7 @@ impl Postgres {
         panic!("PostgreSQL does not recover");
     }
 
-    /// On another port.
+    /// Starts the server on another port.
     pub fn start_elsewhere(&mut self) {
         for _ in 0..5 {
             self.port = free_port();
@@ -205,7 +208,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // After SIGKILL, other processes of the server would live on for a moment.
+        // After SIGKILL, the other processes of the server would continue for a moment.
         if self.process.is_some() {
             self.kill();
         }

@@ -1,4 +1,4 @@
-//! A proxy to a server whose connections a test can cut, delay, hold or refuse.
+//! A proxy in front of a server. A test can cut, delay, hold or refuse its connections.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,8 @@ use tokio::time::Instant;
 /// Reads a clock of the test.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// A port on which no connection is accepted, as of a host that is gone: the queue of its listener is full.
+/// Returns a port on which no connection is accepted, like that of a host that does not respond. The queue of its
+/// listener is full.
 pub async fn unreachable() -> (u16, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -35,27 +36,27 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// The number of bytes of replies that still pass; negative: all.
+    /// The number of reply bytes that are still passed on. A negative number means all.
     left: AtomicI64,
-    /// After each change, the connections that were open pass nothing more.
+    /// After each change, the connections that were open then pass nothing more.
     silent: watch::Sender<()>,
     time: Option<Clock>,
     passed: Mutex<Vec<Duration>>,
-    /// The answer to each command, which the proxy then does not forward.
+    /// The error that is sent in reply to each command. The proxy does not forward the command.
     error: Mutex<Option<String>>,
-    /// Connections end, and new connections pass nothing.
+    /// Whether the server appears to be gone: open connections end, and new connections pass nothing.
     away: watch::Sender<bool>,
     accepted: Mutex<Vec<Instant>>,
-    /// The delay before each piece of a request or a reply.
+    /// The delay before each chunk of a request or a reply.
     delay: Mutex<Duration>,
-    /// Replies that contain this text are dropped.
+    /// The text whose replies are dropped.
     lost: Mutex<Option<String>>,
-    /// Nothing passes, on new connections too, and nothing is lost.
+    /// Whether nothing is passed on, not even on new connections. Nothing is lost either.
     held: watch::Sender<bool>,
 }
 
 impl State {
-    /// Waits until a piece may pass.
+    /// Waits until a chunk may be passed on.
     async fn pass(&self) {
         let delay = *self.delay.lock().unwrap();
         if !delay.is_zero() {
@@ -70,12 +71,12 @@ impl Proxy {
         Self::with(port, None).await
     }
 
-    /// Reads this clock as each request passes.
+    /// Makes a proxy that records the time, by this clock, at which each request passes.
     pub async fn timed(port: u16, time: Clock) -> Self {
         Self::with(port, Some(time)).await
     }
 
-    /// The times at which requests passed.
+    /// Returns the times at which requests passed.
     pub fn passed(&self) -> Vec<Duration> {
         self.state.passed.lock().unwrap().clone()
     }
@@ -100,32 +101,33 @@ impl Proxy {
         Self { port: own, state, task }
     }
 
-    /// Ends the connection after this many further bytes of replies. Later connections pass everything.
+    /// Ends the connection after this many more reply bytes. Later connections pass everything.
     pub fn cut_after(&self, bytes: usize) {
         self.state.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
     }
 
-    /// Has a connection been cut since then?
+    /// Returns whether a connection has been cut since then.
     pub fn has_cut(&self) -> bool {
         self.state.left.swap(-1, Ordering::SeqCst) < 0
     }
 
-    /// Answers every command with this error; `None`: forwards commands again. The server's role does not change.
+    /// Replies to every command with this error. `None` means that commands are forwarded again. The server's role
+    /// does not change.
     pub fn answer(&self, error: Option<&str>) {
         *self.state.error.lock().unwrap() = error.map(str::to_owned);
     }
 
-    /// Simulates that the server is gone, or is back.
+    /// Simulates that the server is gone, or that it has returned.
     pub fn go_away(&self, away: bool) {
         self.state.away.send_replace(away);
     }
 
-    /// Ends the connection before a reply with this text. The server has executed the command.
+    /// Ends the connection before a reply that contains this text. The server has then executed the command.
     pub fn lose(&self, text: Option<&str>) {
         *self.state.lost.lock().unwrap() = text.map(str::to_owned);
     }
 
-    /// Delays each piece of a request or a reply for this time.
+    /// Delays each chunk of a request or a reply by this time.
     pub fn delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
     }
@@ -135,12 +137,13 @@ impl Proxy {
         self.state.held.send_replace(held);
     }
 
-    /// The times of attempts to connect.
+    /// Returns the times of the attempts to connect.
     pub fn accepted(&self) -> Vec<Instant> {
         self.state.accepted.lock().unwrap().clone()
     }
 
-    /// The present connections pass nothing more and stay open, as if the other machine had vanished.
+    /// Stops passing anything on the present connections, but leaves them open, as if the other machine had
+    /// vanished.
     pub fn silence(&self) {
         self.state.silent.send_replace(());
     }
@@ -212,12 +215,12 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
     }
 }
 
-/// An answer to each command of a pipeline.
+/// Returns a reply to each command of a pipeline.
 fn answers(pipeline: &[u8], error: &str) -> String {
     let text = String::from_utf8_lossy(pipeline);
     let mut lines = text.split("\r\n");
     let mut answers = String::new();
-    // A command is a line with `*` and a number; scripts and records have no such line.
+    // A command is a line that begins with `*` and a number. Scripts and records do not contain such a line.
     while let Some(line) = lines.next() {
         if line.strip_prefix('*').is_none_or(|number| number.parse::<u32>().is_err()) {
             continue;

@@ -17,13 +17,13 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server with these settings besides the default ones.
+    /// Starts a server with these settings in addition to the default ones.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
 
-    /// Starts a server that demands TLS with certificates of `pki` from both sides, and a second port without TLS for
-    /// this module's own client. Returns that port as the second value.
+    /// Starts a server that requires TLS with certificates of `pki` on both sides. The server has a second port
+    /// without TLS for this module's own client, which is returned as the second value.
     pub fn start_with_tls(pki: &Pki) -> (Self, u16) {
         let (folder, port) = (folder(), free_port());
         let pair = pki.issue(&["localhost"]);
@@ -69,29 +69,29 @@ impl Redis {
         client(self.port)
     }
 
-    /// What an operator does by hand.
+    /// Runs a command, as an operator does by hand.
     pub fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }
 
-    /// Sends a signal. After STOP, the connections of the server stay open.
+    /// Sends a signal to the server. After STOP, the connections of the server stay open.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().unwrap().signal(name);
     }
 
-    /// Does the server run?
+    /// Returns whether the server is running.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Kills the server, like a power failure.
+    /// Kills the server, which simulates a power failure.
     pub fn kill(&mut self) {
         let process = self.process.take().unwrap();
         process.signal("KILL");
         process.wait();
     }
 
-    /// The present content of the server's disk.
+    /// Copies the present content of the server's disk.
     pub fn copy_of_disk(&self) -> TempDir {
         let copy = folder();
         copy_files(self.folder.path(), copy.path());
@@ -106,14 +106,14 @@ impl Redis {
         self.start_again();
     }
 
-    /// Starts the server again on the same port and folder.
+    /// Starts the server again with the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "Redis does not start again");
     }
 }
 
-/// Keeps the owners of the files.
+/// Copies files and keeps their owners.
 fn copy_files(from: &Path, to: &Path) {
     done(Command::new("cp").arg("-a").arg(from.join(".")).arg(to));
 }
@@ -135,7 +135,7 @@ pub struct Replicated {
     pub sentinels: Vec<Sentinel>,
 }
 
-/// The name of the primary at the Sentinels.
+/// The name that the Sentinels use for the primary.
 pub const PRIMARY: &str = "main";
 
 pub struct Sentinel {
@@ -145,7 +145,7 @@ pub struct Sentinel {
 }
 
 impl Replicated {
-    /// Each server gets the settings.
+    /// Starts the servers. Each of them gets these settings.
     pub fn start(settings: &[&str]) -> Self {
         let mut servers = vec![Redis::start(settings)];
         let port = servers[0].port;
@@ -170,18 +170,18 @@ impl Replicated {
         all
     }
 
-    /// The URLs of the Sentinels.
+    /// Returns the URLs of the Sentinels.
     pub fn urls(&self) -> Vec<String> {
         self.sentinels.iter().map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port)).collect()
     }
 
-    /// The port of the primary, as a Sentinel names it.
+    /// Returns the port of the primary, as a Sentinel reports it.
     pub fn primary(&self) -> u16 {
         let said = cli(self.sentinels[0].port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY]);
         said.lines().last().unwrap().parse().unwrap()
     }
 
-    /// Waits for a condition of the servers.
+    /// Waits until a condition of the servers is met.
     pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         for _ in 0..1200 {
             if is_so() {
@@ -194,7 +194,7 @@ impl Replicated {
 }
 
 impl Sentinel {
-    /// What an operator does by hand.
+    /// Runs a command, as an operator does by hand.
     pub fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }

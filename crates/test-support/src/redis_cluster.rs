@@ -9,14 +9,14 @@ const TRIES: u32 = 600;
 const SLOTS: usize = 16_384;
 const PRIMARIES: usize = 3;
 
-/// Three primaries, then their replicas, if any, in the same order.
+/// Three primaries, followed by their replicas, if any, in the same order.
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
     ids: Vec<String>,
 }
 
 impl RedisCluster {
-    /// Starts three primaries, and a replica of each if `replicas`.
+    /// Starts three primaries. If `replicas` is true, also starts a replica of each.
     pub fn start(replicas: bool, settings: &[&str]) -> Self {
         let count = if replicas { 2 * PRIMARIES } else { PRIMARIES };
         let start = |_| {
@@ -58,7 +58,7 @@ impl RedisCluster {
         panic!("a cluster did not come to it: {what}");
     }
 
-    /// Waits until every node that runs sees all slots served.
+    /// Waits until every running node reports that all slots are served.
     pub fn until_whole(&self) {
         let is_whole = |node: &Redis| {
             !node.is_running() || node.cli(&["CLUSTER", "INFO"]).lines().any(|line| line.trim() == "cluster_state:ok")
@@ -66,17 +66,17 @@ impl RedisCluster {
         self.until("all slots are served", || self.nodes.iter().all(is_whole));
     }
 
-    /// Waits until a replica has taken its primary's place.
+    /// Waits until a replica has taken over from its primary.
     pub fn until_promoted(&self, replica: usize) {
         self.until("the replica is promoted", || self.nodes[replica].cli(&["ROLE"]).starts_with("master"));
     }
 
-    /// The id of a node in the cluster.
+    /// Returns the id of a node in the cluster.
     pub fn id(&self, node: usize) -> &str {
         &self.ids[node]
     }
 
-    /// The node that serves the slot of a key.
+    /// Returns the node that serves the slot of a key.
     pub fn node_of(&self, key: &str) -> usize {
         let slot: usize = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().unwrap();
         (0..PRIMARIES).find(|n| slot < (n + 1) * SLOTS / PRIMARIES).unwrap()

@@ -1,4 +1,4 @@
-//! A proxy to a server that counts sequential round trips.
+//! A proxy to a server. It counts the round trips that follow each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +10,16 @@ use tokio::task::JoinHandle;
 
 use crate::Gate;
 
-/// The delay of a reply in the first attempt, in milliseconds, so that all concurrent requests arrive before it. A too short
-/// delay counts more round trips, never fewer: on a busy machine, each further attempt waits longer.
+/// The delay of a reply in the first attempt, in milliseconds. All concurrent requests must arrive before the
+/// reply. If the delay is too short, more round trips are counted, but never fewer. Each further attempt has a
+/// longer delay, in case the machine is busy.
 const WAIT: u64 = 20;
-/// The longest delay of a reply, in milliseconds.
+/// The maximum delay of a reply, in milliseconds.
 const LONGEST: u64 = 300;
-/// The interval at which the proxy looks for a pause.
+/// The interval at which the proxy checks for a pause.
 const PAUSES: u32 = 20;
 
-/// The proxy. A request is one round trip later than the last reply before it.
+/// The proxy. The round trip of a request follows that of the last reply before it.
 pub struct RoundTrips {
     pub port: u16,
     seen: Arc<AtomicU64>,
@@ -46,8 +47,8 @@ impl RoundTrips {
         Self { port: own, seen, wait, task }
     }
 
-    /// The least number of round trips of several attempts. Attempts stop at one with at most `most`. Concurrent work, such
-    /// as reading a feed, can only add round trips.
+    /// Returns the minimum number of round trips in several attempts. No further attempt is made after one with at
+    /// most `most` round trips. Concurrent work, such as reading a feed, can only add round trips.
     pub async fn least<T>(&self, (attempts, most): (u32, u64), mut work: impl AsyncFnMut() -> T) -> u64 {
         let mut least = u64::MAX;
         for attempt in 0..u64::from(attempts) {
@@ -64,8 +65,8 @@ impl RoundTrips {
         least
     }
 
-    /// Waits for a pause in the replies, because late effects of the last work, such as a notification, would count for the next
-    /// work. Without a pause, more round trips are counted, never fewer.
+    /// Waits for a pause in the replies. Otherwise late effects of the last work, such as a notification, would
+    /// count for the next work. Without a pause, more round trips are counted, but never fewer.
     async fn pause(&self) {
         for _ in 0..PAUSES {
             let before = self.seen.load(Ordering::SeqCst);
@@ -117,7 +118,8 @@ async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64, wait: &Ato
     }
 }
 
-/// The round trips of a login, a refresh and a logout, at whichever gate the previous request was.
+/// Checks the number of round trips of a login, a refresh and a logout. The refresh is sent both to the gate that
+/// handled the previous refresh and to another gate.
 pub async fn counts_round_trips(way: &RoundTrips, a: &Gate, b: &Gate, login: u64) {
     for _ in 0..4 {
         a.login().await;

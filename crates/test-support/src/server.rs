@@ -1,4 +1,5 @@
-//! Servers that a test starts: each in its own folder, on a port that the system chooses, without root's rights.
+//! Servers that a test starts. Each has its own folder and a port that the system chooses, and does not run as
+//! root.
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
@@ -11,19 +12,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-/// The user and group `nobody` of Debian and most other systems.
+/// The id of the user and group `nobody` on Debian and most other systems.
 const NOBODY: u32 = 65_534;
-/// Lower ports may belong to well-known programs of the machine.
+/// The first port that is used. Lower ports may belong to well-known programs of the machine.
 const FIRST_PORT: u32 = 10_000;
 
-/// A folder that the server can write to.
+/// Makes a folder to which the server can write.
 pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     give(folder.path());
     folder
 }
 
-/// Gives a file or folder to the user that servers run as.
+/// Changes the owner of a file or folder to the user as which servers run.
 pub fn give(path: &Path) {
     if rustix::process::geteuid().is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -37,7 +38,7 @@ pub fn write(path: &Path, text: &str) {
     give(path);
 }
 
-/// The path of a program. Debian installs some programs outside of `PATH`.
+/// Returns the path of a program. Debian installs some programs outside of `PATH`.
 pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = folders.iter().cloned().chain(std::env::split_paths(&path));
@@ -45,7 +46,7 @@ pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: bash tests/setup.sh"))
 }
 
-/// A command that does not run as root.
+/// Makes a command that does not run as root.
 pub fn unprivileged(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -56,7 +57,7 @@ pub fn unprivileged(program: &Path) -> Command {
     command
 }
 
-/// Runs a command to its end.
+/// Runs a command until it ends.
 pub fn done(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -64,15 +65,15 @@ pub fn done(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A port that was free a moment ago and is outside of the kernel's range for outgoing connections. Otherwise a client
-/// could take the port of a server that restarts, and keep the port for a minute. No test gets the port again while this process
-/// runs.
+/// Returns a port that was free a moment ago, and is outside of the kernel's range for outgoing connections.
+/// Otherwise a client could take the port of a server that restarts, and keep it for a minute. No test gets the
+/// same port again while this process is running.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end: u32 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
     let number = end - FIRST_PORT;
-    // Concurrent programs begin at different ports.
+    // Concurrent programs start their search at different ports.
     let begin = std::process::id().wrapping_mul(97) % number;
     let candidates = (0..number).map(|_| FIRST_PORT + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % number);
     candidates
@@ -81,8 +82,8 @@ pub fn free_port() -> u16 {
         .expect("no port is free")
 }
 
-/// Reserves a port among the tests of all processes, also while its server is down. The reservation is a name of the kernel, which
-/// ends with this process.
+/// Reserves a port among the tests of all processes, even while its server is not running. The reservation is a
+/// name in the kernel, which is released when this process ends.
 fn reserve(port: u16) -> bool {
     static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let name = SocketAddr::from_abstract_name(format!("rotogate-test-port-{port}")).unwrap();
@@ -96,8 +97,8 @@ fn reserve(port: u16) -> bool {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a server, and waits until `is_ready`. `None` if the server has ended: another program may have taken the
-    /// port.
+    /// Starts a server, and waits until `is_ready` returns true. Returns `None` if the server has ended, because
+    /// another program may have taken the port.
     pub fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Self(child);
@@ -117,7 +118,7 @@ impl Process {
         done(Command::new("kill").args(["-s", name, &self.0.id().to_string()]));
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the process to end.
     pub fn wait(mut self) {
         self.0.wait().unwrap();
     }

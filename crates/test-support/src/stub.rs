@@ -10,56 +10,56 @@ use std::sync::{Arc, Mutex};
 use crate::wire::{Reply, Wire};
 use crate::{Gate, Place, Tokens};
 
-/// A request as it arrived, byte for byte up to its body.
+/// A request as it arrived, unchanged up to its body.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
     pub method: String,
     pub target: String,
-    /// The names as they were written.
+    /// The headers, with their names as they were written.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
-    /// The number of its connection, in the order of their begin.
+    /// The number of the request's connection, in the order in which the connections began.
     pub connection: usize,
 }
 
 impl Received {
-    /// The values of a header, in any letter case.
+    /// Returns the values of a header, whose name may be in any letter case.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// The values of every header that a CGI-like upstream would read as `name`.
+    /// Returns the values of every header that a CGI-like upstream would read as `name`.
     pub fn confusable(&self, name: &str) -> Vec<&str> {
         let fold = |text: &str| text.to_ascii_lowercase().replace(['_', '.', ' '], "-");
         self.headers.iter().filter(|(n, _)| fold(n) == fold(name)).map(|(_, v)| v.as_str()).collect()
     }
 }
 
-/// The stub. The last segment of a request's path decides the answer:
+/// The stub. The last segment of a request's path determines the response:
 ///
-/// | ends in | what happens |
+/// | last segment | response |
 /// |---|---|
-/// | `reset` | closes the connection without an answer |
-/// | `garbage` | answers with what is not HTTP |
-/// | `silent` | never answers |
-/// | `parts` | a chunked body, a chunk each time that [`Stub::push`] is called, until an empty one |
+/// | `reset` | closes the connection without a response |
+/// | `garbage` | sends something that is not HTTP |
+/// | `silent` | never responds |
+/// | `parts` | a chunked body with a chunk for each call of [`Stub::push`], which ends with an empty chunk |
 /// | `endless` | a chunked body without end |
 /// | `store` | 200 with a response header of every kind |
-/// | `early` | 200 before the body, of which nothing is taken for a request, whatever comes |
+/// | `early` | 200 before the body arrives; nothing in the body is interpreted as a request |
 /// | `hints` | 100, 103 twice, and then 200 |
 /// | `trailers` | a chunked body with trailers |
-/// | `cut` | a length, and less than that before the connection is closed |
-/// | `cut-chunk` | a chunked body without an end before the connection is closed |
+/// | `cut` | a content length, and fewer bytes than that before the connection is closed |
+/// | `cut-chunk` | a chunked body that is not complete when the connection is closed |
 /// | `empty` | 204 |
-/// | `same` | 304 with the length of what it does not send |
-/// | `both` | a length that is wrong, and chunks |
-/// | `status-` and a number | that status, without a body |
+/// | `same` | 304 with the length of the body that is not sent |
+/// | `both` | a wrong content length, and chunks |
+/// | `status-` and a number | this status without a body |
 /// | anything else | 200, `ok` |
 pub struct Stub {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
-    /// The pieces of a request body as they arrive.
+    /// The parts of a request body, as they arrive.
     arriving: Mutex<Receiver<Vec<u8>>>,
     parts: Sender<Vec<u8>>,
     pages: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -91,31 +91,31 @@ impl Stub {
         Self { address, received, arriving: Mutex::new(arrived), parts, pages }
     }
 
-    /// Sets the page for requests of this path, with these header lines.
+    /// Sets the page for requests with this path, with these header lines.
     pub fn put(&self, path: &str, lines: &str, page: &[u8]) {
         let head =
             format!("HTTP/1.1 200 OK\r\n{lines}Content-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
         self.pages.lock().unwrap().insert(path.to_owned(), [head.as_bytes(), page].concat());
     }
 
-    /// The requests since the last call, oldest first.
+    /// Returns the requests since the last call, oldest first.
     pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut self.received.lock().unwrap())
     }
 
-    /// The only request since the last call.
+    /// Returns the only request since the last call.
     pub fn one(&self) -> Received {
         let mut all = self.take();
         assert_eq!(all.len(), 1, "{all:#?}");
         all.remove(0)
     }
 
-    /// Waits for the next piece of a request body.
+    /// Waits for the next part of a request body.
     pub fn piece(&self) -> Vec<u8> {
         self.arriving.lock().unwrap().recv().unwrap()
     }
 
-    /// Sends the next chunk of `parts`; an empty one ends it.
+    /// Sends the next chunk of `parts`. An empty chunk ends the body.
     pub fn push(&self, chunk: &[u8]) {
         self.parts.send(chunk.to_vec()).unwrap();
     }
@@ -166,7 +166,7 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Res
             "reset" => return Ok(()),
             "garbage" => return out.write_all(b"SSH-2.0-stub secret-internal-detail\r\n\r\n"),
             "silent" => {
-                // Sends until the gate gives up.
+                // Waits until the gate gives up.
                 let _ = reader.read(&mut [0]);
                 return Ok(());
             }
@@ -239,7 +239,7 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
                     request.trailers.push((name.to_owned(), value.trim().to_owned()));
                     line.clear();
                 }
-                // A request without the end of its body is not recorded.
+                // A request with an incomplete body is not recorded.
                 if line != "\r\n" {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());
                 }
@@ -256,10 +256,10 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
     Ok(())
 }
 
-/// The placeholders of a configuration for the address of the upstream.
+/// The placeholder in a configuration for the address of the upstream.
 const UPSTREAM: &str = "@upstream@";
 
-/// The configuration of most tests, before the routes.
+/// The configuration of most tests, without the routes.
 pub const HEAD: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -296,7 +296,7 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-/// A gate in front of a stub. The gate ends with this value.
+/// A gate in front of a stub. The gate ends when this value is dropped.
 pub struct Edge {
     pub gate: Gate,
     pub stub: Stub,
@@ -304,12 +304,13 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// With [`HEAD`] and these routes.
+    /// Starts a gate with [`HEAD`] and these routes.
     pub fn new(routes: &str) -> Self {
         Self::with(&format!("{HEAD}{routes}"), |_| {}, |_| {})
     }
 
-    /// With this configuration, after `files` has put files into its folder and `change` has changed the command.
+    /// Starts a gate with this configuration. Before that, `files` can put files into its folder, and `change` can
+    /// modify the command.
     pub fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
         let stub = Stub::start();
         let place = Place::new(&config.replace(UPSTREAM, &stub.address.to_string()));
@@ -318,26 +319,26 @@ impl Edge {
         Self { gate, stub, place }
     }
 
-    /// The answer of `/metrics`.
+    /// Returns the response of `/metrics`.
     pub fn metrics(&self) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(self.gate.admin_get("/metrics"));
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
-    /// The value of a series; 0 if the series does not exist.
+    /// Returns the value of a series, or 0 if the series does not exist.
     pub fn series(&self, name: &str) -> u64 {
         let metrics = self.metrics();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// A connection.
+    /// Opens a connection to the gate.
     pub fn wire(&self) -> Wire {
         Wire::open(self.gate.address)
     }
 
-    /// Sends one request on a new connection: `head` without its last empty line; adds `Host`.
+    /// Sends one request over a new connection. Adds `Host` to these headers.
     pub fn ask(&self, line: &str, headers: &[&str]) -> Reply {
         let mut wire = self.wire();
         wire.head(line, &[&["Host: gate.test"], headers].concat());
@@ -361,7 +362,7 @@ impl Edge {
         wire.reply()
     }
 
-    /// Asks the token endpoint as `web`.
+    /// Sends a request to the token endpoint as the client `web`.
     pub fn token(&self, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
         self.form("/connect/token", headers, &[&[("client_id", "web")], fields].concat())
     }
@@ -382,7 +383,7 @@ impl Edge {
     }
 }
 
-/// The tokens of an answer.
+/// Returns the tokens in a response.
 pub fn tokens(reply: &Reply) -> Tokens {
     assert_eq!(reply.status, 200, "{reply:?}");
     let json = reply.json();

@@ -1,11 +1,12 @@
-//! The slot of a request at an address.
+//! The slot that a request occupies at an address.
 
 use std::sync::Arc;
 
 use super::{Pool, RequestHolders};
 use crate::address::Address;
 
-/// A request at an address, counted there and for its holders until it is dropped.
+/// A request in flight at an address. Until it is dropped, it counts toward the limit of the address and the shares of
+/// its holders.
 pub(crate) struct InFlightSlot {
     pub(super) pool: Arc<Pool>,
     pub(super) holders: RequestHolders,
@@ -15,7 +16,7 @@ pub(crate) struct InFlightSlot {
 impl InFlightSlot {
     /// Counts a failure of the address.
     pub(crate) fn record_failure(&self, reason: &str) {
-        // A single address is never ejected, because there would be no other.
+        // The only address of an upstream is never ejected, because there would be no other to use.
         let pool = &self.pool;
         if pool.all().len() < 2 {
             return self.address.record_failure_alone();
@@ -32,7 +33,7 @@ impl Drop for InFlightSlot {
         // The order of these calls matters: a waiter that sees the free slot must also see that the holders have left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // If no request waits, avoids a write to memory that all workers share.
+        // The check avoids a write to memory that all workers share if no request waits.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }

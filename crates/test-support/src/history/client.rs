@@ -14,16 +14,16 @@ use tokio::time::{Instant, timeout};
 use super::{KEY_LIFETIME, Moment, Operation, Pair, Reply, Request};
 use crate::{Answer, Tokens, keep_secret, try_send};
 
-/// The origin of the gates, which a browser states.
+/// The origin of the gates, which a browser sends.
 const ORIGIN: &str = "https://gate.test";
-/// The time after which a client gives up, and asks again or elsewhere.
+/// The time after which a client gives up, and retries at the same gate or at another one.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Records requests and answers of clients of several gates. The same password logs in at each gate.
+/// Records the requests and responses of clients of several gates. The same password is valid at each gate.
 pub struct Recorder {
     began: Instant,
     password: String,
-    /// The token for the admin listeners of the gates, where keys are made.
+    /// The token for the admin listeners of the gates, at which keys are made.
     operator: String,
     notes: Mutex<Notes>,
 }
@@ -35,8 +35,8 @@ struct Notes {
     sessions: usize,
 }
 
-/// The credentials of a client. A browser has its cookie as access token. A machine has the text of its API key as access
-/// token, and the key's id as refresh token.
+/// The credentials of a client. For a browser, the access token is the cookie. For a machine, the access token is
+/// the API key itself, and the refresh token is the key's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
@@ -45,13 +45,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Is it the session of a browser? It is never refreshed: the gates renew it.
+    /// Returns whether this is a browser session, which is never refreshed because the gates renew it.
     pub fn is_of_browser(&self) -> bool {
         self.tokens.refresh.is_empty()
     }
 }
 
-/// A gate, and its present address.
+/// A gate, with its present address.
 #[derive(Clone, Copy, Debug)]
 pub struct At {
     pub gate: usize,
@@ -64,22 +64,22 @@ impl Recorder {
         Self { began: Instant::now(), password: password.to_owned(), operator: String::new(), notes: Mutex::default() }
     }
 
-    /// With this token for the admin listeners.
+    /// Sets the token for the admin listeners.
     pub fn with_operator(self, token: &str) -> Self {
         Self { operator: token.to_owned(), ..self }
     }
 
-    /// The moment on the clock of the history.
+    /// Returns the present time on the clock of the history.
     pub fn now(&self) -> Moment {
         self.began.elapsed()
     }
 
-    /// The history so far.
+    /// Returns the history so far.
     pub fn history(&self) -> Vec<Operation> {
         self.notes.lock().unwrap().operations.clone()
     }
 
-    /// A login; `None` if the answer has no tokens.
+    /// Logs in. Returns `None` if the response does not contain tokens.
     pub async fn log_in(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let fields = [("grant_type", "password"), ("username", "demo"), ("password", &self.password)];
@@ -90,7 +90,7 @@ impl Recorder {
         Some(self.begun(at, begin, answer.tokens()))
     }
 
-    /// A login of a browser; `None` if the answer has no cookie.
+    /// Logs in like a browser. Returns `None` if the response does not contain a cookie.
     pub async fn log_in_browser(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let body = json!({ "username": "demo", "password": self.password }).to_string();
@@ -118,7 +118,7 @@ impl Recorder {
         held
     }
 
-    /// Makes an API key; `None` if the answer has none.
+    /// Makes an API key. Returns `None` if the response does not contain one.
     pub async fn make_key(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let body =
@@ -127,14 +127,14 @@ impl Recorder {
         Some(self.started(at, (begin, self.now()), Request::MakeKey, tokens))
     }
 
-    /// Replaces a key, which lives on for so long. The new key.
+    /// Replaces a key, which remains valid for the time `overlap`. Returns the new key.
     pub async fn replace_key(&self, at: At, key: &Held, overlap: Duration) -> Option<Held> {
         let begin = self.now();
         let path = format!("/{}/rotate", key.tokens.refresh);
         let answer = self.operate(at, &path, &json!({ "overlap": format!("{}s", overlap.as_secs()) })).await;
         let when = (begin, self.now());
         let made = answer.as_ref().and_then(key_in).map(|tokens| self.started(at, when, Request::MakeKey, tokens));
-        // The owner may have too many keys, which says nothing of this one.
+        // The owner may have too many keys, which does not say anything about this key.
         let is_over = |answer: &Answer| String::from_utf8_lossy(&answer.body).contains("replaced already");
         let reply = match (&made, &answer) {
             (Some(made), _) => Reply::Issued(made.pair),
@@ -164,7 +164,7 @@ impl Recorder {
         reply
     }
 
-    /// An operator's request about keys.
+    /// Sends an operator's request about keys.
     async fn operate(&self, at: At, path: &str, body: &serde_json::Value) -> Option<Answer> {
         let request = HttpRequest::post(format!("http://{}/v1/api-keys{path}", at.admin))
             .header("authorization", format!("Bearer {}", self.operator))
@@ -172,7 +172,7 @@ impl Recorder {
         send(request.body(Full::from(body.to_string())).unwrap()).await
     }
 
-    /// Presents the refresh token. What was issued, and what the client was told.
+    /// Presents the refresh token. Returns what was issued, and what the client learned.
     pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
         let begin = self.now();
         let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
@@ -192,7 +192,7 @@ impl Recorder {
         (issued, reply)
     }
 
-    /// Revokes the refresh token; a browser logs out.
+    /// Revokes the refresh token. For a browser, logs out.
     pub async fn log_out(&self, at: At, held: &Held) -> Reply {
         let begin = self.now();
         let answer = if held.is_of_browser() {
@@ -240,7 +240,7 @@ impl Recorder {
     }
 }
 
-/// What a request with a credential was told.
+/// Returns what the client learns from the response to a request with a credential.
 fn accepted(answer: Option<&Answer>) -> Reply {
     match answer {
         Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
@@ -249,7 +249,7 @@ fn accepted(answer: Option<&Answer>) -> Reply {
     }
 }
 
-/// The text of a new key, and its id.
+/// Returns a new key and its id from a response.
 fn key_in(answer: &Answer) -> Option<Tokens> {
     if answer.status != StatusCode::OK {
         return None;
@@ -260,7 +260,8 @@ fn key_in(answer: &Answer) -> Option<Tokens> {
     Some(Tokens { access: text("key"), refresh: text("id") })
 }
 
-/// No answer, or a fault: anything else is no answer for this client at all.
+/// Returns the reply if there was no response, or the response was a fault. Panics for any other response, because
+/// this client does not expect it.
 fn in_doubt(answer: Option<&Answer>) -> Reply {
     if let Some(answer) = answer {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
@@ -269,7 +270,7 @@ fn in_doubt(answer: Option<&Answer>) -> Reply {
     Reply::InDoubt
 }
 
-/// A request of a page of the gates themselves.
+/// Makes a request as sent by a page of the gates themselves.
 fn browser(at: At, method: &str, path: &str) -> http::request::Builder {
     let request = HttpRequest::builder().method(method).uri(format!("http://{}{path}", at.address));
     request.header("host", "gate.test").header("origin", ORIGIN)
@@ -285,7 +286,7 @@ async fn form(at: At, operation: &str, fields: &[(&str, &str)]) -> Option<Answer
     send(request.body(Full::from(body)).unwrap()).await
 }
 
-/// The whole answer, if the client gets one.
+/// Returns the complete response, if the client gets one.
 async fn send(request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
     timeout(PATIENCE, try_send(request)).await.ok()?.ok()
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::session::{Missing, State};
 use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules, keys};
 
-/// A flaw of a history: the broken rule, and the operations of the session.
+/// A flaw in a history: the violated rule, and the operations of the session.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub rule: Rule,
@@ -15,33 +15,33 @@ pub struct Verdict {
     pub text: String,
 }
 
-/// A rule that a history broke.
+/// A rule that a history may violate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A pair belongs to two sessions, or was issued for two tokens; a key was made twice.
+    /// A pair belongs to two sessions, or was issued for two tokens, or a key was made twice.
     OnePlace,
-    /// One token, or one key, has two successors.
+    /// A token or a key has two successors.
     OneSuccessor,
-    /// An access token or a key passed although its end was acknowledged longer than the staleness ago.
+    /// An access token or a key was accepted, although its end had been acknowledged for longer than the staleness.
     RefusedInTime,
-    /// An access token of a live session, or a live key, was refused.
+    /// An access token of a live session, or a live key, was rejected.
     AcceptedWhileLive,
-    /// No order of the refreshes and logouts explains their answers; or a key was replaced that had ended.
+    /// No order of the refreshes and logouts explains their responses, or a key was replaced after it had ended.
     OneOrder,
 }
 
-/// Judges a history.
+/// Checks a history.
 ///
 /// # Errors
-/// The first session that no order explains.
+/// The first session whose history no order explains.
 pub fn judge(history: &[Operation], rules: &Rules) -> Result<(), Verdict> {
     judge_with_losses(history, rules, &[])
 }
 
-/// Like [`judge`], on a store that lost writes.
+/// Checks a history like [`judge`], for a store that lost writes.
 ///
 /// # Errors
-/// As [`judge`].
+/// The same as for [`judge`].
 pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) -> Result<(), Verdict> {
     let mut sessions: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
     for operation in history {
@@ -58,7 +58,7 @@ pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) 
                 (Request::Refresh(shown) | Request::ReplaceKey(shown, _), Reply::Issued(got)) => (Some(shown), got),
                 _ => continue,
             };
-            // A key that replaces another is made in a session of its own.
+            // A key that replaces another key starts a session of its own.
             let is_key = matches!(operation.request, Request::ReplaceKey(..));
             if !is_key && *places.entry(got).or_insert((session, shown)) != (session, shown) {
                 return Err(wrong(Rule::OnePlace));
@@ -83,13 +83,13 @@ struct Session<'a> {
     rules: &'a Rules,
     losses: &'a [Loss],
     operations: Vec<Operation>,
-    /// Answered refreshes and logouts.
+    /// The refreshes and logouts that got a response.
     answered: Vec<Operation>,
-    /// Refreshes and logouts with an unknown outcome.
+    /// The refreshes and logouts with an unknown outcome.
     doubts: Vec<Operation>,
 }
 
-/// A node of the search: the answered operations in the order so far, and the resulting session.
+/// A node of the search. It contains the operations with a response in the order so far, and the resulting session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
     done: Vec<u64>,
@@ -116,10 +116,10 @@ impl<'a> Session<'a> {
         Self { rules, losses, operations, answered, doubts }
     }
 
-    /// May the store lack the session, or a part of it, at the time of this operation?
+    /// Returns whether the store may lack the session, or a part of it, at the time of this operation.
     fn may_be_missing(&self, operation: &Operation) -> Missing {
         let touched = self.losses.iter().any(|loss| loss.touches(operation));
-        // A session that began after the last loss is in the store.
+        // A session that began after the last loss cannot be missing.
         let began = self.operations.first().map_or(Moment::MAX, |first| first.begin);
         let lost = self.losses.iter().any(|loss| began < loss.restored && operation.end > loss.at);
         match (touched, lost) {
@@ -129,11 +129,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// May an operation without an answer have ended the session at this gate before that time?
+    /// Returns whether an operation with an unknown outcome may have ended the session at this gate before this
+    /// time.
     fn is_in_doubt_at(&self, gate: usize, end: Moment) -> bool {
         let may_end = |doubt: &Operation| match doubt.request {
             Request::LogOut(_) => true,
-            // A reuse; alone it is the rotation.
+            // The second presentation of a token ends the session. A single one is the rotation.
             Request::Refresh(shown) => {
                 self.operations.iter().filter(|other| other.request == Request::Refresh(shown)).count() > 1
             }
@@ -145,7 +146,7 @@ impl<'a> Session<'a> {
     fn judge_access(&self) -> Result<(), Rule> {
         let is_end = |one: &&Operation| match (one.request, one.reply) {
             (Request::LogOut(_), Reply::Accepted) => true,
-            // Without its record, a refresh ends no session.
+            // If the record is missing, a refresh does not end a session.
             (Request::Refresh(_), Reply::Refused) => {
                 !self.is_in_doubt_at(one.gate, one.end) && self.may_be_missing(one) == Missing::No
             }
@@ -170,7 +171,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Searches for an order. Without one, returns the operations that the longest partial order lacks.
+    /// Searches for an order. If there is none, returns the operations that are missing in the longest partial
+    /// order.
     fn search(&self) -> Result<(), String> {
         let first = self.operations.iter().find_map(|one| match (one.request, one.reply) {
             (Request::LogIn, Reply::Issued(pair)) => Some(pair),
@@ -204,14 +206,14 @@ impl<'a> Session<'a> {
                 let one = &self.answered[number];
                 let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
                 let states = place.state.after(one, self.rules, is_refused_there, self.may_be_missing(one));
-                // An operation that fits and changes nothing can be placed here in every order.
+                // An operation that fits and does not change anything can be placed here in every order.
                 if states == [place.state.clone()] {
                     next = vec![place.with(number, place.state.clone())];
                     break;
                 }
                 next.extend(states.into_iter().map(|state| place.with(number, state)));
             }
-            // The earliest operation is last, so that the search tries it first.
+            // The earliest operation is pushed last, so that the search tries it first.
             next.into_iter().rev().for_each(&mut go);
         }
         let lacks = |one: &Operation| {

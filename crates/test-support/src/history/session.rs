@@ -1,19 +1,19 @@
-//! A session in its store, and the effect of each operation.
+//! The state of a session in its store, and the effect of each operation on it.
 
 use super::{Moment, Operation, Pair, Reply, Request, Rules};
 
-/// The session between two operations.
+/// The state of a session between two operations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
-    /// `None`: no client has received the pair, because the answer was lost.
+    /// The current pair. `None` means that no client has received it, because the response was lost.
     current: Option<Pair>,
     previous: Option<Pair>,
-    /// The current pair was issued between these.
+    /// The earliest and the latest time at which the current pair may have been issued.
     rotated: (Moment, Moment),
     ended: bool,
 }
 
-/// Whether a store may lack acknowledged writes of a session.
+/// Whether acknowledged writes of a session may be missing in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     No,
@@ -28,7 +28,7 @@ impl State {
         Self { current: Some(first), previous: None, rotated: (Moment::ZERO, Moment::MAX), ended: false }
     }
 
-    /// May the operation be within the grace period?
+    /// Returns whether the operation may be within the grace period.
     fn may_be_in_grace(&self, operation: &Operation, rules: &Rules) -> bool {
         operation.begin.saturating_sub(self.rotated.1) < rules.grace + rules.slack && !rules.grace.is_zero()
     }
@@ -37,8 +37,9 @@ impl State {
         operation.end.saturating_sub(self.rotated.0) + rules.slack < rules.grace
     }
 
-    /// The states after an answered operation; an empty list if the answer is wrong in this state. `is_refused_there`: an
-    /// operation whose outcome is unknown may have ended the session at that gate alone, so far.
+    /// Returns the possible states after an operation with a response. The list is empty if the response is wrong
+    /// in this state. `is_refused_there` says that an operation with an unknown outcome may have ended the session,
+    /// so far only at that gate.
     pub(super) fn after(
         &self,
         operation: &Operation,
@@ -87,8 +88,8 @@ impl State {
         }
     }
 
-    /// The state after an operation whose outcome is unknown, if it changes something. `latest` is when the last operation
-    /// so far began.
+    /// Returns the state after an operation whose outcome is unknown, if the operation changes anything. `latest`
+    /// is the beginning of the last operation so far.
     pub(super) fn perhaps(&self, doubt: &Operation, rules: &Rules, latest: Moment) -> Option<Self> {
         let ended = || Self { ended: true, ..self.clone() };
         match doubt.request {
