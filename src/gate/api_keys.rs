@@ -1,4 +1,4 @@
-//! API keys of requests, and the keys that an application makes.
+//! API keys in requests, and the API keys that an application creates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
-/// The longest wait of a request for the record of its key. The read itself continues.
+/// The longest time for which a request waits for the record of its key. The read itself continues after that time.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// `Retry-After` for a request whose key could not be read in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// The API key of a request, for a route that takes keys.
+    /// The API key in a request, for a route that accepts keys.
     ///
     /// # Errors
-    /// [`Denial::TwoCredentials`] for a key and a token, and for two keys; [`Denial::UnusableCredential`] for a key in
-    /// the query.
+    /// [`Denial::TwoCredentials`] if the request has a key and a token, or two keys. [`Denial::UnusableCredential`] if
+    /// a key is in the query.
     // Requirement K6.
     pub(in crate::gate) fn presented_key<'p>(
         &self,
@@ -61,7 +61,7 @@ impl Inner {
         if has_token { Err(Denial::TwoCredentials) } else { Ok(Some(key)) }
     }
 
-    /// The first bearer token, if the token is meant as a key.
+    /// The first bearer token, if it has the form of a key.
     fn bearer_key<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
         let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -69,8 +69,8 @@ impl Inner {
         (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
     }
 
-    /// The headers with a key, which no upstream gets. On a route that accepts keys, the header for keys is always
-    /// removed, whatever its value.
+    /// The request headers that carry a key, which are not forwarded to any upstream. On a route that accepts keys, the
+    /// header for keys is always removed, whatever its value.
     // Requirement K6.
     pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
         let keys = self.running.api_keys.as_deref();
@@ -83,7 +83,7 @@ impl Inner {
         named.into_iter().chain(bearer)
     }
 
-    /// Removes an API key from a request, wherever the request goes.
+    /// Removes an API key from a request, so that neither a service nor an upstream receives the key.
     pub(in crate::gate) fn withhold_key(&self, parts: &mut Parts, takes_keys: bool) {
         if self.running.api_keys.is_none() {
             return;
@@ -93,7 +93,7 @@ impl Inner {
         }
     }
 
-    /// Loads an API key, for the request that waits for it.
+    /// Loads an API key on behalf of the request that waits for it.
     pub(in crate::gate) async fn loaded_key(self: &Arc<Self>, key: Arc<str>) -> SessionAnswer {
         let (gate, text) = (Arc::clone(self), Arc::clone(&key));
         let loading = to_its_end(async move {
@@ -107,7 +107,7 @@ impl Inner {
         SessionAnswer { cookie: key, outcome: outcome.map_or(Err(Denial::ApiKeyUnavailable(TRY_AGAIN)), decided) }
     }
 
-    /// The result that a request with this key would get, for an explanation.
+    /// The result that a request with this key would get, for an explanation (`explain`).
     pub(in crate::gate) async fn foreseen_key(&self, parts: &Parts) -> Option<SessionAnswer> {
         let keys = self.running.api_keys.as_deref()?;
         let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
@@ -116,14 +116,14 @@ impl Inner {
         Some(SessionAnswer { cookie: key, outcome })
     }
 
-    /// The scopes that a client that owns a key may use.
+    /// The scopes that the client may use, if a client owns the key.
     fn scopes_of_client(&self, id: &str) -> Option<Scope> {
         let client = self.clients.get(id).filter(|client| client.is_confidential())?;
         Some(client.scopes.clone().unwrap_or_default())
     }
 }
 
-/// A fault decides nothing.
+/// Turns a fault into a denial that says that the key could not be checked.
 fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial> {
     loaded.map_err(|error| match error {
         Error::Denied(denial) => denial,
@@ -132,7 +132,7 @@ fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial
 }
 
 impl RequireLayer {
-    /// Accepts API keys, too.
+    /// Also accepts API keys.
     #[must_use]
     pub fn api_key(self) -> Self {
         self.policy(|policy| policy.credentials.key = true)
@@ -140,13 +140,14 @@ impl RequireLayer {
 }
 
 impl Gate {
-    /// The API keys, if the gate has some: see [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    /// The interface to the gate's API keys; `None` if the gate has no API keys: see
+    /// [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
     pub fn api_keys(&self) -> Option<GateApiKeys> {
         self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
     }
 }
 
-/// Makes, replaces, revokes and lists API keys.
+/// Creates, replaces, revokes and lists API keys.
 ///
 /// ```
 /// use rotogate::gate::{ApiKeySettings, NewApiKey};
@@ -160,7 +161,7 @@ impl Gate {
 /// let gate = gate.api_keys(ApiKeySettings::new("acme").ok_or("no prefix")?).build().await?;
 /// let keys = gate.api_keys().ok_or("it has keys")?;
 /// let new = NewApiKey { name: "nightly".into(), subject: "ada".into(), ..NewApiKey::default() };
-/// // The text is for the owner alone, and never seen again.
+/// // Show the key to its owner. The gate cannot show it again.
 /// let (text, key) = keys.create(new).await??;
 /// assert!(keys.revoke(&key.id).await?.is_some());
 /// # let _ = text;
@@ -175,20 +176,21 @@ impl GateApiKeys {
         self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
     }
 
-    /// Makes a key. Returns the text, which the store does not have, and the record.
+    /// Creates a key. Returns the key string, which is not stored, and the record of the key.
     ///
     /// # Errors
-    /// A fault; in the inner result, the reason why no key was made.
+    /// A fault. The inner result has the reason if no key was created.
     pub async fn create(&self, new: NewApiKey) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
         let gate = &self.0.0;
         self.keys().create(&gate.engine, new, &|id| gate.scopes_of_client(id)).await
     }
 
-    /// Replaces a key by a new one with the same owner, scopes, audience and networks. The old key stays valid for
-    /// `overlap`, by default for the longest permitted time. `None` if there is no such key.
+    /// Replaces a key with a new key that has the same owner, scopes, audience and networks. The old key stays valid
+    /// for `overlap`, or for the longest permitted time if `overlap` is `None`. Returns `None` if the key does not
+    /// exist.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// See [`create`](Self::create).
     pub async fn rotate(
         &self,
         id: &str,
@@ -197,16 +199,17 @@ impl GateApiKeys {
         self.keys().rotate(&self.0.0.engine, id, overlap).await
     }
 
-    /// Revokes a key: it is refused from the next request on. `None` if there is no such key.
+    /// Revokes a key, which is refused from the next request on. Returns `None` if the key does not exist.
     ///
     /// # Errors
-    /// A fault. This gate then refuses the key already; call again to end the key at the other gates.
+    /// A fault. This gate already refuses the key after a fault. Call this method again to revoke the key at the other
+    /// gates.
     pub async fn revoke(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         self.keys().revoke(&self.0.0.engine, id).await
     }
 
-    /// Revokes the live keys of this gate among the texts, and returns their number, and the first fault: then report the
-    /// same texts again. A fault of one text does not keep the others from their revocation.
+    /// Revokes those of the strings that are live keys of this gate. Returns the number of revoked keys, and the first
+    /// fault. If one key fails, the others are still revoked; after a fault, pass the same strings again.
     pub async fn leaked(&self, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         self.keys().leaked(&self.0.0.engine, texts).await
     }
@@ -219,7 +222,8 @@ impl GateApiKeys {
         self.keys().get(&self.0.0.engine, id).await
     }
 
-    /// Is the key neither revoked nor expired, and ended by no revocation of all keys of its owner or of all owners?
+    /// Returns whether the key can be used. A key that was revoked or has expired cannot be used, nor can a key that a
+    /// revocation of all keys of its owner, or of all owners, has ended.
     pub fn is_in_force(&self, key: &ApiKey) -> bool {
         ApiKeys::is_in_force(&self.0.0.engine, key)
     }
@@ -232,7 +236,7 @@ impl GateApiKeys {
         self.keys().of_owner(&self.0.0.engine, subject).await
     }
 
-    /// A page of all keys, including ended keys that are still in the store.
+    /// A page of all keys. It includes revoked and expired keys that are still in the store.
     ///
     /// # Errors
     /// A fault.
@@ -240,7 +244,7 @@ impl GateApiKeys {
         self.keys().list(&self.0.0.engine, after, limit).await
     }
 
-    /// The number of live keys by the secret of the keyring that verifies them. Reads every key.
+    /// The number of live keys for each keyring secret that verifies them. This method reads every key.
     ///
     /// # Errors
     /// A fault.
@@ -248,7 +252,7 @@ impl GateApiKeys {
         self.keys().by_secret(&self.0.0.engine).await
     }
 
-    /// The counts of the events of keys at this gate, by name.
+    /// The number of key events at this gate, by the name of the event.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.keys().counts().collect()
     }

@@ -1,4 +1,4 @@
-//! The body of a reply: the inner service's body, unchanged, or a body that the gate makes. Neither is boxed.
+//! The body of a reply: either the inner service's unchanged body, or a body that the gate makes. Neither is boxed.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -28,7 +28,7 @@ pin_project! {
     /// use rotogate::gate::GateBody;
     ///
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// // A layer around the gate reads its replies, the service's and the gate's own alike.
+    /// // A layer around the gate reads the replies of the service and of the gate in the same way.
     /// let body = GateBody::<Full<Bytes>>::own(ReplyBody::from(b"refused".to_vec()));
     /// assert!(body.inner_ref().is_none(), "it does not come from the service");
     /// assert_eq!(body.collect().await?.to_bytes(), "refused");
@@ -60,7 +60,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// Why the reply was cut off, if the end of the caller's session cut it off.
+    /// The reason, if the reply was cut off because the caller's session ended.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),
@@ -68,8 +68,8 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is in memory: the gate's own body, or the result of `of_inner` for the inner service's
-    /// body.
+    /// The whole body, if it is in memory. For the gate's own bodies, this is the body itself; for an inner service's
+    /// body, `of_inner` returns it.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             BodyKind::Inner { body, .. } => of_inner(body),

@@ -1,4 +1,4 @@
-//! The pieces of a body that is read as a whole.
+//! The pieces of a body that is read completely into memory.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

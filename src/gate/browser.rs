@@ -1,4 +1,5 @@
-//! Sessions of browsers: one cookie that no script can read, and no token in the browser.
+//! Browser sessions: one cookie that scripts cannot read represents the session, and the browser does not receive a
+//! token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,11 +38,11 @@ pub(super) mod vault;
 pub use sessions::BrowserSessions;
 pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 
-/// The login of browsers: an endpoint whose sessions are represented by one cookie. Scripts never see a token, and the
-/// gate sends no token to the browser.
+/// The login of browsers: an endpoint that represents each session by one cookie. The gate does not send tokens to the
+/// browser, so scripts cannot read them.
 ///
-/// A route takes the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests of other
-/// pages are refused, whatever `SameSite` says.
+/// A route accepts the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests that
+/// other sites' pages cause are refused, whatever `SameSite` says.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -60,7 +61,7 @@ pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Browser {
-    /// The endpoint. It gets `dialect` once the public URL is known.
+    /// The endpoint. Its `dialect` is set once the public URL is known.
     endpoint: Endpoint,
     dialect: BrowserDialect,
     cookie: CookieAttributes,
@@ -92,8 +93,8 @@ impl CookieAttributes {
 }
 
 impl Browser {
-    /// A login by the users of the gate's [directory](super::GateBuilder::directory), at `path`: `/auth/login`,
-    /// `/auth/session` and `/auth/logout` for `"/auth"`.
+    /// A login that the gate's [directory](super::GateBuilder::directory) checks, at `path`. For example, `"/auth"`
+    /// serves `/auth/login`, `/auth/session` and `/auth/logout`.
     pub fn own(path: impl Into<String>) -> Self {
         let dialect = BrowserDialect { after_logout: "/".to_owned(), ..BrowserDialect::default() };
         Self {
@@ -107,10 +108,11 @@ impl Browser {
         }
     }
 
-    /// A login at an OpenID provider, at `path`: `/auth/login` leads the browser to the provider, and the provider
-    /// leads it back to `/auth/callback`, whose URL must be registered at the provider. The issuer must be a [trusted
-    /// issuer](super::GateBuilder::trusted_issuer): its rules map the claims of the user. The gate keeps the provider's
-    /// tokens in its [relay store](super::GateBuilder::relay_store), sealed under the browser's cookie: see
+    /// A login at an OpenID provider, at `path`. For example, with `"/auth"`, `/auth/login` redirects the browser to
+    /// the provider, and the provider redirects it back to `/auth/callback`. The URL of the callback must be registered
+    /// at the provider. The issuer must be a [trusted issuer](super::GateBuilder::trusted_issuer), because its rules
+    /// map the claims of the user. The gate keeps the provider's tokens in its [relay
+    /// store](super::GateBuilder::relay_store), encrypted with a key from the browser's cookie: see
     /// [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
@@ -119,22 +121,22 @@ impl Browser {
         browser
     }
 
-    /// The login page of the application, by its path, instead of the gate's own plain form. The page gets the parameter
-    /// `to`, and `error` after a failed login. Its form sends to `/auth/login`.
+    /// Sets the path of the application's own login page, which replaces the gate's plain form. The page gets the
+    /// parameter `to`, and `error` after a failed login. Its form posts to `/auth/login`.
     #[must_use]
     pub fn page(mut self, path: impl Into<String>) -> Self {
         self.dialect.page = LoginPage::At(path.into());
         self
     }
 
-    /// Without a login page: `GET /auth/login` is 404, and navigations without a session get 401.
+    /// Disables the login page: `GET /auth/login` returns 404, and navigations without a session get 401.
     #[must_use]
     pub fn without_page(mut self) -> Self {
         self.dialect.page = LoginPage::None;
         self
     }
 
-    /// Sets the target of a logout by a form: a path of the gate, or a URL of an [allowed
+    /// Sets the redirect target after a logout that a form submits: a path of the gate, or a URL of an [allowed
     /// origin](super::GateBuilder::allowed_origins). The default is `/`.
     #[must_use]
     pub fn after_logout(mut self, to: impl Into<String>) -> Self {
@@ -142,8 +144,8 @@ impl Browser {
         self
     }
 
-    /// Sets the cookie with `SameSite=Strict` instead of `Lax`: links from other sites open without a session. Useful
-    /// for a public page with an API behind it.
+    /// Sets the cookie with `SameSite=Strict` instead of `Lax`, so links from other sites open without a session. This
+    /// is useful for a public page with an API behind it.
     #[must_use]
     pub const fn strict(mut self) -> Self {
         self.cookie.is_strict = true;
@@ -157,8 +159,8 @@ impl Browser {
         self
     }
 
-    /// Sets a header that each request of a script must have. Navigations, WebSockets, event streams and images need no
-    /// such header.
+    /// Sets a header that every request from a script must have. Navigations, WebSockets, event streams and images do
+    /// not need the header.
     // Requirement B24.
     #[must_use]
     pub fn csrf_header(mut self, name: HeaderName) -> Self {
@@ -175,15 +177,15 @@ impl Browser {
         self
     }
 
-    /// Overrides keys of the profile. By default, sessions are renewed every 10 minutes, and end after 8 idle hours or
-    /// 7 days.
+    /// Overrides settings of the session profile. By default, sessions are renewed every 10 minutes, and end after 8
+    /// idle hours or 7 days.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.endpoint = self.endpoint.profile(profile);
         self
     }
 
-    /// The client of the sessions. The default is `browser`.
+    /// Sets the client of the sessions. The default is `browser`.
     #[must_use]
     pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
         self.endpoint = self.endpoint.client(client);
@@ -197,7 +199,7 @@ impl Browser {
         self
     }
 
-    /// Binds the login to listeners: see [`Endpoint::listeners`].
+    /// Restricts the login to these listeners: see [`Endpoint::listeners`].
     #[must_use]
     pub fn listeners<I>(mut self, names: I) -> Self
     where
@@ -208,15 +210,15 @@ impl Browser {
         self
     }
 
-    /// Refuses sessions to pages of [allowed origins](super::GateBuilder::allowed_origins): CORS does not let these
-    /// pages send credentials.
+    /// Refuses sessions in requests from pages of [allowed origins](super::GateBuilder::allowed_origins), because CORS
+    /// does not let these pages send credentials.
     #[must_use]
     pub const fn refuse_allowed_origins(mut self) -> Self {
         self.sessions.admits_listed = false;
         self
     }
 
-    /// `iss` of the provider where browsers log in.
+    /// The `iss` of the provider where browsers log in.
     #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
     pub(super) fn issuer(&self) -> Option<&str> {
         #[cfg(feature = "browser-oidc")]
@@ -225,13 +227,13 @@ impl Browser {
         None
     }
 
-    /// The path of the endpoint, and the relay of its provider, if it has one.
+    /// The path of the endpoint and the relay of its provider; `None` without a provider.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
         self.provider.as_ref().map(|provider| (self.endpoint.base(), vault::relay_config(provider)))
     }
 
-    /// The rules for requests by session.
+    /// The rules for requests with a session cookie.
     pub(super) fn session_rules(&self) -> SessionRules {
         self.sessions.clone()
     }
@@ -253,7 +255,7 @@ impl Browser {
         }
         let Some((origin, host)) = origin_of(public_url).zip(secure_host(public_url)) else {
             return Err(failed(
-                "browsers keep its cookie over https alone, and from loopback: the public URL must begin with https://",
+                "browsers keep its cookie only over https or from loopback: the public URL must begin with https://",
             ));
         };
         let listed = if sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
@@ -287,7 +289,7 @@ impl Browser {
     }
 }
 
-/// How many logins of browsers had each result.
+/// The number of browser logins with each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserLogins([AtomicU64; LOGIN_RESULTS.len()]);
 
@@ -303,7 +305,7 @@ const LOGIN_RESULTS: [&str; 7] = [
 ];
 
 impl BrowserLogins {
-    /// Counts a login, by the error that ended it.
+    /// Counts a login as successful, or by the error that ended it.
     // Requirement B56.
     pub(super) fn count(&self, error: Option<&Error>) {
         let at = match error {
@@ -336,7 +338,7 @@ fn secure_host(public_url: &str) -> Option<String> {
     (uri.scheme_str() == Some("https") || is_loopback(&host)).then_some(host)
 }
 
-/// The browser endpoint of a gate.
+/// The browser endpoint of a running gate.
 #[derive(Debug)]
 pub(crate) struct BrowserEndpoint {
     pub(super) dialect: BrowserDialect,
@@ -344,16 +346,16 @@ pub(crate) struct BrowserEndpoint {
     pub(super) host: String,
     cookie: CookieAttributes,
     pub(super) device: Binding,
-    /// The provider where browsers log in, if they do not log in at the gate.
+    /// The provider where browsers log in; `None` if they log in at the gate.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
-    /// The state of the provider's refusals of the gate's credentials.
+    /// Tracks whether the provider refuses the gate's client credentials.
     #[cfg(feature = "browser-oidc")]
     refusals: client_refusals::ClientRefusals,
 }
 
 impl BrowserEndpoint {
-    /// `iss` of the provider where browsers log in.
+    /// The `iss` of the provider where browsers log in.
     #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
     pub(super) fn issuer(&self) -> Option<&str> {
         #[cfg(feature = "browser-oidc")]
@@ -362,7 +364,7 @@ impl BrowserEndpoint {
         None
     }
 
-    /// Puts the cookie of a new session into a reply, and asks the browser to bind the session to its device.
+    /// Adds the cookie of a new session to a reply, and asks the browser to bind the session to its device.
     pub(super) fn put_begun(&self, engine: &Engine, login: &BrowserLogin, headers: &mut HeaderMap) {
         let BrowserLogin { session, cookie, .. } = login;
         let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
@@ -373,7 +375,8 @@ impl BrowserEndpoint {
         }
     }
 
-    /// Clears the cookies of a session. A browser clears a cookie only if the attributes are the same.
+    /// Clears the cookies of a session. The attributes are those with which the cookies were set, because otherwise a
+    /// browser does not clear them.
     pub(super) fn clear_cookies(&self, headers: &mut HeaderMap) {
         headers.append(SET_COOKIE, self.clear_cookie());
         if self.device != Binding::Off {
@@ -381,31 +384,31 @@ impl BrowserEndpoint {
         }
     }
 
-    /// The `Set-Cookie` of a new session, with this lifetime in seconds.
+    /// The `Set-Cookie` header of a new session with this lifetime in seconds.
     fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
         self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
     }
 
-    /// May a safe request of this operation set cookies? Only in a login at a provider, where the browser's transaction
-    /// cookie proves the login.
+    /// Returns whether a request with a safe method for this operation may set cookies. Only a login at a provider may,
+    /// because the browser's transaction cookie proves that the browser began the login.
     // Requirement T25.
     pub(super) fn sets_cookies_at(&self, operation: &str) -> bool {
         self.dialect.has_provider && [LOGIN, CALLBACK].contains(&operation)
     }
 
-    /// The URL to which the provider leads a browser back. It does not depend on the host that a request names.
+    /// The URL to which the provider redirects a browser. It does not depend on the host in a request.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn redirect_uri(&self) -> String {
         format!("{}{}", self.dialect.targets.origin, self.dialect.path_of(CALLBACK))
     }
 
-    /// Whether the session cookie is `SameSite=Strict`.
+    /// Returns whether the session cookie is `SameSite=Strict`.
     #[cfg(feature = "browser-oidc")]
     pub(super) const fn is_strict(&self) -> bool {
         self.cookie.is_strict
     }
 
-    /// The URL of the provider's page that ends the login at the provider, if there is one.
+    /// The URL of the provider's logout page, if the provider has one.
     #[cfg_attr(not(feature = "browser-oidc"), expect(unused_variables, reason = "for a provider"))]
     pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]

@@ -1,5 +1,4 @@
-//! Requests by session cookie: the cookie in the request, the load and the renewal of its session, and the headers of
-//! the reply.
+//! Requests with a session cookie: reads the cookie, loads and renews the session, and sets the headers of the reply.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,14 +23,14 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
-/// The longest wait of a request for its session. The load itself continues.
+/// The longest time for which a request waits for its session. The load itself continues after that time.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The delay before a retry of a request whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// The rules by which the session of a browser is renewed: the rules of the browser endpoint, even if the
-    /// application began the session.
+    /// The rules by which a browser's session is renewed. They are the rules of the browser endpoint, even if the
+    /// application started the session.
     pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
         let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
         let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
@@ -44,7 +43,7 @@ impl Inner {
         Ok(BrowserRules { profile: client.profile.over(profile), client })
     }
 
-    /// The context of a cookie that is not in the cache.
+    /// The context for checking a cookie whose session is not in the cache.
     pub(in crate::gate) fn session_miss<'a>(
         &'a self,
         address: Option<IpAddr>,
@@ -53,8 +52,8 @@ impl Inner {
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
     }
 
-    /// When a request renews its session. A browser's prefetch does not renew it, because the user may never open the
-    /// page.
+    /// Decides when a request renews its session. A browser's prefetch does not renew it, because the user may never
+    /// open the page.
     // Requirement B11.
     pub(super) fn renewal_of(&self, parts: &Parts) -> RenewWhen {
         match is_prefetch(&parts.headers) {
@@ -63,7 +62,8 @@ impl Inner {
         }
     }
 
-    /// The session of a cookie in a request to one of our endpoints, which must also prove the session's device.
+    /// The session of the cookie in a request to one of our endpoints. The request must also prove possession of the
+    /// session's device key.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`]; the errors of
@@ -106,18 +106,19 @@ impl Inner {
         None
     }
 
-    /// Asks directory and provider about browser sessions with open streams, and ends the streams of disabled users.
+    /// Queries the directory and the provider about browser sessions with open streams, and ends the streams of
+    /// disabled users.
     pub(in crate::gate) async fn ask_about_browsers(&self) {
         self.engine.ask_about_browsers(self.session_provider().as_deref()).await;
     }
 
-    /// The result of loading the session of a cookie, for the request that waits for it.
+    /// Loads the session of a cookie, and returns the result for the request that waits for it.
     pub(in crate::gate) async fn loaded_session(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> SessionAnswer {
         let loading = self.session_loaded(Arc::clone(&cookie), when);
         let outcome = match tokio::time::timeout(MAX_WAIT, loading).await {
             Ok(Ok(verified)) => Ok(verified),
             Ok(Err(Error::Denied(denial))) => Err(denial),
-            // A fault decides nothing.
+            // A fault is reported as unavailable, because it says nothing about the session.
             Ok(Err(Error::Failed(fault))) => Err(Denial::SessionUnavailable(fault.retry_after())),
             Err(_) => Err(Denial::SessionUnavailable(TRY_AGAIN)),
         };
@@ -136,8 +137,8 @@ impl Inner {
         .await
     }
 
-    /// The result that a request with this session cookie would get, for an explanation. `None` without a session
-    /// cookie of ours, and for a session that would be renewed first.
+    /// The result that a request with this session cookie would get, for an explanation (`explain`). `None` if there is
+    /// no session cookie of this gate, or if the session would first be renewed.
     // Requirement B54.
     pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
@@ -153,7 +154,7 @@ impl Inner {
         Some(SessionAnswer { cookie, outcome })
     }
 
-    /// Renews the session of a caller in the background, if a renewal is due.
+    /// Renews the session of a caller in the background if its token is about to expire.
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
         let Some(cookie) = caller.session_cookie() else { return };
@@ -183,12 +184,12 @@ impl Inner {
         let Some(cookie) = caller.and_then(|caller| caller.session_cookie()).map(Arc::clone) else { return lease };
         let gate = Arc::clone(self);
         lease.renewed_by(Arc::new(move || {
-            // A connection may outlive the rules under which it began.
+            // The rules may have been replaced since the connection began, so the successor renews the session.
             gate.successor().as_ref().unwrap_or(&gate).renew_in_background(Arc::clone(&cookie));
         }))
     }
 
-    /// Clears the session cookies if the session has ended, and only then.
+    /// Clears the session cookies only if the denial says that the session has ended.
     // Requirement B18.
     pub(in crate::gate) fn clear_session(&self, parts: &Parts, denial: Denial, reply: &mut Reply) {
         if let Denial::SessionOver(_) = denial {
@@ -204,7 +205,7 @@ impl Inner {
         }
     }
 
-    /// Adapts the reply of the service to a request by session: no shared cache may keep it.
+    /// Adapts the service's reply to a request with a session cookie, so that shared caches do not store it.
     // Requirement B27.
     pub(in crate::gate) fn adapt_reply(&self, headers: &mut HeaderMap) {
         adapt_reply(headers);
@@ -212,10 +213,10 @@ impl Inner {
     }
 }
 
-/// The header with the access token of a session, if the route forwards it.
+/// The header that carries the access token of a session, if the route forwards the token.
 ///
 /// # Errors
-/// As [`token_for_service`].
+/// See [`token_for_service`].
 pub(super) fn forwarded_token(
     gate: &Inner,
     policy: &RoutePolicy,
@@ -235,10 +236,11 @@ pub(super) fn forwarded_token(
     Ok(header)
 }
 
-/// The access token of a session for the service: the provider's token, if the user logged in at a provider. A handler
-/// gets it from the extensions, an upstream as the returned header, if the route forwards it.
+/// The access token of a session for the service. This is the provider's token if the user logged in at a provider. A
+/// handler gets the token from the extensions; an upstream gets it as the returned header if the route forwards it.
 ///
-/// # Errors
+/// [`Denial::ProviderTokenOver`] or [`Denial::SessionUnavailable`]: the request is not forwarded without the session's
+/// token.
 /// [`Denial::ProviderTokenOver`], [`Denial::SessionUnavailable`]: without the session's token, the request is not sent.
 // Requirement B40.
 pub(super) fn token_for_service(
@@ -276,8 +278,8 @@ fn has_no_store<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Removes the `Set-Cookie` headers of session and login cookies except those that `may_stay`, and leaves other cookies
-/// unchanged.
+/// Removes the `Set-Cookie` headers of session and login cookies, except those for which `may_stay` returns true. Other
+/// cookies are not changed.
 pub(super) fn strip_set_cookie(headers: &mut HeaderMap, mut may_stay: impl FnMut(&HeaderValue) -> bool) {
     let is_ours = |value: &HeaderValue| {
         let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();

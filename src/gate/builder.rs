@@ -38,16 +38,16 @@ pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::{assertion, sources};
 
-/// The largest body of a request to an endpoint, in bytes, unless its dialect names another size: a token of
-/// another issuer fits.
+/// The largest body of a request to an endpoint, in bytes, unless the dialect of the endpoint sets another size. It is
+/// large enough for a token of another issuer.
 // Requirement A4.
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = rotogate_core::bounds::MAX_ENDPOINT_BODY;
-/// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
+/// The longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 
 /// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`. Without
-/// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a resource
-/// server: it accepts tokens, and issues none.
+/// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a
+/// resource server: it accepts tokens, but does not issue them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -103,8 +103,8 @@ impl GateBuilder {
         self
     }
 
-    /// Accepts a plain http issuer that is not on loopback. An attacker on the network can then answer in the issuer's
-    /// name, with other keys.
+    /// Accepts a plain http issuer that is not on loopback. An attacker on the network can then impersonate the issuer
+    /// and serve other keys.
     #[must_use]
     pub const fn dangerous_plain_issuer(mut self) -> Self {
         self.plain_issuer = true;
@@ -126,30 +126,32 @@ impl GateBuilder {
         self
     }
 
-    /// Another issuer whose access tokens are accepted: on routes that name it, or on all routes if its rules say
-    /// `everywhere`, and with the scopes that its rules list.
+    /// Accepts the access tokens of another issuer, on routes that name the issuer, or on all routes if its rules say
+    /// `everywhere`. The tokens have only the scopes that the rules list.
     #[must_use]
     pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
         self.trusted.push(rules);
         self
     }
 
-    /// The store of sessions. The default is in memory. Build one gate of it, and clone the gate: two gates of one builder
-    /// never see each other's revocations, unless the store is made for several gates (Redis, PostgreSQL).
+    /// Sets the store of sessions. The default is a store in memory. Build only one gate with a store, and clone that
+    /// gate. Two gates with the same store never see each other's revocations, unless the store is made for several
+    /// gates (Redis, PostgreSQL).
     #[must_use]
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))
     }
 
-    /// A store that other code **in this process** holds as well, to close it for example. Only one gate may use it: a
-    /// gate reads revocations when it is built, and never sees the revocations that another gate writes later.
+    /// Sets a store that other code **in this process** also uses, for example to close it. Only one gate may use it,
+    /// because a gate reads revocations when it is built, and does not see the revocations that another gate writes
+    /// later.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// The source of users. Without a directory, only the application starts sessions:
+    /// The source of users. Without a directory, only the application can start sessions: see
     /// [`Gate::sessions`](super::Gate::sessions).
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
@@ -157,7 +159,8 @@ impl GateBuilder {
         self
     }
 
-    /// The checker for secrets of confidential clients. If a directory shares it, its concurrency bound covers both.
+    /// The checker for the secrets of confidential clients. If a directory shares this checker, the limit on concurrent
+    /// hashes covers both.
     #[cfg(feature = "passwords")]
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
@@ -189,31 +192,31 @@ impl GateBuilder {
         self
     }
 
-    /// The default profile of sessions. Clients and endpoints override single keys.
+    /// Sets the default profile of sessions. Clients and endpoints can override single settings.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.rules.profile = profile;
         self
     }
 
-    /// Adds a route. Without any route, every path requires a token of this gate. With routes, a request that matches
-    /// no route gets 404.
+    /// Adds a route. Without any routes, every path requires a token of this gate. With routes, a request that does not
+    /// match any of them gets 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.rules.routes.push(route);
         self
     }
 
-    /// Requires a token on the paths without a route, also with routes.
+    /// Requires a token on paths without a route, even if other routes exist.
     #[cfg(feature = "remote-keys")]
     pub(crate) const fn every_path(mut self) -> Self {
         self.rules.every_path = true;
         self
     }
 
-    /// Describes a protected resource (RFC 9728): the gate serves its document, and names it in the challenges of the
-    /// routes whose policy has its path. The tokens of these routes must name the resource, or one of the route's
-    /// audiences.
+    /// Describes a protected resource (RFC 9728). The gate serves its metadata document, and names the document in the
+    /// challenges of the routes whose policy has the path of the resource. The tokens on these routes must name the
+    /// resource, or one of the route's audiences.
     // Requirements N41–N44.
     #[must_use]
     pub fn resource(mut self, resource: Resource) -> Self {
@@ -221,16 +224,16 @@ impl GateBuilder {
         self
     }
 
-    /// The headers that name the caller to the inner service: at most 64. The client's copies of these headers are
-    /// removed, in any spelling.
+    /// The headers that name the caller to the inner service, at most 64. The gate removes the client's own copies of
+    /// these headers, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.rules.identity = Some(headers.into_iter().collect());
         self
     }
 
-    /// Asserts each caller to the service behind a route with a JWT that the gate signs, `typ` `identity+jwt`, in this
-    /// header. The JWT is good for `ttl`, 10 s to 10 min, and for the audience that the route names:
+    /// Asserts each caller to the service behind a route with a JWT in this header. The gate signs the JWT, and its
+    /// `typ` is `identity+jwt`. The JWT is valid for `ttl` (10 s to 10 min), and for the audience that the route names:
     /// [`Route::assertion_audience`]. The gate removes the client's own copies of the header on all routes, in any
     /// spelling.
     // Requirements N57–N60.
@@ -241,30 +244,31 @@ impl GateBuilder {
         self
     }
 
-    /// The rate limits of logins, refreshes and bad tokens.
+    /// The rate limits for logins, refreshes and invalid tokens.
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
         self
     }
 
-    /// Do the replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers)? `true`:
-    /// all replies on routes with limits; `false`: no reply. Without this call, the refusals by a limit do.
+    /// Sets whether replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
+    /// With `true`, all replies on routes with limits do; with `false`, no reply does. By default, only the replies
+    /// that refuse a request because of a limit do.
     #[must_use]
     pub const fn rate_headers(mut self, always: bool) -> Self {
         self.rules.rate_headers = if always { RateHeaders::Always } else { RateHeaders::Off };
         self
     }
 
-    /// The name of this gate among the gates of its store, for messages. The default is a random name.
+    /// The name of this gate among the gates that share its store, for messages. The default is a random name.
     #[must_use]
     pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
         self.node_name = Some(name.into());
         self
     }
 
-    /// Counts logins and their failures at this gate alone, even if other gates write to the store: N gates then admit
-    /// N times as many guesses. By default, gates of one store count them together.
+    /// Counts logins and failed logins at this gate only, even if other gates write to the store. N gates then admit N
+    /// times as many guesses. By default, gates that share a store count them together.
     #[must_use]
     pub const fn limits_per_node(mut self) -> Self {
         self.limits_per_node = true;
@@ -285,26 +289,27 @@ impl GateBuilder {
         self
     }
 
-    /// How long the gate continues without news from a store that other gates write to, too. `limit`, from 0.5 s to 60 s,
-    /// is the longest time for which a revocation that was acknowledged at another gate may be unknown at this gate:
-    /// without news for longer, no token is issued. Requests with a token pass for `served`, which is `limit` unless the
-    /// operator prefers availability. The default of both is 2 s. Stores of a single gate ignore it.
+    /// How long the gate continues without news from a store that other gates also write to. `limit`, from 0.5 s to 60
+    /// s, is the longest time for which this gate may not know a revocation that another gate has acknowledged: without
+    /// news for longer, it does not issue tokens. Requests with a token pass for `served`, which equals `limit` unless
+    /// the operator prefers availability. The default of both is 2 s. A store for a single gate ignores these values.
     #[must_use]
     pub const fn staleness(mut self, limit: Duration, served: Duration) -> Self {
         self.staleness = Staleness { limit, served };
         self
     }
 
-    /// The store of the records of relays, and of the provider's tokens behind browser sessions. It may be the gate's
-    /// own store.
+    /// The store for the records of relays, and for the provider's tokens behind browser sessions. It may be the same
+    /// store as the gate's.
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
         self
     }
 
-    /// Lets callers present API keys, on routes that take them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)).
-    /// Their records are in the [store of relays](Self::relay_store).
+    /// Lets callers present API keys on routes that accept them
+    /// ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The records of the keys are in the [store of
+    /// relays](Self::relay_store).
     #[must_use]
     pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
         self.api_keys = Some(settings);
@@ -318,7 +323,7 @@ impl GateBuilder {
         self
     }
 
-    /// The size of the cache of verified tokens that all threads share, in bytes. The default is 64 MiB. Zero disables
+    /// The size in bytes of the cache of verified tokens, which all threads share. The default is 64 MiB. Zero disables
     /// the cache.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
@@ -333,7 +338,7 @@ impl GateBuilder {
         self
     }
 
-    /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
+    /// The longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
     #[must_use]
     pub const fn max_stream(mut self, longest: Duration) -> Self {
         self.max_stream = Some(longest);
@@ -341,40 +346,40 @@ impl GateBuilder {
     }
 
     /// The bounds on concurrency and buffers: pending bodies of requests to endpoints, streams and WebSockets that the
-    /// gate answers itself, buffered bytes. A request beyond a bound gets 503 with `Retry-After`.
+    /// gate serves itself, and buffered bytes. A request that exceeds a bound gets 503 with `Retry-After`.
     #[must_use]
     pub const fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
         self
     }
 
-    /// Does not store the address and user agent of a login. The audit event of a reuse then cannot compare them with
-    /// the presenter's.
+    /// Does not store the address and user agent of a login. When a refresh token is reused, the audit event then
+    /// cannot compare them with those of the presenter.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
         self
     }
 
-    /// The URL of the gate for its clients: `scheme://host[:port]`. Metadata (RFC 8414) use it, and a request from this
-    /// origin is same-origin. The default is the origin of the issuer.
+    /// The URL of the gate for its clients: `scheme://host[:port]`. The metadata (RFC 8414) use this URL, and requests
+    /// from this origin are same-origin. The default is the origin of the issuer.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.rules.public_url = Some(url.into());
         self
     }
 
-    /// The authorization endpoint that the metadata of the issuer name (RFC 8414 §2): the endpoint of the server where
-    /// users log in. The gate itself has no such endpoint, and some clients accept no metadata without it.
+    /// The authorization endpoint in the issuer's metadata (RFC 8414 §2), which belongs to the server where users log
+    /// in. The gate itself has no authorization endpoint, but some clients do not accept metadata without one.
     #[must_use]
     pub fn authorization_endpoint(mut self, url: impl Into<String>) -> Self {
         self.rules.authorization_endpoint = Some(url.into());
         self
     }
 
-    /// The hosts to serve besides the host of [`GateBuilder::public_url`] and those that routes name: `example.com`,
-    /// `*.example.com`, or `*` for any. Requests for others get 421. By default every host is served: a layer leaves
-    /// this check to the server in front of it.
+    /// The hosts to serve, in addition to the host of [`GateBuilder::public_url`] and the hosts that routes name:
+    /// `example.com`, `*.example.com`, or `*` for any host. Requests for other hosts get 421. By default every host is
+    /// served, because a layer leaves this check to the server in front of it.
     // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -382,8 +387,8 @@ impl GateBuilder {
         self
     }
 
-    /// Client headers to remove, besides the identity headers of known products: a name such as `x-vouch-user`, or,
-    /// with a trailing `*`, all names that begin so.
+    /// Client headers to remove, in addition to the identity headers of known products. A pattern is a name such as
+    /// `x-vouch-user`; with a trailing `*` it matches all names with that prefix.
     // Requirement T24.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -391,16 +396,17 @@ impl GateBuilder {
         self
     }
 
-    /// Identity headers of known products to keep, because the product is in front of the gate and sets them: names as
-    /// in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`] are always removed.
+    /// Identity headers of known products that are not removed, because the product is in front of the gate and sets
+    /// them. The patterns are the same as in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`]
+    /// are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.rules.keep = patterns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Origins besides the gate's own, spelt as a browser spells them, whose pages may make changes with a token in a
-    /// cookie.
+    /// Origins whose pages may make changes with a token in a cookie, in addition to the gate's own origin. Spell them
+    /// as a browser does.
     // Requirement T18.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
@@ -408,29 +414,30 @@ impl GateBuilder {
         self
     }
 
-    /// The login of browsers, and their sessions: see [`Browser`].
+    /// Enables browser logins and browser sessions: see [`Browser`].
     #[must_use]
     pub fn browser(mut self, browser: Browser) -> Self {
         self.rules.browser = Some(browser);
         self
     }
 
-    /// Accepts tokens that are bound to a key, with proofs that meet these rules (RFC 9449). A client or a route that
-    /// requires proofs turns this on as well, with the default rules. A running gate keeps the rules of its start.
+    /// Accepts tokens that are bound to a key if the request has a proof that meets these rules (RFC 9449). A client or
+    /// a route that requires proofs enables this setting as well, with the default rules. A running gate keeps the
+    /// rules that it started with.
     #[must_use]
     pub fn dpop(mut self, settings: DpopSettings) -> Self {
         self.rules.dpop = Some(settings);
         self
     }
 
-    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`](super::Gate::layer) and
-    /// [`Gate::require`](super::Gate::require) refuse, and those that the extractors [`Identity`](super::Identity) and
-    /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's reply is sent.
-    /// [`Denial::reason`](rotogate_core::denial::Denial::reason) is the word for a log, not for the client.
+    /// A hook that replaces the replies to requests that [`Gate::layer`](super::Gate::layer),
+    /// [`Gate::require`](super::Gate::require) or the extractors [`Identity`](super::Identity) and
+    /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's own reply is sent.
+    /// [`Denial::reason`](rotogate_core::denial::Denial::reason) is meant for a log, not for the client.
     ///
     /// The gate adds headers that clients rely on, unless the hook's reply has them: `WWW-Authenticate`, `Allow`,
     /// `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a route
-    /// whose dialect has its own refusal, and at the gate's endpoints.
+    /// whose dialect has its own refusal format, and at the gate's endpoints.
     ///
     /// ```
     /// # use rotogate::Gate;

@@ -1,4 +1,4 @@
-//! Step 8 of a request that another proxy forwards: the verdict, in the form that the proxy understands.
+//! Step 8 for a request that another proxy forwards: the verdict, in the form that this proxy understands.
 
 use std::sync::Arc;
 
@@ -31,28 +31,28 @@ use rotogate_core::token::session_cookie::is_of_browser;
 
 /// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
-/// The status of a refusal, as a header, because some neighbours change the status line.
+/// The status of a refusal, as a header, because some proxies change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
-/// The flaw in the head of a refused request. The body has it, too, but some neighbours do not pass the body on.
+/// The flaw in the head of a refused request. It is also in the body, but some proxies do not pass the body on.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
-/// The URL of the login, to which a tab without a session is to be redirected.
+/// The URL of the login page, to which a browser tab without a session should be redirected.
 const LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
-/// The names of headers that Envoy removes from the request.
+/// The list of headers that Envoy should remove from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
-/// The identity headers that depend on the issuers, by their default names.
+/// The default names of the identity headers that the gate sends only for some issuers.
 static SOMETIMES_SENT: [HeaderName; 2] =
     [HeaderName::from_static("x-auth-issuer"), HeaderName::from_static("x-auth-roles")];
 
-/// The initial capacity of an answer's headers.
+/// The initial capacity for the headers of a response.
 const FEW_HEADERS: usize = 16;
 
-/// The changes that a neighbour makes to a forwarded request.
+/// The changes that the proxy makes to the forwarded request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
-    /// Headers that the neighbour overwrites.
+    /// Headers that the proxy overwrites.
     pub(super) set: HeaderMap,
-    /// Headers that the neighbour removes, as they are spelt in the request.
+    /// Headers that the proxy removes, as they are spelt in the request.
     pub(super) remove: Vec<HeaderName>,
 }
 
@@ -63,13 +63,15 @@ impl Mutations {
     }
 }
 
-/// The changes that the client's own headers and cookies require in a permitted request, and the form of the answer.
+/// The changes that a permitted request needs because of the client's own headers and cookies, and the form of the
+/// response.
 fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, QuestionForm) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
-        // Envoy's own headers in the question do not come from the client, because Envoy removes a client's copies.
+        // Envoy's own headers in the check request do not come from the client, because Envoy removes the client's
+        // copies.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
@@ -89,10 +91,11 @@ enum CookiesLeft {
     None,
 }
 
-/// Takes the cookies of the credential, of sessions and of logins out of the head.
+/// Removes the cookies that carry the credential, sessions and logins from the head, and returns the cookies that
+/// remain.
 // Requirements N69 and B15.
 fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> CookiesLeft {
-    // All `Cookie` headers: a client may send several.
+    // All `Cookie` headers, because a client may send several.
     let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
     if sent.is_empty() {
         return CookiesLeft::All;
@@ -103,7 +106,7 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
         is_of_browser(name) || places.cookies.into_iter().flatten().any(|cookie| cookie.as_bytes() == name)
     };
     match parts.headers.get(COOKIE) {
-        // Joined cookies cannot be told apart, so no cookie passes.
+        // Cookies that were joined with commas cannot be told apart, so none of them is passed on.
         Some(_) if has_joined(&parts.headers, stays_here) => CookiesLeft::None,
         Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => CookiesLeft::All,
         // One header holds the remaining cookies.
@@ -112,8 +115,8 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
     }
 }
 
-/// Is there such a cookie after a comma? Envoy over HTTP joins several `Cookie` headers with commas in the question,
-/// and forwards them unjoined.
+/// Returns whether a cookie that `is_one` accepts follows a comma. Over HTTP, Envoy joins several `Cookie` headers with
+/// commas in the check request, but forwards them unjoined.
 fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     let is_it = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len());
@@ -122,7 +125,7 @@ fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
-/// Adds the cookies that a neighbour copies from the answer, because it cannot remove single cookies itself.
+/// Adds the cookies that the proxy copies from the response, because the proxy cannot remove single cookies itself.
 fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, headers: &mut HeaderMap) {
     let rest = match left {
         CookiesLeft::These(rest) => Some(rest),
@@ -132,13 +135,15 @@ fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, head
             HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
         }
     };
-    // Without the header, Caddy would forward the name of its variable, and Traefik would forward an empty header.
+    // Without the header, Caddy would forward the name of its variable. With an empty value, Traefik would forward an
+    // empty header.
     if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
         headers.insert(COOKIE, rest);
     }
 }
 
-/// The changes that the neighbour makes in a permitted request: it adds our identity headers, and removes the client's.
+/// The changes that the proxy makes to a permitted request: it adds the gate's identity headers, and removes the
+/// client's copies.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
@@ -162,7 +167,7 @@ fn mutations(
     Ok(Mutations { set, remove })
 }
 
-/// Adds the headers that name the caller to the upstream. A request without a caller gets no such headers.
+/// Adds the headers that name the caller to the upstream. If the request has no caller, no such headers are added.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; the errors of [`forwarded_token`].
@@ -186,7 +191,7 @@ fn add_identity(
     Ok(())
 }
 
-/// 200: the neighbour forwards the request.
+/// Makes the 200 response, after which the proxy forwards the request.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
@@ -209,7 +214,7 @@ pub(super) fn allowed(
             }
             #[cfg(feature = "grpc")]
             (changes, QuestionForm::Message) => {
-                // An assertion expires before its token, so an answer with an assertion is not kept.
+                // An assertion expires before its token does, so a response with an assertion is not cached.
                 let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
@@ -229,14 +234,14 @@ pub(super) fn allowed(
             add_identity(gate, permitted, audience, headers)?;
             let left = cookies_left(gate, parts, permitted);
             state_cookies(neighbour, &parts.headers, left, headers);
-            // These neighbours copy a header only if the answer has it, and might otherwise keep the client's copy.
+            // These proxies copy a header only if the response has it, and might otherwise keep the client's copy.
             // Traefik removes the client's copy itself, and would forward an empty header.
             if neighbour != Neighbour::Traefik {
                 let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
                 };
                 gate.checker.each_identity_name(&mut state);
-                // The shipped configuration files list these headers, also for a gate without other issuers.
+                // The shipped configuration files list these headers, even for a gate without other issuers.
                 SOMETIMES_SENT.iter().for_each(state);
             }
         }
@@ -251,8 +256,8 @@ pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply
 }
 
-/// A refusal. Its form is never that of a dialect or of the application, because some of these refusals have the status
-/// 200, which means "permit" to a neighbour.
+/// Makes the refusal. It never has the format of a dialect or of the application, because some of these refusals have
+/// the status 200, which a proxy would take for a permit.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -296,14 +301,14 @@ pub(super) fn refused(
     reply
 }
 
-/// No route of the path serves the method.
+/// Makes the refusal if no route at this path serves the method.
 pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> Reply {
     let mut reply = refused(neighbour, gate, None, Denial::MethodNotAllowed, None);
     reply.headers_mut().extend(said.headers().get(ALLOW).map(|allow| (ALLOW, allow.clone())));
     reply
 }
 
-/// The answer to a question that a bound refuses, so that nothing was decided.
+/// The response to a check request that exceeds a bound, so that the gate has not decided anything.
 pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
@@ -314,8 +319,8 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// The refusal of a tab without a session. It names the URL of the login; a neighbour that passes on redirects gets a
-/// redirect.
+/// Refuses a browser tab without a session. The response names the URL of the login page, and is a redirect if the
+/// proxy passes redirects on.
 // Requirement B45.
 fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     let mut reply = stated(neighbour, plain);
@@ -328,10 +333,10 @@ fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     reply
 }
 
-/// A refusal with a status that the neighbour can pass on, and with the real status in a header.
+/// Makes a refusal with a status that the proxy can pass on, and with the real status in a header.
 pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     let status = reply.status();
-    // A refusal must have an error status: the neighbour takes any other status for a permit.
+    // A refusal must have an error status, because the proxy takes any other status for a permit.
     let status = if status.is_client_error() || status.is_server_error() {
         status
     } else {
@@ -346,10 +351,11 @@ pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     reply
 }
 
-/// The status of a refusal for a neighbour.
+/// The status that a refusal has for this proxy.
 fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
     match neighbour {
-        // nginx turns any other status into 500. A refusal to decide keeps 500: 403 would report a decision.
+        // nginx turns any other status into 500. A fault keeps its status, because 403 would claim that the gate had
+        // decided.
         Neighbour::Nginx => match status {
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => status,
             StatusCode::NOT_IMPLEMENTED => StatusCode::FORBIDDEN,

@@ -1,4 +1,5 @@
-//! The facts of a question: method, host, target, scheme and client of the request that the neighbour asks about.
+//! The facts in a check request: the method, host, target, scheme and client address of the request that the proxy asks
+//! about.
 
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The facts of a question.
+/// The facts in a check request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) method: Method,
@@ -27,13 +28,13 @@ pub(super) struct Facts {
     pub(super) client: IpAddr,
 }
 
-/// Reads the facts from the headers in which this neighbour states them, and ignores the headers of other neighbours.
-/// `is_ours` tells whether only the gate sets a header of this name.
+/// Reads the facts from the headers in which this proxy states them, and ignores the headers of other proxies.
+/// `is_ours` returns whether only the gate sets a header with this name.
 pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
-    // The neighbour, or a proxy between it and the upstream, removes the headers that `Connection` names.
+    // The proxy, or another proxy between it and the upstream, removes the headers that `Connection` names.
     if headers.get_all(CONNECTION).iter().any(|connection| names_a_fact(connection, &is_ours)) {
-        return Err(Denial::BadFact("connection names a header that states a fact or the caller"));
+        return Err(Denial::BadFact("the Connection header names a header that states a fact or the caller"));
     }
     match neighbour {
         Neighbour::Nginx | Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy => Ok(Facts {
@@ -54,7 +55,7 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
 }
 
 impl Facts {
-    /// The head of the request, with its headers.
+    /// Makes the head of the original request from the facts and these headers.
     pub(super) fn into_head(self, headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { method, host, target, is_secure, client } = self;
         let (mut parts, ()) = Request::new(()).into_parts();
@@ -64,18 +65,19 @@ impl Facts {
         parts.method = method;
         parts.headers = headers;
         parts.headers.insert(HOST, host);
-        // Most neighbours drop `Upgrade`. The gate restores it on a WebSocket handshake, so that the rule against
+        // Most proxies drop `Upgrade`. The gate restores it for a WebSocket handshake, so that the rule against
         // cross-site handshakes with a cookie applies.
         if parts.headers.contains_key(SEC_WEBSOCKET_KEY) {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
-        // The client's address is a fact, so no header of the request can change it.
+        // The client's address is a fact, so a header in the request cannot change it.
         parts.extensions.insert(Peer::new(client, is_secure).without_forwarding());
         Ok(parts)
     }
 }
 
-/// Does the header state a fact, or belong to the question's own message, rather than to the request in question?
+/// Returns whether the header states a fact, or belongs to the check request itself, and is therefore not a header of
+/// the original request.
 pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -133,7 +135,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Deni
     }
 }
 
-/// The last element of a list: the neighbour appends the value that it sees itself.
+/// The last element of a list, which the proxy itself appended.
 fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let list = only(headers, name)?;
     Ok(list.rsplit(',').next().unwrap_or(list).trim())
@@ -150,10 +152,11 @@ pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| Denial::BadHost)
 }
 
-/// A target in origin form, byte for byte: the neighbour forwards exactly the target that the gate judges.
+/// A target in origin form, unchanged byte for byte, because the proxy forwards exactly the target that the gate
+/// judges.
 pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
-    // The parser cuts off a fragment here, but some upstreams do not.
+    // This parser cuts off a fragment, but some upstreams do not.
     if !text.starts_with('/') || target.as_str() != text {
         return Err(Denial::BadTarget);
     }

@@ -1,9 +1,10 @@
-//! Encoded answers about permitted requests, a few for each thread. They do not decide anything: the gate looks for a
-//! kept answer after it has permitted the request. The content depends only on the caller's token and the route, so it
-//! is the same for each of the caller's requests that has no headers of its own to remove.
+//! A small cache, for each thread, of encoded responses for permitted requests. The cache does not decide anything,
+//! because the gate looks for a cached response only after it has permitted the request. A response depends only on the
+//! caller's token and the route, so it is the same for all of the caller's requests whose own headers do not have to be
+//! removed.
 //!
-//! The addresses of token and route choose the one slot of an answer. A kept answer holds both alive, so no other token
-//! or route gets these addresses.
+//! The addresses of the token and the route select the slot of a response. A cached response keeps both alive, so no
+//! other token or route can have these addresses.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -13,10 +14,10 @@ use bytes::Bytes;
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
-/// The number of slots per thread.
+/// The number of slots for each thread.
 const SLOTS: usize = 1024;
-/// The longest answer that is kept, in bytes; a longer answer is encoded each time. The answers of a thread take at
-/// most 2 MiB.
+/// The largest response that is cached, in bytes. A larger response is encoded each time. The cached responses of a
+/// thread take at most 2 MiB.
 const MAX_ANSWER_BYTES: usize = 2048;
 
 thread_local! {
@@ -35,7 +36,7 @@ impl Slot {
     }
 }
 
-/// The answer for this caller on this route, if the thread has it.
+/// The cached response for this caller on this route, if this thread has one.
 pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> {
     KEPT.with_borrow(|slots| {
         let slot = slots.get(slot_of(caller, route))?.as_ref()?;
@@ -43,7 +44,7 @@ pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> 
     })
 }
 
-/// Keeps an answer, replacing the answer in its slot.
+/// Caches a response, and replaces the response that was in its slot.
 pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     if answer.len() > MAX_ANSWER_BYTES {
         return;
@@ -59,7 +60,7 @@ pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     });
 }
 
-/// The slot. The multiplication spreads the middle bits of the addresses.
+/// Computes the slot. The multiplication spreads the middle bits of the addresses.
 fn slot_of(caller: &Arc<Verified>, route: &Arc<Route>) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let addresses = Arc::as_ptr(caller).addr() ^ Arc::as_ptr(route).addr().rotate_left(16);

@@ -1,12 +1,12 @@
-//! The gate as an authorizer: another proxy asks the gate for a verdict on each request, and forwards the request
-//! itself.
+//! The gate as an authorizer: another proxy sends each request's properties to the gate, gets a verdict, and forwards
+//! the request itself. The code calls this proxy the neighbour.
 //!
 //! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). The gate builds the head
-//! of the judged request from them, and takes steps 1 to 7 as for any other request. Step 8 answers with a verdict
-//! ([`answer`]).
+//! of the original request from these facts, and performs steps 1 to 7 as for any other request. Step 8 responds with a
+//! verdict ([`answer`]).
 //!
-//! The configured neighbour decides which headers are facts, not the presence of a header. A neighbour passes on all
-//! headers of its client, so a client could state the facts in the headers of another neighbour.
+//! The configured kind of proxy decides which headers are facts, not the presence of a header. A proxy passes on all
+//! headers of its client, so a client could otherwise state facts in the headers of another kind of proxy.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -38,7 +38,8 @@ mod kept;
 #[cfg(test)]
 pub(in crate::gate) mod tests;
 
-/// The proxy that asks. It determines which headers are facts, and which statuses the proxy passes on.
+/// The kind of proxy that sends the check requests. It determines which headers are facts, and which statuses the proxy
+/// passes on.
 ///
 /// ```
 /// use rotogate::gate::Neighbour;
@@ -62,10 +63,10 @@ pub enum Neighbour {
 }
 
 impl Neighbour {
-    /// All neighbours.
+    /// All supported proxies.
     pub const ALL: [Self; 5] = [Self::Nginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
 
-    /// The name in a configuration.
+    /// The name of the proxy in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
@@ -76,12 +77,12 @@ impl Neighbour {
         }
     }
 
-    /// The neighbour of this name.
+    /// The proxy with this name in the configuration.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|neighbour| neighbour.name() == name)
     }
 
-    /// Can this neighbour remove a header that the answer names?
+    /// Returns whether this proxy can remove a header that the response names.
     const fn removes_by_name(self) -> bool {
         match self {
             Self::Envoy => true,
@@ -89,8 +90,8 @@ impl Neighbour {
         }
     }
 
-    /// Does this neighbour pass a redirect of the answer on to its client? Other neighbours need a rule for it in their
-    /// configuration.
+    /// Returns whether this proxy passes a redirect in the response on to its client. Other proxies need a rule for
+    /// redirects in their configuration.
     const fn passes_redirects(self) -> bool {
         match self {
             Self::Traefik | Self::Caddy | Self::Envoy => true,
@@ -99,9 +100,9 @@ impl Neighbour {
     }
 }
 
-/// Answers another proxy with the verdict on the request that the proxy is about to forward. See [`Gate::authorizer`].
+/// Gives another proxy a verdict on each request that the proxy is about to forward. See [`Gate::authorizer`].
 ///
-/// Serve it on a separate listener, which only that proxy can reach, and insert the [`Peer`] of each connection.
+/// Serve it on a separate listener that only that proxy can reach, and insert the [`Peer`] of each connection.
 ///
 /// ```
 /// use rotogate::gate::{Neighbour, Peer};
@@ -128,37 +129,37 @@ pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
     trusted: Trusted,
-    /// The audience of the assertions in the answers; `None` if the answers have no assertions.
+    /// The audience of the assertions in the responses; `None` if the responses do not contain assertions.
     assertion_audience: Option<Arc<str>>,
 }
 
-/// The peers from which questions are accepted.
+/// The peers from which check requests are accepted.
 #[derive(Clone, Debug)]
 enum Trusted {
     /// The gate's trusted proxies.
     Proxies,
     Networks(Arc<[IpNet]>),
-    /// The listener has authenticated its peers.
+    /// All peers, because the listener has authenticated them.
     All,
 }
 
-/// The sent headers that the upstream must not see, because they imitate a header of this gate, or because other
-/// neighbours state facts in them. The judged head no longer has them. Also contains the form of the answer, which
-/// removes them.
+/// Headers in the request that the upstream must not see, because they imitate a header of this gate, or because other
+/// kinds of proxies state facts in them. They were already removed from the head that is judged. Also contains the form
+/// of the response, which tells the proxy to remove them.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
     form: QuestionForm,
 }
 
-/// The headers of a question that do not belong to the request in question.
+/// The headers of a check request that do not belong to the original request.
 struct Marked {
     of_the_question: Vec<HeaderName>,
     disguises: Disguises,
 }
 
 impl Marked {
-    /// The head of the request in question, from its facts and headers.
+    /// Makes the head of the original request from its facts and headers.
     fn head_of(self, facts: facts::Facts, mut headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { of_the_question, disguises } = self;
         of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
@@ -168,18 +169,18 @@ impl Marked {
     }
 }
 
-/// The form of a question, and thereby of its answer.
+/// The form of a check request, which is also the form of its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum QuestionForm {
     #[default]
     Headers,
-    /// A gRPC message, whose answer has no headers.
+    /// A gRPC message. Its response does not have HTTP headers.
     #[cfg(feature = "grpc")]
     Message,
 }
 
 impl QuestionForm {
-    /// Can the proxy remove a header that the answer names?
+    /// Returns whether the proxy can remove a header that the response names.
     const fn removes_by_name(self, neighbour: Neighbour) -> bool {
         match self {
             Self::Headers => neighbour.removes_by_name(),
@@ -189,20 +190,20 @@ impl QuestionForm {
     }
 }
 
-const KEY_BELONGS: &str = "behind this proxy an API key belongs in Authorization, as a bearer token";
+const KEY_BELONGS: &str = "behind this proxy, send the API key in Authorization as a bearer token";
 
 impl Gate {
-    /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
-    /// [`Gate::layer`], without its endpoints. It accepts questions from the gate's trusted proxies, or from the networks
-    /// of [`Authorizer::trusting`].
+    /// Makes an authorizer, which gives a proxy of this kind a verdict on each request that the proxy is about to
+    /// forward. The routes are the same as for [`Gate::layer`], but the gate's endpoints are not served. The authorizer
+    /// accepts check requests from the gate's trusted proxies, or from the networks of [`Authorizer::trusting`].
     #[cfg(feature = "program")]
     pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
         Authorizer { gate: self.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
     }
 }
 
-/// Makes a head count, for routes and hosts, as if it had arrived on the listener of the question. The clients of a
-/// proxy on this machine may name this machine's listeners.
+/// Makes the routes and hosts treat a head as if it had arrived on the listener of the check request. Clients of a
+/// proxy on this machine may use the names of this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
         && let Some(client) = head.extensions.remove::<Peer>()
@@ -217,32 +218,33 @@ fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
 }
 
 impl Authorizer {
-    /// Accepts questions only from peers in these networks.
+    /// Accepts check requests only from peers in these networks.
     #[must_use]
     pub fn trusting(self, networks: impl Into<Arc<[IpNet]>>) -> Self {
         Self { trusted: Trusted::Networks(networks.into()), ..self }
     }
 
-    /// Adds an assertion for this audience to the answers, if the gate makes assertions
-    /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)): the upstreams behind the proxy verify it. The
-    /// audience must not be an audience of access tokens.
+    /// Adds an assertion for this audience to the responses, if the gate makes assertions
+    /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)). The upstreams behind the proxy verify the
+    /// assertion. The audience must not be an audience of access tokens.
     #[must_use]
     pub fn asserting_to(self, audience: impl Into<Arc<str>>) -> Self {
         Self { assertion_audience: Some(audience.into()), ..self }
     }
 
-    /// Accepts questions from every peer, because the listener has authenticated it by a client certificate.
+    /// Accepts check requests from every peer, because the listener has authenticated the peer by its client
+    /// certificate.
     #[must_use]
     pub fn trusting_all(self) -> Self {
         Self { trusted: Trusted::All, ..self }
     }
 
-    /// The head of the request that the neighbour asks about, with its client as the [`Peer`]. Takes the headers out of
-    /// the question.
+    /// Builds the head of the request that the proxy asks about, with that request's client as the [`Peer`]. Moves the
+    /// headers out of the check request.
     ///
     /// # Errors
     /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates a header of this gate.
-    /// After an error the question is unchanged.
+    /// After an error the check request is unchanged.
     pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
@@ -254,7 +256,7 @@ impl Authorizer {
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
-    /// Does the gate accept questions of this peer?
+    /// Checks whether the gate accepts check requests from this peer.
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
         let networks = match &self.trusted {
             Trusted::Proxies => self.gate.trusted_proxies(),
@@ -268,17 +270,17 @@ impl Authorizer {
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
-    /// Does only the gate set a header of this name? The configured headers count as well.
+    /// Returns whether only the gate sets a header with this name, including the headers that the configuration names.
     fn is_ours(&self, name: &str) -> bool {
         let mut is_ours = false;
         self.gate.0.strip(|names| is_ours |= names.protects(name));
         is_ours
     }
 
-    /// The headers of a question that do not belong to the request in question.
+    /// Finds the headers of a check request that do not belong to the original request.
     ///
     /// # Errors
-    /// A header imitates a header of this gate, and the neighbour cannot remove it.
+    /// A header imitates a header of this gate, and the proxy cannot remove it.
     fn marked(&self, headers: &HeaderMap, form: QuestionForm) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
@@ -297,7 +299,7 @@ impl Authorizer {
         if is_disguised && !removes { Err(Denial::DisguisedHeader) } else { Ok(Marked { of_the_question, disguises }) }
     }
 
-    /// The verdict on a request with this head: steps 1 to 8. The reply has a [`Verdict`](super::Verdict) in its
+    /// Decides on a request with this head (steps 1 to 8). The reply has a [`Verdict`](super::Verdict) in its
     /// extensions.
     pub async fn decide(&self, head: Result<Parts, Denial>) -> Reply {
         let gate = &self.gate.0;
@@ -305,40 +307,42 @@ impl Authorizer {
             Ok(parts) => parts,
             Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
         };
-        // A verdict of 2xx means "permit", so the gate cannot answer a preflight here. A preflight that its route
-        // leaves to the upstream passes; any other preflight is judged as an ordinary OPTIONS request.
+        // A 2xx status means "permit", so the gate cannot respond to a preflight itself. If the route leaves the
+        // preflight to the upstream, the preflight passes. Any other preflight is judged as an ordinary OPTIONS
+        // request.
         if preflight::requested_method(&parts.method, &parts.headers).is_some()
             && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
         {
             parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
         }
-        // The gate cannot rewrite the path, because the neighbour forwards its own, so a path that is not canonical is
-        // refused.
+        // The gate cannot rewrite the path, because the proxy forwards its own copy of the path. A path that is not
+        // canonical is therefore refused.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
             Admission::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
-            // The question has no body.
+            // The check request does not have the body of the call.
             Admission::Call(permitted) => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            // A layer with `Refuse` serves no endpoint, and this layer leaves no audience to a `require()`.
+            // A layer with `Refuse` does not serve endpoints, and this layer does not leave the audience to a
+            // `require()`.
             Admission::Endpoint(_) | Admission::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
         }
     }
 
-    /// The answer about a permitted request, after the checks that only an authorizer makes.
+    /// The response for a permitted request, after the checks that only an authorizer makes.
     fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
         let gate = &self.gate.0;
         let refused =
             |parts: &Parts, denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
-        // The neighbour forwards its own target, and the upstream must never get a token in the query (T2).
+        // The proxy forwards its own copy of the target, and the upstream must never get a token in the query (T2).
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
             return refused(parts, Denial::UnusableCredential);
         }
@@ -347,9 +351,10 @@ impl Authorizer {
             reply.headers_mut().insert(answer::DETAIL, HeaderValue::from_static(KEY_BELONGS));
             return reply;
         }
-        // The answer counts as a request of its caller until it is made: the gate does not see the end of a request
-        // that the neighbour forwards. The slot is not lent to the caller, because it ends with this function, and the
-        // question may have been counted for another holder.
+        // The check request counts as a concurrent request of its caller only until the response is made, because the
+        // gate does not see the end of a request that the proxy forwards. The slot is not taken from spare capacity,
+        // because it is released when this function returns, and the check request may have been counted for another
+        // holder.
         let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
@@ -361,8 +366,8 @@ impl Authorizer {
         }
     }
 
-    /// Would the neighbour forward the client's header with an API key, which it cannot remove? `Authorization` goes in each
-    /// example.
+    /// Returns whether the proxy would forward the client's header with an API key because it cannot remove the header.
+    /// `Authorization` does not count, because every example configuration removes it.
     // Requirement K6.
     fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
@@ -371,13 +376,13 @@ impl Authorizer {
             && self.gate.0.key_headers(parts, takes_keys).any(|name| name != AUTHORIZATION)
     }
 
-    /// The reply to a question beyond a bound.
+    /// The response to a check request that exceeds a bound.
     pub fn overloaded(&self, refusal: rotogate_core::overload::Refusal) -> Reply {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// The header that the reply to a question with a body needs: the gate does not read the body, so it closes the
-    /// connection.
+    /// The header that the response to a check request with a body needs. The gate does not read the body, so it closes
+    /// the connection.
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)
@@ -396,7 +401,7 @@ impl<B> Service<Request<B>> for Authorizer {
     }
 
     fn call(&mut self, question: Request<B>) -> Self::Future {
-        // The body is neither read nor awaited.
+        // The body is neither read nor waited for.
         let (mut question, _) = question.into_parts();
         let authorizer = self.clone();
         Box::pin(async move {

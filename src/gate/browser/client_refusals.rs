@@ -1,4 +1,4 @@
-//! Pauses refreshes at a provider that refuses the gate as a client.
+//! Pauses refreshes at a provider that rejects the gate's client credentials.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use crate::relay::{ProviderReply, oauth};
 use rotogate_core::oauth_error::OAuthError;
 
-/// The first pause. Each further refusal doubles it.
+/// The length of the first pause. Each further refusal doubles the pause.
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The pause of a provider that refuses the gate's credentials (`invalid_client`): each refresh would have the same answer.
-/// A reload begins without a pause, because it may bring other credentials.
+/// The pause after a provider has refused the gate's credentials (`invalid_client`), because every refresh would get
+/// the same response. A reload of the configuration starts without a pause, because it may bring other credentials.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct ClientRefusals(Mutex<Option<Paused>>);
 
@@ -31,11 +31,11 @@ impl ClientRefusals {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// May a refresh ask the provider now? After a pause, one refresh asks the provider, and the others wait for a
-    /// further pause.
+    /// Checks whether a refresh may be sent to the provider now. After a pause, one refresh is sent, and the others
+    /// wait for another pause.
     ///
     /// # Errors
-    /// How long the pause still lasts.
+    /// The time until the pause ends.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
         match &mut *self.paused() {
             Some(paused) if now < paused.until => Err(paused.until - now),
@@ -47,7 +47,7 @@ impl ClientRefusals {
         }
     }
 
-    /// Notes the provider's answer, received at `now`, to a refresh that was sent at `sent`.
+    /// Records the provider's response. The response was received at `now`, for a refresh that was sent at `sent`.
     pub(super) fn note(&self, reply: &ProviderReply, sent: Instant, now: Instant) {
         let mut paused = self.paused();
         let error = oauth::error(reply);
@@ -59,7 +59,7 @@ impl ClientRefusals {
         };
         match *paused {
             _ if !is_refusal => *paused = None,
-            // The answer to a refresh that was sent before the pause began does not extend the pause.
+            // If the refresh was sent before the pause began, its response does not extend the pause.
             Some(known) if sent < known.since => {}
             known => {
                 let delay = known.map_or(FIRST, |known| (known.delay * 2).min(LONGEST));

@@ -1,4 +1,4 @@
-//! Sessions that are bound to a device: the rule for requests, the headers of a refusal, and the counts.
+//! Sessions that are bound to a device: the check of requests, the headers of a refusal, and the counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,23 +18,24 @@ use rotogate_core::verify_cache::Verified;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// The result of a device's request for a cookie, or of a request without its device: the values of the label `result`.
+/// The result when a browser requests a device cookie, or sends a request without proof of its device. These are the
+/// values of the label `result`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gate) enum DeviceResult {
     Registered,
     Refreshed,
-    /// The proof is bad, or the session is bound to another key.
+    /// The proof is invalid, or the session is bound to another key.
     Refused,
-    /// The session is over.
+    /// The session has ended.
     Over,
     Unavailable,
-    /// The browser states why it has no cookie of the device.
+    /// The browser states why it does not have a device cookie.
     Skipped,
 }
 
 const NAMES: [&str; 6] = ["registered", "refreshed", "refused", "over", "unavailable", "skipped"];
 
-/// The number of each result.
+/// The number of requests with each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserDevices([AtomicU64; NAMES.len()]);
 
@@ -51,20 +52,20 @@ impl BrowserDevices {
     }
 }
 
-/// The only device cookie of a request.
+/// The device cookie of a request, if the request has exactly one.
 pub(in crate::gate) fn shown_device(headers: &HeaderMap) -> Option<&[u8]> {
     let mut found = credential::cookies(headers, device_cookie::NAME);
     found.next().filter(|_| found.next().is_none())
 }
 
 impl Inner {
-    /// The device of a request, for a check that follows later.
+    /// What a request presents about its device, for a later check.
     pub(in crate::gate) fn presented_device(&self, headers: &HeaderMap) -> PresentedDevice {
         let mode = self.browser.as_ref().map_or(Binding::Off, |browser| browser.device);
         PresentedDevice::new(mode, shown_device(headers).filter(|_| mode != Binding::Off))
     }
 
-    /// Checks that a caller whose session is bound to a device has the device cookie, too.
+    /// Checks that a caller also has the device cookie if the session is bound to a device.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`].
@@ -82,8 +83,8 @@ impl Inner {
         if is_admitted { Ok(()) } else { Err(Denial::DeviceProofMissing) }
     }
 
-    /// Adds the next challenge to the refusal of a request without its device. A bad device cookie is cleared, so that
-    /// the browser gets a new cookie before its next request.
+    /// Adds the next challenge to the refusal of a request that did not prove its device. An invalid device cookie is
+    /// cleared, so that the browser gets a new cookie before its next request.
     // Requirement B50.
     pub(in crate::gate) fn ask_for_device(&self, parts: &Parts, denial: Denial, headers: &mut HeaderMap) {
         if denial != Denial::DeviceProofMissing {
@@ -99,7 +100,7 @@ impl Inner {
         headers.append(SET_COOKIE, set_cookie("", 0));
     }
 
-    /// Removes the headers that would end a binding, or begin another binding, from the reply of a service.
+    /// Removes the headers from a service's reply that would end a device binding or begin another.
     // Requirement B27.
     pub(in crate::gate) fn keep_binding(&self, headers: &mut HeaderMap) {
         if self.browser.as_ref().is_none_or(|browser| browser.device == Binding::Off) {
@@ -114,7 +115,7 @@ impl Inner {
     }
 }
 
-/// The value of `Clear-Site-Data` without `cookies`, if it contains them.
+/// The value of `Clear-Site-Data` without `cookies`. `None` if the value does not contain `cookies`.
 fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     let all: Vec<_> = value.to_str().ok()?.split(',').map(str::trim).collect();
     if all.contains(&"\"*\"") {

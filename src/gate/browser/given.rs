@@ -1,7 +1,8 @@
-//! The cookies of sessions that a reply of the service may set: a service behind the gate sets none of its own.
+//! The session cookies that a service's reply may set. A service behind the gate cannot set session cookies that the
+//! gate did not give it.
 //!
-//! [`BrowserSessions`](super::BrowserSessions) gives the application such a cookie as headers of the application's
-//! reply. The gate remembers the cookie until the reply passes.
+//! [`BrowserSessions`](super::BrowserSessions) gives the application such a cookie as headers for its reply. The gate
+//! remembers the cookie until that reply passes through.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,20 +18,20 @@ use crate::gate::browser_request::strip_set_cookie;
 use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::Route;
 
-/// How many given cookies are remembered. More are under way only if many handlers keep their reply for long: the
-/// oldest reply then sets no cookie, and its user logs in again.
+/// The largest number of given cookies that are remembered. More can be pending only if many handlers delay their
+/// replies for long. The oldest of these replies then does not set its cookie, and its user has to log in again.
 const REMEMBERED: usize = 4096;
 
-/// Digests of the cookies that the application was given and that no reply has set yet.
+/// Digests of the cookies that the gate has given to the application, but that have not yet passed in a reply.
 #[derive(Debug, Default)]
 pub(crate) struct GivenCookies(Mutex<VecDeque<[u8; 32]>>);
 
-/// The cookies of a reply that a layer or a `require()` of a gate has let pass. A layer around it lets them pass, too.
+/// The cookies that a layer or `require()` of a gate has let pass in a reply. An outer layer lets them pass as well.
 #[derive(Clone)]
 struct PassedCookies(Vec<HeaderValue>);
 
 impl GivenCookies {
-    /// Notes the cookies in the headers of a reply.
+    /// Records the cookies in these headers of a reply.
     pub(super) fn note(&self, headers: &HeaderMap) {
         let mut given = self.0.lock();
         for digest in headers.get_all(SET_COOKIE).iter().filter_map(digest_of) {
@@ -41,7 +42,7 @@ impl GivenCookies {
         }
     }
 
-    /// Was this cookie given, and has no reply set it yet?
+    /// Returns whether the gate gave this cookie to the application and no reply has set it yet. Forgets the cookie.
     fn take(&self, cookie: &HeaderValue) -> bool {
         let Some(digest) = digest_of(cookie) else { return false };
         let mut given = self.0.lock();
@@ -54,7 +55,7 @@ fn digest_of(cookie: &HeaderValue) -> Option<[u8; 32]> {
     digest(&SHA256, cookie.as_bytes()).as_ref().first_chunk().copied()
 }
 
-/// Notes the cookies of a reply that the gate itself has made.
+/// Records the cookies of a reply that the gate itself has made.
 pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
     if reply.headers().contains_key(SET_COOKIE) {
         let own = reply.headers().get_all(SET_COOKIE).iter().cloned().collect();
@@ -63,8 +64,8 @@ pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
 }
 
 impl Inner {
-    /// The permit by which a `require()` on this route adapts the reply to a request. A layer in front of it adapts the
-    /// reply itself.
+    /// The permit that a `require()` on this route uses to adapt the reply. If a layer is in front, it adapts the reply
+    /// itself.
     pub(in crate::gate) fn adapts_alone(&self, parts: &Parts, route: &Arc<Route>) -> Option<Permitted> {
         self.browser.as_ref()?;
         match parts.extensions.get::<Permitted>().filter(|known| known.by().gate == self.id) {
@@ -72,7 +73,7 @@ impl Inner {
             Some(known) if known.caller().is_some_and(|caller| caller.session_cookie().is_some()) => {
                 Some(known.clone())
             }
-            // Only the cookies of the reply are judged.
+            // This permit is used only to check the cookies of the reply.
             Some(_) | None => {
                 let by = By { gate: self.id, layer: false, defers: false };
                 Some(policy::permit_anonymous(route, by))
@@ -80,7 +81,7 @@ impl Inner {
         }
     }
 
-    /// Removes the cookies of sessions and logins from the reply of a service, whoever its caller is.
+    /// Removes session and login cookies from a service's reply, whoever the caller is.
     // Requirement B27.
     pub(in crate::gate) fn strip_cookies<B>(&self, reply: &mut Response<B>) {
         if self.browser.is_none() || !reply.headers().contains_key(SET_COOKIE) {

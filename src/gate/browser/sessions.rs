@@ -1,4 +1,4 @@
-//! Sessions of browsers that the application begins, behind a login page of its own.
+//! Browser sessions that the application begins, behind its own login page.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::session_cookie::SessionCookie;
 
-/// Begins and ends sessions of browsers from the application: see [`Gate::browser`].
+/// Begins and ends browser sessions for the application: see [`Gate::browser`].
 ///
 /// ```
 /// use http::HeaderMap;
@@ -29,12 +29,12 @@ use rotogate_core::token::session_cookie::SessionCookie;
 /// use rotogate::fault::Error;
 /// use rotogate::gate::NewSession;
 ///
-/// /// `POST /login`, once the application knows the user. The headers set the cookie.
+/// /// Serves `POST /login`, once the application knows the user. The headers set the cookie.
 /// async fn login(gate: &Gate, request: &Parts, user: &str) -> Result<HeaderMap, Error> {
 ///     gate.browser().begin(request, NewSession::new(user, "browser")).await
 /// }
 ///
-/// /// `POST /logout`. After an error the cookie stays, so that the browser can try again.
+/// /// Serves `POST /logout`. After an error the cookie stays, so that the browser can try again.
 /// async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
 ///     gate.browser().revoke(request).await
 /// }
@@ -44,30 +44,30 @@ use rotogate_core::token::session_cookie::SessionCookie;
 pub struct BrowserSessions(Gate);
 
 impl Gate {
-    /// Begins and ends sessions of browsers behind a login page of the application. The gate needs a
-    /// [`Browser`](super::Browser): its path, cookie and profile apply to these sessions, too.
+    /// Begins and ends browser sessions behind the application's own login page. The gate needs a
+    /// [`Browser`](super::Browser), whose path, cookie and profile also apply to these sessions.
     pub fn browser(&self) -> BrowserSessions {
         BrowserSessions(self.clone())
     }
 }
 
 impl BrowserSessions {
-    /// Begins a session for the browser that sent this request, for a user whom the application has logged in. Returns
-    /// the headers of the reply. The session that the browser presented ends.
+    /// Begins a session for the browser that sent this request. The application has logged the user in itself. Returns
+    /// the headers of the reply. If the browser presented a session, that session ends.
     ///
-    /// The gate asks no directory about the user, as with [`Sessions::start`](crate::gate::Sessions::start). The
-    /// application must limit the attempts to log in.
+    /// The gate does not look up the user in a directory, as with [`Sessions::start`](crate::gate::Sessions::start).
+    /// The application must limit login attempts itself.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`] without proof that a page of our own or of an allowed origin sent the request;
-    /// [`Denial::NoRoute`] without a [`Browser`](super::Browser); the errors of
+    /// [`Denial::CrossOrigin`] if the request does not prove that it comes from a page of our own or of an allowed
+    /// origin; [`Denial::NoRoute`] without a [`Browser`](super::Browser); the errors of
     /// [`Sessions::start`](crate::gate::Sessions::start).
     pub async fn begin(&self, request: &Parts, new: NewSession) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
         let presented = presented_to_handler(gate, request)?;
         let own = gate.endpoints.browser_client().filter(|client| client.id == new.client);
         if own.is_none() && gate.clients.get(&new.client).is_none() {
-            tracing::warn!(client = %new.client, "session not begun: call GateBuilder::client to register its client");
+            tracing::warn!(client = %new.client, "session not started: register its client with GateBuilder::client");
             return Err(Denial::InvalidClient.into());
         }
         let agent = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -94,12 +94,12 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// Ends the session of the browser that sent this request, durably, as the other `revoke…` do. Returns the headers of the reply, which clear the
-    /// cookie.
+    /// Durably ends the session of the browser that sent this request. Returns the headers of the reply, which clear
+    /// the cookie.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as [`Self::begin`]; a fault, after which the session is refused at
-    /// this gate and its cookie must stay.
+    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as for [`Self::begin`]; a fault, after which this gate refuses
+    /// the session, and the reply must not clear the cookie.
     pub async fn revoke(&self, request: &Parts) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
         gate.origins.judge_session(request, &RoutePolicy::default())?;
@@ -114,7 +114,7 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// The gate and its browser endpoint, if the request proves its origin.
+    /// The gate and its browser endpoint, if the request proves that it comes from an accepted origin.
     fn asked(&self, request: &Parts) -> Result<(&Arc<Inner>, &BrowserEndpoint), Denial> {
         let gate = &self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
@@ -124,10 +124,10 @@ impl BrowserSessions {
 
 impl Inner {
     /// Ends the session of a cookie, first at the gate and then at its provider. Returns the hint for the provider's
-    /// logout page. A refresh of the provider's tokens that is under way revokes its new tokens itself.
+    /// logout page. If a refresh of the provider's tokens is in progress, that refresh revokes its new tokens itself.
     ///
     /// # Errors
-    /// As [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
+    /// See [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
     // Requirement B43.
     pub(in crate::gate) async fn log_browser_out(
         &self,
@@ -143,7 +143,7 @@ impl Inner {
     }
 }
 
-/// The cookie that a request from this address presents. A cookie that no key of this gate made is ignored, and counts
+/// The cookie in a request from this address. A cookie that was not made with a key of this gate is ignored, and counts
 /// as forged.
 // Requirement B3.
 pub(in crate::gate) fn presented(
@@ -163,8 +163,8 @@ fn authenticated(gate: &Inner, value: &[u8], address: Option<IpAddr>) -> Option<
 }
 
 impl Inner {
-    /// Ends the session that a browser presented at a login of the same user, once its parallel requests have passed.
-    /// If this gate stops before, the record's own expiry ends the session at that time.
+    /// Ends the session that the browser presented when the same user logged in again. It ends after a delay, so that
+    /// parallel requests can finish. If this gate stops before, the session expires at that time on its own.
     // Requirement B8.
     pub(in crate::gate) fn end_presented_later(
         self: &Arc<Self>,
@@ -177,7 +177,7 @@ impl Inner {
         let gate = Arc::clone(self);
         runtime.spawn(async move {
             tokio::time::sleep(wait).await;
-            // After a fault, the end is owed to the store and logged.
+            // If a fault occurs, it is logged, and the gate writes the revocation to the store later.
             let _ = gate.engine.end_browser(&cookie, &origin).await;
             #[cfg(feature = "browser-oidc")]
             if let Some(vaults) = gate.vaults() {
@@ -187,12 +187,12 @@ impl Inner {
     }
 }
 
-/// The value of the cookie that a layer has removed from a request. Does not print.
+/// The value of the cookie that a layer has removed from a request. `Debug` does not print it.
 #[derive(Clone)]
 struct RemovedCookie(Result<Arc<Zeroizing<Vec<u8>>>, Denial>);
 
-/// Keeps the session cookie of a request for [`BrowserSessions`], before a layer removes it: a handler of the application
-/// ends the session.
+/// Keeps the session cookie of a request for [`BrowserSessions`] before a layer removes the cookie, because a handler
+/// of the application may end the session.
 pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     if gate.browser.is_none() {
         return;
@@ -206,7 +206,7 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     }
 }
 
-/// Like [`presented`], for a handler or a layer that may be behind a layer.
+/// Like [`presented`], but for a handler or a layer that may itself be behind a layer.
 pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
     let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {
@@ -219,7 +219,7 @@ pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Re
     }
 }
 
-/// The session cookie of the caller whom a layer of this gate let pass.
+/// The session cookie of the caller whom a layer of this gate has admitted.
 fn of_caller<'a>(gate: &Inner, request: &'a Parts) -> Option<&'a str> {
     let permitted = request.extensions.get::<Permitted>().filter(|permitted| permitted.by().gate == gate.id)?;
     permitted.caller()?.session_cookie().map(AsRef::as_ref)

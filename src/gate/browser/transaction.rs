@@ -1,5 +1,5 @@
-//! Logins under way at a provider: one sealed cookie for each, so that tabs do not disturb each other. The store keeps
-//! nothing about these logins.
+//! Logins in progress at a provider. Each has its own encrypted cookie, so that browser tabs do not disturb each other.
+//! The store keeps nothing about these logins.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,26 +26,27 @@ use rotogate_core::store::Store;
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
-/// How many characters of a hash of `state` are in the name of the cookie.
+/// The number of characters from the hash of `state` that are in the name of the cookie.
 const NAMED: usize = 8;
-/// The most logins under way in one browser. Beyond it, the oldest login is dropped.
+/// The largest number of logins in progress in one browser. If there are more, the oldest login is dropped.
 // Requirement B31.
 const MOST: usize = 12;
-/// The most bytes that the cookies of logins may take in a request. Beyond it, the oldest login is dropped, because an
-/// upstream refuses a head that is too long.
+/// The largest number of bytes that login cookies may take in a request. If they take more, the oldest login is
+/// dropped, because an upstream rejects a request head that is too long.
 const MOST_BYTES: usize = 8 << 10;
-/// How long a login may take, in seconds.
+/// The longest time that a login may take, in seconds.
 const LIFETIME: u64 = 600;
-/// How far ahead another gate's clock may be, in seconds.
+/// The largest tolerated lead of another gate's clock, in seconds.
 const AHEAD: u64 = 60;
-/// How soon after a login its target asks for another one if no user is waited for, in seconds.
+/// If the target requires another login within this time after a login, in seconds, the logins count as repeated: they
+/// succeed without waiting for the user.
 const AT_ONCE: u64 = 30;
-/// The most logins for one target, one right after the other.
+/// The largest number of logins for one target in immediate succession.
 const MOST_AT_ONCE: usize = 4;
-/// The most finished logins that are remembered.
+/// The largest number of finished logins that are remembered.
 const REMEMBERED: usize = 1 << 14;
 
-/// A login under way.
+/// A login in progress.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(in crate::gate) struct Transaction {
     #[serde(rename = "s")]
@@ -54,21 +55,22 @@ pub(in crate::gate) struct Transaction {
     pub(in crate::gate) nonce: String,
     #[serde(rename = "v")]
     pub(in crate::gate) verifier: String,
-    /// The page after the login, and the digest of the whole target if that is long.
+    /// The page to return to after the login, and the digest of the whole target if the target is long.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub(in crate::gate) rest: Option<String>,
-    /// The login that a route asks for.
+    /// The requirements of the route for the login.
     #[serde(flatten)]
     pub(in crate::gate) asked: AskedLogin,
-    /// When the login began, in seconds.
+    /// The time at which the login began, in seconds.
     #[serde(rename = "b")]
     begun: u64,
-    /// Digests of the logins that this browser made for the same target right before, of this one too when it is over.
+    /// Digests of the logins that this browser has just made for the same target. It includes this login once it has
+    /// ended.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
-    /// When the login ended, in seconds, and the session that began.
+    /// When the login ended, in seconds, and the session that it began.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     ended: Option<(u64, String)>,
 }
@@ -89,10 +91,12 @@ impl Transaction {
         Ok(Self { state, nonce, verifier, to, rest, asked, begun, made: Vec::new(), ended: None })
     }
 
-    /// Notes the logins that the session of this browser comes from, if its target asked for another login at once.
+    /// Records the earlier logins from which this browser's session came, if the target immediately requires another
+    /// login.
     ///
     /// # Errors
-    /// The login that was just made, if its target asks for one that was made already: it would ask without end.
+    /// The login that has just ended, if its target requires a login that was already made. Otherwise the target would
+    /// require logins endlessly.
     // Requirement B36.
     pub(in crate::gate) fn follow(
         &mut self,
@@ -118,19 +122,19 @@ impl Transaction {
         Ok(())
     }
 
-    /// Have both the same target?
+    /// Returns whether both logins have the same target.
     fn is_for(&self, other: &Self) -> bool {
         self.to == other.to && self.rest == other.rest
     }
 
-    /// What tells the login that the target asks for from others.
+    /// A digest of the target's login requirements, which distinguishes this login from others.
     fn digest(&self) -> u32 {
         let hash = digest(&SHA256, self.asked.to_string().as_bytes());
         hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
     }
 
-    /// Replaces the cookie of this login, from which a session began, by one without its secrets, for as long as
-    /// [`Self::follow`] looks at it.
+    /// Replaces the cookie of this login, which has begun a session, with a cookie without the login's secrets. The new
+    /// cookie lasts for as long as [`Self::follow`] considers the login.
     pub(in crate::gate) fn end(&self, reply: &mut HeaderMap, session: SessionId, keyring: &Keyring, now: Timestamp) {
         let name = name_of(&self.state);
         let ended = Self {
@@ -151,7 +155,7 @@ impl Transaction {
         }
     }
 
-    /// The login under way with this `state`, if this browser began it.
+    /// The login in progress with this `state`, if this browser began it.
     // Requirement B29.
     pub(in crate::gate) fn of_state(
         headers: &HeaderMap,
@@ -179,7 +183,7 @@ impl Transaction {
         }
     }
 
-    /// Adds the cookie of this login to a reply, and clears the cookies of other logins for which there is no room.
+    /// Adds the cookie of this login to a reply, and clears the cookies of the logins that no longer fit.
     // Requirement B31.
     pub(in crate::gate) fn put(
         &self,
@@ -199,7 +203,7 @@ impl Transaction {
             let begun = known.map_or(0, |known| known.begun);
             others.push((name.to_owned(), name.len() + value.len(), begun));
         }
-        // Browsers send the oldest cookie first, and logins of one second have equal times.
+        // Browsers send the oldest cookie first. Logins that began in the same second have equal times.
         others.reverse();
         others.sort_by_key(|(_, _, begun)| std::cmp::Reverse(*begun));
         let mut room = MOST_BYTES.saturating_sub(name.len() + value.len());
@@ -222,7 +226,7 @@ impl Transaction {
     }
 }
 
-/// The name of a login's cookie. The name contains no secret of the login.
+/// The name of a login's cookie. The name does not contain a secret of the login.
 fn name_of(state: &str) -> String {
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()));
     format!("{PREFIX}{}", hash.get(..NAMED).unwrap_or_default())
@@ -246,8 +250,8 @@ fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
     cookie
 }
 
-/// The logins whose code was sent to the provider, for as long as their cookies are accepted, so that no code is sent
-/// twice.
+/// The logins whose code was sent to the provider, remembered for as long as their cookies are accepted, so that a code
+/// is not sent twice.
 // Requirement B34.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
@@ -256,7 +260,7 @@ impl SpentLogins {
     /// Marks this login as spent at all gates that share the store.
     ///
     /// # Errors
-    /// [`ProviderFlaw::NotBegun`], if an earlier call did; a fault of the store.
+    /// [`ProviderFlaw::NotBegun`] if an earlier call has already marked the login; a fault of the store.
     pub(in crate::gate) async fn spend(
         &self,
         transaction: &Transaction,
@@ -272,7 +276,8 @@ impl SpentLogins {
         }
     }
 
-    /// Marks this login as spent at this gate, and returns its name in the store. `None` if an earlier call did.
+    /// Marks this login as spent at this gate, and returns the login's name in the store. `None` if an earlier call has
+    /// already marked it.
     fn spend_here(&self, transaction: &Transaction, now: Timestamp) -> Option<[u8; 16]> {
         let hash = digest(&SHA256, transaction.state.as_bytes());
         let name = *hash.as_ref().first_chunk()?;

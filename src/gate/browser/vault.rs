@@ -1,9 +1,9 @@
-//! The vault of a session whose user logged in at a provider: the provider's tokens, in a row of the relay's table,
-//! sealed under the cookie itself. The store and the keys together do not suffice to open a vault (requirement B5).
+//! The vault of a session whose user logged in at a provider: a row in the relay's table with the provider's tokens,
+//! encrypted under the cookie. The store and the gate's keys together cannot open it (requirement B5).
 //!
-//! A refresh goes through the relay: the vault is read, its refresh token exchanged, and the vault written. Only then
-//! does the relay drop the answer. If the gate is killed in between, the browser's next request finds the answer in the
-//! relay.
+//! A refresh goes through the relay: the gate reads the vault, exchanges its refresh token, and writes the vault. Only
+//! then does the relay drop the response. If the gate is killed in between, the browser's next request finds the
+//! response in the relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,36 +36,36 @@ use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
-/// The provider's time for a refresh: shorter than the time that a request waits for its session.
+/// The time limit for a refresh at the provider, which is shorter than a request's wait for its session.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// The provider's time for a revocation at a logout.
+/// The time limit for a revocation at the provider during a logout.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
-/// How often a logout tries to take the vault.
+/// How many times a logout tries to remove the vault.
 const CLOSE_TRIES: usize = 5;
-/// How long the relay repeats an answer that is in the vault, because another gate may have read the vault before.
+/// How long the relay repeats a response that is in the vault, as another gate may have read the old vault.
 const GRACE: Duration = Duration::from_secs(60);
-/// The assumed life of an access token if the answer states none.
+/// The assumed lifetime of an access token if the response does not state one.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How long after its last refresh a session continues without its provider, if its token is not forwarded.
+/// How long after its last refresh a session continues without its provider, if the token is not forwarded.
 const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
-/// How long no refresh begins after a failed one.
+/// The pause after a failed refresh during which no other refresh begins.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The tokens of an answer are used for this long at least, if only to name the user.
+/// The minimum time for which the tokens of a response are used, even if only to name the user.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// The interval at which a gate checks whether another gate has finished its refresh.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The longest ID token that is kept, in bytes.
+/// The largest ID token that is kept, in bytes.
 const MAX_HINT: usize = 4 << 10;
 /// The deepest nesting of an ID token's claims.
 const MAX_DEPTH: usize = 16;
 
 const OVER: Denial = Denial::SessionOver("its provider does not continue it");
 
-/// The provider's tokens of one session. Does not print.
+/// The provider's tokens for one session. `Debug` does not print them.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(in crate::gate) struct KeptTokens {
     pub(in crate::gate) refresh_token: Option<String>,
-    /// The hint for a logout at the provider.
+    /// The ID token, as the hint for a logout at the provider.
     pub(in crate::gate) id_token: Option<String>,
     access_token: Option<String>,
     #[zeroize(skip)]
@@ -76,7 +76,7 @@ pub(in crate::gate) struct KeptTokens {
 }
 
 impl KeptTokens {
-    /// The tokens of an answer at this time.
+    /// The tokens of a response that was received now.
     pub(in crate::gate) fn new(
         provider: &LoginProvider,
         (id_token, access_token): (Option<&str>, &str),
@@ -92,7 +92,7 @@ impl KeptTokens {
         }
     }
 
-    /// The tokens after a refresh. Tokens that the answer does not replace stay.
+    /// The tokens after a refresh. Tokens that the response does not replace are kept.
     fn refreshed(&self, provider: &LoginProvider, answer: &RefreshedTokens, now: Timestamp) -> Self {
         let id_token = answer.id_token.as_ref().map(|token| token.as_str());
         let mut new = Self::new(provider, (id_token, &answer.access_token), &answer.further, now);
@@ -101,13 +101,13 @@ impl KeptTokens {
         new
     }
 
-    /// The time of the next refresh: after four fifths of the access token's life, varied by a tenth for each session.
+    /// The time of the next refresh: after about four fifths of the access token's lifetime, varied by session.
     fn refresh_from(&self, session: SessionId) -> Timestamp {
         let spread = u32::from(session.as_bytes().last().copied().unwrap_or_default()) * 200 / 255;
         self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
     }
 
-    /// Must the tokens be refreshed now, before the request or in the background?
+    /// Returns whether the tokens must be refreshed now, either before the request or in the background.
     fn is_due(&self, session: SessionId, when: RenewWhen, keeps_access_token: bool, now: Timestamp) -> bool {
         let is_over = self.expires <= now || keeps_access_token && self.access_token.is_none();
         let is_ahead = when == RenewWhen::Due && self.refresh_from(session) <= now;
@@ -121,13 +121,13 @@ impl KeptTokens {
             token_until: self.expires,
             is_refreshable,
             refresh_from: if is_refreshable { self.refresh_from(session) } else { Timestamp::MAX },
-            // Without a refresh token, the session lives until its own limits. The tokens of an answer are used at
+            // Without a refresh token, the session lasts until its own limits. The tokens of a response are used at
             // least once before the next refresh.
             good_until: if is_refreshable { self.expires.max(now.plus(AT_LEAST)) } else { Timestamp::MAX },
         }
     }
 
-    /// The terms after a refresh that failed; `None` once the provider has been silent for too long.
+    /// The terms after a failed refresh. `None` if the provider has not responded for too long.
     // Requirement B40.
     fn terms_without_provider(&self, session: SessionId, now: Timestamp) -> Option<ProviderTerms> {
         let (terms, again) = (self.terms(session, now), now.plus(PAUSE));
@@ -144,7 +144,7 @@ struct Vault {
     tokens: KeptTokens,
 }
 
-/// The vaults of a gate whose browsers log in at a provider.
+/// Access to the vaults of a gate whose browsers log in at a provider.
 pub(in crate::gate) struct Vaults<'a> {
     gate: &'a Inner,
     relay: &'a EndpointRelay,
@@ -153,7 +153,7 @@ pub(in crate::gate) struct Vaults<'a> {
 }
 
 impl Inner {
-    /// The vaults, if browsers log in at a provider.
+    /// Access to the vaults, if browsers log in at a provider.
     pub(in crate::gate) fn vaults(&self) -> Option<Vaults<'_>> {
         let browser = self.browser.as_deref()?;
         let provider = browser.provider.as_ref()?;
@@ -162,12 +162,12 @@ impl Inner {
     }
 }
 
-/// The result of an attempt to refresh.
+/// The result of an attempt to refresh the tokens.
 enum Attempt {
     Refreshed(KeptTokens),
-    /// The vault has changed: another gate wrote it, or the answer was an old one, whose access token has expired.
+    /// Another gate has written the vault, or the response was an old one whose access token has expired.
     Changed,
-    /// Another gate is waiting for the provider.
+    /// Another gate is waiting for the provider's response.
     UnderWay,
     Failed,
 }
@@ -205,7 +205,7 @@ impl Vaults<'_> {
         }
     }
 
-    /// The vault of a session; `None` if the store has no vault. A vault that the cookie does not open is a fault.
+    /// Loads the vault of a session; `None` without a vault. A vault that the cookie cannot open is a fault.
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
@@ -217,7 +217,7 @@ impl Vaults<'_> {
                 tracing::error!(
                     session = %cookie.session(),
                     others,
-                    "session vault: another program or release wrote it, so it gets 503. Run rotogate session revoke ID"
+                    "another program or release wrote this vault, so requests get 503. Run rotogate session revoke ID"
                 );
             }
             return Err(Fault::Provider { reason: "vault_unusable", retry_after: PAUSE });
@@ -225,7 +225,7 @@ impl Vaults<'_> {
         Ok(Some(Vault { keys, record, tokens }))
     }
 
-    /// Closes the vault of a session that has ended by a logout: removes it, and revokes its refresh token at the
+    /// Closes the vault of a session that a logout has ended: removes the vault, and revokes its refresh token at the
     /// provider. Returns the hint for the provider's logout page.
     // Requirement B43.
     pub(in crate::gate) async fn close(&self, cookie: &SessionCookie) -> Option<Zeroizing<String>> {
@@ -245,8 +245,8 @@ impl Vaults<'_> {
         None
     }
 
-    /// The tokens of a vault, which is then removed, so that only its remover has them; `None` without a vault. The
-    /// refresh of another request may replace the tokens meanwhile, so exactly the tokens that were read are removed.
+    /// Removes a vault and returns its tokens, so that no other request has them. `None` without a vault. Another
+    /// request may refresh the tokens meanwhile, so a vault is removed only if its tokens are those that were read.
     async fn taken(&self, cookie: &SessionCookie) -> Result<Option<KeptTokens>, Fault> {
         let Some(Vault { keys, record, tokens }) = self.load(cookie).await? else { return Ok(None) };
         match self.relay.store().remove_relay(keys.id(), Some(record.version())).await? {
@@ -255,13 +255,13 @@ impl Vaults<'_> {
         }
     }
 
-    /// The ID token of a session; `None` if its provider sent none, or a very long one.
+    /// The ID token of a session; `None` if the provider did not send one, or sent one that is too long.
     pub(in crate::gate) async fn id_token(&self, cookie: &SessionCookie) -> Result<Option<Zeroizing<String>>, Fault> {
         let vault = self.load(cookie).await?;
         Ok(vault.and_then(|vault| vault.tokens.id_token.clone()).map(Zeroizing::new))
     }
 
-    /// Removes the vault of a session that has ended. One that stays is swept at the end that the session would have had.
+    /// Removes the vault of an ended session. If that fails, the vault is swept when the session would have expired.
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
         if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
@@ -269,7 +269,7 @@ impl Vaults<'_> {
         }
     }
 
-    /// Revokes, at the provider, the refresh token of a session that has ended. The provider has two seconds to answer.
+    /// Revokes the refresh token of an ended session at the provider, which has two seconds to respond.
     // Requirement B43.
     pub(in crate::gate) async fn revoke(&self, tokens: &KeptTokens) {
         let Some(token) = &tokens.refresh_token else { return };
@@ -277,7 +277,7 @@ impl Vaults<'_> {
         let why = match answered {
             Ok(Ok(status)) if status.is_success() => return,
             Ok(Ok(status)) => format!("status {status}"),
-            // The provider has no revocation endpoint: the logout page ends the login at the provider, by the hint.
+            // Without a revocation endpoint, the provider's logout page ends the login with the hint.
             Ok(Err(LoginFailure::Unknown(..))) => return,
             Ok(Err(why)) => why.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -291,7 +291,7 @@ impl Vaults<'_> {
                 issuer = self.provider.name(),
                 why,
                 others,
-                "a refresh token was not revoked at this provider; the session is over"
+                "a refresh token was not revoked at this provider; the session has ended at the gate"
             );
         }
     }
@@ -327,15 +327,15 @@ impl Vaults<'_> {
                 }
                 let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
                 if !self.write(vault, &tokens).await? {
-                    // A logout has taken the vault meanwhile, with the previous refresh token.
+                    // A logout has meanwhile removed the vault, with the previous refresh token.
                     if self.load(cookie).await?.is_none() {
                         self.revoke(&tokens).await;
                     }
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
-                    // The relay's record expires with the session.
-                    tracing::warn!(error = ?Chain(&error), "the relay keeps an answer that is in a vault");
+                    // The relay's record is removed when the session expires.
+                    tracing::warn!(error = ?Chain(&error), "the relay did not remove a response that is in a vault");
                 }
                 let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
                 Ok(if is_old { Attempt::Changed } else { Attempt::Refreshed(tokens) })
@@ -370,7 +370,7 @@ impl Vaults<'_> {
         }
     }
 
-    /// Replaces the tokens. Returns false if another gate was first.
+    /// Replaces the tokens in the vault. Returns false if another gate has already changed the vault.
     async fn write(&self, vault: &Vault, tokens: &KeptTokens) -> Result<bool, Fault> {
         let attempt = vault.record.attempt.saturating_add(1);
         let record = RelayRecord { attempt, since: self.gate.engine.clock().now(), ..vault.record.clone() };
@@ -401,9 +401,9 @@ impl SessionProvider for Vaults<'_> {
         let (id, begun) = (cookie.session(), tokio::time::Instant::now());
         loop {
             let Some(vault) = self.load(cookie).await? else {
-                // A restored store has no vaults, because the provider would treat an older refresh token as a reuse.
+                // A restored store has no vaults, because the provider would treat an older refresh token as reuse.
                 if when == RenewWhen::Never {
-                    return Err(Denial::SessionOver("the provider's tokens of it are gone").into());
+                    return Err(Denial::SessionOver("its tokens of the provider are lost").into());
                 }
                 return self.end(cookie).await;
             };
@@ -434,8 +434,8 @@ fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<
     keys.seal(record, &text).map_err(|_| NOT_SEALED)
 }
 
-/// Does this ID token, which the token endpoint itself returned, name the user of the session? (OpenID Connect Core
-/// §12.2)
+/// Returns whether this ID token, which the token endpoint itself returned, names the user of the session (OpenID
+/// Connect Core §12.2).
 // Attack 39.
 fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).map(Zeroizing::new);
@@ -445,22 +445,22 @@ fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     is("iss", &user.issuer) && is("sub", &user.subject)
 }
 
-/// Does this refusal end the session? The provider asks for the user, who then logs in again. `unauthorized_client`: Keycloak
-/// says so of a client that may no longer use this token.
+/// Returns whether this refusal ends the session, so that the user must log in again. Keycloak returns
+/// `unauthorized_client` if the client may no longer use this token.
 fn is_end(reply: &ProviderReply) -> bool {
     let error = oauth::error(reply);
     let meaning = error.as_deref().map(OAuthError::read);
     matches!(meaning, Some(OAuthError::Grant | OAuthError::User)) || error.as_deref() == Some("unauthorized_client")
 }
 
-/// A provider of logins, for the relay.
+/// A login provider, as the relay uses it for refreshes.
 #[derive(Debug)]
 struct RefreshingProvider(LoginProvider);
 
 #[async_trait]
 impl Provider for RefreshingProvider {
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
-        // Less than the relay's own bound, so that this timeout, which knows whether anything was sent, comes first.
+        // Less than the relay's own limit. This timeout knows whether anything was sent, so it must come first.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(oauth::with_usual_status(reply(answer))),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
@@ -486,7 +486,7 @@ impl Provider for RefreshingProvider {
     }
 }
 
-/// The relay of a provider where browsers log in.
+/// The configuration of the relay for a provider where browsers log in.
 pub(super) fn relay_config(provider: &LoginProvider) -> RelayConfig {
     RelayConfig {
         rules: RelayRules { grace: GRACE, timeout: TIMEOUT, after_unknown: AfterUnknown::Every(PAUSE) },

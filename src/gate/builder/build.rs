@@ -1,4 +1,4 @@
-//! Wires the parts of a gate together: at the start, and for new rules of a running gate.
+//! Connects the parts of a gate, at the start and when a running gate gets new rules.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -33,8 +33,8 @@ use rotogate_core::token::verify::{IssuerRules, RulesError, Verifier};
 use rotogate_core::verify_cache::{DEFAULT_CACHE, TokenChecker};
 
 impl GateBuilder {
-    /// Builds the gate, and loads the revocations in force. It needs a tokio runtime, where a background task runs for
-    /// as long as the gate lives.
+    /// Builds the gate, and loads the revocations in force. It must be called in a tokio runtime, where background
+    /// tasks run for as long as the gate lives.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -115,14 +115,14 @@ impl GateBuilder {
         Ok(gate)
     }
 
-    /// Whether the gate only trusts other issuers, and configures no tokens of its own.
+    /// Returns whether the gate only trusts other issuers, and does not configure tokens of its own.
     fn is_resource_server(&self) -> bool {
         let says_none = self.issuer.is_none() && self.keyring.is_none() && self.directory.is_none();
         says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
-    /// The issuer and the keys of the gate's own tokens. A resource server uses its keys only for its records: the keys
-    /// sign no tokens, and its revocations of subjects concern the tokens of its first issuer.
+    /// The issuer and the keys for the gate's own tokens. A resource server does not sign tokens with its keys; it uses
+    /// them only for its records. Its revocations of subjects apply to the tokens of its first issuer.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -134,7 +134,7 @@ impl GateBuilder {
         Ok((issuer, self.keyring.take().ok_or(BuildError::NoKeys)?))
     }
 
-    /// The limits, and the counters that gates of one store share.
+    /// The rate limits, and the counters that gates with the same store share.
     fn limits(
         &self,
         store: &Arc<dyn Store>,
@@ -218,7 +218,8 @@ impl GateBuilder {
         })
     }
 
-    /// The running relays with their next settings: the relays of endpoints, and the relay of browser logins.
+    /// The running relays with their new settings. They include the relays of endpoints and the relay of browser
+    /// logins.
     fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
         let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
         let relays = endpoints.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
@@ -267,7 +268,7 @@ impl GateBuilder {
     }
 }
 
-/// The engine's clock, which never goes back behind the store's last time.
+/// Starts the engine's clock, which never goes back behind the last time in the store.
 async fn start_clock(
     store: &dyn Store,
     time: &Arc<dyn TimeSource>,
@@ -283,16 +284,16 @@ async fn start_clock(
     Ok(EngineClock::start_with_store(Arc::clone(time), (asked, time.monotonic()), store_time, leeway))
 }
 
-/// Compares the keys with those of the other gates on the store. This precedes the first heartbeat, because other gates
-/// must not rely on this node yet.
+/// Compares the keys with those of the other gates that share the store. The check precedes the first heartbeat,
+/// because other gates must not yet rely on this gate.
 async fn check_other_nodes(store: &dyn Store, row: &LiveRow) -> Result<(), BuildError> {
     let Some(shared) = store.shared() else { return Ok(()) };
     let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
     nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)
 }
 
-/// Warns if the round trip to the store is too long for the staleness, because the gate would refuse good tokens
-/// (requirement C43).
+/// Warns if a round trip to the store takes too long for the configured staleness, because the gate would then refuse
+/// valid tokens (requirement C43).
 async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
     let round_trip = round_trip(|| store.last_known_time()).await?;
     let needed = Staleness::needed_for(round_trip);
@@ -301,21 +302,22 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
             ?round_trip,
             staleness = ?staleness.limit,
             ?needed,
-            "the staleness is too short for a store that is so far away: good tokens will be refused. Raise it"
+            "the staleness is too short for the round trip to the store, so valid tokens will be refused. Raise it"
         );
     }
     Ok(())
 }
 
-/// Reports another living gate of this process on the same store, unless the store tells its gates of each other's
-/// revocations: this gate would accept what that gate has revoked. `store` is the address of the store.
+/// Reports another live gate in this process with the same store, unless the store informs its gates of each other's
+/// revocations. Otherwise this gate would accept tokens that the other gate has revoked. `store` is the memory address
+/// of the store.
 fn report_second_gate(engine: &Arc<Engine>, store: usize) {
     static GATES: Mutex<Vec<(usize, Weak<Engine>)>> = Mutex::new(Vec::new());
     let mut gates = GATES.lock();
     gates.retain(|(_, gate)| gate.strong_count() > 0);
     if engine.store().shared().is_none() && gates.iter().any(|(other, _)| *other == store) {
         tracing::error!(
-            "another gate of this process uses the store of this gate: neither sees what the other revokes"
+            "another gate of this process uses the store of this gate, so neither gate sees what the other revokes"
         );
     }
     gates.push((store, Arc::downgrade(engine)));
@@ -338,7 +340,7 @@ async fn begin_feed(
     }
 }
 
-/// The verifier: for the gate's own tokens, if it is an issuer, then for those of other issuers.
+/// Makes the verifier, for the gate's own tokens if the gate is an issuer, and for tokens of other issuers.
 pub(in crate::gate) fn verifier(own: Option<IssuerRules>, trusted: Vec<IssuerRules>) -> Result<Verifier, RulesError> {
     Verifier::new(own.into_iter().chain(trusted).collect())
 }

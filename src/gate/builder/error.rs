@@ -1,4 +1,4 @@
-//! Why a gate could not be built.
+//! The reasons why a gate could not be built.
 
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::random::NoRandomness;
@@ -7,7 +7,7 @@ use rotogate_core::store::{Staleness, StoreError};
 use rotogate_core::token::verify::RulesError;
 use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 
-/// Why a gate could not be built.
+/// The reason why a gate could not be built.
 ///
 /// ```
 /// use rotogate::Gate;
@@ -25,7 +25,7 @@ pub enum BuildError {
     /// [`GateBuilder::issuer`](crate::gate::GateBuilder::issuer) was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
     NoIssuer,
-    /// Clients could not use tokens of this issuer.
+    /// Clients could not use tokens from this issuer.
     #[error("the issuer {issuer:?}: {why}")]
     Issuer {
         /// The issuer.
@@ -39,10 +39,11 @@ pub enum BuildError {
     /// The authorization endpoint is not a URL, or has a fragment.
     #[error("the authorization endpoint {0:?} is not an http or https URL without a fragment")]
     AuthorizationEndpoint(String),
-    /// A resource server has no issuer to take its public URL from, and configures this feature, which needs one.
+    /// A feature needs the public URL, but a resource server does not have its own issuer from which the URL could be
+    /// taken.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
     NoPublicUrl(&'static str),
-    /// A resource server lists no audience for the tokens of this issuer.
+    /// A resource server does not list an audience for the tokens of this issuer.
     #[error("the tokens of {0}: call `.audience(…)`. Without an audience, tokens for other services would pass")]
     NoAudience(String),
     /// The keys of this issuer cannot be fetched.
@@ -55,7 +56,7 @@ pub enum BuildError {
         #[source]
         error: InvalidValue,
     },
-    /// An origin that no browser would send in this spelling.
+    /// The origin is not spelt as browsers spell it.
     #[error(
         "{0:?} is not an origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port"
     )]
@@ -69,7 +70,7 @@ pub enum BuildError {
         why: &'static str,
     },
     /// The staleness is outside its bounds.
-    #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
+    #[error("staleness: `limit` must be from {least:?} to {most:?}, and `served` must not be below `limit`", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
     Staleness,
     /// [`GateBuilder::keys`](crate::gate::GateBuilder::keys) was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
@@ -82,11 +83,11 @@ pub enum BuildError {
         /// Why the pattern cannot be used.
         why: String,
     },
-    /// Running nodes of the store have other keys, and the difference is more than one step of a rollover.
+    /// Running gates that share the store have other keys, and the difference is more than one step of a key rotation.
     #[error("{0}")]
     OtherKeys(String),
-    /// An endpoint has a relay, or browsers log in at a provider, or there are API keys, but the gate has no store for
-    /// their records.
+    /// The gate does not have a store for records, but an endpoint with a relay, a browser login at a provider, or API
+    /// keys need one.
     #[error(
         "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
     )]
@@ -94,7 +95,7 @@ pub enum BuildError {
     /// The new rules name an endpoint with a relay that the running gate does not have.
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
-    /// The rules of a profile contradict each other.
+    /// The settings of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
     Profile(InvalidValue),
     /// The leeway is more than 30 s.
@@ -104,10 +105,10 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<InvalidValue>),
-    /// One of [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
+    /// A value in [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
     #[error("{0}")]
     Host(String),
-    /// Calls in envelopes would bypass a route.
+    /// Calls in envelopes could bypass a stricter route.
     #[error(
         "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
          unknown would bypass it: write which calls it is for (`Route::kuzzle`), or a route for all others: `*`"
@@ -115,7 +116,7 @@ pub enum BuildError {
     Ungoverned {
         /// The id of the stricter route.
         strict: String,
-        /// The id of the envelopes' route.
+        /// The id of the route that admits the envelopes.
         envelope: String,
     },
     /// A route names an unknown issuer.
@@ -132,13 +133,13 @@ pub enum BuildError {
     /// The configured assertions cannot be made.
     #[error("assertions: {0}")]
     Assertion(String),
-    /// A route with an exchange towards its upstream requires no caller, or forwards the caller's token.
+    /// A route with a token exchange for its upstream does not require a caller, or also forwards the caller's token.
     #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
     Exchange(String),
-    /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
+    /// There are too many [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
-    /// A role that a route asks for cannot be judged, or no token can have it.
+    /// A role that a route requires cannot be judged, or no token can have it.
     #[error("the role {role:?} of route {route:?} {why}")]
     Role {
         /// The id of the route.
@@ -153,7 +154,7 @@ pub enum BuildError {
     Limit {
         /// The id of the route.
         route: String,
-        /// Why it cannot be used.
+        /// Why the limit cannot be used.
         why: String,
     },
     /// A route names an unknown dialect.
@@ -162,26 +163,26 @@ pub enum BuildError {
     /// Endpoints conflict, or a template is malformed.
     #[error("endpoint {dialect} at {path}: {problem}")]
     Endpoint {
-        /// The name of its dialect.
+        /// The name of the endpoint's dialect.
         dialect: String,
-        /// Its path.
+        /// The path of the endpoint.
         path: String,
-        /// What is wrong with it.
+        /// The problem with the endpoint.
         problem: String,
     },
-    /// The keys of an issuer cannot be used.
+    /// The keys of a trusted issuer cannot be used.
     #[error(transparent)]
     Verifier(#[from] RulesError),
-    /// The store failed while revocations were loaded. A gate without revocations must not serve.
+    /// The store failed while revocations were loaded. A gate must not serve requests without its revocations.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The system gave no random bytes.
+    /// The operating system did not return random bytes.
     #[error("{NoRandomness}")]
     Random,
 }
 
 impl BuildError {
-    /// A problem of an endpoint of this dialect at this path.
+    /// An error for an endpoint with this dialect at this path.
     pub(in crate::gate) fn endpoint(dialect: &str, path: &str, problem: impl Into<String>) -> Self {
         Self::Endpoint { dialect: dialect.to_owned(), path: path.to_owned(), problem: problem.into() }
     }

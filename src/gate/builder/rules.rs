@@ -44,7 +44,7 @@ pub(super) struct Rules {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) profile: Profile,
     pub(super) routes: Vec<Route>,
-    /// Whether a path without a route requires a token, also if there are routes.
+    /// Whether a path without a route requires a token even if other routes exist.
     pub(super) every_path: bool,
     pub(super) resources: Vec<Resource>,
     pub(super) identity: Option<Vec<(HeaderName, IdentityField)>>,
@@ -61,11 +61,11 @@ pub(super) struct Rules {
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
     pub(super) rate_headers: RateHeaders,
-    /// Whether some issuer's identity assertions are accepted as grants.
+    /// Whether any issuer's identity assertions are accepted as grants.
     pub(super) takes_id_jag: bool,
 }
 
-/// The parts of a gate besides its rules.
+/// The parts of a gate other than its rules.
 pub(super) struct RunningParts {
     pub(super) id: GateId,
     pub(super) running: Arc<Running>,
@@ -75,18 +75,18 @@ pub(super) struct RunningParts {
     pub(super) leeway: Duration,
 }
 
-/// Does the route serve every path that no other route serves?
+/// Returns whether the route serves every path that does not have another route.
 fn is_catch_all(route: &Route) -> bool {
     route.path.starts_with("/{*") && route.hosts.is_empty() && route.methods.is_empty()
 }
 
 impl Rules {
-    /// Do the rules issue tokens or sign assertions?
+    /// Returns whether the rules issue tokens or sign assertions.
     pub(super) fn need_an_issuer(&self) -> bool {
         !self.clients.is_empty() || !self.endpoints.is_empty() || self.sign() || self.browser.is_some()
     }
 
-    /// Do the rules sign assertions that services verify?
+    /// Returns whether the rules sign assertions that services verify.
     fn sign(&self) -> bool {
         self.assertion.is_some()
     }
@@ -142,17 +142,17 @@ impl Rules {
         Ok(())
     }
 
-    /// Marks the issuer where browsers log in, and checks that no two sources of users can name one subject.
+    /// Marks the issuer where browsers log in, and checks that two sources of users cannot name the same subject.
     pub(super) fn check_sources(&self, trusted: &mut [IssuerRules], has_users: bool) -> Result<(), BuildError> {
         let provider = self.browser.as_ref().and_then(Browser::issuer);
         sound::sources(trusted, provider, self.clients.iter(), has_users)
     }
 
-    /// Checks that a gate that counts alone has no limits over all gates.
+    /// Checks that no limit counts over all gates if this gate counts separately (`limits_per_node`).
     pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
         let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
         self.routes.iter().find(is_over_gates).map_or(Ok(()), |route| {
-            let why = "counts over all gates, and `limits_per_node` lets each count alone".to_owned();
+            let why = "counts over all gates, but `limits_per_node` lets each gate count separately".to_owned();
             Err(BuildError::Limit { route: route.id.to_string(), why })
         })
     }
@@ -240,7 +240,7 @@ impl Rules {
     }
 }
 
-/// Checks that a resource server needs no public URL.
+/// Checks that a resource server does not need a public URL.
 ///
 /// # Errors
 /// A configured feature needs the public URL.
@@ -262,13 +262,13 @@ fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<
     Ok(hosts)
 }
 
-/// The policies of the routes that require audiences of their own.
+/// The policies of the routes that require their own audiences.
 fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
     let policies = routes.iter().map(|route| &route.policy);
     policies.filter(|policy| !policy.audiences.is_empty()).cloned().collect()
 }
 
-/// Each dialect that a route names, once.
+/// Each dialect that a route names, without duplicates.
 fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     let mut found: Vec<Box<dyn Dialect>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
@@ -291,9 +291,7 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// The default headers. With several issuers, a subject is ambiguous without its issuer, so the issuer has a header
-/// too. Roles have a header if tokens of another issuer contain roles.
-/// The problem of a route, as text.
+/// The problem of a route, as a string.
 fn unusable(error: &RouteError) -> InvalidValue {
     InvalidValue::new(error.to_string())
 }
@@ -306,6 +304,8 @@ fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     parsed.collect()
 }
 
+/// The default identity headers. With several issuers, a subject is ambiguous without its issuer, so the issuer also has
+/// a header. Roles have a header if tokens of another issuer contain roles.
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());
