@@ -1,4 +1,4 @@
-//! Cookies that hold the tokens of a single-page client. No script can read them.
+//! Cookies that carry the tokens of a single-page client. Scripts cannot read them.
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::request::Parts;
@@ -14,32 +14,33 @@ use rotogate_core::fault::Error;
 pub use rotogate_core::credential::ACCESS_COOKIE;
 /// The cookie of the refresh token.
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
-/// The longest cookie that browsers keep: name and value together, in bytes (RFC 6265 §6.1).
+/// The largest cookie that browsers keep, as the length of name and value together in bytes (RFC 6265 §6.1).
 const LONGEST_COOKIE: usize = 4096;
 
-/// The pages whose requests carry the cookies (RFC 6265bis §5.4.7).
+/// Selects which pages' requests carry the cookies (RFC 6265bis §5.4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SameSite {
-    /// Only requests of pages of the same site carry the cookies.
+    /// Only requests from pages of the same site carry the cookies.
     #[default]
     Strict,
     /// The cookies are also sent when the user follows a link from another site.
     Lax,
-    /// Requests of every page carry the cookies: for a client on another site, whose origin is among
+    /// Requests from every page carry the cookies. For a client on another site, whose origin is among
     /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     None,
 }
 
 /// Sets, reads and clears the cookies of a single-page client.
 ///
-/// The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
-/// a logout clears both. The routes take the access token from its cookie:
-/// [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
+/// The access token is in `__Host-access`, and the refresh token in `__Host-refresh`. A login sets both cookies, a
+/// refresh replaces both, and a logout clears both. Routes read the access token from its cookie with
+/// [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or
+/// [`require().cookie(…)`](super::RequireLayer::cookie).
 ///
 /// Both cookies are `HttpOnly`, `Secure`, and limited to this host (`__Host-`). They last as long as their tokens,
-/// unless [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
+/// unless [`Self::until_closed`] is set. Chrome and Firefox also accept them from `http://localhost`.
 ///
-/// A request that changes something needs proof that a page of our own or of an allowed origin sent it:
+/// A request that changes something must prove that it comes from a page of our own or of an allowed origin.
 /// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse other requests with [`Denial::CrossOrigin`].
 ///
 /// ```
@@ -56,7 +57,7 @@ enum SameSite {
 ///     Ok(gate.cookies().set(&issued))
 /// }
 ///
-/// /// `POST /refresh`. 401 means: log in again. The cookies of a session that is over are cleared.
+/// /// `POST /refresh`. 401 means: log in again. The cookies of an ended session are cleared.
 /// async fn refresh(gate: &Gate, request: &Parts) -> (StatusCode, HeaderMap) {
 ///     match gate.cookies().refresh(request).await {
 ///         Ok(issued) => (StatusCode::NO_CONTENT, gate.cookies().set(&issued)),
@@ -102,15 +103,15 @@ impl Gate {
 }
 
 impl Cookies {
-    /// Also sends the cookies when the user follows a link from another site (`SameSite=Lax`). By default only requests of
-    /// pages of the same site carry the cookies (RFC 6265bis §5.4.7).
+    /// Also sends the cookies when the user follows a link from another site (`SameSite=Lax`). By default, only
+    /// requests from pages of the same site carry the cookies (RFC 6265bis §5.4.7).
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
     /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
     /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
     /// # let gate = gate.client(Client::public("web")).build().await?;
-    /// // A link in a mail opens the application with the reader's session.
+    /// // The reader of a mail who follows a link to the application is logged in.
     /// let cookies = gate.cookies().lax();
     /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
     /// assert!(cookies.set(&tokens)["set-cookie"].to_str()?.contains("SameSite=Lax"));
@@ -122,8 +123,8 @@ impl Cookies {
         self
     }
 
-    /// Requests of every page carry the cookies (`SameSite=None`): for a client on another site, whose origin is among
-    /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    /// Sends the cookies with requests from every page (`SameSite=None`). For a client on another site, whose origin is
+    /// among [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     #[must_use]
     pub const fn cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
@@ -137,7 +138,7 @@ impl Cookies {
         self
     }
 
-    /// The headers of a reply that sets these tokens: two `Set-Cookie`, and `Cache-Control: no-store`.
+    /// The headers of a reply that sets these tokens: two `Set-Cookie` headers and `Cache-Control: no-store`.
     pub fn set(&self, issued: &IssuedTokens) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.put(&mut headers, ACCESS_COOKIE, issued.access_token.expose(), Some(issued.expires_in));
@@ -160,7 +161,10 @@ impl Cookies {
 
     fn put(&self, headers: &mut HeaderMap, name: &str, value: &str, seconds: Option<u64>) {
         if name.len() + value.len() > LONGEST_COOKIE {
-            tracing::error!(cookie = name, "token too long for a cookie: browsers drop it. Give it fewer claims");
+            tracing::error!(
+                cookie = name,
+                "the token is too long for a cookie, so browsers drop it. Give the token fewer claims"
+            );
         }
         let same_site = match self.same_site {
             SameSite::Strict => "Strict",
@@ -178,8 +182,8 @@ impl Cookies {
         }
     }
 
-    /// Checks that a request with these headers may log in, or change anything by cookie. `Origin` or `Sec-Fetch-Site`
-    /// must show that a page of our own or of an allowed origin sent it.
+    /// Checks whether a request with these headers may log in, or make a change that its cookie authorises. `Origin` or
+    /// `Sec-Fetch-Site` must show that the request comes from a page of our own or of an allowed origin.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].
@@ -187,12 +191,12 @@ impl Cookies {
         if self.gate.0.origins.asked(headers) { Ok(()) } else { Err(Denial::CrossOrigin) }
     }
 
-    /// The next tokens for the refresh token in the request's cookie: see
-    /// [`Sessions::refresh`](super::Sessions::refresh). Limits count the client's address, which the request's
-    /// [`Peer`](super::Peer) states.
+    /// Exchanges the refresh token in the request's cookie for new tokens: see
+    /// [`Sessions::refresh`](super::Sessions::refresh). The rate limits count the client's address, which is in the
+    /// request's [`Peer`](super::Peer).
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] without the cookie; the errors of
+    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] if the request has no cookie; the errors of
     /// [`Sessions::refresh`](super::Sessions::refresh).
     pub async fn refresh(&self, request: &Parts) -> Result<IssuedTokens, Error> {
         self.admit(&request.headers)?;
@@ -200,10 +204,10 @@ impl Cookies {
         self.gate.sessions().refresh_at(token, self.gate.0.client_address(request)).await
     }
 
-    /// Ends the session of the refresh token in the request's cookie. A request without the cookie changes nothing.
+    /// Ends the session of the refresh token in the request's cookie. Without the cookie, nothing changes.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]; a fault, after which the session is refused on this node.
+    /// [`Denial::CrossOrigin`]; a fault, after which this gate refuses the session already.
     pub async fn log_out(&self, request: &Parts) -> Result<(), Error> {
         self.admit(&request.headers)?;
         match refresh_token(&request.headers)? {

@@ -1,7 +1,8 @@
-//! The gate's own endpoints: the table that finds them, and their answers.
+//! The gate's own endpoints: the table that finds them, and their responses.
 //!
-//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task: a client that disconnects in the
-//! middle of a rotation must not stop it between the store and the revocation list.
+//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task. Otherwise a client that
+//! disconnects in the middle of a rotation could stop it between the write to the store and the update of the
+//! revocation list.
 
 use std::sync::Arc;
 
@@ -47,18 +48,18 @@ pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 
 /// The path of the JWK set, the public keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
-/// How long caches may keep the JWK set and the metadata.
+/// The `Cache-Control` of the JWK set and of the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// How long other verifiers may keep the published keys: as long as caches.
+/// How long other verifiers may keep the published keys. It is as long as the `max-age` that caches get.
 pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
-/// An endpoint: a dialect at a path, with its rules.
+/// An endpoint: a dialect that is served at a path, with its own rules.
 ///
 /// ```
 /// use rotogate::dialect::oauth2::OAuth2;
 /// use rotogate::gate::Endpoint;
 ///
-/// // Refreshes the sessions that began here, and those that the application started.
+/// // Refreshes sessions that began here, and sessions that the application started.
 /// let endpoint = Endpoint::new(OAuth2).path("/oauth/token").accepts("application");
 /// let builder = rotogate::Gate::builder().endpoint(endpoint);
 /// # let _ = builder;
@@ -75,19 +76,19 @@ pub struct Endpoint {
     listeners: Vec<Box<str>>,
     relay_config: Option<super::relay::RelayConfig>,
     relay: Option<Arc<super::relay::EndpointRelay>>,
-    /// The login of browsers, if this is the browser endpoint.
+    /// The settings of browser logins, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
 }
 
 impl Endpoint {
-    /// An endpoint of this dialect, at its default path: one of [`dialect`](crate::dialect), or a
-    /// [`Dialect`](crate::dialect::Dialect) of your own.
+    /// Serves this dialect at its default path. The dialect is one of those in [`dialect`](crate::dialect), or your own
+    /// [`Dialect`](crate::dialect::Dialect).
     pub fn new(dialect: impl Dialect) -> Self {
         Self::speaking(Arc::new(dialect))
     }
 
-    /// An endpoint for the logout tokens (OpenID Connect back-channel logout 1.0) of the trusted issuer with this name,
-    /// for one of these client ids. A logout token ends the sessions that it names.
+    /// An endpoint for the logout tokens (OpenID Connect Back-Channel Logout 1.0) of the trusted issuer with this name.
+    /// The audience of a logout token must be one of these client ids. A logout token ends the sessions that it names.
     ///
     /// ```
     /// use rotogate::gate::Endpoint;
@@ -100,9 +101,9 @@ impl Endpoint {
         Self::new(Events::back_channel_logout(issuer, audience))
     }
 
-    /// An endpoint for the pushed security events (RFC 8417, RFC 8935, CAEP 1.0) of the trusted issuer with this name,
-    /// for one of these audiences. The transmitter sends `bearer` with each event. An event ends the sessions that it
-    /// names.
+    /// An endpoint for the security events (RFC 8417, RFC 8935, CAEP 1.0) that the trusted issuer with this name
+    /// pushes. The audience of an event must be one of these audiences. The transmitter authenticates each request with
+    /// the token `bearer`. An event ends the sessions that it names.
     pub fn security_events(
         issuer: &str,
         audience: impl IntoIterator<Item = impl Into<Box<str>>>,
@@ -111,7 +112,7 @@ impl Endpoint {
         Self::new(Events::security_events(issuer, audience, bearer))
     }
 
-    /// An endpoint of a dialect found by its name.
+    /// An endpoint for a dialect that was looked up by its name.
     #[cfg(feature = "program")]
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self::speaking(dialect.into())
@@ -133,32 +134,32 @@ impl Endpoint {
         }
     }
 
-    /// Serves another path than the dialect's default: a `matchit` template.
+    /// Serves the endpoint at this path instead of the dialect's default. The path is a `matchit` template.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// The path of the endpoint of this dialect, if there is only one such endpoint.
+    /// The path of the endpoint with this dialect, if exactly one endpoint has this dialect.
     pub(in crate::gate) fn sole_path(all: &[Self], dialect: &str) -> Option<String> {
         let mut paths = Self::paths(all, dialect);
         paths.next().filter(|_| paths.next().is_none()).map(str::to_owned)
     }
 
-    /// The paths of the endpoints of this dialect.
+    /// The paths of the endpoints with this dialect.
     pub(in crate::gate) fn paths<'a>(all: &'a [Self], dialect: &'a str) -> impl Iterator<Item = &'a str> {
         all.iter().filter(move |endpoint| endpoint.dialect.name() == dialect).map(Self::base)
     }
 
-    /// Overrides keys of the dialect's profile, which overrides keys of the gate's profile.
+    /// Overrides settings of the dialect's profile, which in turn overrides settings of the gate's profile.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.profile = profile;
         self
     }
 
-    /// The client of the sessions, if the protocol names none.
+    /// Sets the client of the sessions, for protocols that do not name a client.
     #[must_use]
     pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
         self.client = Some(client.into());
@@ -172,8 +173,9 @@ impl Endpoint {
         self
     }
 
-    /// Binds the endpoint to listeners, by the names in [`Peer::on_listener`](crate::gate::Peer::on_listener). Other
-    /// listeners answer its paths with 404. Without names, every listener serves it.
+    /// Restricts the endpoint to these listeners, by the names in
+    /// [`Peer::on_listener`](crate::gate::Peer::on_listener). Other listeners answer its paths with 404. Without names,
+    /// every listener serves the endpoint.
     #[must_use]
     pub fn listeners<I>(mut self, names: I) -> Self
     where
@@ -184,15 +186,15 @@ impl Endpoint {
         self
     }
 
-    /// Binds the endpoint to one account: users log in to that account, and sessions and tokens of other accounts are
-    /// unknown at this endpoint. It excludes `{account}` in the path.
+    /// Restricts the endpoint to one account. Users log in to that account, and sessions and tokens of other accounts
+    /// are unknown at this endpoint. It cannot be combined with `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Relays requests of this endpoint to a provider.
+    /// Relays requests at this endpoint to a provider.
     #[doc(hidden)]
     #[must_use]
     pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
@@ -200,7 +202,7 @@ impl Endpoint {
         self
     }
 
-    /// Makes the relay, if the endpoint has one.
+    /// Creates the relay, if the endpoint has one.
     pub(super) fn begin_relay(
         &mut self,
         shared: &super::relay::Shared,
@@ -210,7 +212,7 @@ impl Endpoint {
         Ok(self.relay.clone())
     }
 
-    /// Keeps the running relay of the same path, if the endpoint has a relay. Returns the relay with its new settings.
+    /// Keeps the running relay of the same path, if the endpoint has a relay. Returns that relay with its new settings.
     pub(super) fn go_on_with(
         &mut self,
         running: &[Arc<super::relay::EndpointRelay>],
@@ -232,7 +234,7 @@ impl Endpoint {
         self.clients.iter().flatten().chain(&self.client).map(AsRef::as_ref)
     }
 
-    /// Also refreshes sessions that began in this dialect.
+    /// Also refreshes sessions that began at an endpoint with this dialect.
     #[must_use]
     pub fn accepts(mut self, dialect: impl Into<Box<str>>) -> Self {
         self.accepts.push(dialect.into());

@@ -1,4 +1,4 @@
-//! The reports of other issuers.
+//! Notices that other issuers send: logout tokens and security events.
 
 use super::Inner;
 use rotogate_core::denial::Denial;
@@ -7,7 +7,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::token::verify::{EventProtocol, Reported};
 
 impl Inner {
-    /// Executes the notice of another issuer, counts it, and records it.
+    /// Executes a notice of another issuer, counts it, and logs it.
     // Requirements N49–N56, S19, S20, S22, S23.
     pub(super) async fn take_notice(
         &self,
@@ -31,7 +31,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads a message of another issuer, within the limits on forged tokens.
+    /// Verifies a message from another issuer, subject to the rate limits on forged tokens.
     pub(super) fn judge_notice<T>(
         &self,
         origin: &Origin,

@@ -1,4 +1,4 @@
-//! The explanation of an assertion that is presented as a grant.
+//! The explanation of an assertion that a client presents as a grant.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,9 +14,9 @@ use rotogate_core::strict_json;
 use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
 impl Gate {
-    /// Explains an assertion (RFC 7523 §2.1) at the endpoints of this gate: whether it is good, and whether its session
-    /// continues. Nothing is consumed or counted. `client` is the presenting client; `None` means the client that the
-    /// assertion names.
+    /// Explains what an assertion (RFC 7523 §2.1) would do at the endpoints of this gate: whether it is valid, and
+    /// whether its session continues. The explanation does not consume or count anything. `client` is the presenting
+    /// client; `None` means the client that the assertion names.
     #[cfg(feature = "program")]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
@@ -34,15 +34,16 @@ impl Gate {
             Err(denial) => Err((*denial).into()),
         };
         rules.push(match (&read, &found) {
-            (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not good"),
+            (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not valid"),
             (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, with_cause(error)),
             (Ok(_), Ok((_, Some(session)))) => {
                 RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id))
             }
-            (Ok(_), Ok((Some(user), None))) => {
-                RuleVerdict::ok(Rule::Session, format!("the directory names {}; it was not used so far", user.subject))
-            }
-            (Ok(_), Ok((None, None))) => RuleVerdict::ok(Rule::Session, "it was not used so far"),
+            (Ok(_), Ok((Some(user), None))) => RuleVerdict::ok(
+                Rule::Session,
+                format!("the directory names {}; it has not been used yet", user.subject),
+            ),
+            (Ok(_), Ok((None, None))) => RuleVerdict::ok(Rule::Session, "it has not been used yet"),
         });
         let outcome = found.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED);
         Explanation {
@@ -72,8 +73,8 @@ impl Gate {
         }
     }
 
-    /// Reads the assertion as the endpoint that accepts it would; without such an endpoint, as an endpoint of the
-    /// gate's issuer would.
+    /// Reads the assertion as the endpoint that accepts it would. If no endpoint accepts it, reads it as an endpoint of
+    /// the gate's issuer would.
     fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {

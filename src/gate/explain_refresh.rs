@@ -18,10 +18,10 @@ use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status, use_in_words};
 
 impl Gate {
-    /// Explains the effect of a refresh token at the endpoint of its session: the row of the table of
-    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing.
-    /// It reads the record, and asks the directory for the user, as a refresh does. `client` is the client that
-    /// presents the token; `None` means the client of its session.
+    /// Explains the effect of a refresh token at the endpoint of its session, as a row of the table of
+    /// [`session::rotation`](rotogate_core::session::rotation). The explanation does not consume, end or count
+    /// anything. It reads the session's record, and looks up the user in the directory, as a refresh does. `client` is
+    /// the client that presents the token; `None` means the client of its session.
     ///
     /// ```
     /// use rotogate::gate::Conclusion;
@@ -42,14 +42,15 @@ impl Gate {
         self.explain_refresh_from(token, client, None).await
     }
 
-    /// Explains the token for a client at this address, whose rate limits come before any other rule.
+    /// Explains the token as [`explain_refresh`](Self::explain_refresh) does, for a client at this address. The rate
+    /// limits of the address come before any other rule.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         self.explained_refresh(token, client, from, None).await
     }
 
-    /// Explains the token at the endpoint that the head of a request names; `None` if this is no endpoint for refresh
-    /// tokens.
+    /// Explains the token at the endpoint that the head of a request names. Returns `None` if that endpoint does not
+    /// accept refresh tokens.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_at(
         &self,
@@ -90,7 +91,7 @@ impl Gate {
         };
         let session = decided.as_ref().ok().filter(|decision| rotates(**decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate of the address is judged first, the rate of the session last.
+        // The rate limit of the address comes first, that of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -130,7 +131,7 @@ impl Gate {
         }
     }
 
-    /// The row of each rule.
+    /// The result of each rule.
     fn rows(
         &self,
         explained: &ExplainedRefresh,
@@ -160,7 +161,7 @@ impl Gate {
             (Some(session), _) => RuleVerdict::ok(Rule::Session, self.told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
             (None, Some(_)) => {
-                RuleVerdict::fail(Rule::Session, "there is no such session, or the session has no such token")
+                RuleVerdict::fail(Rule::Session, "the session does not exist, or it does not have this token")
             }
             (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
@@ -173,7 +174,8 @@ impl Gate {
         rules
     }
 
-    /// The terms on which a client presents a token of a session. The engine refuses the token of another client.
+    /// The terms on which a client presents a session's refresh token. The engine refuses a token that belongs to
+    /// another client.
     fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms<'_>, Denial> {
         let gate = &self.0;
         let own = || gate.endpoints.client_of(session).map(Arc::clone);
@@ -212,7 +214,7 @@ fn denial_in(error: &Error) -> Option<Denial> {
     }
 }
 
-/// A row of the table, in words.
+/// Describes the decision for a refresh token in words.
 fn row(decision: Decision) -> String {
     match decision {
         Decision::Revoked(SessionEnd::NotBefore) => {
@@ -222,7 +224,7 @@ fn row(decision: Decision) -> String {
             "the user's sessions are valid from a later moment".to_owned()
         }
         Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, gone, or in another account".to_owned(),
-        Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that vouched for the login ended it".to_owned(),
+        Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that confirmed the login has ended it".to_owned(),
         Decision::Revoked(SessionEnd::Record | SessionEnd::List) => "the session has ended".to_owned(),
         Decision::Expired(_) => "the session has exceeded a lifetime".to_owned(),
         Decision::Ahead { fast_forward: true } => {

@@ -1,4 +1,4 @@
-//! Why a request is refused: each rule, and whether the request passes it. See
+//! Explains why a request is refused: lists every rule, and whether the request passes it. See
 //! [`GateLayer::explain`](super::GateLayer::explain).
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rotogate_core::route::Route;
 pub use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 
-/// The rules that decide on a request, one by one. An explanation never contains the token.
+/// The rules that decide on a request, with the result of each rule. An explanation never contains the token.
 ///
 /// ```
 /// use rotogate::gate::{Explanation, RuleResult};
@@ -26,34 +26,35 @@ use rotogate_core::session::Scope;
 pub struct Explanation {
     /// The conclusion: the request passes, is refused, or cannot be decided now.
     pub decision: Conclusion,
-    /// The status of the gate's own reply; `None` if the service behind the gate answers, or if the reply depends on
+    /// The status of the gate's own reply. `None` if the service behind the gate answers, or if the reply depends on
     /// more than the head of the request.
     pub status: Option<u16>,
-    /// The outcome, in the word of the log and the metrics.
+    /// The outcome, as the log and the metrics name it.
     pub outcome: &'static str,
-    /// The cause of a refusal, in the words of the log.
+    /// The cause of a refusal, as the log describes it.
     pub detail: Option<&'static str>,
-    /// The refusal.
+    /// The denial, if the request is refused.
     pub denial: Option<Denial>,
     /// The reply's `WWW-Authenticate`.
     pub challenge: Option<String>,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The rules that govern the call (MCP) of the request, besides the route.
+    /// The rules for the request's MCP call, in addition to the route.
     pub call_rules: Vec<Arc<Route>>,
-    /// Less specific routes that match, too.
+    /// Less specific routes that also match.
     pub also_matched: Vec<Arc<str>>,
     /// Every rule, in the order in which they are listed.
     pub rules: Vec<RuleVerdict>,
     /// The identity headers that the service behind the gate gets.
     pub identity: Vec<(HeaderName, HeaderValue)>,
-    /// The claims of the token.
+    /// The claims of the presented token.
     pub token: Option<ExplainedToken>,
-    /// What to do, if the refusal alone does not tell; of a passed request, what was not judged.
+    /// Advice: what to do about a refusal that does not explain itself, or what was not checked for a request that
+    /// passes.
     pub advice: Option<&'static str>,
 }
 
-/// An error with its cause, for operators.
+/// The error message, followed by the messages of its causes, for operators.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
@@ -70,11 +71,12 @@ pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
 pub enum Conclusion {
     /// The request reaches the service behind the gate, or an endpoint of the gate that serves it.
     Passed,
-    /// A rule refuses it.
+    /// A rule refuses the request.
     Refused,
-    /// The request reaches an endpoint of the gate, which decides by its body, or by what the store has.
+    /// The request reaches an endpoint of the gate, whose decision depends on the body of the request or on the content
+    /// of the store.
     Undecided,
-    /// The decision depends on facts that are not known at this moment.
+    /// The decision depends on information that is not available at the moment.
     Unavailable,
 }
 
@@ -102,13 +104,14 @@ impl Conclusion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RuleVerdict {
-    /// The rule.
+    /// The rule that was checked.
     pub rule: Rule,
-    /// The result.
+    /// Whether the request passes the rule.
     pub result: RuleResult,
-    /// Why.
+    /// Why the rule has this result.
     pub detail: String,
-    /// The demand by which the rule refuses: the id of the route, or of the rule of the call, and the key of its entry.
+    /// The requirement that refuses the request: the id of the route or of the call rule, and the configuration key of
+    /// the requirement.
     pub demand: Option<(Arc<str>, &'static str)>,
 }
 
@@ -146,7 +149,7 @@ impl RuleResult {
 /// ```
 /// use rotogate::gate::Explanation;
 ///
-/// /// The user, if the token proves who that is.
+/// /// The user, if the token is verified.
 /// fn subject(explanation: &Explanation) -> Option<&str> {
 ///     let token = explanation.token.as_ref()?;
 ///     if token.is_proved { token.subject.as_deref() } else { None }
@@ -155,26 +158,25 @@ impl RuleResult {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExplainedToken {
-    /// Whether the signature was verified, or the issuer vouches for the token. Otherwise every claim here is
-    /// unverified.
+    /// Whether the signature was verified, or the issuer confirmed the token. Otherwise every claim here is unverified.
     pub is_proved: bool,
-    /// The name of the issuer whose rules judge the token; our own issuer is `self`.
+    /// The name of the issuer whose rules apply to the token. The gate's own issuer is called `self`.
     pub issuer_name: Option<String>,
     /// `iss`.
     pub issuer: Option<String>,
     /// `sub`.
     pub subject: Option<String>,
-    /// The client.
+    /// The client that the token was issued to.
     pub client: Option<String>,
-    /// The session.
+    /// The id of the session.
     pub session: Option<String>,
     /// The generation of the token in its session.
     pub generation: Option<u64>,
     /// `jti`.
     pub token_id: Option<String>,
-    /// `kid` of the header.
+    /// The `kid` of the header.
     pub kid: Option<String>,
-    /// The scope, as the issuer's rules read it.
+    /// The scope, after the issuer's rules are applied.
     pub scope: Option<Scope>,
     /// The audiences.
     pub audience: Vec<String>,

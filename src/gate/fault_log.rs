@@ -1,6 +1,7 @@
-//! The log of faults that left requests undecided. An outage of the store fails each request that needs it. The gate
-//! logs the first fault of a kind with its cause, counts the others, and logs their number once a minute. So the number
-//! of lines depends on the minutes of an outage, not on its requests. The access log has a line for each request.
+//! Logs the faults because of which the gate could neither accept nor reject a request. An outage of the store affects
+//! each request that needs the store. The gate logs the first fault of a kind with its cause, counts the following
+//! faults, and logs their number once a minute. The number of lines therefore depends on the length of an outage, not
+//! on the number of requests. The access log still has a line for each request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,23 +10,23 @@ use parking_lot::{Mutex, MutexGuard};
 
 use rotogate_core::fault::{Chain, Error, Fault};
 
-/// The interval between two lines with the number of faults.
+/// The interval between two log lines with the number of faults.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// The lasting faults, by kind.
+/// The faults that have not ended, by kind.
 #[derive(Debug, Default)]
 pub(super) struct FaultLog(Mutex<BTreeMap<&'static str, Lasting>>);
 
-/// A kind of fault that lasts.
+/// A kind of fault that has not ended.
 #[derive(Debug)]
 struct Lasting {
     /// The monotonic time of the last line.
     said: Duration,
-    /// Requests since that line.
+    /// The number of affected requests since that line.
     requests: u64,
 }
 
-/// The due line about requests since the last line.
+/// The next log line about requests since the last line.
 #[derive(Debug, PartialEq, Eq)]
 enum Count {
     More(&'static str, u64),
@@ -37,7 +38,7 @@ impl FaultLog {
         self.0.lock()
     }
 
-    /// Is this the first fault of its kind?
+    /// Returns whether this is the first fault of its kind.
     fn is_first(&self, reason: &'static str, now: Duration) -> bool {
         let mut lasting = self.lasting();
         match lasting.get_mut(reason) {
@@ -67,7 +68,7 @@ impl FaultLog {
         counts
     }
 
-    /// Logs the fault that left a request undecided, if it is the first fault of its kind.
+    /// Logs a fault that left a request neither accepted nor rejected, if it is the first fault of its kind.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>, now: impl FnOnce() -> Duration) {
         let Err(Error::Failed(fault)) = outcome else { return };
         let reason = Fault::reason(fault);
@@ -76,12 +77,13 @@ impl FaultLog {
                 target: "rotogate::fault",
                 reason,
                 error = ?Chain(fault),
-                "request not decided: fault of the gate or a backend. Others of the kind are counted, in a line a minute"
+                "request neither accepted nor rejected because of a fault. \
+                 Further faults of this kind are counted, and their number is logged once a minute"
             );
         }
     }
 
-    /// Logs the numbers that are due.
+    /// Logs the counts whose interval has passed.
     pub(super) fn tell_counts(&self, now: Duration) {
         for count in self.counted(now) {
             match count {
@@ -89,12 +91,12 @@ impl FaultLog {
                     target: "rotogate::fault",
                     reason,
                     requests,
-                    "requests not decided since the last line: fault of the gate or a backend"
+                    "requests since the last line that were neither accepted nor rejected because of a fault"
                 ),
                 Count::Over(reason) => tracing::info!(
                     target: "rotogate::fault",
                     reason,
-                    "requests are decided again: no fault of this kind for a minute"
+                    "requests are processed again: no fault of this kind has occurred for a minute"
                 ),
             }
         }

@@ -16,10 +16,11 @@ use crate::dialect::{ConsultResult, Dialect, Reply};
 use rotogate_core::bounds::MAX_CONSULTED;
 use rotogate_core::reply;
 
-/// The time limit for the reply to a consult.
+/// The time limit for the service's reply when the gate consults it.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Forwards a request whose body the gate has read, or refuses to: [`NoForward`] and [`BufferedForward`].
+/// Forwards a request whose body the gate has already read, or refuses to forward it: [`NoForward`] and
+/// [`BufferedForward`].
 pub trait ForwardBuffered<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
@@ -27,28 +28,28 @@ where
     /// The part of the service that the layer keeps until the body has been read.
     type Kept: Send + 'static;
 
-    /// Copies the part that the layer keeps out of the service.
+    /// Copies from the service the part that the layer keeps.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.
     ///
     /// # Errors
-    /// The service cannot be called.
+    /// Returns an error if the service cannot be called.
     fn forward(
         kept: Self::Kept,
         parts: Parts,
         body: Bytes,
     ) -> impl Future<Output = Result<S::Future, NotForwarded>> + Send;
 
-    /// Calls the service without a body, and reads its reply.
+    /// Calls the service without a request body, and reads its reply.
     fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
-    /// A function that calls the service any number of times.
+    /// Returns a function that can call the service any number of times.
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not forwarded: a mistake in the setup of the gate in front of the service.
+/// Why a call was not forwarded: the application has set up the gate incorrectly for its service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct NotForwarded {
@@ -72,7 +73,7 @@ impl NotForwarded {
         why: "WebSocket not served: make the layer with `gate.layer().forward_buffered()`, in a hyper server",
     };
 
-    /// Logs the mistake, and renders the reply in the endpoint's dialect.
+    /// Logs the setup mistake, and writes the reply in the endpoint's dialect.
     pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
@@ -81,7 +82,7 @@ impl NotForwarded {
     }
 }
 
-/// The default of a layer: a request whose body the gate has read is not forwarded.
+/// The default of a layer: does not forward a request whose body the gate has read.
 #[derive(Clone, Copy, Debug)]
 pub struct NoForward;
 
@@ -91,7 +92,7 @@ pub struct NoForward;
 /// ```
 /// use rotogate::gate::{BufferedForward, GateLayer};
 ///
-/// /// For an endpoint of the dialect `kuzzle`, which takes calls of the service too.
+/// /// For an endpoint with the dialect `kuzzle`, which also receives calls for the service.
 /// fn layer(gate: &rotogate::Gate) -> GateLayer<BufferedForward> {
 ///     gate.layer().forward_buffered()
 /// }
@@ -164,7 +165,7 @@ where
     }
 }
 
-/// Reads a whole body of at most [`MAX_CONSULTED`] bytes.
+/// Reads the whole body if it has at most [`MAX_CONSULTED`] bytes.
 async fn read<R: Body>(body: R) -> Option<Bytes> {
     let mut body = std::pin::pin!(body);
     let mut all = BytesMut::new();

@@ -1,4 +1,4 @@
-//! Requests of other issuers to end everything of a user.
+//! Requests from other issuers to end all sessions and tokens of a user.
 
 use secrecy::ExposeSecret;
 
@@ -9,11 +9,11 @@ use rotogate_core::engine::{NoticeResult, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::token::verify::{AskedRevocation, EventEffect, EventKind, SentGlobalRevocation};
 
-/// The word for requests for global revocation, used in place of the word for a protocol of notices.
+/// The protocol name that logs and counters use for global revocation requests.
 const GLOBAL_REVOCATION: &str = "global-revocation";
 
 impl Inner {
-    /// Ends everything of a user on the request of another issuer.
+    /// Ends all sessions and tokens of a user because another issuer requested it.
     // Requirements S13 to S15.
     pub(super) async fn revoke_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<(), Error> {
         let done = self.revoked_globally(request, origin).await;

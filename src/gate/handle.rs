@@ -1,17 +1,18 @@
-//! The handle that an application holds.
+//! The gate's handle, which an application keeps.
 
 use std::sync::Arc;
 
 use super::Inner;
 
-/// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
+/// A handle to a gate, which owns the keys, sessions, revocations, cache of verified tokens, route policies and
+/// dialects. Cheap to clone.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # use rotogate::{Gate, client::Client, gate::{NewSession, Whose}, token::Keyring};
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
-/// // Clones share everything: one for the layer, others for handlers.
+/// // Clones share all state. Use one for the layer, and others in handlers.
 /// let admin = gate.clone();
 /// let tokens = admin.sessions().start(NewSession::new("ada", "web")).await?;
 /// admin.sessions().revoke_all(Whose::Subject(&tokens.subject)).await?;

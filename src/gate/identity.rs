@@ -1,4 +1,4 @@
-//! The caller of a request, for the service inside the gate.
+//! The caller of a request, for the service behind the gate.
 //!
 //! ```
 //! use rotogate::Identity;
@@ -24,9 +24,9 @@ use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
-/// The caller of a request that the gate has admitted, read by [`Identity::from_extensions`]. With the feature `axum`
-/// it is an extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional.
-/// Without a gate in front, both answer 500.
+/// The caller of a request that the gate has admitted. [`Identity::from_extensions`] reads it. With the feature `axum`
+/// it is an extractor: use `Identity` where the route requires a caller, and `Option<Identity>` where a caller is
+/// optional. If no gate is in front of the handler, both reply with 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -38,11 +38,11 @@ use rotogate_core::verify_cache::Verified;
 #[derive(Clone, Debug)]
 pub struct Identity {
     verified: Arc<Verified>,
-    /// All claims of the token, after the first read.
+    /// All claims of the token, once they have been read.
     claims: OnceLock<Arc<Map<String, Value>>>,
 }
 
-/// The claims of a token after the first read, in the extensions of its request.
+/// The claims of a token, once they have been read. They are kept in the extensions of the request.
 #[derive(Clone)]
 struct ReadClaims {
     of: Arc<Verified>,
@@ -50,7 +50,7 @@ struct ReadClaims {
 }
 
 impl Identity {
-    /// The caller of the request with these extensions; `None` if the gate let the request pass without a caller.
+    /// The caller of the request with these extensions. `None` if the gate let the request pass without a caller.
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
         let identity = Self::new(Arc::clone(extensions.get::<Permitted>()?.caller()?));
         if let Some(read) = extensions.get::<ReadClaims>().filter(|read| Arc::ptr_eq(&read.of, &identity.verified)) {
@@ -63,41 +63,42 @@ impl Identity {
         Self { verified, claims: OnceLock::new() }
     }
 
-    /// Stores the claims in the extensions, if they were read, for later readers of the same request.
+    /// Stores the claims in the extensions if they have been read, so that later readers of the same request can use
+    /// them.
     pub(super) fn share_claims(&self, extensions: &mut Extensions) {
         if let Some(claims) = self.claims.get() {
             extensions.insert(ReadClaims { of: Arc::clone(&self.verified), claims: Arc::clone(claims) });
         }
     }
 
-    /// `sub`, or the claim that the issuer's rules name, with their prefix, if any. Equal subjects of two issuers are
-    /// different users: see [`Self::issuer`].
+    /// The `sub` claim, or the claim that the issuer's rules name, with the prefix from those rules if they set one.
+    /// Equal subjects of two issuers are different users: see [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.verified.token().subject
     }
 
-    /// The subject as it is in the token: without prefix, and not encoded.
+    /// The subject exactly as the token has it, without a prefix and without encoding.
     pub fn token_subject(&self) -> &str {
         self.verified.token().token_subject()
     }
 
-    /// The account, if the user belongs to one. For another issuer's token, the mapped account, preceded by the
-    /// issuer's name and a colon.
+    /// The account, if the user belongs to one. For a token of another issuer, it is the mapped account, preceded by
+    /// the issuer's name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.verified.token().account()
     }
 
-    /// `client_id`, or the claim that the issuer's rules name.
+    /// The `client_id` claim, or the claim that the issuer's rules name.
     pub fn client(&self) -> Option<&str> {
         self.verified.token().client.as_deref()
     }
 
-    /// The granted scope. For another issuer's token, the scope that the issuer's rules map and accept.
+    /// The granted scope. For a token of another issuer, it is the scope that the issuer's rules map and accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
 
-    /// `iss` of the token; for the session of a browser whose user logged in at a provider, the provider's issuer.
+    /// The `iss` of the token. For the session of a browser whose user logged in at a provider, the provider's issuer.
     pub fn issuer(&self) -> &str {
         self.verified.token().vouching_issuer().url()
     }
@@ -108,17 +109,17 @@ impl Identity {
         self.verified.token().vouching_issuer().name()
     }
 
-    /// The session, for tokens of this gate that have a session.
+    /// The id of the session, if this gate issued the token and the token has a session.
     pub fn session(&self) -> Option<SessionId> {
         self.verified.token().session.map(|(session, _)| session)
     }
 
-    /// Did the caller present the session cookie of a browser?
+    /// Returns whether the caller presented the session cookie of a browser.
     pub fn uses_session_cookie(&self) -> bool {
         self.verified.session_cookie().is_some()
     }
 
-    /// Did the caller present an API key?
+    /// Returns whether the caller presented an API key.
     pub fn uses_api_key(&self) -> bool {
         self.verified.token().is_api_key()
     }
@@ -128,7 +129,7 @@ impl Identity {
         self.verified.token().session.map(|(_, generation)| generation)
     }
 
-    /// `jti`.
+    /// The `jti` claim.
     pub fn token_id(&self) -> Option<&str> {
         self.verified.token().jti.as_deref()
     }
@@ -144,26 +145,26 @@ impl Identity {
         self.verified.token().certificate().copied()
     }
 
-    /// `exp`.
+    /// The `exp` claim.
     pub fn expires(&self) -> Timestamp {
         self.verified.token().expires
     }
 
-    /// Does the caller have this role? The claim `roles` decides for our own tokens, and the claims that
-    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's.
+    /// Returns whether the caller has this role. For our own tokens the claim `roles` decides; for tokens of another
+    /// issuer, the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         self.verified.token().roles().contains(role)
     }
 
-    /// The roles of the caller, from the claims that [`Self::has_role`] reads. A token of another issuer may have left
-    /// roles out because there are too many: see [`Roles::are_left_out`].
+    /// The roles of the caller, from the claims that [`Self::has_role`] reads. In a token of another issuer, roles may
+    /// be missing because the user has too many: see [`Roles::are_left_out`].
     pub fn roles(&self) -> &Roles {
         self.verified.token().roles()
     }
 
-    /// All claims of the token, unchanged, as a type of the application. `scope` is complete, even if the issuer's
-    /// rules accept only a part of it. The token is parsed once per request.
+    /// All claims of the token, unchanged, deserialized into a type of the application. `scope` is complete, even if
+    /// the issuer's rules accept only a part of it. The token is parsed once per request.
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -181,12 +182,13 @@ impl Identity {
     /// ```
     ///
     /// # Errors
-    /// The claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then answers 403.
+    /// Returns an error if the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then
+    /// replies with 403.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(self.all_claims())
     }
 
-    /// One claim of the token, unchanged.
+    /// Returns one claim of the token, unchanged.
     pub fn claim(&self, name: &str) -> Option<Value> {
         self.all_claims().get(name).cloned()
     }
@@ -212,9 +214,9 @@ mod extract {
     use rotogate_core::reason::Reason;
     use rotogate_core::reply;
 
-    /// The claims of the caller's token as a type of the application: an axum extractor (feature `axum`). Claims of
-    /// another shape get 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a
-    /// caller.
+    /// The claims of the caller's token, deserialized into a type of the application. This is an axum extractor
+    /// (feature `axum`). If the claims have another shape, the reply is 403 with the reason `claims_shape`.
+    /// `Option<Claims<T>>` is `None` for a request without a caller.
     ///
     /// ```
     /// use rotogate::gate::Claims;
@@ -231,7 +233,7 @@ mod extract {
     #[derive(Clone, Copy, Debug)]
     pub struct Claims<T>(pub T);
 
-    /// Why an extractor found no caller, with the reply.
+    /// Why an extractor did not find a caller, with the reply to send.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
@@ -259,14 +261,15 @@ mod extract {
         /// A gate let the request pass without a caller.
         #[error("the request has no caller")]
         Anonymous,
-        #[error("the token is for another audience, and no `require()` asks for that")]
+        #[error("the token is for another audience, and no `require()` requires that audience")]
         Undecided,
         #[error("the claims do not have the expected shape")]
         Shape,
         #[cfg(feature = "browser-oidc")]
         #[error("the caller has no access token of a provider")]
         NoToken,
-        /// A mistake in the application: without a gate every caller would silently be anonymous.
+        /// A mistake in the application. It is an error because otherwise every caller would silently be anonymous if
+        /// the gate is missing.
         #[error(
             "no gate has named the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
              the route; `headers_only()` leaves out the caller"
@@ -321,7 +324,7 @@ mod extract {
                 denial,
                 &respond::ChallengeParams::default(),
             );
-            // The gate's layer reads this reason; without it the layer would report the reply as `passed`.
+            // The gate's layer reads this reason. Without it, the layer would report the request as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }
         }
@@ -341,7 +344,7 @@ mod extract {
         }
     }
 
-    /// `None` if a gate let the request pass without a caller; an error if no gate is in front.
+    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
@@ -369,7 +372,7 @@ mod extract {
         }
     }
 
-    /// `None` if a gate let the request pass without a caller; an error if no gate is in front.
+    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front.
     impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
         type Rejection = NoIdentity;
 

@@ -6,21 +6,22 @@ use super::Inner;
 use rotogate_core::overload::{Holder, Lent, PoolPermit, Refusal};
 use rotogate_core::verify_cache::Verified;
 
-/// One request of a caller, counted from its admission to the last byte of its reply.
+/// One request of a caller, which is counted from its admission until the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// Set for a caller beyond its share, which uses spare capacity. The slot is not charged to the caller's address,
-    /// so that other callers at the address keep their share.
+    /// Set if the caller has exceeded its share and uses spare capacity. The slot does not count against the caller's
+    /// address, so other callers at that address keep their share.
     #[expect(dead_code, reason = "held, not read")]
     lent: Option<Lent>,
-    /// The buffer permit of the request body, if the gate buffers it.
+    /// The permit for buffering the request body, if the gate buffers the body.
     room: Option<Box<PoolPermit>>,
 }
 
 rotogate_core::debug_with!(InFlightSlot);
 
 impl InFlightSlot {
-    /// `address` is called only for a caller beyond its share: it returns the holder that the request was counted for.
+    /// Counts a request. `address` is called only if the caller exceeds its share, and returns the holder under which
+    /// the request was already counted.
     pub(super) fn enter(
         gate: &Inner,
         caller: &Arc<Verified>,
@@ -33,13 +34,13 @@ impl InFlightSlot {
         Ok(Self { caller: Arc::clone(caller), lent, room: None })
     }
 
-    /// Keeps the buffer permit of the request body until the reply begins.
+    /// Keeps the permit for buffering the request body until the reply begins.
     pub(super) fn keeping(mut self, room: Option<PoolPermit>) -> Self {
         self.room = room.map(Box::new);
         self
     }
 
-    /// Releases the buffer permit: the service has read the body by the time it answers.
+    /// Releases the permit for buffering, because a service that replies has finished reading the body.
     pub(super) fn answered(&mut self) {
         self.room = None;
     }

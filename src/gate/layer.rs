@@ -1,4 +1,5 @@
-//! The path of a request, as tower sees it. A request takes nine steps, numbered as in docs/request-path.md:
+//! The path of a request through the gate, as a tower layer. A request takes nine steps, numbered as in
+//! docs/request-path.md:
 //!
 //! 1. Framing and host
 //! 2. Canonical path
@@ -10,8 +11,9 @@
 //! 8. Prepare
 //! 9. Service
 //!
-//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. [`GateLayer::explain`] takes steps 1
-//! to 7 without effects. The comment at each step gives the reason for its position.
+//! [`GateLayer::admit`] performs steps 1 to 7, and [`GateService::answer`] performs steps 8 and 9.
+//! [`GateLayer::explain`] performs steps 1 to 7 without side effects. The comment at each step explains its position in
+//! the order.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ pub(super) use target::set_target;
 /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
 /// # let gate = gate.client(Client::public("web")).build().await?;
 /// let app = Router::new().route("/", get(async || "hello"));
-/// // `annotated`: each reply has a `Verdict`, for an access log around the gate.
+/// // With `annotated`, each reply has a `Verdict`, for an access log around the gate.
 /// let app: Router = app.layer(gate.layer().annotated());
 /// # let _ = app;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
@@ -92,7 +94,7 @@ struct LayerOptions {
     edge: bool,
     defer_audience: bool,
     headers_only: bool,
-    /// Are requests judged without their bodies?
+    /// Whether requests are judged without their bodies.
     head_alone: bool,
 }
 
@@ -101,10 +103,10 @@ impl GateLayer {
         Self { gate, options: LayerOptions::default(), forward: PhantomData }
     }
 
-    /// Forwards calls that a protocol wraps: requests to an endpoint whose body turns out to be for the service behind
-    /// the gate (Kuzzle's `POST /_query`), and the connections that a protocol takes over (Kuzzle's WebSocket). The
-    /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this option such a request is
-    /// answered with 501.
+    /// Forwards calls that a protocol wraps. Such a call is a request to an endpoint whose body turns out to be for the
+    /// service behind the gate (Kuzzle's `POST /_query`), or a connection that a protocol takes over (Kuzzle's
+    /// WebSocket). The service must be `Clone`, and its request body must be constructible from [`Bytes`]. Without this
+    /// option, such a request gets 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer { gate: self.gate, options: self.options, forward: PhantomData }
@@ -112,49 +114,49 @@ impl GateLayer {
 }
 
 impl<M> GateLayer<M> {
-    /// Rewrites a path to its canonical form; by default a path that is not canonical is refused. Only for a gate
-    /// *outside* of the router: inside an axum `Router` the routing has already happened, so the matched path would not
-    /// be the served path.
+    /// Rewrites a path to its canonical form. By default, a path that is not canonical is refused. Use this only for a
+    /// gate *outside* of the router: inside an axum `Router` the request is already routed, so the gate would check a
+    /// different path from the one that is served.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.options.rewrite = true;
         self
     }
 
-    /// Lets [`require().audience(…)`](super::RequireLayer::audience) replace the gate's own audience behind this layer.
+    /// Lets [`require().audience(…)`](super::RequireLayer::audience) behind this layer replace the gate's own audience.
     /// By default this layer refuses a token for another audience, because it cannot know which `require()` follows.
     ///
-    /// The layer lets such a request pass without a caller, on routes that require no audience themselves. A
-    /// `require()` for the token's audience then makes the token's subject the caller; [`Identity`](super::Identity)
-    /// and every other `require()` refuse the request. **Each handler that takes no `Identity` must then be behind a
-    /// `require()`.** If a handler is not, the layer drops its reply: the client gets 401, and the log an ERROR, but
-    /// the handler has run.
+    /// On routes that do not require an audience themselves, the layer lets a request with such a token pass without a
+    /// caller. A `require()` for the token's audience then makes the token's subject the caller.
+    /// [`Identity`](super::Identity) and every other `require()` refuse the request. **Each handler that does not take
+    /// an `Identity` must therefore be behind a `require()`.** If a handler is not, the layer discards its reply: the
+    /// client gets 401, and an ERROR is logged, but the handler has already run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.options.defer_audience = true;
         self
     }
 
-    /// Names the caller to the service in the identity headers alone, not in the extensions of the request. A cached
-    /// token then costs no allocation. [`Identity`](super::Identity) refuses every request behind such a layer, and a
-    /// `require()` finds no caller, unless the route forwards the token.
+    /// Names the caller to the service only in the identity headers, and not in the extensions of the request. A cached
+    /// token then does not cost an allocation. [`Identity`](super::Identity) refuses every request behind such a layer,
+    /// and a `require()` does not find a caller, unless the route forwards the token.
     #[must_use]
     pub const fn headers_only(mut self) -> Self {
         self.options.headers_only = true;
         self
     }
 
-    /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade`, and ends an
+    /// For the proxy, which has no other layer in front. The service inside obeys the policy's `upgrade`, and ends an
     /// upgraded connection with its [`Lease`](rotogate_core::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.options.edge = true;
-        // The listeners set each request's peer themselves, and report an untrusted proxy.
+        // The listeners set each request's peer themselves, and report an untrusted proxy themselves.
         self.gate.0.running.notices.first(SetupNotice::UntrustedProxy);
         self
     }
 
-    /// The same layer with the new rules of its gate.
+    /// Returns this layer with the new rules of its gate.
     #[cfg(feature = "kuzzle")]
     pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
         Self { gate: Gate(gate), options: self.options, forward: PhantomData }
@@ -176,7 +178,7 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
     }
 }
 
-/// The gate in front of a service.
+/// The gate around a service.
 ///
 /// ```
 /// use rotogate::gate::GateService;
@@ -260,8 +262,8 @@ impl<S, M> GateService<S, M> {
                 Counted::Waits(waiting) => admission = waiting,
             }
         }
-        // The request is decided again once the token has been judged, or its proof has been counted. The ready service
-        // moves into the future; a clone of it may not be ready.
+        // The request is decided again after the token has been judged or its proof has been counted. Move the ready
+        // service into the future, because a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

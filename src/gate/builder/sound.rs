@@ -1,4 +1,4 @@
-//! Checks a builder's values, so that a start fails on a mistake.
+//! Checks a builder's values, so that a mistake is reported when the gate is built.
 
 use std::collections::HashSet;
 
@@ -14,12 +14,12 @@ use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, UserSource, bare_source, is_name};
 
-/// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
-/// answer in the issuer's name.
+/// Checks that an issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http, an attacker on the
+/// network could impersonate the issuer.
 pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
     let Some((uri, host)) = url(issuer) else {
-        return refuse("it is no URL: write `https://` and a host, without user, query and fragment");
+        return refuse("it is not a URL: write `https://` and a host, without user, query and fragment");
     };
     match uri.scheme_str() {
         Some("https") => Ok(()),
@@ -29,14 +29,14 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     }
 }
 
-/// The public URL has the form `scheme://host[:port]`.
+/// Checks that the public URL has the form `scheme://host[:port]`.
 pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
     let is_origin = url(public)
         .is_some_and(|(uri, _)| matches!(uri.scheme_str(), Some("http" | "https")) && matches!(uri.path(), "" | "/"));
     if is_origin { Ok(()) } else { Err(BuildError::PublicUrl(public.to_owned())) }
 }
 
-/// The endpoint is a URL without a fragment (RFC 6749 §3.1).
+/// Checks that the endpoint is a URL without a fragment (RFC 6749 §3.1).
 pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
     let before = given.split_once('?').map_or(given, |(before, _)| before);
     let is_url =
@@ -44,7 +44,7 @@ pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
     if is_url { Ok(()) } else { Err(BuildError::AuthorizationEndpoint(given.to_owned())) }
 }
 
-/// Each origin must be spelt as a browser spells it, or no request would ever match it.
+/// Checks that each origin is spelt as a browser spells it, because otherwise a request would never match it.
 pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
         Some(origin) => Err(BuildError::Origin(origin.to_string())),
@@ -52,13 +52,13 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     }
 }
 
-/// Each client is registered once, its id fits into a token, and it may use its grants.
+/// Checks that each client is registered once, that its id fits into a token, and that it may use its grants.
 pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
     for client in clients {
         if !is_name(&client.id) {
-            return refuse(&client.id, "its id cannot be in a token");
+            return refuse(&client.id, "a token cannot contain its id");
         }
         if !known.insert(&*client.id) {
             return refuse(&client.id, "it is registered twice");
@@ -90,19 +90,18 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
 }
 
-/// A request for global revocation is accepted only once, so used requests need a store.
+/// Checks that a store for used requests exists, because a request for global revocation is accepted only once.
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, GLOBAL_REVOCATION).next() {
         Some(path) if !has_records => {
-            const WHY: &str =
-                "its requests count once, and need a store for used ones: call `.relay_store(…)` (feature `relay`)";
+            const WHY: &str = "used requests must be remembered in a store: call `.relay_store(…)` (feature `relay`)";
             Err(BuildError::endpoint(GLOBAL_REVOCATION, path, WHY))
         }
         Some(_) | None => Ok(()),
     }
 }
 
-/// The problem of the rules for a client's exchanges.
+/// Returns the problem with the token exchange rules of a client.
 // Requirement D1.
 fn exchange(client: &Client) -> Option<&'static str> {
     match &client.exchange {
@@ -119,7 +118,8 @@ fn exchange(client: &Client) -> Option<&'static str> {
     }
 }
 
-/// Each role needs an issuer whose tokens the route accepts, and whose rules name the claims of roles.
+/// Checks that each role belongs to an issuer whose tokens the route accepts, and whose rules name the claims for
+/// roles.
 pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     for route in routes {
         let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
@@ -142,7 +142,7 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
     Ok(())
 }
 
-/// Marks the issuer where browsers log in, and checks that no two sources of users can name one subject.
+/// Marks the issuer where browsers log in, and checks that two sources of users cannot name the same subject.
 // Requirement I67.
 pub(in crate::gate) fn sources<'a>(
     trusted: &mut [IssuerRules],
@@ -167,7 +167,8 @@ pub(in crate::gate) fn sources<'a>(
     bare_source(&sources).and_then(|place| named.get(place)).map_or(Ok(()), |rules| refuse(rules))
 }
 
-/// Assertions need a key pair: upstreams verify them with the published keys, and a shared secret is not published.
+/// Checks that assertions are signed with a key pair. Upstreams verify them with the published keys, but a shared
+/// secret is not published.
 pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     match keyring.signer().algorithm() {
         algorithm if can_sign_assertions(algorithm) => Ok(()),
@@ -177,7 +178,8 @@ pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     }
 }
 
-/// No assertion may have an audience that an access token can have: an upstream could replay the assertion as a token.
+/// Checks that no assertion has an audience that an access token can have, because an upstream could replay the
+/// assertion as a token.
 pub(super) fn assertion_audiences(
     routes: &[Route],
     clients: &[Client],
@@ -193,13 +195,14 @@ pub(super) fn assertion_audiences(
     let mut asserted = routes.iter().filter_map(|route| route.assertion_audience.as_deref());
     match asserted.find(|audience| audience.is_empty() || audiences().any(|one| one == *audience)) {
         Some(audience) => Err(BuildError::Assertion(format!(
-            "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
+            "the audience {audience:?} of an upstream is also an audience of access tokens; choose another audience"
         ))),
         None => Ok(()),
     }
 }
 
-/// An exchange towards an upstream replaces the caller's token, so the route needs a caller.
+/// Checks that routes with a token exchange for their upstream require a caller, because the exchanged token replaces
+/// the caller's token.
 // Requirement D11.
 pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     let is_wrong = |route: &&Route| route.policy.forward_token || route.policy.auth != Auth::Required;
@@ -209,7 +212,7 @@ pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// Parses a URL, and its host. `None` if the URL has a part that neither an issuer nor an origin may have.
+/// Parses a URL and its host. `None` if the URL has a part that neither an issuer nor an origin may have.
 fn url(text: &str) -> Option<(Uri, String)> {
     if text.contains(['#', '?']) {
         return None;

@@ -1,4 +1,4 @@
-//! Answers a request to an endpoint: reads its body, lets the dialect answer, and checks the reply.
+//! Processes a request to an endpoint: reads its body, lets the dialect make the reply, and checks the reply.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -36,9 +36,9 @@ const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(in crate::gate) enum EndpointResponse {
     /// A reply, with its reason and recipient for the access log.
     Reply(Reply, Reason, Option<Who>),
-    /// The service gets the same request, and the dialect makes its reply from the service's reply.
+    /// The service gets the same request, and the dialect makes its own reply from the service's reply.
     Consult(Box<Parts>, Consult),
-    /// The route decides on the request with another body, as on any other request. The permit is for the buffered
+    /// The request has a new body, and its route decides on it as on any other request. The permit is for the buffered
     /// body.
     Forward(Box<Parts>, Forward, Option<PoolPermit>),
     /// The dialect takes over the connection.
@@ -62,7 +62,7 @@ pub(in crate::gate) struct TakenOver {
     pub(in crate::gate) upgrade: crate::dialect::Upgrade,
 }
 
-/// Answers a request to an endpoint.
+/// Processes a request to an endpoint.
 pub(in crate::gate) async fn answer<B>(
     gate: Arc<Inner>,
     operation: MatchedOperation,
@@ -89,8 +89,8 @@ where
         return request.stream(protocol, body).await;
     }
     if let Some(browser) = &endpoint.browser {
-        // Judged before the body is read, so that a password that a foreign page sent is not examined (requirement
-        // B25).
+        // Check the origin before the body is read, so that a password from another site's page is not examined
+        // (requirement B25).
         if let Err(denial) = browser::admit(&gate, browser, operation.name(), &parts) {
             let empty = Bytes::new();
             return request.refuse(&request.call(&empty, false), denial);
@@ -134,12 +134,12 @@ pub(super) struct EndpointRequest<'a> {
     pub(super) operation: &'a MatchedOperation,
     pub(super) parts: &'a Parts,
     pub(super) address: Option<IpAddr>,
-    /// When the request arrived.
+    /// The time at which the request arrived.
     pub(super) arrived: Arrival,
 }
 
 impl<'a> EndpointRequest<'a> {
-    /// The reply to a method that the operation does not serve.
+    /// The reply to a method that the operation does not support.
     pub(super) fn refused_method(&self) -> Option<Reply> {
         let methods = self.operation.served.methods;
         if methods.contains(&self.parts.method) {
@@ -149,7 +149,7 @@ impl<'a> EndpointRequest<'a> {
         Some(respond::worded(dialect, &self.parts.headers, Denial::MethodNotAllowed, &plain).unwrap_or(plain))
     }
 
-    /// The request in the terms of a dialect.
+    /// Converts the request to the form that a dialect reads.
     pub(super) fn call(&self, body: &'a Bytes, from_own_origin: bool) -> Call<'a> {
         let Self { operation, parts, address, .. } = *self;
         Call {
@@ -165,7 +165,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// Lets the dialect answer while the body arrives.
+    /// Lets the dialect process the body while it arrives.
     async fn stream<B>(&self, protocol: &dyn Protocol, body: B) -> EndpointResponse
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -196,10 +196,10 @@ impl<'a> EndpointRequest<'a> {
 
     fn too_slow(&self) -> Reply {
         if reply::is_grpc(&self.parts.headers) {
-            return reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request came too slowly");
+            return reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request arrived too slowly");
         }
         let status = StatusCode::REQUEST_TIMEOUT;
-        let worded = self.endpoint.dialect.protocol().and_then(|own| own.failed(status, "the body came too slowly"));
+        let worded = self.endpoint.dialect.protocol().and_then(|own| own.failed(status, "the body arrived too slowly"));
         worded.unwrap_or_else(|| reply::problem(status, None))
     }
 
@@ -212,8 +212,9 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Is this a change by cookie, or any request by session, that did not come from an allowed page? A browser adds
-    /// cookies to any site's requests (requirements T18 and B20).
+    /// Returns whether the request relies on a cookie, but does not come from an allowed page. Only requests that may
+    /// change something are checked, except that requests with a session cookie are always checked. A browser adds
+    /// cookies to requests that any site causes (requirements T18 and B20).
     pub(super) fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
         let has = |name| credential::cookies(headers, name).next().is_some();
@@ -224,7 +225,7 @@ impl<'a> EndpointRequest<'a> {
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // Only the protocol of an OAuth token endpoint defines the effect of a proof or a certificate.
+        // Only the protocol of an OAuth token endpoint defines what a proof or a certificate does.
         let is_oauth = self.endpoint.dialect.protocol().is_some_and(|own| own.oauth("").is_some());
         EndpointHandler {
             gate: self.gate,
@@ -239,7 +240,7 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// The reply of a dialect, completed for sending.
+    /// Completes a dialect's reply for sending.
     fn finish(
         &self,
         call: &Call<'_>,
@@ -248,8 +249,8 @@ impl<'a> EndpointRequest<'a> {
         reason: Reason,
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
-        // A dialect must not set cookies after a safe request, which it checks itself. This check is the second line of
-        // defence (requirement T25).
+        // A dialect must not set cookies in response to a safe request, and checks this itself. This second check
+        // catches mistakes (requirement T25).
         let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
@@ -262,7 +263,7 @@ impl<'a> EndpointRequest<'a> {
             let denial = Denial::CrossOrigin;
             return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
         }
-        // A client that proves its key needs the latest nonce for its next request.
+        // A client that proves possession of its key needs the latest nonce for its next request.
         if handler.proof.is_some()
             && let Some(nonce) = self.gate.dpop_nonce()
         {
@@ -272,7 +273,7 @@ impl<'a> EndpointRequest<'a> {
     }
 }
 
-/// A user agent, truncated at 256 characters.
+/// Truncates a user agent at 256 characters.
 fn shortened(agent: &str) -> Box<str> {
     agent.chars().take(256).collect::<String>().into()
 }

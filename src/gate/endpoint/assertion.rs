@@ -1,5 +1,5 @@
-//! The grant by an assertion of another issuer (RFC 7523 §2.1): an identity assertion (ID-JAG), or an assertion about a
-//! workload.
+//! The grant for an assertion from another issuer (RFC 7523 §2.1): an identity assertion (ID-JAG), or an assertion
+//! about a workload.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
-/// A request with an assertion.
+/// A token request with an assertion.
 pub(super) struct AssertionRequest {
     pub(super) client: Option<PresentedClient>,
     pub(super) assertion: SecretString,
@@ -25,7 +25,7 @@ pub(super) struct AssertionRequest {
 }
 
 impl EndpointCommand<'_> {
-    /// A token for an assertion.
+    /// Issues a token for an assertion.
     pub(super) async fn assertion_grant(
         &self,
         request: AssertionRequest,
@@ -63,7 +63,7 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Issued(Box::new(self.gate.engine.asserted(login).await?)))
     }
 
-    /// Verifies the assertion. If its key is unknown, waits for the issuer's keys.
+    /// Verifies the assertion. If its key is unknown, waits until the issuer's keys have been fetched.
     async fn proved_grant(&self, client: Option<&Client>, assertion: &SecretString) -> Result<ProvedGrant, Error> {
         let (limits, address, checker) = (self.gate.engine.limits(), self.origin.address, &self.gate.checker);
         limits.admit_unverified(address)?;
@@ -88,8 +88,8 @@ impl EndpointCommand<'_> {
         Ok(read?)
     }
 
-    /// The client that gets the token. A user's assertion needs an authenticated client; a workload's assertion itself
-    /// authenticates the client.
+    /// The client that gets the token. An assertion about a user requires an authenticated client. An assertion about a
+    /// workload authenticates the client by itself.
     fn client_of(&self, grant: &ProvedGrant, named: Option<Arc<Client>>) -> Result<Arc<Client>, Denial> {
         let is_confidential = named.as_ref().is_some_and(|client| client.is_confidential());
         if grant.user.is_some() && !is_confidential {
@@ -103,7 +103,7 @@ impl EndpointCommand<'_> {
         if is_here && client.may(Grant::JwtBearer) { Ok(client) } else { Err(Denial::UnauthorizedClient) }
     }
 
-    /// The resource of the token: one of the resources that the assertion names. All of them must be resources of this
+    /// The resource for the token: one of the resources that the assertion names. All of them must be resources of this
     /// gate.
     fn resource_of(&self, named: &[Box<str>], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
         let granted = |resource: Option<Box<str>>| resources::granted(&self.gate.resources, resource);

@@ -1,5 +1,4 @@
-//! Authenticates the client of a request, wherever clients authenticate: at the token endpoint, for a revocation, for
-//! an introspection.
+//! Authenticates the client of a request to the token endpoint, for a revocation, or for an introspection.
 
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ impl EndpointCommand<'_> {
                 (client, Some(used))
             }
             Some(presented) => (clients.authenticate(presented, self.gate.engine.limits(), address).await?, None),
-            // The protocol names no client: use the endpoint's client, which is public (requirement R20).
+            // If the protocol does not name a client, use the endpoint's client, which is public (requirement R20).
             None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
         };
         self.origin.note.set_client(&client);
@@ -37,14 +36,14 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         if let Some(used) = used {
-            // The use is recorded last, so that a request that is refused for another reason does not use up the
-            // assertion.
+            // The assertion is marked as used last, so that a request that is refused for another reason does not use
+            // it up.
             self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
     }
 
-    /// The client that an assertion authenticates (RFC 7523 §2.2). The use of the assertion is not recorded yet.
+    /// The client that an assertion authenticates (RFC 7523 §2.2). The assertion is not yet marked as used.
     async fn by_assertion(&self, id: &str, assertion: &SecretString) -> Result<(Arc<Client>, UsableOnce), Error> {
         let (engine, address) = (&self.gate.engine, self.origin.address);
         let client = self.gate.clients.get(id).ok_or(Denial::InvalidClient)?;
@@ -70,7 +69,7 @@ impl EndpointCommand<'_> {
         Ok((Arc::clone(&client), read?))
     }
 
-    /// The names by which an assertion may name this endpoint: our issuer, and the issuer of the endpoint's own
+    /// The audiences by which an assertion may name this endpoint: our issuer, and the issuer of the endpoint's own
     /// metadata.
     pub(super) fn issuers(&self) -> Vec<&str> {
         let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
@@ -79,7 +78,7 @@ impl EndpointCommand<'_> {
 }
 
 impl Inner {
-    /// Records at all gates that an assertion is used.
+    /// Marks an assertion as used at all gates.
     pub(in crate::gate) async fn use_once(
         &self,
         used: &UsableOnce,
@@ -88,7 +87,7 @@ impl Inner {
     ) -> Result<(), Error> {
         match &self.running.records {
             Some(store) => self.engine.use_once(&**store, (used, client), replayed).await,
-            // No gate is built so.
+            // A gate without this store is never built.
             None => Err(StoreError::new("there is no store for used assertions").into()),
         }
     }

@@ -1,5 +1,4 @@
-//! Executes the requests of browsers at their endpoint: a login, the state of a session, a logout, a proof of the
-//! device.
+//! Executes browsers' requests at their endpoint: logins, queries of the session's state, logouts, and device proofs.
 
 use std::sync::Arc;
 
@@ -28,8 +27,8 @@ use rotogate_core::route::{RoutePolicy, authority};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::SessionCookie;
 
-/// Checks that a request may reach the endpoint: it must name the host of the public URL, and have the origin that its
-/// operation needs. Judged before the body is read.
+/// Checks that a request may reach the endpoint. It must name the host of the public URL, and have the origin that its
+/// operation requires. The check is made before the body is read.
 ///
 /// # Errors
 /// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].
@@ -42,10 +41,10 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
     admitted
 }
 
-/// The result of [`admit`], which this function does not count.
+/// The result that [`admit`] would have, without counting the request.
 ///
 /// # Errors
-/// As [`admit`].
+/// See [`admit`].
 pub(super) fn foresee(gate: &Inner, browser: &BrowserEndpoint, operation: &str, parts: &Parts) -> Result<(), Denial> {
     let host = authority::check(parts)?.host();
     if !host.eq_ignore_ascii_case(&browser.host) {
@@ -56,15 +55,15 @@ pub(super) fn foresee(gate: &Inner, browser: &BrowserEndpoint, operation: &str, 
         (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
         (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
-        // The browser itself sends this request, so it lacks the header that scripts must send.
+        // The browser itself sends this request, so the request does not have the header that scripts must send.
         (DEVICE, _) => gate.origins.asked_for_session(&parts.headers),
-        // A request for a page with a form or a button changes nothing.
+        // A request for a page with a form or a button does not change anything.
         _ => true,
     };
     if is_good { Ok(()) } else { Err(Denial::CrossOrigin) }
 }
 
-/// Answers a request that [`admit`] lets pass.
+/// Processes a request that [`admit`] has accepted.
 pub(super) async fn answer(
     browser: &BrowserEndpoint,
     call: &Call<'_>,
@@ -76,7 +75,7 @@ pub(super) async fn answer(
         match (call.operation, call.method) {
             (LOGIN, &Method::GET) => return provider::begin(browser, provider, call, handler).await,
             (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
-            // A HEAD request neither begins nor ends a login.
+            // A HEAD request neither begins a login nor ends one.
             (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),
             _ => {}
         }
@@ -109,14 +108,14 @@ async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHa
     Ok(reply)
 }
 
-/// Notes the user and client of the new session, for the access log.
+/// Records the user and client of the new session for the access log.
 fn told_recipient(handler: &EndpointHandler<'_>, session: &Session) {
     let recipient =
         Recipient { subject: session.subject.clone(), session: Some(session.id), client: Some(session.client.clone()) };
     let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
 }
 
-/// Begins the session of a login. Also returns the target that the browser named.
+/// Begins the session after a login. Also returns the target that the browser named.
 async fn begin(
     browser: &BrowserEndpoint,
     call: &Call<'_>,
@@ -180,7 +179,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
     Ok(reply)
 }
 
-/// The state of the session. The question does not count as activity.
+/// The state of the session. This query does not count as activity.
 async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let gate = handler.gate;
     let Some(cookie) = presented(gate, call.headers, handler.origin.address)? else {
@@ -189,7 +188,7 @@ async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
     handler.tell(&found);
     match found {
-        // The session reveals nothing about its user to the holder of a copied cookie.
+        // A holder of a copied cookie must not learn anything about the session's user.
         Ok(live) if !gate.engine.admits_device(&live.session, handler.device) => Ok(browser.dialect.none()),
         Ok(BrowserSession { session, expires, idle_expires }) => {
             let is_bound = session.browser.is_some_and(|browser| browser.device.is_some());

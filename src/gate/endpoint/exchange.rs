@@ -13,7 +13,7 @@ use rotogate_core::limit::Source;
 use rotogate_core::token::claims::AccessToken;
 
 impl EndpointCommand<'_> {
-    /// Exchanges the token of a user. The token is verified like the token of a request; the limits count the client.
+    /// Exchanges a user's token. The token is verified like the token of any request, but the limits count the client.
     // Requirement D1.
     pub(super) async fn exchange(
         &self,

@@ -1,4 +1,4 @@
-//! What the head of a request decides at one of our endpoints, for an explanation.
+//! The decision that an endpoint makes from the head of a request, for an explanation.
 
 use std::sync::Arc;
 
@@ -26,18 +26,18 @@ use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie;
 use rotogate_core::verify_cache::SessionAnswer;
 
-/// What the head of a request decides at an endpoint.
+/// The decision that an endpoint makes from the head of a request.
 pub(in crate::gate) struct Foreseen {
     /// The reply to a refused request.
     pub(in crate::gate) refusal: Option<Reply>,
-    /// Does the endpoint decide by the body, or by what the store has?
+    /// Whether the decision also depends on the body or on the content of the store.
     pub(in crate::gate) is_open: bool,
-    /// The credentials that the endpoint takes, if the head has to show one.
+    /// The credentials that the endpoint accepts, if the head must have a credential.
     pub(in crate::gate) policy: Option<RoutePolicy>,
 }
 
-/// Judges the head of a request as [`answer`](super::answer()) does. `first` adds a refusal to those that the observer
-/// recorded, and returns the first of them.
+/// Judges the head of a request as [`answer`](super::answer()) does. `first` adds a denial to those that the observer
+/// has recorded, and returns the first of them.
 pub(in crate::gate) fn foresee<O: Observer>(
     gate: &Arc<Inner>,
     operation: &MatchedOperation,
@@ -75,7 +75,7 @@ impl EndpointRequest<'_> {
         if self.is_by_foreign_cookie() { Err(Denial::CrossOrigin) } else { Ok(()) }
     }
 
-    /// The result of checking the caller of an endpoint for a caller's own things.
+    /// Checks the caller at an endpoint where users manage their own sessions or keys.
     fn foresee_own<O: Observer>(&self, own: &OwnAccess, account: Option<&str>, observer: &mut O) -> Result<(), Denial> {
         let Self { gate, endpoint, parts, address, .. } = *self;
         let presented = own.presented.as_ref().map_err(|denial| *denial);
@@ -104,7 +104,7 @@ impl EndpointRequest<'_> {
     }
 }
 
-/// An operation of an endpoint that takes refresh tokens.
+/// An operation of an endpoint that accepts refresh tokens.
 pub(in crate::gate) struct RefreshPlace<'a> {
     endpoint: &'a Ready,
     operation: MatchedOperation,
@@ -112,24 +112,24 @@ pub(in crate::gate) struct RefreshPlace<'a> {
 }
 
 impl<'a> RefreshPlace<'a> {
-    /// The operation that a request names, if the operation takes refresh tokens of the gate.
+    /// The operation that a request names, if it accepts this gate's refresh tokens.
     pub(in crate::gate) fn find(gate: &'a Inner, parts: &'a Parts) -> Option<Self> {
         let raw = parts.uri.path();
         let Hit::Operation(operation) = gate.endpoints.find(&CanonicalPath::parse(raw).ok()?, raw)? else {
             return None;
         };
         let endpoint = gate.endpoints.get(operation.endpoint)?;
-        // A relay takes the tokens of its provider.
+        // A relay accepts the tokens of its provider instead.
         let takes = ["token", "RefreshAccessToken"].contains(&operation.name()) && endpoint.dialect.name() != "relay";
         takes.then_some(Self { endpoint, operation, parts })
     }
 
-    /// The operation, for people.
+    /// The name of the operation for display.
     pub(in crate::gate) fn name(&self) -> String {
         format!("{}.{}", self.endpoint.dialect.name(), self.operation.name())
     }
 
-    /// The terms on which the named client, or the client of the session, presents a token here.
+    /// The terms on which a token may be presented here by the named client, or else by the session's client.
     pub(in crate::gate) fn terms_of(
         &self,
         gate: &Inner,
@@ -150,7 +150,7 @@ impl<'a> RefreshPlace<'a> {
         Ok(RefreshTerms { client, profile, accepts: Some(&endpoint.accepts), account })
     }
 
-    /// Does the protocol name the client of a request?
+    /// Returns whether the protocol names the client in a request.
     pub(in crate::gate) fn names_client(&self) -> bool {
         self.endpoint.client.is_none()
     }

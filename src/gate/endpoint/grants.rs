@@ -1,4 +1,4 @@
-//! How many grants of each type were made, and how many were refused or failed.
+//! Counts how many grants of each type were made, refused, or failed.
 
 use rotogate_core::client::Grant;
 use rotogate_core::counters::Counters;
@@ -13,12 +13,12 @@ const GRANTS: [Grant; 5] =
 const RESULTS: [&str; 3] = ["granted", "refused", "unavailable"];
 const COUNTERS: usize = GRANTS.len() * RESULTS.len();
 
-/// The counts of a gate, separately for relays.
+/// The counters of a gate. Relays have separate counters.
 #[derive(Debug, Default)]
 pub(crate) struct GrantResults(Counters<COUNTERS>);
 
 impl GrantResults {
-    /// Counts a grant, by its result.
+    /// Counts a grant by its result.
     pub(super) fn count(&self, grant: Grant, outcome: &Result<Outcome, Error>) {
         let result = match outcome {
             Ok(_) => 0,
@@ -29,14 +29,14 @@ impl GrantResults {
         self.0.add(grant * RESULTS.len() + result, 1);
     }
 
-    /// The type, the result and the number, for each combination.
+    /// Lists every combination of type and result with its number.
     pub(in crate::gate) fn counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         let labels = GRANTS.into_iter().flat_map(|grant| RESULTS.map(|result| (grant.word(), result)));
         labels.zip(self.0.sums()).map(|((grant, result), number)| (grant, result, number))
     }
 }
 
-/// The grant that a command asks for.
+/// The type of the grant that a command requests.
 pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
     match command {
         Command::Login { .. } => Some(Grant::Password),

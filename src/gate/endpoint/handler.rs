@@ -1,4 +1,4 @@
-//! Executes the commands of a dialect, each in a task of its own.
+//! Executes the commands of a dialect, each in its own task.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -24,15 +24,15 @@ pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) endpoint: usize,
     pub(in crate::gate) account: Option<&'a str>,
     pub(in crate::gate) origin: Origin,
-    /// When the request arrived.
+    /// The time at which the request arrived.
     pub(in crate::gate) arrived: Arrival,
     /// The device cookie of the request, for a session that is bound to a device.
     pub(in crate::gate) device: PresentedDevice,
-    /// The proof of a key that the request presents.
+    /// The proof of possession in the request.
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
     /// The client certificate of the connection.
     pub(in crate::gate) certificate: Option<CertificateThumbprint>,
-    /// The recipient of issued tokens, or the client of a refused attempt, for the access log.
+    /// The recipient of the issued tokens, or the client of a refused attempt, for the access log.
     pub(in crate::gate) recipient: OnceLock<Who>,
 }
 
@@ -105,7 +105,7 @@ impl CommandHandler for EndpointHandler<'_> {
 }
 
 impl EndpointHandler<'_> {
-    /// Runs work of the engine to its end, and tells how it ended.
+    /// Runs engine work to completion, and logs its result if it failed.
     async fn finished<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -115,7 +115,7 @@ impl EndpointHandler<'_> {
         outcome
     }
 
-    /// Logs a fault, and the client of a refused attempt.
+    /// Logs a fault, and records the client of a refused attempt.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
         let Err(error) = outcome else { return };
@@ -126,14 +126,14 @@ impl EndpointHandler<'_> {
     }
 }
 
-/// Runs engine work to its end in a separate task: a client that disconnects must not stop it between the store and the
-/// revocation list.
+/// Runs engine work to completion in a separate task, because a client that disconnects must not stop it between the
+/// write to the store and the update of the revocation list.
 pub(in crate::gate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
         Ok(done) => done,
-        // Resumes the panic in the task of the request, which answers 500.
+        // Resume the panic in the task of the request, which then responds with 500.
         Err(panicked) => match panicked.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Fault::Busy.into()),

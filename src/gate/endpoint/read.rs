@@ -1,7 +1,7 @@
-//! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is read from any client. A
-//! longer body costs memory and parsing time, so the gate reads it only after it has found a good token, in the head or
-//! in the first bytes of the body. While the gate waits for a body without a good token, the request holds a permit of
-//! a small pool.
+//! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is accepted from any client. A
+//! larger body costs memory and parsing time, so the gate reads it only after it has found a valid token, in the head
+//! or in the first bytes of the body. While the gate waits for a body without a valid token, the request uses a permit
+//! of a small pool.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -24,7 +24,7 @@ use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 
 /// The time limit for a small body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time limit for the body of a caller with a good token.
+/// The time limit for the body if the caller has a valid token.
 const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.
@@ -34,11 +34,11 @@ pub(super) enum Unread {
     TooSlow,
     Broken,
     Shed(Refusal),
-    /// The token of the request was not examined.
+    /// The gate could not examine the token in the request.
     Undecided(Denial),
 }
 
-/// The request that a body belongs to.
+/// The request to which a body belongs.
 pub(super) struct Reading<'a> {
     pub(super) gate: &'a Inner,
     pub(super) dialect: &'a dyn Dialect,
@@ -47,7 +47,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads the body, and returns it with its buffer permit.
+    /// Reads the body. Returns it with its permit for the buffer.
     pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<PoolPermit>), Unread>
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -104,10 +104,11 @@ impl Reading<'_> {
         self.gate.running.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
     }
 
-    /// The holder of the good token in the head or in the beginning of the body.
+    /// The holder of the valid token in the head or at the start of the body.
     ///
     /// # Errors
-    /// An undecided denial: a token that a limiter kept from being verified is not a bad token (requirement R15).
+    /// A denial that leaves the token undecided. A token that was not verified because of a limiter is not an invalid
+    /// token (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };

@@ -18,24 +18,24 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::session::{Session, profile::Profile};
 use rotogate_core::token::claims::TokenStyle;
 
-/// An endpoint, ready to serve.
+/// An endpoint that is ready to serve.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// The names in the endpoint's metadata, if it has metadata.
+    /// What the metadata say about the endpoint, if it has metadata.
     pub(super) published: Option<Published>,
-    /// The client of the endpoint's sessions, if the protocol names no client. This client is public.
+    /// The client of the endpoint's sessions, if the protocol does not name a client. This client is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
-    /// The dialects of `accepts` whose access token is its own refresh credential.
+    /// The dialects of `accepts` in which an access token is also the refresh credential.
     pub(super) by_access: Vec<Box<str>>,
     /// The relay to the provider behind the endpoint.
     pub(super) relay: Option<Arc<EndpointRelay>>,
-    /// The login of browsers, if this is the browser endpoint.
+    /// The settings of browser logins, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
-    /// The listeners that serve the endpoint. If empty, all listeners.
+    /// The listeners that serve the endpoint. If the list is empty, all listeners do.
     pub(super) listeners: Vec<Box<str>>,
     /// The only account that the endpoint serves, if it is bound to one.
     pub(super) account: Option<Box<str>>,
@@ -43,7 +43,7 @@ pub(super) struct Ready {
     pub(super) names_accounts: bool,
 }
 
-/// The names of an endpoint in its metadata.
+/// The endpoint's metadata, and the names in them.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) issuer: String,
@@ -56,14 +56,15 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) clients: &'a [Client],
     pub(in crate::gate) issuer: &'a str,
     pub(in crate::gate) public_url: &'a str,
-    /// The authorization endpoint, for the metadata of `issuer`.
+    /// The authorization endpoint, which the metadata of `issuer` name.
     pub(in crate::gate) authorization_endpoint: Option<&'a str>,
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
-    /// Whether some issuer's identity assertions are accepted as grants.
+    /// Whether any issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
-    /// The path of the only endpoint for global revocation: the metadata has no place for several.
+    /// The path of the only endpoint for global revocation. If there are several, it is `None`, because the metadata
+    /// can name only one.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
@@ -71,7 +72,7 @@ pub(in crate::gate) struct CommonRules<'a> {
 /// The dialects that endpoints may name.
 struct KnownDialects {
     all: Vec<&'static str>,
-    /// The dialects whose access token is its own refresh credential.
+    /// The dialects in which an access token is also the refresh credential.
     by_access: Vec<Box<str>>,
 }
 
@@ -108,11 +109,12 @@ impl Ready {
             && let Some(other) = impossible
         {
             return Err(failed(format!(
-                "accepts {other:?}, whose access tokens are not refresh credentials: its sessions could never refresh here"
+                "accepts {other:?}, whose access tokens are not refresh credentials, \
+                 so its sessions could never be refreshed here"
             )));
         }
         let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
-        // Contradictory rules are found at the start, not at a client's refresh.
+        // Contradictory rules are found when the gate is built, not at a client's refresh.
         let of_clients = common.clients.iter().map(|client| client.profile.over(&profile));
         let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
         if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
@@ -137,12 +139,13 @@ impl Ready {
     }
 }
 
-/// The client of an endpoint's sessions, if the protocol names no client: the registered client, with its grants and
-/// scopes, else a public one. A confidential client is an error: it could not authenticate (requirement R20).
+/// The client of an endpoint's sessions, if the protocol does not name a client. It is the registered client with its
+/// grants and scopes, or else a public client. A confidential client is an error, because it could not authenticate
+/// (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
-    // If several clients have the same id, the last one counts.
+    // If several clients have the same id, the last one is used.
     match clients.iter().rev().find(|client| *client.id == *id) {
         Some(client) if client.is_confidential() => Err(format!(
             "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
@@ -153,7 +156,7 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
     }
 }
 
-/// The content at one of our paths.
+/// What is served at one of our paths.
 #[derive(Clone, Debug)]
 enum PathEntry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
@@ -171,23 +174,23 @@ impl PathEntry {
     }
 }
 
-/// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
+/// The requests that can carry wrapped calls to an endpoint with this dialect at `base`.
 pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let is_envelope = |served: &ServedPath| dialect.protocol().is_some_and(|own| own.is_envelope(served.operation));
     let served = dialect.serves(base).into_iter().filter(is_envelope);
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
 }
 
-/// All endpoints, by path.
+/// All endpoints by path.
 #[derive(Debug)]
 pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<PathEntry>,
-    /// The templates in lower case, to find near misses.
+    /// The path templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
-    /// How the first segments of the templates begin: a bit for each character, in lower case.
+    /// The first characters of the templates' first segments: one bit for each character, in lower case.
     begins: u128,
-    /// Each document of metadata.
+    /// The metadata documents.
     metadata: Vec<Bytes>,
 }
 
@@ -200,7 +203,7 @@ pub(in crate::gate) struct MatchedOperation {
 }
 
 impl MatchedOperation {
-    /// The endpoint, for [`Endpoints::dialect`].
+    /// The index of the endpoint, for [`Endpoints::dialect`].
     pub(in crate::gate) const fn endpoint(&self) -> usize {
         self.endpoint
     }
@@ -216,11 +219,11 @@ impl MatchedOperation {
 pub(in crate::gate) enum Hit {
     Operation(MatchedOperation),
     Jwks,
-    /// The metadata document at this position.
+    /// The metadata document with this index.
     Metadata(usize),
-    /// The document of the resource at this position.
+    /// The document of the resource with this index.
     Resource(usize),
-    /// A near miss of a path of this endpoint, or, with `None`, of one of the gate's own paths.
+    /// A path that is nearly a path of this endpoint. `None` if it is nearly one of the gate's own paths.
     NearMiss(Option<usize>),
 }
 
@@ -231,16 +234,16 @@ impl Endpoints {
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), style(&*endpoint.dialect))).collect()
     }
 
-    /// The requests that carry wrapped calls.
+    /// The requests that can carry wrapped calls.
     pub(crate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
         let of = |endpoint: &Endpoint| envelopes(endpoint.dialect.as_ref(), endpoint.base());
         endpoints.iter().flat_map(of).collect()
     }
 
-    /// The table of these endpoints.
+    /// Builds the table of these endpoints.
     ///
     /// # Errors
-    /// Paths or rules of endpoints contradict each other.
+    /// Returns an error if paths or rules of endpoints contradict each other.
     pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, BuildError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -264,14 +267,14 @@ impl Endpoints {
         Ok(all)
     }
 
-    /// The issuer and the token endpoint of each document of metadata.
+    /// The issuer and the token endpoint in each metadata document.
     #[cfg(feature = "program")]
     pub(in crate::gate) fn token_endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
         let published = self.ready.iter().filter_map(|ready| ready.published.as_ref());
         published.map(|names| (&*names.issuer, &*names.token_endpoint))
     }
 
-    /// Inserts the paths of an endpoint. Returns whether one of them contains `{account}`.
+    /// Inserts the paths of an endpoint. Returns whether any of them contains `{account}`.
     fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, BuildError> {
         let index = self.ready.len();
         let mut names_accounts = false;
@@ -284,7 +287,8 @@ impl Endpoints {
         Ok(names_accounts)
     }
 
-    /// Inserts the metadata of an OAuth endpoint, and returns its names. The first endpoint has the gate's issuer.
+    /// Inserts the metadata of an OAuth endpoint, and returns the names in them. The first endpoint uses the gate's
+    /// issuer.
     fn insert_metadata(
         &mut self,
         endpoint: &Endpoint,
@@ -314,7 +318,7 @@ impl Endpoints {
         Ok(Some(Published { issuer: own, token_endpoint }))
     }
 
-    /// Are the paths of this issuer's metadata free?
+    /// Returns whether the paths for this issuer's metadata are still unused.
     fn is_issuer_free(&self, issuer: &str) -> bool {
         metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
     }
@@ -336,29 +340,29 @@ impl Endpoints {
             [b'/', first, ..] if *first != b'{' => 1 << (first.to_ascii_lowercase() % 128),
             _ => u128::MAX,
         };
-        // Templates that differ in case only share one loose template.
+        // Templates that differ only in case share one loose template.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
 
-    /// The profile of the endpoint at which a session refreshes.
+    /// The profile of the endpoint at which a session is refreshed.
     pub(in crate::gate) fn profile_for(&self, session: &Session) -> Option<&Profile> {
         self.for_session(session).map(|ready| &ready.profile)
     }
 
-    /// The client of the endpoint at which a session refreshes, if the protocol names no client.
+    /// The client of the endpoint at which a session is refreshed, if the protocol does not name a client.
     pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
         self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
     }
 
-    /// The client of the sessions of browsers.
+    /// The client of browser sessions.
     pub(in crate::gate) fn browser_client(&self) -> Option<&Arc<Client>> {
         self.browser()?.client.as_ref()
     }
 
-    /// The profile of the sessions of browsers.
+    /// The profile of browser sessions.
     pub(in crate::gate) fn browser_profile(&self) -> Option<&Profile> {
         Some(&self.browser()?.profile)
     }
@@ -377,7 +381,7 @@ impl Endpoints {
         self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
 
-    /// The endpoint of an operation.
+    /// The endpoint with this index.
     pub(super) fn get(&self, index: usize) -> Option<&Ready> {
         self.ready.get(index)
     }
@@ -387,13 +391,13 @@ impl Endpoints {
         self.metadata.get(index).cloned().unwrap_or_default()
     }
 
-    /// Does an operation serve only upgrades?
+    /// Returns whether an operation serves only upgrades.
     pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
         let protocol = self.dialect(operation.endpoint).and_then(<dyn Dialect>::protocol);
         protocol.is_some_and(|protocol| protocol.upgrades(operation.served.operation))
     }
 
-    /// Does an endpoint of this dialect open the dialect's WebSockets?
+    /// Returns whether an endpoint with this dialect opens the dialect's WebSockets.
     pub(in crate::gate) fn opens_sockets_of(&self, dialect: &str) -> bool {
         let of_dialect = self.ready.iter().map(|ready| ready.dialect.as_ref()).find(|known| known.name() == dialect);
         let opens = |found: &dyn Dialect, protocol: &dyn Protocol| {
@@ -402,7 +406,7 @@ impl Endpoints {
         of_dialect.is_some_and(|found| found.protocol().is_some_and(|protocol| opens(found, protocol)))
     }
 
-    /// The listeners that serve an operation. If empty, all listeners.
+    /// The listeners that serve an operation. If the list is empty, all listeners do.
     pub(in crate::gate) fn listeners(&self, operation: &MatchedOperation) -> &[Box<str>] {
         self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)
     }
@@ -412,19 +416,19 @@ impl Endpoints {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
-    /// The dialect of this name, with the options of the first endpoint that has it.
+    /// The dialect with this name, with the options of the first endpoint that uses it.
     pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
-    /// The dialect that recognises a request as its client's, whatever the path.
+    /// The dialect that recognises the request as coming from one of its clients, whatever the path.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 
-    /// The endpoint for a request with this path. `raw` is the path as the client spelt it.
+    /// Finds the endpoint for a request with this path. `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
-        // Most requests. No reading of a path, however lax, changes these characters at its beginning.
+        // Most requests end here. However leniently a path is decoded, these characters at its start stay the same.
         if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
             && self.begins >> first & 1 == 0
         {

@@ -1,4 +1,4 @@
-//! Asks a provider for a caller, and reads what its refusals mean for the caller.
+//! Sends an exchange request to a provider, and interprets the provider's refusals for the caller.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
 use rotogate_core::pause::{MAX_PAUSE, ServiceAnswer, ServicePauses};
 use rotogate_core::verify_cache::Verified;
 
-/// How long a refusal of the provider is kept.
+/// How long a refusal by the provider is remembered.
 pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 
-/// The pauses that providers ask for. If an exchange goes on to the authorization server of its upstream, either of both
-/// servers asks, so that the pause is for this upstream alone.
+/// The pauses that providers request. If an exchange continues at the authorization server of its upstream, either of
+/// the two servers may have requested the pause, so the pause applies only to this upstream.
 #[derive(Default)]
 pub(super) struct ProviderPauses(HashMap<PausedAt, Arc<ServicePauses>>);
 
-/// The provider, and the upstream if the pause is for it alone.
+/// The provider. Also the upstream, if the pause applies only to this upstream.
 type PausedAt = (Arc<str>, Option<Arc<str>>);
 
 impl ProviderPauses {
@@ -33,7 +33,7 @@ impl ProviderPauses {
 }
 
 impl Inner {
-    /// The answer to a caller, and how long it is kept.
+    /// The response for a caller whose exchange failed, and how long it is remembered.
     pub(super) fn refused_exchange(
         &self,
         exchange: &UpstreamExchange,
@@ -58,7 +58,7 @@ impl Inner {
                 state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
                 (Err(UNAVAILABLE.into()), Duration::ZERO)
             }
-            // It may depend on the token, so other tokens are still exchanged.
+            // The reason may depend on the token, so other tokens are still exchanged.
             ExchangeFault::NotGranted(why) => {
                 if self.running.exchanges.state.lock().not_granted.is_due(self.engine.clock().source().monotonic()) {
                     tracing::error!(
@@ -81,12 +81,16 @@ impl Inner {
         wait: Option<Duration>,
         why: &str,
     ) -> (ExchangeAnswer, Duration) {
-        tracing::warn!(provider = &*exchange.provider, why, "no exchange: the provider did not answer");
+        tracing::warn!(
+            provider = &*exchange.provider,
+            why,
+            "token exchange failed because the provider did not respond"
+        );
         let wait = wait.map(|wait| wait.clamp(TRY_AGAIN, MAX_PAUSE));
         (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), wait.unwrap_or_default())
     }
 
-    /// Asks the provider, for the caller's token or for the ID token of its session.
+    /// Sends an exchange request to the provider, with the caller's token or with the ID token of the caller's session.
     pub(super) async fn ask_provider(
         &self,
         exchange: &UpstreamExchange,
@@ -109,7 +113,7 @@ impl Inner {
         Err(ExchangeFault::Refused)
     }
 
-    /// Asks with this token, and notes the pause that the provider asks for.
+    /// Sends an exchange request with this token, and records the pause that the provider requests.
     async fn ask_exchanger(
         &self,
         exchange: &UpstreamExchange,
@@ -121,7 +125,7 @@ impl Inner {
         let said = match &asked {
             Err(ExchangeFault::Unavailable(wait, _)) => ServiceAnswer::fault(*wait, false),
             Err(ExchangeFault::TooMany(wait, _)) => ServiceAnswer::BusyForAsker(*wait),
-            // The gate refuses some tokens without a question.
+            // The gate refuses some tokens without sending a request.
             Err(ExchangeFault::Refused) => ServiceAnswer::Failed,
             Ok(_) | Err(ExchangeFault::StepUp(_) | ExchangeFault::Ours(_) | ExchangeFault::NotGranted(_)) => {
                 ServiceAnswer::Answered

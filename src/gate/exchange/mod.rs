@@ -1,5 +1,5 @@
-//! Exchange towards upstreams, after the permit: the caller is judged for the request before the table is read, and the
-//! upstream gets the exchanged token in place of the caller's.
+//! Token exchange for upstreams, after the request is permitted. The caller is judged before the table of exchanged
+//! tokens is read, and the upstream gets the exchanged token instead of the caller's token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,21 +32,21 @@ mod table;
 use ask::ProviderPauses;
 use table::{Entry, EntryKey, Table};
 
-/// The most requests to one provider and for their answers.
+/// The largest number of requests that are sent to one provider or wait for its responses.
 const MAX_PLACES: usize = 256;
-/// The most of one caller, once half of the places are taken.
+/// The largest number of these requests for one caller once half of the slots are taken.
 const MAX_OF_CALLER: usize = 16;
-/// The delay before a retry if the provider names no delay, and before the next attempt after the provider refused the
-/// gate.
+/// The delay before a retry if the provider does not state one, and before the next attempt after the provider has
+/// refused the gate's credentials.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How often expired and revoked entries are removed from the table.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a request does not reach its upstream.
+/// Why a request is not forwarded to its upstream.
 #[derive(Clone, Debug)]
 pub(in crate::gate) struct ExchangeRefusal {
     pub(in crate::gate) denial: Denial,
-    /// The challenge of the provider, for the caller.
+    /// The provider's challenge for the caller.
     challenge: Option<HeaderValue>,
 }
 
@@ -58,19 +58,19 @@ impl From<Denial> for ExchangeRefusal {
 
 type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
 
-/// The exchange of a request, and its caller.
+/// The exchange for a request, and the caller of the request.
 type Exchanging<'a> = (&'a Arc<UpstreamExchange>, &'a Arc<Verified>);
 
-/// The token for the upstream, in the extensions of a request that waited for it.
+/// The token for the upstream, kept in the extensions of a request that waited for the token.
 #[derive(Clone)]
 struct Exchanged(HeaderValue);
 
-/// The challenge for the caller, in the extensions of a refused request.
+/// The provider's challenge for the caller, kept in the extensions of a refused request.
 #[derive(Clone)]
 pub(in crate::gate) struct ClaimsChallenge(HeaderValue);
 
 impl ClaimsChallenge {
-    /// Replaces the challenge of the refusal of this request, if it has one of its own.
+    /// Replaces the challenge in the refusal of this request, if the provider sent a challenge.
     pub(in crate::gate) fn state(parts: &http::request::Parts, reply: &mut rotogate_core::reply::Reply) {
         if let Some(Self(challenge)) = parts.extensions.get() {
             reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge.clone());
@@ -78,7 +78,7 @@ impl ClaimsChallenge {
     }
 }
 
-/// The tokens for upstreams, and the running requests for such tokens.
+/// The exchanged tokens for upstreams, and the exchanges in progress.
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,
@@ -89,22 +89,23 @@ pub(in crate::gate) struct Exchanges {
 #[derive(Default)]
 struct ExchangeState {
     table: Table<Arc<Verified>>,
-    /// The taken places of each provider, and of each caller.
+    /// The number of taken slots for each provider. Slots are also counted for each caller.
     places: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
-    /// When a provider that refused the gate is asked again.
+    /// The time at which a provider that refused the gate's credentials is contacted again.
     quiet: HashMap<Arc<str>, Timestamp>,
-    /// The pauses that providers ask for.
+    /// The pauses that providers request.
     pauses: ProviderPauses,
     not_granted: Seldom,
     swept: Timestamp,
 }
 
 impl ExchangeState {
-    /// A place for a request to the provider, or for one that waits for the answer.
+    /// Takes a slot for a request to the provider, or for a request that waits for the response.
     ///
     /// # Errors
-    /// No place is free. The bound of a caller protects other callers, so a lone caller may have more.
+    /// Returns an error if no slot is free. The limit for each caller protects other callers, so a caller without
+    /// competitors may take more slots.
     // Requirement D13.
     fn take_place(&mut self, gate: &Arc<Inner>, provider: &Arc<str>, holder: Holder) -> Result<Place, Denial> {
         let taken = self.places.get(provider).copied().unwrap_or_default();
@@ -120,7 +121,7 @@ impl ExchangeState {
 
 rotogate_core::debug_with!(Exchanges);
 
-/// A taken place, see [`ExchangeState::take_place`].
+/// A taken slot, see [`ExchangeState::take_place`].
 struct Place {
     gate: Arc<Inner>,
     provider: Arc<str>,
@@ -146,18 +147,18 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 
 const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
-/// The denial while a provider asks for a pause.
+/// The denial while a provider has requested a pause.
 fn paused_for(left: Duration) -> Denial {
     Denial::ExchangeUnavailable(left.max(TRY_AGAIN))
 }
 
-/// The key of an entry. It differs for different callers, issuers, upstreams and settings.
+/// The key of an entry. It differs between callers, issuers, upstreams and settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
     let digest = |token: &AccessToken| process_digest(&[token.issuer().as_bytes(), token.expose().as_bytes()]);
     Some(EntryKey { exchange: *exchange.tag(), token: caller.digest(digest)? })
 }
 
-/// The session of a caller here, or at its issuer, or all without one.
+/// Identifies the caller's session at this gate or at its issuer. Tokens without a session are grouped by subject.
 fn session_of(token: &AccessToken) -> Box<[u8]> {
     let (kind, of) = match (&token.session, token.issuer_session()) {
         (Some((session, _)), _) => (2, &session.as_bytes()[..]),
@@ -167,7 +168,7 @@ fn session_of(token: &AccessToken) -> Box<[u8]> {
     [token.issuer().as_bytes(), &[0, kind], of].concat().into()
 }
 
-/// The header of a token, whose bytes are zeroised when it is dropped.
+/// The header for a token. Its bytes are zeroised when it is dropped.
 fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     let text = Zeroizing::new([b"Bearer ", token.token.as_bytes()].concat());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
@@ -175,10 +176,11 @@ fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The token of a permitted request for the service behind the gate: the exchanged token, or the token of a session.
+/// The token that a permitted request carries to the service behind the gate: the exchanged token, or the access token
+/// of a session.
 ///
 /// # Errors
-/// The token is missing, so the request is not sent.
+/// Returns an error if the token is missing, so that the request is not forwarded.
 // Requirement D11.
 pub(in crate::gate) fn token_for_upstream(
     gate: &Arc<Inner>,
@@ -193,20 +195,20 @@ pub(in crate::gate) fn token_for_upstream(
 }
 
 impl Exchanges {
-    /// The kept answer, if it is good at this time.
+    /// The stored response, if it is still valid at this time.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
         self.state.lock().table.find(key, now).map(|entry| entry.answer(|| now))
     }
 
-    /// Drops the provider's answer about a token, because the upstream did not accept the exchanged token.
+    /// Drops the stored response for a token, because the upstream did not accept the exchanged token.
     pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, caller: &Verified) {
         if let Some(key) = key_of(exchange, caller) {
             self.state.lock().table.remove(&key);
         }
     }
 
-    /// The flight to wait for, which is begun if none is running. A flight has a place of its own, so that it counts after its
-    /// client has left.
+    /// Returns the exchange in progress to wait for, and begins one if there is none. The exchange has its own slot, so
+    /// that it still counts after its client has disconnected.
     // Requirements D13 and D16.
     fn join(
         &self,
@@ -222,7 +224,7 @@ impl Exchanges {
         }
     }
 
-    /// Begins the flight for a key.
+    /// Begins the exchange for a key.
     fn begin(
         &self,
         state: &mut ExchangeState,
@@ -236,7 +238,8 @@ impl Exchanges {
                 return Err(UNAVAILABLE);
             }
             let pauses = state.pauses.of_exchange(exchange);
-            // Before the place, whose return would wait for the lock that the caller of this function holds.
+            // Check for a pause before taking a slot, because returning the slot would wait for the lock that the
+            // caller of this function already holds.
             pauses.admit(caller.holder(), gate.engine.clock().source().monotonic()).map_err(paused_for)?;
             let place = state.take_place(gate, &exchange.provider, caller.holder())?;
             let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
@@ -250,7 +253,7 @@ impl Exchanges {
 }
 
 impl Inner {
-    /// Keeps the provider's answer.
+    /// Stores the provider's response.
     // Requirements D12, D14 and D15.
     fn settle_exchange(
         &self,
@@ -261,7 +264,7 @@ impl Inner {
     ) -> ExchangeAnswer {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
-        // The caller's token was revoked meanwhile, so the exchanged token is dropped.
+        // The caller's token was revoked meanwhile, so drop the exchanged token.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.results.count(&exchange.provider, "revoked");
             exchanges.state.lock().table.remove_session(&session);
@@ -287,7 +290,7 @@ impl Inner {
             exchanges.results.count(&exchange.provider, "ok");
         }
         match state.table.find_mut(&key, now).filter(|entry| is_undecided && entry.answer.is_ok()) {
-            // The old token is still used, and the next renewal waits.
+            // The old token is still used, and its next renewal is delayed.
             Some(entry) => entry.renew_from = now.plus(kept_for.max(TRY_AGAIN)),
             None if now < until => {
                 let renew_from = until.minus(until.since(now) / 5);
@@ -298,11 +301,11 @@ impl Inner {
         answer
     }
 
-    /// The caller whose token is exchanged for this request.
+    /// The caller whose token is exchanged for this request, and the exchange.
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
-        // Tokens of other issuers, and ours, are for others than this provider.
+        // A token of this gate, or of another issuer, must not be sent to this provider.
         let is_of = |caller: &&Arc<Verified>| match exchange.takes_id_token {
             true => caller.token().is_at_provider() && *caller.token().vouching_issuer().name() == *exchange.issuer,
             false => **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none(),
@@ -314,7 +317,8 @@ impl Inner {
         )
     }
 
-    /// Must the request wait for an exchange? A kept answer that is due for renewal is renewed in the background.
+    /// Returns whether the request must wait for an exchange. If a stored token should be renewed, the renewal runs in
+    /// the background.
     pub(in crate::gate) fn owes_exchange(self: &Arc<Self>, permitted: &Permitted) -> bool {
         let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
         let (now, Some(key)) = (self.engine.clock().now(), key_of(exchange, caller)) else { return true };
@@ -331,7 +335,7 @@ impl Inner {
     /// Waits for the exchange of a permitted request.
     ///
     /// # Errors
-    /// The request does not reach its upstream.
+    /// Returns an error if the request must not be forwarded to its upstream.
     pub(in crate::gate) async fn exchanged(
         self: &Arc<Self>,
         permitted: &Permitted,
@@ -361,10 +365,10 @@ impl Inner {
         Ok(())
     }
 
-    /// The token for the upstream of a permitted request; `None` if its upstream has no exchange. It is never the
-    /// caller's token. [`owes_exchange`](Self::owes_exchange) has judged its time just before.
+    /// The token for the upstream of a permitted request. `None` if the route has no exchange. It is never the caller's
+    /// token. [`owes_exchange`](Self::owes_exchange) has just checked that the token has not expired.
     ///
-    /// # Errors
+    /// Returns an error if no token is currently available.
     /// No token is available now.
     // Requirement D11.
     pub(in crate::gate) fn exchanged_token(

@@ -1,4 +1,4 @@
-//! Drops the exchanged tokens that are over.
+//! Drops exchanged tokens that have expired.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use crate::gate::Inner;
 use rotogate_core::verify_cache::Verified;
 
 impl Inner {
-    /// Drops expired tokens and tokens of revoked callers. A gate without further exchanges would keep them.
+    /// Drops expired tokens, and tokens of revoked callers. Without the sweep, a gate that makes no further exchanges
+    /// would keep them.
     // Requirement D15.
     pub(in crate::gate) fn sweep_exchanges(&self) {
         let now = self.engine.clock().now();

@@ -1,4 +1,4 @@
-//! A bounded table of providers' answers. An index by session counts the entries of each session.
+//! A bounded table of providers' responses. An index by session counts the entries for each session.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -9,27 +9,28 @@ use super::{ExchangeRefusal, TRY_AGAIN};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 
-/// The key of an entry.
+/// The key of a table entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey {
-    /// The tag of the exchange.
+    /// Identifies the exchange, with its settings.
     pub(super) exchange: [u8; 32],
-    /// A digest of issuer and token under a secret of this process.
+    /// A digest of the issuer and the token, keyed with a secret of this process.
     pub(super) token: [u8; 32],
 }
 
 impl Hash for EntryKey {
-    /// A part of the digest is as good as a hash of it: without the secret, no client can choose equal parts.
+    /// A part of the digest can serve as the hash, because a client that does not know the secret cannot choose equal
+    /// parts.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let part = |of: &[u8; 32]| of.first_chunk().map_or(0, |part| u64::from_le_bytes(*part));
         state.write_u64(part(&self.token) ^ part(&self.exchange));
     }
 }
 
-/// A map by entry key.
+/// A map whose keys are entry keys.
 pub(super) type ByKey<V> = HashMap<EntryKey, V, BuildHasherDefault<Digested>>;
 
-/// A hasher of values that are hashes.
+/// A hasher for values that are already hashes.
 #[derive(Default)]
 pub(super) struct Digested(u64);
 
@@ -47,24 +48,24 @@ impl Hasher for Digested {
     }
 }
 
-/// The most entries of one session.
+/// The largest number of entries for one session.
 const MAX_OF_SESSION: usize = 8;
-/// The most memory of all entries, in bytes.
+/// The largest amount of memory for all entries, in bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// The memory of an entry besides its token, in bytes.
+/// The memory for an entry in addition to its token, in bytes.
 const OVERHEAD: usize = 512;
 
-/// The entries. `C` is the caller of an entry.
+/// The table. `C` is the type of an entry's caller.
 pub(super) struct Table<C> {
     known: ByKey<Entry<C>>,
     of_sessions: HashMap<Box<[u8]>, VecDeque<EntryKey>>,
     bytes: usize,
 }
 
-/// The answer of a provider.
+/// The response of a provider, as it is stored.
 pub(super) struct Entry<C> {
     pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
-    /// The time from which the entry is renewed in the background while it is still used.
+    /// The time from which the entry is renewed in the background. Until the renewal ends, the entry is still used.
     pub(super) renew_from: Timestamp,
     pub(super) until: Timestamp,
     pub(super) session: Box<[u8]>,
@@ -72,7 +73,8 @@ pub(super) struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// The answer at this time: a client tries again when the entry ends. A token needs no reading of the clock.
+    /// The stored result at this time. If the provider refused, the client may try again when the entry expires. A
+    /// result with a token does not read the clock.
     pub(super) fn answer(&self, now: impl FnOnce() -> Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
         self.answer.clone().map_err(|refusal| match refusal.denial {
             Denial::ExchangeUnavailable(_) => {
@@ -94,23 +96,23 @@ impl<C> Default for Table<C> {
 }
 
 impl<C> Table<C> {
-    /// A live entry.
+    /// The entry with this key, if it has not expired.
     pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
         self.get(key).filter(|entry| now < entry.until)
     }
 
-    /// A live entry, for a change of when it is renewed.
+    /// The entry with this key, if it has not expired, so that its renewal time can be changed.
     pub(super) fn find_mut(&mut self, key: &EntryKey, now: Timestamp) -> Option<&mut Entry<C>> {
         self.known.get_mut(key).filter(|entry| now < entry.until)
     }
 
-    /// An entry whose time the caller has judged.
+    /// The entry with this key. The calling code has already checked that it has not expired.
     pub(super) fn get(&self, key: &EntryKey) -> Option<&Entry<C>> {
         self.known.get(key)
     }
 
-    /// Adds an entry, or replaces the entry with the same key. If there is no room, the oldest entry of its session is
-    /// dropped, and then the entries that expire first.
+    /// Adds an entry, or replaces the entry with the same key. If the session has too many entries, its oldest entry is
+    /// dropped. If the table is full, the entries that expire first are dropped.
     // Requirement D14.
     pub(super) fn insert(&mut self, key: EntryKey, entry: Entry<C>) {
         self.remove(&key);
@@ -149,7 +151,7 @@ impl<C> Table<C> {
         all.iter().for_each(|key| self.remove(key));
     }
 
-    /// Removes what is over.
+    /// Removes the entries for which `is_over` returns true.
     pub(super) fn sweep(&mut self, is_over: impl Fn(&Entry<C>) -> bool) {
         let over: Vec<_> = self.known.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| *key).collect();
         over.iter().for_each(|key| self.remove(key));

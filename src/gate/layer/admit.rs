@@ -1,4 +1,4 @@
-//! Steps 1 to 7 of a request: they decide where the request goes.
+//! Steps 1 to 7 of a request, which decide where the request goes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,21 +32,21 @@ use rotogate_core::token::observer::Observer;
 pub(in crate::gate) enum Admission {
     /// The request goes to the service, with the permit of its route's policy.
     In(Permitted),
-    /// The request goes to the service, once the body of its call (MCP) is judged.
+    /// The request goes to the service once the body of its MCP call has been judged.
     Call(Permitted),
-    /// To one of our endpoints.
+    /// The request goes to one of our endpoints.
     Endpoint(Hit),
-    /// The request goes to the service without a caller: a `require()` in the service decides.
+    /// The request goes to the service without a caller, and a `require()` in the service decides.
     Undecided(Undecided, Permitted),
     /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// The request is refused: no route of this path serves the method. Boxed, because the admission of every request is
-    /// moved.
+    /// The request is refused because no route at this path serves the method. Boxed, because the admission of every
+    /// request is moved.
     WrongMethod(Box<Reply>),
 }
 
 impl Admission {
-    /// The permit of a request that an endpoint sends to the service, or the denial, with its route.
+    /// The permit for a request that an endpoint sends to the service, or the denial with its route.
     pub(super) fn permitted(self) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
         match self {
             Self::In(permitted) => Ok(permitted),
@@ -59,19 +59,20 @@ impl Admission {
     }
 }
 
-/// The treatment of a request whose path matches one of our endpoints (step 3).
+/// What happens to a request whose path matches one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum EndpointMatch {
     /// The endpoint serves the request.
     Serve,
-    /// The match is ignored: the endpoint itself requests the route's decision.
+    /// The match is ignored, because the endpoint itself has requested the route's decision.
     Skip,
-    /// The request is refused: another proxy would forward it without the endpoint's answer.
+    /// The request is refused, because another proxy would forward the request instead of using the endpoint's
+    /// response.
     Refuse,
 }
 
 impl Admission {
-    /// Must an admitted request still wait for its proof to be counted in the shared store?
+    /// Returns whether an admitted request must still wait until its proof has been counted in the shared store.
     pub(super) fn is_pending(&self) -> bool {
         match self {
             Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
@@ -80,7 +81,7 @@ impl Admission {
     }
 }
 
-/// The steps that a permit may still need, in order. The limits count the request between the two steps.
+/// The steps that a permit may still need, in order. Between the two steps, limits count the request.
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,
@@ -88,24 +89,25 @@ enum Completion {
     Again,
 }
 
-/// Clients that offer HTTP/2 send `Upgrade: h2c` with a plain request.
+/// Returns whether the client requests a WebSocket. Other upgrades do not count, because clients that offer HTTP/2 send
+/// `Upgrade: h2c` with an ordinary request.
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     tunnel::protocol(headers).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Is a request with a bad credential treated as a request without one?
+/// Returns whether a request with an invalid credential is treated as a request without a credential.
 fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
     policy.auth == Auth::Optional && policy.ignores_bad_credential
 }
 
 impl<M> GateLayer<M> {
-    /// Decides by steps 1 to 7. Does not await anything, because all data are in memory.
+    /// Decides on a request by steps 1 to 7. It does not await anything, because all data are in memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         self.admit_observed(parts, endpoints, &mut ())
     }
 
-    /// [`Self::admit`] with an observer. An observer that continues after a refusal may get another admission than the
-    /// request would: the first refusal counts.
+    /// Like [`Self::admit`], with an observer. If the observer continues after a refusal, the returned admission may
+    /// differ from that of a real request, for which the first refusal decides.
     pub(super) fn admit_observed<O: Observer>(
         &self,
         parts: &mut Parts,
@@ -118,7 +120,7 @@ impl<M> GateLayer<M> {
         if let Err(denial) = observer.judged(Rule::Request, host.map(drop)) {
             return Admission::Refused(denial, None);
         }
-        // 2. Canonical path. All later steps match the path that is forwarded.
+        // 2. Canonical path. All later steps match the same path that is forwarded.
         let whole = self.whole::<O>(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match observer.read(Rule::Path, CanonicalPath::parse(raw).map_err(Denial::from)) {
@@ -130,7 +132,8 @@ impl<M> GateLayer<M> {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // 3. Endpoint. It precedes the routes, so that no route, however wide, can shadow or forward an endpoint.
+        // 3. Endpoint. It comes before the routes, so that no route, however general, can shadow or forward an
+        //    endpoint.
         if let Some(admission) = self.at_endpoint(parts, &path, raw, endpoints) {
             return admission;
         }
@@ -153,15 +156,15 @@ impl<M> GateLayer<M> {
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential in a preflight was not verified, and a route
-            // that forwards tokens would forward it like a verified one.
+            // Browsers send preflights without credentials. A credential in a preflight was not verified, but a route
+            // that forwards tokens would forward it as if it were.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
         self.permitted(parts, route, judged_path.as_deref(), observer)
     }
 
-    /// Steps 5 to 7, for a request whose audience a `require()` may judge.
+    /// Performs steps 5 to 7 for a request whose audience a `require()` may judge.
     fn permitted<O: Observer>(
         &self,
         parts: &Parts,
@@ -197,7 +200,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The last part of step 7, on the routes of a resource whose calls (MCP) are judged.
+    /// The last part of step 7, on the routes of a resource whose MCP calls are judged.
     fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
         let gate = &self.gate.0;
         match gate.judge_head(mcp, parts, &permitted, observer) {
@@ -227,7 +230,7 @@ impl<M> GateLayer<M> {
         gate.tell_limited(&denial, || gate.client_address(parts));
     }
 
-    /// 3. The admission of a request whose path matches one of our endpoints.
+    /// 3. Decides on a request whose path matches one of our endpoints.
     pub(super) fn at_endpoint(
         &self,
         parts: &Parts,
@@ -258,10 +261,10 @@ impl<M> GateLayer<M> {
         Some(Admission::Endpoint(hit))
     }
 
-    /// Does the gate ignore the upgrade of a request to a route (RFC 9110 §7.8)? If an endpoint opens the WebSockets of
-    /// the path, or of the route's dialect, no other upgrade leads past the endpoint to the service: Kuzzle opens
-    /// WebSockets at any path, and the gate judges the calls on those of the endpoint alone. Calls (MCP) in a tunnel
-    /// would meet no rule.
+    /// Returns whether the gate ignores the upgrade in a request to a route (RFC 9110 §7.8). If an endpoint opens the
+    /// WebSockets for the path or for the route's dialect, no other upgrade may reach the service past the endpoint.
+    /// Kuzzle opens WebSockets at any path, but the gate judges only the calls on the endpoint's WebSockets. MCP calls
+    /// in a tunnel would not be judged by any rule.
     pub(super) fn ignores_upgrade(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         let table = &self.gate.0.endpoints;
         if self.gate.0.mcp(policy).is_some() {
@@ -306,7 +309,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The refusal of a method that no route of the path serves.
+    /// Refuses a method that no route at this path serves.
     fn wrong_method(&self, parts: &Parts, host: &str, path: &CanonicalPath<'_>, allowed: &[Method]) -> Admission {
         let gate = &self.gate.0;
         let here = self.served_here(parts, host, path, allowed);
@@ -317,7 +320,7 @@ impl<M> GateLayer<M> {
         Admission::WrongMethod(Box::new(if reply::is_grpc(&parts.headers) {
             respond::denied_grpc(Denial::MethodNotAllowed)
         } else {
-            // Any route of the path determines the dialect: the routes differ only in their methods.
+            // Any route at the path determines the dialect, because the routes differ only in their methods.
             let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, path) {
                 Match::Found(route) | Match::Ambiguous(route) => Some(route),
                 Match::MethodNotAllowed(_) | Match::None => None,
@@ -329,13 +332,13 @@ impl<M> GateLayer<M> {
         }))
     }
 
-    /// May a path that is not canonical stay unchanged? A router outside of this layer has matched the client's
-    /// spelling. Letter case in an escape can change its match only if a pattern has an escape.
+    /// Returns whether a path that is not canonical may stay unchanged. A router outside of this layer has matched the
+    /// client's spelling. Upper and lower case in an escape can change its match only if a pattern has an escape.
     fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
         path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
 
-    /// The methods of a path whose route is on the listener of the request.
+    /// The methods of the path whose routes are on the listener of the request.
     fn served_here(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> Vec<Method> {
         let is_here = |method: &&Method| match self.gate.0.routes.find(Some(host), method, path) {
             Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
@@ -344,8 +347,8 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// The event that a request must wait for before the gate can decide about it; `None` if no pending event could
-    /// decide, or if too many requests wait.
+    /// The event that a request must wait for before the gate can decide on it. `None` if no pending event could change
+    /// the decision, or if too many requests wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
             Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
@@ -353,7 +356,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Waits for the event, and decides again. Then completes the permit of an admitted request.
+    /// Waits for the event and decides again. Then completes the permit if the request is admitted.
     pub(super) async fn admit_after(
         &self,
         mut admission: Admission,
@@ -371,7 +374,7 @@ impl<M> GateLayer<M> {
             Settled::take_back(parts);
         }
         let mut admission = self.completed(admission, Completion::Proof).await;
-        // An endpoint that requests the route's decision counts the call itself.
+        // If an endpoint requests the route's decision, the endpoint counts the call itself.
         if endpoints != EndpointMatch::Skip {
             admission = self.count(admission, parts).await;
         }
@@ -402,7 +405,8 @@ impl<M> GateLayer<M> {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // The answer is the same as for a proof that was used at this gate. The rules of a call judged its caller.
+            // The response is the same as for a proof that was used at this gate. If call rules apply, they have judged
+            // the caller, so the request is refused.
             (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
                 match NotGood::from_denial(denial) {
                     Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
@@ -413,7 +417,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The decision, after a wait if the decision needs one.
+    /// Decides on a request, and waits first if the decision requires it.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);
@@ -421,16 +425,16 @@ impl<M> GateLayer<M> {
         if !counts && self.is_settled(wait.as_ref(), &admission) {
             return admission;
         }
-        // Boxed: few requests wait, and the future of each would have room for the wait.
+        // Boxed, because few requests wait, but the future of every request would need space for the wait.
         Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
     }
 
-    /// Does the admission wait for nothing but the limits?
+    /// Returns whether the admission waits for nothing except the limits.
     pub(super) fn is_settled(&self, wait: Option<&Awaited>, admission: &Admission) -> bool {
         wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
     }
 
-    /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
+    /// The permit from an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
     /// routes, so this layer does not repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.options.edge { None } else { parts.extensions.get::<Permitted>() }?;
@@ -438,7 +442,7 @@ impl<M> GateLayer<M> {
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// The whole path of a request, if this layer is inside a nest and sees only a part of the path. Routes match whole
+    /// The whole path of a request, if this layer is inside a nest and sees only part of the path. Routes match whole
     /// paths.
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
@@ -466,7 +470,8 @@ impl<M> GateLayer<M> {
 
 impl Inner {
     /// Step 1: the host, without port. Refuses requests that no later check can make safe: CONNECT, whose bytes the
-    /// gate never sees, and a body with ambiguous framing. Checks host and target before any step that depends on them.
+    /// gate never sees, and requests whose body framing is ambiguous. Host and target are checked before any step that
+    /// depends on them.
     pub(super) fn host<'a>(&self, parts: &'a Parts) -> Result<&'a str, Denial> {
         if parts.method == Method::CONNECT {
             return Err(Denial::Tunnel);

@@ -1,4 +1,4 @@
-//! Steps 8 and 9 of an admitted request, the reply of an endpoint, or a refusal.
+//! Performs steps 8 and 9 for an admitted request, and replies for an endpoint or with a refusal.
 
 use std::sync::Arc;
 
@@ -28,16 +28,16 @@ use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{OnExpiry, Route};
 
-/// Why a request that its route permits does not reach the service.
+/// Why a request that its route permits is not passed to the service.
 pub(super) enum NotEntered {
-    /// A concurrency bound is reached.
+    /// A concurrency bound has been reached.
     Shed(Refusal, Permitted),
     /// Step 8 refuses the request.
     Denied(Denial, Permitted),
 }
 
 impl<S, M> GateService<S, M> {
-    /// Answers a request by its admission.
+    /// Responds to a request according to its admission.
     pub(super) fn answer<B, R>(&mut self, admission: Admission, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>, Response = Response<R>> + 'static,
@@ -49,7 +49,7 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
-            // The empty body of such a request says nothing about the call.
+            // Such a request has an empty body, which does not describe the call.
             Admission::Call(permitted) if layer.options.head_alone => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
@@ -61,7 +61,8 @@ impl<S, M> GateService<S, M> {
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
-                // Boxed: a rotation costs a disk write anyway, and the future of forwarded requests stays small.
+                // Boxed, because a rotation costs a disk write anyway, and the future of forwarded requests stays
+                // small.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
@@ -89,7 +90,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// Steps 8 and 9 of a permitted request.
+    /// Performs steps 8 and 9 for a permitted request.
     fn enter<B>(&mut self, permitted: Permitted, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>>,
@@ -100,7 +101,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// Steps 8 and 9 of a request whose audience a `require()` in the service judges.
+    /// Performs steps 8 and 9 for a request whose audience a `require()` in the service judges.
     fn enter_undecided<B>(
         &mut self,
         undecided: Undecided,
@@ -128,8 +129,9 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Step 8, prepare. Concurrency bounds are judged first, so that a request beyond a bound is not changed. The state
-    /// of the request is kept only for its reply, so that other requests cost nothing here.
+    /// Step 8, prepare. Concurrency bounds are judged first, so that a request that exceeds a bound is not changed. The
+    /// state of the request is kept only if its reply needs the state, so that other requests do not cost anything
+    /// here.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -166,7 +168,7 @@ impl<M> GateLayer<M> {
             || permitted.clears_session()
             || permitted.quota().is_some()
             || gate.browser.is_some();
-        // A handler finds that of a caller by session in the permit.
+        // If the caller has a session cookie, a handler finds the cookie in the permit instead.
         if !self.options.edge
             && (self.options.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none()))
         {
@@ -178,7 +180,7 @@ impl<M> GateLayer<M> {
         let keep =
             |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
         if self.options.headers_only {
-            // A layer in front may have inserted a caller, which must not reach the service.
+            // An outer layer may have inserted a caller, which must not reach the service.
             parts.extensions.remove::<Permitted>();
             return Ok(is_kept.then(|| keep(permitted)));
         }
@@ -221,7 +223,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The reply with a published document: keys or metadata.
+    /// The reply with a published document: the keys or the metadata.
     fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
         reason.tell();
         ResponseFuture::own(reply, self.options.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))

@@ -1,4 +1,4 @@
-//! The proof of the caller for the service behind the gate.
+//! The assertion that names the caller to the service behind the gate.
 
 use http::{HeaderName, HeaderValue};
 
@@ -6,7 +6,8 @@ use crate::gate::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::Permitted;
 
-/// The header for the service of this route; `None` without a caller, and if the route sends no assertion.
+/// The header for the service of this route. `None` if the request has no caller, or if the route does not send an
+/// assertion.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].

@@ -1,6 +1,7 @@
-//! Answers a browser that proves the key of its device: at the registration of its session, and later.
+//! Responds to a browser that proves possession of its device key, when a session is registered and later.
 //!
-//! A refusal at a refresh is 403 with a challenge, which the browser signs. Every other refusal would end the binding.
+//! A refused refresh gets 403 with a challenge, which the browser then signs. Every other refusal would end the device
+//! binding.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ pub(super) async fn answer(
         Ok(cookie) => cookie,
         Err(denial) => return (words::denied(&browser.dialect, call, &denial.into()), denial.into()),
     };
-    // After a second login a browser may ask about its first session, whose cookie it no longer has.
+    // After a second login, a browser may send a request for its first session, whose cookie it no longer has.
     let cookie = cookie.filter(|cookie| shown.session.is_none_or(|id| SessionId::parse(id) == Some(cookie.session())));
     let answered = match (&cookie, shown.session) {
         (None, None) => Err(Denial::NoCredential.into()),
@@ -58,7 +59,7 @@ pub(super) async fn answer(
     if let Ok(Some(DeviceAnswer { cookie, age })) = &answered {
         reply.headers_mut().append(SET_COOKIE, set_cookie(cookie, age.as_secs()));
     }
-    // A session that is bound to another key gets no challenge.
+    // A session that is bound to another key does not get a challenge.
     let is_challenged = matches!(&answered, Ok(Some(_)) | Err(Error::Denied(Denial::BadProof(_))));
     if let Some(cookie) = cookie.filter(|_| is_challenged) {
         challenged(reply.headers_mut(), engine.device_challenge(&cookie), cookie.session());
@@ -66,7 +67,7 @@ pub(super) async fn answer(
     (reply, reason)
 }
 
-/// Binds the session of a cookie to the key of a proof.
+/// Binds the session of a cookie to the key that the proof names.
 // Requirement B47.
 async fn register(
     cookie: &SessionCookie,
@@ -84,7 +85,7 @@ async fn register(
     .await
 }
 
-/// A new cookie for the device of a session; `None` if the session has ended, or is not bound to a device.
+/// A new device cookie for a session. `None` if the session has ended, or is not bound to a device.
 // Requirement B49.
 async fn refresh(
     cookie: &SessionCookie,

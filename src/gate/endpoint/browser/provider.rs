@@ -1,4 +1,4 @@
-//! The login at a provider: leads the browser to the provider, and begins the session when the browser returns.
+//! The login at a provider: redirects the browser to the provider, and begins the session when the browser returns.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::SentIdToken;
 use rotogate_issuers::login::{LoginFailure, LoginProvider, LoginSecrets};
 
-/// The time after which a provider that failed is asked again.
+/// The time after which a provider that failed is contacted again.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
-/// The error for a missing `iss`. Keycloak's discovery document promises `iss` even if the client's settings exclude
-/// it.
+/// The error for a missing `iss`. Keycloak's discovery document promises `iss` even if the settings of the client
+/// exclude it.
 const NO_ISSUER: &str = "iss is missing, and the provider's discovery document says that it is always there (Keycloak: \
                          turn off \"Exclude Issuer From Authentication Response\" of the client)";
 
-/// Leads a browser to the provider. Writes nothing to the store. A start counts as a refresh of its address, because it
-/// may ask the provider (RFC 9126).
+/// Redirects a browser to the provider. Does not write to the store. The start of a login counts as a refresh from its
+/// address, because it may send a request to the provider (RFC 9126).
 pub(super) async fn begin(
     browser: &BrowserEndpoint,
     provider: &LoginProvider,
@@ -47,7 +47,7 @@ pub(super) async fn begin(
     }
 }
 
-/// `before` gets both logins of a browser that would be led to one login after the other.
+/// If the browser would be redirected to one login after another, `before` is set to a description of both logins.
 // Requirements B28, B36 and B38.
 async fn begin_after(
     browser: &BrowserEndpoint,
@@ -88,8 +88,8 @@ async fn begin_after(
     Ok(reply)
 }
 
-/// Answers a browser that returns from the provider. The browser is never sent back to the provider automatically,
-/// because without cookies this would loop.
+/// Handles a browser that returns from the provider. The browser is never redirected to the provider again
+/// automatically, because without cookies this would loop.
 // Requirement B29.
 pub(super) async fn finish(
     browser: &BrowserEndpoint,
@@ -107,7 +107,7 @@ pub(super) async fn finish(
         return again(browser, call, handler).await;
     };
     if let Some(said) = &callback.said {
-        tracing::warn!(issuer = provider.name(), said, "the provider answered a login with an error");
+        tracing::warn!(issuer = provider.name(), said, "the provider returned an error for a login");
     }
     let began = log_in(provider, browser, callback, &begun, call, handler).await;
     if matches!(began, Err(Error::Denied(NOT_BEGUN))) {
@@ -133,7 +133,7 @@ pub(super) async fn finish(
     }
 }
 
-/// The answer to a callback without a login under way: the back button, or a reload.
+/// The response to a callback without a login in progress, for example after the back button or a reload.
 async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> (Reply, Reason) {
     let gate = handler.gate;
     if let Ok(Some(cookie)) = presented(gate, call.headers, handler.origin.address)
@@ -156,13 +156,13 @@ fn logged_in(
 ) -> Reply {
     let rest = begun.rest.as_deref().and_then(|digest| long_target::find(call.headers, digest));
     let url = browser.dialect.targets.url(browser.dialect.target(Some(rest.as_deref().unwrap_or(&begun.to))));
-    // After a redirect from another site, a browser sends no `Strict` cookie.
+    // After a redirect from another site, a browser does not send a `Strict` cookie.
     let mut reply = if browser.is_strict() { page::onwards("Logged in", &url) } else { words::see_other(&url) };
     browser.put_begun(engine, login, reply.headers_mut());
     reply
 }
 
-/// Begins the session of a login that the provider has answered.
+/// Begins the session of a login to which the provider has responded.
 async fn log_in(
     provider: &LoginProvider,
     browser: &BrowserEndpoint,
@@ -171,7 +171,7 @@ async fn log_in(
     call: &Call<'_>,
     handler: &EndpointHandler<'_>,
 ) -> Result<BrowserLogin, Error> {
-    // Before the code leaves.
+    // Check the issuer before the code is sent.
     judge_issuer(provider, callback.issuer.as_deref())?;
     let code = match callback.answer {
         ProviderAnswer::Code(code) => code,
@@ -195,7 +195,7 @@ async fn log_in(
     to_its_end(async move { exchange.begin_session(&gate, &origin).await }).await
 }
 
-/// Checks that the answer comes from the provider that was asked (RFC 9207 §2.4).
+/// Checks that the response comes from the provider to which the browser was sent (RFC 9207 §2.4).
 // Requirement B32.
 fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Denial> {
     let refused = |what| Err(Denial::ProviderLogin(ProviderFlaw::Issuer(what)));
@@ -207,7 +207,7 @@ fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Deni
     }
 }
 
-/// A code, and the parameters of its exchange.
+/// An authorization code, and the parameters for its exchange.
 struct Exchange {
     provider: LoginProvider,
     redirect_uri: String,
@@ -255,13 +255,14 @@ impl Exchange {
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
         gate.engine.end_if_over(&begun, proved.issued_at, origin).await?;
-        // No browser has the cookie yet, so a kill before this point leaves only an unusable session.
+        // No browser has the cookie yet, so if the process is killed before this point, only an unusable session
+        // remains.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;
             return Err(fault.into());
         }
         if let Some(presented) = presented {
-            // The old session's refresh token is not revoked, because some providers would then end the new login, too.
+            // The old session's refresh token is not revoked, because some providers would also end the new login.
             begun.presented_ends_in = gate.engine.end_presented(&presented, &begun.session, grace, origin).await;
             match begun.presented_ends_in {
                 Some(_) => gate.end_presented_later(&begun, Some(presented), origin.clone()),
@@ -272,7 +273,7 @@ impl Exchange {
     }
 }
 
-/// The error of a request for which the provider gave no usable answer. The log has the cause.
+/// The error for a request to which the provider did not respond usefully. The log has the cause.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
     let (reason, retry_after) = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),
@@ -283,9 +284,9 @@ fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
         }
     };
     if matches!(why, LoginFailure::Client(_) | LoginFailure::Refused(_)) {
-        tracing::error!(issuer = provider.name(), %why, "no login at this provider");
+        tracing::error!(issuer = provider.name(), %why, "a login at this provider failed");
     } else {
-        tracing::warn!(issuer = provider.name(), %why, "no login at this provider");
+        tracing::warn!(issuer = provider.name(), %why, "a login at this provider failed");
     }
     Fault::Provider { reason, retry_after }.into()
 }
