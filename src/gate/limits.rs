@@ -1,4 +1,4 @@
-//! The limits of routes: they count a request after it is permitted (docs/limits.md).
+//! The request limits of routes, which count a request after it is permitted (docs/limits.md).
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -24,39 +24,39 @@ use rotogate_core::verify_cache::Verified;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
-/// How often a request asks the store for the requests of its limits.
+/// The largest number of times that one request asks the store for capacity within its limits.
 const ROUNDS: usize = 32;
 
-/// The replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
+/// Selects the replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum RateHeaders {
-    /// The refusals by a limit.
+    /// Only replies that refuse a request because of a limit.
     #[default]
     Refused,
     /// All replies on routes with limits.
     Always,
-    /// None.
+    /// No replies.
     Off,
 }
 
-/// The limits that the routes of a gate name.
+/// The request limits that the routes of a gate name.
 #[derive(Debug, Default)]
 pub(super) struct RouteLimits {
     all: Vec<(RateLimit, Arc<RunningLimit>)>,
     headers: RateHeaders,
 }
 
-/// The limits of the rules that govern a call.
+/// The limits of the rules for an MCP call.
 pub(super) type CallLimits = Vec<Arc<RunningLimit>>;
-/// A permitted call, and these limits.
+/// A permitted call and the limits that apply to it.
 pub(super) type GovernedCall = (Permitted, CallLimits);
 
-/// The caller whose requests exceed a limit, in the extensions of the request.
+/// The caller whose request exceeded a limit. It is kept in the extensions of the request.
 #[derive(Clone)]
 pub(super) struct OverQuota(Arc<Verified>);
 
 impl RouteLimits {
-    /// Gives each limit its place. The counts of the running gate stay.
+    /// Creates the limits of all routes, and keeps the counts of a running gate.
     pub(super) fn new(routes: &mut [Route], limits: &Limits, headers: RateHeaders) -> Result<Self, BuildError> {
         if let Some((index, why)) = unusable_limit(routes) {
             let route = routes.get(index).map(|route| route.id.to_string()).unwrap_or_default();
@@ -76,19 +76,19 @@ impl RouteLimits {
         Ok(Self { all, headers })
     }
 
-    /// Counts by these limits from now on.
+    /// Makes these limits the ones that count requests from now on.
     pub(super) fn put_in_force(&self, limits: &Limits) {
         limits.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
     }
 
-    /// The limits of a route.
+    /// The limits that apply to a route.
     fn of_policy<'a>(&'a self, policy: &'a RoutePolicy) -> impl Iterator<Item = &'a Arc<RunningLimit>> {
         policy.rate.iter().filter_map(|limit| self.all.get(limit.place)).map(|(_, running)| running)
     }
 }
 
 impl OverQuota {
-    /// The caller, for the access log.
+    /// Returns the caller of a request that a limit refused, for the access log.
     pub(super) fn who(parts: &Parts, denial: Denial) -> Option<Who> {
         let Denial::QuotaExceeded(..) = denial else { return None };
         parts.extensions.get::<Self>().map(|over| Who::Caller(Identity::new(Arc::clone(&over.0))))
@@ -96,22 +96,23 @@ impl OverQuota {
 }
 
 impl Inner {
-    /// Must limits count a permitted request?
+    /// Returns whether a permitted request still has to be counted.
     pub(super) fn owes_count(&self, permitted: &Permitted) -> bool {
         let policy = &permitted.route().policy;
         permitted.owes_count() || (!permitted.is_counted() && self.has_call_limits(policy))
     }
 
-    /// The limits of these rules.
+    /// Collects the limits that these rules name.
     pub(super) fn limits_of<'a>(&self, rules: impl IntoIterator<Item = &'a Route>) -> Vec<Arc<RunningLimit>> {
         let all = rules.into_iter().flat_map(|rule| self.limits.of_policy(&rule.policy).cloned().collect::<Vec<_>>());
         all.collect()
     }
 
-    /// Counts a request with the limits of its route and with further limits, or with none of them.
+    /// Counts a request against the limits of its route and the additional limits. If one limit refuses, none of them
+    /// counts the request.
     ///
     /// # Errors
-    /// The limit that refuses the request, or that must ask the store first.
+    /// Returns the limit that refuses the request, or that must first query the store.
     pub(super) fn count(
         &self,
         parts: &Parts,
@@ -122,7 +123,7 @@ impl Inner {
         let mut fields = (self.limits.headers == RateHeaders::Always).then(<(String, String)>::default);
         self.with_limited(parts, caller, |request| {
             let own = self.limits.of_policy(policy);
-            // Routes may share a limit, which counts the request once.
+            // Routes may share a limit, which must count the request only once.
             let further = more.iter().enumerate().filter(|(at, limit)| {
                 let before = more.iter().take(*at).chain(self.limits.of_policy(policy));
                 !before.into_iter().any(|known| Arc::ptr_eq(known, limit))
@@ -140,10 +141,10 @@ impl Inner {
         }))
     }
 
-    /// [`Self::count`], after a wait if the limits need one.
+    /// Counts a request as [`Self::count`] does, and waits for the store if a limit requires it.
     ///
     /// # Errors
-    /// The limit that refuses the request.
+    /// Returns the limit that refuses the request.
     pub(super) async fn count_waiting(
         &self,
         parts: &Parts,
@@ -168,7 +169,7 @@ impl Inner {
         Err(self.exceeded(parts, caller, refused))
     }
 
-    /// Refuses a request beyond a limit, and notes its caller.
+    /// Refuses a request that exceeds a limit, and records its caller.
     pub(super) fn exceeded(
         &self,
         parts: &Parts,
@@ -190,14 +191,14 @@ impl Inner {
         denial
     }
 
-    /// Notes the caller of a refused request for the access log.
+    /// Records the caller of a refused request for the access log.
     pub(super) fn note_exceeded(parts: &mut Parts, caller: Option<&Arc<Verified>>) {
         if let Some(caller) = caller {
             parts.extensions.insert(OverQuota(Arc::clone(caller)));
         }
     }
 
-    /// The limit that would refuse a permitted request, without counting it.
+    /// Returns the limit that would refuse a permitted request, without counting the request.
     #[cfg(feature = "program")]
     pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permitted) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
@@ -215,19 +216,19 @@ impl Inner {
         })
     }
 
-    /// The names of the limits of a route.
+    /// The names of the limits that apply to a route.
     #[cfg(feature = "program")]
     pub(super) fn limit_names(&self, policy: &RoutePolicy) -> String {
         self.limits.of_policy(policy).map(|limit| limit.name()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Does the route have a limit of this name?
+    /// Returns whether the route has a limit with this name.
     #[cfg(feature = "program")]
     pub(super) fn has_limit(&self, policy: &RoutePolicy, name: &str) -> bool {
         self.limits.of_policy(policy).any(|limit| limit.name() == name)
     }
 
-    /// Calls `then` with a request as limits see it.
+    /// Calls `then` with the properties of a request that limits use.
     fn with_limited<T>(
         &self,
         parts: &Parts,
@@ -247,7 +248,7 @@ impl Inner {
         then(&LimitedRequest { caller, address: &address })
     }
 
-    /// States in a refusal which limit refused.
+    /// States in the reply to a refused request which limit refused it.
     pub(super) fn state_quota(&self, denial: Denial, reply: &mut Reply) {
         let Denial::QuotaExceeded(name, wait) = denial else { return };
         let Some(quota) = self.engine.limits().quota(name).filter(|_| self.limits.headers != RateHeaders::Off) else {
@@ -261,13 +262,13 @@ impl Inner {
     }
 }
 
-/// Appends the fields, because the service may have added fields about its own limits.
+/// Appends the header fields instead of replacing them, because the service may have added fields about its own limits.
 pub(super) fn add(headers: &mut http::HeaderMap, fields: &QuotaFields) {
     headers.append(POLICY, fields.policy.clone());
     headers.append(LEFT, fields.left.clone());
 }
 
-/// A claim as the key of a limit. The text `"1"` and the number 1 are different keys.
+/// A claim's value as the key of a limit. The string `"1"` and the number 1 are different keys.
 fn said(value: &Value) -> Option<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -275,13 +276,13 @@ fn said(value: &Value) -> Option<String> {
     }
 }
 
-/// Adds a limit to both fields: lists of strings with parameters (RFC 9651 §3.1).
+/// Adds a limit to both header fields, which are lists of strings with parameters (RFC 9651 §3.1).
 // Requirement K19.
 fn put(policies: &mut String, lefts: &mut String, (name, (requests, window)): (&str, (u32, Duration)), left: Left) {
     let name = name.replace('\\', "\\\\").replace('"', "\\\"");
     let between = if policies.is_empty() { "" } else { ", " };
     let _ = write!(policies, "{between}\"{name}\";q={requests}");
-    // The window is in whole seconds, or left out.
+    // The window is stated only if it is a whole number of seconds.
     if window.subsec_nanos() == 0 {
         let _ = write!(policies, ";w={}", window.as_secs());
     }

@@ -1,5 +1,6 @@
-//! The background tasks of a gate: engine time, confirmations, the sweep, and the revocations of other gates. Each is a
-//! separate task, so that a hanging store delays only the task that waits for it. The tasks end with the gate.
+//! The background tasks of a gate: engine time, confirmations, removal of expired records, and the revocations of other
+//! gates. Each is a separate task, so that a store that hangs delays only the task that waits for it. The tasks end
+//! with the gate.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,17 +23,17 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How often a shared store is checked.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
 
-/// Starts the tasks. With a feed, it returns once all revocations of other gates are known.
+/// Starts the tasks. If the store has a feed, returns only after all revocations of other gates are known.
 ///
 /// # Errors
-/// The store does not answer.
+/// Returns an error if the store does not respond.
 pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
     if let Some(mut feed) = feed {
         gate.engine.join().await?;
         loop {
             let step = feed.next().await?;
             gate.engine.take_step(&step).await?;
-            // After a store has lost data, tokens are accepted only once the other gates have written back their
+            // If the store has lost data, tokens are accepted only after the other gates have written back their
             // revocations.
             if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
@@ -54,7 +55,7 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
     #[cfg(feature = "failpoints")]
     let sweep_every = rotogate_core::failpoint::sweep_every(sweep_every);
     let mut sweeps = every(sweep_every);
-    // A gate that has just begun has nothing to sweep.
+    // A gate that has just started does not have anything to sweep.
     sweeps.reset();
     tokio::spawn(each(sweeps, Arc::downgrade(gate), sweep));
     Ok(())
@@ -66,7 +67,7 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Calls `act` at each tick, until the gate ends. `S` is what a call leaves for the next one.
+/// Calls `act` at each tick until the gate ends. `S` is state that one call leaves for the next.
 async fn each<S: Default>(mut ticks: Interval, gate: Weak<Running>, act: impl AsyncFn(Arc<Running>, &mut S)) {
     let mut state = S::default();
     loop {
@@ -92,7 +93,8 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
                     Ok(()) => not_restored = Seldom::default(),
                     Err(error) if not_restored.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
                         error = ?Chain(&error),
-                        "the store has lost writes, and what this gate knows was not written back yet; retrying"
+                        "the store has lost writes, and this gate could not yet write back \
+                         the revocations that it knows; retrying"
                     ),
                     Err(_) => {}
                 }
@@ -100,7 +102,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Err(error) => not_followed.log(
                 &gate,
                 &error,
-                "the store cannot be followed just now: revocations of other gates arrive late; retrying",
+                "the store cannot be followed just now, so revocations of other gates arrive late; retrying",
                 "the store cannot be followed: revocations of other gates are not received; retrying",
             ),
         }
@@ -109,12 +111,12 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
 
 /// The severity of a store fault for an operator.
 enum Severity {
-    /// A shared store is unreachable, and the gate is fresh: a restart is harmless (requirement C45).
+    /// A shared store is unreachable, but the gate's data are still fresh, so a restart is harmless (requirement C45).
     Late,
     Failing,
 }
 
-/// Failures of one task, until it succeeds.
+/// Counts the failures of one task until it succeeds.
 #[derive(Default)]
 struct StoreFaults {
     late: Seldom,
@@ -133,7 +135,7 @@ impl StoreFaults {
         }
     }
 
-    /// The result of the task. A failure is logged as `late` or `failing`.
+    /// Returns the value of a successful result. Logs a failure with the text `late` or `failing`.
     fn heed<T>(&mut self, gate: &Running, result: Result<T, StoreError>, late: &str, failing: &str) -> Option<T> {
         match result {
             Ok(done) => {
@@ -147,7 +149,7 @@ impl StoreFaults {
         }
     }
 
-    /// Logs this failure, unless it should not be logged now.
+    /// Logs this failure, unless it was logged recently.
     fn log(&mut self, gate: &Running, error: &StoreError, late: &str, failing: &str) {
         match self.due(gate) {
             Some(Severity::Late) => tracing::warn!(error = ?Chain(error), "{late}"),
@@ -157,7 +159,7 @@ impl StoreFaults {
     }
 }
 
-/// Retries revocations that the store did not acknowledge.
+/// Retries the revocations that the store has not acknowledged.
 async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
     let engine = &gate.engine;
     match engine.pay().await {
@@ -186,11 +188,12 @@ async fn beat(gate: Arc<Running>, (): &mut ()) {
     gate.engine.beat();
 }
 
-/// Checks whether the shared store is still suitable. The feed shows whether the store is reachable.
+/// Checks whether the shared store still has suitable settings. Whether the store is reachable is not checked here,
+/// because the feed shows that.
 async fn watch_store(gate: Arc<Running>, (): &mut ()) {
     let unfit = match gate.engine.store().check().await {
         Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-        // The last known state stays valid.
+        // If the check fails, the last result stays valid.
         Err(_) => return,
         Ok(()) => None,
     };
@@ -202,7 +205,7 @@ async fn watch_store(gate: Arc<Running>, (): &mut ()) {
     }
 }
 
-/// Moves engine time, and logs its deviations.
+/// Advances engine time, and logs differences from the clocks.
 async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshness>)) {
     let clock = gate.engine.clock();
     gate.faults.tell_counts(clock.source().monotonic());
@@ -243,8 +246,8 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
     let now = gate.engine.freshness();
     if now != before.replace(now).unwrap_or(Freshness::Fresh) {
         match now {
-            Freshness::Fresh => tracing::info!("the store answers again: tokens are accepted and minted"),
-            // `restore` logs it.
+            Freshness::Fresh => tracing::info!("the store responds again: tokens are accepted and minted"),
+            // `restore` logs this change.
             Freshness::Restoring => {}
             Freshness::Degraded => tracing::error!(
                 "no news from the store for longer than the staleness: tokens are accepted for now, but not minted. \
@@ -258,36 +261,36 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
     }
 }
 
-/// Moves long connections to tokens that other gates issued.
+/// Moves long-lived connections to the tokens that other gates issued.
 async fn advance(gate: Arc<Running>, (): &mut ()) {
     gate.engine.advance_expiring_lines().await;
 }
 
 /// Ends the streams of browsers whose user was disabled.
 async fn ask_about_browsers(gate: Arc<Running>, (): &mut ()) {
-    // If no gate is in force, all gates were dropped, and the task ends when the running state is dropped.
+    // If no gate is in force, all gates were dropped. The task then ends when the running state is dropped.
     if let Some(gate) = gate.in_force() {
         gate.ask_about_browsers().await;
     }
 }
 
-/// Writes the generations that requests have confirmed.
+/// Writes to the store the generations that requests have confirmed.
 async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     let engine = &gate.engine;
     let written = engine.flush_confirmations().await;
     unwritten.heed(
         &gate,
         written,
-        "confirmations cannot be written just now; kept and retried",
-        "confirmations not written; kept and retried",
+        "confirmations cannot be written just now; they are kept and retried",
+        "confirmations were not written; they are kept and retried",
     );
     engine.catch_up().await;
 }
 
-/// Removes ended records. The failures are those of sessions, and those of relay records.
+/// Removes expired records. `unswept` has the failures for sessions and for relay records.
 async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     let engine = &gate.engine;
-    // With a clock that jumped ahead, a sweep would remove live records.
+    // If the clock has jumped ahead, a sweep would remove live records.
     if !engine.may_sweep() {
         return;
     }
@@ -316,13 +319,13 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     write_key_uses(&gate, &mut unswept.1).await;
 }
 
-/// Writes when API keys were used, and renews their HMACs under the current secret.
+/// Writes the last use of each API key, and recomputes keys' HMACs under the current secret.
 async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     let Some(keys) = &gate.api_keys else { return };
     if let Err(error) = keys.write_uses(&gate.engine).await
         && unwritten.due(gate).is_some()
     {
-        tracing::warn!(?error, "uses of API keys not noted; the next use of each key is noted");
+        tracing::warn!(?error, "uses of API keys were not written; the next use of each key will be written");
     }
 }
 

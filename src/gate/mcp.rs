@@ -1,4 +1,4 @@
-//! Calls of the Model Context Protocol on the routes of a resource: the rules for the head and for the body of a
+//! Model Context Protocol (MCP) calls on the routes of a resource: the rules for the head and for the body of a
 //! request.
 
 use std::sync::Arc;
@@ -21,32 +21,32 @@ use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
 
-/// The settings for judging the calls of a resource, and its rules.
+/// How the calls of a resource are judged, and its call rules.
 #[derive(Debug)]
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
     pub(super) rules: CallRules,
-    /// Has a rule limits?
+    /// Whether a call rule has limits.
     has_limits: bool,
 }
 
-/// The verdict on the head of a request to a resource.
+/// The result of judging the head of a request to a resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadVerdict {
-    /// The request is not a call, or its call is judged already.
+    /// The request is not a call, or its call has already been judged.
     Decided,
     /// The body must be read.
     NeedsBody,
-    /// The method is not served.
+    /// The method is not supported.
     WrongMethod,
 }
 
-/// The facts about a call that the gate has read from its body, in the extensions of the request.
+/// What the gate has read about a call from its body. It is kept in the extensions of the request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// A call of an older version, which no header names, and the scopes of its token: clients of these versions forget the
-    /// scopes that they had.
+    /// A call in an older protocol version, which is not named in headers, and the scopes of its token. They are kept
+    /// because clients of these versions forget the scopes that they already had.
     older: Option<(Call<'static>, Scope)>,
 }
 
@@ -67,7 +67,7 @@ impl ReadyMcp {
         Ok(Self { settings, rules, has_limits })
     }
 
-    /// Reads the headers of a call, whose version must be one that the resource accepts.
+    /// Reads the headers of a call. The call's protocol version must be one that the resource accepts.
     fn head<'a>(&self, headers: &'a HeaderMap) -> Result<CallHead<'a>, CallFlaw> {
         let head = CallHead::read(headers)?;
         match head.version {
@@ -78,7 +78,7 @@ impl ReadyMcp {
         }
     }
 
-    /// Judges the caller by the rules of a call.
+    /// Judges the caller by the rules for the call.
     fn judge<O: Observer>(
         &self,
         gate: &Inner,
@@ -101,17 +101,17 @@ impl ReadyMcp {
 }
 
 impl Inner {
-    /// The settings by which a route judges calls.
+    /// The settings by which calls on a route are judged; `None` if the route does not judge calls.
     pub(super) fn mcp(&self, policy: &RoutePolicy) -> Option<&ReadyMcp> {
         policy.resource.as_deref()?;
         resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
     }
 
-    /// Judges the head of a permitted request to a resource. A call that the headers name is judged here, before its
-    /// body is read.
+    /// Judges the head of a permitted request to a resource. If the headers name the call, the call is judged here,
+    /// before its body is read.
     ///
     /// # Errors
-    /// The refusal.
+    /// Returns the reason for the refusal.
     pub(super) fn judge_head<O: Observer>(
         &self,
         mcp: &ReadyMcp,
@@ -119,7 +119,7 @@ impl Inner {
         permitted: &Permitted,
         observer: &mut O,
     ) -> Result<HeadVerdict, Denial> {
-        // A page that uses DNS rebinding to reach this address still states its own origin.
+        // A page that uses DNS rebinding to reach this address still states its own origin in `Origin`.
         let is_ours = self.origins.admit_page(&parts.headers, &mcp.settings.origins);
         observer.judged(Rule::Origin, if is_ours { Ok(()) } else { Err(Denial::CrossOrigin) })?;
         match parts.method {
@@ -129,7 +129,7 @@ impl Inner {
             _ => return Ok(HeadVerdict::WrongMethod),
         }
         let head = mcp.head(&parts.headers);
-        // The error names the id of the request, which is in the body.
+        // The error response contains the id of the request, which is in the body.
         let is_readable = !mcp.settings.headers_alone && is_plain_json(&parts.headers).is_ok();
         if head.is_err() && is_readable && O::HAS_EFFECTS {
             return Ok(HeadVerdict::NeedsBody);
@@ -140,7 +140,7 @@ impl Inner {
         }
         match mcp.settings.headers_alone {
             true => Ok(HeadVerdict::Decided),
-            // An explanation has no body, and need not state its type.
+            // An explained request has no body, so it does not need to state a content type.
             false if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => Ok(HeadVerdict::NeedsBody),
             false => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
@@ -149,10 +149,10 @@ impl Inner {
         }
     }
 
-    /// Judges the body of a call whose head is judged. Stores the facts about the call in the extensions.
+    /// Judges the body of a call whose head has been judged. Stores what it has read about the call in the extensions.
     ///
     /// # Errors
-    /// The refusal.
+    /// Returns the reason for the refusal.
     // Requirements M5 and M7.
     pub(super) fn judge_body(
         &self,
@@ -183,7 +183,7 @@ impl Inner {
         let call = message.call();
         let is_older = !head.version.is_some_and(has_call_headers);
         if call.method.is_none() && !is_older {
-            return Err(Denial::BadCall(CallFlaw::NotOneMessage("this version has no answers of clients")));
+            return Err(Denial::BadCall(CallFlaw::NotOneMessage("in this version clients do not send responses")));
         }
         if head.into_call().is_some_and(|known| known == call) {
             return Ok(());
@@ -195,7 +195,7 @@ impl Inner {
         mcp.judge(self, permitted, &call, &mut ())
     }
 
-    /// Adds the requirements of the call's rules to a challenge, so that one answer names all scopes.
+    /// Adds the requirements of the call's rules to a challenge, so that one response names all required scopes.
     // Requirement M9.
     pub(super) fn ask_of_call<'a>(
         &'a self,
@@ -215,7 +215,7 @@ impl Inner {
         asked.scopes = std::borrow::Cow::Owned(scopes);
     }
 
-    /// A call whose head or body was read, its settings, and for an older version the scopes of its token.
+    /// The call that was read from a head or body, its settings, and for an older version the scopes of its token.
     fn known_call<'a>(
         &'a self,
         policy: &RoutePolicy,
@@ -228,25 +228,25 @@ impl Inner {
         }
     }
 
-    /// Must the limits of its rule count a call on a route?
+    /// Returns whether a call on this route has to be counted against the limits of its rule.
     pub(super) fn has_call_limits(&self, policy: &RoutePolicy) -> bool {
         self.mcp(policy).is_some_and(|mcp| mcp.has_limits)
     }
 
-    /// The limits of the rules that govern a call.
+    /// The limits of the rules that apply to a call.
     pub(super) fn limits_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<RunningLimit>> {
         let known = if self.has_call_limits(policy) { self.known_call(policy, parts) } else { None };
         let Some((mcp, call, _)) = known else { return Vec::new() };
         self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
     }
 
-    /// The rules that govern a call.
+    /// The rules that apply to a call.
     pub(super) fn rules_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<Route>> {
         let Some((mcp, call, _)) = self.known_call(policy, parts) else { return Vec::new() };
         mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect()
     }
 
-    /// The reply to a call with a flaw.
+    /// The reply to an invalid call.
     pub(super) fn bad_call(&self, flaw: CallFlaw, policy: &RoutePolicy, parts: &Parts) -> Reply {
         let id = parts.extensions.get::<CallContext>().and_then(|context| context.id.as_ref());
         let supported = self.mcp(policy).map(|mcp| mcp.settings.versions.as_slice()).unwrap_or_default();
@@ -254,14 +254,14 @@ impl Inner {
         mcp::reply(flaw, id, supported, requested)
     }
 
-    /// Each pattern of calls with its resource, and how many calls it refused and permitted.
+    /// Lists each pattern of calls with its resource, and the number of calls that it refused and permitted.
     pub(crate) fn call_counts(&self) -> impl Iterator<Item = (&str, &CallRule)> {
         let all = self.resources.iter().filter_map(|resource| Some((&*resource.path, resource.mcp.as_ref()?)));
         all.flat_map(|(path, mcp)| mcp.rules.iter().map(move |rule| (path, rule)))
     }
 }
 
-/// Checks that the body is JSON in UTF-8, without a content coding.
+/// Checks that the body is JSON in UTF-8 without a content encoding.
 fn is_plain_json(headers: &HeaderMap) -> Result<(), CallFlaw> {
     let is_plain = said_json(headers) == Some(true) && !headers.contains_key(CONTENT_ENCODING);
     if is_plain { Ok(()) } else { Err(CallFlaw::MediaType) }

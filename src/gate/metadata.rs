@@ -17,11 +17,12 @@ const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 /// OpenID Connect Discovery §4. An issuer's path is put before this path.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
-/// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
+/// The metadata of an authorization server without an authorization endpoint. It has no response types and does not
+/// issue ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    /// The authorization endpoint of another server, because the gate has no such endpoint.
+    /// The authorization endpoint of another server, because the gate does not have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
     pub(super) token_endpoint: String,
@@ -60,12 +61,12 @@ pub(super) struct Metadata<'a> {
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 /// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// The method of RFC 7523 §2.2, which the metadata list if some client has keys.
+/// The method of RFC 7523 §2.2. The metadata list it if any client has keys.
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
-    /// `public_url` has no path. `clients` are the clients of the endpoint. Without a directory there is no password
-    /// grant.
+    /// Makes the metadata document. `public_url` has no path. `clients` are the clients of the endpoint. Without a
+    /// directory, the password grant is not listed.
     pub(super) fn new<'c>(
         issuer: &'a str,
         public_url: &str,
@@ -76,7 +77,8 @@ impl<'a> Metadata<'a> {
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
-        // An issuer's path with one segment names the account. Any other path stands for the default account.
+        // If an issuer's path has one segment, that segment names the account. Any other path belongs to the default
+        // account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
         let (mut grants, mut by_certificate, mut by_assertion) = (Vec::new(), false, false);
@@ -118,8 +120,8 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// Names the profile of identity assertions, if some issuer's assertions are accepted as grants and some client may
-    /// present one. The metadata names no issuer.
+    /// Announces the profile of identity assertions if the gate accepts an issuer's assertions as grants and a client
+    /// may present them. The metadata do not name the accepted issuers.
     // Requirement D27.
     pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
         let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());
@@ -134,7 +136,7 @@ impl<'a> Metadata<'a> {
 /// The algorithms of public keys (RFC 8414 §2).
 fn signing_algorithms() -> Vec<&'static str> {
     let names = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name);
-    // RFC 9864 gave EdDSA with Ed25519 a second name.
+    // RFC 9864 gave EdDSA with Ed25519 a second name, `Ed25519`.
     names.chain(["Ed25519"]).collect()
 }
 
@@ -144,8 +146,8 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. `None` for a
-/// path with an account, and for a path at the root, which is the gate's.
+/// The issuer of an additional OAuth endpoint: the public URL, followed by the directory of the token endpoint. `None`
+/// for a path with an account, and for a path at the root, which belongs to the gate's own issuer.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;

@@ -1,5 +1,5 @@
-//! The gate: keys, sessions, revocations, verified tokens, routes and dialects, wired together. [`Gate::layer`] puts it
-//! in front of a service; the binary is that layer around a reverse proxy.
+//! The gate: connects keys, sessions, revocations, verified tokens, routes and dialects. [`Gate::layer`] puts the gate
+//! in front of a service. The program `rotogate` is that layer around a reverse proxy.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -133,7 +133,7 @@ pub use verdict::Verdict;
 pub(crate) use handle::Gate;
 pub(crate) use identity::Identity;
 
-// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
+// More items that only the program needs. Like `crate::program`, they may change in any release.
 #[doc(hidden)]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
@@ -147,7 +147,7 @@ pub use {
     verdict::Who,
 };
 
-/// The shared state of a gate: what runs, and the rules for requests.
+/// The state of a gate: the running parts, and the rules for requests.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: GateId,
@@ -156,15 +156,15 @@ pub(crate) struct Inner {
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// The policies of the routes that require audiences of their own.
+    /// The policies of the routes that require their own audiences.
     asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
     /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,
     origins: origin::Origins,
-    /// The login of browsers.
+    /// The browser endpoint.
     browser: Option<Arc<browser::BrowserEndpoint>>,
-    /// The dialects in which routes refuse.
+    /// The dialects whose formats routes use to refuse requests.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
     /// The hosts that are served; `None` serves every host.
@@ -178,7 +178,7 @@ pub(crate) struct Inner {
     refusals: Option<respond::RefusalHook>,
     /// Whether new rules have replaced these rules.
     is_replaced: AtomicBool,
-    /// Whether tokens may be bound to a key, and clients may prove it.
+    /// Whether tokens may be bound to a key, so that clients may send proofs of possession.
     uses_dpop: bool,
     /// The URLs under which proofs are accepted.
     external: possession::External,
@@ -187,13 +187,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The gate with the rules in force, if they replaced these rules while a connection or a request was under way.
+    /// The gate with the current rules, if they replaced these rules while a connection or a request was in progress.
     fn successor(&self) -> Option<Arc<Self>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers of these rules, and of the rules in force: a client may
-    /// have sent a header that had no meaning before.
+    /// Calls `strip` with the names of the identity headers in these rules and in the current rules. A header may have
+    /// become an identity header after the client sent it.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
@@ -201,7 +201,7 @@ impl Inner {
         }
     }
 
-    /// The requirements that the challenges of a route state.
+    /// The requirements that a challenge on this route states.
     fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::ChallengeParams {
@@ -213,21 +213,21 @@ impl Inner {
         }
     }
 
-    /// The context for a token that is not in the cache, presented from `source`.
+    /// The context for checking a token that is not in the cache, presented from `source`.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
         MissContext::new(&self.engine, source)
     }
 
-    /// Is a token for its issuer's audience, or for the audience of a route that accepts the issuer's tokens? Our own
-    /// endpoints refuse any other token (requirement J20).
+    /// Returns whether a token is for its issuer's audience, or for the audience of a route that accepts the issuer's
+    /// tokens. Our own endpoints refuse any other token (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| policy::takes(policy, token) && token.is_for(&policy.audiences);
-        // A delegated token may be for a service to which this gate does not forward.
+        // A delegated token may be for a service that is not behind this gate.
         let is_exchanged = || token.delegation().is_some() && self.clients.exchange_for(|to| token.is_for(&[to]));
         token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()
     }
 
-    /// The holder of a request in pools that count by address.
+    /// The holder under which pools that count by address count a request.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
@@ -242,23 +242,24 @@ impl Gate {
         GateBuilder::default()
     }
 
-    /// Follows the events of this gate from now on: sessions that begin and end, reuse, refusals. Useful for an
-    /// application's notifications and dashboards. The audit trail in the log has the same events of sessions from the
-    /// same call: a follower that is too slow misses some, the log none.
+    /// Follows the events of this gate from now on: sessions that begin and end, refresh token reuse, and refusals.
+    /// This is useful for an application's notifications and dashboards. The audit log gets the same session events
+    /// from the same call. A follower that is too slow misses events, but the log does not.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }
 
-    /// Puts the gate in front of a service: its endpoints, and the policies of its routes for all other paths. A
-    /// request reaches the service only if its route permits it, with a `Permitted` in its extensions, from which
-    /// [`Identity::from_extensions`] reads the caller. The client's own identity headers are removed. Trailers are part
-    /// of the body, which the layer does not read: never take an identity from trailers.
+    /// Puts the gate in front of a service. The layer serves the gate's endpoints, and applies the policies of its
+    /// routes to all other paths. A request reaches the service only if its route permits it. It then has a `Permitted`
+    /// in its extensions, from which [`Identity::from_extensions`] reads the caller. The client's own identity headers
+    /// are removed. Trailers are part of the body, which the layer does not read, so never take an identity from
+    /// trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }
 
     /// Requires a token and further conditions on single routes: `Router::route_layer(gate.require().scope("admin"))`.
-    /// It works alone, and behind [`Gate::layer`], whose verification it does not repeat.
+    /// It works without [`Gate::layer`]. Behind [`Gate::layer`], it does not repeat the verification.
     pub fn require(&self) -> RequireLayer {
         RequireLayer::new(self.clone())
     }
@@ -268,8 +269,8 @@ impl Gate {
         Sessions::new(self.clone())
     }
 
-    /// Is a request for a document that itself states which origins may read it? A CORS layer in front of the gate
-    /// needs this.
+    /// Returns whether a request is for a document whose reply already states which origins may read it. A CORS layer
+    /// in front of the gate must leave such a reply unchanged.
     pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
         let path = request.uri().path();
         path.starts_with(RESOURCE_METADATA_PATH)
@@ -278,8 +279,8 @@ impl Gate {
             })
     }
 
-    /// Does the route of this CORS preflight leave the answer to its upstream? A CORS layer in front of the gate needs
-    /// this.
+    /// Returns whether the route of this CORS preflight lets its upstream reply. A CORS layer in front of the gate must
+    /// pass such a preflight on.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
@@ -289,33 +290,35 @@ impl Gate {
         self.0.engine.keyring()
     }
 
-    /// The peers whose forwarding headers count.
+    /// The peers whose forwarding headers are trusted.
     pub fn trusted_proxies(&self) -> &[IpNet] {
         &self.0.trusted_proxies
     }
 
-    /// Removes identity fields from trailers, as [`Self::layer`] does from headers. For a server that reads bodies
-    /// itself.
+    /// Removes identity fields from trailers, as [`Self::layer`] does from headers. Meant for a server that reads
+    /// bodies itself.
     pub fn strip_trailers(&self, trailers: &mut http::HeaderMap) {
         self.0.strip(|names| names.strip_trailers(trailers));
     }
 
-    /// Ends upgraded connections, for which no server waits, and within a second the long replies that the gate watches
-    /// (server-sent events, streams), for which a graceful shutdown would wait. For a process that is about to stop.
+    /// Ends upgraded connections, for which a server does not wait, and long replies that the gate watches (server-sent
+    /// events, streams), for which a graceful shutdown would wait. The replies end within a second. Meant for a process
+    /// that is about to stop.
     pub fn close_connections(&self) {
         self.0.leases.close();
         self.0.leases.close_replies();
     }
 
-    /// Ends upgraded connections alone: the server drains the replies.
+    /// Ends only the upgraded connections, because the server drains the replies.
     #[cfg(feature = "program")]
     pub fn close_tunnels(&self) {
         self.0.leases.close();
     }
 
     /// Writes queued confirmations to the store, and revocations that the store has not acknowledged. Await it before
-    /// the process ends. A lost confirmation may force a user to log in again. Revocations that the store still refuses
-    /// are lost with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
+    /// the process ends, because a lost confirmation may force a user to log in again. Revocations that the store still
+    /// rejects are lost when the process ends, unless they are kept [beside it](crate::store::RedbStore); the log names
+    /// them.
     ///
     /// # Errors
     /// The errors of the store.
@@ -325,16 +328,18 @@ impl Gate {
         paid.and(flushed)?;
         match self.0.engine.unpaid().lost_at_end {
             0 => Ok(()),
-            lost => Err(rotogate_core::store::StoreError::new(format!("{lost} revocations hold at this gate alone"))),
+            lost => {
+                Err(rotogate_core::store::StoreError::new(format!("{lost} revocations are in force only at this gate")))
+            }
         }
     }
 
-    /// Is a client with this id registered?
+    /// Returns whether a client with this id is registered.
     pub fn has_client(&self, id: &str) -> bool {
         self.0.running.clients.load().contains(id)
     }
 
-    /// The number of verified tokens in the cache, and of revocations in force.
+    /// The number of verified tokens in the cache, and the number of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
     }

@@ -1,4 +1,4 @@
-//! The state that a gate publishes to the other gates of its store, and its checks of the other gates' state.
+//! The state that a gate publishes to the other gates that share its store, and its checks of their state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,19 @@ use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
 
-/// A gate whose last heartbeat is older than this counts as stopped.
+/// A gate whose last heartbeat is older than this is considered stopped.
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
-/// How often a gate reads the state of the others.
+/// How often a gate reads the state of the other gates.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the users of two gates may differ before the log says so: a users file needs time to reach all gates.
+/// How long the users of two gates may differ before the gate logs it. A changed users file needs time to reach all
+/// gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
-/// Reads the state of the other gates of the store.
+/// Reads the state of the other gates that share the store.
 pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
     let Some(shared) = gate.engine.store().shared() else { return };
-    // Other tasks log that the store does not answer.
+    // Other tasks already log that the store does not respond.
     let Ok(nodes) = shared.nodes().await else { return };
     gate.engine.set_nodes(nodes.len());
     let now = gate.engine.clock().source().monotonic();
@@ -28,13 +29,13 @@ pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
         Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),
         Some(differ) => tracing::warn!(
             nodes = differ.join(", "),
-            "other gates of the store have other users than this one: copy the users file to all of them"
+            "the users of other gates differ from the users of this gate: copy the users file to all gates"
         ),
         None => {}
     }
 }
 
-/// Since when the users of other gates differ from the users of this gate.
+/// Records since when the users of other gates differ from the users of this gate.
 #[derive(Default)]
 pub(super) struct UsersSeen {
     differ: BTreeMap<Box<str>, Duration>,
@@ -42,7 +43,8 @@ pub(super) struct UsersSeen {
 }
 
 impl UsersSeen {
-    /// The gates whose users have differed for too long, if that has changed; empty if they no longer differ.
+    /// Returns the gates whose users have differed for too long, if that list has changed. The list is empty if the
+    /// users no longer differ.
     fn see(&mut self, own: Option<&str>, nodes: &[NodeSeen], now: Duration) -> Option<Vec<Box<str>>> {
         let own = own?;
         let others = nodes.iter().filter(|seen| seen.row.users.as_deref().is_some_and(|users| users != own));
@@ -61,7 +63,7 @@ impl UsersSeen {
     }
 }
 
-/// The row of a gate with this name, or with a generated one.
+/// The published row of a gate with this name, or with a generated name.
 pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
     let row = LiveRow::default();
     let name = name.unwrap_or_else(|| format!("gate-{id:08x}").into());

@@ -1,4 +1,4 @@
-//! Warnings that are logged once, not for each request that reveals the mistake.
+//! Warnings about setup mistakes, which are logged once instead of for each request that reveals them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,12 +22,12 @@ pub(super) enum SetupNotice {
     Nested,
 }
 
-/// The warnings that were already logged.
+/// Which warnings were already logged.
 #[derive(Debug, Default)]
 pub(super) struct Notices([AtomicBool; 7]);
 
 impl Notices {
-    /// Is this the first notice of its kind?
+    /// Returns whether this is the first notice of its kind.
     pub(super) fn first(&self, notice: SetupNotice) -> bool {
         self.0
             .get(notice as usize)

@@ -1,7 +1,8 @@
-//! Requests of other pages (requirements T18 and B20). A browser adds cookies to requests that any site causes, and
-//! states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). A request with a token cookie
-//! that may change something must come from the gate's own origin, or from an origin that the operator has listed. A
-//! request by browser session must pass the rules of [`Origins::admit_session`], whatever its method.
+//! Requests that pages of other origins cause (requirements T18 and B20). A browser adds cookies to requests that any
+//! site causes, and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). If a request
+//! with a token cookie may change something, it must come from the gate's own origin, or from an origin that the
+//! operator has listed. A request with a browser's session cookie must pass the rules of [`Origins::admit_session`],
+//! whatever its method.
 
 use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -18,10 +19,11 @@ static DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 /// The longest value of [`SessionRules::csrf_header`], in bytes.
 const LONGEST_CSRF_VALUE: usize = 64;
 
-/// The rules for requests by browser session.
+/// The rules for requests with a browser's session cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRules {
-    /// The header that requests of scripts must have. A page of another origin cannot add it without a preflight.
+    /// The header that requests from scripts must have. A page of another origin cannot add the header without a
+    /// preflight.
     pub(crate) csrf_header: Option<HeaderName>,
     /// Whether the listed origins may use sessions.
     pub(crate) admits_listed: bool,
@@ -33,7 +35,7 @@ impl Default for SessionRules {
     }
 }
 
-/// The origins from which a request with a token cookie, or by session, is accepted.
+/// The origins from which a request with a token cookie or session cookie is accepted.
 #[derive(Debug)]
 pub(crate) struct Origins {
     /// The gate's own origin; `None` if the public URL has none.
@@ -57,23 +59,23 @@ enum StatedOrigin {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedSite {
     SameOrigin,
-    /// `none`: the user typed the address, or opened a bookmark.
+    /// `none`: the user typed the address or opened a bookmark.
     User,
     /// Another site, a sibling subdomain, or a value that no browser sends.
     Other,
 }
 
-/// The statements of a request about the page that caused it.
+/// What a request states about the page that caused it.
 #[derive(Clone, Copy)]
 struct Stated {
     origin: StatedOrigin,
-    /// The stated site; `None` from a browser that does not send the header.
+    /// The stated site. `None` if the browser does not send the header.
     site: Option<StatedSite>,
 }
 
 impl Stated {
-    /// Rules 2, 4 and 5: did a page of our own or of a listed origin send the request? `Origin` decides, and
-    /// `Sec-Fetch-Site` only without an origin. `null` counts as no origin.
+    /// Rules 2, 4 and 5: returns whether a page of our own or of a listed origin sent the request. `Origin` decides.
+    /// `Sec-Fetch-Site` decides only if there is no origin, and `null` counts as no origin.
     fn is_proof(self) -> bool {
         match self.origin {
             StatedOrigin::Own | StatedOrigin::Listed => true,
@@ -88,18 +90,18 @@ impl Origins {
         Self { own: origin_of(public_url), allowed, sessions }
     }
 
-    /// May this request use the token in its cookie?
+    /// Returns whether this request may use the token in its cookie.
     pub(super) fn admit(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.stated(&parts.headers).is_some_and(|stated| is_safe(parts, policy) || stated.is_proof())
     }
 
-    /// Does a request prove that a page of our own or of a listed origin sent it?
+    /// Returns whether the headers prove that a page of our own or of a listed origin sent the request.
     pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(Stated::is_proof)
     }
 
-    /// May this page call a resource? A request without an origin comes from no page; `null` comes from a page that
-    /// hides its origin.
+    /// Returns whether the page that sent a request may call a resource. A request without an origin does not come from
+    /// a page. A request with the origin `null` comes from a page that hides its origin.
     // Requirement M13.
     pub(super) fn admit_page(&self, headers: &HeaderMap, further: &[Box<str>]) -> bool {
         let Ok(Some(origin)) = only(headers, &ORIGIN) else { return !headers.contains_key(ORIGIN) };
@@ -110,7 +112,7 @@ impl Origins {
         }
     }
 
-    /// Like [`asked`](Self::asked), for a login or a logout of a browser: a page of a listed origin that may not send
+    /// Like [`asked`](Self::asked), but for a browser's login or logout. A page of a listed origin that may not send
     /// credentials cannot begin or end a session.
     pub(super) fn asked_for_session(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(|stated| {
@@ -118,14 +120,14 @@ impl Origins {
         })
     }
 
-    /// May this request use the session of its cookie? Judged before the cookie is looked up. The rules are those of
-    /// docs/browser.md, in their order; the last one refuses every other request.
+    /// Returns whether this request may use the session of its cookie. The decision is made before the cookie is looked
+    /// up. The rules are those of docs/browser.md, in the same order; the last rule refuses every other request.
     // Requirements B20 and B24.
     pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.judge_session(parts, policy).is_ok()
     }
 
-    /// As [`Self::admit_session`], with the refusal.
+    /// Like [`Self::admit_session`], but returns the denial.
     pub(super) fn judge_session(&self, parts: &Parts, policy: &RoutePolicy) -> Result<(), Denial> {
         let is_admitted = self.admits(parts, policy)?;
         if is_admitted { Ok(()) } else { Err(Denial::CrossOrigin) }
@@ -133,14 +135,14 @@ impl Origins {
 
     fn admits(&self, parts: &Parts, policy: &RoutePolicy) -> Result<bool, Denial> {
         let headers = &parts.headers;
-        // 1: two values, or a list.
+        // 1: the header occurs twice, or is a list.
         let Some(stated) = self.stated(headers) else { return Ok(false) };
         let Stated { origin, site } = stated;
-        // 2: `null` counts as none.
+        // 2: `null` counts as no origin.
         if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
             return Ok(false);
         }
-        // 3: the header of scripts.
+        // 3: the header that scripts must send.
         if let Some(name) = &self.sessions.csrf_header
             && needs_csrf_header(parts, policy)
             && !has_csrf_header(headers, name)
@@ -151,14 +153,14 @@ impl Origins {
         if origin == StatedOrigin::Own || (origin == StatedOrigin::Listed && self.sessions.admits_listed) {
             return Ok(true);
         }
-        // 5: a change, or a WebSocket.
+        // 5: a request that may change something, or opens a WebSocket.
         if !is_safe(parts, policy) {
             return Ok(origin != StatedOrigin::Listed && stated.is_proof());
         }
         Ok(match site {
-            // 6: our own page, or the user.
+            // 6: our own page, or the user's own action.
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
-            // 7: an old browser, whose `SameSite` protects.
+            // 7: an old browser, in which `SameSite` protects the cookie.
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
             // 8 and 9: other pages may cause only navigations of a whole tab.
             Some(StatedSite::Other) | None => {
@@ -179,7 +181,7 @@ impl Origins {
         Some(Stated { origin, site })
     }
 
-    /// The meaning of the only value of `Origin`.
+    /// Interprets the only value of `Origin`.
     fn stated_origin(&self, origin: &[u8]) -> StatedOrigin {
         let is = |known: &str| origin == known.as_bytes();
         if origin == b"null" {
@@ -209,7 +211,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
     }
 }
 
-/// The value of a header of Fetch Metadata; `None` if it is missing or not one value.
+/// The value of a Fetch Metadata header. `None` if the header is missing or has several values.
 fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     only(headers, name).ok().flatten()
 }
@@ -218,8 +220,8 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Rule 3: can a script have sent such a request, so that it could add a header? A navigation cannot, nor can a
-/// WebSocket, an event stream, an image or another subresource.
+/// Rule 3: returns whether the request must have the header, because a script may have sent it and can add headers.
+/// Navigations, WebSockets, event streams, images and other subresources cannot have added headers.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;
     let mode = fetch_metadata(headers, &MODE);
@@ -238,14 +240,14 @@ fn has_csrf_header(headers: &HeaderMap, name: &HeaderName) -> bool {
     values.next().is_some_and(is_usable) && values.next().is_none()
 }
 
-/// Does a request change nothing? A request that opens a WebSocket may change something, because any message may
-/// follow.
+/// Returns whether a request cannot change anything. A request that opens a WebSocket may change something, because any
+/// message may follow.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     has_safe_method(parts, policy) && !parts.headers.contains_key(UPGRADE)
 }
 
-/// Is the method safe (RFC 9110 §9.2.1)? A method is not safe if the request has a method override that the upstream
-/// obeys.
+/// Returns whether the method is safe (RFC 9110 §9.2.1). A method is not safe if the request has a method override that
+/// the upstream obeys.
 fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))

@@ -1,6 +1,6 @@
-//! Load shedding: the reply to a request beyond a bound. `Gate::overloaded` judges nothing: it reads no credential and
-//! no body, and no limit counts the request. It only looks up the dialect of the reply, because some clients take a
-//! reply in another format for a success.
+//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` does not judge the request: it does
+//! not read the credential or the body, and limits do not count the request. It only looks up the dialect of the reply,
+//! because some clients would take a reply in another format for a success.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rotogate_core::overload::{Refusal, TRY_AGAIN};
 use rotogate_core::reply;
 use rotogate_core::route::{Match, Route, path::CanonicalPath};
 
-/// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
+/// Makes the reply: 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
 pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {
     let why = refusal.why();
     if reply::is_grpc(headers) {
@@ -26,7 +26,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 }
 
 impl Inner {
-    /// The dialect in which a request would be refused, and its route. A malformed request has neither.
+    /// The dialect in which the gate would refuse a request, and the request's route. A malformed request has neither.
     pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };

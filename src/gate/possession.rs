@@ -1,6 +1,6 @@
-//! The second half of step 6. A token that is bound to a key is good only with a proof that its caller has the key (RFC
-//! 9449 §7); a token that is bound to a client certificate is good only on a connection with that certificate (RFC 8705
-//! §3). Both are checked for every request, whether or not the token is in the cache.
+//! The second half of step 6. A token that is bound to a key is accepted only with a proof that its caller has the key
+//! (RFC 9449 §7). A token that is bound to a client certificate is accepted only on a connection with that certificate
+//! (RFC 8705 §3). Both are checked for every request, whether or not the token is in the cache.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use rotogate_core::session::Binding;
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
 
-/// The URLs under which clients know the gate.
+/// The URLs at which clients reach the gate.
 #[derive(Debug)]
 pub(super) struct External {
     /// The public URL.
@@ -39,36 +39,36 @@ impl External {
             Some((HttpScheme::parse(scheme)?, authority.to_owned()))
         });
         let mut named = Hosts::default();
-        // `*` is not a named host: it would accept a proof that a client made for a host of an attacker.
+        // `*` does not name a host: it would accept a proof that a client made for an attacker's host.
         for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
-            // An invalid host was refused earlier, so an error cannot occur.
+            // An invalid host has already been refused, so an error cannot occur here.
             let _ = named.add(host);
         }
         Self { public, named }
     }
 }
 
-/// The client certificate of a request's connection.
+/// The client certificate of the connection on which a request arrived.
 pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
     parts.extensions.get::<Peer>()?.certificate()
 }
 
-/// The proof of a request to an endpoint, until its client is known.
+/// The proof in a request to an endpoint, kept until the client is known.
 #[derive(Debug)]
 pub(super) struct PresentedProof {
-    /// The headers of the request that belong to the proof.
+    /// The request headers that belong to the proof.
     headers: HeaderMap,
     method: Method,
     target: Option<TargetUri>,
 }
 
 impl Inner {
-    /// The rules for proofs, if the gate accepts proofs.
+    /// The rules for proofs; `None` if the gate does not accept proofs.
     pub(super) fn dpop(&self) -> Option<&Dpop> {
         self.uses_dpop.then(|| &*self.running.dpop)
     }
 
-    /// The URL of a request as its client sees it; `None` if the gate has no URL with the host of the request.
+    /// The URL of a request as its client sees it. `None` if the request's host is not a host of the gate.
     fn target(&self, parts: &Parts) -> Option<TargetUri> {
         let named = authority::check(parts).ok()?;
         #[cfg(feature = "axum")]
@@ -91,8 +91,8 @@ impl Inner {
         }
     }
 
-    /// Judges whether the caller has the key, the certificate or both that a verified token is bound to. The proof is
-    /// used once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Judges whether the caller has the key or the certificate, or both, that a verified token is bound to. The proof
+    /// is marked as used only once the request is permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,
@@ -119,17 +119,17 @@ impl Inner {
         }
     }
 
-    /// Uses a proof at this gate, and tells whether the store must count it.
+    /// Marks a proof as used at this gate. Returns the used proof if the store must also count it.
     pub(super) fn use_proof(&self, proof: &CheckedProof) -> Result<Option<Box<UsedProof>>, Denial> {
         let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
         let renews_nonce = proof.renews_nonce();
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
     }
 
-    /// Counts the proof of a permitted request in the store that gates share, if needed.
+    /// Counts the proof of a permitted request in the store that gates share, if the store must count it.
     ///
     /// # Errors
-    /// The proof was used at another gate, or the store cannot tell whether it was used.
+    /// The proof was used at another gate, or the store cannot determine whether it was used.
     pub(super) async fn count_proof(&self, mut permitted: Permitted) -> Result<Permitted, Denial> {
         let Some(name) = permitted.take_owed_proof() else { return Ok(permitted) };
         let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
@@ -141,20 +141,20 @@ impl Inner {
         }
     }
 
-    /// Counts the proof of a permitted request, and judges its caller again.
+    /// Counts the proof of a permitted request, and then judges its caller again.
     ///
     /// # Errors
-    /// The refusal.
+    /// The reason for the refusal.
     pub(in crate::gate) async fn completed(&self, permitted: Permitted) -> Result<Permitted, Denial> {
         let permitted = self.count_proof(permitted).await?;
         self.judged_again(permitted)
     }
 
-    /// Judges the caller of a permit again, after the waits for a body, for a proof or for limits: a revocation during
-    /// a wait ends the request.
+    /// Judges the caller of a permitted request again after it has waited for a body, a proof or limits. A revocation
+    /// during the wait therefore refuses the request.
     ///
     /// # Errors
-    /// The refusal.
+    /// The reason for the refusal.
     // Requirements S28 and D15.
     pub(in crate::gate) fn judged_again(&self, permitted: Permitted) -> Result<Permitted, Denial> {
         if let Some(caller) = permitted.caller() {
@@ -163,7 +163,7 @@ impl Inner {
         Ok(permitted)
     }
 
-    /// The proof that a request to an endpoint presents.
+    /// The proof in a request to an endpoint.
     pub(super) fn presented_proof(&self, parts: &Parts) -> Option<PresentedProof> {
         if self.dpop().is_none() || !dpop::is_offered(&parts.headers) {
             return None;
@@ -175,10 +175,10 @@ impl Inner {
         Some(PresentedProof { headers, method: parts.method.clone(), target: self.target(parts) })
     }
 
-    /// Checks the proof of a client that asks for tokens.
+    /// Checks the proof of a client that requests tokens.
     ///
     /// # Errors
-    /// The proof is bad, or missing although the client must send one.
+    /// The proof is invalid, or it is missing although the client must send one.
     pub(super) fn proof_of_client(
         &self,
         presented: Option<&PresentedProof>,
@@ -199,23 +199,23 @@ impl Inner {
         }
     }
 
-    /// Checks the proof of a refresh. A bound session stays bound, even if its client now needs no proofs.
+    /// Checks the proof in a refresh. A bound session stays bound, even if its client no longer has to send proofs.
     pub(super) fn proof_of_refresh(
         &self,
         presented: Option<&PresentedProof>,
         of: Binding,
     ) -> Result<Option<OnceProof<'_>>, Denial> {
         match of {
-            // The engine decides whether a proof is needed.
+            // The engine decides whether the session requires a proof.
             Binding::Off => Ok(self.proof_of_client(presented, Binding::Optional).ok().flatten()),
             Binding::Optional | Binding::Required => self.proof_of_client(presented, of),
         }
     }
 
-    /// The certificate that a client's new tokens are bound to.
+    /// The certificate to which a client's new tokens are bound.
     ///
     /// # Errors
-    /// The client must present a certificate, and its connection has no certificate.
+    /// The client must present a certificate, but its connection does not have one.
     pub(super) fn certificate_of_client(
         presented: Option<CertificateThumbprint>,
         of: Binding,
@@ -229,7 +229,8 @@ impl Inner {
         }
     }
 
-    /// The certificate of a refresh. A bound session stays bound, even if its client now needs no certificate.
+    /// The certificate for a refresh. A bound session stays bound, even if its client no longer has to present a
+    /// certificate.
     pub(super) fn certificate_of_refresh(
         presented: Option<CertificateThumbprint>,
         of: Binding,
@@ -237,7 +238,7 @@ impl Inner {
         Self::certificate_of_client(presented, of).map(|_| presented)
     }
 
-    /// The schemes that a route takes.
+    /// The authentication schemes that a route accepts.
     pub(super) const fn schemes(&self, dpop_required: bool) -> Schemes {
         match (self.uses_dpop, dpop_required) {
             (false, _) => Schemes::Bearer,
@@ -246,7 +247,7 @@ impl Inner {
         }
     }
 
-    /// Adds a nonce to the reply to a request that is refused for lack of a nonce.
+    /// Adds a nonce to the reply if the request was refused because it had no valid nonce.
     pub(super) fn give_nonce(&self, denial: Denial, reply: &mut Reply) {
         if denial == Denial::BadProof(ProofFlaw::Nonce)
             && let Some(nonce) = self.dpop_nonce()
@@ -256,7 +257,7 @@ impl Inner {
         }
     }
 
-    /// The nonce for the client of a reply, if nonces are required.
+    /// The nonce to send to the client in a reply, if nonces are required.
     pub(super) fn dpop_nonce(&self) -> Option<HeaderValue> {
         self.dpop()?.nonce(self.engine.keyring().refresh_keys(), self.engine.clock().now())
     }

@@ -1,4 +1,4 @@
-//! CORS preflights (requirement T19): the gate answers them, unless a route leaves the answer to its upstream.
+//! CORS preflights (requirement T19): the gate answers them, unless a route lets its upstream answer.
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};
@@ -16,7 +16,7 @@ pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<M
     Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Is this a preflight for a route that leaves preflights to its upstream?
+/// Returns whether this is a preflight for a route that lets its upstream answer preflights.
 pub(super) fn is_for_upstream(gate: &Inner, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let Some(requested) = requested_method(method, headers) else { return false };
     let Ok(path) = CanonicalPath::parse(uri.path()) else { return false };

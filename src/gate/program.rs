@@ -1,4 +1,4 @@
-//! The operations of a gate that only the program needs, not an embedder: counters, pools, and the users shared with
+//! Operations of a gate that only the program needs and embedders do not: counters, pools, and the users shared with
 //! other gates.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub use super::endpoint::envelopes;
 pub use super::tunnel::{carry, protocol};
 
 impl Gate {
-    /// The reply to a request that is shed before the gate examines it.
+    /// The reply to a request that is rejected because of overload before the gate examines it.
     pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);
@@ -36,7 +36,7 @@ impl Gate {
         (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
     }
 
-    /// The counts of exchanges towards upstreams: the provider, the result, the number.
+    /// The counts of token exchanges for upstreams: provider, result, number.
     pub fn exchanges(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.running.exchanges.results.counted()
     }
@@ -46,14 +46,15 @@ impl Gate {
         &self.0.running.overload
     }
 
-    /// Refuses logins, refreshes and other grants with 503 while this flag is set, for a program whose audit log cannot
-    /// be written. Revocations and issued tokens are not affected. Only the first call has an effect.
+    /// Refuses logins, refreshes and other grants with 503 while this flag is set. Meant for a program whose audit log
+    /// cannot be written. Revocations and tokens that were already issued are not affected. Only the first call has an
+    /// effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
-    /// Resolves once no refresh token is on its way to a provider. A process that is about to stop awaits this: a
-    /// client that disconnects does not end its exchange, and the record of an aborted exchange says only that it
+    /// Resolves once no refresh token is being sent to a provider. A process awaits this before it stops, because an
+    /// exchange continues after its client disconnects. If the exchange is aborted, its record shows only that it
     /// began.
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
@@ -66,7 +67,7 @@ impl Gate {
         self.0.engine.unpaid()
     }
 
-    /// Counters of session events in this process.
+    /// The counters of session events in this process.
     pub fn session_counts(&self) -> &Counts {
         self.0.engine.counts()
     }
@@ -76,47 +77,47 @@ impl Gate {
         CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
     }
 
-    /// How long signatures took, by the name of their algorithm.
+    /// How long the signature operations of each algorithm took, by the algorithm's name.
     pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
         self.0.checker.signature_times()
     }
 
-    /// How many grants of each type were made, refused, or not decided: the type, the result, the number.
+    /// How many grants of each type were made, refused, or failed because of a fault: type, result, number.
     pub fn grants(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.0.running.grants.counts().collect()
     }
 
-    /// How many logins of browsers had each result.
+    /// The number of browser logins with each result.
     pub fn browser_logins(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_logins.counts().collect()
     }
 
-    /// How many proofs of browsers' devices had each result.
+    /// The number of device proofs with each result.
     pub fn browser_devices(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_devices.counts().collect()
     }
 
-    /// How many calls (MCP) were permitted and refused, by the pattern of the rule that governs them, with its resource.
+    /// How many MCP calls were permitted and refused, by resource and by the pattern of the rule that applied.
     pub fn mcp_calls(&self) -> Vec<(String, [u64; 2])> {
         self.0.call_counts().map(|(path, rule)| (format!("{path} {}", rule.calls), rule.counted())).collect()
     }
 
-    /// How many attempts each limit refused, by its key in `[limits]`.
+    /// How many attempts each limit refused, by the limit's key in `[limits]`.
     pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
     }
 
-    /// How many requests each limit of a route refused, by its name.
+    /// How many requests each route limit refused, by the name of the limit.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         self.0.engine.limits().refused_requests()
     }
 
-    /// The writes to a store that gates share; `None` without one.
+    /// The counts of writes to a store that gates share. `None` without such a store.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.0.engine.shared_writes()
     }
 
-    /// Are tokens refused because the last contact with the store is too old?
+    /// Returns whether tokens are refused because the last contact with the store is too old.
     pub fn is_store_stale(&self) -> bool {
         self.0.engine.freshness() == Freshness::Stale
     }
@@ -128,7 +129,7 @@ impl Gate {
         now.since(wall).as_secs_f64() - wall.since(now).as_secs_f64()
     }
 
-    /// How often refresh tokens were relayed, by result.
+    /// The number of relayed refresh tokens with each result.
     pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
         let mut sums = [0; relay::RESULTS.len()];
         for relay in &self.0.running.relays {
@@ -137,17 +138,18 @@ impl Gate {
         relay::RESULTS.into_iter().zip(sums).collect()
     }
 
-    /// The time since the last contact with a store that gates share; `None` if no other gate writes to the store.
+    /// The time since the last contact with a store that gates share. `None` if this gate is the only one that writes
+    /// to the store.
     pub fn store_staleness(&self) -> Option<Duration> {
         self.0.engine.unheard_for()
     }
 
-    /// The counts of introspection results: the issuer's name, the result, the number.
+    /// The counts of introspection results: issuer name, result, number.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.checker.introspections()
     }
 
-    /// Publishes a digest of this gate's users to the other gates of the store. Equal users have equal digests.
+    /// Publishes a digest of this gate's users to the other gates that share the store. Equal users have equal digests.
     pub fn say_users(&self, digest: &str) {
         self.0.running.row.change(|row| row.users = Some(digest.into()));
     }
@@ -160,13 +162,14 @@ pub struct Tally {
     pub matched: u64,
     /// The number of matching sessions that were still live.
     pub ended: u64,
-    /// Sessions that began up to this moment have ended.
+    /// The sessions that began up to this moment were ended.
     pub not_before: Timestamp,
 }
 
 impl Sessions {
-    /// The time to pass to [`Self::subject_before`] for a change of a user that every gate of the store detects on its
-    /// own: all gates get the same time. `after` is the user now, `None` if the user was removed.
+    /// The time to pass to [`Self::subject_before`] when a user has changed. Every gate that shares the store detects
+    /// the change independently, and all of them get the same time. `after` is the user after the change, or `None` if
+    /// the user was removed.
     ///
     /// # Errors
     /// The errors of the store.
@@ -174,28 +177,28 @@ impl Sessions {
         Ok(self.gate.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// The revocations for a user's sessions that began at this gate after `moment` with user data that differs from
-    /// the current data. `None` if these sessions are not known.
+    /// Revocations for a user's sessions that began at this gate after `moment`, if they began with user data that
+    /// differs from the current data. `None` if these sessions are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.gate.0.engine.begun_otherwise(subject, after, moment)
     }
 
-    /// Refuses the target of a revocation that another revocation will replace. If the process stops before
+    /// Refuses the target of a revocation until another revocation replaces it. If the process stops before
     /// [`Self::let_go`], the refusal is lost.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
         self.gate.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }
 
-    /// Ends [`Self::refuse_for_now`]: the replacement is durable.
+    /// Ends [`Self::refuse_for_now`] after the replacement has been stored durably.
     pub fn let_go(&self, revocation: &Revocation) {
         self.gate.0.engine.let_go(revocation);
     }
 
-    /// [`Self::revoke_all`], and then the count of the selected sessions. The revocation takes effect before the count,
+    /// Calls [`Self::revoke_all`], and then counts the selected sessions. The revocation takes effect before the count,
     /// however many sessions there are.
     ///
     /// # Errors
-    /// As [`Self::revoke`].
+    /// See [`Self::revoke`].
     pub async fn revoke_counted(&self, whose: Whose<'_>) -> Result<Tally, Error> {
         let engine = &self.gate.0.engine;
         let (revocations, issuer) = (engine.revocations(), engine.issuer());
@@ -213,7 +216,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // A not-before of the other kind may have ended the session earlier.
+            // A revocation by the other key, subject or client, may have ended the session earlier.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),

@@ -1,5 +1,5 @@
-//! The access token of the provider where the user of a browser's session logged in, for a handler's own calls to the
-//! provider.
+//! The access token from the provider where the user of a browser session logged in. A handler uses the token for its
+//! own calls to the provider.
 
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use zeroize::Zeroizing;
 
 use rotogate_core::denial::Denial;
 
-/// The provider's access token of the caller, whose session began with a login at a provider: for requests of the
-/// handler to the provider's APIs. The gate has refreshed the token if a refresh was due. With the feature `axum` it is
-/// an extractor: without a good token, it answers 401 or 503, and never calls the handler. Does not print.
+/// The provider's access token for a caller whose session began with a login at a provider. The handler uses it for
+/// requests to the provider's APIs. The gate has already refreshed the token if that was necessary. With the feature
+/// `axum` it is an extractor: without a valid token, the extractor replies with 401 or 503, and the handler is not
+/// called. `Debug` does not print the token.
 ///
 /// ```
 /// use rotogate::gate::ProviderToken;
@@ -25,7 +26,7 @@ use rotogate_core::denial::Denial;
 #[derive(Clone)]
 pub struct ProviderToken(Arc<Zeroizing<String>>);
 
-/// The result of the layer, for the handler behind it.
+/// The result that the layer passes to the handler behind it.
 #[derive(Clone)]
 struct Found(Result<ProviderToken, Denial>);
 
@@ -35,8 +36,8 @@ impl ProviderToken {
     /// The token of the request with these extensions.
     ///
     /// # Errors
-    /// [`Denial::NoCredential`] if no caller logged in at a provider; [`Denial::ProviderTokenOver`];
-    /// [`Denial::SessionUnavailable`] if the provider did not refresh it.
+    /// [`Denial::NoCredential`] if the caller did not log in at a provider; [`Denial::ProviderTokenOver`];
+    /// [`Denial::SessionUnavailable`] if the provider did not refresh the token.
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, Denial> {
         extensions.get::<Found>().ok_or(Denial::NoCredential)?.0.clone()
     }
@@ -46,7 +47,7 @@ impl ProviderToken {
         &self.0
     }
 
-    /// Gives the token of a caller to the handler.
+    /// Passes the token of a caller to the handler.
     pub(super) fn give(extensions: &mut Extensions, found: Result<Option<&Arc<Zeroizing<String>>>, Denial>) {
         extensions.remove::<Found>();
         if let Some(found) = found.transpose() {

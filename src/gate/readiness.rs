@@ -6,11 +6,11 @@ use super::Gate;
 use rotogate_core::clock::{ClockState, written};
 use rotogate_core::engine::Freshness;
 
-/// The reason for which a gate on a shared store is not ready, or only partly.
+/// The reason why a gate with a shared store is not ready, or only partly ready.
 const NOT_HEARD: &str = "no news from the store for longer than the staleness";
 const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
-/// Whether the gate can serve.
+/// Whether the gate can serve requests.
 ///
 /// ```
 /// use rotogate::gate::Readiness;
@@ -30,17 +30,17 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// The gate can serve.
+    /// The gate can serve requests.
     Ready,
-    /// Tokens pass, but no token is minted, or a revocation is not durable, or the keys of an issuer are not known. The
-    /// text gives the operator the reason.
+    /// The gate accepts tokens, but does not mint tokens, or a revocation is not durable, or the keys of an issuer are
+    /// not known. The string gives the operator the reason.
     Degraded(String),
-    /// The gate cannot serve. The text gives the operator the reason.
+    /// The gate cannot serve requests. The string gives the operator the reason.
     NotReady(String),
 }
 
 impl Gate {
-    /// The readiness of the gate: checks the clock, the store, and the keys of the trusted issuers.
+    /// Returns the readiness of the gate. Checks the clock, the store, and the keys of the trusted issuers.
     pub async fn readiness(&self) -> Readiness {
         let state = self.state().await;
         let issuers = self.0.checker.issuers_without_keys();
@@ -55,7 +55,7 @@ impl Gate {
         }
     }
 
-    /// [`Self::readiness`] without the keys of trusted issuers, which the program judges itself.
+    /// Like [`Self::readiness`], but without the keys of the trusted issuers, which the program checks itself.
     #[cfg(feature = "program")]
     pub async fn own_readiness(&self) -> Readiness {
         self.state().await
@@ -106,11 +106,13 @@ impl Gate {
         let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {
             (0, _) => return self.state_of_store().await,
-            (total, 0) => format!("revocations that the store has not taken: {total}, all kept beside it"),
-            (total, lost) => format!("revocations that the store has not taken: {total}, of which a stop loses {lost}"),
+            (total, 0) => format!("revocations that the store has not acknowledged: {total}, all kept beside it"),
+            (total, lost) => {
+                format!("revocations that the store has not acknowledged: {total}, of which a stop loses {lost}")
+            }
         };
         match self.state_of_store().await {
-            // The unacknowledged revocations are kept beside the store, and will be written.
+            // The unacknowledged revocations are kept beside the store, and will be written later.
             Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
             Readiness::Ready => Readiness::Degraded(owed),
             Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),

@@ -1,4 +1,4 @@
-//! Relays at endpoints: connects an endpoint, its provider, and the gate's tokens and revocations.
+//! Relays at endpoints: connect an endpoint with its provider, and with the gate's tokens and revocations.
 
 use std::sync::Arc;
 
@@ -22,19 +22,19 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
 use rotogate_core::verify_cache::TokenChecker;
 
-/// The longest client id in the log.
+/// The longest client id that is written to the log.
 const MAX_SHOWN: usize = 128;
 
 /// The provider behind an endpoint, and the rules of its relay.
 #[derive(Clone)]
 pub struct RelayConfig {
-    /// The rules.
+    /// The rules of the relay.
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// The identifier of the provider in the keys of the records: its token URL, or its issuer.
+    /// Identifies the provider in the keys of the records: its token URL, or its issuer.
     pub place: String,
-    /// Whether the provider's access tokens are tokens of one of the gate's issuers.
+    /// Whether an issuer that the gate trusts issues the provider's access tokens.
     pub known_issuer: bool,
 }
 
@@ -53,7 +53,7 @@ impl RelayConfig {
 /// The results of an exchange, as the metrics name them.
 pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
 
-/// The index of an answer in [`RESULTS`].
+/// The index of a result in [`RESULTS`].
 fn result(answer: &RelayAnswer) -> usize {
     match answer {
         RelayAnswer::Reply(_, Source::Replayed) => 2,
@@ -89,7 +89,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// The relay at this path.
+    /// Creates the relay at this path.
     pub(super) fn relay(&self, path: &str, config: RelayConfig) -> Result<EndpointRelay, BuildError> {
         let store = self.store.clone().ok_or(BuildError::NoRelayStore)?;
         let end_tokens = TokenEnder { engine: Arc::clone(&self.engine), checker: Arc::clone(&self.checker) };
@@ -115,7 +115,7 @@ impl Shared {
     }
 }
 
-/// A running relay, and its next provider and rules.
+/// A running relay, and the provider and rules that will replace its current ones.
 pub(super) type NextRelay = (Arc<EndpointRelay>, RelayConfig);
 
 impl EndpointRelay {
@@ -139,19 +139,20 @@ impl EndpointRelay {
         &self.path
     }
 
-    /// The records, and the vaults of browser sessions.
+    /// The store of the records, which also has the vaults of browser sessions.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn store(&self) -> &dyn RelayStore {
         &*self.store
     }
 
-    /// Whether a message of this kind is due, and how many were skipped since the last one.
+    /// Returns the number of messages of this kind that were skipped since the last one, if a message may be logged
+    /// now.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.relay.is_due(kind)
     }
 
-    /// Exchanges the refresh token of a vault.
+    /// Exchanges the refresh token in a browser session's vault.
     #[cfg(feature = "browser-oidc")]
     pub(super) async fn exchange(&self, presented: Presented) -> RelayAnswer {
         let answer = self.relay.exchange(presented).await;
@@ -159,7 +160,7 @@ impl EndpointRelay {
         answer
     }
 
-    /// Notes that the answer to a vault's refresh token is stored in the vault.
+    /// Records that the response for a vault's refresh token has been stored in the vault.
     #[cfg(feature = "browser-oidc")]
     pub(super) async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
         self.relay.settle(presented).await
@@ -170,7 +171,7 @@ impl EndpointRelay {
         self.relay.idle().await;
     }
 
-    /// Carries out a request.
+    /// Relays a request, and returns the provider's response.
     pub(super) async fn answer(
         &self,
         gate: &Inner,
@@ -250,7 +251,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(MAX_SHOWN).collect()
 }
 
-/// The answer of a relay, as an outcome of the gate.
+/// Converts a relay's response into an outcome of the gate.
 fn reply(answer: RelayAnswer) -> Result<(ProviderReply, Source), Error> {
     Err(match answer {
         RelayAnswer::Reply(reply, source) => return Ok((reply, source)),
@@ -264,7 +265,7 @@ fn reply(answer: RelayAnswer) -> Result<(ProviderReply, Source), Error> {
     })
 }
 
-/// Ends access tokens of the gate's other issuers.
+/// Revokes access tokens of other issuers that the gate trusts.
 #[derive(Debug)]
 struct TokenEnder {
     engine: Arc<Engine>,
@@ -272,9 +273,10 @@ struct TokenEnder {
 }
 
 impl TokenEnder {
-    /// The entry covers the tokens of the provider's session up to this one. If the token names no session, the entry
-    /// covers the token that a client presented, or all tokens of the record's subject up to this one: other sessions of
-    /// the subject then refresh once.
+    /// Makes the revocation entry for an access token. The entry covers the tokens of the provider's session up to this
+    /// token. If the token does not name a session, the entry covers only this token if a client presented it.
+    /// Otherwise it covers all tokens of the record's subject up to this token, and other sessions of the subject then
+    /// have to refresh once.
     // Requirement I68.
     fn entry(&self, token: &AccessToken, presented: bool) -> Revocation {
         let now = self.engine.clock().now();
@@ -296,13 +298,13 @@ impl EndTokens for TokenEnder {
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
-            // The gate does not accept the token, so nothing needs to end.
+            // The gate does not accept the token, so there is nothing to revoke.
             Err(Ok(_)) => return Ok(()),
             Err(Err(undecided)) => {
                 return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));
             }
         };
-        // The provider cannot end our own tokens. A token for another service says nothing about tokens for this gate.
+        // The provider cannot revoke our own tokens. A token for another service does not affect tokens for this gate.
         if token.is_ours() || (presented && !token.is_for(&token.issued_by.audience)) {
             return Ok(());
         }

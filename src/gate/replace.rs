@@ -11,14 +11,14 @@ use rotogate_core::token::live_keys::Validity;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::verify_cache::IdentityHeaders;
 
-/// Keys and issuer rules that a gate can switch to.
+/// Keys and issuer rules that a gate can switch to. See [`Gate::set_keys`].
 #[derive(Debug)]
 pub struct PreparedKeys {
     verifier: Verifier,
     keyring: Arc<Keyring>,
 }
 
-/// Rules that a gate can switch to: see [`Gate::prepare_rules`].
+/// Rules that a gate can switch to. See [`Gate::prepare_rules`].
 #[derive(Debug)]
 pub struct PreparedRules {
     pub(super) gate: Gate,
@@ -31,10 +31,10 @@ pub struct PreparedRules {
 }
 
 impl PreparedKeys {
-    /// The part of [`Gate::set_keys`] that can fail. Changes nothing.
+    /// Performs the part of [`Gate::set_keys`] that can fail. Does not change the gate.
     ///
     /// # Errors
-    /// As [`Gate::set_keys`].
+    /// See [`Gate::set_keys`].
     pub fn new(gate: &Gate, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<Self, BuildError> {
         if gate.0.checker.asserts() {
             builder::assertion(&keyring)?;
@@ -43,7 +43,7 @@ impl PreparedKeys {
         Ok(Self { verifier, keyring })
     }
 
-    /// The part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules differ.
+    /// Performs the part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules differ.
     pub fn put_in_force(self, Gate(gate): &Gate) -> bool {
         let Self { verifier, keyring } = self;
         gate.engine.set_sources(Arc::clone(verifier.sources()));
@@ -72,14 +72,14 @@ impl Gate {
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
-    /// Mints and verifies with other keys, and trusts exactly these issuers, from the next request on. Tokens of an
-    /// issuer whose keys and rules stay the same remain in the cache of verified tokens. Tokens of an issuer that is no
-    /// longer in `trusted`, or whose rules differ, are refused, and their long-lived connections end within a second.
-    /// Routes stay: they name issuers, and accept no other issuer unless its rules say `everywhere`. To change only the
-    /// own keys, call [`Gate::set_keyring`].
+    /// From the next request on, mints and verifies with other keys, and trusts exactly these issuers. If the keys and
+    /// rules of an issuer stay the same, its tokens remain in the cache of verified tokens. If an issuer is no longer
+    /// in `trusted`, or its rules differ, its tokens are refused, and its long-lived connections end within a second.
+    /// Routes do not change: they name issuers, and do not accept any other issuer unless its rules say `everywhere`.
+    /// To change only the gate's own keys, call [`Gate::set_keyring`].
     ///
     /// # Errors
-    /// No verifier can be made from the keys. The old keys stay in use.
+    /// A verifier cannot be made from the keys. The old keys stay in use.
     pub fn set_keys(&self, keyring: Keyring, mut trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         let provider = self.0.browser.as_ref().and_then(|browser| browser.issuer());
         builder::sources(&mut trusted, provider, self.0.clients.all(), self.0.engine.has_users())?;
@@ -87,23 +87,23 @@ impl Gate {
         Ok(())
     }
 
-    /// Mints and verifies with other keys from the next request on, and trusts the same other issuers as before: the
-    /// rotation of the gate's own keys. To keep the tokens of the previous key good until they expire, the keyring holds
-    /// that key as well.
+    /// Rotates the gate's own keys: mints and verifies with other keys from the next request on, and trusts the same
+    /// other issuers as before. The new keyring must still contain the previous key so that its tokens stay valid until
+    /// they expire.
     ///
     /// ```
     /// use rotogate::Gate;
     /// use rotogate::gate::BuildError;
     /// use rotogate::token::Keyring;
     ///
-    /// /// Called when the application has read its keys again.
+    /// /// Called when the application has reloaded its keys.
     /// fn rotate(gate: &Gate, keys: Keyring) -> Result<(), BuildError> {
     ///     gate.set_keyring(keys)
     /// }
     /// ```
     ///
     /// # Errors
-    /// No verifier can be made from the keys. The old keys stay in use.
+    /// A verifier cannot be made from the keys. The old keys stay in use.
     pub fn set_keyring(&self, keyring: Keyring) -> Result<(), BuildError> {
         self.set_keys(keyring, self.0.checker.trusted())
     }
@@ -113,24 +113,25 @@ impl Gate {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
-    /// This gate with the rules of a builder: its routes, clients, endpoints with the settings of their relays, profile,
-    /// hosts, trusted proxies, CORS origins, identity headers, rates and bound of bodies. All other state stays this gate's and is shared with it;
-    /// other values of the builder are ignored. Changes nothing.
+    /// Prepares this gate with the rules of a builder: its routes, clients, endpoints with their relay settings,
+    /// profile, hosts, trusted proxies, CORS origins, identity headers, rates and the bound on bodies. The new gate
+    /// shares all other state with this gate, and ignores the builder's other values. Does not change this gate.
     ///
     /// # Errors
-    /// As [`GateBuilder::build`](super::GateBuilder::build). An endpoint with a relay must already have one in the running gate.
+    /// See [`GateBuilder::build`](super::GateBuilder::build). If an endpoint has a relay, it must already have one in
+    /// the running gate.
     #[cfg(feature = "program")]
     pub fn prepare_rules(&self, builder: super::GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
-    /// Puts the prepared rules in force, and returns the gate with them, for a server to replace its services. Requests
-    /// that a service of this gate has admitted continue under its rules. Call it once for a gate: later rules are for
-    /// the gate that this returns.
+    /// Puts the prepared rules in force. Returns the gate with these rules, so that a server can replace its services.
+    /// Requests that a service of this gate has already admitted continue under its rules. Call it only once for each
+    /// gate, and apply later rules to the returned gate.
     #[cfg(feature = "program")]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, relays, rates, keep_login_origin, max_stream } = prepared;
-        // Put the rules in force first: from then on, each of the two gates strips the identity headers of both gates.
+        // Put the rules in force first. From then on, each of the two gates strips the identity headers of both.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, std::sync::atomic::Ordering::Release);
         self.0.engine.set_styles(styles);
@@ -144,13 +145,14 @@ impl Gate {
         gate
     }
 
-    /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
-    /// token whose key was removed is refused, and its long-lived connections end within a second. Own tokens, other
-    /// issuers and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
+    /// Replaces the keys of one trusted issuer from the next request on. Meant for an application that fetches the keys
+    /// itself. A token whose key was removed is refused, and its long-lived connections end within a second. The gate's
+    /// own tokens, the tokens of other issuers, and tokens whose key remains stay in the cache. Equal keys do not
+    /// change anything.
     ///
     /// To build the gate before the first keys are known, use
-    /// [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown): until then the issuer's tokens are answered
-    /// with 503 and `Retry-After`.
+    /// [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown). Requests with the issuer's tokens then get
+    /// 503 with `Retry-After` until the keys are set.
     ///
     /// ```
     /// use rotogate::{Gate, gate::BuildError};
@@ -163,7 +165,7 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`BuildError::UnknownIssuer`]: no trusted issuer has this name.
+    /// [`BuildError::UnknownIssuer`] if no trusted issuer has this name.
     pub fn set_trusted(&self, name: &str, keys: IssuerKeys) -> Result<(), BuildError> {
         let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
         live.set(keys, Validity::ENDLESS);

@@ -1,5 +1,5 @@
-//! Requests whose credential cannot be judged yet: they wait for keys, an introspection or a session, and are then decided
-//! again.
+//! Requests whose credential cannot be judged yet. They wait for keys, an introspection or a session, and are then
+//! decided again.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer, TakenIssuers};
 
-/// A request's wait.
+/// What a request waits for.
 pub(in crate::gate) struct Awaited {
     what: Wait,
-    /// The request's permit among the waiting requests.
+    /// The request's slot among the waiting requests.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: PoolPermit,
 }
@@ -29,7 +29,8 @@ pub(in crate::gate) struct Awaited {
 enum Wait {
     /// The keys of the token's issuer.
     Keys(KeysWait),
-    /// The issuer's answer about the token, with the counters of good and bad tokens of the client's address.
+    /// The issuer's response about the token. The counters of valid and invalid tokens from the client's address are
+    /// updated with it.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
@@ -40,14 +41,15 @@ enum Wait {
 /// The result of a wait.
 #[derive(Clone)]
 pub(in crate::gate) struct Settled {
-    /// The issuer answered after the request arrived: a key that is still missing does not exist.
+    /// The issuer responded after the request arrived. A key that is still missing therefore does not exist.
     is_final: bool,
     introspected: Option<Introspected>,
-    /// The answer about a session, or about an API key.
+    /// The result for a session or an API key.
     session: Option<SessionAnswer>,
 }
 
-/// The wait of a refused request; `None` if no pending event could decide about it, or if too many requests wait.
+/// What a refused request can wait for. `None` if no pending event could change the decision, or if too many requests
+/// wait.
 pub(in crate::gate) fn awaited(
     gate: &Arc<Inner>,
     parts: &Parts,
@@ -74,7 +76,7 @@ pub(in crate::gate) fn awaited(
     wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 
-/// The wait for a token that a client of this holder presented.
+/// What to wait for if a client of this holder presented the token.
 pub(in crate::gate) fn awaited_token(
     gate: &Inner,
     token: &str,
@@ -87,7 +89,7 @@ pub(in crate::gate) fn awaited_token(
     wait(gate, token, denial, address.map(Holder::address), address, None)
 }
 
-/// May a pending event decide about a request with this denial?
+/// Returns whether a pending event may change the decision on a request with this denial.
 const fn is_awaited(denial: Denial) -> bool {
     matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_))
 }
@@ -111,7 +113,7 @@ fn wait(
 }
 
 impl Awaited {
-    /// Waits until the answer has arrived or the time limit has passed.
+    /// Waits until the response has arrived or the time limit has passed.
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
@@ -140,7 +142,7 @@ impl Awaited {
 }
 
 impl Settled {
-    /// Puts the answer into the request, for the decision that follows.
+    /// Stores the result in the request for the next decision.
     pub(in crate::gate) fn give(&self, parts: &mut Parts) {
         if let Some(answer) = &self.introspected {
             parts.extensions.insert(answer.clone());
@@ -150,18 +152,18 @@ impl Settled {
         }
     }
 
-    /// Takes the answer out of the request, after the decision.
+    /// Removes the result from the request after the decision.
     pub(in crate::gate) fn take_back(parts: &mut Parts) {
         parts.extensions.remove::<Introspected>();
         parts.extensions.remove::<SessionAnswer>();
     }
 
-    /// The issuer's answer.
+    /// The issuer's response about the token.
     pub(in crate::gate) fn introspected(&self) -> Option<&Introspected> {
         self.introspected.as_ref()
     }
 
-    /// The final refusal of the request, from the refusal of the second decision.
+    /// The final denial for the request, given the denial of the second decision.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

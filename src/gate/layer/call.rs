@@ -1,4 +1,4 @@
-//! A call (MCP) that is judged by its body: the body is read, judged, and forwarded byte for byte.
+//! An MCP call that is judged by its body. The body is read, judged, and forwarded byte for byte.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -25,7 +25,7 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
-/// The time limit for the body of a call. Its caller has a good token.
+/// The time limit for the body of a call, whose caller has presented a valid token.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a body was not read.
@@ -117,7 +117,7 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Reads a whole body of at most `longest` bytes, each of which counts as buffered.
+/// Reads a whole body of at most `longest` bytes. Each byte counts against the bound on buffered bytes.
 // Requirement M17.
 async fn read<B: Body>(
     gate: &Inner,

@@ -1,4 +1,4 @@
-//! The answer to a request to one of our endpoints.
+//! Runs a request to one of our endpoints, up to its reply.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use rotogate_core::trace::{self, StepKind, Value};
 /// A request to an operation of an endpoint.
 pub(super) struct EndpointRun<M> {
     layer: GateLayer<M>,
-    /// The endpoint.
+    /// The index of the endpoint.
     index: usize,
     named: Operation,
 }
@@ -49,7 +49,7 @@ impl<M> EndpointRun<M> {
         self.gate().endpoints.dialect(self.index)
     }
 
-    /// The verdict on the request. Every part of an endpoint reports its outcome here.
+    /// The verdict on the request. Every part of an endpoint reports its outcome through this method.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
         self.layer.options.annotate.then(|| Verdict::at(self.named, reason))
@@ -59,7 +59,7 @@ impl<M> EndpointRun<M> {
         EndpointOutcome::reply(why.reply(self.dialect()), self.verdict(Reason::NOT_FORWARDED))
     }
 
-    /// Answers the request. `kept` calls the service, for operations that need it.
+    /// Processes the request. `kept` calls the service for operations that need it.
     pub(super) async fn outcome<S, B>(
         self,
         operation: endpoint::MatchedOperation,
@@ -86,7 +86,7 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// The endpoint's response to the request, as a step of its trace.
+    /// The endpoint's response to the request, recorded as a span of the request's trace.
     async fn answered<B>(&self, operation: endpoint::MatchedOperation, parts: Parts, body: B) -> EndpointResponse
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -111,7 +111,7 @@ impl<M> EndpointRun<M> {
         answered
     }
 
-    /// Asks the service, and makes the endpoint's reply from its answer.
+    /// Calls the service, and makes the endpoint's reply from the service's reply.
     async fn consulted<S, B>(self, mut parts: Parts, consult: Consult, kept: M::Kept) -> EndpointOutcome<S::Future>
     where
         S: Service<Request<B>>,
@@ -127,7 +127,7 @@ impl<M> EndpointRun<M> {
         EndpointOutcome::reply(reply, self.verdict(reason))
     }
 
-    /// Forwards the enclosed call to the service.
+    /// Forwards the wrapped call to the service.
     async fn forwarded<S, B>(
         self,
         parts: Parts,
@@ -157,7 +157,7 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// Gives the connection to the dialect.
+    /// Passes the connection to the dialect.
     #[cfg(feature = "kuzzle")]
     fn taken_over<S, B>(self, taken: TakenOver, kept: M::Kept) -> EndpointOutcome<S::Future>
     where

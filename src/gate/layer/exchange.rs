@@ -1,4 +1,4 @@
-//! Requests whose upstream gets an exchanged token wait for it, after their permit.
+//! Waits for the token exchange of a permitted request, if its upstream gets an exchanged token.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::GateLayer;
 use super::admit::Admission;
 
 impl<M> GateLayer<M> {
-    /// Must the admitted request wait for an exchange?
+    /// Returns whether the admitted request must wait for an exchange.
     pub(super) fn owes_exchange(&self, admission: &Admission) -> bool {
         match admission {
             Admission::In(permitted) => permitted.route().exchange.is_some() && self.gate.0.owes_exchange(permitted),
-            // The exchange of a call follows the verdict on its body.
+            // For a call, the exchange happens after its body has been judged.
             _ => false,
         }
     }

@@ -1,5 +1,5 @@
-//! The explanation of a request. An observer records the result of each rule on the path of a request, and continues
-//! after a refusal, so that later rules are judged, too.
+//! The explanation of a request. An observer records the result of each rule as the request passes through the steps,
+//! and continues after a refusal, so that later rules are judged as well.
 
 use std::sync::Arc;
 
@@ -39,18 +39,18 @@ struct Decision {
     caller: Option<Arc<Verified>>,
     /// The reply to a refused request.
     refusal: Option<Reply>,
-    /// The endpoint or document of the gate that answers the request, if one does.
+    /// The gate's endpoint or document that responds to the request, if there is one.
     endpoint: Option<String>,
-    /// Does this endpoint decide by more than the head of the request?
+    /// Whether this endpoint decides by more than the head of the request.
     is_open: bool,
-    /// The credentials that the endpoint takes, if the head has to show one.
+    /// The credentials that the endpoint accepts, if the head must have a credential.
     own_policy: Option<RoutePolicy>,
-    /// Why this endpoint cannot answer now.
+    /// Why this endpoint cannot respond now.
     fault: Option<Fault>,
 }
 
 impl Decision {
-    /// The gate itself answers. The text of a refused method names the methods.
+    /// Records that the gate itself responds. If the method is refused, the text names the supported methods.
     fn at_endpoint(&mut self, mut what: String, refusal: Option<Reply>, method: &Method) {
         if let Some(allowed) = refusal.as_ref().and_then(|reply| reply.headers().get(ALLOW)?.to_str().ok()) {
             what.push_str(&format!(" serves {allowed}, not {method}"));
@@ -59,7 +59,7 @@ impl Decision {
         self.refusal = refusal.or(self.refusal.take());
     }
 
-    /// The gate itself answers with a document.
+    /// Records that the gate itself responds with a document.
     fn published(
         &mut self,
         what: &str,
@@ -83,12 +83,12 @@ impl Decision {
 }
 
 impl<M> GateLayer<M> {
-    /// Explains what the layer would do with a request with this head, and why. The explanation has no effect: it
-    /// counts nothing, confirms no token, caches no token, fetches nothing and forwards nothing. If a request would
-    /// wait for the keys of an issuer, for the issuer's answer about a token, or for the renewal of its session, the
-    /// conclusion is [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
+    /// Explains what the layer would do with a request that has this head, and why. The explanation has no side
+    /// effects: it does not count, confirm, cache, fetch or forward anything. If a request would wait for the keys of
+    /// an issuer, for the issuer's response about a token, or for the renewal of its session, the conclusion is
+    /// [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
     ///
-    /// A [`Peer`] in the extensions gives the origin of the request.
+    /// The origin of the request is the [`Peer`] in the extensions.
     ///
     /// ```
     /// use rotogate::gate::{Conclusion, Rule};
@@ -227,7 +227,7 @@ impl<M> GateLayer<M> {
                 decision.at_endpoint(of, foreseen.refusal, &parts.method);
                 (decision.is_open, decision.own_policy) = (foreseen.is_open, foreseen.policy);
                 if let (Some(fault), Some(of)) = (&decision.fault, &mut decision.endpoint) {
-                    of.push_str(&format!("; it issues nothing: {fault}"));
+                    of.push_str(&format!("; it cannot issue tokens now: {fault}"));
                 }
             }
             Admission::Endpoint(Hit::Jwks) => {
@@ -262,7 +262,7 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Does this endpoint operation issue tokens of the gate?
+/// Returns whether this endpoint operation issues tokens of the gate.
 fn issues(dialect: &str, operation: &str) -> bool {
     let may = ["token", "login", "refreshToken", "AuthnWithPassword", "RefreshAccessToken"].contains(&operation);
     // A relay issues its provider's tokens instead.

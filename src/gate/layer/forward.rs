@@ -1,4 +1,5 @@
-//! Requests that an endpoint sends to the service behind the gate: a call that its protocol wraps, or a question.
+//! Requests that an endpoint sends to the service behind the gate: either a call that its protocol wraps, or a request
+//! whose reply the endpoint reads itself.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
-/// The reply to a request that may not be forwarded, the reason, and its route.
+/// The reply to a request that must not be forwarded, the reason, and the route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
@@ -34,7 +35,7 @@ fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
 }
 
 impl<M> GateLayer<M> {
-    /// Decides on a request that an endpoint forwards, by the route of its path.
+    /// Decides by the route of its path on a request that an endpoint forwards.
     pub(super) async fn forwarded(
         &self,
         endpoint: usize,
@@ -81,21 +82,21 @@ impl<M> GateLayer<M> {
         if let Err(denial) = prepare(gate, &mut parts, &permitted) {
             return refuse(denial, Some(Arc::clone(permitted.route())));
         }
-        // The token is removed from each place where the protocol may put it, used or not, whatever the route's policy
-        // (R13).
+        // The token is removed from every place in which the protocol may put it, whether or not it was used, and
+        // whatever the route's policy (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
         }
         parts.extensions.insert(permitted.clone());
-        // The dialect replaced the body by a body of known length.
+        // The dialect has replaced the body with a body of known length.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Ok((parts, body, permitted, counted))
     }
 
-    /// Decides on a request to an endpoint by the route of its path.
+    /// Decides on a request to an endpoint by the route of the request's path.
     #[cfg(feature = "kuzzle")]
     pub(in crate::gate) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         only_permitted(self.admit(parts, EndpointMatch::Skip))
@@ -107,7 +108,7 @@ impl<M> GateLayer<M> {
         only_permitted(self.count(admission, parts).await)
     }
 
-    /// Prepares a permitted request whose reply the gate reads itself: removes the headers that could make the reply
+    /// Prepares a permitted request whose reply the gate reads itself. Removes the headers that could make the reply
     /// partial, conditional or compressed.
     pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) -> Result<(), Denial> {
         upgrade::refuse(parts);

@@ -27,13 +27,13 @@ use rotogate_core::{dpop, reply};
 pub(super) enum EndpointOutcome<F> {
     /// A reply.
     Reply(Box<(Reply, Option<Verdict>)>),
-    /// A request that the service answers.
+    /// The request was passed to the service, which replies.
     In { future: F, passed: PassedRequest, annotate: bool },
-    /// The answer to a request that had to wait for its decision.
+    /// The response to a request whose decision had to wait.
     Admitted(Box<ResponseFuture<F>>),
 }
 
-/// State of a request that was passed to the service.
+/// The state of a request that was passed to the service.
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
@@ -41,7 +41,7 @@ pub(super) struct PassedRequest {
     pub(super) counted: Option<InFlightSlot>,
     /// Whether a long reply ends with the caller's session.
     pub(super) is_guarded: bool,
-    /// The later caller, if a `require()` inside accepts the token's audience.
+    /// The caller that the request gets if a `require()` inside accepts the token's audience.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
@@ -52,14 +52,14 @@ impl<F> EndpointOutcome<F> {
 }
 
 impl PassedRequest {
-    /// Was the caller's credential a session cookie?
+    /// Returns whether the caller's credential was a session cookie.
     fn is_by_session(&self) -> bool {
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
     }
 
-    /// The guard of a long reply, which ends with its caller's session. Boxed, because few replies have a guard, and
-    /// each reply moves several times on its way to the connection.
+    /// The guard of a long reply, which ends with its caller's session. Boxed, because few replies have a guard, but
+    /// each reply is moved several times on its way to the connection.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
@@ -71,7 +71,7 @@ impl PassedRequest {
     }
 
     /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client discard
-    /// its own good token.
+    /// its own valid token.
     // Requirement D12.
     fn unauthorized(&self, status: StatusCode) -> Option<(Reply, Reason)> {
         let exchange = self.permitted.route().exchange.as_ref().filter(|_| status == StatusCode::UNAUTHORIZED)?;
@@ -81,8 +81,8 @@ impl PassedRequest {
         Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
     }
 
-    /// The reply that replaces the handler's reply if the token is for another audience and no `require()` has judged
-    /// it.
+    /// The reply that replaces the handler's reply if the token is for another audience, and a `require()` has not
+    /// judged it.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
@@ -131,7 +131,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         kind: FutureKind<F>,
-        // Whether a reply of the gate's own has no body, because the request is a `HEAD`.
+        // Whether the gate's own reply has no body because the request is a `HEAD`.
         is_bare: bool,
     }
 }
@@ -141,7 +141,7 @@ pin_project! {
     pub(super) enum FutureKind<F> {
         Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
-        // Boxed: a reply is larger than the other states, and the future moves several times.
+        // Boxed, because a reply is larger than the other states, and the future is moved several times.
         Own { reply: Option<Box<(Reply, Option<Verdict>)>> },
     }
 }
@@ -161,13 +161,13 @@ impl<F> ResponseFuture<F> {
         Self { kind, is_bare: false }
     }
 
-    /// The answer to a request with this method.
+    /// Adapts the response to the method of the request.
     // Requirement T47.
     pub(in crate::gate) fn to(self, method: &Method) -> Self {
         Self { is_bare: *method == Method::HEAD, ..self }
     }
 
-    /// An answer after a wait.
+    /// A response that becomes available after a wait.
     pub(in crate::gate) fn later<T>(
         wait: impl Future<Output = T> + Send + 'static,
         answer: impl FnOnce(T) -> Self + Send + 'static,
@@ -180,7 +180,7 @@ impl<F> ResponseFuture<F> {
         Self::new(FutureKind::Inner { future, passed: None, annotate: false })
     }
 
-    /// The reply to a request that a `require()` permitted, without a layer around it.
+    /// The response to a request that a `require()` permitted, without a layer in front.
     pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
         let gate = Arc::clone(gate);
         let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
@@ -265,7 +265,7 @@ fn answered<R: Body>(
     let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
     let verdict = passed.filter(|_| annotate).map(|passed| {
         let verdict = Verdict::passed(passed.permitted);
-        // A `require()` behind the gate, an extractor, or the proxy may have set a more exact reason.
+        // A `require()` behind the gate, an extractor, or the proxy may have set a more specific reason.
         match response.extensions_mut().remove::<Reason>() {
             Some(reason) => Verdict { reason, ..verdict },
             None => verdict,
@@ -274,7 +274,8 @@ fn answered<R: Body>(
     annotated(response.map(|body| GateBody::inner(body, guard, counted)), verdict)
 }
 
-/// A reply of the gate's own. To a `HEAD` it has no body, which hyper drops over HTTP/1.1 alone (RFC 9110 §9.3.2).
+/// A reply that the gate itself makes. The reply to a `HEAD` has no body, because hyper drops the body only over
+/// HTTP/1.1 (RFC 9110 §9.3.2).
 fn own<R>(mut reply: Reply, is_bare: bool) -> Response<GateBody<R>> {
     if is_bare {
         let body = std::mem::take(reply.body_mut());

@@ -1,5 +1,5 @@
-//! The gate for a server that is not a tower service: the server calls [`Gate::judge`] with the head of each request.
-//! The layer itself takes steps 1 to 8, around a service that keeps the prepared request.
+//! The gate for a server that is not a tower service. The server calls [`Gate::judge`] with the head of each request.
+//! Internally, the layer performs steps 1 to 8 around a service that only keeps the prepared request.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -24,18 +24,18 @@ use crate::gate::{Gate, RequireLayer, upgrade};
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The decision on a request, by [`Gate::judge`].
+/// The decision of [`Gate::judge`] on a request.
 ///
 /// ```
 /// use rotogate::Gate;
 /// use rotogate::gate::Judgement;
 ///
-/// /// In the middleware of a server of any kind.
+/// /// In the middleware of any server.
 /// async fn subject(gate: &Gate, head: &http::request::Parts) -> Result<Option<String>, http::StatusCode> {
 ///     match gate.judge(head).await {
 ///         Judgement::Permitted(permitted) => Ok(permitted.identity().map(|caller| caller.subject().to_owned())),
 ///         Judgement::Refused(reply) => Err(reply.status()),
-///         // Give the whole request to `gate.answer(…)`.
+///         // Pass the whole request to `gate.answer(…)`.
 ///         _ => Err(http::StatusCode::NOT_IMPLEMENTED),
 ///     }
 /// }
@@ -52,14 +52,14 @@ pub enum Judgement {
     Endpoint,
 }
 
-/// A request that the gate permits. It counts among the concurrent requests of its caller until it is dropped: keep it until
-/// the reply is complete.
+/// A request that the gate permits. It counts as a concurrent request of its caller until it is dropped, so keep it
+/// until the reply is complete.
 ///
 /// ```
 /// use http::HeaderMap;
 /// use rotogate::gate::PermittedRequest;
 ///
-/// /// The headers of the request, as the handler may see them.
+/// /// The request headers that the handler may see.
 /// fn apply(permitted: &PermittedRequest, headers: &mut HeaderMap) {
 ///     permitted.remove().iter().for_each(|name| drop(headers.remove(name)));
 ///     permitted.set().keys().for_each(|name| drop(headers.remove(name)));
@@ -78,14 +78,14 @@ pub struct PermittedRequest {
 }
 
 impl PermittedRequest {
-    /// The caller; `None` for a request without a token on a route that requires no token.
+    /// The caller. `None` for a request without a token on a route that does not require one.
     pub fn identity(&self) -> Option<Identity> {
         Identity::from_extensions(&self.head.extensions)
     }
 
-    /// The head of the request for the service: without the token, unless the route forwards it, without headers that
-    /// imitate the gate's headers, and with the gate's own headers. A token in the query is removed from the URI, too.
-    /// A [`require`](Gate::require) judges this head without verifying the token again.
+    /// The head of the request for the service. It does not contain the token, unless the route forwards it, or headers
+    /// that imitate the gate's headers, but it has the gate's own headers. A token in the query is also removed from
+    /// the URI. A [`require`](Gate::require) judges this head without verifying the token again.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
@@ -95,7 +95,7 @@ impl PermittedRequest {
         &self.remove
     }
 
-    /// The headers to set in the request. They replace headers of the same name.
+    /// The headers to set in the request. They replace headers with the same name.
     pub const fn set(&self) -> &HeaderMap {
         &self.set
     }
@@ -105,8 +105,9 @@ impl PermittedRequest {
         &self.reply
     }
 
-    /// Waits until the token has expired or was revoked, or the gate closes its connections, and returns the reason. A
-    /// stream or a WebSocket must end then. It checks every second. Without a caller it waits forever. Needs a tokio runtime with a timer.
+    /// Waits until the token has expired or was revoked, or the gate closes its connections, and returns the reason.
+    /// The server must then end a stream or a WebSocket. The token is checked every second. Without a caller, the
+    /// method waits forever. It needs a tokio runtime with a timer.
     pub async fn ended(&mut self) -> &'static str {
         poll_fn(|cx| match &mut self.guard {
             Some(guard) => match guard.poll_expired(cx, true) {
@@ -119,11 +120,11 @@ impl PermittedRequest {
     }
 }
 
-/// The head that a layer passes on.
+/// The head of the request that the layer has prepared.
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// A body that is never read. It represents a reply of unknown length, which the layer would end with its caller's
+/// A body that is never read. It stands for a reply of unknown length, which the layer would end with its caller's
 /// session.
 impl Body for PreparedHead {
     type Data = Bytes;
@@ -134,7 +135,7 @@ impl Body for PreparedHead {
     }
 }
 
-/// The service behind the layer: it answers with the head that it received.
+/// The service behind the layer, which replies with the request head that it received.
 #[derive(Clone, Copy, Debug)]
 struct KeepHead;
 
@@ -185,13 +186,15 @@ where
 }
 
 impl Gate {
-    /// Judges a request by its head, for a server that is not a tower service, with the routes of [`Gate::layer`]. The
-    /// head must have the whole path, `Host` (or an authority, over HTTP/2), and the [`Peer`](crate::gate::Peer) in its
-    /// extensions, for limits by address. It has no body: tokens in bodies are never read, and a call of the Model Context
-    /// Protocol is refused with [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
+    /// Judges a request by its head, with the routes of [`Gate::layer`]. Meant for a server that is not a tower
+    /// service. The head must have the whole path, `Host` (or an authority, over HTTP/2), and the
+    /// [`Peer`](crate::gate::Peer) in its extensions, which limits by address need. The body is not available, so
+    /// tokens in bodies are never read, and a Model Context Protocol call is refused with
+    /// [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
     /// [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
     ///
-    /// A WebSocket or a stream of the service must end with its caller: await [`PermittedRequest::ended`] beside it.
+    /// A WebSocket or a stream of the service must end with its caller's session, so also await
+    /// [`PermittedRequest::ended`].
     ///
     /// ```
     /// use rotogate::gate::Judgement;
@@ -208,7 +211,7 @@ impl Gate {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn judge(&self, head: &Parts) -> Judgement {
-        // A server that is not a tower service serves upgrades itself.
+        // A server that is not a tower service performs upgrades itself.
         let layer = GateLayer {
             options: LayerOptions { edge: true, head_alone: true, ..LayerOptions::default() },
             ..GateLayer::new(self.clone())
@@ -216,8 +219,8 @@ impl Gate {
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
 
-    /// Answers a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other request
-    /// gets 404.
+    /// Responds to a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other
+    /// request gets 404.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<GateBody<Full<Bytes>>>
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -235,7 +238,7 @@ impl Gate {
 }
 
 impl<M> GateLayer<M> {
-    /// Does an endpoint answer the request?
+    /// Returns whether an endpoint responds to the request.
     fn is_for_endpoint(&self, head: &Parts) -> bool {
         let raw = head.uri.path();
         let hit =
@@ -245,8 +248,8 @@ impl<M> GateLayer<M> {
 }
 
 impl RequireLayer {
-    /// Judges a request by its head, like [`Gate::judge`]. For the head of a [`PermittedRequest`] it judges only the
-    /// conditions; keep both permits in this case.
+    /// Judges a request by its head, like [`Gate::judge`]. If the head comes from a [`PermittedRequest`], only the
+    /// conditions are judged; in this case keep both permits.
     ///
     /// ```
     /// use rotogate::Gate;

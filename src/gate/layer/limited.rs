@@ -1,4 +1,4 @@
-//! Between steps 7 and 8: the limits of the route count the request.
+//! Between steps 7 and 8, the limits of the route count the request.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use rotogate_core::limit::Unmet;
 use rotogate_core::policy::{Permitted, QuotaFields};
 use rotogate_core::verify_cache::Verified;
 
-/// The answer of the limits about an admitted request.
+/// The result of counting an admitted request.
 pub(in crate::gate) enum Counted {
     Done(Admission),
-    /// The shared store must be asked first.
+    /// The shared store must first be queried.
     Waits(Admission),
 }
 
@@ -38,7 +38,7 @@ impl Admission {
 }
 
 impl<M> GateLayer<M> {
-    /// Must limits count the admitted request?
+    /// Returns whether limits still have to count the admitted request.
     pub(super) fn owes_count(&self, admission: &Admission) -> bool {
         admission.to_count().is_some_and(|(permitted, _)| self.gate.0.owes_count(permitted))
     }
@@ -61,7 +61,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Counts an admitted request, after a wait if the limits need one.
+    /// Counts an admitted request. Waits for the store if a limit requires it.
     pub(super) async fn count(&self, admission: Admission, parts: &mut Parts) -> Admission {
         if !self.owes_count(&admission) {
             return admission;

@@ -28,12 +28,13 @@ use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Check, Introspected, Verified};
 
-/// A request whose route is known. Steps 5 to 7 are its methods: each step takes the result of the step before it.
+/// A request whose route is known. Its methods perform steps 5 to 7, and each step takes the result of the previous
+/// step.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
     gate: &'a Inner,
     parts: &'a Parts,
     route: &'a Arc<Route>,
-    /// The policy that decides where the token may be.
+    /// The policy that determines where the token may be.
     places_of: &'a RoutePolicy,
     /// The canonical path, if the rules of the route depend on it.
     path: Option<&'a str>,
@@ -41,7 +42,7 @@ pub(in crate::gate) struct RoutedRequest<'a, O> {
     observer: &'a mut O,
 }
 
-/// The token that a request presents.
+/// The credential that a request presents.
 enum PresentedToken<'a> {
     /// A token that this thread has verified.
     Known(Arc<Verified>),
@@ -63,7 +64,7 @@ struct CheckedCaller {
     verified: Arc<Verified>,
     /// The client's address, if the token was not in the cache.
     first_sight: Option<Option<IpAddr>>,
-    /// The proof that the caller has the key of the token. It is checked, but not used yet.
+    /// The proof that the caller has the key of the token. It has been checked, but is not marked as used yet.
     proof: Option<CheckedProof>,
 }
 
@@ -83,13 +84,13 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Self { path, ..self }
     }
 
-    /// Sets the route whose places for a token apply.
+    /// Sets the policy that determines where the token may be.
     pub(super) fn with_places_of(self, places_of: &'a RoutePolicy) -> Self {
         Self { places_of, ..self }
     }
 
-    /// Steps 5 to 7. A request that this gate has permitted before keeps its caller, and is only authorised again; its
-    /// credential was removed.
+    /// Performs steps 5 to 7. If this gate has already permitted the request, the request keeps its caller and is only
+    /// authorised again, because its credential was removed.
     pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
         match self.parts.extensions.get::<Permitted>() {
             None => self.permit_first(),
@@ -116,7 +117,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
         let Self { gate, parts, route, places_of, path, by, .. } = *self;
         match (route.policy.auth, route.policy.ignores_bad_credential) {
-            // No token is required, but two Authorization headers are refused: the upstream could choose either.
+            // The route does not require a token, but a request with two `Authorization` headers is refused, because
+            // the upstream could choose either.
             (Auth::None, _) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 Ok(policy::permit_anonymous(route, by))
@@ -125,8 +127,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Optional, false) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
-                        // A cookie of an ended session, a foreign cookie, or a cookie without its device counts as
-                        // missing.
+                        // A cookie of an ended session, a cookie of another gate, or a cookie without its device counts
+                        // as missing.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
                         caller => caller,
@@ -143,7 +145,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                     Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
-                    // A credential that was not examined is not a bad credential (requirement R15).
+                    // A credential that was not examined is not treated as invalid (requirement R15).
                     Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }
@@ -151,7 +153,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    /// The permit for the caller; `None` without a credential.
+    /// The permit for the caller. `None` without a credential.
     pub(super) fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
         let Some(found) = self.credential()? else { return Ok(None) };
         let checked = self.verify(found)?;
@@ -162,8 +164,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let found = self.observer.read(Rule::Credential, self.extract())?;
-        // The origin is judged first, so that a page that may not send the request learns nothing, and confirms no
-        // generation.
+        // The origin is judged first, so that a page that may not send the request learns nothing, and does not confirm
+        // a generation.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let judged = match &found.token {
                 PresentedToken::Session(_) => gate.origins.judge_session(parts, places_of),
@@ -175,8 +177,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(found)
     }
 
-    /// The only credential of a kind that the route takes. Beside a token or an API key, the session cookie, which the
-    /// browser adds automatically, is ignored.
+    /// The only credential of a kind that the route accepts. A session cookie is ignored beside a token or an API key,
+    /// because the browser adds the cookie automatically.
     // Requirements B16 and B17.
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
@@ -228,7 +230,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             PresentedToken::Text(token) => {
                 let credential = Credential::maybe_bound(&token);
-                // The lookup by bytes has already missed for the token of an `Authorization` header.
+                // For the token in an `Authorization` header, the lookup by bytes has already failed.
                 let may_be_at_hand = found.by_cookie || !parts.headers.contains_key(AUTHORIZATION);
                 gate.checker.check(Check { credential, may_be_at_hand, taken: Some(&taken) }, shown, observer)?
             }
@@ -246,15 +248,15 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
             .and_then(|permitted| self.further_judged(permitted));
-        // The verification was wasted, unless a `require()` behind the layer requires this audience. The limit counts
-        // it once: later requests with this token hit the cache.
+        // The verification was useless, unless a `require()` behind the layer requires this audience. The limit counts
+        // it only once, because later requests with this token hit the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
             && O::HAS_EFFECTS
         {
             self.gate.engine.limits().record_refused(address);
         }
         let permitted = authorised?;
-        // The proof is used last, because a request that is refused for another reason must leave its proof unused.
+        // The proof is marked as used last, so that a request that is refused for another reason leaves it unused.
         let used = self.use_proof(proof.as_ref())?;
         Ok(permitted.proved_by(used))
     }
@@ -264,8 +266,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.further_judged(permitted)
     }
 
-    /// The permit, if the caller meets the conditions of the route, and logged in as the route requires. The login is
-    /// judged for each request, because it ages.
+    /// The permit, if the caller meets the conditions of the route, and has logged in as the route requires. The login
+    /// is judged for each request, because its age grows.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -277,8 +279,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted)
     }
 
-    /// The caller of a request whose token meets the route's policy in all but the audience, and the permit for the
-    /// request without a caller.
+    /// The caller of a request whose token meets everything in the route's policy except the audience, and the permit
+    /// for the request without a caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -289,7 +291,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
 
-    /// Uses a proof at this gate. An observer without effects only learns whether it was used here before.
+    /// Marks a proof as used at this gate. With an observer that must not have effects, only checks whether the proof
+    /// was used here before.
     fn use_proof(&mut self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
         let Some(proof) = proof else { return Ok(None) };
         let used = if O::HAS_EFFECTS {
@@ -300,7 +303,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.proved(used)
     }
 
-    /// The result of a proof; `None` if the proof fails and the observer continues.
+    /// The result of a proof. `None` if the proof is invalid but the observer continues.
     fn proved<T>(&mut self, proof: Result<Option<T>, Denial>) -> Result<Option<T>, Denial> {
         match proof {
             Ok(proof) => {
@@ -315,8 +318,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; before the permit is
-/// [completed](Inner::completed), [`Denial::ProofsUnavailable`]. The request is then unchanged.
+/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; [`Denial::ProofsUnavailable`] before the
+/// permit is [completed](Inner::completed). After an error the request is unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
@@ -350,7 +353,7 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     Ok(())
 }
 
-/// Removes the tokens in these places, and the cookies of the browser's session and logins, wherever the request goes.
+/// Removes the tokens in these places, and the cookies of browser sessions and logins, wherever the request goes.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_cookies(parts, places);
@@ -364,8 +367,8 @@ fn withhold_cookies(parts: &mut Parts, places: Places<'_>) {
     credential::remove_cookies(&mut parts.headers, is_of_browser);
 }
 
-/// Removes an `X-Forwarded-Host` with a host that the gate does not serve, because a trusted proxy may hand a client's header
-/// on. The upstream then gets the host that was judged.
+/// Removes an `X-Forwarded-Host` that names a host which the gate does not serve, because a trusted proxy may pass on a
+/// client's header. The upstream then gets the host that was judged.
 // Requirement T23.
 fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     let Some(hosts) = gate.hosts.as_ref().filter(|_| !gate.trusted_proxies.is_empty()) else { return };
@@ -375,26 +378,27 @@ fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     }
 }
 
-/// Is a token in the query, whether or not the route accepts it there?
+/// Returns whether a token is in the query, whether or not the route accepts it there.
 pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
     uri.query().is_some_and(|query| without_token(query, places.query).is_some())
 }
 
-/// The query without tokens; `None` if the query has no tokens.
+/// The query without tokens. `None` if the query does not contain tokens.
 fn without_token(query: &str, parameter: Option<&str>) -> Option<String> {
     let rest = credential::strip_query_token(query);
     let stripped = parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name));
     stripped.or(rest)
 }
 
-/// Removes tokens in the query: they are never forwarded (requirement T2).
+/// Removes tokens from the query, because they are never forwarded (requirement T2).
 fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     let rest = parts.uri.query().and_then(|query| without_token(query, parameter));
     if let Some(rest) = rest {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // A part of a valid target is valid, so this cannot fail. If it did, only the path would be forwarded.
+            // A part of a valid target is itself valid, so this cannot fail. If it did, only the path would be
+            // forwarded.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
@@ -402,7 +406,7 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
 }
 
 impl Inner {
-    /// The places of a token that a route accepts besides `Authorization`.
+    /// The places in which a route accepts a token, in addition to `Authorization`.
     pub(in crate::gate) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
         Places {
@@ -412,8 +416,7 @@ impl Inner {
         }
     }
 
-    /// The client's address: the peer's address, or the address that trusted proxies state. Logs mistakes in the
-    /// set-up.
+    /// The client's address: the peer's address, or the address that trusted proxies state. Logs setup mistakes.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {

@@ -1,4 +1,4 @@
-//! Judges the call in an envelope by its own rules.
+//! Judges a call inside an envelope by the call's own rules.
 
 use std::sync::Arc;
 
@@ -14,16 +14,17 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Match, Route, authority};
 
-/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these that
+/// Judges the call inside an envelope, in addition to the envelope itself (requirement T22). The first of these that
 /// applies decides:
 ///
 /// 1. a rule that names the call or its controller,
-/// 2. the routes of all requests that are equivalent to the call: each request that a route serves must be permitted,
-/// 3. the rule for all calls, `*`, which therefore never replaces the rule of a path.
+/// 2. the routes of all requests that are equivalent to the call, where every such request that has a route must be
+///    permitted,
+/// 3. the rule for all calls, `*`, which therefore never replaces the rule for a path.
 ///
-/// Refused are a call whose paths are served only for other methods, because a client could not send it without an
-/// envelope either; and a call whose paths no route serves, if there is no rule for all calls. A call without
-/// equivalent requests that no rule names is decided by the envelope's route alone.
+/// A call is refused if its paths are served only for other methods, because a client could not send it without an
+/// envelope either. A call is also refused if its paths have no route and there is no rule for all calls. If a call has
+/// no equivalent requests and no rule names it, the envelope's route alone decides.
 ///
 /// # Errors
 /// The denial, and the route that refuses.
@@ -33,7 +34,7 @@ pub(in crate::gate) fn permit_call(
     permitted: Permitted,
     called: &EnclosedCall,
 ) -> Result<GovernedCall, (Denial, Option<Arc<Route>>)> {
-    // A connection may outlive the rules under which it began; the rules in force judge its calls.
+    // The rules may have been replaced since the connection began, and the current rules judge its calls.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
@@ -66,7 +67,8 @@ pub(in crate::gate) fn permit_call(
     Ok((permitted, limits))
 }
 
-/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
+/// Judges a permitted request by the policy of a second route. The token is in the place where the first route accepts
+/// it.
 fn judge_also(
     gate: &Inner,
     parts: &Parts,
@@ -85,7 +87,7 @@ fn judge_also(
             policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
             return Ok(permitted);
         }
-        // The envelope's route required no token, or treated a bad token as missing.
+        // The envelope's route did not require a token, or treated an invalid token as missing.
         (Auth::Optional | Auth::Required, None) => {
             let places_of = &permitted.route().policy;
             let mut observer = ();
@@ -98,7 +100,7 @@ fn judge_also(
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
-        // A credential that was not examined is not a bad credential (requirement R15).
+        // A credential that was not examined is not treated as invalid (requirement R15).
         (Err(denial), Auth::Optional, true) => NotGood::from_denial(denial).map(|_| permitted),
         (Err(denial), _, _) => Err(denial),
     }

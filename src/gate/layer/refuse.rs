@@ -1,4 +1,4 @@
-//! The replies of the gate to requests that it refuses.
+//! The gate's replies to requests that it refuses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Route, RoutePolicy};
 
-/// Renders a denial: in the route's dialect; without a route, in the dialect of the client that the request shows;
-/// otherwise as a gRPC status or a problem document.
+/// Renders a denial in the route's dialect. Without a route, it uses the dialect of the client that the request
+/// reveals, and otherwise a gRPC status or a problem document.
 pub(super) fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -78,7 +78,7 @@ pub(super) fn rendered(
     reply
 }
 
-/// Refuses a request that its route permits.
+/// Refuses a request although its route permits it.
 pub(super) fn denied<F>(
     gate: &Inner,
     parts: &Parts,
@@ -92,7 +92,7 @@ pub(super) fn denied<F>(
     ResponseFuture::own(reply, annotate.then_some(verdict))
 }
 
-/// Sheds a request that its route permits: a concurrency bound is reached.
+/// Rejects a request that its route permits, because a concurrency bound has been reached.
 pub(super) fn shed<F>(
     gate: &Inner,
     parts: &Parts,
@@ -107,8 +107,7 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
-    /// Records in the audit trail that a limit refused a request before its token was checked, with the sender's
-    /// address.
+    /// Records in the audit log that a limit refused a request before its token was checked, with the sender's address.
     // Requirement O46.
     pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
         if let Denial::RateLimited(..) = denial {
@@ -117,16 +116,16 @@ impl Inner {
         }
     }
 
-    /// The claims of the token for which a request was refused.
+    /// The claims of the token because of which a request was refused.
     pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
         RefusedToken::peek(denial, &found.token)
     }
 
-    /// The dialect in which a route refuses.
+    /// The dialect whose format a route uses for refusals.
     pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
-        // An endpoint's dialect has precedence, because it has the options that its clients expect.
+        // The dialect of an endpoint takes precedence, because it has the options that its clients expect.
         let own = self.endpoints.dialect_named(name);
         own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }

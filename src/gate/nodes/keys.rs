@@ -1,5 +1,5 @@
-//! Checks that the keys of a gate match the keys of the other gates on its store. They may differ by one step of a
-//! rollover.
+//! Checks that the keys of a gate match the keys of the other gates that share its store. They may differ by one step
+//! of a key rotation.
 
 use super::RUNS_FOR;
 use rotogate_core::clock::Timestamp;
@@ -7,7 +7,7 @@ use rotogate_core::store::{LiveRow, NodeRow, NodeSeen};
 use rotogate_core::token::keyring::Keyring;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Publishes the keys by which this gate verifies from now on.
+/// Publishes the keys with which this gate verifies from now on.
 pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     let refresh = keyring.refresh_keys();
     row.change(|row| {
@@ -21,11 +21,11 @@ pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     });
 }
 
-/// Refuses keys that are more than one step of a rollover away from the keys of a running gate: one of the two gates
-/// could then make tokens that the other refuses.
+/// Refuses keys that are more than one key rotation step away from the keys of a running gate, because one of the two
+/// gates could then mint tokens that the other refuses.
 ///
 /// # Errors
-/// The difference, the gates that differ, and what to do.
+/// A description of the differences, the gates that differ, and what to do.
 pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp) -> Result<(), String> {
     let running = others.iter().filter(|seen| now.since(seen.beat) <= RUNS_FOR);
     let apart = running.filter_map(|seen| {
@@ -58,7 +58,7 @@ impl Differences {
         self.said.push(said);
     }
 
-    /// Compares keys by name, and the keys in use.
+    /// Compares the names of the keys, and which keys are in use.
     fn compare(&mut self, [own, other]: [BTreeSet<String>; 2], in_use: [Option<String>; 2], uses: &str) {
         other.difference(&own).for_each(|key| self.add(1, format!("has {key}, which is not here")));
         own.difference(&other).for_each(|key| self.add(1, format!("lacks {key}, which is here")));
@@ -74,7 +74,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     let rows = [own, other];
     let mut found = Differences::default();
     if other.kids.is_empty() {
-        // The other gate has a version that does not publish its keys.
+        // The other gate runs a version that does not publish its keys.
         return found;
     }
     let kids = rows.map(|row| row.kids.iter().map(ToString::to_string).collect());
@@ -83,7 +83,8 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens by");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // No rollover leads to two secrets with the same id. So two gates have made the secrets separately.
+        // A key rotation never leads to two secrets with the same id, so the two gates must have made their secrets
+        // separately.
         found.add(2, format!("has another secret {} than this one", refresh_name(*id)));
     }
     found

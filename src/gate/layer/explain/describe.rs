@@ -1,4 +1,4 @@
-//! The result of each rule for a request, in words.
+//! Describes the result of each rule for a request in words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
 
 mod demand;
 
-/// A request, and the results that a recorder received.
+/// A request, and the results that a recorder has recorded.
 pub(super) struct Described<'a, M> {
     layer: &'a GateLayer<M>,
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
-    /// The policy of the route, or of the callers of the endpoint.
+    /// The policy of the route, or the requirements of the endpoint for its callers.
     policy: Option<&'a RoutePolicy>,
-    /// The endpoint or document of the gate that answers the request.
+    /// The gate's endpoint or document that responds to the request.
     endpoint: Option<&'a str>,
     /// The method that a CORS preflight asks about.
     asked: Option<Method>,
-    /// The token of the request, if a route asks for one.
+    /// The token of the request, if a route requires one.
     found: Result<Option<Found<Cow<'a, str>>>, Denial>,
     /// The claims of the token, unverified.
     says: Peeked,
-    /// The issuer that would be asked about the token.
+    /// The issuer to which an introspection request about the token would be sent.
     asked_about: Option<Arc<str>>,
-    /// The rules of the call (MCP).
+    /// The rules for the MCP call.
     call_rules: Vec<Arc<Route>>,
 }
 
@@ -70,14 +70,14 @@ impl<'a, M> Described<'a, M> {
         Self { layer, parts, heard, route, policy, endpoint, asked, found, says, asked_about, call_rules }
     }
 
-    /// The rules of the call (MCP).
+    /// The rules for the MCP call.
     pub(super) fn call_rules(&self) -> &[Arc<Route>] {
         &self.call_rules
     }
 
     /// Every rule, in order.
     pub(super) fn rules(&self) -> Vec<RuleVerdict> {
-        // An endpoint may be for one account.
+        // An endpoint may serve only one account.
         let of_account = self.heard.said(Rule::Session).map(|_| Rule::Session);
         Rule::OF_REQUESTS.into_iter().chain(of_account).map(|rule| self.rule(rule)).collect()
     }
@@ -96,7 +96,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Does a rule that passes every request pass this one?
+    /// Returns whether the rule passes although nothing is checked, because it requires nothing here.
     fn is_void(&self, rule: Rule) -> bool {
         match rule {
             Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty() && policy.all_roles.is_empty()),
@@ -121,20 +121,20 @@ impl<'a, M> Described<'a, M> {
         };
         let is_asked = matches!(rule, Rule::Key | Rule::Signature);
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
-            return format!("issuer {issuer} is asked about the token");
+            return format!("issuer {issuer} has to be asked about the token");
         }
         if is_asked && self.is_from_store() {
             let is_key = self.heard.token.as_ref().is_some_and(AccessToken::is_api_key);
             let caller = if is_key { "an API key" } else { "a session" };
-            return format!("{caller} has no signature: the store has its record");
+            return format!("{caller} has no signature: its record is in the store");
         }
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
             _ if rule == Rule::Quota => "the route has no limits",
-            _ if policy.auth == Auth::None => "the route asks for no token",
+            _ if policy.auth == Auth::None => "the route does not require a token",
             (Err(_), _) => "the request does not have exactly one credential that the route accepts",
             (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route requires none",
-            (Ok(None), _) if self.has_session_cookie() => "not judged: the session is over, or not at hand",
+            (Ok(None), _) if self.has_session_cookie() => "not judged: the session has ended, or is not in memory",
             (Ok(None), _) => "no token was sent",
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was examined before",
@@ -173,7 +173,7 @@ impl<'a, M> Described<'a, M> {
             },
             Rule::Claims => match token {
                 Some(token) => self.claims_of(token),
-                None => format!("type and times are good{}", self.note()),
+                None => format!("type and times are valid{}", self.note()),
             },
             Rule::Revocation => {
                 "no revocation of the token, its session, subject or client, or of everything".to_owned()
@@ -250,7 +250,7 @@ impl<'a, M> Described<'a, M> {
             (Rule::Audience, _, Some(token)) => {
                 let named = self.policy().map(|policy| &policy.audiences).filter(|named| !named.is_empty());
                 let asked = named.map_or_else(|| token.issued_by.audience.join(" "), |named| named.join(" "));
-                format!("the route asks for {asked}; the token is for {}", token.audience.join(" "))
+                format!("the route requires {asked}; the token is for {}", token.audience.join(" "))
             }
             (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
             (_, Denial::QuotaExceeded(limit, wait), _) => {
@@ -288,13 +288,13 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// What the token has, and what the rules of its issuer ask for.
+    /// What the token has, and what its issuer's rules require.
     fn further(&self, denial: Denial) -> Option<String> {
         let why = self.layer.gate.0.checker.refused_in_words(&self.token_text()?.token, denial)?;
         Some(format!(": {why}"))
     }
 
-    /// The token, explained.
+    /// The claims of the token for the explanation.
     pub(super) fn token(&self) -> Option<ExplainedToken> {
         let (is_proved, says) = (self.is_proved(), &self.says);
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
@@ -312,7 +312,7 @@ impl<'a, M> Described<'a, M> {
                 scope: Some(token.scope.clone()),
                 audience: token.audience.iter().map(ToString::to_string).collect(),
             }),
-            // The text has the form of a token, but its claims cannot be read.
+            // The string has the form of a token, but its claims cannot be read.
             None => says.algorithm.is_some().then(|| ExplainedToken {
                 is_proved,
                 issuer_name: self.issuer_name(),
@@ -327,13 +327,14 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// The header with an API key, which the route does not take.
+    /// The header with an API key, if the route does not accept keys.
     fn unwanted_key(&self) -> Option<HeaderName> {
         let found = self.layer.gate.0.key_headers(self.parts, true).next();
         found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
     }
 
-    /// What to do, if the refusal alone does not tell; and what the explanation of a passed request does not judge.
+    /// Advice: what to do about a refusal that does not explain itself, or what the explanation of a passed request did
+    /// not judge.
     pub(super) fn advice(&self) -> Option<&'static str> {
         let Some(refusal) = self.heard.refusal else {
             let exchange = self.route.filter(|_| self.endpoint.is_none()).and_then(|route| route.exchange.as_ref());
@@ -364,14 +365,14 @@ impl<'a, M> Described<'a, M> {
         self.layer.gate.0.engine.clock().wall()
     }
 
-    /// The place of the token.
+    /// Where the token is in the request.
     fn place(&self) -> &'static str {
         let Some(found) = self.token_text() else {
             if self.has_session_cookie() {
                 return "the session cookie of a browser";
             }
             let is_public = self.policy().is_some_and(|policy| policy.auth == Auth::None);
-            return if is_public { "the route asks for no token" } else { "no token was sent" };
+            return if is_public { "the route does not require a token" } else { "no token was sent" };
         };
         if self.heard.token.as_ref().is_some_and(|token| token.is_api_key()) {
             return "an API key";
@@ -380,11 +381,11 @@ impl<'a, M> Described<'a, M> {
             (true, _) => "a cookie",
             (false, true) if found.scheme == Scheme::Dpop => "Authorization: DPoP",
             (false, true) => "Authorization: Bearer",
-            (false, false) => "a parameter of the query",
+            (false, false) => "a query parameter",
         }
     }
 
-    /// Whether the request has a session cookie that the route takes.
+    /// Whether the request has a session cookie that the route accepts.
     fn has_session_cookie(&self) -> bool {
         let takes = self.policy().is_some_and(|policy| policy.auth != Auth::None && policy.credentials.session);
         takes && matches!(session_cookie(&self.parts.headers), Ok(Some(_)))
@@ -401,17 +402,17 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
-    /// Is the caller a session or an API key, whose record the store has?
+    /// Returns whether the caller has a session or an API key, whose record is in the store.
     fn is_from_store(&self) -> bool {
         self.heard.token.as_ref().is_some_and(|token| token.is_api_key() || self.token_text().is_none())
     }
 
-    /// Are the claims proved: by the signature, by the issuer, or by the store?
+    /// Returns whether the claims are proved by the signature, the issuer, or the store.
     fn is_proved(&self) -> bool {
         self.heard.is_proved() || self.is_from_store()
     }
 
-    /// Marks claims that were not verified.
+    /// A note that marks claims that were not verified.
     fn note(&self) -> &'static str {
         if self.is_proved() { "" } else { " (unverified)" }
     }

@@ -1,4 +1,4 @@
-//! Records the results of the rules for a request that is explained.
+//! Records the results of the rules for an explained request.
 
 use rotogate_core::denial::Denial;
 use rotogate_core::rule::Rule;
@@ -8,27 +8,27 @@ use rotogate_core::token::observer::Observer;
 /// Records each rule, and continues after a refusal.
 #[derive(Default)]
 pub(super) struct Recorder {
-    /// The first refusal, which is the refusal of the request.
+    /// The first refusal, which decides the request.
     pub(super) refusal: Option<Denial>,
     pub(super) token: Option<AccessToken>,
     rules: Vec<(Rule, Result<(), Denial>)>,
 }
 
 impl Recorder {
-    /// The result of a rule; `None` if the rule was not judged. A rule with several parts refuses if one part refuses,
-    /// with the first refusal.
+    /// The result of a rule. `None` if the rule was not judged. If a rule has several parts, it refuses with the first
+    /// part that refuses.
     pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
         let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
         all.clone().find(Result::is_err).or_else(|| all.next())
     }
 
-    /// Records the refusal that ended the path, and returns the first refusal.
+    /// Records the refusal that ended the processing, and returns the first refusal.
     pub(super) fn refused(&mut self, denial: Denial) -> Denial {
         self.rules.push((denial.rule(), Err(denial)));
         *self.refusal.get_or_insert(denial)
     }
 
-    /// Did the issuer's key, or the issuer itself, vouch for the token?
+    /// Returns whether the issuer's key or the issuer itself has confirmed the token.
     pub(super) fn is_proved(&self) -> bool {
         self.said(Rule::Signature) == Some(Ok(()))
     }

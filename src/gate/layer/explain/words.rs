@@ -1,4 +1,4 @@
-//! Words that the descriptions of several rules share.
+//! Phrases that the descriptions of several rules share.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::route::Credentials;
 use rotogate_core::token::claims::AccessToken;
 
-/// The bindings of the token that the request proves.
+/// Describes the bindings of the token whose proofs the request has.
 pub(super) fn bindings_of(token: &AccessToken) -> String {
     let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
     let certificate =
@@ -37,7 +37,7 @@ pub(super) fn two(denial: Denial, headers: &HeaderMap) -> String {
     }
 }
 
-/// By how much a time of the token is off, if this is the reason of the refusal.
+/// The difference between the clock and a time of the token, if this time is the reason for the refusal.
 pub(super) fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
@@ -58,7 +58,7 @@ pub(super) fn shown(duration: Duration) -> String {
     }
 }
 
-/// The credentials that a route takes, by their names in the configuration.
+/// The credentials that a route accepts, by their names in the configuration.
 pub(super) fn taken(credentials: Credentials) -> String {
     let Credentials { token, session, key } = credentials;
     let all = [(token, "token"), (session, "session"), (key, "key")];

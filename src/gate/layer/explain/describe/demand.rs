@@ -1,4 +1,4 @@
-//! The demand that a rule refuses by: the route, or the rule of the call (MCP), and the key of its entry.
+//! Finds the requirement that a rule refuses by: the route or the MCP call rule, and the configuration key.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 
 impl<M> Described<'_, M> {
-    /// The route or the rule of the call whose demand is not met, and the key of the demand.
+    /// The route or the call rule whose requirement is not met, and the configuration key of the requirement.
     pub(super) fn demand(&self, rule: Rule, denial: Denial) -> Option<(Arc<str>, &'static str)> {
         if rule == Rule::Credential && self.unwanted_key().is_some() {
             return Some((Arc::clone(&self.route?.id), "credentials"));
@@ -25,7 +25,7 @@ impl<M> Described<'_, M> {
                     self.layer.gate.0.has_limit(policy, limit).then_some("rate")
                 }
                 (Rule::Condition, _, Some(token)) => Some(unmet(route, path.as_deref(), token)?.0),
-                // A rule of a call that names no issuers accepts all.
+                // A call rule that does not name issuers accepts all issuers.
                 (Rule::Issuer, _, _) if path.is_none() && policy.issuers.is_empty() => None,
                 (_, _, Some(token)) => unmet_key(rule, policy, token, now),
                 (_, _, None) => None,
@@ -34,21 +34,21 @@ impl<M> Described<'_, M> {
         })
     }
 
-    /// The claims and the operators of the conditions that the token does not meet, without any value.
+    /// The claims and operators of the conditions that the token does not meet, without any values.
     // Requirement K24.
     pub(super) fn unmet_words(&self, token: &AccessToken) -> String {
         let unmet = self.demanding().find_map(|(route, path)| unmet(route, path.as_deref(), token));
         unmet.map_or_else(|| "a condition is not met".to_owned(), |(_, words)| format!("not met: {words}"))
     }
 
-    /// The route, with the path of the request, and the rules of the call.
+    /// The route with the path of the request, and the rules for the call.
     fn demanding(&self) -> impl Iterator<Item = (&Arc<Route>, Option<String>)> {
         let of_call = self.call_rules().iter().map(|rule| (rule, None));
         self.route.into_iter().map(|route| (route, Some(self.raw()))).chain(of_call)
     }
 }
 
-/// The unmet conditions of a route for this path, or of a rule of a call: the key, and the words.
+/// The unmet conditions of a route for this path, or of a call rule: the configuration key and the description.
 fn unmet(route: &Route, path: Option<&str>, token: &AccessToken) -> Option<(&'static str, String)> {
     let path = path.and_then(|raw| CanonicalPath::parse(raw).ok());
     let param = |name: &str| {
