@@ -1,8 +1,9 @@
-//! Ends long replies with their caller's session: server-sent events, gRPC streams, downloads. A reply of unknown
-//! length, or of more than [`LONG_REPLY_BYTES`], has a [`Lease`] like a tunnel, which is checked every second.
+//! Ends long replies when their caller's session ends: server-sent events, gRPC streams, downloads. If the length of a
+//! reply is unknown or exceeds [`LONG_REPLY_BYTES`], the reply has a [`Lease`] like a tunnel, and the lease is checked
+//! every second.
 //!
-//! A reply that ends early is aborted, so that no client mistakes a part for the whole reply: over HTTP/1.1 the
-//! connection closes without the last chunk, over HTTP/2 the stream is reset. A gRPC reply ends with the status
+//! A reply that ends early is aborted, so that a client does not mistake a part for the whole reply. Over HTTP/1.1 the
+//! connection closes without the last chunk, and over HTTP/2 the stream is reset. A gRPC reply ends with the status
 //! `UNAUTHENTICATED`. Bytes that were already passed to the connection may still arrive.
 
 use std::sync::Arc;
@@ -21,12 +22,12 @@ use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::{OnExpiry, Route};
 use rotogate_core::verify_cache::Verified;
 
-/// How often a long reply is checked, which is also the longest delay of its end (requirement T9 bounds tunnels in the
-/// same way).
+/// The interval between checks of a long reply, and therefore the longest delay before it ends (requirement T9 bounds
+/// tunnels in the same way).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A reply of known length is long if it has more bytes than this.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
-/// A reply whose frames are always ready is checked after this many frames.
+/// If frames are always ready, the reply is checked after this many frames.
 const FRAMES_UNCHECKED: u32 = 64;
 
 /// The caller whose session ends a reply, and the route of the request.
@@ -36,19 +37,19 @@ struct GuardedCaller {
     route: Arc<Route>,
 }
 
-/// Whether a reply is too short to be checked.
+/// Returns whether a reply is too short to be checked.
 pub(super) fn is_short(size: &SizeHint) -> bool {
     size.exact().is_some_and(|length| length <= LONG_REPLY_BYTES)
 }
 
-/// Checks a reply's lease, and ends the reply with it.
+/// Checks the lease of a reply, and ends the reply when the lease ends.
 pub(super) struct ReplyGuard {
     caller: GuardedCaller,
     state: State,
     is_grpc: bool,
     /// The reason, once the reply was aborted.
     cut: Option<&'static str>,
-    /// Log context of the request.
+    /// The log context of the request.
     context: Option<Context>,
 }
 
@@ -71,13 +72,13 @@ enum State {
 #[error("reply ended by its lease: {0}")]
 struct ReplyEnded(&'static str);
 
-/// The end of an aborted reply.
+/// How an aborted reply ends.
 pub(super) enum Cut {
     /// Trailers with a gRPC status.
     Trailers(HeaderMap),
     /// An error in the middle of the body.
     Broken(Box<dyn std::error::Error + Send + Sync>),
-    /// The reply has ended already.
+    /// No further frame, because the reply has already ended.
     Silence,
 }
 
@@ -93,12 +94,12 @@ impl ReplyGuard {
         }
     }
 
-    /// The reason, if the reply was aborted.
+    /// The reason why the reply was aborted, if it was.
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut
     }
 
-    /// Called before each frame. `waits` tells that no frame is ready.
+    /// Checks the lease; called before each frame. `waits` is true if no frame is ready.
     pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
@@ -109,7 +110,7 @@ impl ReplyGuard {
                 let GuardedCaller { gate, verified, route } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // After a pause of several seconds, the reply is checked once, not once for each second.
+                // After a pause of several seconds, check the reply only once, not once for each missed second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }
@@ -148,7 +149,7 @@ fn trailers_of(ending: &LeaseEnd) -> HeaderMap {
     let (code, message) = match ending {
         LeaseEnd::Undecided(_) => (GrpcCode::Unavailable, "the access token cannot be checked at this moment"),
         LeaseEnd::Closing => (GrpcCode::Unavailable, "the gate stops"),
-        LeaseEnd::Denied(_) | LeaseEnd::MaxStream => (GrpcCode::Unauthenticated, "the access token is no longer good"),
+        LeaseEnd::Denied(_) | LeaseEnd::MaxStream => (GrpcCode::Unauthenticated, "the access token is no longer valid"),
     };
     grpc_trailers(code, message)
 }

@@ -1,4 +1,4 @@
-//! Requirements of single routes of an application, behind the gate's layer or without it.
+//! Requirements for single routes of an application, with or without the gate's layer in front.
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -37,10 +37,10 @@ use rotogate_core::reason::Reason;
 use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
 use rotogate_core::session::scope::{Scope, impossible};
 
-/// Admits a request whose caller meets all conditions. See [`Gate::require`].
+/// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///
-/// Each method adds a condition, and all of them must hold. A refusal is 401 if the token is missing or not accepted
-/// here, and 403 if it does not meet a condition. A refusal is logged (`rotogate::denial`), and is in the
+/// Each method adds a condition, and all conditions must hold. A refusal is 401 if the token is missing or not accepted
+/// here, and 403 if it does not meet a condition. A refusal is logged (target `rotogate::denial`), and is in the
 /// [`Verdict`](super::Verdict) of an annotated layer.
 ///
 /// ```
@@ -62,16 +62,16 @@ pub struct RequireLayer {
     conditions: Arc<Conditions>,
 }
 
-/// Conditions on a caller besides the conditions of a route's policy.
+/// Conditions for a caller, in addition to the conditions in a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
-    /// Sets of scopes; the token needs one scope of each set.
+    /// Sets of scopes. The token needs one scope from each set.
     any_scopes: Vec<Scope>,
-    /// Roles of which the token needs one. If empty, none is required.
+    /// Alternative roles. The token needs one of them, unless the list is empty.
     roles: Vec<Role>,
-    /// Roles that the token needs besides.
+    /// Roles that the token must all have, in addition to one of `roles`.
     all_roles: Vec<Role>,
-    /// A claim and its required value; `None` for a malformed path, which no token can satisfy.
+    /// A claim and its required value. `None` stands for a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
 }
@@ -83,10 +83,10 @@ type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 rotogate_core::debug_with!(Check);
 
-/// The scopes of a requirement. If the text is malformed, no token has them.
+/// The scopes of a requirement. If the string is malformed, the result is a scope that no token has.
 fn required(all: &str) -> Scope {
     Scope::parse(all).unwrap_or_else(|_| {
-        tracing::error!(scope = all, "malformed scope in `require()`: it admits no token");
+        tracing::error!(scope = all, "malformed scope in `require()`: every request is refused");
         impossible()
     })
 }
@@ -96,16 +96,17 @@ impl RequireLayer {
         Self { gate, route: Arc::new(Route::catch_all(RoutePolicy::default())), conditions: Arc::default() }
     }
 
-    /// Requires a scope, in addition to the scopes of earlier calls; `"read write"` are two scopes.
+    /// Requires a scope, in addition to the scopes of earlier calls. `"read write"` requires two scopes.
     ///
-    /// A malformed text (RFC 6749 §3.3) becomes a scope that no token has, and the log says so: every request is refused.
+    /// A malformed string (RFC 6749 §3.3) becomes a scope that no token has, so every request is refused. The mistake
+    /// is logged.
     #[must_use]
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| policy.scopes = required(&format!("{} {scope}", policy.scopes)))
     }
 
     /// Requires one of these scopes, in addition to all scopes of [`Self::scope`]. Each call adds a set, and the token
-    /// needs one scope of each set. The reply's challenge names all scopes.
+    /// needs one scope from each set. The challenge in the reply names all scopes.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -118,12 +119,13 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Requires this role, or one of the roles of other calls; for several roles together, see [`Self::all_roles`]. The
-    /// roles are the roles of the token's own issuer: the claim `roles` of our own tokens, the claims that
-    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names for another issuer's tokens.
+    /// Requires this role, or one of the roles of other calls. To require several roles together, use
+    /// [`Self::all_roles`]. The roles come from the token's issuer: for our own tokens the claim `roles`, and for
+    /// another issuer's tokens the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
-    /// the only issuer that [`Self::issuer`] names, otherwise to the only trusted issuer, otherwise to our own issuer.
+    /// the only issuer that [`Self::issuer`] names. If there is none, it belongs to the only trusted issuer, and
+    /// otherwise to our own issuer.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -136,7 +138,8 @@ impl RequireLayer {
         self.condition(|conditions| conditions.roles.push(role))
     }
 
-    /// Requires all these roles, besides one of the roles of [`Self::role`]. Each is written as there.
+    /// Requires all these roles, in addition to one of the roles of [`Self::role`]. The roles are spelt as in
+    /// [`Self::role`].
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -154,20 +157,20 @@ impl RequireLayer {
         let checker = &self.gate.0.checker;
         let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
         if role.issuer.is_none() && role.name.contains(':') {
-            tracing::warn!(%role, "no issuer is named before the colon in `require()`: the whole text is the role");
+            tracing::warn!(%role, "no issuer is named before the colon in `require()`: the whole string is the role");
         }
         role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
         if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
-            tracing::error!(%role, "a role without its issuer in `require()` admits no token: several issuers are trusted");
+            tracing::error!(%role, "a role in `require()` needs its issuer, because several issuers are trusted");
         }
         role
     }
 
-    /// Requires that a claim have this value, or be a list that contains it. For the path see [`ClaimPath`]:
-    /// `realm_access.roles`, `"https://example.com/tenant"` with its quotes.
+    /// Requires that a claim has this value, or is a list that contains it. For the path see [`ClaimPath`]. Examples:
+    /// `realm_access.roles`, and `"https://example.com/tenant"` with its quotes.
     ///
-    /// The meaning of a claim depends on its issuer: if tokens of several issuers are accepted, require the
-    /// [`issuer`](Self::issuer), too.
+    /// The meaning of a claim depends on its issuer. If tokens of several issuers are accepted, also require the
+    /// [`issuer`](Self::issuer).
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -184,13 +187,13 @@ impl RequireLayer {
         self.condition(|conditions| conditions.claims.push((parsed.ok(), value)))
     }
 
-    /// Adds a check by the application, of the caller and the head of the request: if it returns `false`, the caller is
-    /// refused with 403 and the reason `predicate`. It is called for each request, so it must not block. Inside an axum
-    /// nest the head has the rest of the path.
+    /// Adds a check by the application. The function gets the caller and the head of the request. If it returns
+    /// `false`, the request is refused with 403 and the reason `predicate`. It is called for each request, so it must
+    /// not block. Inside an axum nest, the head has only the rest of the path.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
-    /// // A user's orders are the user's alone: /users/{subject}/orders.
+    /// // Only the user may see the user's orders: /users/{subject}/orders.
     /// gate.require().check(|caller, head| head.uri.path().split('/').nth(2) == Some(caller.subject()))
     /// # }
     /// ```
@@ -199,10 +202,11 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Requires that the token be for this audience, or for one of an earlier call, instead of the gate's own audience.
+    /// Requires that the token is for this audience, or for the audience of an earlier call, instead of the gate's own
+    /// audience.
     ///
-    /// Behind [`Gate::layer`] a token must be for both, because the layer's route requires the gate's own audience
-    /// first, and the layer cannot know that this `require()` follows. To change that, use
+    /// Behind [`Gate::layer`] a token must be for both audiences, because the layer's route requires the gate's own
+    /// audience first, and the layer cannot know that this `require()` follows. To change that, use
     /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add the audience to a route of
     /// the gate ([`RoutePolicy::audiences`]).
     #[must_use]
@@ -212,24 +216,24 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
-    /// Accepts tokens of the issuer with this name, and of the issuers of earlier calls. `self` is our own issuer; the
-    /// names of other issuers are those of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default,
-    /// tokens of our own issuer and of issuers that are accepted everywhere pass.
+    /// Accepts tokens of the issuer with this name, and of the issuers of earlier calls. `self` is our own issuer. The
+    /// names of other issuers are those in [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default,
+    /// tokens of our own issuer and of issuers that are accepted everywhere are accepted.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
         if !self.gate.0.checker.has_issuer(&name) {
             tracing::error!(
                 issuer = name,
-                "unknown issuer in `require()`: it admits no token. Name an issuer that the gate trusts, or `self`"
+                "unknown issuer in `require()`: it never matches a token. Name an issuer that the gate trusts, or `self`"
             );
         }
         self.policy(|policy| policy.issuers.push(name))
     }
 
     /// Also accepts the access token from this cookie. A request that may change something must then come from a page
-    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins). Behind
-    /// [`Gate::layer`] the `cookie` of the layer's route decides instead.
+    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins). Behind [`Gate::layer`],
+    /// the `cookie` setting of the layer's route decides instead.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -243,28 +247,28 @@ impl RequireLayer {
         self.policy(|policy| policy.cookie = Some(name))
     }
 
-    /// Accepts the session cookie of a browser, too: see [`Browser`](super::Browser).
+    /// Also accepts a browser's session cookie: see [`Browser`](super::Browser).
     #[must_use]
     pub fn session(self) -> Self {
         self.policy(|policy| policy.credentials.session = true)
     }
 
-    /// Admits a request without any credential, without a caller. A bad credential is still refused, and the other
-    /// conditions apply to requests with a credential.
+    /// Admits a request without a credential, as a request without a caller. An invalid credential is still refused,
+    /// and the other conditions apply to requests with a credential.
     #[must_use]
     pub fn optional(self) -> Self {
         self.policy(|policy| policy.auth = Auth::Optional)
     }
 
-    /// Lets the request upgrade its connection, to a WebSocket for example, which ends with the caller's session. Behind
-    /// [`Gate::layer`] the `upgrade` of the layer's route decides instead.
+    /// Lets the request upgrade its connection, for example to a WebSocket. The connection ends with the caller's
+    /// session. Behind [`Gate::layer`], the `upgrade` setting of the layer's route decides instead.
     #[must_use]
     pub fn upgrade(self) -> Self {
         self.policy(|policy| policy.upgrade = true)
     }
 
-    /// Leaves the `Authorization` header to the handler, which passes the caller's token on. Behind [`Gate::layer`] the
-    /// `forward_token` of the layer's route decides instead.
+    /// Leaves the `Authorization` header in the request, so that the handler can pass the caller's token on. Behind
+    /// [`Gate::layer`], the `forward_token` setting of the layer's route decides instead.
     #[must_use]
     pub fn forward_token(self) -> Self {
         self.policy(|policy| policy.forward_token = true)
@@ -286,7 +290,7 @@ impl RequireLayer {
 /// A request that meets all conditions.
 struct Judged {
     permitted: Permitted,
-    /// Whether the gate's layer in front has permitted the request, with a caller.
+    /// Whether the gate's layer in front has already permitted the request, with a caller.
     is_known: bool,
     has_caller: bool,
 }
@@ -351,7 +355,7 @@ where
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
-        // The ready service moves into the future; a clone of it may not be ready.
+        // Move the ready service into the future, because a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
@@ -408,7 +412,7 @@ impl<S> Require<S> {
                 super::exchange::ClaimsChallenge::state(&parts, &mut reply);
                 gate.give_nonce(denial, &mut reply);
                 gate.clear_session(&parts, denial, &mut reply);
-                // The gate's layer around this one reads the reason; without it that layer would report the reply as
+                // The gate's layer around this one reads the reason. Without it, that layer would report the request as
                 // `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None).to(&parts.method)
@@ -418,7 +422,8 @@ impl<S> Require<S> {
 }
 
 impl RequireLayer {
-    /// `None` for a request whose audience the gate's layer left to this `require()`, which admits it.
+    /// Judges a request. Returns `None` if the gate's layer had left the audience to this `require()`; this method has
+    /// then admitted and prepared the request.
     fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
@@ -443,7 +448,7 @@ impl RequireLayer {
         Ok(Some(Judged { permitted, is_known, has_caller }))
     }
 
-    /// Prepares a request that meets all conditions.
+    /// Prepares a request that meets all conditions for the handler.
     fn admit(&self, parts: &mut Parts, judged: Option<Judged>) -> Result<(), Denial> {
         let gate = &self.gate.0;
         let Some(Judged { permitted, is_known, has_caller }) = judged else { return Ok(()) };
@@ -484,7 +489,7 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// The scopes that the reply's challenge names.
+    /// The scopes that the challenge in the reply names.
     fn asked_scopes(&self) -> Scope {
         let asked = &self.route.policy.scopes;
         let Some(any) = self.conditions.any_scopes.first() else { return asked.clone() };

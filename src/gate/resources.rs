@@ -1,4 +1,4 @@
-//! The documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
+//! The metadata documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
 //! configuration, never from the `Host` of a request.
 
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use rotogate_core::session::scope::{Scope, impossible};
 /// How long a client may keep a document.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
 
-/// A resource, ready to serve.
+/// A resource that is ready to be served.
 #[derive(Debug)]
 pub(super) struct ReadyResource {
     pub(super) path: String,
     /// The resource's identifier, which is the audience of its tokens.
     pub(super) url: String,
-    /// Whether this gate issues its tokens.
+    /// Whether this gate issues the tokens for the resource.
     pub(super) is_ours: bool,
-    /// The path of its document.
+    /// The path of the resource's metadata document.
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
     /// The scopes that imply other scopes at this resource.
     pub(super) implied: Option<Arc<Implied>>,
-    /// How its calls are judged.
+    /// How calls to the resource are judged; `None` if they are not.
     pub(super) mcp: Option<ReadyMcp>,
     document: Bytes,
 }
@@ -58,7 +58,7 @@ struct Document<'a> {
     resource_name: Option<&'a str>,
 }
 
-/// All resources, with their audiences added to the policies of their routes.
+/// Checks all resources, and adds their audiences to the policies of their routes.
 pub(super) fn ready(
     resources: Vec<Resource>,
     routes: &mut [Route],
@@ -80,7 +80,8 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if resource.mcp.is_some() && routes.iter().any(|route| of_it(route) && route.policy.upgrade) {
-            let why = "`Resource::mcp` judges its calls, and a route lets them into a tunnel (`upgrade`), where none is judged";
+            let why =
+                "`Resource::mcp` judges calls, but a route allows tunnels (`upgrade`), where calls are not judged";
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         let implied = std::mem::take(&mut resource.implies);
@@ -130,11 +131,10 @@ pub(super) fn ready(
 }
 
 impl RequireLayer {
-    /// Requires the same as a route of the gate's resource with this path
-    /// ([`Resource`](rotogate_core::route::Resource)): a token for the resource's audience. A required scope counts as
-    /// present if the token has a scope that [implies](rotogate_core::route::Resource::implies) it, and a challenge
-    /// names the document of the resource. Behind [`Gate::layer`](super::Gate::layer), name the resource of the layer's
-    /// route.
+    /// Applies the requirements of the gate's resource with this path ([`Resource`](rotogate_core::route::Resource)).
+    /// The token must be for the resource's audience. A required scope counts as present if the token has a scope that
+    /// [implies](rotogate_core::route::Resource::implies) it. A challenge names the document of the resource. Behind
+    /// [`Gate::layer`](super::Gate::layer), name the same resource as the layer's route does.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -157,13 +157,13 @@ impl RequireLayer {
     }
 }
 
-/// The resource of this path.
+/// The resource with this path.
 pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<&'a ReadyResource> {
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
-/// The resource for which a client requests tokens (RFC 8707), if this gate issues its tokens. The comparison is byte
-/// for byte, so a relative URL, or one with a fragment, matches no resource.
+/// The resource for which a client requests tokens (RFC 8707), if this gate issues the resource's tokens. The
+/// comparison is byte for byte, so a relative URL or a URL with a fragment does not match any resource.
 // Requirement N45.
 pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
     let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);
@@ -173,7 +173,8 @@ pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<
     }
 }
 
-/// Pages of any origin may read a document: a document is the same for every caller, and no credential is read.
+/// Serves a metadata document. Pages of any origin may read it, because it is the same for every caller and does not
+/// depend on a credential.
 pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
     let mut reply = match *method {
         Method::GET | Method::HEAD => {

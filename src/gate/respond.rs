@@ -1,5 +1,5 @@
-//! The reply to a refused request on data routes: in the form of a dialect or of the application, or in plain form.
-//! Endpoints answer in their dialect instead.
+//! The reply to a refused request on a data route: in the format of a dialect, in the application's format, or in plain
+//! form. Endpoints use the format of their own dialect instead.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ impl RefusalHook {
         Self(Arc::new(move |denial, parts| Some(reply(denial, parts)?.map(Into::into))))
     }
 
-    /// The hook of the gate that let a request with these extensions pass.
+    /// The hook of the gate that admitted the request with these extensions.
     #[cfg(feature = "axum")]
     pub(super) fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 
-    /// The application's reply, completed by the headers that clients rely on; the plain reply if the hook returns no
-    /// reply.
+    /// The application's reply, with the headers added that clients rely on. If the hook does not return a reply, the
+    /// plain reply.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
@@ -71,7 +71,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// The refusal in a dialect's own format, if the dialect has a format for it; otherwise `plain`.
+/// The refusal in a dialect's own format if the dialect has one, otherwise `plain`.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

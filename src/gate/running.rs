@@ -1,5 +1,5 @@
-//! The state of a gate for as long as it runs, while its rules may be replaced: keys, sessions, caches, bounds, relays.
-//! The background tasks hold only this state.
+//! The state of a gate that stays while its rules may be replaced: keys, sessions, caches, bounds and relays. The
+//! background tasks keep a reference only to this state.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -28,34 +28,34 @@ pub(crate) struct Running {
     pub(super) engine: Arc<Engine>,
     pub(super) notices: Notices,
     pub(super) faults: FaultLog,
-    /// Logs each kind of message that a connection may cause once a minute.
+    /// Limits log messages that a connection may cause to one per minute for each kind.
     #[cfg(feature = "kuzzle")]
     pub(super) seldom: rotogate_core::counters::SeldomByKind,
-    /// Whether any `require()` asks for an audience.
+    /// Whether any `require()` requires an audience.
     pub(super) asks_audience: AtomicBool,
-    /// The state that this gate publishes to the other gates of the store.
+    /// The state that this gate publishes to the other gates that share the store.
     pub(super) row: Arc<LiveRow>,
     pub(crate) overload: Overload,
-    /// Why a store that gates share is no longer suitable.
+    /// Why a store that gates share is no longer suitable; `None` if it is suitable.
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
-    /// Whether the gate has an issuer of its own. A gate without an issuer is a resource server: it mints no tokens,
-    /// accepts none of its own, and serves neither keys nor metadata.
+    /// Whether the gate is an issuer itself. A gate without its own issuer is a resource server: it does not mint
+    /// tokens, does not have tokens of its own to accept, and does not serve keys or metadata.
     pub(super) is_issuer: bool,
-    /// The used proofs.
+    /// The rules for proofs, and the proofs that were used.
     pub(super) dpop: Arc<Dpop>,
-    /// The ids of the clients.
+    /// The ids of the registered clients.
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
-    /// The tokens of callers for upstreams.
+    /// The tokens that were exchanged for callers, for use at upstreams.
     pub(super) exchanges: super::exchange::Exchanges,
-    /// The grants, by their type and result.
+    /// The number of grants by type and result.
     pub(super) grants: GrantResults,
-    /// The logins of browsers, by their result.
+    /// The number of browser logins by result.
     pub(super) browser_logins: BrowserLogins,
-    /// The cookies of sessions that replies of the application may set.
+    /// The session cookies that the application's replies may set.
     pub(super) given_cookies: GivenCookies,
-    /// The proofs of browsers' devices, by their result.
+    /// The number of device proofs by result.
     pub(super) browser_devices: BrowserDevices,
     /// The logins whose authorization code the gate has already sent to the provider.
     #[cfg(feature = "browser-oidc")]
@@ -64,7 +64,7 @@ pub(crate) struct Running {
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     /// The API keys, if they are configured.
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
-    /// The relays of the endpoints. Replacing the rules keeps them.
+    /// The relays of the endpoints, which stay when the rules are replaced.
     pub(super) relays: Vec<Arc<EndpointRelay>>,
     /// The gate with the rules in force.
     pub(super) in_force: Mutex<Weak<Inner>>,

@@ -1,4 +1,4 @@
-//! Sessions under control of the application: start, refresh, list, revoke.
+//! Sessions that the application controls: start, refresh, list, revoke.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -74,9 +74,9 @@ impl Sessions {
         Self { gate, actor: None }
     }
 
-    /// A handle whose ends of sessions have an actor, such as a member of the support team: `by` of
-    /// [`GateEvent::Ended`](super::GateEvent::Ended), and `rotogate.actor` of the audit trail. The first 256 characters
-    /// of the name are kept, control characters escaped.
+    /// Returns a handle that records an actor, such as a member of the support team, for the sessions that it ends. The
+    /// actor is `by` of [`GateEvent::Ended`](super::GateEvent::Ended), and `rotogate.actor` in the audit log. The first
+    /// 256 characters of the name are kept, and control characters are escaped.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -94,7 +94,7 @@ impl Sessions {
         Self { gate: self.gate.clone(), actor: Some(Actor::named_by_application(name)) }
     }
 
-    /// Runs work that ends sessions in the name of the actor.
+    /// Runs work that may end sessions, and records the actor for it.
     async fn acting<T>(&self, work: impl Future<Output = T>) -> T {
         match self.context() {
             Some(context) => context.scope(work).await,
@@ -102,26 +102,27 @@ impl Sessions {
         }
     }
 
-    /// The context of an end, if the application has named an actor.
+    /// The log context for ending sessions, if the application has named an actor.
     fn context(&self) -> Option<Context> {
         let actor = self.actor.clone()?;
         Some(Context::current().unwrap_or_else(Context::without_request).acted_by(actor))
     }
 
-    /// Starts a session for a user whom the application has logged in itself. The gate asks no directory about the
-    /// user, now or at a refresh: the session ends when it is revoked or expires. Its tokens are refreshed at endpoints
-    /// with `accepts("application")`.
+    /// Starts a session for a user whom the application has logged in itself. The gate does not look up the user in a
+    /// directory, neither now nor at a refresh, so the session lasts until it is revoked or expires. Its tokens are
+    /// refreshed at endpoints with `accepts("application")`.
     ///
-    /// If the user has as many sessions as the profile allows, the oldest session ends, or the new session is refused.
+    /// If the user already has as many sessions as the profile allows, either the oldest session ends or the new
+    /// session is refused, as the profile says.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`] for a client that is not registered
-    /// ([`GateBuilder::client`](super::GateBuilder::client)), whose refresh token would be useless; a subject that no
-    /// token can have; too many sessions; a fault of store or clock.
+    /// [`Denial::InvalidClient`] if the client is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
+    /// because its refresh token would be useless; a denial if no token can have this subject, or if there are too many
+    /// sessions; a fault of store or clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.gate.0;
         if gate.clients.get(&new.client).is_none() {
-            tracing::warn!(client = new.client, "session not begun: call GateBuilder::client to register its client");
+            tracing::warn!(client = new.client, "session not started: register its client with GateBuilder::client");
             return Err(Denial::InvalidClient.into());
         }
         let start = ApplicationLogin {
@@ -137,12 +138,12 @@ impl Sessions {
         gate.engine.start(start).await
     }
 
-    /// The next tokens for a refresh token of a session that [`Self::start`] began: rotation, replay within grace, and
-    /// reuse detection, as at an endpoint. The rules are those of the gate's profile and of the session's client. Meant
-    /// for an application whose login page or single-page client uses no endpoint of the gate; see also
-    /// [`Gate::cookies`].
+    /// Exchanges a refresh token of a session that [`Self::start`] began for new tokens. Rotation, replay within grace
+    /// and reuse detection work as at an endpoint. The rules are those of the gate's profile and of the session's
+    /// client. Meant for an application whose login page or single-page client does not use an endpoint of the gate.
+    /// See also [`Gate::cookies`].
     ///
-    /// The refresh runs to its end even if the future is dropped.
+    /// The refresh runs to completion even if the future is dropped.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -157,16 +158,16 @@ impl Sessions {
     /// ```
     ///
     /// # Errors
-    /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`] for a
-    /// session that began at an endpoint; [`Denial::RateLimited`]; a fault, after which the same token still works.
+    /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`]
+    /// if the session began at an endpoint; [`Denial::RateLimited`]; a fault, after which the same token still works.
     pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), None).await
     }
 
-    /// [`Self::refresh`], counted for the rate limit of a client's address.
+    /// Like [`Self::refresh`], but also counts the refresh for the rate limit of the client's address.
     ///
     /// # Errors
-    /// As [`Self::refresh`].
+    /// See [`Self::refresh`].
     pub async fn refresh_from(&self, token: &str, address: IpAddr) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), Some(address)).await
     }
@@ -211,7 +212,7 @@ impl Sessions {
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
-    /// One session's record, without its secret when printed.
+    /// The record of one session. `Debug` does not print the record's secret.
     ///
     /// # Errors
     /// A fault of the store.
@@ -219,7 +220,7 @@ impl Sessions {
         Ok(self.gate.0.engine.store().load(id).await?)
     }
 
-    /// A page of sessions, the oldest first.
+    /// A page of sessions, oldest first.
     ///
     /// # Errors
     /// A fault of the store.
@@ -227,7 +228,7 @@ impl Sessions {
         Ok(self.gate.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// The live sessions of a subject, the newest first, at most 1000: for a page of the subject's devices.
+    /// The live sessions of a subject, newest first, at most 1000. Meant for a page that shows the user's devices.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -249,30 +250,30 @@ impl Sessions {
         self.gate.0.engine.live_of(subject).await
     }
 
-    /// Why a session has ended although its record is live: `expired`; `not-before` if all sessions that began by then
-    /// were revoked; or the reason of a revocation that the store has not written yet.
+    /// Returns why a session has ended although its record is still live: `expired`; `not-before` if a revocation
+    /// covers all sessions that began before it; or the reason of a revocation that the store has not written yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.gate.0.engine.is_over(session)
     }
 
-    /// The moment to pass to [`Self::subject_before`] for every session that has begun so far.
+    /// The moment to pass to [`Self::subject_before`] to cover every session that has begun so far.
     pub fn now(&self) -> Timestamp {
         self.gate.0.engine.clock().stamp_not_before()
     }
 
-    /// Do other gates write to the store, too?
+    /// Returns whether other gates also write to the store.
     pub fn are_shared(&self) -> bool {
         self.gate.0.engine.store().shared().is_some()
     }
 
-    /// The revocation of every session of a subject that began at `moment` or before. It takes effect with
-    /// [`Self::refuse`], and outlives the process with [`Self::write`].
+    /// A revocation of every session of a subject that began at or before `moment`. It takes effect with
+    /// [`Self::refuse`], and becomes durable with [`Self::write`].
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         self.gate.0.engine.subject_before(subject, moment)
     }
 
-    /// Refuses the target of a revocation from the next request on, on this node, until the entry expires or the
-    /// process ends. Meant for a change that must take effect before the store has it.
+    /// Refuses the target of a revocation at this gate from the next request on, until the entry expires or the process
+    /// ends. Meant for a change that must take effect before it is in the store.
     pub fn refuse(&self, revocation: &Revocation) {
         let refuse = || self.gate.0.engine.refuse(revocation, RevokedBecause::Operator);
         match self.context() {
@@ -281,20 +282,20 @@ impl Sessions {
         };
     }
 
-    /// Makes a revocation durable, and refuses its target.
+    /// Stores a revocation durably, and refuses its target.
     ///
     /// # Errors
-    /// A fault of the store; call again until it is durable.
+    /// A fault of the store. Call again until it succeeds.
     pub async fn write(&self, revocation: Revocation) -> Result<(), Error> {
         self.acting(self.gate.0.engine.keep(revocation, RevokedBecause::Operator)).await
     }
 
-    /// Ends a session: its tokens are refused from the next request on. `false` if no session has this id. A store of
-    /// several gates may have lost the session: the id is then revoked nevertheless, so that no gate brings the session
-    /// back.
+    /// Ends a session, whose tokens are refused from the next request on. Returns `false` if no session has this id. A
+    /// store that several gates share may have lost the session, so the id is revoked in any case, and no gate can
+    /// restore the session.
     ///
     /// # Errors
-    /// A fault of the store, after which the session is refused on this node; call again until it is durable.
+    /// A fault of the store, after which this gate already refuses the session. Call again until it succeeds.
     pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
         self.acting(self.end(id)).await
     }
@@ -314,17 +315,18 @@ impl Sessions {
                 return Ok(true);
             }
         };
-        // An end by age needs no record. Any other end of more than this session may not be durable yet.
+        // If the session has expired, the store needs no record of its end. If it ended with other sessions, that
+        // revocation may not be durable yet.
         if session.status == Status::Live && session.expires <= engine.clock().now() {
             return Ok(true);
         }
         engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true)
     }
 
-    /// Ends the selected sessions that have begun so far.
+    /// Ends the selected sessions that have begun up to now.
     ///
     /// # Errors
-    /// As [`Self::revoke`].
+    /// See [`Self::revoke`].
     pub async fn revoke_all(&self, whose: Whose<'_>) -> Result<(), Error> {
         let (engine, because) = (&self.gate.0.engine, RevokedBecause::Operator);
         let ended = async {
@@ -346,7 +348,7 @@ impl Sessions {
         Ok(entries)
     }
 
-    /// Does the store have a session of this selection?
+    /// Returns whether the store has any session of this selection.
     ///
     /// # Errors
     /// A fault of the store.
@@ -360,7 +362,7 @@ impl Sessions {
         Ok(found)
     }
 
-    /// Passes sessions to `look`, page by page, until it returns `false`.
+    /// Passes sessions to `look`, page by page, until `look` returns `false`.
     pub(super) async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
@@ -384,10 +386,10 @@ impl Sessions {
     }
 
     /// Refuses one token without a session from now on: a token of another issuer, or a client's own token. `expires`
-    /// is the token's `exp`; the entry is kept until then.
+    /// is the token's `exp`, and the entry is kept until then.
     ///
     /// # Errors
-    /// As [`Self::revoke`].
+    /// See [`Self::revoke`].
     pub async fn revoke_token(&self, issuer: &str, jti: &str, expires: Timestamp) -> Result<(), Error> {
         let gate = &self.gate.0;
         let entry = Revocation {
@@ -398,11 +400,11 @@ impl Sessions {
         self.acting(gate.engine.revoke(entry, RevokedBecause::Operator)).await.map(drop)
     }
 
-    /// Refuses all tokens that another issuer has issued to a subject so far: those whose `iat` is not later than now.
-    /// `lifetime` is the longest lifetime of such a token; the entry is kept for the same time.
+    /// Refuses all tokens that another issuer has issued to a subject up to now, as their `iat` states. `lifetime` is
+    /// the longest lifetime of such a token, and the entry is kept for that time.
     ///
     /// # Errors
-    /// As [`Self::revoke`].
+    /// See [`Self::revoke`].
     pub async fn revoke_foreign_subject(
         &self,
         issuer: &str,
@@ -410,7 +412,7 @@ impl Sessions {
         lifetime: std::time::Duration,
     ) -> Result<(), Error> {
         let gate = &self.gate.0;
-        // Other issuers use the wall clock for `iat`.
+        // Other issuers set `iat` from the wall clock.
         let moment = gate.engine.clock().wall();
         let entry = Revocation {
             target: Target::Subject { issuer: issuer.into(), subject: subject.into() },

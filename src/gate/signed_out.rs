@@ -1,5 +1,5 @@
-//! Refusals of requests without a live session, on routes that take sessions: a tab is led to the login, and a script
-//! gets the path of the login.
+//! Refusals of requests without a live session, on routes that accept sessions. A browser tab is redirected to the
+//! login, and a script gets the path of the login.
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, REFERER};
@@ -17,16 +17,16 @@ use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
 
-/// The reply to a browser instead of the plain refusal.
+/// What a browser gets instead of the plain refusal.
 pub(super) enum Led {
-    /// The plain refusal, with the path of the login if another login would help.
+    /// The plain refusal. It names the path of the login if another login would help.
     Plain(Reply),
     /// A redirect or a page.
     Shown(Reply),
 }
 
 impl Inner {
-    /// The reply to a refused request, on a route with this policy.
+    /// Makes the reply to a refused request on a route with this policy.
     // Requirement B36.
     pub(super) fn led_to_login(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy, plain: Reply) -> Led {
         let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
@@ -57,7 +57,7 @@ impl Inner {
                     denial,
                     Denial::InsufficientAuthentication | Denial::DeviceProofMissing | Denial::ProviderTokenOver
                 );
-                // The login leads back to the page with the form.
+                // After the login, the browser returns to the page with the form.
                 let from = parts.headers.get(REFERER).and_then(|referer| referer.to_str().ok()).unwrap_or_default();
                 Led::Shown(challenged(page::not_sent(&dialect.login_link(from, &step_up), is_live), &plain))
             }
@@ -67,9 +67,9 @@ impl Inner {
 }
 
 impl Inner {
-    /// Whether the login with a password that began this session is younger than the route demands, and was not enough:
-    /// another issuer vouched for the user, and its login is older, or `auth_time` does not say how old. The next login
-    /// would not be enough either.
+    /// Returns whether a new login would not be enough either. This is the case if the password login that began the
+    /// session is recent enough for the route, but was not accepted: another issuer confirmed the user, and its login
+    /// is older, or `auth_time` does not state its age.
     // Requirement N46.
     fn was_in_vain(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> bool {
         let max_age = policy.step_up.as_ref().and_then(|step_up| step_up.max_age);
@@ -79,7 +79,8 @@ impl Inner {
     }
 }
 
-/// Whether another login can mend the refusal. A login by password has no `acr`; a provider is asked for it.
+/// Returns whether another login can help. A login with a password does not have an `acr`, but a provider can be asked
+/// for one.
 fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     let needs_acr = match denial {
         Denial::InsufficientAuthentication => policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty()),
@@ -88,7 +89,7 @@ fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     at_provider || !needs_acr
 }
 
-/// The path and query that the client asked for.
+/// The path and query of the client's request.
 fn asked(parts: &Parts) -> String {
     #[cfg(feature = "axum")]
     if let Some(whole) = nested::whole(parts)
@@ -99,7 +100,7 @@ fn asked(parts: &Parts) -> String {
     parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default()
 }
 
-/// A page with the challenges of the plain refusal (RFC 9110 §15.5.2).
+/// Adds the challenges of the plain refusal to a page (RFC 9110 §15.5.2).
 fn challenged(mut page: Reply, plain: &Reply) -> Reply {
     for challenge in plain.headers().get_all(http::header::WWW_AUTHENTICATE) {
         page.headers_mut().append(http::header::WWW_AUTHENTICATE, challenge.clone());

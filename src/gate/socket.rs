@@ -1,4 +1,4 @@
-//! A connection that a dialect takes over: the gate's decisions for its messages, and its connections to the upstream.
+//! A connection that a dialect takes over: the gate's decisions on its messages, and its connections to the upstream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ use rotogate_core::route::{Auth, Route, RoutePolicy};
 /// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
 
-/// Hands the connection of a request to a dialect, once the upgrade is complete.
+/// Hands the connection of a request to a dialect once the upgrade is complete.
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
@@ -49,7 +49,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
         return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
-    // The dialect presents the credential of the connection itself, like the credential of each message.
+    // The dialect presents the connection's credential itself, as it does for each message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
         credential::remove_cookie(&mut head.headers, cookie);
@@ -60,7 +60,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     let connection = SocketConnection { layer, endpoint, head, origin, place, dialer, judged };
     let connection: Arc<dyn SocketGate> = Arc::new(connection);
     let Upgrade { reply, serve } = upgrade;
-    // Dropping `tunnel` writes the access line of the connection's end.
+    // Dropping `tunnel` writes the access log line for the end of the connection.
     tokio::spawn(inherited(Context::current(), async move {
         if let Ok(client) = client.await {
             serve(client, connection).await;
@@ -70,7 +70,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     Ok(reply)
 }
 
-/// A call's request, its permit, and the limits of the rules that govern it.
+/// The request of a call, its permit, and the limits of the rules that apply to it.
 type DecidedCall = (Parts, Permitted, CallLimits);
 
 struct SocketConnection<M> {
@@ -81,7 +81,7 @@ struct SocketConnection<M> {
     origin: Origin,
     place: SocketPermit,
     dialer: Dialer,
-    /// The rules that judged the connection last, if they replaced the rules under which it began.
+    /// The rules that last judged the connection, if they have replaced the rules under which it began.
     judged: Mutex<Option<Weak<Inner>>>,
 }
 
@@ -90,8 +90,8 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    /// The endpoint with the rules in force, which may have replaced the rules under which the connection began
-    /// (requirement T34). `None` if the rules have no such endpoint.
+    /// The endpoint under the current rules, which may have replaced the rules under which the connection began
+    /// (requirement T34). `None` if the current rules do not have this endpoint.
     fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
         let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
         let raw = self.head.uri.path();
@@ -102,7 +102,7 @@ impl<M> SocketConnection<M> {
         serves.then(|| (Arc::clone(&gate), operation.endpoint()))
     }
 
-    /// The request of a call with a token.
+    /// Makes the request for a call with this token.
     fn request(&self, token: Option<&str>) -> Result<Parts, Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
@@ -114,7 +114,7 @@ impl<M> SocketConnection<M> {
         Ok(parts)
     }
 
-    /// The request of a call, and its permit by the rules in force.
+    /// Decides on a call under the current rules. Returns its request and its permit.
     fn decide(&self, parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
         let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
         Self::decide_by(successor.as_ref().unwrap_or(&self.layer), parts, called)
@@ -136,7 +136,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            // Each call has its own note for the limit that refuses it.
+            // Each call has its own note, which records the limit that refuses it.
             origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             device: gate.presented_device(&http::HeaderMap::new()),
@@ -148,10 +148,10 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
     }
 }
 
-/// The caller of a message to an upstream connection.
+/// Identifies the caller of a message for the choice of an upstream connection.
 fn identity_of(permitted: &Permitted) -> SocketIdentity {
-    // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even if
-    // the headers to the upstream are equal.
+    // The issuer is part of the identity because equal subjects of two issuers must not share an upstream connection,
+    // even if the headers to the upstream are equal.
     let mut identity = permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
     identity.push(b'\n');
     for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
@@ -168,7 +168,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial> {
         let mut parts = self.head.clone();
         if let Some(caller) = lease.and_then(Lease::caller) {
-            // For a request that this gate has permitted before, the layer judges the caller of the permit.
+            // If this gate has already permitted the request, the layer only judges the caller in the permit again.
             let any = Arc::new(Route::catch_all(RoutePolicy { auth: Auth::None, ..RoutePolicy::default() }));
             let by = By { gate: self.gate().id, layer: true, defers: false };
             parts.extensions.insert(policy::authorise_again(&any, Arc::clone(caller), by, &mut ())?);
@@ -176,7 +176,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let (_, permitted, _) = self.decide(parts, &EnclosedCall { name: String::new(), requests: Vec::new() })?;
         let policy = &permitted.route().policy;
         if let Some(caller) = permitted.caller().filter(|_| policy.auth != Auth::None) {
-            // A first permit requires the gate's own audience, too.
+            // A first permit also requires the gate's own audience.
             policy::judge(policy, caller.token())?;
         }
         Ok(())
@@ -222,9 +222,9 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(self.request(token).ok()?, called).ok()?;
-        // The connection keeps the service with which it began, and this service knows only the routes of that time.
+        // The connection keeps the service with which it began, and that service knows only the routes of that time.
         let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
-        // Each message is counted.
+        // Every message is counted.
         let permitted = self.gate().judged_again(permitted.counted(None)).ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
@@ -241,7 +241,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (gate, status) = (self.gate(), response.status().as_u16());
             if let Some(others) = gate.running.seldom.is_due("no_websocket", gate.engine.clock().source().monotonic()) {
-                tracing::warn!(status, others, "upstream did not accept a WebSocket");
+                tracing::warn!(status, others, "the upstream did not accept a WebSocket");
             }
             return None;
         }

@@ -1,8 +1,8 @@
-//! The deadline of a request body that is processed while it arrives.
+//! The deadline for a request body that is processed while it arrives.
 //!
 //! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte from time to time never reaches
-//! it. This deadline is for the whole body. tower-http's `DeadlineBody` also has a deadline for the whole body, but
-//! adds a crate for every user, and refuses data that arrived in time and is read later.
+//! the timeout. This deadline is for the whole body. tower-http's `DeadlineBody` also has a deadline for the whole
+//! body, but it would add a dependency for every user, and it rejects data that arrived in time but is read later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,12 +14,12 @@ use tokio::time::Sleep;
 
 use crate::dialect::StreamedBody;
 
-/// The deadline passed.
+/// The deadline has passed.
 #[derive(Debug, thiserror::Error)]
 #[error("request body did not end in time")]
 struct Stalled;
 
-/// Ends with an error when a frame is awaited after the deadline, whatever arrived before.
+/// A body that fails if the reader has to wait for a frame after the deadline, no matter what arrived before.
 pub(super) struct StallTimeout {
     body: StreamedBody,
     end: Pin<Box<Sleep>>,

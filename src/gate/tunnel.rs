@@ -1,5 +1,5 @@
-//! Copies the bytes of an upgraded connection (RFC 9110 §7.8) for as long as its [`Lease`] holds. The proxy and the
-//! layer around a service both use this.
+//! Copies the bytes of an upgraded connection (RFC 9110 §7.8) while its [`Lease`] is valid. The proxy and the layer
+//! around a service both use this module.
 
 use std::io;
 use std::time::Duration;
@@ -18,8 +18,8 @@ mod websocket;
 /// How often the token is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The only protocol to which a request upgrades. `None` for several protocols, and for another version of HTTP,
-/// because the gate would not see its requests.
+/// The protocol to which a request upgrades. `None` for several protocols, and for another version of HTTP, because the
+/// gate would not see the requests on such a connection.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -33,7 +33,8 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Copies bytes both ways until both sides have ended, or until the lease ends. Returns the reason if the lease ended.
+/// Copies bytes in both directions until both sides have ended, or until the lease ends. Returns the reason if the
+/// lease ended.
 pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -51,7 +52,7 @@ where
     }
 }
 
-/// The reason, if the lease ended the connection.
+/// Returns the reason if the lease ended the connection.
 async fn until_ended(carried: impl Future<Output = io::Result<Option<LeaseEnd>>>, lease: &Lease) -> Option<LeaseEnd> {
     let ending = tokio::select! {
         ended = carried => match ended {

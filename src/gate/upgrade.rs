@@ -1,9 +1,10 @@
-//! Upgrades of requests to the service inside. If the policy allows no upgrade, the layer removes the upgrade from the
-//! request. Otherwise the upgraded connection ends with its session, whatever the service does with it.
+//! Connection upgrades of requests to the service inside. If the policy does not allow upgrades, the layer removes the
+//! upgrade from the request. Otherwise the upgraded connection ends with its session, whatever the service does with
+//! it.
 //!
 //! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
-//! make an `OnUpgrade`, so the layer makes hyper serve a second connection over a pipe, and gives the service the
-//! upgrade of that connection instead. After the 101 to the client the gate copies bytes between the client and the
+//! make an `OnUpgrade`, so the layer lets hyper serve a second connection over a pipe, and gives the upgrade of that
+//! connection to the service instead. After the 101 to the client, the gate copies bytes between the client and the
 //! pipe ([`tunnel`](super::tunnel)), and stops when the lease ends.
 
 use std::convert::Infallible;
@@ -80,7 +81,7 @@ pub(super) fn refuse(parts: &mut Parts) {
     parts.headers.remove(CONNECTION);
 }
 
-/// Replaces a client's upgrade by an upgrade that ends with a lease. `None` without a tokio runtime.
+/// Replaces a client's upgrade with an upgrade that ends with a lease. `None` without a tokio runtime.
 fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgrade> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
     let (mut near, far) = tokio::io::duplex(PIPE);
@@ -94,7 +95,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
-                    // An error means that the other end was dropped, and that this connection ended with it.
+                    // An error means that the other end was dropped, and this connection ended with it.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -102,7 +103,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
         })
     };
     let mut pipe = Box::pin(http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
-    // One poll suffices: the pipe has room for the request, and hyper reads it at once, so the service can be called
+    // One poll is enough: the pipe has room for the request, and hyper reads it at once, so the service can be called
     // without waiting. The noop waker is harmless, because the task below polls again.
     let mut cx = Context::from_waker(Waker::noop());
     let mut begin = tokio::task::unconstrained(std::future::poll_fn(|cx| {

@@ -18,7 +18,7 @@ use super::Identity;
 /// ```
 /// use rotogate::gate::Verdict;
 ///
-/// /// A line of an access log, around `gate.layer().annotated()`.
+/// /// Writes an access log line, in a layer around `gate.layer().annotated()`.
 /// fn line<B>(reply: &http::Response<B>) -> Option<String> {
 ///     let verdict = reply.extensions().get::<Verdict>()?;
 ///     let route = verdict.route.as_ref().map_or("-", |route| &*route.id);
@@ -32,14 +32,14 @@ use super::Identity;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// The outcome of the request, from a closed set. It includes refusals by a layer or an extractor of this crate
-    /// behind the gate.
+    /// The outcome of the request, from a fixed set of values. It includes refusals by a layer or extractor of this
+    /// crate behind the gate.
     pub reason: Reason,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
     /// The operation, if the request was for one of the gate's endpoints.
     pub(in crate::gate) named: Option<Operation>,
-    /// The sender of the request, as far as it is known.
+    /// Who sent the request, if known.
     pub(in crate::gate) who: Option<Who>,
 }
 
@@ -61,41 +61,41 @@ impl Operation {
     }
 }
 
-/// The sender of a request.
+/// Who sent a request, as far as the gate knows.
 #[derive(Clone, Debug)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
     /// The party to which an endpoint of the gate issued tokens.
     Issued(Box<Recipient>),
-    /// The claims of a refused token: for a log, never for a decision.
+    /// The claims of a refused token. Use them only for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// The client of a refused attempt at an endpoint: for a log.
+    /// The client of an attempt that an endpoint refused. Use it only for a log.
     HeldUp(Box<HeldUp>),
 }
 
 /// The party to which tokens were issued: see [`Who`].
 #[derive(Clone, Debug)]
 pub struct Recipient {
-    /// `sub`.
+    /// The `sub` claim.
     pub subject: Box<str>,
     /// The session, if the tokens belong to one.
     pub session: Option<SessionId>,
-    /// The client, if one asked for them.
+    /// The client, if a client requested the tokens.
     pub client: Option<Box<str>>,
 }
 
-/// The claims of a refused token: for a log, never for a decision. Each text is truncated at 256 bytes.
+/// The claims of a refused token. Use them only for a log, never for a decision. Each string is truncated at 256 bytes.
 #[derive(Clone, Debug)]
 pub struct RefusedToken {
     /// Whether the signature was verified. Otherwise the claims are unverified.
     pub is_proved: bool,
-    /// The claims.
+    /// The claims that the token states.
     pub says: verify::Peeked,
 }
 
 impl Verdict {
-    /// A verdict without route or caller.
+    /// A verdict without a route or caller.
     pub const fn new(reason: Reason) -> Self {
         Self { reason, route: None, named: None, who: None }
     }
@@ -113,7 +113,7 @@ impl Verdict {
         }
     }
 
-    /// The name of the dialect and its name for the operation, if the request was for one of the gate's endpoints.
+    /// The dialect's name and its name for the operation, if the request was for one of the gate's endpoints.
     pub fn operation(&self) -> Option<(&'static str, &'static str)> {
         self.named.map(|Operation { dialect, name }| (dialect, name))
     }
@@ -135,13 +135,13 @@ impl Verdict {
         }
     }
 
-    /// The sender of the request, as far as it is known.
+    /// Who sent the request, if known.
     #[cfg(feature = "program")]
     pub fn who(&self) -> Option<&Who> {
         self.who.as_ref()
     }
 
-    /// The session of the request, if a verified or an issued token names it.
+    /// The session of the request, if a verified or newly issued token names it.
     pub fn session(&self) -> Option<SessionId> {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),
@@ -153,7 +153,7 @@ impl Verdict {
 }
 
 impl RefusedToken {
-    /// The claims of a token that was refused for this reason. `None` if the refusal is not about the token, or the
+    /// The claims of a token that was refused for this reason. `None` if the refusal is not about the token, or if the
     /// token cannot be parsed.
     pub(super) fn peek(denial: &Denial, token: &str) -> Option<Who> {
         let is_proved = denial.token_is_proved()?;

@@ -10,7 +10,7 @@ use rotogate_core::invalid::InvalidValue;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::session::{Scope, VouchedBy};
 
-/// A session to start. See [`Sessions::start`](super::Sessions::start).
+/// A session to be started. See [`Sessions::start`](super::Sessions::start).
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -35,8 +35,8 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// A session of this user, whom the application has logged in, with this client. For `max_age` of a
-    /// [`StepUp`](crate::route::StepUp) the user logged in now, unless the session has the claim `auth_time`.
+    /// A session with this client, for a user whom the application has logged in. A [`StepUp`](crate::route::StepUp)
+    /// with `max_age` assumes that the user logged in now, unless the session has the claim `auth_time`.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -50,16 +50,16 @@ impl NewSession {
         }
     }
 
-    /// Sets the scope; `"read write"` are two scopes. The default is empty.
+    /// Sets the scope. `"read write"` sets two scopes. The default is empty.
     ///
     /// # Errors
-    /// A character that a scope must not contain (RFC 6749 §3.3), or a text that is too long.
+    /// The scope contains a character that is not allowed (RFC 6749 §3.3), or is too long.
     pub fn scope(self, scope: &str) -> Result<Self, InvalidValue> {
         Ok(Self { scope: Scope::parse(scope)?, ..self })
     }
 
-    /// Adds a claim to every access token of the session: a role, a tenant. Roles are the claim `roles`, a text or a
-    /// list of texts.
+    /// Adds a claim to every access token of the session, for example a role or a tenant. Roles are in the claim
+    /// `roles`, which is a string or a list of strings.
     ///
     /// ```
     /// use rotogate::gate::NewSession;
@@ -70,23 +70,24 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// A claim that the gate itself sets, an invalid name or value, or more than 2 KiB of claims.
+    /// The gate itself sets this claim, the name or value is invalid, or the claims exceed 2 KiB.
     // Requirement I42.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, InvalidValue> {
         self.claims.insert(name, value)?;
         Ok(self)
     }
 
-    /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. It must
-    /// be an issuer of the gate. When it reports the end of that login, the session ends. The session must be refreshed
-    /// every three days. The time of that login is the claim `auth_time`. A subject that begins with the
-    /// `subject_prefix` of an issuer needs that issuer here: otherwise no session begins.
+    /// Sets the issuer that confirmed the user: an OpenID provider where the application logged the user in. It must be
+    /// an issuer that the gate trusts. When the issuer reports the end of that login, the session ends. The session
+    /// must be refreshed at least every three days. The claim `auth_time` states when the user logged in there. If the
+    /// subject begins with the `subject_prefix` of an issuer, that issuer must be set here, because otherwise the
+    /// session is not started.
     ///
     /// ```
     /// use rotogate::gate::NewSession;
     /// use rotogate::session::VouchedBy;
     ///
-    /// // `iss`, `sub` and `sid` of the ID token.
+    /// // The `iss`, `sub` and `sid` of the ID token.
     /// let by = VouchedBy::new("https://idp.example.com", "u-1").session("s-9");
     /// let session = NewSession::new("ada", "web").vouched_by(by);
     /// # let _ = session;
@@ -97,15 +98,15 @@ impl NewSession {
         self
     }
 
-    /// Sets the account. An endpoint with `{account}` in its path refreshes the session under that account only.
+    /// Sets the account. An endpoint with `{account}` in its path refreshes the session only under that account.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Overrides the gate's profile for the lifetime of the session and of its first access token. Refreshes use the
-    /// profile of the endpoint.
+    /// Overrides the gate's profile for the session's lifetime, and for the lifetime of its first access token.
+    /// Refreshes use the profile of the endpoint.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = Some(profile);

@@ -1,4 +1,4 @@
-//! One direction of a WebSocket: a copy from one socket to another that knows where the frames end.
+//! Copies one direction of a WebSocket from one socket to another, and tracks where the frames end.
 
 use std::io;
 use std::pin::Pin;
@@ -8,15 +8,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// The buffer of each direction, in bytes. Nothing more is read until the buffer is written out (back-pressure).
+/// The size of the buffer for each direction, in bytes. Nothing more is read until the buffer has been written
+/// (back-pressure).
 const BUFFER: usize = 8 * 1024;
 
 pub(super) struct FrameCopy {
     buffer: Box<[u8]>,
-    /// The part of the buffer that waits to be written.
+    /// The start of the bytes in the buffer that still have to be written.
     start: usize,
     end: usize,
-    /// Frame boundaries of the bytes written.
+    /// The frame boundaries of the bytes that were written.
     frames: Frames,
     unflushed: bool,
     /// Whether reading has ended.
@@ -40,7 +41,7 @@ impl FrameCopy {
         }
     }
 
-    /// Were bytes read since the last call?
+    /// Returns whether bytes were read since the last call.
     pub(super) fn takes_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
@@ -98,7 +99,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the buffered bytes, and writes this Close frame as the last one, if a frame may begin here.
+    /// Drops the buffered bytes. Then writes this Close frame as the last one, if a frame may begin at this point.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()
@@ -110,12 +111,12 @@ impl FrameCopy {
         }
     }
 
-    /// Was a Close frame written?
+    /// Returns whether a Close frame was written.
     pub(super) fn has_close(&self) -> bool {
         self.frames.has_close()
     }
 
-    /// Was the last byte written and the side shut down?
+    /// Returns whether the last byte was written and the side was shut down.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut
     }
@@ -153,7 +154,7 @@ impl FrameCopy {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                // Flush while the sender pauses, so that the receiver has all bytes so far.
+                // Flush while the sender pauses, so that the receiver gets all bytes that were read so far.
                 if self.unflushed {
                     ready!(Pin::new(to).poll_flush(cx))?;
                     self.unflushed = false;

@@ -1,23 +1,23 @@
-//! Finds where the frames of a WebSocket begin and end (RFC 6455 §5.2) in the bytes that pass. Payloads are counted,
-//! not read.
+//! Finds where WebSocket frames begin and end (RFC 6455 §5.2) in the bytes that pass. Payloads are counted but not
+//! interpreted.
 
-/// The longest header, in bytes.
+/// The largest frame header, in bytes.
 const MAX_HEADER: usize = 14;
 
-/// Follows one direction of a connection.
+/// Tracks the frames in one direction of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
-    /// The part of a header that has passed.
+    /// The part of the current header that has passed.
     head: [u8; MAX_HEADER],
     known: usize,
-    /// The number of payload bytes still to come.
+    /// The number of payload bytes that are still expected.
     payload: u64,
     has_close: bool,
     is_lost: bool,
 }
 
 impl Frames {
-    /// Follows bytes that pass.
+    /// Processes bytes that pass.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let passed = self.pass_some(bytes);
@@ -25,8 +25,8 @@ impl Frames {
         }
     }
 
-    /// The number of the next bytes that belong to the current frame: all bytes if the frame does not end within them,
-    /// 0 if they turn out not to be a frame.
+    /// The number of the next bytes that belong to the current frame. It is the number of all bytes if the frame does
+    /// not end within them, and 0 if they turn out not to be a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -36,22 +36,22 @@ impl Frames {
         if ahead.is_lost { 0 } else { passed }
     }
 
-    /// Has a whole number of frames passed?
+    /// Returns whether only complete frames have passed.
     pub(super) fn is_between(&self) -> bool {
         self.known == 0 && self.payload == 0 && !self.is_lost
     }
 
-    /// Has a Close frame begun?
+    /// Returns whether a Close frame has begun.
     pub(super) fn has_close(&self) -> bool {
         self.has_close
     }
 
-    /// Did bytes pass that were not a frame? The boundaries of all later frames are then unknown.
+    /// Returns whether bytes passed that were not a frame. The boundaries of all later frames are then unknown.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Follows at most one header or one payload, and returns its number of bytes.
+    /// Processes at most one header or one payload, and returns the number of its bytes.
     fn pass_some(&mut self, bytes: &[u8]) -> usize {
         if self.is_lost {
             return bytes.len();
@@ -61,7 +61,7 @@ impl Frames {
             self.payload -= passed as u64;
             return passed;
         }
-        // Most headers come in one piece.
+        // Most headers arrive in one piece.
         if self.known == 0
             && let Some(length) = self.take_header(bytes)
         {
@@ -76,19 +76,19 @@ impl Frames {
         self.known = before + passed;
         let head = self.head;
         match self.take_header(head.get(..self.known).unwrap_or_default()) {
-            // `head` may hold bytes beyond the header's own.
+            // `head` may contain bytes beyond the header itself.
             Some(length) => length.saturating_sub(before),
             None => passed,
         }
     }
 
-    /// The length of the header, if it is complete.
+    /// The length of the header, if the header is complete.
     fn take_header(&mut self, bytes: &[u8]) -> Option<usize> {
         let header = Header::read(bytes)?;
         match header.opcode {
             CONTINUATION | TEXT | BINARY | PING | PONG => {}
             CLOSE => self.has_close = true,
-            // An opcode that no standard defines: its frame may have any format.
+            // An opcode that no standard defines. Its frame may have any format.
             _ => {
                 self.is_lost = true;
                 return None;
@@ -107,7 +107,7 @@ pub(super) const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// The part of a frame's header that gives its length.
+/// The part of a frame's header that determines its length.
 struct Header {
     opcode: u8,
     /// The length of the header in bytes.
@@ -117,7 +117,7 @@ struct Header {
 }
 
 impl Header {
-    /// `None` if the header is incomplete.
+    /// Parses a header. `None` if the header is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (payload, extended) = match second & 0x7f {

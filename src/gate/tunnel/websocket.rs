@@ -1,5 +1,5 @@
-//! A WebSocket through the gate. Its frames pass unchanged. The gate tracks frame boundaries only, so that it can end
-//! the connection with a Close frame of its own (RFC 6455 §5.5.1).
+//! A WebSocket through the gate. Its frames pass unchanged. The gate only tracks frame boundaries, so that it can end
+//! the connection with its own Close frame (RFC 6455 §5.5.1).
 
 use std::future::poll_fn;
 use std::io;
@@ -14,8 +14,8 @@ use crate::gate::LeaseEnd;
 use rotogate_core::linger::linger;
 use rotogate_core::random::random;
 
-/// The time limit for the Close frames to both sides. Within it the upstream must send the rest of the current frame,
-/// and the client must read that rest and the Close frame.
+/// The time limit for the Close frames to both sides. Within this time the upstream must send the rest of the current
+/// frame, and the client must read that rest and the Close frame.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A WebSocket between two sockets.
@@ -35,12 +35,13 @@ where
         Self { client, upstream, to_client: FrameCopy::new(), to_upstream: FrameCopy::new() }
     }
 
-    /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.
+    /// Copies bytes in both directions until both sides have ended. No bytes are lost if this future is dropped.
     ///
-    /// A service may notice the end of its lease first, and leave without a Close frame. If `ended` then has a reason,
-    /// this returns the reason before the client sees the end, for [`end`](Self::end).
+    /// A service may notice the end of its lease first, and disconnect without a Close frame. If `ended` then returns a
+    /// reason, this method returns that reason before the client sees the end, so that [`end`](Self::end) can be
+    /// called.
     ///
-    /// It calls `heard` when the client has sent something.
+    /// Calls `heard` whenever the client has sent something.
     pub(super) async fn carry(
         &mut self,
         ended: impl Fn() -> Option<LeaseEnd>,
@@ -68,14 +69,14 @@ where
         })
         .await;
         match carried {
-            // A write to a service that has left fails.
+            // A write to a service that has disconnected fails.
             Err(error) if !to_client.is_shut() && !to_client.has_close() => ended().map(Some).ok_or(error),
             carried => carried,
         }
     }
 
-    /// Closes both sides, with the reason. Buffered bytes are dropped, except that the client gets the rest of the
-    /// current frame. A side that does not take its Close frame in time is disconnected.
+    /// Closes both sides with the reason. Buffered bytes are dropped, except that the client gets the rest of the
+    /// current frame. A side that does not read its Close frame in time is disconnected.
     pub(super) async fn end(mut self, why: &LeaseEnd) {
         let _ = tokio::time::timeout(FAREWELL, self.farewell(why)).await;
         let Self { mut client, mut upstream, to_client, to_upstream } = self;
@@ -99,7 +100,7 @@ where
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
-            // Neither side waits for the other side, which may be broken or slow.
+            // Neither side waits for the other, which may be broken or slow.
             let upstream = self.to_upstream.poll_copy(cx, &mut self.client, &mut self.upstream).map(drop);
             let client = self.poll_tell_client(cx, &mut has_rest, &to_client).map(drop);
             ready!(upstream);
@@ -121,14 +122,14 @@ where
 /// The Close frame for a reason, with the code and text of the `kuzzle` dialect, if that dialect defines one.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
-        LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer good"),
-        // Registered with IANA: try again later.
+        LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer valid"),
+        // This code is registered with IANA and means: try again later.
         LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
         LeaseEnd::MaxStream => (1012, "open for the longest time allowed"),
         LeaseEnd::Closing => (1001, "the gate stops"),
     };
     let payload = code.to_be_bytes().into_iter().chain(reason.bytes());
-    // A control frame's payload has at most 125 bytes (§5.5), and its length fits into seven bits.
+    // The payload of a control frame has at most 125 bytes (§5.5), so its length fits into seven bits.
     let length = u8::try_from(2 + reason.len()).unwrap_or(0x7d);
     let mut frame = vec![0x80 | CLOSE, length | if mask.is_some() { 0x80 } else { 0 }];
     frame.extend(mask.into_iter().flatten());
@@ -136,7 +137,8 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// The Close frame with a random mask, as a client must send it (§5.3): its bytes on the wire must be unpredictable.
+/// The Close frame with a random mask, as a client must send it (§5.3), because its bytes on the wire must be
+/// unpredictable.
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {
         Ok(mask) => close_frame(why, Some(*mask)),
