@@ -1,4 +1,5 @@
-//! The answer of a dialect to a request: a reply, a forward, or a connection that it takes over.
+//! The result of a dialect for a request: a reply, a request to forward, or a connection that the dialect takes
+//! over.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -15,14 +16,14 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The answer of a dialect to a request.
+/// The result of a dialect for a request.
 #[non_exhaustive]
 pub enum Answer {
-    /// A reply, and its outcome for the access log.
+    /// A reply, with the outcome that the access log records.
     Reply(Reply, Reason),
-    /// The reply depends on the answer of the service behind the gate to the same request.
+    /// A reply that the dialect can write only after the service behind the gate has answered the same request.
     Consult(Consult),
-    /// The request is not for the gate itself: the enclosed call goes to the route of its path.
+    /// The request is not for the gate itself. Its enclosed call is forwarded by the route of the path.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -43,20 +44,20 @@ rotogate_core::debug_with!(Answer, |it, f| f.write_str(match it {
     Answer::Upgrade(_) => "Upgrade(…)",
 }));
 
-/// A request that is authorised like any other on the route of its path and sent on without its body. The service's
-/// answer becomes part of the gate's own reply. Only for operations that
-/// [`Protocol::consults`](super::Protocol::consults) names.
+/// A request that the gate authorises by the route of its path and sends to the service without its body. The
+/// dialect makes the gate's own reply from the service's response. Only operations for which
+/// [`Protocol::consults`](super::Protocol::consults) returns true may use it.
 pub struct Consult {
-    /// Makes the reply, and its outcome for the access log.
+    /// Makes the reply, and the outcome that the access log records.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
-/// The answer of the service behind the gate.
+/// The response of the service behind the gate.
 #[derive(Debug)]
 pub enum ConsultResult {
-    /// The gate has no service to ask.
+    /// There is no service behind the gate.
     NoService,
-    /// The route of the path refuses the request.
+    /// The route of the path rejects the request.
     Refused(Denial),
     /// No complete reply arrived within 10 seconds, or its body is longer than 1 MiB.
     Failed,
@@ -64,16 +65,16 @@ pub enum ConsultResult {
     Said(StatusCode, Bytes),
 }
 
-/// A request that is authorised like any other on the route of its path, and then forwarded.
+/// A request that the gate authorises by the route of its path, and then forwards.
 #[non_exhaustive]
 pub struct Forward {
-    /// The credential of the body. It replaces the credential in `Authorization`.
+    /// The credential from the body. It replaces a credential in `Authorization`.
     pub credential: Option<SecretString>,
-    /// The body, without credentials.
+    /// The body, from which the credentials were removed.
     pub body: Bytes,
     /// The call in the body.
     pub called: EnclosedCall,
-    /// Writes a refusal.
+    /// Writes the reply if the request is rejected.
     pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn empty(status: StatusCode) -> Reply {
     reply
 }
 
-/// A JSON reply that no cache keeps: it may contain tokens.
+/// A JSON reply with headers that forbid caching, because it may contain tokens.
 pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
     *reply.status_mut() = status;
@@ -93,7 +94,7 @@ pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// Answers a request: reads it, lets `gate` execute the command, and writes the outcome.
+/// Handles a request in three steps: reads its command, lets `gate` execute the command, and writes the outcome.
 pub(crate) async fn by_command<D: Dialect + ?Sized>(dialect: &D, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
     let outcome = match dialect.read(call) {
         Ok(command) => gate.execute(command).await,
@@ -103,7 +104,7 @@ pub(crate) async fn by_command<D: Dialect + ?Sized>(dialect: &D, call: &Call<'_>
     Answer::Reply(dialect.write(call, outcome), reason)
 }
 
-/// The outcome of a command, for the access log.
+/// Returns the outcome of a command for the access log.
 pub(super) fn reason(outcome: &Result<Outcome, Error>) -> Reason {
     outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
 }

@@ -27,18 +27,19 @@ use rotogate_core::strict_json;
 pub struct ServedPath {
     /// The dialect's own name for the operation.
     pub operation: &'static str,
-    /// The path, a `matchit` template. A `{account}` in it names the account.
+    /// The path as a `matchit` template. `{account}` in it stands for the account.
     pub template: String,
     /// The methods; other methods get 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path besides the canonical one, because a real client sends them. The gate answers any
-    /// other spelling close to the path with 404, and never forwards it. `{account}` means the same as in the template.
+    /// Raw spellings of this path that are accepted besides the canonical one, because existing clients send them.
+    /// The gate responds with 404 to any other spelling that resembles the path, and never forwards it. `{account}`
+    /// means the same as in the template.
     // Requirement R12.
     pub spellings: &'static [&'static str],
 }
 
 impl ServedPath {
-    /// A path with the canonical spelling alone.
+    /// A path that is accepted only in its canonical spelling.
     pub(crate) const fn new(operation: &'static str, template: String, methods: &'static [Method]) -> Self {
         Self { operation, template, methods, spellings: &[] }
     }
@@ -81,8 +82,8 @@ pub struct Call<'a> {
     pub body: &'a Bytes,
     /// The client's address, if it is known.
     pub address: Option<IpAddr>,
-    /// Does the request prove that a page of our origin, or of a listed origin, sent it? A reply that sets a cookie
-    /// needs this proof.
+    /// Whether the request proves that a page of the gate's own origin, or of a listed origin, sent it. A reply
+    /// that sets a cookie requires this proof.
     // Requirements T18, T25.
     pub from_own_origin: bool,
 }
@@ -102,20 +103,20 @@ impl<'a> Call<'a> {
 // Headers, query and body may contain credentials.
 rotogate_core::debug_with!(Call<'_> { operation });
 
-/// A call inside an envelope. The call obeys the rules that routes have for the call, and the rules of the envelope's
-/// own path.
+/// A call inside an envelope. Both the rules of the routes for this call and the rules for the envelope's own path
+/// apply to it.
 // Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
     /// The name that rules use for the call.
     pub name: String,
-    /// The requests that make the same call without an envelope: method and canonical path. Empty if the call exists
-    /// only in an envelope.
+    /// The requests that make the same call without an envelope, each with method and canonical path. The list is
+    /// empty if the call exists only in envelopes.
     pub requests: Vec<(Method, String)>,
 }
 
-/// Where a dialect's clients put their access token, besides `Authorization`: on a data route, and at the dialect's
-/// endpoint.
+/// The places besides `Authorization` where a dialect's clients put their access token, on data routes and at the
+/// dialect's endpoint.
 ///
 /// ```
 /// use rotogate::dialect::Sources;
@@ -125,9 +126,11 @@ pub struct EnclosedCall {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// A parameter of the query. `Authorization` takes precedence over the parameter, which is never forwarded.
+    /// The query parameter that contains the token. `Authorization` takes precedence over it, and the gate never
+    /// forwards it.
     pub query: Option<&'static str>,
-    /// A cookie. A request with a token and a cookie is refused. The cookie is never forwarded.
+    /// The cookie that contains the token. A request with both a token and this cookie is rejected. The gate never
+    /// forwards the cookie.
     pub cookie: Option<&'static str>,
     /// Whether the dialect's operations accept the session cookie of a browser. A token in `Authorization` takes
     /// precedence over the cookie.
@@ -145,23 +148,25 @@ pub struct OAuthPaths {
     pub introspection: String,
 }
 
-/// Does `Content-Type` declare, once, that the body is of this media type? Parameters of the type are ignored.
+/// Returns whether the request has exactly one `Content-Type`, and it declares this media type. Parameters of the
+/// type are ignored.
 pub(crate) fn said_media(headers: &HeaderMap, expected: &str) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let media = types.next().and_then(|media| media.to_str().ok()).and_then(|media| media.split(';').next());
     media.is_some_and(|media| media.trim().eq_ignore_ascii_case(expected)) && types.next().is_none()
 }
 
-/// The body, a JSON object. A repeated member is refused at any depth (requirement R11).
+/// Parses the body as a JSON object. Rejects a repeated member at any depth (requirement R11).
 pub(super) fn json_object(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
     let malformed = |_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member");
     strict_json::object(call.body).map_err(malformed)
 }
 
-/// Does `Content-Type` declare the body to be JSON in UTF-8? `None` without the header. RFC 8259 §11 defines no parameter, but
-/// the service behind the gate may decode the body by a `charset`, so UTF-8 is the only one.
+/// Returns whether `Content-Type` declares the body to be JSON in UTF-8, or `None` without the header. RFC 8259 §11
+/// defines no parameters. The service behind the gate might still decode the body by a `charset`, so only `utf-8`
+/// is accepted.
 ///
-/// A browser sends this media type to another origin only after a preflight, unlike text and forms (Fetch §3.3.2).
+/// Unlike text and forms, a browser sends this media type to another origin only after a preflight (Fetch §3.3.2).
 pub(crate) fn said_json(headers: &HeaderMap) -> Option<bool> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let media = types.next()?.to_str().unwrap_or_default();

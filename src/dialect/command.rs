@@ -42,29 +42,30 @@ pub enum RefreshCredential {
     Access {
         /// The token.
         access: SecretString,
-        /// Whether it may have expired since it was exchanged, as long as its successor is unused.
+        /// Whether the token is accepted even if it has expired since its exchange. The token is accepted only
+        /// while its successor is unused.
         may_have_expired: bool,
     },
-    /// Both, of one session.
+    /// An access token and a refresh token of the same session.
     Pair {
         /// The access token.
         access: SecretString,
         /// The refresh token.
         refresh: SecretString,
-        /// How long ago the access token may have expired.
+        /// The maximum time since the access token expired.
         expired_for_at_most: Duration,
     },
 }
 
-/// Which superseded tokens count as good for [`Command::Check`]: those that their protocol's refresh takes again, because
-/// their successor is unused.
+/// The superseded tokens that [`Command::Check`] accepts. A protocol whose refresh accepts a superseded token
+/// again, because its successor is unused, accepts it here as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Superseded {
-    /// None.
+    /// No superseded token is accepted.
     None,
-    /// Tokens that have not expired.
+    /// Superseded tokens that have not expired are accepted.
     Unexpired,
-    /// Expired tokens as well.
+    /// Expired superseded tokens are accepted as well.
     Any,
 }
 
@@ -100,8 +101,8 @@ pub struct ExchangeRequest {
     pub scope: Option<Scope>,
 }
 
-/// A client's request to the engine. A `client` of `None` stands for the endpoint's own client, if the protocol names
-/// none.
+/// A client's request to the engine. If the protocol does not name clients, `client` is `None` and stands for the
+/// endpoint's own client.
 ///
 /// ```
 /// use rotogate::dialect::Command;
@@ -121,11 +122,11 @@ pub enum Command {
         username: String,
         /// The user's password.
         password: SecretString,
-        /// The requested scope; `None` for all that is allowed.
+        /// The requested scope, or `None` for everything that is allowed.
         scope: Option<Scope>,
-        /// The requested lifetime; `None` for the profile's.
+        /// The requested lifetime, or `None` for the lifetime of the profile.
         access_ttl: Option<Duration>,
-        /// The resource that the tokens are for (RFC 8707); `None` for the audience of the gate.
+        /// The resource for which the tokens are intended (RFC 8707), or `None` for the audience of the gate.
         resource: Option<Box<str>>,
     },
     /// Requests a token for the client's own account.
@@ -134,23 +135,23 @@ pub enum Command {
         client: PresentedClient,
         /// The requested scope.
         scope: Option<Scope>,
-        /// The resource that the token is for (RFC 8707).
+        /// The resource for which the token is intended (RFC 8707).
         resource: Option<Box<str>>,
     },
     /// Requests a token with which the client acts for the subject of another token (RFC 8693).
     Exchange(Box<ExchangeRequest>),
-    /// Requests a token for an assertion of another issuer (RFC 7523 §2.1).
+    /// Requests a token in exchange for an assertion of another issuer (RFC 7523 §2.1).
     Assertion {
-        /// The client; `None` if only the assertion states who the caller is.
+        /// The client, or `None` if only the assertion identifies the caller.
         client: Option<PresentedClient>,
         /// The assertion.
         assertion: SecretString,
         /// The requested scope.
         scope: Option<Scope>,
-        /// The resource that the token is for (RFC 8707).
+        /// The resource for which the token is intended (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// A rotation.
+    /// Exchanges a refresh credential for new tokens.
     Refresh {
         /// The client.
         client: Option<PresentedClient>,
@@ -160,7 +161,7 @@ pub enum Command {
         scope: Option<Scope>,
         /// The requested lifetime.
         access_ttl: Option<Duration>,
-        /// The resource that the login named; no other resource is granted (RFC 8707).
+        /// The resource that the login named. A different resource is not granted (RFC 8707).
         resource: Option<Box<str>>,
     },
     /// Ends the session of a token of any kind. An unknown token changes nothing (RFC 7009).
@@ -170,7 +171,7 @@ pub enum Command {
         /// The token.
         token: SecretString,
     },
-    /// Ends the session of a good access token.
+    /// Ends the session of a valid access token.
     Logout {
         /// The token.
         access: SecretString,
@@ -182,29 +183,29 @@ pub enum Command {
     /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
     #[cfg(feature = "program")]
     RevokeGlobally(super::global_revocation::GlobalRevocation),
-    /// Asks for the state of a token (RFC 7662), for a confidential client.
+    /// Queries the state of a token (RFC 7662), on behalf of a confidential client.
     Introspect {
         /// The client.
         client: PresentedClient,
         /// The token.
         token: SecretString,
     },
-    /// Asks for the state of an access token, for its holder.
+    /// Queries the state of an access token, on behalf of its holder.
     Check {
         /// The token.
         access: SecretString,
-        /// Which superseded tokens count as good.
+        /// The superseded tokens that are accepted.
         superseded: Superseded,
     },
 }
 
 impl Command {
-    /// A login in a protocol that names no client, scope, lifetime or resource.
+    /// A login in a protocol that does not name a client, scope, lifetime or resource.
     pub(super) const fn login(username: String, password: SecretString) -> Self {
         Self::Login { client: None, username, password, scope: None, access_ttl: None, resource: None }
     }
 
-    /// A refresh in such a protocol.
+    /// A refresh in a protocol that does not name a client, scope, lifetime or resource.
     pub(super) const fn refresh(credential: RefreshCredential) -> Self {
         Self::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None }
     }
@@ -229,15 +230,16 @@ impl Command {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Tokens.
+    /// The issued tokens.
     Issued(Box<IssuedTokens>),
-    /// The token's session has ended, or never existed: the caller need not know which.
+    /// The token's session has ended or never existed. The caller does not need to know which.
     Revoked,
-    /// The state of the token, or why the token is not good. Both are decisions; an undecided check is an error.
+    /// The state of the token, or the reason why it is not valid. Both are final results. A check that could not
+    /// decide returns an error instead.
     Checked(Result<Box<CheckedToken>, Denial>),
 }
 
-/// A token that is good now.
+/// The properties of a token that is valid at present.
 ///
 /// ```
 /// use rotogate::dialect::CheckedToken;
@@ -277,26 +279,27 @@ pub struct CheckedToken {
     pub session: Option<SessionId>,
     /// The account.
     pub account: Option<Box<str>>,
-    /// The key that the token is bound to, if any.
+    /// The key to which the token is bound, if any.
     pub bound_to: Option<KeyThumbprint>,
-    /// The client certificate that the token is bound to, if any.
+    /// The client certificate to which the token is bound, if any.
     pub certificate: Option<CertificateThumbprint>,
-    /// `act`: who acts for the subject (RFC 8693 §4.1).
+    /// `act`: the party that acts for the subject (RFC 8693 §4.1).
     pub act: Option<serde_json::Value>,
-    /// The directory's entry of the subject, if the directory was asked.
+    /// The directory's entry for the subject, if the directory was queried.
     pub user: Option<User>,
 }
 
-/// Executes commands: the gate, at the endpoint where a request arrived.
+/// Executes commands. The gate implements it for the endpoint at which a request arrived.
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
     /// Executes a command.
     async fn execute(&self, command: Command) -> Result<Outcome, Error>;
 
-    /// Lists or ends sessions of the user whose access token the request has.
+    /// Lists or ends sessions of the user whose access token is in the request.
     ///
     /// # Errors
-    /// The denials of the token, and [`Denial::NoRoute`] from a handler without sessions; a fault of the store.
+    /// The denials for the token, [`Denial::NoRoute`] if the handler does not support sessions, or a fault of the
+    /// store.
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
@@ -305,26 +308,28 @@ pub trait CommandHandler: Send + Sync {
     /// Ends the tokens and sessions that another issuer reports as ended.
     ///
     /// # Errors
-    /// The flaws of the notice, and [`Denial::NoRoute`] from a handler that takes no notices; a fault of the store.
+    /// The flaws of the notice, [`Denial::NoRoute`] if the handler does not accept notices, or a fault of the
+    /// store.
     async fn end_elsewhere(&self, notice: Notice) -> Result<(), Error> {
         drop(notice);
         Err(Denial::NoRoute.into())
     }
 
-    /// Lists, makes, replaces or revokes API keys of the user whose access token the request has.
+    /// Lists, makes, replaces or revokes API keys of the user whose access token is in the request.
     ///
     /// # Errors
-    /// The denials of the token, and [`Denial::NoRoute`] from a handler without API keys; a fault of the store.
+    /// The denials for the token, [`Denial::NoRoute`] if the handler does not support API keys, or a fault of the
+    /// store.
     #[doc(hidden)]
     async fn own_keys(&self, request: OwnKeysRequest) -> Result<OwnKeys, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
     }
 
-    /// Passes a request on to the provider behind this endpoint.
+    /// Forwards a request to the provider behind this endpoint.
     ///
     /// # Errors
-    /// [`Denial::NoRoute`] from a handler without a provider; the refusals of the relay.
+    /// [`Denial::NoRoute`] if the handler has no provider, or a denial of the relay.
     #[doc(hidden)]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);
@@ -339,6 +344,6 @@ pub enum RelayRequest {
     Exchange(Presented),
     /// A token to revoke.
     Revoke(Presented),
-    /// Another grant.
+    /// A request with another grant, which the relay passes through.
     Pass(ProviderRequest),
 }

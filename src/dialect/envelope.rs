@@ -3,12 +3,12 @@
 //!
 //! | request | operation |
 //! |---|---|
-//! | `POST` `{"username","password"}` | a login: the create-token call |
-//! | `PUT` `{"token","refreshToken"}` | a refresh: both of one session |
+//! | `POST` `{"username","password"}` | a login, which the protocol calls create-token |
+//! | `PUT` `{"token","refreshToken"}` | a refresh; both tokens belong to the same session |
 //!
-//! On success `errorCode` is empty and `content` is an array with one element; on failure `content` and `pageable` are
-//! empty strings. The protocol documents one code, `AUTH_1002`, for every bad token, and no HTTP status: the gate sends
-//! 401, or 200 for clients that read only the code.
+//! On success, `errorCode` is empty and `content` is an array with one element. On failure, `content` and
+//! `pageable` are empty strings. The protocol documents a single code, `AUTH_1002`, for every invalid token, and no
+//! HTTP status. The gate sends 401, or 200 for clients that read only the code.
 //!
 //! ```
 //! use rotogate::dialect::envelope::Envelope;
@@ -53,10 +53,10 @@ pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// How long ago the access token of a refresh may have expired. Zero, the protocol's documented rule, refuses every
-    /// expired token.
+    /// The maximum time since the access token of a refresh expired. Zero, which is the protocol's documented rule,
+    /// means that expired tokens are rejected.
     pub expired_for_at_most: Duration,
-    /// The status of refused credentials and tokens.
+    /// The HTTP status for rejected credentials and tokens.
     pub failure_status: StatusCode,
 }
 
@@ -101,9 +101,9 @@ struct Failure {
     pageable: &'static str,
 }
 
-/// The members of a request. Unknown ones are ignored.
+/// Returns the members of a request's body. Unknown members are ignored.
 pub(super) fn members(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
-    // This dialect uses and sets no cookie, so a client without a `Content-Type` does no harm (requirement T25).
+    // This dialect neither reads nor sets cookies, so a missing `Content-Type` does no harm (requirement T25).
     if said_json(call.headers) == Some(false) {
         return Err(Denial::MalformedRequest("the body must be application/json"));
     }
@@ -113,7 +113,7 @@ pub(super) fn members(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
 pub(super) fn mandatory(body: &mut Map<String, Value>, name: &str) -> Result<String, Denial> {
     match body.remove(name) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text),
-        _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a text")),
+        _ => Err(Denial::MalformedRequest("a mandatory member is missing, empty or not a string")),
     }
 }
 
@@ -148,7 +148,7 @@ impl Dialect for Envelope {
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
             Ok(Outcome::Issued(issued)) => issued_reply(&issued),
-            // The commands of this dialect have no other outcome.
+            // The commands of this dialect never have another outcome.
             Ok(Outcome::Revoked | Outcome::Checked(_)) => {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
             }
@@ -178,10 +178,11 @@ impl Envelope {
                 reply
             }
             Class::Unavailable(wait) => unavailable(wait),
-            // The password was right. A client that receives "bad credentials" here would ask for the password again
-            // and again.
+            // The password was correct. A client that receives "bad credentials" here would keep asking for the
+            // password.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
-            // All failed logins get the same reply, and all bad tokens get the same reply (requirements A2, R7).
+            // All failed logins get the same reply, and all invalid tokens get the same reply (requirements A2,
+            // R7).
             Class::Head { .. }
             | Class::Tunnel
             | Class::UnknownHost
@@ -219,7 +220,7 @@ impl Envelope {
     }
 }
 
-/// Nothing was decided: the client keeps its token and tries again.
+/// The reply if the gate could not decide. The client keeps its token and tries again.
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
     retry_after(&mut reply, wait);

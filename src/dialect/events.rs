@@ -1,6 +1,6 @@
-//! Events about the sessions of another issuer: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP
-//! 1.0, pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and writes the answer; the
-//! gate verifies the token, and ends the sessions that the token names.
+//! Notices about sessions at another issuer: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP
+//! 1.0, which is pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and writes
+//! the reply. The gate verifies the token, and ends the sessions that the token names.
 
 use async_trait::async_trait;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
@@ -18,22 +18,22 @@ use rotogate_core::random::are_equal;
 use rotogate_core::reply;
 use rotogate_core::token::verify::EventProtocol;
 
-/// A notice of another issuer, not verified yet.
+/// A notice from another issuer, which has not been verified yet.
 #[derive(Debug)]
 pub struct Notice {
     /// The protocol that delivered the notice.
     pub protocol: EventProtocol,
     /// The name of the issuer whose endpoint received the notice.
     pub issuer: Box<str>,
-    /// The accepted audiences, of which the token's `aud` must name one.
+    /// The accepted audiences. The token's `aud` must name one of them.
     pub audience: Box<[Box<str>]>,
-    /// Whether the sender of the notice may use the endpoint.
+    /// Whether the sender of the notice has authenticated itself for the endpoint.
     pub is_authenticated: bool,
-    /// The signed text, or why the request has no signed text.
+    /// The signed token, or the reason why the request does not contain one.
     pub token: Result<SecretString, &'static str>,
 }
 
-/// An endpoint for the notices of one issuer.
+/// An endpoint for the notices from one issuer.
 #[derive(Debug)]
 pub struct Events {
     protocol: EventProtocol,
@@ -43,13 +43,14 @@ pub struct Events {
 }
 
 impl Events {
-    /// Takes logout tokens of the issuer with this name, for one of these client ids.
+    /// Accepts logout tokens from the issuer with this name, for any of these client ids.
     pub fn back_channel_logout(issuer: &str, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         let audience = audience.into_iter().map(Into::into).collect();
         Self { protocol: EventProtocol::BackChannelLogout, issuer: issuer.into(), audience, bearer: None }
     }
 
-    /// Takes security events of the issuer with this name, for one of these audiences, from a transmitter with this token.
+    /// Accepts security events from the issuer with this name, for any of these audiences, if the transmitter sends
+    /// this token.
     pub fn security_events(
         issuer: &str,
         audience: impl IntoIterator<Item = impl Into<Box<str>>>,
@@ -62,14 +63,14 @@ impl Events {
     /// Reads a request.
     ///
     /// # Errors
-    /// The request is too long, or beyond what a refusal of its notice can say.
+    /// The request is too long, or has another fault for which the notice's error replies have no form.
     pub fn notice(&self, call: &Call<'_>) -> Result<Notice, Denial> {
         if call.body.len() > MAX_NOTICE {
             return Err(Denial::BodyTooLarge);
         }
         let token = match self.token(call) {
             Ok(token) => Ok(token),
-            // A request that cannot be read is refused, counted and recorded like any other refusal.
+            // A request that cannot be read is rejected, counted and recorded like an invalid notice.
             Err(Denial::MalformedRequest(what)) => Err(what),
             Err(denial) => return Err(denial),
         };
@@ -82,7 +83,7 @@ impl Events {
         })
     }
 
-    /// The signed text of a request.
+    /// Returns the signed token of a request.
     fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         match self.protocol {
             EventProtocol::BackChannelLogout => {
@@ -163,16 +164,17 @@ impl Protocol for Events {
     }
 }
 
-/// The answer to a request beyond a limit.
+/// The reply to a request that exceeds a limit.
 pub(super) fn limited(wait: std::time::Duration) -> Reply {
     let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
     reply::retry_after(&mut answer, wait);
     answer
 }
 
-/// The answer while nothing can be decided.
+/// The reply while the gate cannot decide.
 pub(super) fn unavailable(wait: std::time::Duration) -> Reply {
-    let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; send the same again"));
+    let detail = Some("no decision was possible; send the request again");
+    let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     reply::retry_after(&mut answer, wait);
     answer
 }

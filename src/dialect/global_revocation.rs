@@ -1,5 +1,6 @@
-//! Global token revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal Logout: another issuer
-//! asks to end everything of one user. The dialect reads the request and writes the answer; the gate verifies the JWT.
+//! Global token revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal Logout.
+//! Another issuer asks the gate to end all sessions and tokens of a user. The dialect reads the request and writes
+//! the reply. The gate verifies the JWT.
 //!
 //! ```
 //! use rotogate::dialect::global_revocation::GlobalRevocations;
@@ -24,7 +25,7 @@ use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply;
 
-/// A request to end everything of a user, not verified yet.
+/// A request to end all sessions and tokens of a user, which has not been verified yet.
 #[derive(Debug)]
 pub struct GlobalRevocation {
     /// The name of the issuer whose endpoint received the request.
@@ -33,13 +34,13 @@ pub struct GlobalRevocation {
     pub client_id: Box<str>,
     /// The value that the JWT's `aud` must have.
     pub audience: Box<str>,
-    /// The JWT, or why the request has no JWT.
+    /// The JWT, or the reason why the request does not contain one.
     pub token: Result<SecretString, &'static str>,
     /// The body, which names the user.
     pub body: Box<[u8]>,
 }
 
-/// An endpoint for the requests of one issuer.
+/// An endpoint for the requests from one issuer.
 #[derive(Clone, Debug)]
 pub struct GlobalRevocations {
     issuer: Box<str>,
@@ -48,14 +49,14 @@ pub struct GlobalRevocations {
 }
 
 impl GlobalRevocations {
-    /// Accepts the requests of the issuer with this name, which knows the gate by `client_id`. `url` is the URL under
-    /// which the issuer calls the endpoint.
+    /// Accepts requests from the issuer with this name, at which the gate is registered as `client_id`. `url` is
+    /// the URL at which the issuer calls the endpoint.
     pub fn new(issuer: impl Into<Box<str>>, client_id: impl Into<Box<str>>, url: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), client_id: client_id.into(), url: url.into() }
     }
 }
 
-/// The only bearer token of a request.
+/// Returns the bearer token of a request, which must have exactly one.
 fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     let mut values = call.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err("one Authorization header is needed") };
@@ -85,8 +86,8 @@ impl Dialect for GlobalRevocations {
         if call.body.len() > MAX_GLOBAL_REVOCATION {
             return Err(Denial::BodyTooLarge);
         }
-        // A body of another type counts as empty. It is refused only after the sender is proved, so that a stranger
-        // learns nothing.
+        // A body of another media type is treated as empty. It is rejected only after the sender has been verified,
+        // so that an unauthenticated caller learns nothing.
         let body = if said_json(call.headers) == Some(true) { Box::from(&**call.body) } else { Box::default() };
         Ok(Command::RevokeGlobally(GlobalRevocation {
             issuer: self.issuer.clone(),

@@ -1,15 +1,15 @@
-//! Dialects: thin translations between one wire protocol and the engine's commands, with the protocol's own reply for
-//! each refusal. A dialect holds no state and decides nothing.
+//! Dialects: thin translations between one wire protocol and the engine's commands. Each dialect reports a denial
+//! in the form that its protocol prescribes. A dialect has no state and makes no decisions.
 //!
-//! A dialect of your own is a [`Dialect`]: its `read` turns a request into a [`Command`], and its `write` turns the
-//! outcome into a reply.
+//! To support another protocol, implement [`Dialect`]: `read` turns a request into a [`Command`], and `write` turns
+//! the outcome into a reply.
 //!
 //! ```
 //! use rotogate::Gate;
 //! use rotogate::dialect::oauth2::OAuth2;
 //! use rotogate::gate::Endpoint;
 //!
-//! // Clients refresh with `POST /oauth/token`; logout and metadata are beside it.
+//! // Clients refresh with `POST /oauth/token`. Revocation and introspection are in the same folder.
 //! let builder = Gate::builder().endpoint(Endpoint::new(OAuth2).path("/oauth/token"));
 //! # let _ = builder;
 //! ```

@@ -1,15 +1,16 @@
-//! A user's own API keys over plain HTTP: a page of an application lets its user make, replace and revoke keys.
+//! A user's own API keys over plain HTTP, for a page of an application on which users make, replace and revoke
+//! their keys.
 //!
 //! | request | result |
 //! |---|---|
-//! | `GET /keys` | the live keys of the caller, the newest first |
-//! | `POST /keys` with `{"name": "nightly"}` | makes a key, and shows it once |
-//! | `POST /keys/{id}/rotate` | replaces a key, and shows the new one once |
+//! | `GET /keys` | lists the caller's live keys, newest first |
+//! | `POST /keys` with `{"name": "nightly"}` | makes a key, which is shown only once |
+//! | `POST /keys/{id}/rotate` | replaces a key, and shows the new key only once |
 //! | `DELETE /keys/{id}` | revokes a key |
 //!
-//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie, or the user of a browser
-//! session; never an API key. Errors are problem documents (RFC 9457). The key of another user gets the same answer as a key that
-//! never existed.
+//! The caller is the user of a valid access token of this gate, in `Authorization` or in a cookie, or the user of a
+//! browser session. An API key is not accepted. Errors are problem documents (RFC 9457). A request for another
+//! user's key gets the same response as a request for a key that never existed.
 //!
 //! ```
 //! use rotogate::dialect::my_keys::MyKeys;
@@ -54,8 +55,8 @@ const ROTATE: &str = "rotate";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MyKeys {
-    /// How old an access token may be to make, replace or revoke a key: a refresh gives a new token. For a session cookie, how
-    /// long ago its user may have logged in.
+    /// The maximum age of an access token that makes, replaces or revokes a key. A refresh issues a new token. For
+    /// a session cookie, it is the maximum time since its user logged in.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
@@ -73,7 +74,7 @@ impl MyKeys {
     /// The scope that a caller needs if [`Self::needs_scope`] is set.
     pub const SCOPE: &str = "keys";
 
-    /// The credential is read before the body.
+    /// Reads a request. The credential is read before the body.
     fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
         let access = self.presented(call)?;
         let id = || call.param("id").map(str::to_owned).ok_or(Denial::UnknownApiKey);
@@ -125,18 +126,18 @@ impl OwnResource for MyKeys {
     }
 }
 
-/// The refusal of a body that is no new key.
-const NEW_KEY: &str = "the body: a JSON object with name (text), and at most scopes (text), audience (text), networks (texts) \
-                       and lifetime (seconds)";
-/// The refusal of a body that is no rotation.
-const ROTATION: &str = "the body: a JSON object with at most overlap (seconds)";
+/// The error text for a body that does not describe a new key.
+const NEW_KEY: &str = "the body must be a JSON object with name (string), and optionally scopes, audience (strings), networks \
+                       (list) and lifetime (seconds)";
+/// The error text for a body that does not describe a rotation.
+const ROTATION: &str = "the body must be a JSON object with at most the member overlap (seconds)";
 
-/// The body of a request.
+/// Parses the body of a request.
 fn body<T: DeserializeOwned>(call: &Call<'_>, expected: &'static str) -> Result<T, Denial> {
     if said_json(call.headers) != Some(true) {
         return Err(Denial::MalformedRequest("content-type: application/json is expected"));
     }
-    // Unknown and repeated members are refused.
+    // Unknown and repeated members are rejected.
     serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest(expected))
 }
 
@@ -190,7 +191,7 @@ struct OwnKeyList<'a> {
     keys: Vec<OwnKeyEntry<'a>>,
 }
 
-/// A key as its user sees it. Times are seconds since 1970, as in a token.
+/// A key as shown to its user. Times are seconds since 1970, as in a token.
 #[derive(Serialize)]
 struct OwnKeyEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,20 +8,20 @@ use rotogate_core::denial::{Denial, ProviderFlaw, provider_words};
 pub(crate) struct Callback {
     pub(crate) state: String,
     pub(crate) answer: ProviderAnswer,
-    /// The provider that answered, if the answer names it.
+    /// The issuer that the response names as its sender, if any.
     pub(crate) issuer: Option<String>,
-    /// The provider's words about an error, for the log.
+    /// The provider's description of an error, for the log.
     pub(crate) said: Option<String>,
 }
 
-/// The answer of a provider.
+/// The result that a provider reports.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum ProviderAnswer {
     Code(String),
     Error(ProviderError),
 }
 
-/// The error that a provider answered, as far as the gate tells errors apart.
+/// The error that a provider reports. The gate distinguishes only these kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderError {
     Denied,
@@ -34,7 +34,7 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Callback {
-    /// Reads a query: one `state`, and either a code or an error.
+    /// Reads a query, which must have one `state`, and either a code or an error.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`].
@@ -55,7 +55,7 @@ impl Callback {
                 _ => continue,
             };
             if known.replace(value.into_owned()).is_some() {
-                return Err(refused("a parameter of the callback is there twice"));
+                return Err(refused("the callback has a parameter twice"));
             }
         }
         let given = |text: &String| !text.is_empty();
@@ -99,9 +99,9 @@ mod tests {
             ("state=S", "the callback has neither a code nor an error"),
             ("state=S&code=", "the callback has neither a code nor an error"),
             ("state=S&code=a&error=x", "the callback has a code and an error"),
-            ("state=S&state=S&code=a", "a parameter of the callback is there twice"),
-            ("state=S&code=a&code=b", "a parameter of the callback is there twice"),
-            ("state=S&code=a&iss=b&iss=b", "a parameter of the callback is there twice"),
+            ("state=S&state=S&code=a", "the callback has a parameter twice"),
+            ("state=S&code=a&code=b", "the callback has a parameter twice"),
+            ("state=S&code=a&iss=b&iss=b", "the callback has a parameter twice"),
         ] {
             assert_eq!(flaw(query), expected, "{query}");
         }

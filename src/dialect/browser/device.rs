@@ -1,4 +1,4 @@
-//! Device Bound Session Credentials (W3C webappsec-dbsc): the headers and bodies that a browser sends and reads.
+//! Headers and bodies of Device Bound Session Credentials (W3C webappsec-dbsc), as exchanged with a browser.
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -10,24 +10,25 @@ use rotogate_core::dpop::device::{ALGORITHMS, sent_text};
 use rotogate_core::session::SessionId;
 use rotogate_core::token::device_cookie;
 
-/// Asks a browser to bind its session.
+/// The response header that asks a browser to bind its session to the device.
 pub(crate) const REGISTRATION: HeaderName = HeaderName::from_static("secure-session-registration");
-/// The next challenge.
+/// The response header with the next challenge.
 pub(crate) const CHALLENGE: HeaderName = HeaderName::from_static("secure-session-challenge");
-/// The proof.
+/// The request header with the signed proof.
 const RESPONSE: HeaderName = HeaderName::from_static("secure-session-response");
-/// The session whose device is proved.
+/// The request header that names the session for which the browser sends a proof.
 const ID: HeaderName = HeaderName::from_static("sec-secure-session-id");
-/// The header that states why a browser sends a request without its device cookie. The header grants nothing.
+/// The request header in which a browser states why it sends a request without its device cookie. The header grants
+/// no rights.
 pub(crate) const SKIPPED: HeaderName = HeaderName::from_static("secure-session-skipped");
 /// The prefix of the protocol's headers.
 pub(crate) const PREFIX: &str = "secure-session-";
 /// The attributes of the device cookie, which must equal those in the registration.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// The statements of a browser about its device.
+/// What a request states about the browser's device.
 pub(crate) struct ShownDevice<'a> {
-    /// The session that the browser names; `None` at a registration.
+    /// The session that the browser names, or `None` for a registration.
     pub(crate) session: Option<&'a str>,
     /// The proof.
     pub(crate) proof: Option<&'a str>,
@@ -57,25 +58,25 @@ pub(crate) fn set_cookie(value: &str, seconds: u64) -> HeaderValue {
     cookie
 }
 
-/// The header with the next challenge of a session.
+/// Adds the header with the next challenge of a session.
 pub(crate) fn challenged(headers: &mut HeaderMap, challenge: Option<String>, session: SessionId) {
     let value = challenge.map(|challenge| format!("\"{challenge}\";id=\"{session}\""));
     headers.extend(value.and_then(|value| HeaderValue::try_from(value).ok()).map(|value| (CHALLENGE, value)));
 }
 
 impl BrowserDialect {
-    /// The header that asks a browser to bind its session. The parameter `authorization` is left out, because the
-    /// browser would copy it into `Authorization`.
+    /// Returns the header that asks a browser to bind its session. It omits the parameter `authorization`, because
+    /// the browser would copy that parameter into `Authorization`.
     // Requirement B47.
     pub(crate) fn registration(&self, challenge: &str) -> Option<HeaderValue> {
         let path = self.path_of(DEVICE);
         HeaderValue::try_from(format!("({ALGORITHMS});path=\"{path}\";challenge=\"{challenge}\"")).ok()
     }
 
-    /// The answer to a registration. The browser then refreshes before each request of its scope that has no cookie of the
-    /// device.
+    /// The reply to a registration. From then on, the browser refreshes the device cookie before each request in
+    /// the session's scope that lacks it.
     pub(crate) fn registered(&self, session: SessionId) -> Reply {
-        // A login, a logout and the refresh itself need no device.
+        // A login, a logout and the refresh itself do not need a device cookie.
         let excluded = [LOGIN, CALLBACK, LOGOUT, DEVICE]
             .map(|operation| json!({ "type": "exclude", "path": self.path_of(operation) }));
         words::hardened(json(
@@ -90,12 +91,13 @@ impl BrowserDialect {
     }
 }
 
-/// The answer to a good proof.
+/// The reply to a valid proof.
 pub(crate) fn refreshed() -> Reply {
     words::hardened(Reply::default())
 }
 
-/// The answer about a session that has ended, or whose cookie this browser no longer has.
+/// The reply that tells the browser that the session has ended, or that this browser no longer has the session's
+/// cookie.
 pub(crate) fn over(session: &str) -> Reply {
     words::hardened(json(StatusCode::OK, &json!({ "session_identifier": session, "continue": false })))
 }

@@ -1,6 +1,6 @@
-//! Targets of logins that are too long for the URL of the login or for the cookie of a login under way. The browser keeps
-//! such a target in cookies for the endpoint alone, so that the gate has no memory of it. Everything else names the
-//! target by its digest, and by its path: the path alone is the target if the cookies are gone.
+//! Login targets that are too long for the URL of the login, or for the cookie of a login in progress. The browser
+//! stores such a target in cookies that it sends only to the endpoint, so the gate stores nothing. All other places
+//! refer to the target by its digest and its path. If the cookies are gone, the login leads to the path.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -11,31 +11,32 @@ use http::{HeaderMap, HeaderValue};
 pub(crate) use rotogate_core::bounds::MAX_LOGIN_TARGET as LONGEST;
 use rotogate_core::credential;
 
-/// The longest `to` in the cookie of a login under way.
+/// The longest `to` that fits into the cookie of a login in progress.
 pub(crate) const SHORT: usize = 2048;
-/// The longest URL of a login with the whole target.
+/// The longest login URL that contains the whole target.
 pub(super) const LONGEST_URL: usize = 6 << 10;
-/// The names of the cookies, before the number of the target and that of the part.
+/// The prefix of the cookie names. The number of the target and the number of the part follow.
 const NAME: &str = "__Http-rg-to-";
-/// How many targets a browser keeps. The next one replaces one of them, so that the cookies stay few whatever opens.
+/// The number of targets that a browser stores. A further target replaces one of them, so the number of cookies
+/// stays small however many pages open.
 // Requirement B64.
 const KEPT: u8 = 2;
-/// The characters of one cookie, and the most cookies of one target.
+/// The number of characters in one cookie, and the maximum number of cookies for one target.
 const PART: usize = 3700;
 const PARTS: usize = (LONGEST * 4).div_ceil(3 * PART);
-/// How long they are kept, in seconds: as long as a login may take.
+/// The lifetime of the cookies in seconds, which is as long as a login may take.
 const LIFETIME: u64 = 600;
 
-/// A target by its path and digest.
+/// A target that is represented by its path and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedTarget {
-    /// The target without query and fragment; the root path if that is long, too.
+    /// The target without query and fragment, or the root path if that is still too long.
     pub(crate) page: String,
     pub(crate) digest: String,
 }
 
 impl NamedTarget {
-    /// The name of a target.
+    /// Computes the path and the digest of a target.
     pub(crate) fn new(to: &str) -> Self {
         let page = to.split(['?', '#']).next().filter(|page| page.len() <= SHORT).unwrap_or("/");
         Self { page: page.to_owned(), digest: digest_of(to) }
@@ -47,13 +48,13 @@ fn digest_of(to: &str) -> String {
     URL_SAFE_NO_PAD.encode(hash.as_ref().get(..16).unwrap_or_default())
 }
 
-/// The name of one part of the target with this digest.
+/// The name of the cookie for one part of the target with this digest.
 fn name(digest: &str, part: usize) -> String {
     let place = digest.bytes().fold(0, |sum: u8, byte| sum.wrapping_add(byte)) % KEPT;
     format!("{NAME}{place}{part}")
 }
 
-/// Adds the cookies of a target to a reply, for requests to the endpoint.
+/// Adds the cookies for a target to a reply. The browser will send them only to the endpoint.
 pub(crate) fn put(reply: &mut HeaderMap, to: &str, endpoint: &str) {
     let (text, digest) = (URL_SAFE_NO_PAD.encode(to), digest_of(to));
     let mut rest = text.as_str();
@@ -72,7 +73,7 @@ pub(crate) fn put(reply: &mut HeaderMap, to: &str, endpoint: &str) {
     }
 }
 
-/// The target with this digest, if the browser still keeps it.
+/// Returns the target with this digest, if the browser still stores it.
 pub(crate) fn find(request: &HeaderMap, digest: &str) -> Option<String> {
     let mut text = Vec::new();
     for part in 0..PARTS {

@@ -1,16 +1,17 @@
-//! A login of browsers by the gate's own form or by JSON. The session is one cookie, so the browser never sees a token.
+//! Logins of browsers, by the gate's own form or by JSON. The session is one cookie, so the browser never receives
+//! a token.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
-//! | `POST /auth/login`, JSON or a form | the session's cookie; 303 to `to` for a form |
+//! | `POST /auth/login`, JSON or a form | sets the session cookie; for a form, 303 to `to` |
 //! | `GET /auth/login` | the login form, or 303 to the application's page |
-//! | `GET /auth/session` | the state of the session; never an error |
+//! | `GET /auth/session` | the state of the session; never fails |
 //! | `POST /auth/logout` | ends the session, and clears the cookie |
 //! | `GET /auth/logout` | a page with a button |
 //! | `POST /auth/device` | binds the session to the browser's device, and proves the device later |
-//! | `GET /auth/callback` | with a provider: the session's cookie, and 303 to `to` |
+//! | `GET /auth/callback` | with a provider: sets the session cookie, and 303 to `to` |
 //!
-//! The gate executes the requests (`gate/endpoint/browser.rs`); this module reads them, and writes the replies.
+//! This module reads the requests and writes the replies. `gate/endpoint/browser.rs` executes them.
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ use target::{LoginTarget, LoginTargets};
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "browser";
-/// The path of an endpoint that names no path.
+/// The default path of an endpoint.
 pub(crate) const DEFAULT_PATH: &str = "/auth";
 
 pub(crate) const LOGIN: &str = "login";
@@ -53,15 +54,15 @@ pub(crate) const LOGOUT: &str = "logout";
 pub(crate) const CALLBACK: &str = "callback";
 pub(crate) const DEVICE: &str = "device";
 
-/// The session rules of browsers. A renewal writes once in `access_ttl`.
+/// The session rules for browsers. A session in use is renewed, and thus written, once per `access_ttl`.
 pub const PROFILE: ProfileOverride = ProfileOverride {
     access_ttl: Some(Duration::from_secs(600)),
     max_access_ttl: None,
     session_ttl: Some(Duration::from_secs(7 * 86_400)),
     idle_ttl: Some(Duration::from_secs(8 * 3600)),
     grace: None,
-    // No refresh token leaves the gate, so no response with a refresh token can be lost. The default would exceed
-    // `idle_ttl`.
+    // The client never receives a refresh token, so a lost response cannot lose one. The default window would be
+    // longer than `idle_ttl`.
     lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
     other_client_ends_session: None,
@@ -70,7 +71,7 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
     revoke_previous_after: None,
 };
 
-/// The page at `GET /auth/login`.
+/// The page that `GET /auth/login` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LoginPage {
     /// The gate's own plain form.
@@ -78,7 +79,7 @@ pub enum LoginPage {
     BuiltIn,
     /// A page of the application, by its path. The page gets the parameter `to`, and `error` after a failed login.
     At(String),
-    /// No page: `GET /auth/login` is 404, and navigations without a session get 401.
+    /// There is no page. `GET /auth/login` returns 404, and navigations without a session get 401.
     None,
 }
 
@@ -87,7 +88,7 @@ pub enum LoginPage {
 pub(crate) struct BrowserDialect {
     pub(crate) targets: LoginTargets,
     pub(crate) page: LoginPage,
-    /// The target of a logout by a form.
+    /// The URL to which a logout by a form leads.
     pub(crate) after_logout: String,
     /// Whether browsers log in at a provider instead of by password at the gate.
     pub(crate) has_provider: bool,
@@ -95,20 +96,20 @@ pub(crate) struct BrowserDialect {
     pub(crate) binds_devices: bool,
 }
 
-/// A login as a browser sends it.
+/// A login request, as a browser sent it.
 pub(crate) struct SentLogin {
     pub(crate) username: String,
     pub(crate) password: SecretString,
     pub(crate) account: Option<String>,
-    /// The target of the login that the browser named.
+    /// The target to which the login shall lead, as named by the browser.
     pub(crate) to: Option<String>,
 }
 
-/// How a request with a body was sent.
+/// The way in which a request with a body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentAs {
     Json,
-    /// By a form of a page, so that the browser shows the answer.
+    /// By a form of a page, so that the browser shows the reply as a page.
     Form,
     Other,
 }
@@ -124,12 +125,12 @@ impl SentAs {
 }
 
 impl BrowserDialect {
-    /// The path of an operation.
+    /// Returns the path of an operation.
     pub(crate) fn path_of(&self, operation: &str) -> String {
         format!("{}/{operation}", self.targets.path)
     }
 
-    /// Leads a browser to the login that leads back to `to`.
+    /// Redirects a browser to the login, which then leads back to `to`.
     pub(crate) fn lead_to_login(&self, to: &str, asked: &AskedLogin) -> Reply {
         let login = format!("{}{}", self.targets.origin, self.login_path(asked));
         let target = self.targets.admit(to);
@@ -146,7 +147,7 @@ impl BrowserDialect {
         reply
     }
 
-    /// The login that leads back to `to`, as a link, which leaves out a very long target.
+    /// Returns a link to the login that leads back to `to`. The link omits a very long target.
     pub(crate) fn login_link(&self, to: &str, asked: &AskedLogin) -> String {
         let login = format!("{}{}", self.targets.origin, self.login_path(asked));
         let target = self.targets.admit(to);
@@ -154,13 +155,14 @@ impl BrowserDialect {
         if target == LoginTarget::ROOT || whole.len() > long_target::LONGEST_URL { login } else { whole }
     }
 
-    /// The target that the query of a request to the login names, not yet admitted.
+    /// Returns the target that the query of a login request names. It has not been checked yet.
     pub(crate) fn target_of(call: &Call<'_>) -> Option<String> {
         let kept = query_parameter(call.query, "rest").and_then(|digest| long_target::find(call.headers, &digest));
         kept.or_else(|| query_parameter(call.query, "to"))
     }
 
-    /// The URL of the application's page, with parameters and the target, or its path if the URL were too long.
+    /// Returns the URL of the application's page with parameters and target, or its path alone if the URL would be
+    /// too long.
     fn page_url(&self, page: &str, more: &[(&str, &str)], target: LoginTarget<'_>) -> String {
         let page = self.targets.url(LoginTarget::Own(page));
         if target == LoginTarget::ROOT && more.is_empty() {
@@ -173,7 +175,7 @@ impl BrowserDialect {
         with_query(&page, &[more, &[("to", &NamedTarget::new(target.as_str()).page)]].concat())
     }
 
-    /// The path of the login that a route asks for.
+    /// Returns the path of the login, with the requirements of a route.
     pub(crate) fn login_path(&self, asked: &AskedLogin) -> String {
         let login = self.path_of(LOGIN);
         match asked.link().as_slice() {
@@ -182,17 +184,17 @@ impl BrowserDialect {
         }
     }
 
-    /// The target that the parameter `to` names; [`LoginTarget::ROOT`] without the parameter.
+    /// Returns the target that the parameter `to` names, or [`LoginTarget::ROOT`] if the parameter is missing.
     pub(crate) fn target<'a>(&self, to: Option<&'a str>) -> LoginTarget<'a> {
         to.map_or(LoginTarget::ROOT, |to| self.targets.admit(to))
     }
 
-    /// Reads a login.
+    /// Reads a login request.
     ///
     /// # Errors
     /// [`Denial::MalformedRequest`].
     pub(crate) fn read_login(&self, call: &Call<'_>) -> Result<SentLogin, Denial> {
-        const MISSING: Denial = Denial::MalformedRequest("username or password is missing, empty or not a text");
+        const MISSING: Denial = Denial::MalformedRequest("username or password is missing, empty or not a string");
         match SentAs::of_call(call) {
             SentAs::Form => {
                 let form = form::read_with(call, &[])?;
@@ -209,7 +211,7 @@ impl BrowserDialect {
                 let mut text = |name| match body.remove(name) {
                     None | Some(Value::Null) => Ok(None),
                     Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-                    Some(_) => Err(Denial::MalformedRequest("a member is not a text")),
+                    Some(_) => Err(Denial::MalformedRequest("a member is not a string")),
                 };
                 Ok(SentLogin {
                     username: text("username")?.ok_or(MISSING)?,
@@ -222,7 +224,7 @@ impl BrowserDialect {
         }
     }
 
-    /// The answer to `GET /auth/login`.
+    /// The reply to `GET /auth/login`.
     pub(crate) fn login_page(&self, call: &Call<'_>) -> Reply {
         let to = Self::target_of(call);
         let target = self.target(to.as_deref());
@@ -234,13 +236,13 @@ impl BrowserDialect {
     }
 }
 
-/// A parameter of a query. If it is repeated, the first value counts.
+/// Returns a parameter of a query. If the parameter is repeated, the first value is used.
 pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
-/// A URL without fragment, with parameters appended to its query.
+/// Removes the fragment of a URL, and appends parameters to its query.
 fn with_query(url: &str, pairs: &[(&str, &str)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })

@@ -1,22 +1,23 @@
-//! Decides which requests are led to the login: requests without a live session, on a route that takes sessions. Only
-//! the browser knows whether its user would see a login, which it states in Fetch Metadata.
+//! Decides which requests are redirected to the login. They are requests without a live session, on a route that
+//! accepts sessions. Only the browser knows whether its user would see a login page. It reports this in the Fetch
+//! Metadata headers.
 
 use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method};
 
-/// The reply to a request without a live session.
+/// The kind of reply to a request without a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignedOut {
-    /// The tab opens a page: a redirect to the login.
+    /// The tab opens a page, so the reply redirects to the login.
     Login,
-    /// The tab sends a form: a page tells that the form was not sent.
+    /// The tab sends a form, so the reply is a page which says that the form was not sent.
     Page,
-    /// 401 with the path of the login, for scripts.
+    /// The request comes from a script, so the reply is 401 with the path of the login.
     Problem,
 }
 
 impl SignedOut {
-    /// The reply to this request.
+    /// Returns the kind of reply for this request.
     // Requirement B36.
     pub(crate) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
         if is_prefetch(headers) || headers.contains_key(UPGRADE) || !is_navigation(headers) {
@@ -30,19 +31,20 @@ impl SignedOut {
     }
 }
 
-/// Does the request open a page in a tab, rather than in a frame of a page?
+/// Returns whether the request opens a page in a tab, rather than in a frame.
 pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
     if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
         let is = |name: &str, value: &[u8]| {
             let mut values = headers.get_all(name).iter();
             values.next().is_some_and(|said| said.as_bytes() == value) && values.next().is_none()
         };
-        // A service worker that passes a navigation on sends no destination; no script can ask in this mode.
+        // A service worker that forwards a navigation sends the destination `empty`. A script cannot send a request
+        // in this mode.
         let (document, by_worker) = (is("sec-fetch-dest", b"document"), is("sec-fetch-dest", b"empty"));
         return is("sec-fetch-mode", b"navigate") && (document || by_worker);
     }
-    // A browser without Fetch Metadata: a navigation's `Accept` names HTML, and script libraries add
-    // `X-Requested-With`.
+    // For a browser without Fetch Metadata: the `Accept` header of a navigation names HTML, and script libraries
+    // add `X-Requested-With`.
     !headers.contains_key("x-requested-with") && accepts_html(headers)
 }
 
@@ -52,7 +54,7 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     types.filter_map(|range| range.split(';').next()).any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// Is the request a prefetch for a navigation that may never happen?
+/// Returns whether the request is a prefetch for a navigation that may never happen.
 pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
     let says = |name: &str| {
         let ahead = |value: &[u8]| value.windows(3).any(|window| window.eq_ignore_ascii_case(b"pre"));

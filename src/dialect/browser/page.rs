@@ -1,5 +1,6 @@
-//! The gate's own pages for browsers: the login form, the button that logs out, and the page after a form that came too
-//! late. The pages have no script, no frame, and one style, whose hash is in the policy.
+//! The gate's own pages for browsers: the login form, the logout button, and the page that is shown if a form
+//! arrives after the session has ended. The pages have no scripts and no frames. Their only style sheet is allowed
+//! by its hash in the policy.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -20,7 +21,8 @@ label,input,button{display:block;width:100%;box-sizing:border-box;font:inherit}\
 input{margin:.2rem 0 1rem;padding:.5rem}button{padding:.6rem;cursor:pointer}\
 [role=alert]{border-left:.3rem solid #b00020;padding-left:.7rem}";
 
-/// `form-action 'self'` also forbids redirects of a form's answer to another origin; [`onwards`] leads there instead.
+/// `form-action 'self'` also forbids that the response to a form redirects to another origin. [`onwards`] leads
+/// there instead.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     format!(
@@ -28,7 +30,8 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// The headers of every answer below the endpoint's path. `no-referrer` would make forms of the page send `Origin: null`.
+/// Sets the security headers of every response below the endpoint's path. With `no-referrer`, forms of the page
+/// would send `Origin: null`.
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -55,7 +58,7 @@ fn page(status: StatusCode, title: &str, body: &str) -> Reply {
     reply
 }
 
-/// The login form, which sends to `action` and then leads to `to`.
+/// The login form. It is sent to `action`, and the login then leads to `to`.
 pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<&str>) -> Reply {
     let mut body = String::new();
     if let Some(message) = message {
@@ -74,13 +77,13 @@ pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<
     page(status, "Log in", &body)
 }
 
-/// The page with the logout button, because a link or an image must not end a session.
+/// The page with the logout button. Without the button, a mere link or image could end a session.
 pub(super) fn logout(action: &str) -> Reply {
     let body = format!("<form method=\"post\" action=\"{}\">\n<button>Log out</button>\n</form>\n", escaped(action));
     page(StatusCode::OK, "Log out", &body)
 }
 
-/// The answer to a form that leads to another URL, even of another origin.
+/// The response to a form that leads on to another URL, which may have another origin.
 pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     let mut reply = page(StatusCode::OK, title, &format!("<p><a href=\"{}\">Continue</a></p>\n", escaped(url)));
     if let Ok(value) = HeaderValue::try_from(format!("0;url={url}")) {
@@ -89,12 +92,12 @@ pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     reply
 }
 
-/// A message, such as a refusal of a form.
+/// A page with a message, such as the reason why a form was rejected.
 pub(super) fn message(status: StatusCode, title: &str, text: &str) -> Reply {
     page(status, title, &format!("<p role=\"alert\">{}</p>\n", escaped(text)))
 }
 
-/// The answer to a login that failed at a provider.
+/// The page after a login that failed at a provider.
 #[cfg(feature = "browser-oidc")]
 pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply {
     let (text, login) = (escaped(text), escaped(login));
@@ -102,10 +105,11 @@ pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply 
     page(status, "Not logged in", &body)
 }
 
-/// The answer to a form whose session has ended, or is live and needs another login: nothing reached the application.
+/// The page for a form that was sent without a sufficient session: the session has ended, or it is live but the
+/// route requires another login. The form was not forwarded to the application.
 pub(crate) fn not_sent(login: &str, is_live: bool) -> Reply {
     let (title, why) = match is_live {
-        true => ("Log in again", "This page asks for another login."),
+        true => ("Log in again", "This page requires another login."),
         false => ("Signed out", "You are signed out."),
     };
     let body = format!(

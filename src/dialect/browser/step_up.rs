@@ -1,7 +1,7 @@
-//! The stronger login that a route may require (RFC 9470): `acr_values` and `max_age` of OpenID Connect. They are
-//! passed from the refusal to the login and on to the provider, and are compared with the provider's answer: a weaker
-//! login ends in an error. The outcome that a live session had at the target is passed along, so that a target that
-//! refuses each login is known from a user who logs in twice.
+//! The stronger login that a route may require (RFC 9470), by `acr_values` and `max_age` of OpenID Connect. The
+//! requirement is passed from the denial to the login, and on to the provider. The provider's response is compared
+//! with it, and a weaker login fails. The reason why a live session was refused at the target is passed along as
+//! well. It distinguishes a target that refuses every login from a user who logs in twice.
 
 #[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
@@ -19,22 +19,22 @@ const ACR_VALUES: &str = "acr_values";
 const MAX_AGE: &str = "max_age";
 const REFUSED: &str = "refused";
 
-/// A login that a route requires.
+/// The login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub(crate) struct AskedLogin {
-    /// The accepted values of `acr`, separated by spaces. If empty, every value is accepted.
+    /// The accepted values of `acr`, separated by spaces. If it is empty, every value is accepted.
     #[serde(rename = "a", default)]
     acr_values: String,
-    /// The longest time since the login, in seconds.
+    /// The maximum time since the login, in seconds.
     #[serde(rename = "m", default)]
     max_age: Option<String>,
-    /// The outcome for which the route refused a live session, if the route asks for no particular login.
+    /// The reason why the route refused a live session, if the route has no requirements for the login.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
 
 impl AskedLogin {
-    /// The demands of a route's policy.
+    /// Returns the requirements of a route's policy.
     pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
         Self {
             acr_values: step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default(),
@@ -43,19 +43,19 @@ impl AskedLogin {
         }
     }
 
-    /// The same, after a route refused a live session with this outcome.
+    /// Adds the reason for which a route refused a live session.
     pub(crate) fn after(mut self, refused: &str) -> Self {
         self.refused = self.is_plain().then(|| refused.to_owned());
         self
     }
 
-    /// Whether every login will do.
+    /// Returns whether any login is sufficient.
     pub(crate) fn is_plain(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The login that a link to the login requires. Any page may write such a link, because it can only require a
-    /// stronger login.
+    /// Reads the requirement from a link to the login. Any page may write such a link, because it can only require
+    /// a stronger login.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn read(query: Option<&str>) -> Self {
         let is_good =
@@ -69,20 +69,20 @@ impl AskedLogin {
         }
     }
 
-    /// The parameters of an authorization request.
+    /// Returns the parameters for an authorization request.
     pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
         let acr = Some(self.acr_values.as_str()).filter(|values| !values.is_empty()).map(|values| (ACR_VALUES, values));
         acr.into_iter().chain(self.max_age.as_deref().map(|age| (MAX_AGE, age))).collect()
     }
 
-    /// The parameters of the path of the login.
+    /// Returns the parameters for the path of the login.
     pub(crate) fn link(&self) -> Vec<(&str, &str)> {
         let refused = self.refused.as_deref().map(|refused| (REFUSED, refused));
         self.pairs().into_iter().chain(refused).collect()
     }
 
-    /// The requirement, for a comparison with the provider's answer by the rule of the route: a login that passes here
-    /// and not there would be asked for again at once.
+    /// Returns the requirement in the form that the route itself uses, to compare it with the provider's response.
+    /// If the two comparisons differed, a login that passes here could be refused by the route at once.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn step_up(&self) -> StepUp {
         StepUp {
@@ -91,7 +91,7 @@ impl AskedLogin {
         }
     }
 
-    /// The longest time since the login.
+    /// Returns the maximum time since the login.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn age(&self) -> Option<Duration> {
         self.max_age.as_deref().map(|age| age.parse().map(Duration::from_secs).unwrap_or_default())

@@ -4,7 +4,7 @@
 use super::long_target::LONGEST;
 use rotogate_core::route::path::CanonicalPath;
 
-/// Escapes that a later parser could take for a separator, a line end or the beginning of a host.
+/// Escapes that a later parser could interpret as a separator, a line break or the start of a host name.
 const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 
 /// The targets to which a login may lead.
@@ -14,11 +14,11 @@ pub(crate) struct LoginTargets {
     pub(crate) origin: String,
     /// The path of the endpoint. A login never leads to a path below it.
     pub(crate) path: String,
-    /// Further origins, as a browser writes them.
+    /// Additional accepted origins, as a browser writes them.
     pub(crate) listed: Vec<Box<str>>,
 }
 
-/// A target that the rules admit.
+/// A target that the rules accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LoginTarget<'a> {
     /// A path of the gate, with query and fragment.
@@ -28,10 +28,10 @@ pub(crate) enum LoginTarget<'a> {
 }
 
 impl<'a> LoginTarget<'a> {
-    /// The root path: the target of a login that names no accepted target.
+    /// The root path, which is the target of a login that names no accepted target.
     pub(crate) const ROOT: Self = Self::Own("/");
 
-    /// The target, as in the parameter `to`.
+    /// Returns the target as it is written in the parameter `to`.
     pub(crate) const fn as_str(self) -> &'a str {
         match self {
             Self::Own(to) | Self::Listed(to) => to,
@@ -40,13 +40,13 @@ impl<'a> LoginTarget<'a> {
 }
 
 impl LoginTargets {
-    /// The target that `to` names, or the root path if `to` is not accepted.
+    /// Returns the target that `to` names, or the root path if `to` is not accepted.
     // Requirement B35.
     pub(crate) fn admit<'a>(&self, to: &'a str) -> LoginTarget<'a> {
         if to.len() > LONGEST || !to.bytes().all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'\\') {
             return LoginTarget::ROOT;
         }
-        // `location.href` of a page of this gate.
+        // `to` may be the absolute URL of a page of this gate, as in `location.href`.
         let to = to.strip_prefix(&*self.origin).filter(|path| path.starts_with('/')).unwrap_or(to);
         if self.is_own(to) {
             LoginTarget::Own(to)
@@ -57,7 +57,7 @@ impl LoginTargets {
         }
     }
 
-    /// The absolute URL of a target, for `Location` and `Refresh`.
+    /// Returns the absolute URL of a target, for `Location` and `Refresh`.
     pub(crate) fn url(&self, target: LoginTarget<'_>) -> String {
         match target {
             LoginTarget::Own(path) => format!("{}{path}", self.origin),
@@ -74,8 +74,8 @@ impl LoginTargets {
         if ESCAPES.iter().any(|escape| folded.contains(escape)) {
             return false;
         }
-        // Compare the loose forms, because a near miss of the endpoint's path is no useful target either: the gate
-        // answers it with 404.
+        // Compares the loose forms, because a path that only resembles the endpoint's path is not a useful target
+        // either. The gate responds to it with 404.
         let (Ok(path), Ok(endpoint)) = (CanonicalPath::parse(path), CanonicalPath::parse(&self.path)) else {
             return false;
         };
@@ -84,7 +84,7 @@ impl LoginTargets {
     }
 }
 
-/// Does a URL have this origin, and not one that only begins with it?
+/// Returns whether a URL has this origin. A longer origin with the same prefix does not count.
 fn is_of_origin(url: &str, origin: &str) -> bool {
     let rest = url.strip_prefix(origin);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))

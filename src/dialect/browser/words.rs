@@ -20,10 +20,11 @@ use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
 
-/// The refusal of a body of another media type, because a form of any site may send such a request (requirement T25).
+/// The denial for a body of another media type. A form of any site may send such a request without a preflight
+/// (requirement T25).
 pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
 
-/// The answer to a login by JSON.
+/// The reply to a login by JSON.
 #[derive(Serialize)]
 struct LoggedIn<'a> {
     authenticated: bool,
@@ -31,7 +32,7 @@ struct LoggedIn<'a> {
     expires: u64,
 }
 
-/// The answer to `GET /auth/session` with a live session. Times are seconds since 1970.
+/// The reply to `GET /auth/session` with a live session. Times are seconds since 1970.
 #[derive(Serialize)]
 struct LiveSession<'a> {
     authenticated: bool,
@@ -68,7 +69,7 @@ pub(super) fn hardened(mut reply: Reply) -> Reply {
 }
 
 impl BrowserDialect {
-    /// The answer to a good login. The caller sets the cookie.
+    /// The reply to a successful login. The caller of this function sets the cookie.
     pub(crate) fn logged_in(&self, call: &Call<'_>, to: Option<&str>, subject: &str, expires: Timestamp) -> Reply {
         if SentAs::of_call(call) != SentAs::Form {
             let body = LoggedIn { authenticated: true, subject, expires: expires.as_secs() };
@@ -78,12 +79,12 @@ impl BrowserDialect {
         let url = self.targets.url(target);
         match target {
             super::LoginTarget::Own(_) => see_other(&url),
-            // The policy of the form forbids a redirect to another origin.
+            // The page's policy forbids a redirect to another origin.
             super::LoginTarget::Listed(_) => page::onwards("Logged in", &url),
         }
     }
 
-    /// The state of a live session.
+    /// The reply with the state of a live session.
     pub(crate) fn live(
         &self,
         subject: &str,
@@ -96,16 +97,16 @@ impl BrowserDialect {
         hardened(json(StatusCode::OK, &live))
     }
 
-    /// The state without a live session.
+    /// The reply if there is no live session.
     pub(crate) fn none(&self) -> Reply {
         hardened(json(StatusCode::OK, &json!({ "authenticated": false, "login": self.path_of(LOGIN) })))
     }
 
-    /// The answer to a logout. The caller clears the cookie. `elsewhere` is the provider's page that ends the login at
-    /// the provider.
+    /// The reply to a logout. The caller of this function clears the cookie. `elsewhere` is the provider's page
+    /// that ends the login at the provider.
     pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
         match (SentAs::of_call(call), elsewhere) {
-            // The policy of the page forbids a redirect to another origin.
+            // The page's policy forbids a redirect to another origin.
             (SentAs::Form, Some(url)) => forgetful(page::onwards("Logged out", url)),
             (SentAs::Form, None) => {
                 let url = self.targets.url(self.target(Some(&self.after_logout)));
@@ -117,20 +118,21 @@ impl BrowserDialect {
         }
     }
 
-    /// The answer to `GET /auth/logout`.
+    /// The reply to `GET /auth/logout`.
     pub(crate) fn logout_page(&self) -> Reply {
         page::logout(&self.path_of(LOGOUT))
     }
 }
 
-/// The answer to a logout, after which Back shows no page of the session: the browser drops what it keeps of the site. After a
-/// fetch, Chromium drops the page that sent it alone.
+/// Adds a header to the reply to a logout so that the browser discards everything that it stores for the site. The
+/// Back button then no longer shows pages of the session. If a script sent the logout, Chromium discards only the
+/// page of that script.
 fn forgetful(mut reply: Reply) -> Reply {
     reply.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
     reply
 }
 
-/// The words of a refusal.
+/// The status, error code and text for a denial.
 struct Words {
     status: StatusCode,
     error: &'static str,
@@ -144,16 +146,16 @@ impl Words {
         let bad = |detail| said(StatusCode::BAD_REQUEST, "invalid_request", detail);
         let unavailable = |wait| Self {
             wait: Some(wait),
-            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "the result is not certain; try again")
+            ..said(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "the result is unknown; try again")
         };
         let denial = match error {
             Error::Denied(denial) => denial,
             Error::Failed(fault) => return unavailable(fault.retry_after()),
         };
         match denial.class() {
-            // A 401 at a refresh would end the binding.
+            // A 401 at a refresh would make the browser end the binding.
             Class::BadProof { .. } | Class::Forbidden => {
-                said(StatusCode::FORBIDDEN, "device_refused", "the key of the device is not proved")
+                said(StatusCode::FORBIDDEN, "device_refused", "the device's key was not verified")
             }
             Class::NoCredential => said(StatusCode::UNAUTHORIZED, "no_session", "there is no session to bind"),
             Class::Request(what) if *denial == NOT_A_LOGIN => {
@@ -197,12 +199,12 @@ impl Words {
             | Class::Target
             | Class::Client
             | Class::ClientNotAllowed
-            | Class::GrantType => bad("the request is not usable here"),
+            | Class::GrantType => bad("this request is not supported here"),
         }
     }
 }
 
-/// The answer to a request that failed: a problem document, or a page for a form.
+/// The reply to a request that failed: a problem document, or a page if the request came from a form.
 pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
     let words = Words::of_error(error);
     let mut reply = match SentAs::of_call(call) {
@@ -220,8 +222,8 @@ pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -
     reply
 }
 
-/// The answer to a browser that could not be logged in at a provider: a page, from which the user may begin again.
-/// `further` is a sentence for this page alone.
+/// The page for a browser that could not be logged in at a provider. It has a link to start again. `further` is an
+/// additional sentence on the page.
 // Requirements B29, B44.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Option<&str>) -> Reply {
@@ -230,7 +232,7 @@ pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Op
         Error::Denied(Denial::ProviderLogin(ProviderFlaw::Denied | ProviderFlaw::Repeated)) => {
             (StatusCode::FORBIDDEN, words.detail)
         }
-        Error::Failed(Fault::Provider { .. }) => (words.status, "the provider cannot be asked now; try again later"),
+        Error::Failed(Fault::Provider { .. }) => (words.status, "the provider is unavailable; try again later"),
         _ => (words.status, words.detail),
     };
     let text = further.map_or_else(|| detail.to_owned(), |further| format!("{detail}. {further}"));
@@ -241,7 +243,7 @@ pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Op
     reply
 }
 
-/// The answer to a HEAD request.
+/// The reply to a HEAD request.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn nothing() -> Reply {
     hardened(empty(StatusCode::NO_CONTENT))
@@ -258,12 +260,12 @@ fn problem(words: &Words) -> Reply {
     reply
 }
 
-/// The answer to a login by a form that failed: the form again, with the reason.
+/// The reply to a failed login by a form: the form again, with the reason.
 fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Reply {
     if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
         && words.error != "too_many_sessions"
     {
-        // Nothing of a cross-origin request is kept, not even its target.
+        // Nothing from a cross-origin request is reused, not even its target.
         return page::message(words.status, "Not logged in", words.detail);
     }
     let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));
@@ -281,7 +283,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
     }
 }
 
-/// The refusal of a request without a live session, for a script: the plain refusal, with the path of the login.
+/// The reply to a script without a live session: the plain denial, with the path of the login.
 pub(crate) fn with_login(plain: Reply, login: &str) -> Reply {
     let Ok(Value::Object(mut body)) = serde_json::from_slice(plain.body().data()) else { return plain };
     body.insert("login".to_owned(), login.into());

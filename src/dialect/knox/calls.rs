@@ -1,4 +1,4 @@
-//! The calls of the service, each of which is one command.
+//! The calls of the service. Each call is one command.
 
 use std::sync::OnceLock;
 
@@ -39,7 +39,7 @@ impl<'a> Calling<'a> {
         Self { call, gate, reason: OnceLock::new() }
     }
 
-    /// The reason of a refusal, or `answered`.
+    /// Returns the reason of a refusal, or `answered`.
     pub(super) fn reason(&self) -> Reason {
         self.reason.get().copied().unwrap_or(UNREAD)
     }
@@ -75,7 +75,8 @@ impl<'a> Calling<'a> {
 
     pub(super) async fn get_me(&self) -> Reply {
         let serve = |_: Request<GetMeRequest>| async move {
-            // gRPC metadata are HTTP headers, so the rule of a single `Authorization` applies (requirement T17).
+            // gRPC metadata are HTTP headers, so the rule against a second `Authorization` applies (requirement
+            // T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
             let user = match self.execute(Command::Check { access, superseded: Superseded::None }).await? {
@@ -115,7 +116,7 @@ impl<'a> Calling<'a> {
     }
 }
 
-/// Decodes the message of a call, serves it, and encodes the answer.
+/// Decodes the message of a call, serves the call, and encodes the result.
 pub(in crate::dialect) async fn unary<Q, A, F>(call: &Call<'_>, serve: impl FnMut(Request<Q>) -> F) -> Reply
 where
     Q: Message + Default + 'static,
@@ -128,7 +129,7 @@ where
     collected(grpc.unary(tower::service_fn(serve), request).await).await
 }
 
-/// The commands of this dialect have no other outcome.
+/// The status for outcomes that the commands of this dialect never have.
 fn unexpected() -> Status {
     Status::internal("unexpected")
 }
@@ -142,7 +143,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
     }
 }
 
-/// A reply with the content of a service's response: at most one message, then trailers.
+/// Collects a service's response, which has at most one message followed by trailers, into a reply.
 pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, mut body) = response.into_parts();
     let mut reply = ReplyBody::default();
@@ -158,7 +159,7 @@ pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Re
     http::Response::from_parts(parts, reply)
 }
 
-/// A reply that consists of a status alone: trailers, with HTTP 200 (requirement T17).
+/// A reply that contains only a status: trailers, with HTTP 200 (requirement T17).
 pub(crate) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

@@ -3,15 +3,17 @@
 //! | call | command |
 //! |---|---|
 //! | `AuthnWithPassword(email, password)` | a login; `email` is the user's name |
-//! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is required |
+//! | `RefreshAccessToken(refresh_token)` | a refresh; the token itself is the credential, and no metadata is
+//! required |
 //! | `GetMe()` | a check of the access token in the metadata `authorization` |
 //!
-//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol documents no codes. Here a bad credential is
-//! `UNAUTHENTICATED`, an empty field `INVALID_ARGUMENT`, a rate limit `RESOURCE_EXHAUSTED`, and a failure on our side
-//! `UNAVAILABLE`, the last two with `google.rpc.RetryInfo`.
+//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol does not document status codes. The gate
+//! uses `UNAUTHENTICATED` for an invalid credential, `INVALID_ARGUMENT` for an empty field, `RESOURCE_EXHAUSTED`
+//! for a rate limit, and `UNAVAILABLE` for a fault of the gate. The last two have `google.rpc.RetryInfo`.
 //!
 //! The fields of a user come from the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`,
-//! `"admin"`), `avatar`, `phone`, `dids` (a list), `external_ids` (a table of texts), `metadata` (a table of anything).
+//! `"admin"`), `avatar`, `phone`, `dids` (a list), `external_ids` (a table of strings), `metadata` (a table with
+//! values of any type).
 //!
 //! ```
 //! use rotogate::dialect::knox::Knox;
@@ -39,7 +41,7 @@ pub(crate) mod streams;
 mod user;
 pub(super) mod words;
 
-/// The service's full name.
+/// The full name of the service.
 pub(super) const SERVICE: &str = "user_api.v1.UserApiService";
 
 pub(super) const AUTHN: &str = "AuthnWithPassword";

@@ -7,7 +7,7 @@ mod generated {
 
 pub use generated::*;
 
-/// The file's descriptors, for server reflection.
+/// The descriptors of the file, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("../../../proto/generated/user_api.v1.bin");
 
 rotogate_core::debug_with!(AuthnWithPasswordRequest);

@@ -1,5 +1,5 @@
-//! Server reflection, in both versions in use, and health. The libraries of these services answer while the request
-//! body still arrives.
+//! Health checks, and server reflection in both versions that clients use. The libraries of these services respond
+//! while the request body is still arriving.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use super::calls::refusal;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 use rotogate_core::bounds::MAX_KNOX_MESSAGE;
 
-/// How long a health watch stays open.
+/// The maximum time that a health watch stays open.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
@@ -39,7 +39,7 @@ pub(crate) struct Streams {
 rotogate_core::debug_with!(Streams);
 
 impl Streams {
-    /// The services of a server with this service and these descriptors.
+    /// Makes the services of a server that has this service and these descriptors.
     pub(crate) fn new(descriptors: &'static [u8], service: &'static str) -> Self {
         let builder = || {
             Builder::configure()
@@ -58,7 +58,7 @@ impl Streams {
         }
     }
 
-    /// Answers a request for one of `paths`.
+    /// Handles a request for one of `paths`.
     pub(crate) async fn answer(&self, path: &str, headers: &HeaderMap, body: StreamedBody) -> Reply {
         let service = match path {
             REFLECTION_V1 => self.v1.clone(),
@@ -85,8 +85,8 @@ pub(crate) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerRef
 pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub(crate) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// A server's body, whose failures are in its trailers. After any other failure the stream ends without a status, which
-/// every client treats as a failure.
+/// A response body that reports a service's failure in its trailers. After any other failure the stream ends
+/// without a status, which every client treats as a failure.
 struct Unfailing(tonic::body::Body);
 
 impl Body for Unfailing {
@@ -102,18 +102,18 @@ impl Body for Unfailing {
     }
 }
 
-/// A stream that sends nothing and never fails.
+/// A stream that never yields an item or an error.
 fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
     stream::once(tokio::time::sleep(WATCH_TIMEOUT)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
-/// The health service. A gate that can answer reports SERVING.
+/// The health service. It reports SERVING whenever the gate can respond at all.
 #[derive(Clone, Copy, Debug)]
 struct Alive(&'static str);
 
 impl Alive {
     fn health_of(self, service: &str) -> Option<HealthCheckResponse> {
-        // The empty name means the whole server.
+        // The empty name stands for the whole server.
         let is_known = service.is_empty() || service == self.0;
         is_known.then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
     }
@@ -137,7 +137,8 @@ impl Health for Alive {
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         let health = self.health_of(&request.get_ref().service).unwrap_or(unknown);
-        // The status does not change while the gate can answer. A client that wants to watch longer asks again.
+        // The status never changes while the gate can respond. A client that wants to watch for longer sends
+        // another request.
         let watched = stream::once(async move { Ok(health) }).chain(quiet());
         Ok(tonic::Response::new(watched.boxed()))
     }

@@ -1,5 +1,5 @@
-//! Converts a directory's user to the protocol's message. A profile field whose type differs from the protocol's stays
-//! empty.
+//! Converts a directory's user to the protocol's message. If a profile field has another type than the protocol
+//! expects, the field stays empty.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::proto::{Role, User};
 use rotogate_core::directory;
 
-/// A user of the directory.
+/// Converts a user who is in the directory.
 pub(super) fn known(user: &directory::User) -> User {
     let field = |name: &str| user.profile.get(name);
     let text = |name: &str| field(name).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -29,12 +29,13 @@ pub(super) fn known(user: &directory::User) -> User {
     }
 }
 
-/// A user known only by the claims of the token.
+/// Makes the message for a user about whom only the token's claims are known.
 pub(super) fn unknown(subject: &str, account: Option<&str>) -> User {
     User { uuid: subject.to_owned(), account: account.unwrap_or_default().to_owned(), ..User::default() }
 }
 
-/// Reads the role by name in any letter case, with or without the prefix of the enumeration, or by number.
+/// Reads a role. The name may be in any letter case, with or without the prefix of the enumeration. A number is
+/// accepted as well.
 fn role(value: &Json) -> Role {
     match value {
         Json::Number(number) => {
@@ -65,7 +66,7 @@ fn value(json: &Json) -> Value {
     let kind = match json {
         Json::Null => Kind::NullValue(prost_types::NullValue::NullValue.into()),
         Json::Bool(flag) => Kind::BoolValue(*flag),
-        // Numbers of a `Struct` are doubles.
+        // All numbers in a `Struct` are doubles.
         Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         Json::String(text) => Kind::StringValue(text.clone()),
         Json::Array(list) => Kind::ListValue(ListValue { values: list.iter().map(value).collect() }),

@@ -1,4 +1,4 @@
-//! The status of each refusal and fault.
+//! The gRPC status for each refusal and fault.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
 
-/// An empty mandatory field, with the detail that names it (`google.rpc.BadRequest`).
+/// The status for an empty mandatory field, with a detail that names the field (`google.rpc.BadRequest`).
 pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(name, "must not be empty");
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
@@ -34,7 +34,7 @@ fn denied(denial: Denial) -> Status {
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
         Class::BadToken { .. } | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
-        // Every bad token gets this message: a caller learns only that the token is not good.
+        // Every invalid token gets this message, so a caller learns only that the token is not valid.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),
         Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not do this"),

@@ -1,5 +1,6 @@
-//! The HTTP requests that make the same call as an envelope (requirement T22). Routes are written for paths; a call in
-//! `POST /_query` or over a WebSocket obeys the rules of the paths that Kuzzle gives its action.
+//! The HTTP requests that make the same call as an envelope (requirement T22). The rules of routes are written for
+//! paths. A call in `POST /_query` or over a WebSocket obeys the rules for the paths at which Kuzzle serves its
+//! action.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::super::EnclosedCall;
 use super::words::Problem;
 
-/// The equivalent requests of each action.
+/// The equivalent HTTP requests of each action.
 type Actions = HashMap<&'static str, Vec<(Method, &'static str)>>;
 
 static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
@@ -27,13 +28,13 @@ static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
     actions
 });
 
-/// Does Kuzzle's own API have this controller?
+/// Returns whether Kuzzle's own API has this controller.
 pub fn is_controller(name: &str) -> bool {
     let name = if name == "memoryStorage" { "ms" } else { name };
     ACTIONS.keys().any(|action| action.split_once(':').is_some_and(|(controller, _)| controller == name))
 }
 
-/// The characters that a segment of a canonical path escapes.
+/// The characters that are escaped in a segment of a canonical path.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -51,10 +52,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b':')
     .remove(b'@');
-/// The segment of an absent argument.
+/// The path segment that stands for a missing argument.
 const ABSENT: &str = "_";
 
-/// The enclosed call. `prefix` is the beginning of the endpoint's paths; `args` are the members of the envelope.
+/// Returns the call in an envelope. `prefix` is the first part of the endpoint's paths, and `args` are the members
+/// of the envelope.
 pub(super) fn called(
     controller: &str,
     action: &str,
@@ -80,7 +82,8 @@ pub(super) fn called(
     Ok(EnclosedCall { name, requests })
 }
 
-/// An argument as a segment of a path. Kuzzle expects a string there; how Kuzzle treats other types is unknown.
+/// Returns an argument as a path segment. Kuzzle expects a string there. Its treatment of other types is unknown,
+/// so they are rejected.
 fn argument(args: &Map<String, Value>, parameter: &str) -> Result<String, Problem> {
     match args.get(parameter) {
         None | Some(Value::Null) => Ok(ABSENT.to_owned()),

@@ -1,4 +1,4 @@
-//! `expiresIn`: a string in the notation of JavaScript's `ms` library, or a number of milliseconds.
+//! Parses `expiresIn`, which is a string in the notation of JavaScript's `ms` library, or a number of milliseconds.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::words::Problem;
 
-/// The longest text that the library accepts.
+/// The maximum length of a string that the library accepts.
 const MAX_TEXT_BYTES: usize = 100;
 /// The protocol's value for "never expires".
 const NEVER: f64 = -1.0;
 
-/// The requested lifetime: `None` if the caller leaves it to the gate.
+/// Returns the requested lifetime, or `None` if the caller leaves the lifetime to the gate.
 pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
     let Some(asked) = asked else { return Ok(None) };
     let millis = match asked {
@@ -20,7 +20,7 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
     let Some(millis) = millis.filter(|millis| millis.is_finite()) else { return Err(bad()) };
-    // No token of this gate lives for ever, so the request is refused.
+    // Every token of this gate expires, so this request is rejected.
     if millis.to_bits() == NEVER.to_bits() {
         return Err(Problem::ttl_exceeded());
     }
@@ -28,8 +28,8 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         return Err(bad());
     }
     match Duration::try_from_secs_f64(millis / 1000.0) {
-        // Times in a token are whole seconds, rounded up: a lifetime below a second could be over before the reply
-        // arrives.
+        // Times in a token are whole seconds, so lifetimes are rounded up. A lifetime of less than a second could
+        // end before the reply arrives.
         Ok(ttl) => Ok(Some(ttl.max(Duration::from_secs(1)))),
         Err(_) => Err(Problem::ttl_exceeded()),
     }
@@ -39,7 +39,7 @@ fn bad() -> Problem {
     Problem::invalid_argument("expiresIn", "a duration of at least a millisecond, such as 2h")
 }
 
-/// The duration in milliseconds; `None` if the text is not a duration.
+/// Returns the duration in milliseconds, or `None` if the string is not a duration.
 fn millis(text: &str) -> Option<f64> {
     if text.len() > MAX_TEXT_BYTES {
         return None;

@@ -1,4 +1,4 @@
-//! The protocol over HTTP: the routes, the description of the routes, and the cookie.
+//! The protocol over HTTP: its routes, the list of actions, and the cookie.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -12,14 +12,14 @@ use super::words::Problem;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 
-/// The query parameter for a token.
+/// The query parameter that may contain a token.
 pub(super) const PARAMETER: &str = "jwt";
-/// The cookie for a token.
+/// The cookie that may contain a token.
 pub const COOKIE: &str = "authToken";
-/// The same cookie with the prefix `__Host-`: a browser accepts it only from exactly this host over https, and sends it
-/// to no other host (RFC 10017 §4.1.3.2).
+/// The same cookie with the prefix `__Host-`. A browser accepts it only from exactly this host over https, and
+/// sends it to no other host (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
-/// The operation that accepts any call in an envelope.
+/// The operation that accepts an envelope with any call.
 pub(super) const QUERY: &str = "_query";
 
 /// The operation that opens a WebSocket.
@@ -63,20 +63,20 @@ pub(super) fn served(base: &str) -> Vec<ServedPath> {
     all
 }
 
-/// The action of an operation; `None` for [`QUERY`], whose envelope names it.
+/// Returns the action of an operation, or `None` for [`QUERY`], whose envelope names the action.
 pub(super) fn action(operation: &str) -> Option<Action> {
     ROUTES.iter().find(|route| route.operation == operation).map(|route| route.action)
 }
 
-/// The list of actions that the SDKs fetch when they connect. The SDK for the JVM reads `path`, the SDK for JavaScript
-/// `url`. `own` is the path of this request.
+/// The list of actions that the SDKs fetch when they connect. The SDK for the JVM reads `path`, and the SDK for
+/// JavaScript reads `url`. `own` is the path of this request.
 pub(super) fn public_api(own: &str) -> Value {
     let base = own.strip_suffix("/_publicApi").unwrap_or_default();
     let mut controllers: Map<String, Value> = Map::new();
     for route in ROUTES {
         let (controller, action) = route.action.names();
         let entries = route.methods.iter().map(|method| {
-            // The notation of the protocol has a colon before a parameter.
+            // The protocol writes a colon before a path parameter.
             let url = format!("{base}{}", route.template.replace('{', ":").replace('}', ""));
             json!({ "url": url, "path": url, "verb": method.as_str() })
         });
@@ -90,9 +90,9 @@ pub(super) fn public_api(own: &str) -> Value {
     Value::Object(controllers)
 }
 
-/// The list for the SDKs: the upstream's list, with the gate's own actions in it. The SDK for JavaScript knows no
-/// action outside the list it receives, so a list of only the gate's actions is sent only if no Kuzzle is behind the
-/// gate.
+/// Returns the list for the SDKs, which is the upstream's list with the gate's own actions in it. The SDK for
+/// JavaScript can use only the actions in this list, so the gate sends a list of just its own actions only if there
+/// is no Kuzzle behind it.
 pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
         ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {
@@ -119,7 +119,7 @@ pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Resu
     Ok(Value::Object(all))
 }
 
-/// The reply of a Kuzzle server.
+/// The part of a Kuzzle server's reply that contains the list of actions.
 #[derive(serde::Deserialize)]
 struct ActionList {
     result: Map<String, Value>,
@@ -136,7 +136,7 @@ pub(super) fn clear_cookie(reply: &mut Reply, name: &str, secure: bool) {
     insert(reply, &format!("{name}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
 }
 
-/// The last second of the year 9999: a cookie's date has no later year.
+/// The last second of the year 9999, because later years cannot be written in a cookie's date.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 fn insert(reply: &mut Reply, cookie: &str, secure: bool) {

@@ -1,4 +1,4 @@
-//! One call of the protocol, wherever it arrives: at its own route, in a `POST /_query`, or in a WebSocket message.
+//! A call of the protocol, which may arrive at its own route, in a `POST /_query`, or in a WebSocket message.
 
 use http::Method;
 use secrecy::SecretString;
@@ -11,20 +11,20 @@ use super::actions;
 use super::words::{self, Problem};
 use rotogate_core::strict_json::{members_of_depth, object_of_depth};
 
-/// The deepest nesting of JSON, which no query for documents exceeds.
+/// The maximum nesting depth of the JSON. Kuzzle's document queries need less.
 const MAX_DEPTH: usize = 64;
 
 /// The member of an envelope that contains a token.
 pub(super) const JWT: &str = "jwt";
 
-/// The member of an envelope that contains a document, usually most of the message. It is not parsed if the upstream
-/// answers the call.
+/// The member of an envelope that contains a document, and is usually most of the message. It is not parsed if the
+/// upstream serves the call.
 const BODY: &str = "body";
 
-/// Whether the envelope is only a ping: see [`Message::of_envelope`].
+/// Whether the envelope is only a ping. See [`Message::of_envelope`].
 type IsPing = bool;
 
-/// The actions that the gate answers itself.
+/// The actions that the gate executes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Login,
@@ -37,7 +37,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// The action with these names, if the gate answers it in an envelope.
+    /// Returns the action with these names, if the gate executes it when it arrives in an envelope.
     pub(super) fn parse(controller: &str, action: &str) -> Option<Self> {
         const IN_ENVELOPES: [Action; 6] = [
             Action::Login,
@@ -50,7 +50,7 @@ impl Action {
         IN_ENVELOPES.into_iter().find(|known| known.names() == (controller, action))
     }
 
-    /// Does the reply of this action set the cookie, if the caller asks for one?
+    /// Returns whether the reply of this action sets the cookie, if the caller requests a cookie.
     pub(super) const fn sets_cookie(self) -> bool {
         match self {
             Self::Login | Self::RefreshToken | Self::Logout => true,
@@ -58,7 +58,7 @@ impl Action {
         }
     }
 
-    /// Controller and action.
+    /// The names of the controller and the action.
     pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Login => ("auth", "login"),
@@ -72,21 +72,22 @@ impl Action {
     }
 }
 
-/// The place of a call's arguments. A flag in a query is set by its presence, whatever its value.
+/// The part of the request that contains a call's arguments. In a query, the presence of a flag sets it, whatever
+/// its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
     Envelope,
 }
 
-/// A call. `null` counts as absent throughout.
+/// A call. A member whose value is `null` is treated as absent.
 pub(super) struct Message {
     pub(super) controller: Option<String>,
     pub(super) action: Option<String>,
     pub(super) request_id: String,
-    /// The `volatile` member, an object.
+    /// The `volatile` member, which is an object.
     pub(super) volatile: Value,
-    /// The envelope's own token.
+    /// The token in the envelope.
     pub(super) jwt: Option<SecretString>,
     pub(super) index: Option<String>,
     pub(super) collection: Option<String>,
@@ -99,7 +100,7 @@ pub(super) struct Message {
 rotogate_core::debug_with!(Message);
 
 impl Message {
-    /// The parts of a call in the head of a request, before its body is read.
+    /// Reads the parts of a call that are in the head of a request, before the body is read.
     pub(super) fn of_head(headers: &http::HeaderMap) -> (Self, Result<(), Problem>) {
         let id = headers.get(words::REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
         let mut message = Self {
@@ -125,14 +126,15 @@ impl Message {
         (message, volatile)
     }
 
-    /// A call to the route of an action: arguments in the query and the template, and the plain body.
+    /// Reads a call to the route of an action. The arguments are in the query and the path, and the body is not an
+    /// envelope.
     pub(super) fn of_route(call: &Call<'_>, action: Action) -> (Self, Result<(), Problem>) {
         let (mut message, mut good) = Self::of_head(call.headers);
         let (controller, name) = action.names();
         (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
         for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()).take(MAX_PARAMETERS) {
-            // The first value of a known argument counts. Unknown arguments are ignored, repeated or not, and so are
-            // arguments beyond the bound (requirement A24).
+            // The first value of a known argument is used. Unknown arguments, and arguments beyond the maximum
+            // number, are ignored, even if they are repeated (requirement A24).
             message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         for (name, value) in call.params {
@@ -141,7 +143,7 @@ impl Message {
         if good.is_ok() {
             good = read_object(call.body).map(|body| message.body = body);
         }
-        // A login by GET has no body: its arguments are in the query.
+        // A login by GET has no body, so its credentials are in the query.
         if *call.method == Method::GET && action == Action::Login {
             for name in ["username", "password"] {
                 if let (false, Some(value)) = (message.body.contains_key(name), message.args.remove(name)) {
@@ -195,28 +197,28 @@ impl Message {
         self.ours().is_some()
     }
 
-    /// The action, if the gate answers it.
+    /// Returns the action, if the gate executes it.
     pub(super) fn ours(&self) -> Option<Action> {
         Action::parse(self.controller.as_deref()?, self.action.as_deref()?)
     }
 
-    /// Is the client the SDK for the JVM, which expects another id for an expired token?
+    /// Returns whether the client is the SDK for the JVM, which expects another error id for an expired token.
     pub(super) fn is_jvm(&self) -> bool {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
     }
 
-    /// The enclosed call, if the upstream answers it. The rules of routes apply to this call.
+    /// Returns the enclosed call, if the upstream serves it. The rules of routes apply to this call.
     pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
     }
 
-    /// An argument.
+    /// Returns an argument of the call.
     pub(super) fn argument(&self, name: &str) -> Option<&Value> {
         self.args.get(name).filter(|value| !value.is_null())
     }
 
-    /// A boolean argument: set or not.
+    /// Returns whether a boolean argument is set.
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.arguments {
             Arguments::Query => self.args.contains_key(name),
@@ -224,7 +226,7 @@ impl Message {
         }
     }
 
-    /// A text in the body.
+    /// Returns a string member of the body.
     pub(super) fn text_in_body(&self, name: &str) -> Result<Option<&str>, Problem> {
         match self.body.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -234,13 +236,14 @@ impl Message {
     }
 }
 
-/// Does the text consist only of JSON white space (RFC 8259 §2)? A form feed is not JSON white space: an upstream would
-/// refuse it.
+/// Returns whether the text consists only of JSON white space (RFC 8259 §2). A form feed is not JSON white space,
+/// and an upstream would reject it.
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b" \t\n\r".contains(byte))
 }
 
-/// Reads an object. An empty text counts as an empty object, because the SDKs label an empty body as JSON.
+/// Parses an object. An empty text is treated as an empty object, because the SDKs declare an empty body to be
+/// JSON.
 fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     if is_blank(bytes) {
         return Ok(Map::new());

@@ -1,19 +1,20 @@
-//! The authentication of Kuzzle, as its SDKs for JavaScript and the JVM speak it over HTTP: a token is its own refresh
-//! credential, and the exchange ends the old one.
+//! The authentication of Kuzzle over HTTP, as its SDKs for JavaScript and the JVM use it. An access token is its
+//! own refresh credential, and a refresh ends the old token.
 //!
 //! | path | action |
-//! |---|---|
+//! | `POST`, `GET /_login/{strategy}` | `auth:login`; the only strategy is `local` |
 //! | `POST`, `GET /_login/{strategy}` | `auth:login`; the one strategy is `local` |
 //! | `POST /_refreshToken` | `auth:refreshToken` |
 //! | `POST /_logout` | `auth:logout` |
 //! | `POST /_checkToken` | `auth:checkToken` |
 //! | `GET /_me`, `/users/_me` | `auth:getCurrentUser` |
 //! | `GET /strategies` | `auth:getStrategies` |
-//! | `GET /_publicApi` | `server:publicApi`: the paths of all actions, these and the upstream's |
+//! | `GET /_publicApi` | `server:publicApi`: the paths of all actions of the gate and the upstream |
 //! | `GET /` | a WebSocket, if the request asks for one (feature `kuzzle`) |
-//! | `POST /_query` | any of the `auth` actions in an envelope; any other call goes to the upstream |
+//! | `POST /_query` | any of the `auth` actions in an envelope; all other calls are forwarded to the upstream |
 //!
-//! Unknown arguments are ignored, an empty body is no error, and `null` counts as absent, because the SDKs need it.
+//! The SDKs require that unknown arguments are ignored, that an empty body is accepted, and that `null` is treated
+//! as absent.
 //!
 //! ```
 //! use rotogate::dialect::kuzzle::Kuzzle;
@@ -59,9 +60,9 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-/// The outcome of a call that cannot be executed, for the access log.
+/// The outcome in the access log for a request that is not a valid call.
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
-/// The path after the prefix of an endpoint.
+/// The path of envelopes, below the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
 
 /// The dialect `kuzzle`, with its options.
@@ -70,7 +71,7 @@ const QUERY_PATH: &str = "/_query";
 /// use rotogate::dialect::kuzzle::Kuzzle;
 /// use rotogate::gate::Endpoint;
 ///
-/// // The public URL is https: the cookie is for this very host.
+/// // The public URL is https, so the cookie can be restricted to exactly this host.
 /// let dialect = Kuzzle { secure_cookies: true, host_cookie: true };
 /// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
 /// # let _ = builder;
@@ -118,7 +119,7 @@ impl Dialect for Kuzzle {
         Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()), session: false }
     }
 
-    /// The reply to a request that could not be read.
+    /// Writes the reply to a request that could not be read.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         let (mut asked, _) = Message::of_head(call.headers);
         if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
@@ -228,8 +229,8 @@ impl Kuzzle {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// The only token of a call: from the envelope, otherwise from `Authorization`, otherwise from the query. Beside a
-    /// token in the cookie, any other token is refused.
+    /// Returns the token of a call, which is in the envelope, otherwise in `Authorization`, otherwise in the query.
+    /// If the cookie contains a token, a token in any other place is rejected.
     fn credential_of<'a>(
         self,
         headers: &'a HeaderMap,
@@ -248,12 +249,12 @@ impl Kuzzle {
         Ok(Some(Found { token, scheme: Scheme::Bearer, by_cookie: false, by_query: false }))
     }
 
-    /// Opens a WebSocket, for a request that asks for one.
+    /// Opens a WebSocket if the request asks for one.
     fn open(self, call: &Call<'_>) -> Answer {
         let (asked, _) = Message::of_head(call.headers);
         #[cfg(feature = "kuzzle")]
         {
-            // If a cookie carries the token, the gate has checked the origin (requirement T9).
+            // If the token came in a cookie, the gate has already checked the origin (requirement T9).
             let found = self.credential_of(call.headers, call.query, &asked);
             let linked = match found {
                 Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
@@ -270,10 +271,10 @@ impl Kuzzle {
         malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
     }
 
-    /// Forwards a call to the service that answers its action.
+    /// Forwards a call to the service that serves its action.
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
-            // The same rule as for the gate's own actions: no cookie beside another token.
+            // As for the gate's own actions, a cookie beside another token is rejected.
             return denied(&asked, denial);
         }
         let as_it_came = call.body;
@@ -303,7 +304,8 @@ impl Kuzzle {
     }
 }
 
-/// The list of actions: the gate's own replace the upstream's, and the upstream supplies all others.
+/// Returns the list of actions. The gate's own actions replace those of the upstream, and the upstream supplies the
+/// rest.
 fn consult(asked: Message, path: &str) -> Answer {
     let own = self::http::public_api(path);
     let then = move |said| {
@@ -314,11 +316,12 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-/// May the reply set a cookie (requirement T25)? The cookie decides as which user a browser continues, so setting it
-/// needs the same proof as using it: a `POST` of JSON from a page of the gate's origin or of a listed origin.
+/// Checks whether the reply may set a cookie (requirement T25). The cookie determines as which user a browser
+/// continues. Setting it therefore requires the same proof as using it: a `POST` of JSON from a page of the gate's
+/// origin or of a listed origin.
 fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
     if *call.method != Method::POST {
-        // Any site can make a browser send a GET, and logs and histories keep its query.
+        // Any site can make a browser send a GET. In addition, logs and browser histories store the query.
         return Err(Box::new(malformed(asked, Problem::invalid_argument("cookieAuth", "a POST request"))));
     }
     if json != Some(true) {

@@ -1,4 +1,5 @@
-//! Executes an action: sends its command to the engine, and makes the result for the client, wherever the call arrived.
+//! Executes an action: sends its command to the engine, and makes the result for the client. The code is the same
+//! for HTTP and WebSockets.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
-/// The only strategy of a login.
+/// The only supported login strategy.
 const STRATEGY: &str = "local";
 /// The `kuid` of an anonymous caller.
 const ANONYMOUS: &str = "-1";
@@ -35,16 +36,16 @@ pub(super) enum Cookie {
     Clear,
 }
 
-/// The way to carry out an action.
+/// The way in which an action is executed.
 enum ActionPlan {
-    /// The result, which is known without the engine.
+    /// The result does not need the engine.
     Now(Value),
-    /// The engine must execute a command.
+    /// The engine must execute this command.
     Engine(Command),
 }
 
 type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
-/// The reason why an action is not executed, for the client and for the log.
+/// The reason why an action is not executed: one value for the client, one for the log.
 type ActionError = (Problem, Reason);
 
 /// Executes an action. `path` is the path of the request.
@@ -55,7 +56,7 @@ pub(super) async fn perform(
     path: &str,
     gate: &dyn CommandHandler,
 ) -> ActionResult {
-    // A token that arrived in a cookie is returned in a cookie, so that no script can read it.
+    // A token that arrived in a cookie is replaced in a cookie, so that scripts can never read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
         Ok(ActionPlan::Now(result)) => {
@@ -66,7 +67,8 @@ pub(super) async fn perform(
         Err((problem, reason)) => return ActionResult { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
-        // For `checkToken`, a bad token is a regular answer; every other action is refused.
+        // `checkToken` reports an invalid token as a regular result. For every other action, an invalid token is a
+        // refusal.
         Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(denial),
         outcome => super::super::reason(outcome),
     };
@@ -76,8 +78,8 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // A logout with a dead token still removes the cookie. A cookie whose token may still be good stays, and the
-        // client learns that the logout ended nothing (requirement R16).
+        // A logout with an invalid token still removes the cookie. If the token may still be valid, the cookie
+        // stays, and the client learns that the logout did not end the session (requirement R16).
         Err(Error::Denied(denial))
             if action == Action::Logout && in_cookie && !asked.flag("global") && denial.is_dead() =>
         {
@@ -90,7 +92,7 @@ pub(super) async fn perform(
 }
 
 fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
-    // The token, and whether it came in the URL.
+    // The token, and whether it came in the URL's query.
     let token = |credential: Credential<'_>| match credential {
         Ok(found) => Ok(found.map(|found| (SecretString::from(found.token.into_owned()), found.by_query))),
         Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
@@ -102,7 +104,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
         Action::RefreshToken => {
             let (access, by_query) = token(credential)?.ok_or_else(nobody)?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
-            // Logs and histories keep the query of a URL for long.
+            // Logs and browser histories may store the query of a URL for a long time.
             let credential = RefreshCredential::Access { access, may_have_expired: !by_query };
             ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl, resource: None })
         }
@@ -134,7 +136,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => ActionPlan::Now(json!([STRATEGY])),
-        // The upstream is asked only over HTTP. In an envelope the gate never answers this action.
+        // The upstream is queried only over HTTP. The gate never executes this action from an envelope.
         Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
 }

@@ -1,8 +1,8 @@
-//! Messages that pass through the gate. Members that the gate does not read pass byte for byte: parsing and serialising
-//! would change a number of thirty digits, or `1.10`.
+//! Messages that pass through the gate. Members that the gate does not read are passed on byte for byte, because
+//! parsing and serialising could change a number such as `1.10`, or one of thirty digits.
 //!
-//! `strict_json` cannot be used here: it does not keep the original text of a value, and it needs a complete text, but
-//! [`text_of`] has only the beginning.
+//! `strict_json` is not used here for two reasons. It does not preserve the original text of a value, and it needs
+//! the complete document, whereas [`text_of`] has only the first part.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object without the member `remove`, and with the member `set` replaced, or added at the end; `None` if the text
-/// is not an object.
+/// Returns the object without the member `remove`, and with the member `set` replaced or appended. Returns `None`
+/// if the text is not an object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(MembersVisitor).ok()?;
@@ -35,10 +35,10 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
     Some(written)
 }
 
-/// The text of a member, if the beginning of an object contains it.
+/// Returns the string value of a member, if the first part of an object contains it.
 pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
     let mut found = None;
-    // Deserialisation ends with an error at the end of the text, or at the found member.
+    // Deserialisation ends with an error at the end of the available text, or as soon as the member is found.
     let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
     found
 }
@@ -79,7 +79,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The members of an object, in their order.
+/// A visitor that collects the members of an object, in their order.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {

@@ -1,14 +1,20 @@
-//! The protocol over a WebSocket (RFC 6455): each message is a JSON object with a `requestId`, and replies may come in
-//! any order.
+//! The protocol over a WebSocket (RFC 6455). Each message is a JSON object with a `requestId`, and replies may
+//! arrive in any order.
 //!
-//! The gate answers the `auth` actions. It authorises every other message on its own, and forwards it without its token
-//! over an upstream connection that belongs to its caller alone: state that the upstream ties to a connection (such as
-//! subscriptions) never belongs to another caller. Upstream messages pass unchanged.
+//! The gate executes the `auth` actions. It authorises every other message separately, removes the token, and
+//! forwards the message over an upstream connection that only this caller uses. State that the upstream attaches to
+//! a connection, such as subscriptions, can therefore never reach another caller. Messages from the upstream are
+//! passed on unchanged.
 //!
-//! Bounds: a message has at most 32 KiB until the connection has presented a valid token, and 1 MiB afterwards, and
-//! must be complete within ten seconds; 4 MiB may wait in either direction; one connection has four identities at once,
-//! and a fifth closes the oldest. The gate disconnects a client that does not read, or is silent for a minute and answers
-//! no ping, or has no valid token for a minute, unless the route requires no token. Each waiting byte counts as buffered.
+//! Bounds:
+//!
+//! - A message has at most 32 KiB until the connection has presented a valid token, and 1 MiB afterwards. It must
+//!   be complete within ten seconds.
+//! - At most 4 MiB may be queued in each direction. Each queued byte counts as buffered.
+//! - A connection has at most four identities at once. A fifth identity closes the oldest one.
+//! - The gate disconnects a client that stops reading, or that has been silent for a minute and does not answer a
+//!   ping.
+//! - The gate disconnects a client that has had no valid token for a minute, unless the route requires no token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,29 +47,29 @@ use inflow::Inflow;
 use tokens::LinkedToken;
 use upstream::{Upstream, heard, relayed};
 
-/// The longest message, in either direction.
+/// The maximum length of a message, in either direction.
 const MAX_MESSAGE_BYTES: usize = rotogate_core::bounds::MAX_MESSAGE;
-/// How many identities one connection may use at once.
+/// The maximum number of identities that one connection uses at once.
 const MAX_IDENTITIES: usize = 4;
-/// How many messages may wait for an upstream, and how many bytes these messages may have together. As many may wait for
-/// a call in progress.
+/// The maximum number of messages that may be queued for an upstream, and the maximum number of bytes in these
+/// messages. The same limits apply to messages that wait for the call in progress.
 const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
-/// How many messages of one upstream connection may wait for the client; beyond that the gate stops reading from the
-/// upstream (back-pressure).
+/// The number of unread messages from one upstream connection that may wait for the client. If it is reached, the
+/// gate stops reading from the upstream (back-pressure).
 const MAX_UNREAD_MESSAGES: usize = 4;
-/// How often the tokens of a connection are checked.
+/// The interval at which the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// A client or an upstream that is silent for this long is gone: each answers pings.
+/// A client or an upstream that is silent for this long is considered gone, because each of them must answer pings.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// After this silence the gate sends a ping (RFC 6455 §5.5.2). The SDK for the JVM sends none, and a client may only
 /// listen. Load balancers close connections without data, often after a minute.
 const PING_AFTER: Duration = Duration::from_secs(25);
-/// How long a connection may stay without a valid token.
+/// The maximum time that a connection may remain without a valid token.
 const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
-/// The size of a read; the library has a buffer of this size for each connection.
+/// The size of a read. The WebSocket library has a buffer of this size for each connection.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// How long a client may take to accept sent data.
+/// The maximum time that a client may take to accept sent data.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A byte stream.
@@ -82,25 +88,26 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 
 struct Session<S> {
     client: WebSocketStream<Inflow<S>>,
-    /// The beginning of the endpoint's paths.
+    /// The first part of the endpoint's paths.
     prefix: String,
     gate: Arc<dyn SocketGate>,
     calls: Calls,
-    /// Why the client sends nothing more. The calls that it sent before are carried out, without replies.
+    /// The reason why the client sends nothing more. Calls that the client sent earlier are still executed, but get
+    /// no replies.
     ended: Option<CloseReason>,
     linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
-    /// The upstream whose turn to speak it is.
+    /// The index of the upstream that is served next.
     turn: usize,
-    /// Since when the connection has had no valid token.
+    /// The time since which the connection has had no valid token.
     anonymous: Option<Instant>,
-    /// Whether new rules are in force that have not judged the connection yet.
+    /// Whether the rules have been replaced and the connection has not been checked against the new rules yet.
     is_unjudged: bool,
 }
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 enum CloseReason {
-    /// The gate closes the connection. The code is never 1000: the SDKs would not reconnect.
+    /// The gate closes the connection. The code is never 1000, because the SDKs do not reconnect after that code.
     With(CloseCode),
     /// The client closed the connection, and expects a reply.
     ByClient,
@@ -139,13 +146,13 @@ async fn serve_on<S: Stream>(
         is_unjudged: false,
     };
     let Err(ended) = session.run().await;
-    // The upstreams are dropped, so that their messages no longer wait for the client.
+    // Drops the upstreams, so that their messages no longer wait for the client.
     session.upstreams.clear();
     let mut client = session.client;
     let close = async {
         match ended {
             CloseReason::With(code) => client.close(Some(CloseFrame { code, reason: "".into() })).await,
-            // The library has prepared the reply to the client's Close frame.
+            // The library has already prepared the reply to the client's Close frame.
             CloseReason::ByClient => SinkExt::close(&mut client).await,
             CloseReason::Broken => Err(WsError::ConnectionClosed),
         }
@@ -183,7 +190,7 @@ impl<S: Stream> Session<S> {
                 done = self.calls.done() => self.go_on(done).await?,
                 said = heard(&mut self.upstreams, &mut self.turn) => match said {
                     Some((text, _room)) => self.send(relayed(text)).await?,
-                    // The pending calls are lost: the client must reconnect.
+                    // The pending calls are lost, so the client must reconnect.
                     None => return Err(CloseReason::With(CloseCode::Restart)),
                 },
                 _ = look.tick() => {
@@ -207,12 +214,12 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// The message of a frame, if it has one.
+    /// Returns the message of a frame, if the frame contains one.
     fn message_of(&self, frame: Option<Result<Frame, WsError>>) -> Result<Option<Bytes>, CloseReason> {
         match frame {
             Some(Ok(Frame::Text(text))) => Ok(Some(text.into())),
             Some(Ok(Frame::Binary(bytes))) => Ok(Some(bytes)),
-            // The library itself answers Ping and Close frames.
+            // The library responds to Ping and Close frames itself.
             Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => Ok(None),
             Some(Ok(Frame::Close(_))) => Err(CloseReason::ByClient),
             None => Err(CloseReason::Broken),
@@ -223,7 +230,7 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Applies the wider bounds, counted for the caller, once a good token was presented.
+    /// Applies the larger limits once a valid token was presented, and counts their use for the token's holder.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))

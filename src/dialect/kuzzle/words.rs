@@ -1,4 +1,4 @@
-//! The replies of the protocol: its envelope, and its errors by id, code and status.
+//! The replies of the protocol: its envelope, and its errors with id, code and status.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{retry_after, seconds};
 
-/// The name of the node that answers, which the protocol requires.
+/// The node name in replies, which the protocol requires.
 const NODE: &str = "knode-rotogate";
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
 pub(super) const VOLATILE: HeaderName = HeaderName::from_static("x-kuzzle-volatile");
@@ -43,7 +43,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, id, message)
     }
 
-    /// The message, for a client that asks for the state of a token.
+    /// Returns the message, for a client that queries the state of a token.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -88,10 +88,10 @@ impl Problem {
         Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
     }
 
-    /// The upstream has no connection, or its queue is full.
+    /// The error if the upstream cannot be reached, or its queue is full.
     #[cfg(feature = "kuzzle")]
     pub(super) fn unreachable() -> Self {
-        let message = "Request discarded: the server behind the gate does not take it now.";
+        let message = "Request discarded: the server behind the gate does not accept it now.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, PROCESS + 2, "api.process.overloaded", message)
     }
 
@@ -99,8 +99,8 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
-    /// The error for an expired token. The SDK for the JVM reacts to this id, the SDK for JavaScript only to the id of
-    /// an invalid token.
+    /// The error for an expired token. The SDK for the JVM reacts to the id for expired tokens. The SDK for
+    /// JavaScript reacts only to the id for invalid tokens.
     fn expired_token(asked: &Message) -> Self {
         if asked.is_jvm() {
             Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
@@ -109,7 +109,7 @@ impl Problem {
         }
     }
 
-    /// The caller is anonymous.
+    /// The error for an anonymous caller.
     pub(super) fn unauthorized(asked: &Message) -> Self {
         let message = format!("Unauthorized: authentication required to execute the action \"{}\".", action(asked));
         Self::new(StatusCode::UNAUTHORIZED, RIGHTS + 1, "security.rights.unauthorized", message)
@@ -133,14 +133,14 @@ impl Problem {
         }
     }
 
-    /// Nothing was decided: the client keeps its token and tries again.
+    /// The error if the gate could not decide. The client keeps its token and tries again.
     fn unavailable(wait: Duration) -> Self {
-        let message = "Temporarily overloaded: the result is not certain, try again.";
+        let message = "Temporarily overloaded: the result is unknown, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }
 
-    /// The error for a denial. Every bad token gets the same error.
+    /// Returns the error for a denial. Every invalid token gets the same error.
     pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
         match denial.class() {
             Class::NoCredential => Self::unauthorized(asked),
@@ -208,13 +208,13 @@ impl Problem {
     }
 }
 
-/// `controller:action`, as far as the call names them.
+/// Returns `controller:action`. A missing name is written as `*`.
 fn action(asked: &Message) -> String {
     let known = |name: &Option<String>| name.clone().unwrap_or_else(|| "*".to_owned());
     format!("{}:{}", known(&asked.controller), known(&asked.action))
 }
 
-/// A reply, in the protocol's envelope.
+/// Wraps a result into the protocol's envelope.
 fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
     let problem = came.as_ref().err();
     let error = problem.map(|problem| {
@@ -226,7 +226,7 @@ fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
             "status": problem.status.as_u16(),
         })
     });
-    // The wait is in the body, because a WebSocket message has no header for it.
+    // The delay is in the body, because a WebSocket message has no header fields.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,
@@ -258,7 +258,7 @@ pub(super) fn reply(asked: &Message, came: &Result<Value, Problem>) -> Reply {
     reply
 }
 
-/// A reply over a WebSocket: the SDK finds its caller by `room`.
+/// A reply over a WebSocket. The SDK finds the caller of the reply by `room`.
 #[cfg(feature = "kuzzle")]
 pub(super) fn frame(asked: &Message, came: &Result<Value, Problem>) -> String {
     let mut body = envelope(asked, came);
@@ -268,7 +268,7 @@ pub(super) fn frame(asked: &Message, came: &Result<Value, Problem>) -> String {
     body.to_string()
 }
 
-/// Sent once to a connection whose token is no longer good.
+/// The notification for a connection whose token is no longer valid. It is sent once.
 #[cfg(feature = "kuzzle")]
 pub(super) fn token_expired() -> String {
     json!({

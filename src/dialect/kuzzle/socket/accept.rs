@@ -1,4 +1,4 @@
-//! The handshake of a WebSocket (RFC 6455 §4.2).
+//! The opening handshake of a WebSocket (RFC 6455 §4.2).
 
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::dialect::Reply;
 use crate::dialect::answer::empty;
 
-/// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` for any other request.
+/// Returns the reply to a request for a WebSocket (RFC 6455 §4.2), or `None` for any other request.
 pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
     let is_websocket = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
     if !is_websocket || headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
@@ -17,9 +17,9 @@ pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
-    // The SDK offers a subprotocol called "null" with the WebSocket of a browser or of Node.js, and a browser closes
-    // the connection if the server chooses no subprotocol. The gate speaks only one protocol, so it chooses the first
-    // offer, whatever its name.
+    // With the WebSocket of a browser or of Node.js, the SDK offers a subprotocol named "null". A browser closes
+    // the connection if the server does not choose a subprotocol. The gate speaks only one protocol, so it chooses
+    // the first offer, whatever its name.
     let offered =
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
     let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());

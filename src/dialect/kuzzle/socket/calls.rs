@@ -1,6 +1,6 @@
-//! The calls of a client. One call is in progress, and later calls wait for it, so that the calls keep their order. The
-//! connection lives on meanwhile: a login or an upstream may take seconds, and the SDKs hang up after two without a
-//! reply to their ping.
+//! The calls of a client. One call is in progress, and later calls wait for it, so that the calls keep their order.
+//! The connection stays responsive in the meantime, because a login or an upstream may take seconds, and the SDKs
+//! disconnect if their ping gets no reply within two seconds.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -29,24 +29,24 @@ use rotogate_core::overload::PoolPermit;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::SessionId;
 
-/// The reply to a ping of the protocol's own.
+/// The reply to a ping as the protocol itself defines it.
 const PONG: &str = r#"{"p":2}"#;
-/// A longer message waits even if it is a ping. A client writes `{"p":1}`.
+/// A longer message is queued, even if it is a ping. Clients write `{"p":1}`.
 const MAX_PING_BYTES: usize = 64;
 
-/// The calls that the client has sent and the gate has not answered or forwarded.
+/// The calls that the client has sent and that the gate has neither executed nor forwarded yet.
 #[derive(Default)]
 pub(super) struct Calls {
     /// The current step of the call in progress.
     step: Option<Step>,
-    /// The permit of that call's bytes.
+    /// The permit for the bytes of the call in progress.
     room: Option<PoolPermit>,
     waiting: VecDeque<(Bytes, Option<PoolPermit>)>,
-    /// The bytes in `waiting`.
+    /// The number of bytes in `waiting`.
     bytes: usize,
 }
 
-/// A part of a call that takes time.
+/// An asynchronous part of a call.
 type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// The result of a step.
@@ -56,16 +56,16 @@ pub(super) enum Done {
     Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Upgraded>),
 }
 
-/// A call that the gate has answered itself.
+/// A call that the gate has executed itself.
 pub(super) struct PerformedAction {
     asked: Message,
     action: Action,
-    /// The token of the call, and its session, if the call is a logout.
+    /// The token that the call replaces or ends, and the token's session if the call is a logout.
     old: (Option<SecretString>, Option<SessionId>),
     result: ActionResult,
 }
 
-/// A call that the upstream answers.
+/// A call that the upstream serves.
 pub(super) struct ForwardedCall {
     asked: Message,
     bytes: Bytes,
@@ -73,11 +73,12 @@ pub(super) struct ForwardedCall {
     called: EnclosedCall,
 }
 
-/// The text for the upstream, with its permit.
+/// A message for the upstream, with its permit.
 type Outgoing = (String, PoolPermit);
 
 impl Calls {
-    /// May one more message arrive? Otherwise the gate stops reading from the client (back-pressure).
+    /// Returns whether another message may be read. Otherwise the gate stops reading from the client
+    /// (back-pressure).
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes <= MAX_WAITING_BYTES - MAX_MESSAGE_BYTES
     }
@@ -86,7 +87,7 @@ impl Calls {
         self.step.is_none() && self.waiting.is_empty()
     }
 
-    /// Waits for the end of the current step.
+    /// Waits until the current step is complete.
     pub(super) async fn done(&mut self) -> Done {
         let Some(step) = &mut self.step else { return std::future::pending().await };
         let done = step.await;
@@ -108,7 +109,7 @@ impl Calls {
 }
 
 impl<S: Stream> Session<S> {
-    /// Takes a message. A ping is answered at once.
+    /// Handles a message. A ping gets its reply at once.
     pub(super) async fn hear(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
         let room = self.client.get_mut().hand_over_room();
         let is_ping = || matches!(Message::of_head(&HeaderMap::new()).0.of_envelope(&bytes), Ok(true));
@@ -119,7 +120,7 @@ impl<S: Stream> Session<S> {
         self.advance().await
     }
 
-    /// Goes on after a step of the call in progress.
+    /// Continues the call in progress after one of its steps.
     pub(super) async fn go_on(&mut self, done: Done) -> Result<(), CloseReason> {
         self.calls.step = match done {
             Done::Performed(performed) => self.performed(performed).await?,
@@ -139,7 +140,7 @@ impl<S: Stream> Session<S> {
         self.advance().await
     }
 
-    /// Begins calls until one is in progress.
+    /// Starts queued calls until one is in progress.
     async fn advance(&mut self) -> Result<(), CloseReason> {
         while self.calls.step.is_none() {
             self.calls.room = None;
@@ -149,7 +150,7 @@ impl<S: Stream> Session<S> {
         Ok(())
     }
 
-    /// Begins a call: answers it, or returns its first step.
+    /// Starts a call. Either executes it at once, or returns its first step.
     async fn begin(&mut self, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
         match asked.of_envelope(&bytes) {
@@ -180,7 +181,7 @@ impl<S: Stream> Session<S> {
             (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
             (None, None) => None,
         };
-        // A WebSocket message cannot set a cookie; the SDK then logs in over HTTP.
+        // A WebSocket message cannot set a cookie. The SDK therefore logs in over HTTP if it uses the cookie.
         let by_cookie = asked.flag("cookieAuth") || found.as_ref().is_some_and(|(_, by_cookie)| *by_cookie);
         let makes_tokens = match action {
             Action::Login => asked.flag("cookieAuth"),
@@ -195,10 +196,10 @@ impl<S: Stream> Session<S> {
             return self.refuse(&asked, Problem::cookie_unsupported(), MALFORMED).await;
         }
         let gate = Arc::clone(&self.gate);
-        // After the logout, no lease tells the session of the token.
+        // The session is looked up now, because the token no longer has a lease after the logout.
         let ending = found.as_ref().filter(|_| action == Action::Logout);
         let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret(), true).ok()?.session());
-        // The token of the connection may have come in its URL.
+        // The token of the connection may have been in the URL of the request that opened it.
         let by_query = asked.jwt.is_none();
         Ok(Some(Box::pin(async move {
             let credential = found.as_ref().map(|(token, by_cookie)| Found {
@@ -222,7 +223,8 @@ impl<S: Stream> Session<S> {
         self.send(words::frame(&asked, &came)).await.map(|()| None)
     }
 
-    /// Links the token of a login to the connection. An exchange moves the link, a logout removes it.
+    /// Links the token of a login to the connection. A refresh links the new token instead, and a logout removes
+    /// the link.
     fn link(
         &mut self,
         action: Action,
@@ -237,8 +239,8 @@ impl<S: Stream> Session<S> {
                 let Some((linked, lease)) = linked else { return Ok(()) };
                 self.know(Some(lease))?;
                 if action == Action::RefreshToken {
-                    // The upstream connections of the session continue, with its new token. If a fault leaves that token
-                    // unchecked, the lease of the old token lasts as long as the session.
+                    // The upstream connections of the session continue with the new token. If a fault prevents the
+                    // check of the new token, the lease of the old token remains valid as long as the session.
                     let is_of_session = |caller: &Caller| caller.lease.session() == lease.session();
                     for upstream in &mut self.upstreams {
                         if lease.session().is_some() && upstream.caller.as_ref().is_some_and(is_of_session) {
@@ -276,13 +278,14 @@ impl<S: Stream> Session<S> {
         })))
     }
 
-    /// Forwards a call over the upstream connection of its identity. If there is no such connection, the next step opens
-    /// it.
+    /// Forwards a call over the upstream connection for its identity. If there is no such connection, the next step
+    /// opens it.
     async fn admitted(&mut self, call: ForwardedCall, identity: SocketIdentity) -> Result<Option<Step>, CloseReason> {
         if let (Some(token), false) = (&call.token, self.gate.place().is_known()) {
             self.know(self.gate.lease(token.expose_secret(), true).ok().as_ref())?;
         }
-        // The `room` of the reply is the id of the request; a client that sent no id gets a new one.
+        // The SDK finds the caller of a reply by `room`, which contains the id of the request. If the client did
+        // not send an id, the request gets a new one.
         let set = Some(("requestId", call.asked.request_id.as_str()));
         let text = raw::rewrite(&call.bytes, message::JWT, set).unwrap_or_default();
         let outgoing = match self.gate.place().buffer(text.len()) {
@@ -323,11 +326,11 @@ impl<S: Stream> Session<S> {
         self.upstreams.last()
     }
 
-    /// Answers a call that no upstream took.
+    /// Sends an error reply if no upstream accepted the call.
     async fn taken(&mut self, asked: &Message, is_taken: bool) -> Result<Option<Step>, CloseReason> {
         match is_taken {
             true => Ok(None),
-            // A restart makes the client reconnect to the routes and upstreams in force.
+            // A restart makes the client reconnect, so that the routes and upstreams now in force apply.
             false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
             false => self.refuse(asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
         }

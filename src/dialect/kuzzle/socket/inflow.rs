@@ -1,5 +1,6 @@
-//! Bounds a client's incoming messages before the library buffers them (requirement A11). Length, memory and time of a
-//! message are checked first. The fragments of a message count together, and pings between them change nothing.
+//! Bounds a client's incoming messages before the library buffers them (requirement A11). It limits the length,
+//! memory and duration of a message. The fragments of a message count as one message, and pings between them do not
+//! affect the limits.
 
 use std::io::{self, Cursor};
 use std::pin::Pin;
@@ -17,24 +18,24 @@ use super::MAX_MESSAGE_BYTES;
 use rotogate_core::bounds::MAX_ANONYMOUS_MESSAGE;
 use rotogate_core::overload::PoolPermit;
 
-/// How long a message may take from its first byte to its last.
+/// The maximum time from the first byte of a message to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest frame header, in bytes.
+/// The maximum length of a frame header, in bytes.
 const MAX_HEADER_BYTES: usize = 14;
 
-/// A connection whose incoming messages are bounded.
+/// A connection whose incoming messages are limited.
 pub(super) struct Inflow<S> {
     stream: S,
     gate: Arc<dyn SocketGate>,
-    /// The part of a header that has arrived.
+    /// The part of a frame header that has arrived.
     head: [u8; MAX_HEADER_BYTES],
     known: usize,
     frame: Frame,
-    /// The announced payload of the current message.
+    /// The payload length that the frames of the current message have announced.
     message: u64,
-    /// Whether a fragment arrived that is not the last one.
+    /// Whether the last fragment of the current message has not arrived yet.
     is_open: bool,
-    /// When the current message or header began.
+    /// The time at which the current message or header began.
     since: Option<Instant>,
     room: Option<PoolPermit>,
     /// Whether the library has read a complete message.
@@ -47,7 +48,7 @@ pub(super) struct Inflow<S> {
 struct Frame {
     is_data: bool,
     is_final: bool,
-    /// How many bytes of the frame's payload are still to come.
+    /// The number of payload bytes of the frame that have not arrived yet.
     left: u64,
 }
 
@@ -68,22 +69,23 @@ impl<S> Inflow<S> {
         }
     }
 
-    /// Why the reader stops, if it stops.
+    /// Returns the reason why the reader has stopped, if it has.
     pub(super) fn ended(&self) -> Option<CloseCode> {
         self.ended
     }
 
-    /// The gate does not read now: the current message is not late because of that.
+    /// Restarts the time of the current message. Called while the gate does not read, so that the message does not
+    /// count as late.
     pub(super) fn pause(&mut self) {
         self.since = self.since.map(|_| Instant::now());
     }
 
-    /// Does a message arrive too slowly?
+    /// Returns whether a message is arriving too slowly.
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() > MESSAGE_TIMEOUT)
     }
 
-    /// The permit of the message that the library has just returned.
+    /// Returns the permit of the message that the library has just returned.
     pub(super) fn hand_over_room(&mut self) -> Option<PoolPermit> {
         self.room.take()
     }
@@ -123,7 +125,7 @@ impl<S> Inflow<S> {
         Ok(())
     }
 
-    /// Is the header complete? Then its frame begins.
+    /// Returns whether the header is complete. If it is, its frame begins.
     fn has_header(&mut self) -> Result<bool, CloseCode> {
         let mut cursor = Cursor::new(self.head.get(..self.known).unwrap_or_default());
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)? else {
@@ -155,12 +157,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inflow<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if std::mem::take(&mut this.is_read) {
-            // When the library reads again, it has processed the message.
+            // If the library reads again, it has processed the previous message.
             this.room = None;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        // Bytes after the end are dropped.
+        // Bytes that arrive after the reader has stopped are dropped.
         if this.ended.is_none()
             && let Err(code) = this.pass(buf.filled().get(before..).unwrap_or_default())
         {
