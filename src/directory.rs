@@ -1,4 +1,4 @@
-//! The users. The gate asks a [`Directory`] at each login and each refresh.
+//! The source of users. The gate queries a [`Directory`] at each login and each refresh.
 //!
 //! ```
 //! use rotogate::SecretString;
@@ -15,7 +15,7 @@
 //!         username: &str,
 //!         password: &SecretString,
 //!     ) -> Result<Option<User>, DirectoryError> {
-//!         // Ask the login service here. `None`: unknown user and wrong password alike.
+//!         // Query the login service here. Return `None` for an unknown user and for a wrong password alike.
 //!         # let _ = (account, password);
 //!         Ok((username == "ada").then(|| User::new("u-17")))
 //!     }
@@ -29,8 +29,8 @@
 #[doc(inline)]
 pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 
-/// Password hashes for a directory of your own: argon2id, with a bounded number of runs at once, on threads that serve
-/// no requests. Known and unknown users cost the same work.
+/// Password hashing with argon2id for your own directory. It runs on threads that do not serve requests, and the number
+/// of concurrent hashes is bounded. A login attempt costs the same work whether or not the user exists.
 ///
 /// ```
 /// use rotogate::SecretString;

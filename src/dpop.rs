@@ -1,10 +1,10 @@
-//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof for this one
-//! request, signed with that key.
+//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is accepted only with a proof that is signed
+//! with that key for this one request.
 //!
 //! ```
 //! use rotogate::dpop::DpopSettings;
 //!
-//! // Bound tokens are accepted with a proof, beside bearer tokens.
+//! // Accepts bearer tokens, and bound tokens with a proof.
 //! let builder = rotogate::Gate::builder().dpop(DpopSettings::default());
 //! # let _ = builder;
 //! ```

@@ -1,5 +1,5 @@
-//! Exchanges tokens at a provider's token endpoint: RFC 8693, Entra's on-behalf-of, or an identity assertion (ID-JAG), which
-//! a second authorization server takes as a grant.
+//! Exchanges tokens at a provider's token endpoint: RFC 8693, Entra's on-behalf-of, or an identity
+//! assertion (ID-JAG) that a second authorization server accepts as a grant.
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -17,7 +17,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::MAX_TOKEN;
 
-/// The longest challenge of a provider, in bytes.
+/// The largest challenge from a provider that is passed on, in bytes.
 const MAX_CLAIMS: usize = 4096;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -33,11 +33,11 @@ pub struct HttpExchanger {
     pub caller: HttpCaller,
     /// The token endpoint.
     pub url: UrlSource,
-    /// The description of that place.
+    /// The description of the token endpoint, for messages.
     pub place: String,
     /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,
-    /// How it is asked.
+    /// The form of the request.
     pub form: ExchangeForm,
     /// `audience`.
     pub audience: Option<String>,
@@ -45,14 +45,14 @@ pub struct HttpExchanger {
     pub resource: Option<String>,
     /// `scope`.
     pub scope: Scope,
-    /// The authorization server that takes the answer as a grant, with [`ExchangeForm::JwtBearer`].
+    /// The second authorization server, which accepts the exchanged token as a grant ([`ExchangeForm::JwtBearer`]).
     pub then: Option<Box<Self>>,
 }
 
 rotogate_core::debug_with!(HttpExchanger { place });
 
 impl HttpExchanger {
-    /// The body, without the client.
+    /// The request body, without the client's credentials.
     // Requirement D17.
     fn body(&self, token: &str) -> Zeroizing<Vec<u8>> {
         let mut pairs = match self.form {
@@ -75,20 +75,20 @@ impl HttpExchanger {
         };
         pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
         pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
-        // An identity assertion has its scope inside.
+        // An identity assertion states its scope in its claims.
         let states_scope = !self.scope.is_empty() && self.form != ExchangeForm::JwtBearer;
         pairs.extend(states_scope.then(|| ("scope", self.scope.as_str())));
-        // Room for all of it: a reallocation would leave a copy of the token behind.
+        // Reserve the final size, because a reallocation would leave a copy of the token in memory.
         let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
         let text = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
         Zeroizing::new(text.into_bytes())
     }
 
-    /// The token of an answer.
+    /// The token in a successful response.
     // Requirement D12.
     fn granted(&self, answer: &Map<String, Value>) -> Result<ExchangedToken, &'static str> {
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
-        // An identity assertion is no access token.
+        // An identity assertion is not an access token, so its `token_type` is `N_A`.
         let is_jag = self.form == ExchangeForm::IdJag;
         let (kind, wrong) =
             if is_jag { ("N_A", "its token_type is not N_A") } else { ("Bearer", "its token_type is not Bearer") };
@@ -105,7 +105,7 @@ impl HttpExchanger {
             }
             _ => {}
         }
-        // Entra writes the scopes in another form than they are asked for.
+        // Entra returns scopes in a different form than the request has.
         if self.form != ExchangeForm::Entra {
             let is_within = |scope: &Value| {
                 scope
@@ -113,10 +113,10 @@ impl HttpExchanger {
                     .and_then(|scope| Scope::parse(scope).ok())
                     .is_some_and(|scope| scope.is_within(&self.scope))
             };
-            // A `scope` that is a list is refused, too: it could name further scopes.
+            // A `scope` that is a list is refused as well, because it could name additional scopes.
             let said = answer.get("scope").filter(|scope| !scope.is_null());
             if !self.scope.is_empty() && !said.is_none_or(is_within) {
-                return Err("its scope is wider than the requested one, or not a text");
+                return Err("its scope is wider than the requested one, or not a string");
             }
         }
         let token = text("access_token").filter(|token| {
@@ -134,10 +134,10 @@ impl HttpExchanger {
         format!("{}: it answered {} {error}", self.place, reply.status).into()
     }
 
-    /// Reads the meaning of an answer.
+    /// Interprets the provider's response.
     ///
     /// # Errors
-    /// The answer has no usable token.
+    /// The response has no usable token.
     // Requirement D12.
     pub fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
         let unclear = |why: &str| {
@@ -181,7 +181,7 @@ impl HttpExchanger {
     }
 }
 
-/// Is this the token of a user? Entra's tokens for an app alone have no `scp`.
+/// Returns whether the token belongs to a user. Entra's tokens for an app without a user have no `scp`.
 fn has_delegated_scope(token: &str) -> bool {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
@@ -212,7 +212,7 @@ impl TokenExchanger for HttpExchanger {
 }
 
 impl HttpExchanger {
-    /// Asks one server, once.
+    /// Sends one request to one server.
     async fn ask(&self, token: &str) -> Result<ExchangedToken, ExchangeFault> {
         let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),

@@ -1,7 +1,8 @@
-//! rotogate validates bearer tokens on requests before they reach a service, and answers the refresh route itself, to
-//! rotate tokens: a revoked token is refused on the next request, and a lost refresh response logs no user out.
+//! rotogate validates bearer tokens before requests reach a service. It also serves the refresh route itself, and
+//! rotates tokens there. A revoked token is refused on the next request, and a user stays logged in even if a refresh
+//! response is lost.
 //!
-//! [`Gate`] holds keys, sessions, revocations, verified tokens, route policies and dialects.
+//! A [`Gate`] owns the keys, sessions, revocations, cache of verified tokens, route policies and dialects.
 //! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, such as those of axum and
 //! hyper; the program `rotogate` is that layer around a reverse proxy.
 //!
@@ -39,19 +40,19 @@
 //! | you write | you need |
 //! |---|---|
 //! | a service behind the layer | [`Gate`], [`GateBuilder`](gate::GateBuilder), [`Identity`], [`Require`](gate::Require), [`Claims`](gate::Claims), [`Reason`](gate::Reason) |
-//! | a server that is no tower service | [`Gate::judge`](gate::Gate::judge), [`Judgement`](gate::Judgement), [`PermittedRequest`](gate::PermittedRequest) |
-//! | notifications and dashboards of your own | [`Gate::events`](gate::Gate::events), [`GateEvent`](gate::GateEvent) |
+//! | a server that is not a tower service | [`Gate::judge`](gate::Gate::judge), [`Judgement`](gate::Judgement), [`PermittedRequest`](gate::PermittedRequest) |
+//! | your own notifications and dashboards | [`Gate::events`](gate::Gate::events), [`GateEvent`](gate::GateEvent) |
 //! | routes, and what they require | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
 //! | a login, a logout, an administration page | [`Sessions`](gate::Sessions), [`NewSession`](gate::NewSession), [`IssuedTokens`](gate::IssuedTokens), [`Cookies`](gate::Cookies), [`Whose`](gate::Whose), [`Session`](session::Session), [`Profile`](session::profile::Profile) |
 //! | a service that accepts the tokens of another issuer | `ResourceServer` (feature `remote-keys`) |
 //! | keys and other issuers | [`Keyring`](token::Keyring), [`IssuerRules`](token::IssuerRules), [`IssuerKeys`](token::IssuerKeys), [`Algorithm`](token::Algorithm) |
 //! | replies to refused requests | [`Denial`](denial::Denial), [`Class`](denial::Class), [`Fault`](fault::Fault) |
 //! | tests of handlers | `rotogate::test` (feature `test`) |
-//! | users of your own | [`directory`] |
-//! | a store of your own | [`store`], and its [`rules`](store::rules) |
-//! | a wire protocol of your own | [`dialect`] |
+//! | your own source of users | [`directory`] |
+//! | your own store | [`store`], and its [`rules`](store::rules) |
+//! | your own wire protocol | [`dialect`] |
 //!
-//! [`session`] has the rules for sessions and refresh tokens, [`gate`] the path of a request.
+//! [`session`] describes the rules for sessions and refresh tokens, and [`gate`] describes the path of a request.
 //!
 //! # Features
 //!
@@ -60,24 +61,24 @@
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
 //! | `passwords` | yes | password hashes: argon2id, for [`directory`] and for the secrets of clients |
 //! | `redb` | yes | the embedded store |
-//! | `redis` | no | the store of several gates in Redis or Valkey |
-//! | `postgres` | no | the store of several gates in PostgreSQL |
+//! | `redis` | no | a store in Redis or Valkey that several gates share |
+//! | `postgres` | no | a store in PostgreSQL that several gates share |
 //! | `browser-oidc` | no | browsers log in at an OpenID provider: `Browser::provider`, `LoginProvider`, `ProviderToken` |
 //! | `remote-keys` | no | keys of other issuers by discovery or by URL, fetched and kept up to date |
 //! | `imported-hashes` | no | password hashes of other systems: bcrypt, PBKDF2, scrypt, Firebase's and more |
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
-//! | `http-client` | no | the client of documents of other issuers; no visible API yet |
-//! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
-//! | `program` | no | the API that only `rotogate-server` needs: no promise of compatibility, and not on docs.rs |
-//! | `test` | no | callers for tests of handlers; no other feature turns it on |
-//! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
+//! | `http-client` | no | the HTTP client that fetches the documents of other issuers; no public API yet |
+//! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no public API yet |
+//! | `program` | no | the API that only `rotogate-server` needs; it may change in any release, and is not on docs.rs |
+//! | `test` | no | test callers for handler tests; no other feature enables it |
+//! | `test-util` | no | a clock that tests set by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
 //!
 //! The standalone proxy is another crate, `rotogate-server`.
 //!
-//! A feature adds API and changes no behaviour, with one exception: with `kuzzle`, its dialect serves `GET /`.
+//! A feature adds API but does not change behaviour, with one exception: with `kuzzle`, that dialect serves `GET /`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -98,7 +99,7 @@ pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
 pub mod program;
-// A part of the program, and of no promise of compatibility.
+// Only the program uses this module, so its API may change in any release.
 #[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
@@ -120,7 +121,7 @@ pub use rotogate_core::invalid::InvalidValue;
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
-/// Compiles the program of the README, and those of the page about the layer.
+/// Compiles the examples in the README and on the page about the layer.
 #[cfg(all(doctest, feature = "axum", feature = "key-folder", feature = "remote-keys"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/layer.md")]

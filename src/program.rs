@@ -1,6 +1,6 @@
 //! The API that only the program `rotogate-server` needs, with the feature `program`. It has no promise of
-//! compatibility: it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
-//! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
+//! compatibility, because it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
+//! [`Authorizer`](crate::gate::Authorizer) have additional methods with this feature.
 
 pub use crate::dialect::answer::Answer;
 pub use crate::dialect::browser::{LoginPage, NAME as BROWSER, PROFILE as BROWSER_PROFILE};
@@ -26,7 +26,8 @@ pub mod knox {
     pub use crate::dialect::knox::proto::*;
 }
 
-/// May a login or a logout lead to `to`, at a browser endpoint of this path with these listed origins.
+/// Returns whether a login or logout may redirect to `to`, for a browser endpoint at this path with these listed
+/// origins.
 pub fn is_login_target<'a>(to: &str, path: &str, listed: impl IntoIterator<Item = &'a str>) -> bool {
     use crate::dialect::browser::target::{LoginTarget, LoginTargets};
     let listed = listed.into_iter().map(Into::into).collect();

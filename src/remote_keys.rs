@@ -1,9 +1,10 @@
 //! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
 //!
-//! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch,
-//! at most once in `cooldown`. If the keys cannot be fetched, the last good keys count for `stale_for`. After that, and
-//! before the first keys arrive, the gate answers 503: the token may be good, and a client discards a token that is
-//! refused. Only a valid key set counts as an answer.
+//! Each issuer has its own task that fetches the keys, and requests only read them. A token with an unknown key waits
+//! for one fetch, at most once per `cooldown`. If the keys cannot be fetched, the last valid keys remain in use for
+//! `stale_for`. After that, and before the first keys arrive, the gate answers 503 instead of refusing tokens, because
+//! the token may be valid, and a client discards a token that is refused. A response that is not a valid key set counts
+//! as a failed fetch.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +22,7 @@
 
 #[doc(inline)]
 pub use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
-// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
+// More items that only the program needs. Like `crate::program`, they may change in any release.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{
     FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, inspect,

@@ -11,9 +11,9 @@ use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};
 
-/// Builds a [`Gate`] that accepts the access tokens of other issuers, and issues no tokens: it needs no issuer, keys,
-/// clients or store of its own. Every path needs a token, unless it is [`public`](Self::public), or a route of
-/// [`with`](Self::with) decides. All scopes of the tokens count.
+/// Builds a [`Gate`] that accepts the access tokens of other issuers, and does not issue tokens itself. It therefore
+/// does not need its own issuer, keys, clients or store. Every path requires a token, unless the path is
+/// [`public`](Self::public) or has a route that [`with`](Self::with) adds. All scopes in the tokens are accepted.
 ///
 /// ```no_run
 /// use axum::Router;
@@ -35,10 +35,10 @@ use crate::gate::{BuildError, GateBuilder};
 /// # Ok(()) }
 /// ```
 ///
-/// The result is an ordinary gate: until the keys of an issuer are known, a request gets 503 and not 401, and
-/// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) refuses a token from the next request on.
+/// The result is an ordinary gate. Until the keys of an issuer are known, a request gets 503 instead of 401. A token
+/// that [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) revokes is refused from the next request on.
 ///
-/// To issue tokens as well, take the [`GateBuilder`]: [`into_builder`](Self::into_builder).
+/// To issue tokens as well, call [`into_builder`](Self::into_builder) and continue with the [`GateBuilder`].
 #[derive(Debug)]
 #[must_use = "a resource server does nothing until it is built"]
 pub struct ResourceServer {
@@ -116,7 +116,7 @@ impl ResourceServer {
     /// ```
     ///
     /// # Errors
-    /// The errors of `change`.
+    /// The error that `change` returns.
     pub fn rules(
         mut self,
         change: impl FnOnce(IssuerRules) -> Result<IssuerRules, InvalidValue>,
@@ -138,7 +138,8 @@ impl ResourceServer {
         self
     }
 
-    /// Keeps the last good keys of the issuers in this folder: a start does not wait for an unreachable issuer.
+    /// Keeps the last valid keys of the issuers in this folder, so that a restart does not depend on an unreachable
+    /// issuer.
     pub fn keep_keys(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
@@ -170,7 +171,7 @@ impl ResourceServer {
         self.into_builder().await?.build().await
     }
 
-    /// The builder of the gate, to which an issuer of its own, keys, clients and endpoints can be added.
+    /// Returns the builder of the gate, to which the gate's own issuer, keys, clients and endpoints can be added.
     ///
     /// ```no_run
     /// use rotogate::ResourceServer;
@@ -193,7 +194,7 @@ impl ResourceServer {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (keys, mut rules) in begun {
             keys.first_attempt().await;
-            // Several issuers may have the same host, and so the same name.
+            // Several issuers may have the same host, and would then have the same name.
             if names.contains(&rules.name) {
                 rules.name = Arc::clone(&rules.issuer);
             }

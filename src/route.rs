@@ -1,5 +1,5 @@
-//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
-//! gate forwards only what the configuration names.
+//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused,
+//! because the gate forwards only what the configuration names.
 //!
 //! ```
 //! use rotogate::route::{Route, RoutePolicy};

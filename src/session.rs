@@ -1,8 +1,8 @@
-//! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
-//! carries its id, and a **generation** that rises by one with each pair of tokens.
+//! A **session** is one login of one client. RFC 9700 calls it a token family. Every token of the session carries the
+//! session's id and a **generation**, which rises by one with each pair of tokens.
 //!
-//! The effect of a presented refresh credential is decided without I/O, clock or randomness; the gate's engine executes
-//! the decision.
+//! A function without I/O, clock or randomness decides the effect of a presented refresh token, and the gate's engine
+//! executes the decision.
 //!
 //! ```
 //! use rotogate::session::Scope;

@@ -1,14 +1,14 @@
 //! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
 //! conformance suite (`store::conformance`, with the feature `test-util`).
 //!
-//! An `Ok` of a method that writes means *durable*: the write survives even if the process is killed right after. The
-//! memory store is the exception, which it logs at the start.
+//! When a method that writes returns `Ok`, the write is *durable*: it survives even if the process is killed right
+//! afterwards. The memory store is the exception, and logs that at the start.
 //!
 //! ```
 //! use std::time::Duration;
 //! use rotogate::store::MemoryStore;
 //!
-//! // Sessions end with the process: for tests, and for gates that only validate.
+//! // Sessions end with the process. Use it for tests, and for gates that only validate tokens.
 //! let store = MemoryStore::new("https://api.example.com", Duration::from_secs(30));
 //! let builder = rotogate::Gate::builder().store(store);
 //! # let _ = builder;
@@ -19,7 +19,7 @@ pub mod conformance {
     //! The requirements on every store, as tests that any store can run: call [`run`] with a function that makes an
     //! empty store.
     //!
-    //! A failed behaviour panics with its name.
+    //! A failed test panics with the name of the behaviour.
     //!
     //! ```
     //! use std::sync::Arc;
@@ -37,20 +37,21 @@ pub mod conformance {
 }
 
 pub mod rules {
-    //! The rules of each operation of a store, for every store that can run them inside a transaction. This module has
-    //! the rules; [`State`] gives access to a store's tables.
+    //! The rules for each operation of a store. Any store that can run them inside a transaction can use them.
+    //! [`Rules`] contains the rules, and [`State`] gives them access to the store's tables.
     //!
-    //! # A store of your own
+    //! # Your own store
     //!
     //! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
-    //! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] of the same name,
-    //!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
-    //!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`](super::StoreError) by `?`.
+    //! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] with the
+    //!    same name, and commit durably before you return `Ok`. After a [`Failure::Refused`] nothing has been written,
+    //!    so you may either commit or roll back. After a [`Failure::Broken`], roll back. `?` converts both into a
+    //!    [`StoreError`](super::StoreError).
     //! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`](crate::session::Session) and [`Revocation`](super::Revocation) are `Serialize` and
     //!    `Deserialize`; [`Rules::page_size`] bounds a page.
     //! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
     //!
-    //! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
+    //! [`MemoryStore`](super::MemoryStore) is the shortest example, and `examples/store.rs` is a durable store.
     //!
     //! ```
     //! use rotogate::clock::Timestamp;
@@ -66,8 +67,8 @@ pub mod rules {
     //! }
     //! ```
     //!
-    //! An operation reads all that it needs, decides, and only then writes. So a refused operation has written nothing,
-    //! and other operations of its transaction stand.
+    //! An operation first reads all that it needs, then decides, and only then writes. A refused operation has
+    //! therefore not written anything, and the other operations in its transaction can still be committed.
 
     #[doc(inline)]
     pub use rotogate_core::store::rules::{Failure, Rules, State};
@@ -84,7 +85,7 @@ pub use rotogate_core::store::{
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
-// Further items that only the program needs, without a promise of compatibility, as in `crate::program`.
+// More items that only the program needs. Like `crate::program`, they may change in any release.
 #[cfg(feature = "program")]
 #[cfg(feature = "postgres")]
 pub use rotogate_store_postgres::inspect as inspect_postgres;

@@ -1,4 +1,4 @@
-//! Callers for tests of handlers, without tokens or a gate (feature `test`, which no other feature turns on).
+//! Callers for tests of handlers, without tokens or a gate (feature `test`, which no other feature enables).
 //!
 //! ```
 //! use axum::Router;
@@ -20,9 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A gate does not
-//! accept its callers: a `require()` behind it asks for a token. To test a router with its gate, start a session and
-//! send its token:
+//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A real gate does
+//! not accept test callers, so a `require()` behind this layer still requires a token. To test a router with its gate,
+//! start a session and send its token:
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -34,7 +34,7 @@
 //! let app = Router::new().route("/me", get(async || "hello")).layer(gate.layer());
 //! let tokens = gate.sessions().start(NewSession::new("ada", "web").claim("roles", "admin")?).await?;
 //! let request = http::Request::get("/me")
-//!     // A gate refuses a request without `Host` with 400 (RFC 9112 §3.2). Servers see to it, `oneshot` does not.
+//!     // A gate refuses a request without `Host` with 400 (RFC 9112 §3.2), and `oneshot` does not set it.
 //!     .header("host", "api.example.com")
 //!     .header("authorization", format!("Bearer {}", tokens.access_token.expose()))
 //!     .body(axum::body::Body::empty())?;
@@ -69,7 +69,7 @@ use rotogate_core::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
 /// The issuer, and the audience, of the tokens of test callers.
 const ISSUER: &str = "https://test.invalid";
-/// The lifetime of their tokens.
+/// The lifetime of the tokens of test callers.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A caller for tests.
@@ -117,10 +117,10 @@ impl TestIdentity {
         self
     }
 
-    /// With a claim.
+    /// Adds a claim.
     ///
     /// # Panics
-    /// A claim that the gate itself sets: see [`OwnClaims::insert`].
+    /// Panics if the gate sets this claim itself: see [`OwnClaims::insert`].
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.claims.insert(name, value).expect("a claim that a test caller may have");
@@ -160,15 +160,15 @@ impl TestIdentity {
         self
     }
 
-    /// The caller.
+    /// Builds the caller.
     ///
     /// # Panics
-    /// A subject, scope, client or account that no token can have.
+    /// Panics if the subject, scope, client or account has a value that a token cannot have.
     pub fn build(&self) -> Identity {
         Identity::new(Arc::clone(self.permitted().caller().expect("it has one")))
     }
 
-    /// A layer that makes this the caller of every request.
+    /// Returns a layer that makes this identity the caller of every request.
     ///
     /// # Panics
     /// As [`Self::build`].
@@ -176,8 +176,8 @@ impl TestIdentity {
         TestLayer { inner: (), permitted: self.permitted() }
     }
 
-    /// A real token, signed by a key made for it and verified like any other: a test caller has only properties that
-    /// real callers can have.
+    /// Makes a real token, signs it with a temporary key, and verifies it like any other token. A test caller therefore
+    /// has only properties that real callers can have.
     fn permitted(&self) -> Permitted {
         let keyring = Keyring::ephemeral().expect("the system has randomness");
         let time = Arc::new(SystemTime::new());
@@ -217,7 +217,8 @@ impl TestIdentity {
     }
 }
 
-/// Makes one caller the caller of every request: as a layer, and around a service. See [`TestIdentity::layer`].
+/// Makes one caller the caller of every request. This type is the layer and also the service that the layer makes. See
+/// [`TestIdentity::layer`].
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -237,7 +238,8 @@ pub struct TestLayer<S = ()> {
 }
 
 impl TestLayer {
-    /// For requests without a caller, which a gate admits on public and optional routes: `Option<Identity>` is `None`.
+    /// A layer for requests without a caller, as a gate admits them on public routes and on routes with an optional
+    /// caller: `Option<Identity>` is `None`.
     pub fn anonymous() -> Self {
         let route = Arc::new(Route::catch_all(RoutePolicy::public()));
         Self { inner: (), permitted: permit_anonymous(&route, by()) }

@@ -1,14 +1,15 @@
-//! A user's own sessions over plain HTTP: a page of an application shows where its user is logged in, and ends sessions
-//! that the user does not recognise.
+//! A user's own sessions over plain HTTP, for a page of an application that shows where its user is logged in, and
+//! ends sessions that the user does not recognise.
 //!
 //! | request | result |
 //! |---|---|
-//! | `GET /sessions` | the live sessions of the caller, the newest first |
+//! | `GET /sessions` | lists the caller's live sessions, newest first |
 //! | `DELETE /sessions/{id}` | ends one session |
-//! | `DELETE /sessions?others` | ends all sessions but the caller's current one |
+//! | `DELETE /sessions?others` | ends all of the caller's sessions except the current one |
 //!
-//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie, or the user of a browser
-//! session. Errors are problem documents (RFC 9457). The session of another user gets the same answer as a session that never existed.
+//! The caller is the user of a valid access token of this gate, in `Authorization` or in a cookie, or the user of a
+//! browser session. Errors are problem documents (RFC 9457). A request for another user's session gets the same
+//! response as a request for a session that never existed.
 //!
 //! ```
 //! use rotogate::dialect::my_sessions::MySessions;
@@ -45,14 +46,14 @@ const ONE: &str = "session";
 /// use rotogate::dialect::my_sessions::MySessions;
 /// use rotogate::gate::Endpoint;
 ///
-/// // Whoever ends a session has refreshed its tokens within the last minute.
+/// // A caller can end sessions only with a token that was refreshed within the last minute.
 /// let dialect = MySessions { max_age: Duration::from_secs(60), ..MySessions::default() };
 /// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
 /// # let _ = builder;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MySessions {
-    /// How old an access token may be to end sessions. A refresh gives a new token.
+    /// The maximum age of an access token that ends sessions. A refresh issues a new token.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
@@ -128,7 +129,7 @@ struct List<'a> {
     sessions: Vec<OwnSessionEntry<'a>>,
 }
 
-/// A session as its user sees it. Times are seconds since 1970, as in a token.
+/// A session as shown to its user. Times are seconds since 1970, as in a token.
 #[derive(Serialize)]
 struct OwnSessionEntry<'a> {
     id: String,

@@ -1,4 +1,4 @@
-//! The trait of a wire protocol of an application.
+//! The trait with which an application implements its own wire protocol.
 
 use std::any::Any;
 use std::fmt;
@@ -10,7 +10,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::fault::Error;
 use rotogate_core::session::profile::ProfileOverride;
 
-/// A wire protocol of your own, whose messages are one command each.
+/// A wire protocol of your own, in which each message is one command.
 ///
 /// ```
 /// # use rotogate::denial::Denial;
@@ -31,7 +31,7 @@ use rotogate_core::session::profile::ProfileOverride;
 ///     #     vec![ServedPath { operation: "logout", template: base.to_owned(), methods, spellings: &[] }]
 ///     # }
 ///     // … `name`, `serves` and `default_path`
-///     /// The protocol names no client, so all its sessions are of this one.
+/// /// The protocol does not name clients, so this is the client of all its sessions.
 ///     fn client(&self) -> Option<&'static str> {
 ///         Some("logout")
 ///     }
@@ -46,57 +46,59 @@ use rotogate_core::session::profile::ProfileOverride;
 /// # let _ = rotogate::Gate::builder().endpoint(rotogate::gate::Endpoint::new(Logout));
 /// ```
 pub trait Dialect: fmt::Debug + Any + Send + Sync {
-    /// The dialect's name, which [`Endpoint::accepts`](crate::gate::Endpoint::accepts) takes.
+    /// Returns the dialect's name, as used in [`Endpoint::accepts`](crate::gate::Endpoint::accepts).
     fn name(&self) -> &'static str;
 
-    /// The operations at an endpoint whose path is `base`.
+    /// Returns the operations of an endpoint whose path is `base`.
     fn serves(&self, base: &str) -> Vec<ServedPath>;
 
-    /// The path of an endpoint that names no path.
+    /// Returns the path of an endpoint for which no path is configured.
     fn default_path(&self) -> &'static str;
 
-    /// The session rules of the protocol. The endpoint's own take precedence.
+    /// Returns the session rules of the protocol. The endpoint's own rules take precedence.
     fn profile(&self) -> ProfileOverride {
         ProfileOverride::default()
     }
 
-    /// The client of the dialect's sessions, if the protocol names no client.
+    /// Returns the client of the dialect's sessions, if the protocol does not name clients.
     fn client(&self) -> Option<&'static str> {
         None
     }
 
-    /// Does the protocol exchange an access token for the next one, without another refresh credential? Then an access
-    /// token of this dialect's sessions, and of no other dialect's, is a refresh credential.
+    /// Returns whether the protocol exchanges an access token for the next one, without another refresh credential.
+    /// If so, the access tokens of this dialect's sessions are refresh credentials. Those of other dialects are
+    /// not.
     // Requirement R17.
     fn refreshes_by_access(&self) -> bool {
         false
     }
 
-    /// Where the protocol's clients put their access token on a data route.
+    /// Returns the places where the protocol's clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
     }
 
-    /// Reads a request. Without this method, each request is answered with 404.
+    /// Reads a request. The default implementation responds to each request with 404.
     ///
     /// # Errors
-    /// The denial of a request that the protocol does not allow.
+    /// The denial for a request that the protocol does not allow.
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
         let _ = call;
         Err(Denial::NoRoute)
     }
 
-    /// Writes the outcome of a request, or its error.
+    /// Writes the reply for the outcome of a request, or for its error.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody>;
 
-    /// Do the headers of a request show a client of this protocol? The gate asks this for refusals on a path of no
-    /// endpoint and no route.
+    /// Returns whether the headers of a request identify a client of this protocol. The gate calls this to select
+    /// the form of a denial on a path that belongs to no endpoint and no route.
     fn knows(&self, headers: &HeaderMap) -> bool {
         let _ = headers;
         false
     }
 
-    /// Refuses a request on a data route, or near an endpoint, in the protocol's own words; `None` for the plain reply.
+    /// Writes the denial of a request on a data route, or near an endpoint, in the protocol's own form. `None`
+    /// selects the plain reply.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Response<ReplyBody>> {
         let _ = (headers, denial);
         None

@@ -1,4 +1,4 @@
-//! An endpoint for a caller's own things: what the dialects of own sessions and of own keys share.
+//! The shared part of the endpoints for a caller's own sessions and own API keys.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -25,28 +25,28 @@ use rotogate_core::route::RoutePolicy;
 use rotogate_core::session::Scope;
 use rotogate_core::token::session_cookie::session_cookie;
 
-/// An endpoint for a caller's own things. The caller is the user of a good access token of this gate, in `Authorization`
-/// or in a cookie, or the user of a browser session.
+/// An endpoint for the caller's own sessions or API keys. The caller is the user of a valid access token of this
+/// gate, in `Authorization` or in a cookie, or the user of a browser session.
 #[async_trait]
 pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// The dialect's name.
     const NAME: &'static str;
-    /// The path of an endpoint that names no path.
+    /// The path of an endpoint for which no path is configured.
     const PATH: &'static str;
 
-    /// The operations at an endpoint whose path is `base`.
+    /// Returns the operations of an endpoint whose path is `base`.
     fn paths(base: &str) -> Vec<ServedPath>;
 
-    /// What a caller needs.
+    /// Returns the requirements for a caller.
     fn rules(&self) -> OwnRules;
 
-    /// The credential of a request, as far as its head shows it.
+    /// Returns the credential of a request, which the head of the request contains.
     ///
     /// # Errors
-    /// The denial of a head that the endpoint does not allow.
+    /// The denial for a head that the endpoint does not allow.
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial>;
 
-    /// The greatest age of a login by session cookie, for a change.
+    /// Returns the maximum time since the login of a session cookie that is used for a change.
     #[cfg(feature = "program")]
     fn max_login_age(&self) -> Option<Duration> {
         None
@@ -55,27 +55,27 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// Executes a request.
     ///
     /// # Errors
-    /// The request is refused, or the gate cannot decide.
+    /// The denial of the request, or a fault because of which the gate cannot decide.
     async fn execute(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Result<Reply, Error>;
 }
 
-/// What a caller needs for its own things.
+/// The requirements for the caller of an endpoint for its own sessions or API keys.
 pub struct OwnRules {
     /// The cookie in which a browser sends the access token.
     pub cookie: &'static str,
-    /// The scope of the access token.
+    /// The required scope of the access token.
     pub scope: Scope,
-    /// The greatest age of an access token, for a change.
+    /// The maximum age of an access token that is used for a change.
     pub max_age: Duration,
 }
 
 impl OwnRules {
-    /// `scope` is the name of the scope, if callers need one.
+    /// Makes the rules. `scope` is the name of the required scope, if any.
     pub(super) fn new(cookie: &'static str, scope: Option<&str>, max_age: Duration) -> Self {
         Self { cookie, scope: Scope::parse(scope.unwrap_or_default()).unwrap_or_default(), max_age }
     }
 
-    /// The access token of a request, or its session cookie.
+    /// Returns the access token of a request, or its session cookie.
     pub(super) fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
         if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
@@ -85,14 +85,14 @@ impl OwnRules {
         session.map(SecretString::from).ok_or(Denial::NoCredential)
     }
 
-    /// The reply to a refused request.
+    /// Writes the reply to a request that failed.
     fn refusal(self, error: &Error) -> Reply {
         match error {
             Error::Denied(denial) => {
                 denied(*denial, &ChallengeParams { scopes: Cow::Owned(self.scope), ..ChallengeParams::default() })
             }
             Error::Failed(fault) => {
-                let what = format!("{fault}; try the same again");
+                let what = format!("{fault}; repeat the request");
                 let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(&what));
                 reply::retry_after(&mut reply, fault.retry_after());
                 reply

@@ -35,7 +35,7 @@ pub struct Options {
     pub my_sessions: my_sessions::MySessions,
 }
 
-/// A built-in dialect, by its name in `gateway.toml`.
+/// Returns a built-in dialect by its name in `gateway.toml`.
 pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         OAUTH2 => Some(Box::new(oauth2::OAuth2)),
@@ -45,13 +45,14 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         KUZZLE => Some(Box::new(options.kuzzle)),
         MY_KEYS => Some(Box::new(options.my_keys)),
         MY_SESSIONS => Some(Box::new(options.my_sessions)),
-        // Only for the dialect's paths and defaults. `GateBuilder::browser` makes the endpoint.
+        // The gate uses only the paths and defaults of this dialect. `GateBuilder::browser` makes the real
+        // endpoint.
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
     }
 }
 
-/// The protocol of a built-in dialect that does more than a [`Dialect`]; `None` for any other dialect.
+/// Returns the protocol of a built-in dialect that implements [`Protocol`], or `None` for any other dialect.
 pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
     fn is<P: Protocol>(dialect: &dyn Any) -> Option<&dyn Protocol> {
         dialect.downcast_ref::<P>().map(|protocol| protocol as _)
@@ -65,7 +66,7 @@ pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
     found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect))
 }
 
-/// The names of the built-in dialects that begin sessions.
+/// The names of the built-in dialects that start sessions.
 pub const NAMES: &[&str] = &[
     OAUTH2,
     ENVELOPE,

@@ -1,4 +1,4 @@
-//! The interface for dialects that take over a connection: WebSockets whose messages the gate reads.
+//! The interface for dialects that take over a connection, which are WebSockets whose messages the gate reads.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,62 +12,64 @@ use rotogate_core::denial::Denial;
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::SocketPermit;
 
-/// Selects the upstream connection of a message: messages of callers with the same identity share a connection.
+/// Selects the upstream connection for a message. Messages of callers with the same identity share a connection.
 pub(crate) type SocketIdentity = Box<[u8]>;
 
-/// The gate, for the messages of one connection.
+/// The gate's interface for the messages of one connection.
 #[async_trait]
 pub(crate) trait SocketGate: CommandHandler {
-    /// Judges an open connection to the upstream by the rules in force: the caller whose token was verified for its
-    /// lease, by the route of the connection's path. The token itself may have been refreshed since.
+    /// Checks an open connection to the upstream against the rules in force. The caller is the one whose token was
+    /// verified for the lease, and the route is that of the connection's path. The token itself may have been
+    /// refreshed since.
     ///
     /// # Errors
-    /// Why the connection is refused.
+    /// The reason why the connection is denied.
     fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial>;
 
-    /// Authorises a message in two ways: like a request to the route of the connection's path, and as the call that it
-    /// makes. Counts the message with the limits that govern it.
+    /// Authorises a message twice: as a request to the route of the connection's path, and as the call that it
+    /// contains. Counts the message towards the limits that apply to it.
     ///
     /// # Errors
-    /// Why the message is refused.
+    /// The reason why the message is denied.
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
-    /// The lease of a connection that is opened with this token. `is_presented`: the client sent the token. If the gate
-    /// has just issued it, the lease is no use of it.
+    /// Returns the lease of a connection that is opened with this token. `is_presented` says that the client sent
+    /// the token. If the gate has just issued the token instead, the lease does not count as a use of the token.
     ///
     /// # Errors
-    /// Why the token is not good now.
+    /// The reason why the token is not valid at present.
     fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial>;
 
-    /// The permit of the connection.
+    /// Returns the permit of the connection.
     fn place(&self) -> &SocketPermit;
 
     /// Waits until the gate shuts down its connections.
     async fn closing(&self);
 
-    /// Have other rules replaced the rules under which the connection began? If so, the connection can open only
-    /// upstream connections that the old rules permit, too.
+    /// Returns whether the rules under which the connection started have been replaced. In that case the connection
+    /// can open only upstream connections that the old rules permit as well.
     fn are_rules_replaced(&self) -> bool;
 
-    /// Have the rules changed since the last call?
+    /// Returns whether the rules have changed since the last call.
     fn has_new_rules(&self) -> bool;
 
-    /// Do the rules in force still have the connection's endpoint?
+    /// Returns whether the connection's endpoint still exists in the rules in force.
     fn is_served(&self) -> bool;
 
-    /// A WebSocket to the upstream for this call, opened as the token's caller; `None` if no connection can be opened.
+    /// Opens a WebSocket to the upstream for this call, on behalf of the token's caller. Returns `None` if that
+    /// fails.
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded>;
 }
 
-/// Serves a connection to its end.
+/// The function that serves a connection to its end.
 pub(crate) type Serve =
     Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// A connection that a dialect takes over. Only [`Kuzzle`](super::kuzzle::Kuzzle) makes one.
+/// A connection that a dialect takes over. Only [`Kuzzle`](super::kuzzle::Kuzzle) creates one.
 pub struct Upgrade {
-    /// 101, with the headers of the protocol.
+    /// The reply with status 101 and the headers of the protocol.
     pub(crate) reply: Reply,
-    /// Serves the connection.
+    /// The function that serves the connection.
     pub(crate) serve: Serve,
 }
 

@@ -1,5 +1,5 @@
-//! DPoP proofs (RFC 9449 §4.3). The provider verifies each proof that it receives. The relay must verify proofs too,
-//! because no provider sees the proof of a replayed answer.
+//! DPoP proofs (RFC 9449 §4.3). The provider verifies every proof that reaches it. The relay must verify proofs as
+//! well, because a replayed reply is sent without contacting the provider.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::store::SharedStore;
 use rotogate_core::token::Algorithm;
 
-/// The accepted form: the provider decides what it accepts beyond this.
+/// The accepted form of a proof. The provider may have further requirements.
 const FORM: Form = Form {
     typ: DPOP,
     max_length: MAX_RELAYED_PROOF,
@@ -28,23 +28,23 @@ const FORM: Form = Form {
         Algorithm::Ps512,
     ],
 };
-/// The largest difference between a proof's `iat` and our time.
+/// The maximum difference between a proof's `iat` and the gate's clock.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a used proof is remembered: as long as any gate could accept it, plus the allowed difference of two gates'
-/// clocks.
+/// How long a used proof is remembered: as long as any gate could accept it, plus the maximum difference between
+/// the clocks of two gates.
 const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
-/// How many proofs are remembered.
+/// The maximum number of remembered proofs.
 const MAX_SEEN: u64 = 100_000;
-/// The delay before a retry, if a key has used up its share of the memory, or the memory is full.
+/// The delay before a retry if a key has used up its share of the memory, or if the memory is full.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The proofs of requests that got an answer with tokens. The memory never forgets a proof that could still pass, and a
-/// client without a good token cannot fill it.
+/// The proofs of requests whose reply contained tokens. A proof is remembered as long as it could be accepted. A
+/// client without a valid token cannot fill this memory.
 pub(super) struct Proofs {
     seen: ProofMemory,
 }
 
-/// A good proof that was not used before.
+/// A valid proof that has not been used before.
 pub(super) struct GoodProof {
     /// The thumbprint of the proof's key.
     pub(super) jkt: String,
@@ -56,7 +56,8 @@ impl Proofs {
         Self { seen: ProofMemory::new("proof for a provider", MAX_SEEN, WINDOW) }
     }
 
-    /// A good proof for a POST to `url` that was not used before. This call does not use it.
+    /// Checks that a proof is valid for a POST to `url` and has not been used before. Does not mark the proof as
+    /// used.
     pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<GoodProof, ProofFlaw> {
         let proof = SignedProof::read(proof, FORM)?;
         if proof.method() != Some("POST") {
@@ -77,12 +78,12 @@ impl Proofs {
         Ok(GoodProof { jkt: proof.key.to_string(), id })
     }
 
-    /// Uses a proof. If several requests have the same proof, this succeeds for only one of them.
+    /// Marks a proof as used. If several requests have the same proof, this succeeds for only one of them.
     pub(super) fn use_once(&self, proof: &GoodProof, now: Timestamp) -> Result<(), NotRecorded> {
         self.seen.record(&proof.id, now)
     }
 
-    /// [`Self::use_once`] over all gates that share the store.
+    /// Marks a proof as used for all gates that share the store. Otherwise like [`Self::use_once`].
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }

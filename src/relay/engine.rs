@@ -1,8 +1,9 @@
-//! The steps of an exchange, independent of the wire format: read the record (`look`), share a running exchange
-//! (`flight`), claim, ask and store (`ask`), answer (`answer`).
+//! The steps of an exchange, independent of the wire format: read the record (`look`), share an exchange in
+//! progress (`flight`), claim the token, send it and store the reply (`ask`), and reply to the client (`answer`).
 //!
-//! The intent to send a token is durable before the token is sent, and the answer is durable before the client gets it.
-//! A token that was sent but got no complete reply is *unknown*: the relay never sends it again on its own.
+//! The intent to send a token is durable before the token is sent. The provider's reply is durable before the
+//! client gets it. If a token was sent but no complete reply arrived, its state is *unknown*, and the relay never
+//! sends it again on its own initiative.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,15 +43,15 @@ use flight::{Finished, Next, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
-/// By how much the lease exceeds the timeout, to allow for the writes of the store.
+/// The time by which the lease exceeds the timeout, to allow for writes to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The delay before a retry after an attempt without a reply, or if the provider names no delay.
+/// The delay before a retry if an attempt got no reply, or if the provider does not name a delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The longest time that a provider may ask clients to wait.
+/// The maximum delay that a provider may demand from clients.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// How often one request reads the record again after other requests changed it.
+/// The number of times that one request reads the record again because other requests have changed it.
 const MAX_ROUNDS: usize = 4;
-/// How often one token may be sent.
+/// The rate at which the same token may be sent.
 const SENDS: Rate = Rate::new(10, Duration::from_secs(2));
 const SEND_BUCKET_BITS: u32 = 14;
 
@@ -67,26 +68,26 @@ struct Core {
     limits: Arc<Limits>,
     end_tokens: Arc<dyn EndTokens>,
     clock: Arc<EngineClock>,
-    /// The id of this run of the program in its records.
+    /// The id of this process in its records.
     owner: [u8; 16],
     is_alone: bool,
-    /// The running exchanges.
+    /// The exchanges in progress.
     flights: Flights<RelayId, Arc<Finished>>,
-    /// The number of tasks that exchange or revoke.
+    /// The number of tasks that exchange or revoke a token.
     under_way: watch::Sender<usize>,
     /// The permits of these tasks.
     places: Pool,
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
-    /// Logs each kind of message that a request may cause once a minute.
+    /// Logs each kind of message that requests can cause at most once a minute.
     seldom: SeldomByKind,
 }
 
 rotogate_core::debug_with!(Core { endpoint });
 
 impl Relay {
-    /// A relay of these parts.
+    /// Makes a relay from these parts.
     ///
     /// # Errors
     /// The random source fails.
@@ -116,29 +117,30 @@ impl Relay {
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Whether a message of this kind is due, and how many were skipped since the last one.
+    /// Returns how many messages of this kind were skipped since the last one, if this message may be logged.
+    /// Otherwise returns `None`.
     pub(crate) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.core.is_due(kind)
     }
 
-    /// Replaces the settings for new exchanges. The records stay.
+    /// Replaces the settings for new exchanges. The records remain.
     pub fn replace(&self, settings: RelaySettings) {
         self.core.settings.store(Arc::new(settings.bounded()));
     }
 
-    /// Resolves once no exchange and no revocation is running. Awaited before the process ends.
+    /// Waits until no exchange and no revocation is in progress. The process waits for this before it ends.
     pub async fn idle(&self) {
         let mut under_way = self.core.under_way.subscribe();
-        // The sender lives as long as this relay.
+        // The sender exists as long as this relay, so the wait cannot fail.
         let _ = under_way.wait_for(|tasks| *tasks == 0).await;
     }
 
-    /// The access token of an answer.
+    /// Returns the access token of a reply.
     pub fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
         self.core.settings.load().provider.access_token(reply)
     }
 
-    /// Forwards a request that is not a refresh, and stores nothing.
+    /// Forwards a request that is not a refresh. Does not store anything.
     pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> RelayAnswer {
         let core = &self.core;
         let place = match core.admit(address) {
@@ -179,8 +181,8 @@ impl Relay {
         RelayAnswer::Reply(reply, Source::Asked)
     }
 
-    /// Answers a refresh token. The call to the provider runs in its own task, so that a caller that stops waiting does
-    /// not cancel it.
+    /// Handles a refresh token. The call to the provider runs in its own task, so that it is not cancelled if the
+    /// client disconnects.
     pub async fn exchange(&self, mut presented: Presented) -> RelayAnswer {
         let proof = match presented.proof.as_ref().map(|proof| self.core.proved(proof)).transpose() {
             Ok(proof) => proof,
@@ -196,8 +198,8 @@ impl Relay {
         };
         let answer = self.answer(&presentation).await;
         match &proof {
-            // The proof is used last, and only if the answer has tokens, so that a client without a good token cannot
-            // fill the memory of proofs.
+            // The proof is marked as used last, and only if the reply has tokens. Otherwise a client without a
+            // valid token could fill the memory of proofs.
             Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
         }
@@ -216,8 +218,8 @@ impl Relay {
                     Ok(place) => Next::Ask(before, place),
                     Err(answer) => return answer,
                 },
-                // The attempt belongs to another run of the program, unless the exchange has just ended, so that the
-                // store has its outcome.
+                // The attempt belongs to another process. Or the exchange has just ended in this one, and the store
+                // already has its outcome.
                 Known::Pending(left) if was_pending => Next::Orphaned(left),
                 Known::Pending(_) => Next::MaybeOurs,
             };
@@ -229,8 +231,8 @@ impl Relay {
         RelayAnswer::failed(&Fault::Contention)
     }
 
-    /// Forwards a revocation in a task of its own. If the provider accepts it, ends the access token of the stored
-    /// answer and removes the record, so that the answer is not replayed.
+    /// Forwards a revocation in its own task. If the provider accepts it, ends the access token of the stored reply
+    /// and removes the record, so that the reply is not replayed.
     pub async fn revoke(&self, presented: Presented) -> RelayAnswer {
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
@@ -246,10 +248,10 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
-    /// Notes that the presenter has stored the answer to this token, which was [kept](Presented::keep_until) until
-    /// then.
+    /// Records that the presenter has stored the reply for this token. Until now, the reply was
+    /// [kept](Presented::keep_until).
     ///
-    /// # Errors
+    /// The store fails.
     /// The store fails.
     pub async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
         match self.core.presentation(presented) {
@@ -258,7 +260,7 @@ impl Relay {
         }
     }
 
-    /// Removes ended records.
+    /// Removes the records that have expired.
     ///
     /// # Errors
     /// The store fails.
@@ -267,29 +269,29 @@ impl Relay {
     }
 }
 
-const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
-/// The most concurrent exchanges and revocations of one endpoint, each with a connection, and the share of one address.
-/// They continue if their client disconnects.
+const NOT_SEALED: Fault = Fault::Signing("a reply could not be encrypted for the store");
+/// The maximum number of concurrent exchanges and revocations of one endpoint, and the share of one address. Each
+/// uses a connection, and continues if its client disconnects.
 // Requirement A30.
 const PLACES: Bound = Bound { all: 256, each: 32 };
 const NO_TOKEN: &str = "not a refresh token";
 
 impl Core {
-    /// A good DPoP proof that was not used before.
+    /// Checks that a DPoP proof is valid and has not been used before.
     fn proved(&self, proof: &SecretString) -> Result<GoodProof, ProofFlaw> {
-        // Without a known URL no proof can match.
+        // No proof can match as long as the URL is unknown.
         let url = self.settings.load().provider.proof_url().ok_or(ProofFlaw::Url)?;
         self.proofs.check(proof.expose_secret(), &url, self.clock.now())
     }
 
-    /// Does an answer contain tokens?
+    /// Returns whether a reply contains tokens.
     fn has_tokens(&self, presentation: &Presentation, answer: &RelayAnswer) -> bool {
         let RelayAnswer::Reply(reply, _) = answer else { return false };
         let token = presentation.presented.token.expose_secret();
         matches!(presentation.settings.provider.read(token, reply), Meaning::Granted { .. })
     }
 
-    /// The answer, if the request's proof was not used before.
+    /// Returns the reply, if the proof of the request has not been used before.
     async fn prove_once(&self, proof: &GoodProof, answer: RelayAnswer) -> RelayAnswer {
         match self.proofs.use_once(proof, self.clock.now()) {
             Ok(()) => {}
@@ -310,13 +312,13 @@ impl Core {
         }
     }
 
-    /// A permit to ask the provider, for this sender.
+    /// Gets a permit for a request of this sender to the provider.
     fn place(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.places.enter(address.map(Holder::address));
         place.map_err(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_saturated"))
     }
 
-    /// A permit, if the limits admit a token of this sender.
+    /// Gets a permit, if the limits allow this sender another token.
     fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.place(address)?;
         self.limits.admit_unverified(address).map_err(|denial| match denial {

@@ -1,4 +1,4 @@
-//! A provider behind URLs: one request, one connection, one answer of at most 64 KiB.
+//! A provider at URLs. Each request uses its own connection, and its reply has at most 64 KiB.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::oauth;
 use super::provider::{DPOP_NONCE, Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient, retry_after};
 
-/// The current URL of a provider's endpoint; `None` before it is known.
+/// Returns the current URL of a provider's endpoint, or `None` as long as it is unknown.
 pub type UrlSource = Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync>;
 
 /// The URLs of a provider.
@@ -28,7 +28,7 @@ pub struct ProviderUrls {
 rotogate_core::debug_with!(ProviderUrls);
 
 impl ProviderUrls {
-    /// URLs that do not change.
+    /// URLs that never change.
     pub fn fixed(token: FetchTarget, revocation: Option<FetchTarget>) -> Self {
         let fixed = |target: FetchTarget| -> UrlSource { Arc::new(move || Some(target.clone())) };
         Self { token: fixed(token), revocation: revocation.map(fixed) }
@@ -42,10 +42,10 @@ pub struct HttpCaller {
 }
 
 impl HttpCaller {
-    /// A caller that sends with this client. The provider has the time `timeout` for an answer.
+    /// Makes a caller that sends over this client. A reply must arrive within `timeout`.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        // A little less than the relay's own bound, so that this timeout, which knows whether anything was sent, comes
-        // first.
+        // The timeout is a little shorter than the relay's own timeout, so that it expires first. In contrast to
+        // the relay, it can tell whether anything was sent.
         let timeout = timeout - timeout / 20;
         Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
     }
@@ -53,7 +53,7 @@ impl HttpCaller {
     /// Sends a request once.
     ///
     /// # Errors
-    /// The URL is not known, or no complete reply arrived.
+    /// The URL is unknown, or no complete reply arrived.
     pub async fn send(
         &self,
         url: &UrlSource,
@@ -92,12 +92,12 @@ pub struct OAuthProvider {
 }
 
 impl OAuthProvider {
-    /// A provider at these URLs.
+    /// Makes a provider at these URLs.
     pub const fn new(caller: HttpCaller, urls: ProviderUrls) -> Self {
         Self { caller, urls, client: None }
     }
 
-    /// Adds this client to each request.
+    /// Adds the credentials of this client to each request.
     #[must_use]
     pub fn with_client(mut self, client: Option<ClientCredentials>) -> Self {
         self.client = client;
@@ -144,13 +144,13 @@ impl Provider for OAuthProvider {
         let url = self.urls.revocation.as_ref();
         let url = url.ok_or_else(|| SendError::NotSent("it has no revocation URL".to_owned()))?;
         let reply = self.post(url, request).await?;
-        // RFC 7009 §2.2: the answer is 200, even for an unknown token.
+        // The status is 200, even for an unknown token (RFC 7009 §2.2).
         if reply.status == StatusCode::OK {
             return Ok((true, ProviderReply { body: Zeroizing::default(), ..reply }));
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // The body of a reply with this meaning is not for clients.
+            // The body of a reply with this meaning is not shown to clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

@@ -1,4 +1,4 @@
-//! RFC 6749 §5: the meaning of a reply of a token endpoint.
+//! Determines the meaning of a token endpoint's reply (RFC 6749 §5).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,30 +13,30 @@ pub use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_BODY;
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::strict_json::object_of_depth;
 
-/// The deepest nesting of a body: members beside the tokens may be structured.
+/// The maximum nesting depth of a body. Members other than the tokens may be structured.
 const MAX_DEPTH: usize = 16;
 
 /// Implements [`Provider::read`](super::provider::Provider::read).
 pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     match reply.status {
         200 => granted(token, reply),
-        // The provider itself did not process the request.
+        // The status says that the provider has not processed the request.
         429 | 501 | 503 => Meaning::Busy,
         400..=499 => match error(reply).as_deref().map(OAuthError::read) {
             Some(OAuthError::Grant) => Meaning::Dead,
             Some(OAuthError::User | OAuthError::Client | OAuthError::Request) => Meaning::Refused,
             Some(OAuthError::Step) => Meaning::Again,
             Some(OAuthError::Busy) => Meaning::Busy,
-            // The text is not a reply of a token endpoint.
+            // The body is not a reply of a token endpoint.
             Some(OAuthError::Server) | None => Meaning::Unclear,
         },
-        // 500: the provider may have failed after the rotation. 502 and 504 come from an intermediary, which does not
-        // know the outcome.
+        // With 500, the provider may have failed after the rotation. 502 and 504 come from an intermediary, which
+        // does not know the outcome.
         _ => Meaning::Unclear,
     }
 }
 
-/// Implements [`Provider::aged`](super::provider::Provider::aged). All bytes but those of `expires_in` stay the same.
+/// Implements [`Provider::aged`](super::provider::Provider::aged). Changes only the bytes of `expires_in`.
 pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
     if passed.as_secs() > 0
         && let Some((from, to, old, quoted)) = expires_in(&reply.body)
@@ -54,13 +54,14 @@ pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
     member(reply, "access_token").map(Zeroizing::new)
 }
 
-/// The error of a refusal.
+/// Returns the error code of a refusal.
 pub fn error(reply: &ProviderReply) -> Option<String> {
     let error = (400..500).contains(&reply.status).then(|| member(reply, "error")).flatten();
     error.filter(|word| !word.is_empty())
 }
 
-/// The reply with the status of its meaning: GitHub and Slack refuse with 200, and some providers grant with 201.
+/// Returns the reply with the usual status for its meaning. GitHub and Slack refuse with status 200, and some
+/// providers grant with 201.
 pub fn with_usual_status(mut reply: ProviderReply) -> ProviderReply {
     if (200..300).contains(&reply.status) {
         let has = |name| member(&reply, name).is_some_and(|text| !text.is_empty());
@@ -83,7 +84,7 @@ fn granted(token: &str, reply: &ProviderReply) -> Meaning {
     Meaning::Granted { rotates, lifetime }
 }
 
-/// The body, if it is one JSON object without repeated members, and not too large.
+/// Returns the body, if it is a single JSON object of acceptable size without repeated members.
 fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
     (reply.body.len() <= MAX_BODY).then(|| object_of_depth(&reply.body, MAX_DEPTH).ok()).flatten()
 }
@@ -96,8 +97,8 @@ fn member(reply: &ProviderReply, name: &str) -> Option<String> {
     text(&object(reply)?, name).map(str::to_owned)
 }
 
-/// The place of the value of `expires_in`, its whole seconds, and whether the value is a string, as some providers
-/// write it.
+/// Returns the position of the value of `expires_in`, its whole seconds, and whether the value is a string, as some
+/// providers write it.
 fn expires_in(body: &[u8]) -> Option<(usize, usize, u64, bool)> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
     let raw = members.get("expires_in")?.get();

@@ -1,4 +1,4 @@
-//! The interface to a provider, independent of the wire format: a way to send a request, and a way to read the reply.
+//! The interface to a provider, independent of the wire format. It sends requests and interprets the replies.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// A request to the provider, in the provider's format, which the relay does not read. Does not print its content.
+/// A request to the provider, in the provider's format, which the relay does not interpret. `Debug` omits the
+/// content.
 #[derive(Default)]
 pub struct ProviderRequest {
     /// The called method or procedure, if the format has several.
@@ -21,7 +22,7 @@ pub struct ProviderRequest {
 
 rotogate_core::debug_with!(ProviderRequest);
 
-/// A whole reply of the provider. Does not print its content.
+/// A complete reply of the provider. `Debug` omits the content.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProviderReply {
     /// The status.
@@ -51,13 +52,13 @@ struct StoredReply<'a> {
 }
 
 impl ProviderReply {
-    /// The reply of a provider that asked for a pause, of which this is left.
+    /// Makes the reply of a provider that asked clients to wait. `left` is the remaining time.
     #[cfg(feature = "browser-oidc")]
     pub(crate) fn busy(left: Duration) -> Self {
         Self { status: 503, retry_after: Some(left), challenge: None, dpop_nonce: None, body: Zeroizing::default() }
     }
 
-    /// The plaintext to seal.
+    /// Returns the plaintext that is sealed.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
         let kept = StoredReply {
             status: self.status,
@@ -68,7 +69,7 @@ impl ProviderReply {
         postcard::to_stdvec(&kept).ok().map(Zeroizing::new)
     }
 
-    /// Decodes the output of [`encode`](Self::encode).
+    /// Decodes the plaintext from [`encode`](Self::encode).
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let StoredReply { status, challenge, dpop_nonce, body } = postcard::from_bytes(bytes).ok()?;
         Some(Self {
@@ -81,63 +82,66 @@ impl ProviderReply {
     }
 }
 
-/// RFC 9449 §8.
+/// The header with a nonce for DPoP proofs (RFC 9449 §8).
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
-/// Why no complete reply arrived. The text is for the log and contains no part of the request.
+/// The reason why no complete reply arrived. The text is for the log and does not contain any part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The provider processed no byte of the request: the name, the connection, TLS or the stream failed.
+    /// The provider did not process any byte of the request, because the name, the connection, TLS or the stream
+    /// failed.
     #[error("not sent: {0}")]
     NotSent(String),
     /// The provider may have processed the request.
-    #[error("no whole reply: {0}")]
+    #[error("no complete reply: {0}")]
     Lost(String),
 }
 
-/// The meaning of a whole reply.
+/// The meaning of a complete reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// New tokens.
+    /// The reply contains new tokens.
     Granted {
         /// Whether the reply contains a new refresh token.
         rotates: bool,
         /// The lifetime of the access token, if the reply has it.
         lifetime: Option<Duration>,
     },
-    /// The refresh token is bad.
+    /// The refresh token is invalid.
     Dead,
-    /// Another part of the request is bad. Nothing was rotated.
+    /// Another part of the request is invalid. Nothing was rotated.
     Refused,
-    /// The client must repeat the request as the reply demands, as a step of the protocol. Nothing was rotated.
+    /// The protocol requires that the client repeats the request in the way that the reply demands. Nothing was
+    /// rotated.
     Again,
     /// The provider did not process the request. Nothing was rotated.
     Busy,
-    /// Any other reply, after which the provider may have rotated the token.
+    /// The reply is of another kind. The provider may have rotated the token.
     Unclear,
 }
 
-/// A provider, with one wire format. It sends each request once: neither the provider nor a connection repeats a
-/// request.
+/// A provider with one wire format. It sends each request exactly once. Neither the provider nor a connection
+/// retries.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// The URL that a DPoP proof of an exchange is for (RFC 9449 §4.2), if it is known and the format has proofs.
+    /// Returns the URL for which a DPoP proof of an exchange is made (RFC 9449 §4.2), if the URL is known and the
+    /// format supports proofs.
     fn proof_url(&self) -> Option<String> {
         None
     }
 
-    /// Sends a request to exchange a refresh token. The relay bounds the time.
+    /// Sends a request to exchange a refresh token. The relay limits the time.
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError>;
 
-    /// The meaning of the reply to the exchange of `token`.
+    /// Returns the meaning of the reply to the exchange of `token`.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// The reply for a replay after the time `passed`: its lifetimes are shortened by this time.
+    /// Returns the reply for a replay after the time `passed`, by which all lifetimes in the reply are shortened.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
-    /// The access token of a reply with tokens.
+    /// Returns the access token of a reply with tokens.
     fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>>;
 
-    /// Sends a request to revoke a token. True in `Ok` if the provider accepted it.
+    /// Sends a request to revoke a token. The result contains true if the provider accepted the revocation.
     async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError>;
 }

@@ -1,6 +1,6 @@
-//! The id of a record, and the key that encrypts it.
+//! Derives the id of a record, and the key that encrypts it.
 //!
-//! For a refresh token T, with each field preceded by its length (32 bits, big-endian):
+//! The derivation for a refresh token T is as follows. Each field is preceded by its length (32 bits, big-endian).
 //!
 //! ```text
 //! PRK    = HKDF-Extract(salt = HMAC(relay secret of the keyring, endpoint ‖ token URL), IKM = T)
@@ -10,8 +10,9 @@
 //! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = version ‖ id ‖ the record's other fields)
 //! ```
 //!
-//! HMAC, HKDF and the digest use SHA-256. The store alone reveals nothing about T: even an id cannot be computed from a
-//! known T. Store and keyring together open only the records whose T is known, for the client that exchanged it.
+//! HMAC, HKDF and the digest use SHA-256. The store by itself reveals nothing about T, and not even an id can be
+//! computed from a known T. With both the store and the keyring, one can decrypt only the records whose T is known,
+//! as the client that exchanged it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -35,26 +36,26 @@ const LABEL_PARAMS: &[u8] = b"rotogate relay params";
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
 
-/// A key could not be derived, or an answer could not be sealed.
+/// The error if a key cannot be derived, or a reply cannot be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an answer of the relay could not be sealed")]
+#[error("a reply of the relay could not be encrypted for the store")]
 pub struct NotSealed;
 
 /// The presenter of a refresh token, as its request showed it.
 #[derive(Clone, Debug, Default)]
 pub struct Presenter {
-    /// The client's id; empty if the client sent no id.
+    /// The client's id, which is empty if the client did not send one.
     pub client: String,
     /// The client's secret or assertion.
     pub credential: Option<SecretString>,
-    /// The thumbprint of the DPoP key whose proof was good (RFC 9449).
+    /// The thumbprint of the DPoP key, if the request had a valid proof (RFC 9449).
     pub jkt: Option<String>,
 }
 
-/// The parameters that an answer depends on. Order and repetitions within a parameter do not matter.
+/// The parameters that affect a reply. Order and repetitions within a parameter do not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
-    /// `scope`, with one entry for each scope.
+    /// `scope`, split into single scopes.
     pub scope: Vec<String>,
     /// `resource` (RFC 8707).
     pub resource: Vec<String>,
@@ -62,35 +63,35 @@ pub struct Params {
     pub audience: Vec<String>,
 }
 
-/// The keyring's secrets for one endpoint.
+/// The secrets of one endpoint, which are derived from the keyring.
 pub struct Sealer {
-    /// One salt for each refresh key, the current key's first.
+    /// One salt for each refresh key, with the current refresh key first.
     salts: Vec<Salt>,
 }
 
 rotogate_core::debug_with!(Sealer, |it| { keys: it.salts.len() });
 
 impl Sealer {
-    /// The secrets for the endpoint with this name in front of this token URL. At another endpoint, a token has other
-    /// keys.
+    /// Derives the secrets for the endpoint with this name in front of this token URL. At another endpoint, the
+    /// same token has different record keys.
     pub fn new(keyring: &Keyring, endpoint: &str, token_url: &str) -> Self {
         let message = fields([endpoint.as_bytes(), token_url.as_bytes()]);
         let secrets = keyring.refresh_keys().relay_secrets(&message);
         Self { salts: secrets.iter().map(|secret| Salt::new(HKDF_SHA256, secret.as_ref())).collect() }
     }
 
-    /// The keys of a token, under each refresh key: records are written under the first keys, and read under all of
-    /// them.
+    /// Returns the keys of a token under each refresh key. A record is written under the first keys, and read under
+    /// any of them.
     ///
     /// # Errors
-    /// The library fails.
+    /// The cryptographic library fails.
     pub fn keys(&self, token: &SecretString, presenter: &Presenter) -> Result<Vec<RelayKeys>, NotSealed> {
         let token = token.expose_secret().as_bytes();
         self.salts.iter().map(|salt| RelayKeys::derive(&salt.extract(token), presenter)).collect()
     }
 }
 
-/// The keys of one token and one presenter.
+/// The keys for one token and one presenter.
 pub struct RelayKeys {
     id: RelayId,
     seal: Zeroizing<[u8; 32]>,
@@ -115,10 +116,10 @@ impl RelayKeys {
         })
     }
 
-    /// The keys of the vault of a browser's session, a row that belongs to no token.
+    /// Derives the keys for the vault of a browser session, which is a record that does not belong to a token.
     ///
     /// # Errors
-    /// The library fails.
+    /// The cryptographic library fails.
     // Requirement B5.
     #[cfg(feature = "browser-oidc")]
     pub fn vault(secret: &VaultSecret) -> Result<Self, NotSealed> {
@@ -127,17 +128,17 @@ impl RelayKeys {
         Ok(Self { id: RelayId(secret.id), seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
     }
 
-    /// The id of the token's record in the store, which is the same for every presenter.
+    /// Returns the id of the token's record in the store. It is the same for every presenter.
     pub fn id(&self) -> RelayId {
         self.id
     }
 
-    /// Were both keys derived for the same token and presenter? The comparison takes constant time.
+    /// Returns whether both keys were derived for the same token and presenter. The comparison takes constant time.
     pub fn is_same(&self, other: &Self) -> bool {
         are_equal(self.seal.as_slice(), other.seal.as_slice())
     }
 
-    /// The digest of these parameters.
+    /// Returns the digest of these parameters.
     pub fn params(&self, params: &Params) -> [u8; 32] {
         let list = |entries: &[String]| {
             let mut entries: Vec<&[u8]> = entries.iter().map(String::as_bytes).collect();
@@ -154,14 +155,14 @@ impl RelayKeys {
         bytes
     }
 
-    /// The record with this answer, sealed together with all its other fields.
+    /// Returns the record with this reply, which is sealed and bound to all other fields of the record.
     ///
     /// # Errors
-    /// The library or the random source fails.
+    /// The cryptographic library or the random source fails.
     pub fn seal(&self, mut record: RelayRecord, answer: &[u8]) -> Result<RelayRecord, NotSealed> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).map_err(|_| NotSealed)?;
         let mut body = Zeroizing::new(answer.to_vec());
-        // Reserve room for the tag: a reallocation would leave a copy of the plain answer behind.
+        // Reserves room for the tag, because a reallocation would leave a copy of the plain reply behind.
         body.reserve_exact(AES_256_GCM.tag_len());
         let nonce = key.seal_in_place_append_tag(Aad::from(self.aad(&record)), &mut *body).map_err(|_| NotSealed)?;
         let mut sealed = Vec::with_capacity(NONCE + body.len());
@@ -171,8 +172,8 @@ impl RelayKeys {
         Ok(record)
     }
 
-    /// The answer of a record; `None` if another token, client, credential or DPoP key sealed it, or if the record was
-    /// changed.
+    /// Returns the reply of a record, or `None` if it was sealed for another token, client, credential or DPoP key,
+    /// or if the record was changed.
     pub fn open(&self, record: &RelayRecord) -> Option<Zeroizing<Vec<u8>>> {
         let key = RandomizedNonceKey::new(&AES_256_GCM, self.seal.as_slice()).ok()?;
         let (nonce, sealed) = record.sealed.split_first_chunk::<NONCE>()?;
@@ -200,18 +201,18 @@ impl RelayKeys {
     }
 }
 
-/// Each field preceded by its length, so that different lists of fields never have the same bytes.
+/// Encodes each field with its length, so that different lists of fields never have the same bytes.
 fn fields<'a>(list: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in list {
-        // The length fits, because no field is longer than a request.
+        // The length fits into 32 bits, because a field is never longer than a request.
         bytes.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
         bytes.extend_from_slice(field);
     }
     bytes
 }
 
-/// 32 bytes of output.
+/// The output length of the key derivation, 32 bytes.
 struct Bytes32;
 
 impl KeyType for Bytes32 {

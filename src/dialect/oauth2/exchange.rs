@@ -6,9 +6,9 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The type of the tokens that the gate issues and accepts.
+/// The token type of the tokens that the gate issues and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// The other name of it: an access token of ours is a JWT.
+/// An alternative name for that type, because the gate's access tokens are JWTs.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.
@@ -19,7 +19,7 @@ pub(super) fn read(form: &Form, client: PresentedClient) -> Result<Command, Deni
     }
     let actor = form.secret("actor_token");
     if form.get("actor_token_type").map(is_taken) != actor.as_ref().map(|_| true) {
-        return Err(Denial::MalformedRequest("actor_token goes with the actor_token_type of an access token"));
+        return Err(Denial::MalformedRequest("actor_token_type must be the type of an access token"));
     }
     if !matches!(form.get("requested_token_type"), None | Some(ACCESS_TOKEN)) {
         return Err(Denial::MalformedRequest("requested_token_type must be the type of an access token"));

@@ -1,4 +1,4 @@
-//! The form of a request, and its client.
+//! The form in a request, and the client that it names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,8 @@ use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 
-/// The parameters of a request (RFC 6749 §3.2). No parameter is repeated, and an empty parameter counts as absent.
+/// The parameters of a request (RFC 6749 §3.2). Every parameter occurs once, and an empty parameter counts as
+/// absent.
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
@@ -29,8 +30,8 @@ pub(super) const RESOURCE: &str = "resource";
 /// The parameter of RFC 8693, which a request may repeat.
 pub(super) const AUDIENCE: &str = "audience";
 
-/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated; `lists` may be
-/// repeated.
+/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), but must not be repeated. Only the
+/// parameters in `lists` may be repeated.
 pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
     if !said_media(call.headers, FORM) {
         return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
@@ -56,12 +57,12 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
 }
 
 impl Form {
-    /// All parameters, in their order.
+    /// Returns all parameters, in their order.
     pub(in crate::dialect) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// A parameter that is not empty.
+    /// Returns a parameter, unless it is empty.
     pub(in crate::dialect) fn get(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
@@ -74,37 +75,38 @@ impl Form {
         self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
     }
 
-    /// The values of the parameters with these names.
+    /// Returns the values of the parameters with these names.
     fn values<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
         self.fields.iter().filter(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.as_str())
     }
 
-    /// The only service that the exchanged token is to be for (RFC 8693 §2.1).
+    /// Returns the service for which the exchanged token is requested (RFC 8693 §2.1). There can be only one.
     // Requirement D1.
     pub(super) fn target(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE, AUDIENCE]))?.filter(|one| !one.is_empty()))
     }
 
-    /// Refuses a second value of a parameter.
+    /// Rejects a request that repeats this parameter.
     pub(super) fn once(&self, name: &str) -> Result<(), Denial> {
         let twice = self.fields.iter().filter(|(known, _)| known == name).nth(1).is_some();
         if twice { Err(Denial::MalformedRequest("a parameter was sent twice")) } else { Ok(()) }
     }
 
-    /// The only resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
+    /// Returns the resource for which the tokens are requested (RFC 8707 §2). There can be only one, because the
+    /// gate issues a token for a single resource.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE]))?.filter(|one| !one.is_empty()))
     }
 
-    /// Does the request contain any client credentials or a client id?
+    /// Returns whether the request contains a client id or any client credentials.
     pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
         let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
         used_basic(headers) || fields.iter().any(|name| self.get(name).is_some())
     }
 
-    /// The client, by Basic, by the body or by an assertion, but only in one of these ways (RFC 6749 §2.3). The same
-    /// `client_id` may be repeated.
+    /// Returns the client, which is named by Basic, in the body or by an assertion, but in only one of these ways
+    /// (RFC 6749 §2.3). The body may repeat the `client_id`.
     // Requirement D24.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");
@@ -115,7 +117,7 @@ impl Form {
                 return Err(Denial::MalformedRequest("the client authenticates in two ways"));
             }
             if kind != Some(CLIENT_ASSERTION_TYPE) {
-                return Err(Denial::ClientAssertion("client_assertion_type is missing, or of another kind"));
+                return Err(Denial::ClientAssertion("client_assertion_type is missing or not supported"));
             }
             // RFC 7521 §4.2: `client_id` is optional, because the assertion names the client.
             let named = || peek(assertion.expose_secret()).and_then(|says| says.subject).map(String::from);
@@ -146,7 +148,8 @@ fn one<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<Option<Box<str>>
     }
 }
 
-/// Did the client try to authenticate with Basic? Then a refusal carries a challenge (RFC 6749 §5.2).
+/// Returns whether the client tried to authenticate with Basic. If it did, a denial has a challenge (RFC 6749
+/// §5.2).
 pub(in crate::dialect) fn used_basic(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| scheme_and_rest(value.as_bytes()).is_some())
 }
@@ -157,8 +160,8 @@ fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"basic").then(|| rest.trim_ascii())
 }
 
-/// `Basic` with both parts form-encoded (RFC 6749 §2.3.1). Any other scheme authenticates no client: many clients send the access
-/// token with each request.
+/// Reads the client from `Basic`, both parts of which are form-encoded (RFC 6749 §2.3.1). Any other scheme is
+/// ignored, because many clients send their access token with every request.
 pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
     let all = headers.get_all(AUTHORIZATION);
     let Some(encoded) = all.iter().find_map(|value| scheme_and_rest(value.as_bytes())) else { return Ok(None) };

@@ -1,18 +1,19 @@
-//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients use it, with revocation
-//! (RFC 7009) and introspection (RFC 7662) beside it.
+//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients use it. Revocation
+//! (RFC 7009) and introspection (RFC 7662) are in the same folder.
 //!
 //! | path | operation |
 //! |---|---|
-//! | `/{account}/connect/token`, `/connect/token` | `password`, `refresh_token`, `client_credentials` and `jwt-bearer` grants |
+//! | `/{account}/connect/token`, `/connect/token` | the grants `password`, `refresh_token`, `client_credentials`
+//! and `jwt-bearer` |
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
 //!
-//! MeshyDB's C# client signs out at `/{account}//connect/revocation`, with a capital letter in the field name `Token`.
-//! The revocation endpoint accepts both; no other endpoint does.
+//! MeshyDB's C# client logs out at `/{account}//connect/revocation`, and writes the field name `Token` with a
+//! capital letter. Only the revocation endpoint accepts these two variants.
 //!
-//! Where clients deviate from the RFC, the dialect follows the clients: an empty parameter counts as absent (RFC 6749
-//! §3.2 says so, too), `invalid_client` is 400 unless the client used Basic, and a public client may send `Basic
-//! base64("id:")`.
+//! If clients deviate from the RFC, the dialect follows the clients. An empty parameter counts as absent, which RFC
+//! 6749 §3.2 also demands. `invalid_client` has the status 400 unless the client used Basic. A public client may
+//! send `Basic base64("id:")`.
 //!
 //! ```
 //! use rotogate::dialect::oauth2::OAuth2;
@@ -78,7 +79,7 @@ impl Dialect for OAuth2 {
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));
-        // The path without an account means the default account.
+        // A path without an account stands for the default account.
         if let Some(bare) = base.strip_prefix("/{account}/") {
             all.push(served(TOKEN, format!("/{bare}")));
             all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
@@ -91,7 +92,7 @@ impl Dialect for OAuth2 {
         if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
             form.once(form::AUDIENCE)?;
             return Ok(Command::Assertion {
-                // The presenter of an assertion about a workload needs no client credentials.
+                // A workload that presents an assertion about itself does not need client credentials.
                 client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
                 assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
                 scope: form.scope()?,
@@ -149,7 +150,7 @@ impl Dialect for OAuth2 {
                 Ok(checked) => words::active(&checked),
                 Err(_) => words::inactive(),
             },
-            // RFC 7662 §2.3: a caller of introspection must authenticate, by Basic or not.
+            // Callers of introspection must authenticate, by Basic or in another way (RFC 7662 §2.3).
             Err(Error::Denied(denial)) => {
                 words::denied(denial, call.operation == INTROSPECTION || form::used_basic(call.headers))
             }
@@ -169,7 +170,7 @@ impl Protocol for OAuth2 {
     }
 }
 
-/// A secret from a form field; `None` if the field is empty.
+/// Returns the secret in a form field, or `None` if the field is empty.
 fn secret(value: &str) -> Option<SecretString> {
     (!value.is_empty()).then(|| SecretString::from(value.to_owned()))
 }

@@ -15,8 +15,8 @@ use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
 use rotogate_core::token::claims::Confirmation;
 
-/// RFC 6749 §5.1. Every reply repeats the `refresh_token` if the session has one, because clients replace their token
-/// by the reply's.
+/// A successful reply (RFC 6749 §5.1). It contains the `refresh_token` whenever the session has one, because
+/// clients replace their refresh token by the one in the reply.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -45,19 +45,19 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
     )
 }
 
-/// RFC 9449 §5.
+/// The `token_type` (RFC 9449 §5).
 const fn token_type(bound_to: Option<KeyThumbprint>) -> &'static str {
     if bound_to.is_some() { "DPoP" } else { "Bearer" }
 }
 
-/// RFC 7009 §2.2: the same reply for a revoked and for an unknown token.
+/// The reply to a revocation, which is the same for a revoked and for an unknown token (RFC 7009 §2.2).
 pub(super) fn revoked() -> Reply {
     let mut reply = Reply::default();
     no_store(&mut reply);
     reply
 }
 
-/// RFC 7662 §2.2.
+/// The reply to an introspection (RFC 7662 §2.2).
 #[derive(Default, Serialize)]
 struct Introspection<'a> {
     active: bool,
@@ -99,7 +99,7 @@ enum Audience<'a> {
     Several(&'a [Box<str>]),
 }
 
-/// The reply for a good token.
+/// The reply to the introspection of a valid token.
 pub(super) fn active(checked: &CheckedToken) -> Reply {
     json(
         StatusCode::OK,
@@ -126,22 +126,22 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
     )
 }
 
-/// The reply for any other token: it reveals nothing more.
+/// The reply to the introspection of any other token. It reveals nothing more.
 pub(super) fn inactive() -> Reply {
     json(StatusCode::OK, &Introspection::default())
 }
 
-/// RFC 6749 §5.2.
+/// An error reply (RFC 6749 §5.2).
 #[derive(Serialize)]
 struct Refusal<'a> {
     error: &'a str,
     error_description: &'a str,
 }
 
-/// The reply to a denial. Every bad refresh token gets the same reply (requirement R7): MeshyDB documents five cases,
-/// and the reply distinguishes them only as far as the RFC's error codes do.
+/// The reply to a denial. Every invalid refresh token gets the same reply (requirement R7). MeshyDB documents five
+/// cases, which the reply distinguishes only as far as the error codes of the RFC do.
 ///
-/// `asks_for_basic` tells whether the reply to an unauthenticated client names Basic.
+/// `asks_for_basic` determines whether the reply to an unauthenticated client has a challenge for Basic.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
@@ -165,15 +165,16 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         }
         Class::Lifetime => (StatusCode::BAD_REQUEST, "invalid_request", "the requested lifetime is too long"),
         Class::Scope => {
-            (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
+            (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or exceeds what may be granted")
         }
         // RFC 8707 §2.
         Class::Target => {
-            (StatusCode::BAD_REQUEST, "invalid_target", "the resource is unknown here, or is not the one of the login")
+            (StatusCode::BAD_REQUEST, "invalid_target", "the resource is unknown, or differs from that of the login")
         }
         Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
-        // RFC 6749 §5.2 has no code for this, and `invalid_grant` would make clients ask for the password again. The
-        // device grant uses this code at its token endpoint (RFC 8628 §3.5) for a final refusal, too.
+        // RFC 6749 §5.2 has no code for this case, and `invalid_grant` would make clients ask for the password
+        // again. The device grant also uses `access_denied` for a final refusal at the token endpoint (RFC 8628
+        // §3.5).
         Class::TooManySessions => {
             (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
         }
@@ -183,15 +184,17 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             (StatusCode::BAD_REQUEST, "use_dpop_nonce", "the proof must have the nonce of the DPoP-Nonce header")
         }
         // RFC 9449 §5.
-        Class::BadProof { needs_nonce: false } => {
-            (StatusCode::BAD_REQUEST, "invalid_dpop_proof", "the DPoP proof is missing, used, or not for this request")
-        }
+        Class::BadProof { needs_nonce: false } => (
+            StatusCode::BAD_REQUEST,
+            "invalid_dpop_proof",
+            "the DPoP proof is missing, reused, or not for this request",
+        ),
         Class::BadGrant { .. } => (
             StatusCode::BAD_REQUEST,
             "invalid_grant",
             "the refresh token or the assertion is invalid, expired or revoked",
         ),
-        // These classes concern requests and bearer tokens on data routes; they do not occur at a token endpoint.
+        // These classes concern requests and bearer tokens on data routes. They never occur at a token endpoint.
         Class::Head { .. }
         | Class::Tunnel
         | Class::NotFound(_)
@@ -201,7 +204,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         | Class::CrossOrigin
         | Class::BadToken { .. }
         | Class::InsufficientScope
-        | Class::Forbidden => (StatusCode::BAD_REQUEST, "invalid_request", "the request is not usable here"),
+        | Class::Forbidden => (StatusCode::BAD_REQUEST, "invalid_request", "this request is not supported here"),
     };
     let mut reply = json(status, &Refusal { error, error_description: description });
     if status == StatusCode::UNAUTHORIZED {
@@ -213,7 +216,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
     reply
 }
 
-/// Nothing was decided: the client keeps its token and tries again.
+/// The reply if the gate could not decide. The client keeps its token and tries again.
 pub(super) fn failed(fault: &Fault) -> Reply {
     unavailable(fault.retry_after())
 }
@@ -221,16 +224,13 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = json(
         StatusCode::SERVICE_UNAVAILABLE,
-        &Refusal {
-            error: "temporarily_unavailable",
-            error_description: "the result is not certain; repeat the request",
-        },
+        &Refusal { error: "temporarily_unavailable", error_description: "the result is unknown; repeat the request" },
     );
     retry_after(&mut reply, wait);
     reply
 }
 
-/// A refusal in the form of RFC 6749 §5.2.
+/// An error reply in the form of RFC 6749 §5.2.
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
 }
@@ -241,7 +241,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// Sets the cache headers of RFC 6749 §5.1, for refusals as well.
+/// Sets the cache headers that RFC 6749 §5.1 demands, in error replies as well.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));

@@ -1,5 +1,5 @@
-//! The envelope: `PUT {"token","refreshToken"}` exchanges both tokens, and every reply has four fields. See
-//! [`super::super::envelope`].
+//! The envelope protocol. `PUT {"token","refreshToken"}` exchanges both tokens, and every reply has four fields.
+//! See [`super::super::envelope`].
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
@@ -20,11 +20,11 @@ mod provider;
 #[cfg(feature = "http-client")]
 pub use provider::EnvelopeProvider;
 
-/// The name of a login in `grants`.
+/// The name of logins in the list of grants.
 pub const PASSWORD: &str = "password";
 const LOGIN: &str = "POST";
 const REFRESH: &str = "PUT";
-/// The deepest nesting of a body.
+/// The maximum nesting depth of a body.
 const MAX_DEPTH: usize = 16;
 
 pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayRequest, Denial> {
@@ -32,7 +32,8 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let sent = |call: &'static str, body: Map<String, Value>| ProviderRequest {
         call,
         headers: HeaderMap::new(),
-        // The body is rebuilt from its parsed form, so that gate and provider cannot parse it differently.
+        // The body is serialised again from its parsed form, so that the gate and the provider cannot parse it
+        // differently.
         body: Zeroizing::new(Value::Object(body).to_string().into_bytes()),
     };
     if *call.method == Method::POST {
@@ -46,19 +47,19 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let pair = [("token", access.as_str()), ("refreshToken", refresh.as_str())];
     let body = pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
     let request = sent(REFRESH, body);
-    // The answer is for a presenter of both tokens; one token alone does not decrypt it.
+    // The stored reply can be decrypted only by a presenter of both tokens. One of them is not enough.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
     Ok(RelayRequest::Exchange(Presented { token: refresh.into(), presenter, request, ..Presented::default() }))
 }
 
-/// The provider's reply to the client, which is JSON of the protocol.
+/// Writes the provider's reply to the client. It is JSON of the protocol.
 pub(super) fn reply(reply: &ProviderReply) -> Reply {
     let mut written = passed_on(reply);
     written.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     written
 }
 
-/// Does a reply contain new tokens?
+/// Returns whether a reply contains new tokens.
 pub(super) fn is_granted(reply: &ProviderReply) -> bool {
     tokens(reply).is_some()
 }
@@ -67,7 +68,7 @@ fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
     (reply.body.len() <= MAX_BODY).then(|| object_of_depth(&reply.body, MAX_DEPTH).ok()).flatten()
 }
 
-/// The access token and the refresh token of a successful reply.
+/// Returns the access token and the refresh token of a successful reply.
 fn tokens(reply: &ProviderReply) -> Option<(Zeroizing<String>, Zeroizing<String>)> {
     let object = object(reply)?;
     let content = object.get("content")?.as_array()?;

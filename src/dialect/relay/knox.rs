@@ -1,8 +1,8 @@
-//! `RefreshAccessToken` of `user_api.v1.UserApiService`, relayed to a server that implements the service. See
-//! [`super::super::knox`].
+//! `RefreshAccessToken` of `user_api.v1.UserApiService`, which is relayed to a server that implements the service.
+//! See [`super::super::knox`].
 //!
-//! A relay record holds an HTTP status with the message of a successful call, or with the text of a failed call's gRPC
-//! status.
+//! A relay record contains an HTTP status. It also contains the message of a successful call, or the text of a
+//! failed call's gRPC status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,8 @@ use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
-/// The statuses that refuse a request. Any other status shows only whether the rotation may have happened.
+/// The gRPC statuses that refuse a request, with their HTTP statuses. From any other status, the gate can only
+/// conclude whether the provider may have rotated the token.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),
@@ -41,7 +42,7 @@ const CODES: [(Code, u16); 6] = [
     (Code::ResourceExhausted, 429),
 ];
 
-/// Answers a call.
+/// Handles a call.
 pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply, Reason) {
     if !is_grpc(call.headers) {
         return not_grpc();
@@ -104,15 +105,15 @@ async fn relayed<M: Message + Default>(
 #[derive(Debug)]
 pub struct KnoxProvider {
     http: HttpClient,
-    /// The target of `AuthnWithPassword`.
+    /// The URL of `AuthnWithPassword`.
     authn: FetchTarget,
     refresh: FetchTarget,
 }
 
 impl KnoxProvider {
-    /// A server at the targets of its two calls. `timeout` bounds an answer.
+    /// Makes a provider from the URLs of its two calls. A reply must arrive within `timeout`.
     pub fn new(http: HttpClient, authn: FetchTarget, refresh: FetchTarget, timeout: Duration) -> Self {
-        // A little less than the relay's own bound, as for `HttpCaller`.
+        // The timeout is a little shorter than the relay's own timeout, as in `HttpCaller`.
         let timeout = timeout - timeout / 20;
         let http = http.with_timeout(timeout).with_max_size(crate::relay::oauth::MAX_BODY);
         Self { http, authn, refresh }
@@ -151,7 +152,7 @@ impl KnoxProvider {
                 let number = match (known, status.code()) {
                     (Some((_, number)), _) => *number,
                     (None, Code::Unimplemented) => 501,
-                    // An intermediary reports UNAVAILABLE for a server that may have processed the call.
+                    // An intermediary reports UNAVAILABLE for a server that may still have processed the call.
                     (None, _) => 500,
                 };
                 let body = Zeroizing::new(status.message().as_bytes().to_vec());
@@ -161,8 +162,8 @@ impl KnoxProvider {
     }
 }
 
-/// Makes one request and reads its whole answer. On failure, `failed` gets the cause, because a gRPC status does not
-/// show whether anything was sent.
+/// Sends one request and reads the complete response. On failure, `failed` gets the cause, because a gRPC status
+/// does not show whether anything was sent.
 async fn exchange(
     http: &HttpClient,
     target: &FetchTarget,
@@ -198,7 +199,7 @@ impl Provider for KnoxProvider {
 
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
         match reply.status {
-            // Both responses have the same fields.
+            // The two response messages have the same fields.
             200 => {
                 match RefreshAccessTokenResponse::decode(reply.body.as_slice()).ok().and_then(|read| read.auth_token) {
                     Some(tokens) if !tokens.token.is_empty() => Meaning::Granted {
@@ -237,7 +238,7 @@ impl Provider for KnoxProvider {
     }
 }
 
-/// The reply to a refusal or a fault of the gate itself.
+/// The reply to a denial, or to a fault of the gate itself.
 pub(super) fn refused(error: &rotogate_core::fault::Error) -> Reply {
     refusal(&words::status(error))
 }

@@ -1,13 +1,13 @@
-//! Relays to a provider that rotates refresh tokens itself: each refresh token reaches the provider once, and the
-//! provider's answer is repeated within a grace period.
+//! Relays in front of a provider that rotates refresh tokens itself. Each refresh token is sent to the provider
+//! once, and the provider's reply is repeated within a grace period.
 //!
-//! | wire | exchange | passed through, if granted | revocation |
+//! | protocol | exchange | passed through, if listed in `grants` | revocation |
 //! |---|---|---|---|
-//! | `oauth` | `POST` of a form at the path (RFC 6749 §6) | other grants, by their names | RFC 7009, at a path of its own |
+//! | `oauth` | `POST` of a form at the path (RFC 6749 §6) | other grants, by name | RFC 7009, at a separate path |
 //! | `envelope` | `PUT` of both tokens at the path | `password`: `POST` at the path | none |
 //! | `knox` | `RefreshAccessToken` below the path | `password`: `AuthnWithPassword` below the path | none |
 //!
-//! The dialect reads requests and writes replies; [`crate::relay`] has the rules.
+//! The dialect reads requests and writes replies. [`crate::relay`] implements the rules.
 
 use async_trait::async_trait;
 use http::header::CACHE_CONTROL;
@@ -36,19 +36,19 @@ mod tests;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "relay";
-/// The grant that is exchanged once, and never passed through.
+/// The grant that the relay exchanges once, and never passes through.
 pub const REFRESH_TOKEN: &str = "refresh_token";
 
 const TOKEN: &str = "token";
 const REVOCATION: &str = "revocation";
 
-/// The protocol of clients and provider.
+/// The protocol that both the clients and the provider speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
     /// RFC 6749.
     #[default]
     OAuth,
-    /// The envelope: `PUT /api/v2/auth/token`.
+    /// The envelope protocol, `PUT /api/v2/auth/token`.
     Envelope,
     /// gRPC.
     #[cfg(all(feature = "grpc", feature = "http-client"))]
@@ -56,7 +56,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// Is the protocol gRPC? Then the provider has a path for each call.
+    /// Returns whether the protocol is gRPC, in which case the provider has one path for each call.
     pub const fn is_grpc(self) -> bool {
         match self {
             Self::OAuth | Self::Envelope => false,
@@ -71,12 +71,12 @@ impl Wire {
 pub struct RelayDialect {
     /// The protocol.
     pub wire: Wire,
-    /// The grants that are served. All grants but `refresh_token` are passed through.
+    /// The grants that are served. All of them except `refresh_token` are passed through.
     pub grants: Vec<String>,
-    /// The id of the gate's client at the provider, which the gate adds to each request. `None` if the client's own
-    /// credentials are passed on.
+    /// The id of the gate's client at the provider, which the gate adds to each request. If it is `None`, the
+    /// credentials of the calling client are passed on.
     pub client: Option<String>,
-    /// The path of revocations.
+    /// The path of the revocation endpoint.
     pub revocation_path: Option<String>,
 }
 
@@ -120,7 +120,7 @@ impl RelayDialect {
     }
 }
 
-/// The provider's reply to the client, which no cache keeps.
+/// Writes the provider's reply to the client, with headers that forbid caching.
 fn passed_on(reply: &ProviderReply) -> Reply {
     let mut written = Reply::new(reply.body.to_vec().into());
     *written.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -165,7 +165,7 @@ impl Dialect for RelayDialect {
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            // This dialect executes no command.
+            // This dialect does not execute commands.
             Ok(_) => self.refusal(call, &Denial::NoRoute.into()),
             Err(error) => self.refusal(call, &error),
         }

@@ -1,5 +1,5 @@
-//! RFC 6749: forms in, JSON out. The request is rebuilt from the parsed form, so that gate and provider cannot
-//! parse it differently.
+//! The protocol of RFC 6749, with forms in requests and JSON in replies. The request is serialised again from the
+//! parsed form, so that the gate and the provider cannot parse it differently.
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -17,7 +17,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::reply::retry_after;
 
 const DPOP: HeaderName = HeaderName::from_static("dpop");
-/// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
+/// The parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).
 const LISTS: [&str; 2] = ["resource", "audience"];
 /// The form parameters that authenticate a client (RFC 6749 §2.3.1, RFC 7521 §4.2).
 const SECRETS: [&str; 2] = ["client_secret", "client_assertion"];
@@ -63,7 +63,7 @@ fn one_proof(headers: &HeaderMap) -> Result<Option<SecretString>, Denial> {
     Ok(Some(SecretString::from(proof.to_owned())))
 }
 
-/// The presenter of the token, and the request to the provider.
+/// Returns the presenter of the token, and the request to the provider.
 fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Presenter, ProviderRequest), Denial> {
     let mut sent = HeaderMap::new();
     if let Some(proof) = headers.get(DPOP) {
@@ -95,7 +95,7 @@ fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Prese
     Ok((presenter, ProviderRequest { call: "", headers: sent, body }))
 }
 
-/// The client's credentials, which may be in one place only (RFC 6749 §2.3).
+/// Returns the client's credentials, which may be in one place only (RFC 6749 §2.3).
 fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     let id = form.get("client_id");
     let mut in_form = SECRETS.iter().filter_map(|name| form.secret(name));
@@ -113,7 +113,7 @@ fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     Ok(Presenter { client: basic.id, credential: basic.secret, jkt: None })
 }
 
-/// The provider's reply. The relay has checked that its body is the JSON of RFC 6749, or empty.
+/// Writes the provider's reply. The relay has already checked that the body is empty or the JSON of RFC 6749.
 pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     let mut written = passed_on(reply);
     let headers = written.headers_mut();
@@ -130,7 +130,7 @@ pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     written
 }
 
-/// The reply to a refusal or a fault of the gate itself.
+/// The reply to a denial, or to a fault of the gate itself.
 pub(super) fn refusal(headers: &HeaderMap, error: &Error) -> Reply {
     match error {
         Error::Denied(denial) => {
@@ -142,7 +142,7 @@ pub(super) fn refusal(headers: &HeaderMap, error: &Error) -> Reply {
         }
         Error::Failed(fault) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            let mut reply = words::refusal(status, "temporarily_unavailable", "try the same again");
+            let mut reply = words::refusal(status, "temporarily_unavailable", "repeat the request");
             retry_after(&mut reply, fault.retry_after());
             reply
         }

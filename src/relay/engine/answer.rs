@@ -1,4 +1,4 @@
-//! A dialect's request to a relay, and its result.
+//! A dialect's request to a relay, and the result of that request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::ProofFlaw;
 use rotogate_core::fault::Fault;
 
-/// The refresh token that the dialect has read, and the request that exchanges it.
+/// The refresh token that the dialect has read, with the request that exchanges it.
 #[derive(Default)]
 pub struct Presented {
     /// The token.
@@ -21,14 +21,14 @@ pub struct Presented {
     pub presenter: Presenter,
     /// The DPoP proof of the request, which the relay verifies.
     pub proof: Option<SecretString>,
-    /// The parameters that the answer depends on.
+    /// The parameters that affect the reply.
     pub params: Params,
     /// The request to the provider.
     pub request: ProviderRequest,
     /// The client's address, for the audit trail.
     pub address: Option<IpAddr>,
-    /// An answer with a new refresh token is kept until this time instead of for the grace, unless [`Relay::settle`]
-    /// reports that the presenter has stored it.
+    /// The time until which a reply with a new refresh token is kept. It replaces the grace period, and ends early
+    /// if [`Relay::settle`] reports that the presenter has stored the reply.
     ///
     /// [`Relay::settle`]: crate::relay::Relay::settle
     pub keep_until: Option<Timestamp>,
@@ -36,41 +36,41 @@ pub struct Presented {
 
 rotogate_core::debug_with!(Presented { address });
 
-/// The origin of an answer.
+/// The origin of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// This request asked the provider.
+    /// This request was sent to the provider.
     Asked,
-    /// Another request with the same token asked the provider at the same time.
+    /// Another request with the same token was in progress, and its reply is shared.
     Joined,
-    /// An earlier request asked.
+    /// The reply was stored by an earlier request.
     Replayed,
 }
 
-/// The result of a request, which a dialect writes in its protocol.
+/// The result of a request, which a dialect writes in the form of its protocol.
 #[derive(Debug)]
 pub enum RelayAnswer {
-    /// The provider's reply, to be passed on.
+    /// The provider's reply, which is passed on.
     Reply(ProviderReply, Source),
-    /// The token is not valid for this presenter, or may not be retried: 400. Nothing was sent. The text has the
-    /// reason.
+    /// The token is not valid for this presenter, or may not be retried. The status is 400, and nothing was sent.
+    /// The text states the reason.
     InvalidGrant(&'static str),
-    /// The DPoP proof is bad: 400. Nothing was sent.
+    /// The DPoP proof is invalid. The status is 400, and nothing was sent.
     InvalidProof(ProofFlaw),
-    /// The parameters differ from the parameters of the stored answer: 400. Nothing was sent.
+    /// The parameters differ from those of the stored reply. The status is 400, and nothing was sent.
     InvalidScope,
-    /// The token was sent too often, or its sender presented too many bad tokens: 429.
+    /// The token was sent too often, or its sender presented too many invalid tokens. The status is 429.
     TooMany {
         /// The name of the limit.
         limit: &'static str,
-        /// When it may be retried.
+        /// The delay before a retry.
         retry_after: Duration,
     },
-    /// No answer is available: 503.
+    /// No reply is available. The status is 503.
     Unavailable {
-        /// When to try again.
+        /// The delay before a retry.
         retry_after: Duration,
-        /// One word, for logs and metrics.
+        /// The reason in one word, for logs and metrics.
         reason: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! Claims a token, makes the one request to the provider, and stores its outcome.
+//! Claims a token, sends the single request to the provider, and stores its outcome.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use rotogate_core::fault::{Chain, Fault};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
 
-/// The grace of an answer without a new refresh token: the token stays valid at the provider.
+/// The grace period of a reply without a new refresh token. It is short, because the token remains valid at the
+/// provider.
 const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);
 
 impl Core {
-    /// Claims the token, asks the provider once, and stores the answer.
+    /// Claims the token, sends it to the provider once, and stores the reply.
     pub(super) async fn ask(&self, presentation: &Presentation, before: Option<Before>) -> Result<End, NotSealed> {
         let keys = match &before {
             Some(before) => presentation.keys.get(before.place).ok_or(NotSealed)?,
@@ -28,7 +29,7 @@ impl Core {
             return Ok(End::TooMany(wait));
         }
         let before = before.map(|before| before.record);
-        // The refusal of another presenter does not count as an attempt of this presenter.
+        // If the provider refused another presenter, that does not count as an attempt of this presenter.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
         match self.claim(keys, before.as_ref(), intent.clone()).await {
@@ -43,7 +44,7 @@ impl Core {
                 return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
             }
         }
-        // The intent is durable. From here on the token counts as sent.
+        // The intent is durable. From now on, the token is considered sent.
         let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
@@ -60,7 +61,7 @@ impl Core {
         Ok(self.act_on(presentation, keys, &intent, unknown, reply).await)
     }
 
-    /// The record that is stored before the token is sent.
+    /// Returns the record that is stored before the token is sent.
     fn intent(
         &self,
         rules: &RelayRules,
@@ -83,7 +84,7 @@ impl Core {
         keys.seal(intent, &[])
     }
 
-    /// Stores the intent. Returns false if another request was first.
+    /// Stores the intent. Returns false if another request has claimed the token first.
     async fn claim(
         &self,
         keys: &RelayKeys,
@@ -102,7 +103,7 @@ impl Core {
         }
     }
 
-    /// Acts on the meaning of the provider's reply.
+    /// Handles the provider's reply according to its meaning.
     async fn act_on(
         &self,
         presentation: &Presentation,
@@ -145,7 +146,8 @@ impl Core {
         }
     }
 
-    /// Replaces the intent by the answer. If that fails, the client still gets the answer, because the tokens exist.
+    /// Replaces the intent by the reply. If that fails, the client still gets the reply, because the tokens already
+    /// exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -161,16 +163,16 @@ impl Core {
             Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, record).await,
             Ok(_) => self.remove(keys, intent).await,
             Err(error) => {
-                tracing::error!(endpoint = self.endpoint, %error, "relay: answer not stored; it cannot be replayed");
+                tracing::error!(endpoint = self.endpoint, %error, "relay: reply not stored, so it cannot be repeated");
             }
         }
     }
 
-    /// Records that the provider may have rotated the token. The record lives as long as an answer would.
+    /// Records that the provider may have rotated the token. The record lasts as long as a record with a reply.
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         if let Some(others) = self.is_due("no_reply") {
             let (endpoint, attempt) = (&self.endpoint, intent.attempt);
-            tracing::warn!(endpoint, why, attempt, others, "relay: no reply to a token that was sent");
+            tracing::warn!(endpoint, why, attempt, others, "relay: token sent, but no complete reply arrived");
         }
         let now = self.clock.now();
         let until = now.plus(rules.grace);
@@ -181,7 +183,7 @@ impl Core {
         End::Unavailable(RETRY_AFTER, "relay_unknown")
     }
 
-    /// Restores the earlier record, because this attempt rotated nothing.
+    /// Restores the earlier record, because this attempt did not rotate the token.
     async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
         let Some(unknown) = unknown else { return self.remove(keys, intent).await };
         let (attempt, until) = (unknown.attempt, unknown.until);
@@ -195,7 +197,7 @@ impl Core {
     async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) {
         match self.store.swap_relay(keys.id(), intent.version(), record).await {
             Ok(RelaySwapped::Swapped) => {}
-            // A revocation has removed the intent meanwhile.
+            // In the meantime, a revocation has removed the intent.
             Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: record already removed"),
             Err(error) => {
                 tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: outcome not stored");

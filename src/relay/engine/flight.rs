@@ -1,4 +1,4 @@
-//! Running exchanges. Requests with the same token share one exchange.
+//! Exchanges in progress. Requests with the same token share one exchange.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::relay::provider::ProviderReply;
 use crate::relay::seal::{NotSealed, RelayKeys};
 use rotogate_core::overload::PoolPermit;
 
-/// The next step for a presentation whose exchange does not run in this process.
+/// The next step for a token whose exchange is not in progress in this process.
 pub(super) enum Next {
-    /// Ask the provider, with this permit.
+    /// Send the token to the provider, with this permit.
     Ask(Option<Before>, PoolPermit),
-    /// An attempt is pending, perhaps in this process.
+    /// An attempt is pending, possibly in this process.
     MaybeOurs,
-    /// The pending attempt belongs to another run of the program. Its outcome may still arrive within this time.
+    /// The pending attempt belongs to another process. Its outcome may still arrive within this time.
     Orphaned(Duration),
 }
 
-/// A presentation with its keys.
+/// A presented token with its keys.
 pub(super) struct Presentation {
     pub(super) presented: Presented,
     pub(super) settings: Arc<RelaySettings>,
-    /// The keys under each refresh key, the current key's first.
+    /// The record keys under each refresh key of the keyring, with the current refresh key first.
     pub(super) keys: Vec<RelayKeys>,
 }
 
@@ -36,7 +36,7 @@ impl Presentation {
     }
 }
 
-/// The end of an exchange, with the presentation that began it.
+/// The end of an exchange, with the presented token that started it.
 pub(super) struct Finished {
     presentation: Arc<Presentation>,
     end: End,
@@ -50,7 +50,7 @@ pub(super) enum End {
     Again,
 }
 
-/// A task that [`Relay::idle`] waits for, with its permit.
+/// A task for which [`Relay::idle`] waits, with its permit.
 pub(super) struct UnderWay {
     pub(super) core: Arc<Core>,
     _place: PoolPermit,
@@ -80,8 +80,8 @@ impl Core {
         Ok(Some(Arc::new(Presentation { presented, settings, keys })))
     }
 
-    /// Waits for the running exchange, or begins an exchange with its own permit. `None` if the record must be read
-    /// again.
+    /// Waits for the exchange in progress, or starts an exchange with its own permit. Returns `None` if the record
+    /// must be read again.
     pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<RelayAnswer> {
         let Ok(current) = presentation.current() else { return Some(RelayAnswer::failed(&NOT_SEALED)) };
         let id = current.id();
@@ -103,16 +103,16 @@ impl Core {
             Ok(flight) => flight,
             Err(answer) => return answer,
         };
-        // The request that began the exchange waits for the writes of the store, too.
+        // The request that started the exchange also waits for writes to the store.
         let timeout = presentation.settings.rules.timeout;
         let patience = if leads { timeout + 2 * LEASE_MARGIN } else { timeout };
         let finished = match tokio::time::timeout(patience, flight.outcome()).await {
             Ok(Some(finished)) => finished,
-            // The task was aborted. Its record shows how far the exchange came.
+            // The task was aborted. Its record shows how far the exchange progressed.
             Ok(None) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
             Err(_) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_pending")),
         };
-        // An answer is never shared with another presenter, or with other parameters.
+        // A reply is never shared with another presenter, or with a request that has other parameters.
         let is_same = leads
             || finished.presentation.current().is_ok_and(|other| other.is_same(current))
                 && finished.presentation.presented.params == presentation.presented.params;

@@ -10,7 +10,7 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::{RelayRecord, RelayState};
 
-/// The record that the intent to send will replace, and the index of its keys.
+/// The record that the intent will replace, and the index of its keys.
 pub(super) struct Before {
     pub(super) place: usize,
     pub(super) record: RelayRecord,
@@ -19,7 +19,7 @@ pub(super) struct Before {
 /// The state of a token in the store.
 pub(super) enum Known {
     Answer(RelayAnswer),
-    /// An attempt is pending, for at most this long.
+    /// An attempt is pending, and will last at most for this time.
     Pending(Duration),
     /// The token may be sent.
     Ask(Option<Before>),
@@ -51,9 +51,11 @@ impl Core {
         match record.state {
             RelayState::Done => {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
-                    // The provider has authenticated the client that it answered, so this presenter is another one.
+                    // The provider has authenticated the client that received the reply, so this presenter is a
+                    // different one.
                     self.audit_refused(presentation, "another client, credential or key");
-                    return Known::Answer(RelayAnswer::InvalidGrant("of another client, credential or key"));
+                    let why = "the token belongs to another client, credential or key";
+                    return Known::Answer(RelayAnswer::InvalidGrant(why));
                 };
                 if keys.params(&presentation.presented.params) != record.params {
                     self.audit_refused(presentation, "other parameters");
@@ -64,22 +66,23 @@ impl Core {
             }
             RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
                 Some(reply) => Known::Answer(RelayAnswer::Reply(reply, Source::Replayed)),
-                // Another client was refused, perhaps because of its identity. Only the provider can judge this
-                // presenter.
+                // The provider refused another client, possibly because of that client's identity. Only the
+                // provider can decide about this presenter.
                 None => Known::Ask(Some(Before { place, record })),
             },
             RelayState::Pending if record.lease > now && !self.is_over(&record) => {
                 Known::Pending(record.lease.since(now))
             }
-            // Once the lease has expired, no outcome of the pending attempt can follow, so the outcome counts as
+            // Once the lease has expired, the pending attempt can no longer store an outcome, so its outcome is
             // unknown.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
-                    // The earlier attempt proves nothing about this presenter.
+                    // The earlier attempt says nothing about this presenter.
                     _ if !is_same => Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown")),
                     AfterUnknown::Refuse => {
-                        Known::Answer(RelayAnswer::InvalidGrant("sent before, without a whole reply"))
+                        let why = "the token was sent before, but no complete reply arrived";
+                        Known::Answer(RelayAnswer::InvalidGrant(why))
                     }
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
                     AfterUnknown::Every(pause) => match pause.saturating_sub(now.since(record.since)) {
@@ -96,7 +99,8 @@ impl Core {
         }
     }
 
-    /// Shortens the life of a kept answer to the grace: a gate that read the token before may still present it.
+    /// Reduces the lifetime of a kept reply to the grace period. The reply is not removed at once, because another
+    /// gate may have read the token earlier and still present it.
     pub(super) async fn settle(&self, presentation: &Presentation) -> Result<(), StoreError> {
         let now = self.clock.now();
         let until = now.plus(presentation.settings.rules.grace);
@@ -110,14 +114,15 @@ impl Core {
             let attempt = record.attempt.saturating_add(1);
             let record = RelayRecord { attempt, until, sealed: Vec::new(), ..record };
             let record = keys.seal(record, &reply).map_err(|error| StoreError::caused_by("not sealed", error))?;
-            // Another gate may have shortened the record's life meanwhile.
+            // In the meantime, another gate may have reduced the lifetime of the record.
             self.store.swap_relay(keys.id(), before, record).await?;
         }
         Ok(())
     }
 
-    /// Is it certain before the end of the lease that no outcome will be stored? It is certain if only this process
-    /// writes to the store, and the record belongs to a killed run of the program (requirement I56).
+    /// Returns whether it is certain, before the end of the lease, that no outcome will be stored. It is certain if
+    /// only this process writes to the store and the record belongs to an earlier process, which has ended
+    /// (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner
     }

@@ -8,7 +8,7 @@ use crate::relay::provider::ProviderReply;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::RelayState;
 
-/// The parts of a JWS: header, payload and signature.
+/// The number of parts of a JWS: header, payload and signature.
 const JWS_PARTS: usize = 3;
 
 impl Core {
@@ -17,7 +17,7 @@ impl Core {
         let sent = tokio::time::timeout(rules.timeout, provider.revoke(&presentation.presented.request)).await;
         let (accepted, reply) = match sent {
             Ok(Ok(sent)) => sent,
-            // The client may retry: a revocation is idempotent.
+            // The client may retry, because a revocation is idempotent.
             Ok(Err(error)) => {
                 if let Some(others) = self.is_due("not_revoked") {
                     tracing::warn!(endpoint = self.endpoint, %error, others, "relay: revocation not forwarded");
@@ -39,7 +39,7 @@ impl Core {
     }
 
     async fn forget(&self, presentation: &Presentation) -> Result<(), StoreError> {
-        // The presented token may be an access token.
+        // The presented token may be an access token instead of a refresh token.
         let presented = presentation.presented.token.expose_secret();
         if presented.split('.').count() == JWS_PARTS {
             self.end_tokens.end(presented, true).await?;

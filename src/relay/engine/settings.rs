@@ -14,30 +14,32 @@ use rotogate_core::limit::Limits;
 use rotogate_core::store::Store;
 use rotogate_core::store::relay::RelayStore;
 
-/// The longest grace. Within the grace, the provider does not see a repeated token.
+/// The maximum grace period. Within this period, a repeated token is not sent to the provider.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
 
-/// The answer to a client's retry after an attempt without a complete reply.
+/// The policy for a client's retry after an attempt without a complete reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterUnknown {
-    /// The token is sent once more. It succeeds if the provider did not process it before, or has a grace window of its
-    /// own.
+    /// The token is sent once more. It is accepted if the provider has not processed the first attempt, or has its
+    /// own grace period.
     #[default]
     TryOnce,
-    /// The token is sent again, at most once in this time. For a token that the gate itself keeps, nobody else presents.
+    /// The token is sent again, at most once in this interval. This is for a token that the gate itself stores, so
+    /// that nobody else presents it.
     Every(Duration),
-    /// The token is refused. Meant for providers that end all logins of a user when a token is presented twice.
+    /// The token is refused. This is for providers that end all logins of a user if a token is presented twice.
     Refuse,
 }
 
 /// The rules of one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayRules {
-    /// How long an answer is repeated. At most [`MAX_GRACE`], and half of the access token's life.
+    /// The time during which a reply is repeated. It is limited to [`MAX_GRACE`] and to half of the access token's
+    /// lifetime.
     pub grace: Duration,
     /// The time limit for the provider.
     pub timeout: Duration,
-    /// The answer to a retry after an attempt without a complete reply.
+    /// The policy for a retry after an attempt without a complete reply.
     pub after_unknown: AfterUnknown,
 }
 
@@ -51,17 +53,18 @@ impl Default for RelayRules {
     }
 }
 
-/// Revokes an access token at the gate, before the record of its refresh token is removed.
+/// Revokes an access token at the gate before the record of its refresh token is removed.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
-    /// Adds the token to the revocation list. A `presented` token comes from a client, not from a record, and may be of
-    /// another service.
+    /// Adds the token to the revocation list. A `presented` token comes from a client instead of a record, and may
+    /// belong to another service.
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError>;
 }
 
-/// The part of a relay that can be replaced while it runs. An exchange keeps the settings that it began with.
+/// The part of a relay that can be replaced while the relay runs. An exchange keeps the settings with which it
+/// started.
 pub struct RelaySettings {
-    /// The keys of its records.
+    /// Derives the keys of the relay's records.
     pub sealer: Sealer,
     /// The rules of the relay.
     pub rules: RelayRules,
@@ -77,17 +80,18 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
-    /// Whether no other process writes to the store, so that the exchanges of other runs of the program have ended.
+    /// Whether this process is the only one that writes to the store, so that exchanges of earlier processes have
+    /// ended.
     pub is_alone: bool,
-    /// The store in which proofs are counted, if gates share it; `None` if each gate counts for itself.
+    /// The store in which used proofs are counted for all gates, or `None` if each gate counts for itself.
     pub counts_proofs: Option<Arc<dyn Store>>,
-    /// The limits of refused tokens.
+    /// The limits for refused tokens.
     pub limits: Arc<Limits>,
-    /// Ends the tokens of a revoked answer.
+    /// Ends the access tokens of revoked replies.
     pub end_tokens: Arc<dyn EndTokens>,
     /// Engine time.
     pub clock: Arc<EngineClock>,
-    /// The clock of the limits.
+    /// The clock that the limits use.
     pub time: Arc<dyn TimeSource>,
 }
 

@@ -1,4 +1,4 @@
-//! A provider that speaks the envelope.
+//! A provider that speaks the envelope protocol.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::super::super::envelope;
 use super::{LOGIN, object, tokens};
 use crate::relay::{HttpCaller, Meaning, Provider, ProviderReply, ProviderRequest, ProviderUrls, SendError};
 
-/// A provider that speaks this protocol.
+/// A provider that speaks the envelope protocol.
 #[derive(Debug)]
 pub struct EnvelopeProvider {
     caller: HttpCaller,
@@ -23,7 +23,7 @@ pub struct EnvelopeProvider {
 }
 
 impl EnvelopeProvider {
-    /// A provider at these URLs.
+    /// Makes a provider at these URLs.
     pub const fn new(caller: HttpCaller, urls: ProviderUrls) -> Self {
         Self { caller, urls }
     }
@@ -52,7 +52,7 @@ impl Provider for EnvelopeProvider {
                 }
                 None => Meaning::Unclear,
             },
-            // A refusal has an empty text in `content`.
+            // A refusal has an empty string in `content`.
             Some(code) if object.get("content").and_then(Value::as_str) == Some("") => match code {
                 envelope::BAD_TOKEN | envelope::BAD_CREDENTIALS => Meaning::Dead,
                 _ => Meaning::Refused,
@@ -80,7 +80,7 @@ impl Provider for EnvelopeProvider {
     }
 }
 
-/// The place of the whole seconds in `content[0].validityTime`, and their value.
+/// Returns the position of the whole seconds in `content[0].validityTime`, and their value.
 fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
     type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
     let members: Members<'_> = serde_json::from_slice(body).ok()?;
