@@ -274,7 +274,7 @@ async fn c45_a_restart_within_the_staleness_is_a_warning_and_a_store_that_stays_
         until(late, async || a.log().contains(late)).await;
     }
     server.start_again();
-    until("the gate has looked", async || a.log().contains("lacks nothing that this gate knows")).await;
+    until("the gate has looked", async || a.log().contains("has everything that this gate knows")).await;
     let log = a.log();
     assert!(!log.contains("ERROR"), "{log}");
     assert!(b.log().lines().any(|line| line.contains("ERROR") && line.contains("cannot be followed: ")));
@@ -290,7 +290,7 @@ async fn c38_a_restart_that_lost_nothing_is_no_error_and_nothing_is_written_back
     server.kill();
     server.start_again();
     for gate in [&a, &b] {
-        until("the gate has looked", async || gate.log().contains("lacks nothing that this gate knows")).await;
+        until("the gate has looked", async || gate.log().contains("has everything that this gate knows")).await;
         until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
             .await;
         let log = gate.log();

@@ -76,7 +76,7 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     }
     let restored = place.done(&restore.concat(), "").stdout;
     assert!(
-        restored.contains("2 API keys ended") && restored.contains("Every session, token and API key so far is over"),
+        restored.contains("2 API keys ended") && restored.contains("Every session, token and API key so far has ended"),
         "{restored}"
     );
     let gate = place.start();

@@ -45,7 +45,7 @@ async fn o28_emergency_commands_work_beside_a_broken_configuration_and_say_so_in
             let ran = place.done(arguments, input);
             assert_eq!(ran.stderr.lines().count(), 1, "{arguments:?}: {ran:?}");
             assert!(ran.stderr.starts_with("rotogate: the configuration is broken: "), "{ran:?}");
-            assert!(ran.stderr.contains(&format!("the gate on {} is asked", gate.admin)), "{ran:?}");
+            assert!(ran.stderr.contains(&format!("the request is sent to the gate on {} anyway", gate.admin)), "{ran:?}");
         }
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED, "the session ended");
         let explained = place.run(&["explain", "--path", "/x"], &tokens.access);
@@ -136,7 +136,7 @@ async fn o29_a_lost_or_wrong_admin_token_is_told_from_a_gate_that_does_not_run()
     let public = format!("http://{}", gate.address);
     for arguments in [&["status"][..], &["session", "list", "--token-file", token.to_str().unwrap()]] {
         let said = place.fails(&[arguments, &["--admin", &public]].concat(), "");
-        assert!(said.contains("is not the admin listener of a gate: it answered 401"), "{arguments:?}: {said}");
+        assert!(said.contains("is not the admin listener of a gate: it returned 401"), "{arguments:?}: {said}");
     }
     // Without a listening gate, the command asks no gate, and changes the files alone.
     place.write_config(&good);

@@ -135,7 +135,7 @@ async fn a_broken_users_file_is_kept_out_loudly_while_the_gate_serves() {
     for (broken, said) in [("[[users]\n", "users.toml:1:"), ("[[users]]\nsubjct = \"x\"\n", "subjct")] {
         std::fs::write(&file, broken).unwrap();
         until("the log says so", async || {
-            gate.log().lines().any(|line| line.contains("users file broken") && line.contains(said))
+            gate.log().lines().any(|line| line.contains("users file invalid") && line.contains(said))
         })
         .await;
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
@@ -170,7 +170,7 @@ async fn r18_what_a_command_changes_counts_before_the_command_says_so() {
     // The command fails if the gate does not apply the change.
     std::fs::write(place.path("data/admin.token"), "another token that this gate does not know at all").unwrap();
     let said = place.fails(&["user", "disable", "ada"], "");
-    assert!(said.contains("the users file is changed, but the gate"), "{said}");
+    assert!(said.contains("the users file is changed, but the running gate"), "{said}");
 }
 
 #[tokio::test]

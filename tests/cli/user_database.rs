@@ -52,8 +52,8 @@ async fn the_directory_that_an_import_prints_has_the_users_of_the_file() {
     assert!(dry.stdout.starts_with("5 users would be imported; nothing was changed: ") && !database.exists());
     let done = place.done(&import, "");
     assert!(done.stdout.starts_with("5 users imported: 2 argon2id, 2 bcrypt, 1 pbkdf2-sha256\n"), "{}", done.stdout);
-    assert!(done.stdout.contains("\nwarning: a column has no true, false"), "{}", done.stdout);
-    assert!(done.stdout.contains("a text of JSON: email_verified\n"), "{}", done.stdout);
+    assert!(done.stdout.contains("\nwarning: profile fields that are booleans"), "{}", done.stdout);
+    assert!(done.stdout.contains("JSON text: email_verified\n"), "{}", done.stdout);
     assert_eq!(fs::metadata(&database).unwrap().mode() & 0o777, 0o600);
     let twice = place.fails(&import, "");
     assert!(twice.contains("users.toml") && twice.contains("users[0]: the user exists already"), "{twice}");
@@ -119,7 +119,7 @@ async fn what_check_says_of_too_many_users_moves_them() {
     assert_eq!(gate.stop(), Some(0));
 
     let done = place.done(&command.split(' ').collect::<Vec<_>>(), "");
-    assert!(done.stdout.contains("warning: 1 users log in again"), "{}", done.stdout);
+    assert!(done.stdout.contains("warning: 1 users must log in again"), "{}", done.stdout);
     place.write_config(&with_printed(&done));
     let ran = place.run(&["check"], "");
     assert!(ran.code == Some(0) && !format!("{ran:?}").contains("more than 2000"), "{ran:?}");

@@ -120,7 +120,7 @@ async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
     for (path, end) in [("/ws", ""), ("/wss", "http/1.1")] {
         let said = format!("hello over {end} to ");
         assert_eq!(told.next().await, json!({ "path": path, "echo": said, "long": 300_000 + said.len() - 5 }));
-        let reason = "the access token is no longer good";
+        let reason = "the access token is no longer valid";
         assert_eq!(told.next().await, json!({ "path": path, "code": 1008, "reason": reason, "clean": true }));
     }
     assert_eq!(told.next().await, json!({ "path": "/ws", "again": "refused" }));

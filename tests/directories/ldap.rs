@@ -402,7 +402,7 @@ fn i45_check_reports_every_mistake_of_the_section() {
         (&good.replace("ldaps://", "ldap://"), "directory.url: has ldap://, which sends passwords in the clear"),
         (&format!("{good}starttls = true\n"), "directory.starttls: is for ldap://"),
         (&good.replace("(uid={username})", "(uid={user})"), "directory.filter: a brace beside {username}"),
-        (&good.replace("{username})))\"", "{username}))\""), "directory.filter: is no LDAP filter"),
+        (&good.replace("{username})))\"", "{username}))\""), "directory.filter: is not an LDAP filter"),
         (
             &good.replace("(employeeType=disabled)", "(employeeType={username})"),
             "directory.active: a brace beside {now}",

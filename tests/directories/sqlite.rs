@@ -109,7 +109,7 @@ async fn i22_a_directory_that_fails_is_503_in_every_dialect_and_consumes_nothing
         let next = dialect.refresh(&gate, tokens).await.unwrap_or_else(|| panic!("{}: refused", dialect.name()));
         assert!(next.access != tokens.access && passes(&gate, &next).await, "{}", dialect.name());
     }
-    assert!(gate.log().contains("directory answers again"));
+    assert!(gate.log().contains("directory responds again"));
     let failed = r#"rotogate_directory_requests_total{directory="sql",kind="sql",operation="lookup",result="connect"}"#;
     assert!(gate.metric(failed).await >= 4);
 }
@@ -335,7 +335,7 @@ fn i45_check_reports_every_mistake_of_the_section_and_asks_no_database() {
         ("", "directory.url_file: missing"),
         ("", "directory.authenticate: missing"),
         ("", "directory.lookup: missing"),
-        (&good.replace("sqlite:users.db", "oracle://db"), "directory.url: has no scheme of a database"),
+        (&good.replace("sqlite:users.db", "oracle://db"), "directory.url: is not the URL of a supported database"),
         (&good.replace("sqlite:users.db", "postgres://gate:secretsecret@db/x"), "directory.url: holds a password"),
         (
             &good.replace("sqlite:users.db", "postgres://gate@db/x?sslmode=disable"),

@@ -354,7 +354,7 @@ fn b18_b40_without_the_provider_a_gate_starts_live_sessions_pass_and_a_login_is_
     let get = |line: &str| world.edge.ask(line, &[&held, SAME_ORIGIN]);
     assert_eq!((get("GET /x").status, &world.state(&held)["authenticated"]), (200, &json!(true)));
     let login = get("GET /auth/login");
-    is_page(&login, 503, "the provider cannot be asked now");
+    is_page(&login, 503, "the provider is unavailable");
     assert_eq!(login.all("retry-after").len(), 1);
 }
 
@@ -366,10 +366,10 @@ fn b29_a_callback_without_its_login_is_a_page_and_no_exchange() {
     let code = format!("&code=c{}", world.iss());
     // Attacks 8 and 9.
     let alone = format!("GET /auth/callback?state={}{code}", mine.asked["state"]);
-    is_page(&world.edge.ask(&alone, &[]), 400, "this browser began no such login");
-    is_page(&world.edge.ask(&alone, &[&other.cookie]), 400, "this browser began no such login");
+    is_page(&world.edge.ask(&alone, &[]), 400, "this browser did not start this login");
+    is_page(&world.edge.ask(&alone, &[&other.cookie]), 400, "this browser did not start this login");
     let renamed = format!("{}={}", mine.cookie.split_once('=').unwrap().0, other.cookie.split_once('=').unwrap().1);
-    is_page(&world.edge.ask(&alone, &[&renamed]), 400, "this browser began no such login");
+    is_page(&world.edge.ask(&alone, &[&renamed]), 400, "this browser did not start this login");
     for (query, flaw) in [
         (String::new(), "no state"),
         (format!("code=c{}", world.iss()), "no state"),
@@ -377,7 +377,7 @@ fn b29_a_callback_without_its_login_is_a_page_and_no_exchange() {
         (format!("state={}{code}&code=d", mine.asked["state"]), "twice"),
         (format!("state={}{code}&error=x", mine.asked["state"]), "a code and an error"),
         (format!("state={}", mine.asked["state"]), "neither a code nor an error"),
-        (format!("state=%00%ff{code}"), "this browser began no such login"),
+        (format!("state=%00%ff{code}"), "this browser did not start this login"),
     ] {
         is_page(&world.edge.ask(&format!("GET /auth/callback?{query}"), &[&mine.cookie]), 400, flaw);
     }
@@ -391,7 +391,7 @@ fn b29_a_callback_without_its_login_is_a_page_and_no_exchange() {
     }));
     let again = world.come_back(&mine, &code, &[&held]);
     assert_eq!((again.status, again.header("location")), (303, "https://gate.test/"));
-    is_page(&world.come_back(&mine, &code, &[]), 400, "this browser began no such login");
+    is_page(&world.come_back(&mine, &code, &[]), 400, "this browser did not start this login");
     assert_eq!(world.exchanges(), 2);
 }
 
@@ -460,7 +460,7 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
         ("access_denied", 403, "the login was refused at the provider"),
         ("login_required", 400, "the provider answered with an error"),
         ("%3Cscript%3E", 400, "the provider answered with an error"),
-        ("temporarily_unavailable", 503, "the provider cannot be asked now"),
+        ("temporarily_unavailable", 503, "the provider is unavailable"),
     ] {
         let begun = world.begin("/");
         let reply = world.come_back(&begun, &error(code), &[]);
@@ -476,8 +476,8 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
             400,
             "the provider refused the code",
         ),
-        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, 503, "the provider cannot be asked now"),
-        ("500 Oh", "", 503, "the provider cannot be asked now"),
+        ("401 Unauthorized", r#"{"error":"invalid_client"}"#, 503, "the provider is unavailable"),
+        ("500 Oh", "", 503, "the provider is unavailable"),
     ];
     for (line, body, status, text) in answers {
         let begun = world.begin("/");
@@ -490,7 +490,7 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
         assert_eq!(reply.all("retry-after").len(), usize::from(status == 503));
         assert_eq!(world.exchanges() - before, 1);
         // The code is not sent again.
-        is_page(&world.come_back_with_code(&begun), 400, "this browser began no such login");
+        is_page(&world.come_back_with_code(&begun), 400, "this browser did not start this login");
         assert_eq!(world.exchanges() - before, 1);
     }
     // The operator can find out why, and a stranger without a login under way writes nothing.
@@ -499,11 +499,11 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
         assert!(log.contains(said), "{said}: {log}");
     }
     let stranger = world.edge.ask("GET /auth/callback?state=s&error=stranger", &[]);
-    is_page(&stranger, 400, "this browser began no such login");
+    is_page(&stranger, 400, "this browser did not start this login");
     assert!(!world.edge.gate.log().contains("stranger"), "{}", world.edge.gate.log());
     let unknown = world_with("", &json!({ "authorization_endpoint": null }));
     let reply = unknown.edge.ask("GET /auth/login", &[]);
-    is_page(&reply, 503, "the provider cannot be asked now");
+    is_page(&reply, 503, "the provider is unavailable");
 }
 
 #[test]

@@ -445,7 +445,7 @@ fn b36_b61_a_route_that_asks_for_another_login_leads_to_the_provider_with_it_and
     );
     let page = form.text();
     assert_eq!(form.status, 401, "{page}");
-    assert!(page.contains("asks for another login. Your entry was not sent") && !page.contains("signed out"), "{page}");
+    assert!(page.contains("requires another login. Your entry was not sent") && !page.contains("signed out"), "{page}");
     let link = "/auth/login?acr_values=gold&amp;max_age=300&amp;to=%2Fgold%2Fform%3Fn%3D1";
     assert!(page.contains(link), "{page}");
     let again = "%2Fgold%2Fx&acr_values=gold&max_age=300";

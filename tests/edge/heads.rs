@@ -31,8 +31,8 @@ fn unreadable() -> Vec<(String, u16, &'static str)> {
         (get("/public/x", "transfer-encoding: gzip\r\n"), 400, "Transfer-Encoding"),
         (get("/public/x", "x: a\r\n b\r\n"), 400, "a header field is malformed"),
         (get("/public/x", "no colon\r\n"), 400, "a header field is malformed"),
-        ("GET /public/x HTTP/3.0\r\nhost: gate.test\r\n\r\n".to_owned(), 400, "no version of HTTP"),
-        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned(), 400, "no HTTP method"),
+        ("GET /public/x HTTP/3.0\r\nhost: gate.test\r\n\r\n".to_owned(), 400, "not an HTTP version"),
+        ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned(), 400, "not an HTTP method"),
     ]
 }
 

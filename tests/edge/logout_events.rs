@@ -223,7 +223,7 @@ fn n50_n53_n54_a_session_a_subject_and_nobody_elses() {
     let iss = "https://other.test/";
     assert_eq!(out("/logout/other", &world.other, json!({ "iss": iss, "sub": null, "sid": "s-1" })), 400);
     assert_eq!(world.status(&other), 200);
-    assert!(world.edge.gate.log().contains("by session_claim the tokens have no session"));
+    assert!(world.edge.gate.log().contains("session_claim says that the tokens have no session"));
     assert_eq!(out("/logout/other", &world.other, json!({ "iss": iss, "sid": "s-1" })), 200);
     assert_eq!(world.status(&other), 401);
     assert_eq!(world.status(&own), 200, "our own users are ours");
@@ -293,7 +293,10 @@ fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_re
     // Before any token, with tokens that name no session, and with a token that names another session.
     assert_eq!((out("s-0"), world.pushed(&event).status), (400, 400));
     let log = world.edge.gate.log();
-    let line = log.lines().find(|line| line.contains("no accepted token of this issuer named it")).expect("a line");
+    let line = log
+        .lines()
+        .find(|line| line.contains("no accepted token of this issuer has named that session"))
+        .expect("a line");
     assert!(line.contains("ERROR") && line.contains("idp") && line.contains("session_claim"), "{line}");
     let none = world.token(&json!({ "jti": "t-none" }));
     assert_eq!((world.status(&none), out("s-0"), world.pushed(&event).status), (200, 400, 400));

@@ -108,7 +108,7 @@ async fn t17_a_stream_whose_session_is_revoked_ends_with_a_status() {
     let revoked = gate.form("/connect/revocation", &[("client_id", "knox"), ("token", &token.refresh_token)]).await;
     assert_eq!(revoked.status, 200);
     let end = answers.next().await.unwrap().unwrap_err();
-    assert_eq!((end.code(), end.message()), (Code::Unauthenticated, "the access token is no longer good"));
+    assert_eq!((end.code(), end.message()), (Code::Unauthenticated, "the access token is no longer valid"));
     drop(say);
 }
 

@@ -192,10 +192,10 @@ async fn c28_a_refresh_secret_is_rolled_over_three_gates_under_load_and_no_reque
     site.load.goes_on().await;
     site.copy_to(2);
     until("all gates know it", async || first.run(&promote, "").code == Some(0)).await;
-    site.until_refused_for(&retire, &[1, 2], "make refresh tokens by it").await;
+    site.until_refused_for(&retire, &[1, 2], "make refresh tokens with it").await;
     site.load.goes_on().await;
     site.copy_to(1);
-    site.until_refused_for(&retire, &[2], "make refresh tokens by it").await;
+    site.until_refused_for(&retire, &[2], "make refresh tokens with it").await;
     site.load.goes_on().await;
     let idle = site.gates[2].login().await;
     site.copy_to(2);

@@ -495,7 +495,7 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         (format!("{url}path = \"x\"\n"), "store.path: "),
         (
             "urls = [\"redis://127.0.0.1/2\"]\ncluster = true\n".to_owned(),
-            "store.urls: a cluster of Redis has database 0 only",
+            "store.urls: a cluster of Redis has only database 0",
         ),
         (format!("{url}cluster = 3\n"), "store.cluster: "),
         (

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn p70_each_outcome_is_explained_in_plain_text() {
         let (status, meaning, remedy) = explained("insufficient_authentication").unwrap();
-        let expected = ("401", "the route requires a step-up", "log in again; the token needs acr and auth_time");
+        let expected = ("401", "the route requires a step-up", "log in again; the new token needs acr and auth_time");
         assert_eq!((status, &*meaning, &*remedy), expected);
         assert!(explained("no_such_word").is_none());
         let (table, _) = OUTCOMES.split_once("| limit | counts |").unwrap();
