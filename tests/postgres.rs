@@ -206,7 +206,7 @@ fn c20_check_online_says_what_a_start_would() {
     server.sql("set role gate; grant delete on rotogate.session to gate");
     place.done(&["check", "--online"], "");
     server.sql("insert into rotogate.migration values (99)");
-    refused("schema 99");
+    refused("schema version 99");
 }
 
 #[tokio::test]

@@ -45,7 +45,10 @@ async fn o28_emergency_commands_work_beside_a_broken_configuration_and_say_so_in
             let ran = place.done(arguments, input);
             assert_eq!(ran.stderr.lines().count(), 1, "{arguments:?}: {ran:?}");
             assert!(ran.stderr.starts_with("rotogate: the configuration is broken: "), "{ran:?}");
-            assert!(ran.stderr.contains(&format!("the request is sent to the gate on {} anyway", gate.admin)), "{ran:?}");
+            assert!(
+                ran.stderr.contains(&format!("the request is sent to the gate on {} anyway", gate.admin)),
+                "{ran:?}"
+            );
         }
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED, "the session ended");
         let explained = place.run(&["explain", "--path", "/x"], &tokens.access);

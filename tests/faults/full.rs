@@ -174,7 +174,7 @@ async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what
     };
     assert!(over.len() >= 5, "{}", over.len());
     let ready = String::from_utf8_lossy(&readyz(&gate).await.body).into_owned();
-    assert!(ready.contains(&format!("has not taken: {}, of which a stop loses 1", over.len() + 1)), "{ready}");
+    assert!(ready.contains(&format!("has not acknowledged: {}, of which a stop loses 1", over.len() + 1)), "{ready}");
     assert_eq!(gate.stop(), Some(1), "it could not be written");
     let says = |line: &Value, what: &str, revocations: usize| {
         line["revocations"] == revocations && line["message"].as_str().is_some_and(|text| text.starts_with(what))

@@ -52,7 +52,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     assert!(said.contains("another keyring"), "{said}");
     server.sql("insert into rotogate.migration values (99)");
     let said = refused(server.options()).await;
-    assert!(said.contains("schema 99") && said.contains("the version that made it"), "{said}");
+    assert!(said.contains("schema version 99") && said.contains("the version that made it"), "{said}");
     server.sql("delete from rotogate.migration where number = 99");
     server.connect("rotogate").await;
     // Another schema is another store.

@@ -97,10 +97,15 @@ pub(super) const FIELDS: &[Field] = &[
     field("rotogate.duration.gate", Number, FORWARDED, "gate's part of `rotogate.duration.head`"),
     field("rpc.grpc.status_code", Number, On::Some("gRPC"), "gRPC status, from the head or the trailers"),
     field("event.duration", Number, On::Ended, "nanoseconds to the end of the response body"),
-    field("http.request.body.size", Number, On::Ended, "bytes of the request body"),
+    field("http.request.body.size", Number, On::Ended, "size of the request body in bytes"),
     field("http.response.body.size", Number, On::Ended, "bytes of the response body"),
     field("rotogate.end", Word(ENDS), On::Ended, "[end](#ends) of the response body or the tunnel"),
-    field("rotogate.phase", Word(&["begin", "end"]), On::Some("streams, tunnels"), "line of the stream or tunnel"),
+    field(
+        "rotogate.phase",
+        Word(&["begin", "end"]),
+        On::Some("streams, tunnels"),
+        "whether the line logs the start or the end of a stream or tunnel",
+    ),
     field("rotogate.truncated", True, On::Some("truncated lines"), "a value was truncated"),
 ];
 
