@@ -59,6 +59,14 @@ pub enum RefreshCredential {
 
 /// The superseded tokens that [`Command::Check`] accepts. A protocol whose refresh accepts a superseded token
 /// again, because its successor is unused, accepts it here as well.
+///
+/// ```
+/// use rotogate::dialect::{Command, Superseded};
+///
+/// // `auth:checkToken` of Kuzzle, with a token from a body.
+/// let command = Command::Check { access: "eyJ…".into(), superseded: Superseded::Any };
+/// # let _ = command;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Superseded {
     /// No superseded token is accepted.
