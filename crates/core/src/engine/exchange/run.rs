@@ -27,6 +27,8 @@ pub(super) struct RefreshRun<'e, 'r> {
     refresh: Refresh<'r>,
     keyring: Arc<Keyring>,
     presented: PresentedCredential,
+    /// Whether the credential is an access token that had expired when the refresh began.
+    has_expired: bool,
     /// The refresh's turn on the session. A replay gives its turn up early.
     turn: Option<Turn<'e>>,
     /// The record for the next attempt, or `None` if the record must be read.
@@ -57,6 +59,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
+        // A token that expires while its refresh waits for its turn counts as valid.
+        let has_expired = presented.has_expired(engine.clock.latest());
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
             Some(StartedRefresh { record, turn }) => (Some(record), Some(turn)),
             None if explained.is_some() => (None, None),
@@ -65,9 +69,19 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
                 (engine.recall_for_refresh(presented.session, presented.generation), Some(turn))
             }
         };
-        let user = None;
-        let (is_proof_used, is_counted) = (false, false);
-        Ok(Self { engine, refresh, keyring, presented, turn, known, user, is_proof_used, is_counted, explained })
+        Ok(Self {
+            engine,
+            refresh,
+            keyring,
+            presented,
+            has_expired,
+            turn,
+            known,
+            user: None,
+            is_proof_used: false,
+            is_counted: false,
+            explained,
+        })
     }
 
     /// Returns the user that was found in the directory.
@@ -78,23 +92,23 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     /// Makes one attempt. Returns `None` if the record changed in the meantime. The next attempt then decides with the
     /// new record.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
-        let has_expired = self.presented.has_expired(self.engine.clock.latest());
-        self.attempt_with(has_expired).await.map_err(|error| match error {
+        let has_expired = self.has_expired;
+        self.attempt_once().await.map_err(|error| match error {
             // A client whose token has expired logs in again, whatever else is wrong with the token.
             Error::Denied(denial) if has_expired && NotGood::from_denial(denial).is_ok() => Denial::TokenExpired.into(),
             error => error,
         })
     }
 
-    async fn attempt_with(&mut self, has_expired: bool) -> Result<Option<IssuedTokens>, Error> {
+    async fn attempt_once(&mut self) -> Result<Option<IssuedTokens>, Error> {
         let judged = self.judge().await?;
         let repeats = self.repeats(&judged);
         let JudgedRefresh { read, now, profile, decision } = judged;
-        if read.is_recalled && (decision != Decision::Rotate || has_expired) {
+        if read.is_recalled && (decision != Decision::Rotate || self.has_expired) {
             // The record has changed. Only the swap of a rotation detects this.
             return Ok(None);
         }
-        if has_expired && !repeats {
+        if self.has_expired && !repeats {
             // An expired token ends nothing, but its reuse is logged.
             if let Decision::Reuse(reuse) = decision {
                 self.engine.tell_reuse(&read.session, reuse, &self.refresh);
@@ -114,7 +128,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             }
             Decision::Reuse(reuse) => return self.judge_reuse(&read.session, reuse, now).await,
             Decision::Replay => {
-                if has_expired {
+                if self.has_expired {
                     audit::repeated(&read.session, self.refresh.origin);
                 }
                 return self.replay(read.session, now).await;
@@ -144,8 +158,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     /// Returns whether the decision makes good a lost reply. An expired token is accepted only while its successor is
     /// unused, also within `grace`.
     fn repeats(&self, judged: &JudgedRefresh<'_>) -> bool {
-        let has_expired = self.presented.has_expired(self.engine.clock.latest());
-        judged.decision.repeats() && !(has_expired && judged.read.session.confirmed)
+        judged.decision.repeats() && !(self.has_expired && judged.read.session.confirmed)
     }
 
     /// Reads the record, checks the credential and its presenter, queries the directory, and decides.
@@ -190,8 +203,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             }
         }
         let judged = belongs(session, &self.refresh);
-        let has_expired = self.presented.has_expired(self.engine.clock.latest());
-        if judged == Err(Denial::OtherClient) && self.explained.is_none() && !has_expired {
+        if judged == Err(Denial::OtherClient) && self.explained.is_none() && !self.has_expired {
             self.engine.judge_other_client(session, &self.refresh).await?;
         }
         Ok(judged?)
