@@ -156,7 +156,7 @@ async fn a_cached_token_costs_so_many_allocations() {
     let gated = allocations(|| exchange(&mut service, heads.request()));
     let each = (gated - bare) as f64 / (10.0 * TOKENS as f64);
     println!("allocations of a request: {each:.2} in the layer");
-    let exceeded = LAYER.judge(0.0, each, 0.0);
+    let exceeded = LAYER.judge([0.0, each, 0.0]);
     assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }
 
@@ -402,7 +402,7 @@ fn instructions(environment: &[(&str, &str)]) -> u64 {
 fn a_cached_token_costs_so_many_instructions() {
     let (bare, gated) = (instructions(&[(BARE, "yes")]), (0..2).map(|_| instructions(&[])).min().unwrap());
     println!("instructions of a request: {bare} without the gate, {gated} through it");
-    let exceeded = LAYER.judge((gated - bare) as f64, 0.0, 0.0);
+    let exceeded = LAYER.judge([(gated - bare) as f64, 0.0, 0.0]);
     assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }
 
@@ -410,7 +410,7 @@ fn a_cached_token_costs_so_many_instructions() {
 fn a_new_token_costs_so_many_instructions() {
     let (bare, gated) = (instructions(&[(BARE, "yes")]), instructions(&[(NEW, "HS256")]));
     println!("instructions of a request with a new token: {bare} without the gate, {gated} through it");
-    let exceeded = NEW_TOKEN.judge((gated - bare) as f64, 0.0, 0.0);
+    let exceeded = NEW_TOKEN.judge([(gated - bare) as f64, 0.0, 0.0]);
     assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }
 

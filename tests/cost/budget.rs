@@ -15,8 +15,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The messages if a request now costs more.
-    pub(crate) fn judge(&self, instructions: f64, allocations: f64, lines: f64) -> Vec<String> {
+    /// The messages if a request now costs more. `measured` is its instructions, allocations and lines.
+    pub(crate) fn judge(&self, [instructions, allocations, lines]: [f64; 3]) -> Vec<String> {
         let rows = [
             ("instructions", instructions, self.instructions),
             ("allocations", allocations, self.allocations),
@@ -40,8 +40,8 @@ impl Row {
 #[test]
 fn a_row_that_exceeds_its_budget_is_named() {
     let row = Row { name: "a row", instructions: 1000.0, allocations: 10.0, lines: 100.0, file: "here.rs" };
-    assert_eq!(row.judge(1030.0, 10.0, 103.0), Vec::<String>::new());
-    let said = row.judge(1031.0, 11.0, 104.0).join("\n");
+    assert_eq!(row.judge([1030.0, 10.0, 103.0]), Vec::<String>::new());
+    let said = row.judge([1031.0, 11.0, 104.0]).join("\n");
     let expected =
         ["a row: 1031.0 instructions", "at most 1030.0", "a row: 11.0 allocations", "a row: 104.0 lines", "here.rs"];
     assert!(expected.iter().all(|part| said.contains(part)), "{said}");
