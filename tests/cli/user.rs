@@ -232,8 +232,6 @@ async fn r18_a_user_who_is_moved_is_out_of_the_account_before() {
 #[tokio::test]
 async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
     let place = Place::new(CONFIG);
-    let gate = place.start();
-    place.point_commands_at(&gate);
     // Of passlib and Django: "correct horse".
     let bcrypt = "$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6";
     let pbkdf2 = "pbkdf2_sha256$1000$seasalt8seasalt8seasalt$ERn9ISUu7/jpw7t1FT3s5w7ZgUFStVKKigIYguwbI3A=";
@@ -245,8 +243,12 @@ async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
     let file = file.to_str().unwrap();
     assert!(place.fails(&["user", "import", file], "").contains("chmod 600"));
     std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let dry = place.done(&["user", "import", file, "--dry-run"], "").stdout;
-    assert_eq!(dry, "2 users would be imported; nothing was changed: 1 bcrypt, 1 pbkdf2-sha256\n");
+    let would = "2 users would be imported; nothing was changed: 1 bcrypt, 1 pbkdf2-sha256\n";
+    assert_eq!(place.done(&["user", "import", file, "--dry-run"], "").stdout, would, "before the first start");
+
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    assert_eq!(place.done(&["user", "import", file, "--dry-run"], "").stdout, would);
     assert_eq!(gate.log_in("bea", "correct horse").await.status, StatusCode::BAD_REQUEST);
     let done = place.json(&["user", "import", file, "--scopes", "read"], "");
     assert_eq!(

@@ -52,7 +52,7 @@ use cost::SHARE_KIB;
 #[cfg(feature = "imported-hashes")]
 pub use firebase::Parameters as FirebaseParameters;
 #[cfg(feature = "imported-hashes")]
-pub use pbkdf2::Spring;
+pub use pbkdf2::{KuzzlePassword, Spring};
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 pub use secret_hash::{SecretHash, unmatched_secret_hash};
 

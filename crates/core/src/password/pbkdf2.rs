@@ -1,4 +1,4 @@
-//! PBKDF2 with HMAC, as in Django, passlib, ASP.NET Core Identity and Spring.
+//! PBKDF2 with HMAC, as in Django, passlib, ASP.NET Core Identity, Spring and Kuzzle.
 
 use std::num::NonZeroU32;
 
@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use base64ct::{Base64Pbkdf2, Encoding};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 
 use super::BadHash;
 use super::scheme::CostClass;
@@ -175,4 +176,60 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
             _ => None,
         })
         .collect()
+}
+
+/// The password in a user document of Kuzzle's strategy `local` (kuzzle-plugin-auth-passport-local 6).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KuzzlePassword {
+    user_password: String,
+    user_salt: String,
+    algorithm: Option<String>,
+    stretching: Option<bool>,
+    pepper: Option<bool>,
+}
+
+crate::debug_with!(KuzzlePassword { algorithm, stretching, pepper });
+
+impl KuzzlePassword {
+    /// Returns the stored hash in passlib's format.
+    ///
+    /// The plugin stores several blocks of PBKDF2's output: as many bytes as the digest has bits. Each block is
+    /// computed separately, so the first block is the hash of a shorter output, and checks the same password.
+    ///
+    /// # Errors
+    /// A message that names the field and the problem, without the field's value.
+    pub fn stored_hash(&self) -> Result<String, &'static str> {
+        const ITERATIONS: u32 = 10_000;
+        let (Some(algorithm), Some(stretching)) = (&self.algorithm, self.stretching) else {
+            return Err(
+                "algorithm or stretching is missing, so it is unknown how Kuzzle made this hash. Kuzzle adds both \
+                        when this user next logs in there",
+            );
+        };
+        if self.pepper == Some(true) {
+            return Err("pepper: expected false, because the pepper is not in the export");
+        }
+        if !stretching {
+            return Err(
+                "stretching: expected true, because a hash of a single round is too weak. Set `stretching` to \
+                        true in Kuzzle, and let this user log in there once, or leave the user out and add the user \
+                        with a new password: rotogate user add",
+            );
+        }
+        let (scheme, block, length) = match algorithm.as_str() {
+            "sha1" | "RSA-SHA1" | "sha1WithRSAEncryption" => ("pbkdf2", 20, 40),
+            "sha256" | "RSA-SHA256" | "sha256WithRSAEncryption" => ("pbkdf2-sha256", 32, 256),
+            "sha512" | "RSA-SHA512" | "sha512WithRSAEncryption" => ("pbkdf2-sha512", 64, 512),
+            _ => return Err("algorithm: expected sha1, sha256 or sha512"),
+        };
+        // The setting `digest` decides the encoding, and is not in the document. The length tells which one it was.
+        let decoded = [unhex(&self.user_password), STANDARD.decode(&self.user_password).ok()];
+        let output = decoded.into_iter().flatten().find(|output| output.len() == length);
+        let output = output.as_ref().and_then(|output| output.get(..block));
+        let output = output.ok_or("userPassword: expected as many bytes as Kuzzle stores, in hexadecimal or base64")?;
+        let (salt, output) =
+            (Base64Pbkdf2::encode_string(self.user_salt.as_bytes()), Base64Pbkdf2::encode_string(output));
+        Ok(format!("${scheme}${ITERATIONS}${salt}${output}"))
+    }
 }

@@ -1,7 +1,7 @@
-//! Imports the users of other systems from a file: JSON lines, CSV with a header, or the output of `firebase
-//! auth:export`. Their password hashes are kept until a login replaces each of them with one of the gate's own hashes.
+//! Imports the users of other systems from a file: JSON lines, CSV with a header, the output of `firebase auth:export`,
+//! or Kuzzle's documents as Elasticsearch returns them. Their password hashes are kept until a login replaces each of them with one of the gate's own hashes.
 //!
-//! An error message names the line, or the user of a Firebase export. It never quotes a value, because the value may be
+//! An error message names the line, or the user in the export of Firebase or Kuzzle. It never quotes a value, because the value may be
 //! a password.
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::edit::{self, EditError};
 use super::entry::{self, UserEntry};
+use super::kuzzle;
 use super::{MAX_USERS, UsersFile};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
@@ -28,6 +29,8 @@ pub enum ImportPlace {
     Line(usize),
     /// The user with this index in a Firebase export.
     User(usize),
+    /// The document with this index in a search result of Elasticsearch.
+    Hit(usize),
 }
 
 impl std::fmt::Display for ImportPlace {
@@ -35,6 +38,7 @@ impl std::fmt::Display for ImportPlace {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
             Self::User(index) => write!(f, "users[{index}]"),
+            Self::Hit(index) => write!(f, "hits.hits[{index}]"),
         }
     }
 }
@@ -179,8 +183,8 @@ fn one(place: ImportPlace, problem: String) -> EditError {
     EditError::Import(ImportProblems { shown: vec![(place, problem)], number: 1 })
 }
 
-type Record = Map<String, Value>;
-type Placed = Vec<(ImportPlace, Result<Record, String>)>;
+pub(super) type Record = Map<String, Value>;
+pub(super) type Placed = Vec<(ImportPlace, Result<Record, String>)>;
 
 /// Returns the records with their positions, and the number of users without a password.
 fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), EditError> {
@@ -188,18 +192,21 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
     if name.to_ascii_lowercase().ends_with(".csv") {
         return Ok((csv_records(text)?, 0));
     }
-    // A Firebase export is one object that spans many lines.
-    if let Ok(Value::Object(mut whole)) = serde_json::from_str(text)
-        && let Some(Value::Array(users)) = whole.remove("users")
-    {
-        let Some(parameters) = &defaults.firebase else {
-            return Err(EditError::File(
-                "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
+    // An export of Firebase, or a search result of Elasticsearch, is one object. It may span many lines.
+    if let Ok(Value::Object(mut whole)) = serde_json::from_str(text) {
+        if let Some(Value::Array(users)) = whole.remove("users") {
+            let Some(parameters) = &defaults.firebase else {
+                return Err(EditError::File(
+                    "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
                         hash_parameters in [directory]"
-                    .to_owned(),
-            ));
-        };
-        return Ok(firebase_records(users, parameters));
+                        .to_owned(),
+                ));
+            };
+            return Ok(firebase_records(users, parameters));
+        }
+        if let Some(found) = whole.remove("hits") {
+            return Ok((kuzzle::records(found)?, 0));
+        }
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let record = |(index, line): (usize, &str)| (ImportPlace::Line(index + 1), json_record(line));
@@ -221,6 +228,11 @@ struct ImportLine {
 }
 
 fn json_record(line: &str) -> Result<Record, String> {
+    if let Ok(hit) = serde_json::from_str::<Value>(line)
+        && hit.get("_source").is_some()
+    {
+        return kuzzle::record(hit);
+    }
     let line: ImportLine = serde_json::from_str(line).map_err(|error| {
         let said = error.to_string();
         // These two messages contain only the name of a member. Other messages may quote a value.

@@ -23,6 +23,7 @@ pub mod database;
 pub mod edit;
 mod entry;
 pub mod import;
+mod kuzzle;
 mod list;
 mod parse;
 mod rehash;

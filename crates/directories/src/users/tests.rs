@@ -808,6 +808,61 @@ mod import {
         assert_eq!(directory.authenticate(None, "a@x", &secret("user2password")).await.unwrap(), None);
     }
 
+    /// Made by kuzzle-plugin-auth-passport-local 6.4.1: sha512 in hexadecimal digits, RSA-SHA256 in base64, and sha1.
+    const KUZZLE: &str = include_str!("tests/kuzzle.json");
+
+    #[tokio::test]
+    async fn i30_kuzzles_users_keep_their_passwords_and_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let schemes = [("pbkdf2-sha1", 1), ("pbkdf2-sha256", 1), ("pbkdf2-sha512", 1)].into();
+        let expected = Imported { users: 3, schemes, without_password: 0 };
+        let hits: serde_json::Value = serde_json::from_str(KUZZLE).unwrap();
+        let hits = hits["hits"]["hits"].as_array().unwrap();
+        let lines = hits.iter().map(|hit| format!("{hit}\n")).collect::<String>();
+        for (name, text) in [("whole", KUZZLE), ("lines", &lines)] {
+            let path = dir.path().join(name);
+            assert_eq!(run(&(&path).into(), "kuzzle.json", text, &ImportDefaults::default()).unwrap(), expected);
+            let directory = open(&path);
+            for (name, password, subject) in [
+                ("ada", "correct horse é", "kuid-brave-otter-42100"),
+                ("bob", "battery staple", "bob"),
+                ("eve", "tr0ub4dor", "kuid-shy-crane-1"),
+            ] {
+                let user = directory.authenticate(None, name, &secret(password)).await.unwrap().unwrap();
+                assert_eq!(&*user.subject, subject);
+                assert_eq!(directory.authenticate(None, name, &secret("wrong")).await.unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn i30_a_kuzzle_user_whose_hash_is_weak_or_unknown_is_named() {
+        let changed = |changes: serde_json::Value| {
+            let mut whole: serde_json::Value = serde_json::from_str(KUZZLE).unwrap();
+            let user = whole["hits"]["hits"][1]["_source"].as_object_mut().unwrap();
+            user.extend(changes.as_object().unwrap().clone());
+            whole.to_string()
+        };
+        for (changes, said) in [
+            (serde_json::json!({ "stretching": false }), "stretching: expected true"),
+            (serde_json::json!({ "stretching": null }), "algorithm or stretching is missing"),
+            (serde_json::json!({ "algorithm": null }), "algorithm or stretching is missing"),
+            (serde_json::json!({ "algorithm": "sha384" }), "algorithm: expected sha1, sha256 or sha512"),
+            (serde_json::json!({ "algorithm": "sha512" }), "userPassword: expected as many bytes"),
+            (serde_json::json!({ "userPassword": "hunter2" }), "userPassword: expected as many bytes"),
+            (serde_json::json!({ "userPassword": ["hunter2"] }), "expected a document of a Kuzzle user"),
+            (serde_json::json!({ "userSalt": "" }), "password_hash: is damaged"),
+            (serde_json::json!({ "pepper": true }), "pepper: expected false"),
+            (serde_json::json!({ "kuid": "a b" }), "subject: expected"),
+        ] {
+            let problem = refused("kuzzle.json", &changed(changes));
+            assert!(problem.contains(&format!("hits.hits[1]: {said}")), "{problem}");
+        }
+        let part = KUZZLE.replace("\"value\":3", "\"value\":5000");
+        assert!(refused("kuzzle.json", &part).contains("only 3 of 5000 users: add ?size=10000"));
+        assert!(refused("kuzzle.json", "{\"hits\": 7}").contains("hits: expected the result of a search"));
+    }
+
     #[test]
     fn a_mistake_is_named_with_its_line_and_nothing_is_imported() {
         let line = |more: &str| format!("{{\"username\":\"x\",\"password_hash\":\"{BCRYPT}\"{more}}}\n");

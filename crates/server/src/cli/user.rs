@@ -38,8 +38,8 @@ pub(super) enum UserCommand {
     },
     /// Adds the users of another system with their password hashes: all of a file, or none.
     ///
-    /// The file has JSON lines, CSV with a header (named .csv), or the JSON of `firebase auth:export`. Keys and
-    /// columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
+    /// The file has JSON lines, CSV with a header (named .csv), the JSON of `firebase auth:export`, or Kuzzle's users
+    /// as Elasticsearch returns them. Keys and columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
     /// profile.email). A login replaces an imported hash by argon2id.
     ///
     /// The users file takes 2000 users, an SQLite database (--to) more: those of the users file, or of FILE.

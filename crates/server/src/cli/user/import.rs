@@ -129,7 +129,8 @@ pub(super) fn into_file(
         reload_running_gate(config)?;
     }
     let mut report = ImportReport::new(done, arguments.dry_run);
-    let users = edit::list(file).map_err(Failure::failed)?;
+    // A dry run does not create the users file.
+    let users = if file.path().exists() { edit::list(file).map_err(Failure::failed)? } else { Vec::new() };
     let scopes = users.iter().fold(Scope::default(), |all, listed| all.union(&listed.user.scopes));
     report.warnings.extend(config.unknown_scopes(&scopes));
     output.write(&report, || report.text())
@@ -208,7 +209,7 @@ fn refused(file: &str, error: EditError) -> Failure {
     let at = problems.shown().map(|(place, problem)| {
         let (line, key) = match place {
             ImportPlace::Line(line) => (Some(line), String::new()),
-            ImportPlace::User(_) => (None, place.to_string()),
+            ImportPlace::User(_) | ImportPlace::Hit(_) => (None, place.to_string()),
         };
         At { file: file.to_owned(), line, key, detail: problem.to_owned() }
     });
