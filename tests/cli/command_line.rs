@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+
 use std::process::{Command, Stdio};
 
 use http::{Method, StatusCode};
@@ -360,6 +361,15 @@ async fn p16_a_gate_begins_in_an_empty_folder_with_init_and_nothing_is_overwritt
     let printed = check.args(["check", "--print"]).current_dir(place.path("a/new")).output().unwrap();
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("\"http://127.0.0.1:3000\"") && printed.contains("id = \"app\""), "{printed}");
+    // The printed command works in a shell, whatever the name of the folder is.
+    let said = place.done(&["init", "--dir", "my gate"], "").stdout;
+    let line = said.lines().find(|line| line.ends_with(" check")).unwrap();
+    let mut shell = Command::new("sh");
+    anywhere(&mut shell);
+    let binary = support::binary();
+    let programs = binary.parent().unwrap();
+    let checked = shell.args(["-c", line]).env("PATH", programs).current_dir(place.path("")).output().unwrap();
+    assert!(checked.status.success(), "{line}: {checked:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tracing::field::display;
 
-use super::output::Output;
+use super::output::{Output, in_shell};
 use super::{CommandResult, init};
 use crate::server::{PublicAddress, Server};
 use rotogate::program::OAUTH2;
@@ -70,7 +70,7 @@ impl Greeting {
             users: config.users_file().ok(),
             program: match file == Path::new(init::FILE) {
                 true => "rotogate".to_owned(),
-                false => format!("rotogate --config {}", file.display()),
+                false => format!("rotogate --config {}", in_shell(file)),
             },
             is_json: config.log.format == Some(LogFormat::Json),
         }
@@ -108,7 +108,7 @@ impl Greeting {
         if let Some(admin) = started.admin {
             text.push_str(&format!(
                 "\n    admin page  http://{admin}/ui/\n    sign in     with the token: cat {}\n",
-                self.admin_token.display()
+                in_shell(&self.admin_token)
             ));
         }
         let known = self.known_user();

@@ -12,7 +12,7 @@ use toml_edit::Value;
 
 mod oauth2_proxy;
 
-use super::output::Output;
+use super::output::{Output, in_shell};
 use super::{CommandResult, Failure};
 use rotogate_config::{Config, ProcessEnv};
 use rotogate_core::private_file::{self, Unpublished};
@@ -112,7 +112,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let remarks = &imported.remarks[..];
     let to_fill_in = &open_keys(&config, options, remarks)[..];
     output.write(&InitReport { file: &path, secrets, remarks, to_fill_in }, || {
-        let path = path.display();
+        let (argument, path) = (in_shell(&path), path.display());
         let creates = match (options.browser, &options.from_oauth2_proxy) {
             (Some(BrowserLoginKind::Oidc), _) | (_, Some(_)) => "keys and a store in the folder data",
             (None | Some(BrowserLoginKind::Own), None) => {
@@ -128,8 +128,8 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
             false => format!("Fill in before the start:\n{open}"),
         };
         format!(
-            "{remarks}{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
-             creates {creates}.\n\n{open}"
+            "{remarks}{path} is written. Next:\n\n    rotogate --config {argument} check\n    rotogate --config {argument}\n\nThe first \
+             start creates {creates}.\n\n{open}"
         )
     })
 }
