@@ -8,6 +8,7 @@ mod client;
 mod command_line;
 mod emergency;
 mod explain;
+mod explain_hints;
 mod files;
 mod keys;
 mod limits;

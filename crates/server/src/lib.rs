@@ -16,4 +16,5 @@ mod audit;
 pub mod cli;
 pub mod log;
 pub mod server;
+mod shell;
 pub mod trace;

@@ -1,5 +1,5 @@
-//! The greeting that a gate prints when it starts: its addresses, the files and users that it created, and lines to
-//! paste.
+//! The greeting that a gate prints when it starts: its addresses, the files and users that it created, and commands to
+//! try.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -9,9 +9,10 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tracing::field::display;
 
-use super::output::{Output, in_shell};
+use super::output::Output;
 use super::{CommandResult, init};
 use crate::server::{PublicAddress, Server};
+use crate::shell;
 use rotogate::program::OAUTH2;
 use rotogate_config::{Config, LogFormat};
 use rotogate_core::client::Grant;
@@ -32,7 +33,7 @@ pub(super) struct Greeting {
     users: Option<UsersFile>,
     /// The command `rotogate` for this configuration.
     program: String,
-    /// Whether log and greeting are for programs.
+    /// Whether the log and the greeting are in JSON.
     is_json: bool,
 }
 
@@ -70,7 +71,7 @@ impl Greeting {
             users: config.users_file().ok(),
             program: match file == Path::new(init::FILE) {
                 true => "rotogate".to_owned(),
-                false => format!("rotogate --config {}", in_shell(file)),
+                false => format!("rotogate --config {}", shell::path(file)),
             },
             is_json: config.log.format == Some(LogFormat::Json),
         }
@@ -91,8 +92,8 @@ impl Greeting {
         let listening: Vec<_> = public.iter().map(ToString::to_string).collect();
         let admin = started.admin.map(display);
         tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        // Greets an operator who asked for a greeting or is at a terminal. Also greets to show the first
-        // password, which is shown nowhere else.
+        // Prints the greeting if the operator requested it or is at a terminal. Also prints it to show the first
+        // password, which is not shown anywhere else.
         let is_terminal = std::io::stdout().is_terminal();
         let output = Output { json: output.json || (self.is_json && !is_terminal) };
         if asked || is_terminal || started.first_user.is_some() {
@@ -108,7 +109,7 @@ impl Greeting {
         if let Some(admin) = started.admin {
             text.push_str(&format!(
                 "\n    admin page  http://{admin}/ui/\n    sign in     with the token: cat {}\n",
-                in_shell(&self.admin_token)
+                shell::path(&self.admin_token)
             ));
         }
         let known = self.known_user();
@@ -125,7 +126,8 @@ impl Greeting {
         if let Some(page) = &self.login_page {
             text.push_str(&format!("\nBrowsers log in at {page}\n"));
         }
-        // Prefers a listener without TLS, because a certificate is valid for a name, not for the address.
+        // Prefers a listener without TLS, because certificates are valid for a name, and the printed commands use an
+        // address.
         let clear = public.iter().find(|public| !public.is_secure);
         let base = clear.map_or_else(|| self.public_url.clone(), ToString::to_string);
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
@@ -134,7 +136,7 @@ impl Greeting {
                 None => (known.as_deref().unwrap_or("USERNAME"), "THE PASSWORD"),
             };
             let upstream = if self.echo {
-                "the echo upstream shows the identity headers that an upstream gets"
+                "the echo upstream returns the identity headers that the gate sends to an upstream"
             } else {
                 "an upstream"
             };
@@ -149,11 +151,11 @@ Paste to try it:
     # call: {upstream}
     curl -sS {base}/hello -H "Authorization: Bearer $(field "$TOKENS" access_token)"; echo
 
-    # refresh; at once again, as after a lost reply: the same pair
+    # refresh; a repeat, as after a lost response, returns the same pair
     NEW=$(curl -sS {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token)); echo "$NEW"
     curl -sS {base}{path} -d grant_type=refresh_token -d client_id={client} -d refresh_token=$(field "$TOKENS" refresh_token); echo
 
-    # revoke, and call once more: 401
+    # revoke; the next call gets 401
     curl -sS {base}{revocation} -d client_id={client} -d token=$(field "$NEW" refresh_token)
     curl -sSi {base}/hello -H "Authorization: Bearer $(field "$NEW" access_token)" | head -1
 "#,
@@ -163,7 +165,8 @@ Paste to try it:
         text
     }
 
-    /// A user to log in as, preferably the one of the first start. The name needs no quotes in a shell or a form.
+    /// Returns a user to log in as, preferably the user that the first start created. The name does not need quotes in
+    /// a shell or a form.
     fn known_user(&self) -> Option<String> {
         let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
         let users = list(self.users.as_ref()?).ok()?.into_iter();

@@ -12,17 +12,18 @@ use toml_edit::Value;
 
 mod oauth2_proxy;
 
-use super::output::{Output, in_shell};
+use super::output::Output;
 use super::{CommandResult, Failure};
+use crate::shell;
 use rotogate_config::{Config, ProcessEnv};
 use rotogate_core::private_file::{self, Unpublished};
 
-/// The name of the configuration, unless `--config` says another.
+/// The file name of the configuration, unless `--config` names another file.
 pub(super) const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
 pub(super) struct InitOptions {
-    /// The folder of the new gateway.toml. By default, --config names the file.
+    /// The folder for the new gateway.toml [default: the file that --config names].
     #[arg(long)]
     dir: Option<PathBuf>,
     /// The upstream. "echo:" responds with the request that it received.
@@ -31,29 +32,30 @@ pub(super) struct InitOptions {
     /// The id of the first client, with which users log in.
     #[arg(long, value_name = "ID", default_value = "web")]
     client: String,
-    /// For web pages: sessions of one cookie, instead of a token endpoint. "own": the gate's own users. "oidc": those
-    /// of an OpenID provider, whose URL and client you then write into the file.
+    /// Sets up browser sessions with a cookie, for web pages, instead of a token endpoint. "own": users of the gate log
+    /// in. "oidc": users of an OpenID provider log in; write the provider's URL and your client into the file.
     #[arg(long, value_name = "LOGIN", conflicts_with = "client")]
     browser: Option<BrowserLoginKind>,
-    /// Translates a configuration of oauth2-proxy: files with its cfg, alpha configuration (.yaml), flags or
-    /// environment, if there are any. Variables `OAUTH2_PROXY_*` count, too. Names settings without a counterpart.
+    /// Translates an oauth2-proxy configuration from these files: its TOML file (.cfg), alpha configuration (.yaml),
+    /// flags or environment. Also reads the variables OAUTH2_PROXY_*. Lists settings without a counterpart.
     #[arg(long, value_name = "FILE", num_args = 0.., conflicts_with_all = ["client", "browser", "upstream"])]
     from_oauth2_proxy: Option<Vec<PathBuf>>,
-    /// With --from-oauth2-proxy: the flags of oauth2-proxy, behind "--".
+    /// With --from-oauth2-proxy: flags of oauth2-proxy, after "--".
     #[arg(last = true, value_name = "FLAGS", requires = "from_oauth2_proxy")]
     flags: Vec<String>,
 }
 
-/// Where browsers log in.
+/// Where users log in with a browser.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum BrowserLoginKind {
-    // At the gate, with a password. A documentation comment would make the help of all options long.
+    // Users log in at the gate, with a password. This is a plain comment, because a documentation comment would
+    // lengthen the help of all options.
     Own,
-    // At an OpenID provider.
+    // Users log in at an OpenID provider.
     Oidc,
 }
 
-/// A key that the operator still has to fill in.
+/// A configuration key that the operator still has to fill in.
 #[derive(Serialize)]
 struct OpenKey {
     key: String,
@@ -76,7 +78,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
     let imported = match &options.from_oauth2_proxy {
         Some(files) => {
-            // oauth2-proxy has no variable that is not UTF-8.
+            // oauth2-proxy's variables are always UTF-8, so other variables are ignored.
             let text = |text: std::ffi::OsString| text.into_string().ok();
             let variables: Vec<_> =
                 std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
@@ -91,7 +93,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     // Does not write a configuration that a start would refuse.
     let checked = imported.without_feature.as_ref().unwrap_or(&text);
     let config = rotogate_config::parse(checked, &path, &ProcessEnv).map_err(|errors| {
-        Failure::Usage(format!("nothing was written, because the configuration would be wrong:\n{errors}"))
+        Failure::Usage(format!("nothing was written, because the configuration would be invalid:\n{errors}"))
     })?;
     let failed = |path: &Path, error: &io::Error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::Failed(format!(
@@ -100,7 +102,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
         )),
         _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),
     };
-    // The configuration comes last: with the file there, all of the result is there.
+    // The configuration is written last, so that all other files exist if it exists.
     let secrets = imported
         .secrets
         .iter()
@@ -112,20 +114,20 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let remarks = &imported.remarks[..];
     let to_fill_in = &open_keys(&config, options, remarks)[..];
     output.write(&InitReport { file: &path, secrets, remarks, to_fill_in }, || {
-        let (argument, path) = (in_shell(&path), path.display());
+        let (argument, path) = (shell::path(&path), path.display());
         let creates = match (options.browser, &options.from_oauth2_proxy) {
-            (Some(BrowserLoginKind::Oidc), _) | (_, Some(_)) => "keys and a store in the folder data",
+            (Some(BrowserLoginKind::Oidc), _) | (_, Some(_)) => "keys and a store in the folder `data`",
             (None | Some(BrowserLoginKind::Own), None) => {
-                "keys, a store and a user in the folder data, and prints the password and lines to paste"
+                "keys, a store and a user in the folder `data`, and prints the user's password and commands to try"
             }
         };
         let other = remarks.iter().filter(|remark| remark.key.is_none());
         let remarks: String = other.map(|remark| format!("- {}: {}\n", remark.setting, remark.why)).collect();
-        let remarks = if remarks.is_empty() { remarks } else { format!("Not as in oauth2-proxy:\n{remarks}\n") };
+        let remarks = if remarks.is_empty() { remarks } else { format!("Differences from oauth2-proxy:\n{remarks}\n") };
         let open: String = to_fill_in.iter().map(|OpenKey { key, what }| format!("\n- {key}: {what}")).collect();
         let open = match open.is_empty() {
             true => "Nothing is left to fill in".to_owned(),
-            false => format!("Fill in before the start:\n{open}"),
+            false => format!("Before you start the gate, fill in:\n{open}"),
         };
         format!(
             "{remarks}{path} is written. Next:\n\n    rotogate --config {argument} check\n    rotogate --config {argument}\n\nThe first \
@@ -134,7 +136,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     })
 }
 
-/// The keys that the operator still has to fill in.
+/// Returns the configuration keys that the operator still has to fill in.
 fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Remark]) -> Vec<OpenKey> {
     let open = |key: &str, what: String| OpenKey { key: key.to_owned(), what };
     let of_import = remarks.iter().filter_map(|one| Some(open(one.key?, format!("{}: {}", one.setting, one.why))));
@@ -142,7 +144,7 @@ fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Re
     if let Some(BrowserLoginKind::Oidc) = options.browser {
         keys.extend(AT_PROVIDER_OPEN.map(|(key, what)| open(key, what.to_owned())));
     }
-    // An import keeps the redirect URI unless it changes the URL of the gate.
+    // An import keeps the redirect URI, unless it changes the gate's URL.
     let is_registered = options.from_oauth2_proxy.is_some()
         && !keys.iter().any(|open| ["server.public_url", "server.tls"].contains(&&*open.key));
     for (at, endpoint) in config.endpoints.iter().enumerate() {
@@ -190,36 +192,39 @@ fn unpublished(path: &Path, text: &str, mode: u32) -> io::Result<Unpublished> {
     Ok(part)
 }
 
-/// The configuration of a login at a provider.
+/// The configuration for a login at a provider.
 const AT_PROVIDER: &str = r#"[[issuers]]                            # the provider where browsers log in
 name = "idp"
-url = "https://id.example.com/realms/x"   # its issuer, exactly as its discovery document has it
-audience = ["api"]                     # of its access tokens, on routes that take tokens
+url = "https://id.example.com/realms/x"   # exactly as `issuer` in its discovery document
+audience = ["api"]                     # `aud` of its access tokens, for routes that accept them
 preset = "keycloak"                    # or auth0, entra-v2, google, okta, ..., oidc
 discovery = true
-subject_prefix = "idp|"                # before its users' ids
+subject_prefix = "idp|"                # added before the ids of its users
 backchannel_logout = { path = "/logout/idp", audience = ["web"] }
 
 [[endpoints]]                          # register https://HOST/auth/callback there; `rotogate check --online` prints it
 dialect = "browser"
 path = "/auth"
 provider = "idp"
-client = { id = "web" }                # of a confidential client also secret_file = "idp.secret" (mode 0600)
+client = { id = "web" }                # a confidential client also needs secret_file = "idp.secret" (mode 0600)
 scopes = ["profile"]
 "#;
-/// The keys of [`AT_PROVIDER`] with a placeholder, and what to write.
+/// The configuration keys in [`AT_PROVIDER`] with a placeholder, and what to write instead.
 const AT_PROVIDER_OPEN: [(&str, &str); 3] = [
     ("issuers[0].url", "the issuer of your provider, in place of https://id.example.com/realms/x"),
     ("issuers[0].preset", "your provider, if it is not Keycloak"),
-    ("endpoints[0].client.id", "the client at the provider; the same in issuers[0].backchannel_logout.audience"),
+    (
+        "endpoints[0].client.id",
+        "the client's id at the provider; use the same id in `issuers[0].backchannel_logout.audience`",
+    ),
 ];
 /// The directory of a gate with its own users.
 const DIRECTORY: &str = r#"[directory]                            # the users; `rotogate user` edits the file
-path = "data/users.toml"               # made at the first start with the user demo
+path = "data/users.toml"               # created at the first start, with the user demo
 
 "#;
 /// The directory of a gate whose users are at a provider.
-const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the users are the provider's\n\n";
+const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the provider has the users\n\n";
 
 fn text(options: &InitOptions) -> String {
     let InitOptions { dir: _, upstream, client, browser, from_oauth2_proxy: _, flags: _ } = options;
@@ -245,15 +250,15 @@ path = "/auth"
     };
     let route = match browser {
         None => {
-            r#"[[routes]]                             # all requests need a token. Without one: auth = "none"
+            r#"[[routes]]                             # all requests need a token. For public routes: auth = "none"
 path = "/{*rest}"
 upstream = "app"
 "#
         }
         Some(_) => {
-            r#"[[routes]]                             # all requests need a login. Without one: auth = "none"
+            r#"[[routes]]                             # all requests need a login. For public routes: auth = "none"
 path = "/{*rest}"
-credentials = ["session"]              # "token": access tokens, too
+credentials = ["session"]              # add "token" to also accept access tokens
 upstream = "app"
 "#
         }
@@ -275,8 +280,8 @@ public_url = "http://127.0.0.1:8080"   # the gate's URL as clients see it
 listen = "127.0.0.1:8081"
 
 [issuer]                               # the tokens that the gate issues
-audience = ["api"]                     # their aud: the name of what the gate protects
-keys = "data/keys"                     # made at the first start. Keep it apart from the store's back-ups
+audience = ["api"]                     # `aud` of the tokens: the name of what the gate protects
+keys = "data/keys"                     # created at the first start. Keep it apart from the store's back-ups
 
 [store]                                # sessions and revocations
 path = "data/rotogate.redb"

@@ -1,8 +1,6 @@
 //! Output as text, or as JSON for programs.
 
-use std::borrow::Cow;
 use std::io::Write;
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -39,11 +37,4 @@ fn print(text: &str) -> CommandResult {
         std::io::ErrorKind::BrokenPipe => Failure::OutputClosed,
         _ => Failure::Failed(format!("standard output cannot be written: {error}")),
     })
-}
-
-/// Returns the path as a word of a shell command.
-pub(super) fn in_shell(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    // A path has no NUL, the only character that cannot be quoted.
-    shlex::try_quote(&path).map(Cow::into_owned).unwrap_or_default()
 }

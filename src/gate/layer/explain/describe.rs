@@ -1,4 +1,4 @@
-//! Describes the result of each rule for a request in words.
+//! Describes each rule's result for a request in words.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use rotogate_core::credential::{self, Found, Scheme};
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::may_take;
 use rotogate_core::route::path::CanonicalPath;
-use rotogate_core::route::{Auth, Match, Role, Route, RoutePolicy, authority};
+use rotogate_core::route::{Auth, Credentials, Match, Role, Route, RoutePolicy, authority};
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
@@ -77,7 +77,8 @@ impl<'a, M> Described<'a, M> {
 
     /// Every rule, in order.
     pub(super) fn rules(&self) -> Vec<RuleVerdict> {
-        // An endpoint may serve only one account.
+        // The rule for the session is listed only if it was judged, for example because an endpoint serves only one
+        // account.
         let of_account = self.heard.said(Rule::Session).map(|_| Rule::Session);
         Rule::OF_REQUESTS.into_iter().chain(of_account).map(|rule| self.rule(rule)).collect()
     }
@@ -96,7 +97,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Returns whether the rule passes although nothing is checked, because it requires nothing here.
+    /// Returns whether a rule requires nothing of this request, and therefore passes without a check.
     fn is_void(&self, rule: Rule) -> bool {
         match rule {
             Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty() && policy.all_roles.is_empty()),
@@ -113,40 +114,42 @@ impl<'a, M> Described<'a, M> {
         self.found.as_ref().ok()?.as_ref()
     }
 
-    /// Why a rule was not judged.
+    /// Describes why a rule was not judged.
     fn unjudged(&self, rule: Rule) -> String {
         let Some(policy) = self.policy() else {
             let is_answered = self.endpoint.is_some();
-            return if is_answered { "the gate itself answers" } else { "not judged without a route" }.to_owned();
+            return if is_answered { "the gate itself responds" } else { "not judged without a route" }.to_owned();
         };
         let is_asked = matches!(rule, Rule::Key | Rule::Signature);
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
-            return format!("issuer {issuer} has to be asked about the token");
+            return format!("the gate must introspect the token at issuer {issuer}");
         }
         if is_asked && self.is_from_store() {
             let is_key = self.heard.token.as_ref().is_some_and(AccessToken::is_api_key);
             let caller = if is_key { "an API key" } else { "a session" };
-            return format!("{caller} has no signature: its record is in the store");
+            return format!("{caller} has no signature, because its record is in the store");
         }
         let why = match (&self.found, rule) {
-            _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
+            _ if self.asked.is_some() && policy.preflight_to_upstream => {
+                "the request is a CORS preflight, which the upstream answers"
+            }
             _ if rule == Rule::Quota => "the route has no limits",
             _ if policy.auth == Auth::None => "the route does not require a token",
             (Err(_), _) => "the request does not have exactly one credential that the route accepts",
-            (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route requires none",
+            (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route does not require it",
             (Ok(None), _) if self.has_session_cookie() => "not judged: the session has ended, or is not in memory",
-            (Ok(None), _) => "no token was sent",
+            (Ok(None), _) => self.lacking(),
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
-            (Ok(Some(_)), Rule::Limit) => "the token was examined before",
+            (Ok(Some(_)), Rule::Limit) => "the token was already verified",
             (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp) if self.heard.token.is_some() => {
-                "the route requires none"
+                "the route does not require it"
             }
             (Ok(Some(_)), _) => "not judged: the token could not be read",
         };
         why.to_owned()
     }
 
-    /// Why a rule passes the request.
+    /// Describes why a rule lets the request pass.
     fn passed(&self, rule: Rule) -> String {
         let token = self.heard.token.as_ref();
         match rule {
@@ -154,18 +157,18 @@ impl<'a, M> Described<'a, M> {
             Rule::Path => {
                 let raw = self.raw();
                 match CanonicalPath::parse(&raw) {
-                    Ok(path) if path.is_rewritten() => format!("{raw} is {}", path.as_str()),
+                    Ok(path) if path.is_rewritten() => format!("{raw} is read as {}", path.as_str()),
                     Ok(_) | Err(_) => format!("{raw} is canonical"),
                 }
             }
             Rule::Route => match (self.endpoint, self.route) {
-                (Some(endpoint), _) => format!("the gate itself answers: {endpoint}"),
+                (Some(endpoint), _) => format!("the gate itself responds: {endpoint}"),
                 (None, Some(route)) => format!("{}: {}, {}", route.id, route.path, self.method()),
                 (None, None) => String::new(),
             },
             Rule::Credential => self.place().to_owned(),
-            Rule::Origin => "the request may use a cookie".to_owned(),
-            Rule::Limit => "tokens of this address are examined".to_owned(),
+            Rule::Origin => "the request may use the cookie".to_owned(),
+            Rule::Limit => "the address may send unverified tokens".to_owned(),
             Rule::Key => self.key(),
             Rule::Signature => match &self.asked_about {
                 Some(issuer) => format!("{issuer} says that the token is active"),
@@ -176,48 +179,52 @@ impl<'a, M> Described<'a, M> {
                 None => format!("type and times are valid{}", self.note()),
             },
             Rule::Revocation => {
-                "no revocation of the token, its session, subject or client, or of everything".to_owned()
+                "no revocation covers the token, its session, its subject, its client, or all tokens".to_owned()
             }
             Rule::Proof => token.map(bindings_of).unwrap_or_default(),
             Rule::Issuer => token.map(|token| token.issuer_name().to_string()).unwrap_or_default(),
             Rule::Audience => token.map(|token| token.audience.join(" ")).unwrap_or_default(),
             Rule::Scope => match self.asked_scopes() {
-                asked if asked.is_empty() => "the route requires none".to_owned(),
-                asked => format!("route asks {asked}; token has {}", self.scope()),
+                asked if asked.is_empty() => "the route does not require it".to_owned(),
+                asked => format!("the route requires {asked}; the token has {}", self.scope()),
             },
             Rule::Role => self.roles(),
             Rule::Condition => self.conditions().to_string(),
-            Rule::StepUp => "the login is as the route asks".to_owned(),
+            Rule::StepUp => "the login meets the route's requirements".to_owned(),
             Rule::Quota => format!("within {}", self.limits()),
             Rule::Session | Rule::Rotation => String::new(),
         }
     }
 
-    /// Why a rule refuses the request.
+    /// Describes why a rule refuses the request.
     fn refused(&self, rule: Rule, denial: Denial) -> String {
         let token = self.heard.token.as_ref();
         match (rule, denial, token) {
             (_, Denial::BadPath(error), _) => format!("{}: {}", self.raw(), error.what()),
             (Rule::Route, _, _) => match self.endpoint {
-                Some(endpoint) => format!("the gate itself answers: {endpoint}; {denial}"),
+                Some(endpoint) => format!("the gate itself responds: {endpoint}; {denial}"),
                 None => self.no_route(denial),
             },
             (_, Denial::UnknownHost, _) => {
                 let host = authority::check(self.parts).map_or("", |authority| authority.host());
-                format!("no route and no public_url has the host {host}")
+                format!("neither a route nor `public_url` has the host {host}")
             }
             (_, Denial::NoCredential | Denial::UnusableCredential, _) if self.unwanted_key().is_some() => {
                 let (name, credentials) = (self.unwanted_key(), self.policy().map(|policy| policy.credentials));
                 let name = name.as_ref().map_or("", HeaderName::as_str);
                 let takes = taken(credentials.unwrap_or_default());
                 let here = if self.route.is_some() { "route" } else { "endpoint" };
-                format!("an API key in {name}; the {here} takes {takes}")
+                format!("the API key is in {name}, but the {here} accepts {takes}")
             }
-            (_, Denial::NoCredential, _) => "no token was sent".to_owned(),
+            (_, Denial::NoCredential, _) => self.lacking().to_owned(),
+            (_, Denial::UnusableCredential, _) if self.takes_no_token() => {
+                let takes = taken(self.policy().map(|policy| policy.credentials).unwrap_or_default());
+                format!("the request has a token, but the route accepts {takes}")
+            }
             (_, Denial::MalformedToken(_), _)
                 if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) =>
             {
-                format!("{denial}; no issuer of the route is asked about such a token")
+                format!("{denial}; the route has no issuer that introspects opaque tokens")
             }
             (Rule::Credential, _, _) => two(denial, &self.parts.headers),
             (Rule::Origin, _, _) => {
@@ -233,7 +240,7 @@ impl<'a, M> Described<'a, M> {
                 format!("{denial}{why}{}", self.note())
             }
             (_, Denial::RevocationsUnavailable(_), _) => {
-                "there was no news of other gates' revocations for too long".to_owned()
+                "the gate has not received other gates' revocations for too long".to_owned()
             }
             (Rule::Revocation, _, Some(token)) => self.layer.gate.0.checker.revoked_by(token).to_owned(),
             (_, Denial::UnprovedBinding, None) => {
@@ -244,7 +251,7 @@ impl<'a, M> Described<'a, M> {
                 let issuer = self.issuer_name().unwrap_or_default();
                 match asked.is_empty() {
                     true => format!("the route names no issuers, and {issuer} is not accepted everywhere"),
-                    false => format!("the route accepts {asked}; the token is of {issuer}"),
+                    false => format!("the route accepts {asked}; the token is from {issuer}"),
                 }
             }
             (Rule::Audience, _, Some(token)) => {
@@ -252,18 +259,20 @@ impl<'a, M> Described<'a, M> {
                 let asked = named.map_or_else(|| token.issued_by.audience.join(" "), |named| named.join(" "));
                 format!("the route requires {asked}; the token is for {}", token.audience.join(" "))
             }
-            (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
-            (_, Denial::QuotaExceeded(limit, wait), _) => {
-                format!("{limit}: the next request counts in {}", shown(wait))
+            (Rule::Scope, _, Some(_)) => {
+                format!("the route requires {}; the token has {}", self.asked_scopes(), self.scope())
             }
-            (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
+            (_, Denial::QuotaExceeded(limit, wait), _) => {
+                format!("{limit}: the next request is admitted in {}", shown(wait))
+            }
+            (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out of the token", self.roles()),
             (Rule::Role, _, _) => self.roles(),
             (Rule::Condition, _, Some(token)) => self.unmet_words(token),
             _ => denial.to_string(),
         }
     }
 
-    /// Why no route serves the request, or why the matching route does not serve it.
+    /// Describes why no route serves the request, or why the matching route does not serve it.
     fn no_route(&self, denial: Denial) -> String {
         let gate = &*self.layer.gate.0;
         let raw = self.raw();
@@ -275,7 +284,7 @@ impl<'a, M> Described<'a, M> {
             (Match::Ambiguous(_), Some(route)) if denial == Denial::AmbiguousPath => {
                 let stricter = gate.routes.stricter_reading(Some(host), method, path.as_str());
                 let to = stricter.map_or_else(String::new, |other| format!("route {}, which is stricter", other.id));
-                format!("matches {}, and can be read as a path of {to}", route.id)
+                format!("the path matches {}, but can also be read as a path of {to}", route.id)
             }
             (Match::MethodNotAllowed(allowed), None) => {
                 let allowed: Vec<_> = allowed.iter().map(|method| method.as_str()).collect();
@@ -288,7 +297,7 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// What the token has, and what its issuer's rules require.
+    /// Describes what the token contains and what its issuer's rules require, to explain a denial.
     fn further(&self, denial: Denial) -> Option<String> {
         let why = self.layer.gate.0.checker.refused_in_words(&self.token_text()?.token, denial)?;
         Some(format!(": {why}"))
@@ -333,19 +342,34 @@ impl<'a, M> Described<'a, M> {
         found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
     }
 
-    /// Advice: what to do about a refusal that does not explain itself, or what the explanation of a passed request did
-    /// not judge.
+    fn takes_no_token(&self) -> bool {
+        self.policy().is_some_and(|policy| !policy.credentials.token)
+    }
+
+    /// Names the missing credential of a request without any.
+    fn lacking(&self) -> &'static str {
+        match self.policy().map(|policy| policy.credentials) {
+            Some(Credentials { token: false, session: true, key: false }) => "no session cookie was sent",
+            Some(Credentials { token: false, session: false, key: true }) => "no API key was sent",
+            Some(Credentials { token: false, session: true, key: true }) => "no session cookie or API key was sent",
+            Some(_) | None => "no token was sent",
+        }
+    }
+
+    /// Returns advice for the operator: what to do about a refusal that does not explain itself, or, if the request
+    /// passes, what was not judged.
     pub(super) fn advice(&self) -> Option<&'static str> {
         let Some(refusal) = self.heard.refusal else {
             let exchange = self.route.filter(|_| self.endpoint.is_none()).and_then(|route| route.exchange.as_ref());
-            return exchange
-                .map(|_| "The provider that exchanges the token for the upstream was not asked; it may refuse.");
+            return exchange.map(
+                |_| "The provider was not asked to exchange the token for the upstream, and may refuse the exchange.",
+            );
         };
         match refusal {
             Denial::NoCredential | Denial::UnusableCredential if self.unwanted_key().is_some() => {
                 Some(match self.route {
-                    Some(_) => "Add \"key\" to credentials of the route, or send an access token.",
-                    None => "Send an access token: this endpoint takes no API key.",
+                    Some(_) => "Add \"key\" to the route's `credentials`, or send an access token.",
+                    None => "Send an access token, because this endpoint does not accept API keys.",
                 })
             }
             _ => None,
@@ -365,14 +389,14 @@ impl<'a, M> Described<'a, M> {
         self.layer.gate.0.engine.clock().wall()
     }
 
-    /// Where the token is in the request.
+    /// Describes where in the request the token is.
     fn place(&self) -> &'static str {
         let Some(found) = self.token_text() else {
             if self.has_session_cookie() {
                 return "the session cookie of a browser";
             }
             let is_public = self.policy().is_some_and(|policy| policy.auth == Auth::None);
-            return if is_public { "the route does not require a token" } else { "no token was sent" };
+            return if is_public { "the route does not require a token" } else { self.lacking() };
         };
         if self.heard.token.as_ref().is_some_and(|token| token.is_api_key()) {
             return "an API key";
@@ -407,12 +431,12 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().is_some_and(|token| token.is_api_key() || self.token_text().is_none())
     }
 
-    /// Returns whether the claims are proved by the signature, the issuer, or the store.
+    /// Returns whether the signature, the issuer or the store has confirmed the claims.
     fn is_proved(&self) -> bool {
         self.heard.is_proved() || self.is_from_store()
     }
 
-    /// A note that marks claims that were not verified.
+    /// Returns a note for claims that were not verified.
     fn note(&self) -> &'static str {
         if self.is_proved() { "" } else { " (unverified)" }
     }
@@ -457,6 +481,6 @@ impl<'a, M> Described<'a, M> {
             });
         let has = self.heard.token.as_ref().map(|token| token.roles().names()).unwrap_or_default();
         let has: Vec<_> = has.iter().map(ToString::to_string).collect();
-        format!("route asks for {asked}; token has {}", or_none(&has.join(" ")))
+        format!("the route requires {asked}; the token has {}", or_none(&has.join(" ")))
     }
 }

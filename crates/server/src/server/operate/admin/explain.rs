@@ -18,7 +18,7 @@ use crate::log;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
-use rotogate_config::Config;
+use rotogate_config::{Config, ListenerConfig};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::Peer;
 use rotogate_core::route::Route;
@@ -36,12 +36,12 @@ pub(super) struct Question {
     pub(super) method: Option<String>,
     /// The header `Host`. By default, the host of `public_url`.
     pub(super) host: Option<String>,
-    /// The address of the client. By default 127.0.0.1.
+    /// The address of the client. The default is 127.0.0.1.
     #[schema(value_type = Option<String>)]
     pub(super) from: Option<IpAddr>,
-    /// The name of the listener that the request arrives on. By default a listener without a name.
+    /// The name of the listener on which the request arrives. The default is a listener without a name.
     pub(super) listener: Option<String>,
-    /// The SHA-256 thumbprint (`x5t#S256`) of the connection's client certificate. By default there is no certificate.
+    /// The SHA-256 thumbprint (`x5t#S256`) of the connection's client certificate. By default, there is no certificate.
     pub(super) client_certificate: Option<String>,
     /// Headers, in order.
     #[serde(default)]
@@ -51,8 +51,8 @@ pub(super) struct Question {
     /// as a grant.
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) token: Option<SecretString>,
-    /// The kind of the token. By default, a refresh token is recognized by its prefix, and any other token counts as an
-    /// access token. An assertion is recognized only by this field.
+    /// The kind of the token. By default, a refresh token is recognized by its prefix, and any other token is treated
+    /// as an access token. An assertion is recognized only by this field.
     pub(super) kind: Option<TokenKind>,
     /// The client that presents a refresh token or an assertion. By default, the client of the session, or the client
     /// that the assertion names.
@@ -73,8 +73,8 @@ pub(crate) enum TokenKind {
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: TokenKind,
-    /// `passed`, `refused`, `undecided` (if an endpoint of the gate decides by the body, or by what the store contains)
-    /// or `unavailable`.
+    /// `passed`, `refused`, `unavailable`, or `undecided` if an endpoint of the gate decides by the body or by the
+    /// content of the store.
     pub(crate) decision: String,
     /// The status of the gate's response. `null` if the upstream responds, or if the decision also depends on the body.
     pub(crate) status: Option<u16>,
@@ -86,9 +86,9 @@ pub(crate) struct ExplainReport {
     pub(crate) rules: Vec<ExplainedRule>,
     pub(crate) identity: ExplainedIdentity,
     pub(crate) token: Option<TokenClaims>,
-    /// For a request that passes: the problem that prevents its upstream from responding.
+    /// If the request passes, the problem that prevents its upstream from responding.
     pub(crate) problem: Option<String>,
-    /// What to do. For a request that passes: what was not judged.
+    /// What to do about a refusal. If the request passes, what was not checked.
     pub(crate) advice: Option<String>,
 }
 
@@ -141,8 +141,8 @@ pub(crate) struct TokenClaims {
     pub(crate) audience: Vec<String>,
 }
 
-/// Explains how the gate would decide on a request, and why, rule by rule. The request is not forwarded or counted, and
-/// does not confirm a token pair.
+/// Explains rule by rule how the gate would decide on a request, and why. The request is not forwarded or counted, and
+/// does not count as a use of the session's new tokens.
 #[utoipa::path(
     post, path = "/v1/explain", operation_id = "explain", tag = "explain",
     request_body = Question, responses((status = 200, description = "done", body = ExplainReport))
@@ -154,7 +154,7 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> Result<Expla
 }
 
 /// Describes what is wrong with the body of the request. The parser's message repeats the value that was found, which
-/// may be a token. So the description contains only the name of an unknown member, and what was expected.
+/// may be a token. The description therefore contains only the name of an unknown member, and what was expected.
 fn flaw(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     let text = error.to_string();
@@ -163,7 +163,7 @@ fn flaw(error: &serde_json::Error) -> String {
     let said = text.strip_suffix(&format!(" at {place}", place = place.replace(", ", " "))).unwrap_or(&text);
     match (error.is_data(), said.rsplit_once("expected ")) {
         (true, Some((_, expected))) => format!("{place}:{unknown} expected {expected}"),
-        (true, None) => format!("{place}: not a question"),
+        (true, None) => format!("{place}: not a valid request body"),
         (false, _) => format!("{place}: {said}"),
     }
 }
@@ -211,7 +211,8 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
         outcome = explained.outcome,
         "request explained"
     );
-    Ok(Explained { state, config: &config, explanation: &explained }.report(kind))
+    let is_refresh_token = kind == TokenKind::Refresh;
+    Ok(Explained { state, config: &config, explanation: &explained, is_refresh_token }.report(kind))
 }
 
 /// Builds the head of the request that the question describes.
@@ -220,9 +221,9 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     if !target.starts_with('/') {
         return Err("path: expected the path and the query, from the slash on, such as \"/orders?page=2\"".to_owned());
     }
-    let uri: Uri = target.parse().map_err(|_| "path: not the target of a request".to_owned())?;
+    let uri: Uri = target.parse().map_err(|_| "path: not a valid request target".to_owned())?;
     let method = question.method.as_deref().unwrap_or("GET");
-    let method: Method = method.parse().map_err(|_| "method: not a method".to_owned())?;
+    let method: Method = method.parse().map_err(|_| "method: not a valid HTTP method".to_owned())?;
     let host = question.host.as_deref().or_else(|| config.server.public_url.host()).unwrap_or("localhost");
     let mut request = Request::builder().method(method).uri(uri);
     if question.headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case(HOST.as_str())) {
@@ -234,15 +235,21 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    let request = request.body(()).map_err(|_| "headers or token: not what a request may contain".to_owned())?;
+    let request =
+        request.body(()).map_err(|_| "headers or token: contains a character that HTTP does not allow".to_owned())?;
     let (mut parts, ()) = request.into_parts();
     let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let peer = Peer::new(from, false);
+    // A client on this machine may call a listener on a loopback address by any loopback name.
+    let named =
+        |known: &ListenerConfig| question.listener.is_none() || known.name.as_deref() == question.listener.as_deref();
+    let mut loopback = config.server.listeners.iter().filter(|known| known.address.ip().to_canonical().is_loopback());
+    let peer = Peer::new(from, false).at_loopback(from.is_loopback() && loopback.any(named));
     let peer = match &question.listener {
         Some(name) if !known_listeners(config).any(|known| known == name) => {
             let known: Vec<_> = known_listeners(config).collect();
-            let known = if known.is_empty() { "no listener has a name".to_owned() } else { known.join(", ") };
-            return Err(format!("listener: there is no listener {}; known: {known}", shown(name)));
+            let known =
+                if known.is_empty() { "none, because no listener has a `name`".to_owned() } else { known.join(", ") };
+            return Err(format!("listener: there is no listener {}; known listeners: {known}", shown(name)));
         }
         Some(name) => peer.on_listener(name.as_str().into()),
         None => peer,
@@ -260,7 +267,7 @@ fn known_listeners(config: &Config) -> impl Iterator<Item = &str> {
     config.server.listeners.iter().filter_map(|listener| listener.name.as_deref())
 }
 
-/// The report about a CORS preflight, which the gate answers without applying rules.
+/// Returns the report about a CORS preflight, to which the gate responds without applying rules.
 fn preflight() -> ExplainReport {
     ExplainReport {
         decision: Conclusion::Passed.word().to_owned(),
@@ -275,6 +282,8 @@ struct Explained<'a> {
     state: &'a AdminState,
     config: &'a Config,
     explanation: &'a Explanation,
+    /// Whether the question has a refresh token in place of an access token.
+    is_refresh_token: bool,
 }
 
 impl Explained<'_> {
@@ -326,14 +335,13 @@ impl Explained<'_> {
         ExplainedRule {
             rule: verdict.rule.word().to_owned(),
             result: verdict.result.word().to_owned(),
-            // The detail may contain the path, and so an API key (requirement K2).
+            // The detail may contain the path, which may contain an API key (requirement K2).
             detail: String::from_utf8_lossy(&log::without_key(verdict.detail.as_bytes())).into_owned(),
             config: self.key_of(verdict).map(|key| self.place(&key)),
         }
     }
 
-    /// Returns the line of a key. If the file does not contain the key, returns the line of the table to which the key
-    /// belongs.
+    /// Returns the line of a key. If the file does not contain the key, returns the line of the key's table.
     fn place(&self, key: &str) -> Place {
         let (file, line) = self.config.source.place(key);
         Place { file, line }
@@ -401,11 +409,11 @@ impl Explained<'_> {
         }
     }
 
-    /// Returns the key in the issuer's entry because of which a token is refused, or the entry itself.
+    /// Returns the configuration key in the issuer's entry that causes the refusal of a token, or the entry itself.
     fn key_of_issuer(&self, denial: Option<Denial>) -> String {
         let key = match denial {
             Some(Denial::WrongType) => ".typ",
-            Some(Denial::BadClaim("exp is too long after iat")) => ".max_lifetime",
+            Some(Denial::BadClaim("`exp` is too long after `iat`")) => ".max_lifetime",
             _ => "",
         };
         format!("{}{key}", self.issuer_key())

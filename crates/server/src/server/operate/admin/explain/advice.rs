@@ -1,11 +1,13 @@
 //! Advice on what to do about a refusal.
 
 use super::{Explained, Place};
+use crate::shell;
 use rotogate_core::denial::Denial;
-use rotogate_core::route::RoutePolicy;
+use rotogate_core::route::{Credentials, RoutePolicy};
 use rotogate_core::session::Scope;
 use rotogate_core::session::rotation::SessionEnd;
 use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::session_cookie::NAME as COOKIE;
 use rotogate_core::token::verify::OWN;
 
 /// The prefix of `client_id` in a request with an API key.
@@ -15,80 +17,48 @@ impl Explained<'_> {
     /// Returns advice about a refusal.
     pub(super) fn advice(&self, denial: Denial) -> Option<String> {
         let advice = match denial {
+            Denial::NoCredential | Denial::UnusableCredential if !self.takes_tokens() => {
+                return self.credential_advice();
+            }
+            Denial::MalformedToken(_) if self.is_refresh_token => {
+                "This is a refresh token. Send the `access_token` of the same response."
+            }
             Denial::InsufficientScope => return self.scope_advice(),
-            Denial::TokenExpired => "Refresh: exchange the refresh token for a new pair, or log in again.",
-            Denial::TokenNotYetValid => "Compare the clocks of the issuer and of this machine.",
-            Denial::NoCredential => "Send the access token: `Authorization: Bearer …`.",
-            Denial::TwoCredentials => "Send one credential, in one place.",
-            Denial::UnusableCredential => {
-                "Send the access token as `Authorization: Bearer …`. A token in the query, or of another scheme, is refused."
-            }
-            Denial::MalformedToken(why) if why.ends_with(" in the header") => {
-                "Ask the issuer for tokens without this member: the gate takes no key and no rule from the header of a token."
-            }
-            Denial::MalformedToken(_) => "Send the access token, whole: three parts with two dots between them.",
             Denial::SessionRevoked(SessionEnd::UserInactive) => {
                 let enable = self.user().map(|(account, name)| {
-                    format!(": rotogate user enable {}{}", in_shell(&name), account_option(account.as_deref()))
+                    format!(" with `rotogate user enable {}{}`", shell::word(&name), account_option(account.as_deref()))
                 });
                 return Some(format!("Enable the user{}, then log in again.", enable.unwrap_or_default()));
             }
             Denial::TokenRevoked | Denial::SessionRevoked(_) => return Some(self.advice_of_ended()),
-            Denial::UnknownHost => "Name the host in server.hosts, or in hosts of a route.",
-            Denial::NoRoute => "Add a [[routes]] with this path, or correct the path of the request.",
-            Denial::MethodNotAllowed => "Use a method that is served, or add the method to the route.",
-            Denial::NearMiss => "Spell the path of the endpoint as the configuration does.",
-            Denial::AmbiguousPath => {
-                "Send the path in the spelling of the stricter route; or, if the upstream compares paths as the gate does, set \
-                 loose_match = false on this route."
-            }
-            Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
-            Denial::NoCsrfHeader => {
-                "Let the scripts of the page send the header that csrf_header of the endpoint names."
-            }
-            Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
-            Denial::UnknownIssuer => {
-                "If tokens of this issuer are to pass, add it to [[issuers]], with url exactly as iss of its tokens."
-            }
-            Denial::BadClaim("exp is too long after iat") => {
-                "Raise max_lifetime of the issuer's entry in [[issuers]], or let the issuer issue shorter tokens."
-            }
             Denial::UnknownKey => return Some(self.key_advice()),
-            Denial::KeysUnavailable(_) => "rotogate issuer list shows the last failure; the gate retries by itself.",
-            Denial::IntrospectionUnavailable(_) => {
-                "Send the request, so that the gate asks the issuer. If that fails, the issuer does not respond: see the log."
-            }
-            Denial::RevocationsUnavailable(_) => {
-                "Check whether the store works: without its revocations, no request passes."
-            }
-            Denial::RateLimited("refresh_per_session", _) => {
-                "Find out why the client refreshes so often; refresh_per_session of [limits] is the rate of each session."
-            }
-            Denial::RateLimited("forged_per_address" | "refused_per_address" | "forged_overall", _) => {
-                "Wait, and find out who sends bad tokens from this address."
-            }
-            Denial::RateLimited(..) => "Wait. rotogate events --action rate.limited has those that limits hold up.",
-            Denial::WrongType => "Use an access token, not an ID token; or list its typ in the entry of [[issuers]].",
-            Denial::WrongAudience => {
-                "Ask the issuer for a token of this audience; or add it to audiences of the route."
-            }
-            Denial::WrongIssuer => "Name the issuer in issuers of the route, or use a token of one that it accepts.",
+            Denial::KeysUnavailable(_) => "`rotogate issuer list` shows the last failure; the gate retries by itself.",
             Denial::MissingRole | Denial::RolesOverage if self.asks_for_roles_twice() => {
-                "Give the user the role at its issuer; new tokens have it. The route asks for one of roles, and for each of \
-                 all_roles."
+                "Give the user the role at the token's issuer; new tokens contain the role. The route requires one of \
+                 `roles`, and all of `all_roles`."
             }
-            Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
-            Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
-            Denial::GrantAssertion(_) => {
-                "Ask its issuer for a new assertion; compare id_jag or jwt_bearer of its entry in [[issuers]]."
-            }
-            Denial::OtherClient => "The client to which the token was issued must present it.",
-            Denial::SessionExpired | Denial::SessionIdle | Denial::Reuse { .. } | Denial::UnknownRefreshToken => {
-                "Log in again."
-            }
-            _ => return None,
+            _ => of_request(denial).or_else(|| of_token(denial))?,
         };
         Some(advice.to_owned())
+    }
+
+    fn takes_tokens(&self) -> bool {
+        self.explanation.route.as_ref().is_none_or(|route| route.policy.credentials.token)
+    }
+
+    /// Returns advice for a route that does not accept access tokens.
+    fn credential_advice(&self) -> Option<String> {
+        let Credentials { session, key, token: _ } = self.explanation.route.as_ref()?.policy.credentials;
+        let login = self.config.endpoints.iter().find(|endpoint| endpoint.browser.is_some());
+        let login = login.map_or_else(String::new, |endpoint| format!(" at {}/login", endpoint.path));
+        let cookie = format!(
+            "Log in with a browser{login}. To explain a browser's request, give its cookie: `--header 'cookie: {COOKIE}=…'`."
+        );
+        match (session, key) {
+            (true, false) => Some(cookie),
+            (true, true) => Some(format!("{cookie} Or send an API key.")),
+            (false, _) => Some("Send an API key, because the route accepts nothing else.".to_owned()),
+        }
     }
 
     fn asks_for_roles_twice(&self) -> bool {
@@ -102,8 +72,8 @@ impl Explained<'_> {
         let token =
             self.explanation.token.as_ref().filter(|token| token.issuer_name.as_deref().is_none_or(|of| of == OWN));
         match token.and_then(|token| token.session.as_deref()) {
-            Some(id) => format!("Log in again. rotogate session show {id} says who ended the session, and why."),
-            None => "Log in again. rotogate events --action revocation says who revoked, and what.".to_owned(),
+            Some(id) => format!("Log in again. `rotogate session show {id}` shows who ended the session, and why."),
+            None => "Log in again. `rotogate events --action revocation` shows who revoked what.".to_owned(),
         }
     }
 
@@ -111,16 +81,16 @@ impl Explained<'_> {
     fn key_advice(&self) -> String {
         let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
         let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {
-            return "Is it a token of this gate? Its keys: rotogate keys list.".to_owned();
+            return "Check whether this gate issued the token: `rotogate keys list` shows the gate's keys.".to_owned();
         };
         match issuer.keys.file() {
             Some((key, file)) => {
                 format!(
-                    "Has {name} exchanged its keys? Then replace {} ({key}): the gate reads it within a second.",
+                    "If {name} has changed its keys, replace {} ({key}): the gate reads the file within a second.",
                     file.display()
                 )
             }
-            None => format!("Has {name} exchanged its keys? rotogate issuer refresh {name} fetches them now."),
+            None => format!("If {name} has changed its keys, run `rotogate issuer refresh {name}` to fetch them now."),
         }
     }
 
@@ -135,13 +105,16 @@ impl Explained<'_> {
             }
         }
         if lacks.is_empty() {
-            // The scope is required by an endpoint, whose own row in the report names it.
+            // An endpoint requires the scope, and the endpoint's own row in the report already names it.
             return None;
         }
         let lacks = lacks.join(" ");
         if token.issuer_name.as_deref() != Some(OWN) {
             let issuer = token.issuer_name.as_deref().unwrap_or("its issuer");
-            return Some(format!("Ask {issuer} for {lacks}; scopes of its entry in [[issuers]] must allow it, too."));
+            return Some(format!(
+                "Ask {issuer} for a token with the scope {lacks}. `scopes` of the issuer's `[[issuers]]` entry must \
+                 also allow the scope."
+            ));
         }
         let client = token.client.as_deref().unwrap_or("-");
         let allowed = self.of_client(client, &lacks, false);
@@ -153,7 +126,7 @@ impl Explained<'_> {
         }
         let user = self.user();
         let at =
-            user.as_ref().map(|(account, name)| format!("{}{}", in_shell(name), account_option(account.as_deref())));
+            user.as_ref().map(|(account, name)| format!("{}{}", shell::word(name), account_option(account.as_deref())));
         let name = user.as_ref().map(|(_, name)| name.clone()).or_else(|| token.subject.clone()).unwrap_or_default();
         let command = at.as_ref().map_or_else(String::new, |at| format!(" (rotogate user add-scope {at} {lacks})"));
         let give = match self.scopes_of_user() {
@@ -164,15 +137,17 @@ impl Explained<'_> {
             return Some(self.advice_of_key(&give, at.as_deref(), &wanted));
         }
         let how = match give.is_empty() {
-            true => format!("{name} has the scope {lacks}: log in again, with scope={wanted} or without scope"),
+            true => format!(
+                "{name} has the scope {lacks}: log in again, with scope={wanted} or without the parameter `scope`"
+            ),
             false => format!("{give} and let them log in again"),
         };
         Some(format!("{allowed}{how}; a refresh keeps the scope of the login."))
     }
 
     /// Returns advice about scopes that a client is not allowed to have. The advice is empty if the client is allowed
-    /// to have them. Without the key `scopes`, the users of a client may have all of their scopes, and the client
-    /// itself has none.
+    /// to have them. If the configuration key `scopes` of the client is absent, its users may have all of their scopes,
+    /// and the client itself has none.
     fn of_client(&self, id: &str, lacks: &str, is_itself: bool) -> String {
         let known = self.config.clients.iter().enumerate().find(|(_, known)| *known.id == *id);
         let Some((index, known)) = known else { return String::new() };
@@ -192,12 +167,13 @@ impl Explained<'_> {
         let subject = self.explanation.token.as_ref().and_then(|token| token.subject.as_deref()).unwrap_or_default();
         let give = || if give.is_empty() { String::new() } else { format!("{give}. ") };
         let (give, owner) = match (subject.strip_prefix(CLIENT_PREFIX), user) {
-            (Some(id), _) => (self.of_client(id, scopes, true), format!("--client {}", in_shell(id))),
+            (Some(id), _) => (self.of_client(id, scopes, true), format!("--client {}", shell::word(id))),
             (None, Some(user)) => (give(), format!("--user {user}")),
-            (None, None) => (give(), format!("--subject {}", in_shell(subject))),
+            (None, None) => (give(), format!("--subject {}", shell::word(subject))),
         };
         format!(
-            "{give}Make another key: rotogate api-key create NAME {owner} --scopes '{scopes}'; the scopes of a key do not change."
+            "{give}Make another API key: rotogate api-key create NAME {owner} --scopes '{scopes}'; the scopes of an \
+             existing API key do not change."
         )
     }
 
@@ -211,15 +187,91 @@ impl Explained<'_> {
 
 /// Returns the command-line option for the account of a user.
 fn account_option(account: Option<&str>) -> String {
-    account.map_or_else(String::new, |of| format!(" --account {}", in_shell(of)))
+    account.map_or_else(String::new, |of| format!(" --account {}", shell::word(of)))
 }
 
-/// Quotes a name so that a shell reads it as one word.
-fn in_shell(name: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "@._+-".contains(c);
-    if name.chars().all(is_plain) && !name.starts_with('-') {
-        name.to_owned()
-    } else {
-        format!("'{}'", name.replace('\'', "'\\''"))
-    }
+/// Returns advice about a refusal because of the request, its route or a limit.
+fn of_request(denial: Denial) -> Option<&'static str> {
+    Some(match denial {
+        Denial::NoCredential => "Send the access token: `Authorization: Bearer …`.",
+        Denial::TwoCredentials => "Send only one credential, in only one place.",
+        Denial::UnusableCredential => {
+            "Send the access token as `Authorization: Bearer …`. A token in the query or with another scheme is \
+             refused."
+        }
+        Denial::UnknownHost => "Add the host to `server.hosts`, or to `hosts` of a route.",
+        Denial::NoRoute => "Add a `[[routes]]` entry with this path, or correct the path of the request.",
+        Denial::MethodNotAllowed => "Use a method that the route allows, or add the method to the route.",
+        Denial::NearMiss => "Spell the endpoint's path exactly as in the configuration.",
+        Denial::AmbiguousPath => {
+            "Send the path exactly as the stricter route spells it. If the upstream compares paths as the gate \
+             does, you can instead set `loose_match = false` on this route."
+        }
+        Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
+        Denial::NoCsrfHeader => "Let the page's scripts send the header that the endpoint's `csrf_header` names.",
+        Denial::CrossOrigin => "If the page is one of yours, add its origin to `cors.origins`.",
+        Denial::RevocationsUnavailable(_) => {
+            "Check whether the store works, because without the store's revocations the gate refuses requests."
+        }
+        Denial::RateLimited("refresh_per_session", _) => {
+            "Find out why the client refreshes so often. `refresh_per_session` of `[limits]` is the allowed rate \
+             for each session."
+        }
+        Denial::RateLimited("forged_per_address" | "refused_per_address" | "forged_overall", _) => {
+            "Wait, and find out who sends invalid tokens from this address."
+        }
+        Denial::RateLimited(..) => {
+            "Wait. `rotogate events --action rate.limited` lists the callers that exceeded a limit."
+        }
+        _ => return None,
+    })
+}
+
+/// Returns advice about a refusal because of the token or its issuer.
+fn of_token(denial: Denial) -> Option<&'static str> {
+    Some(match denial {
+        Denial::TokenExpired => "Exchange the refresh token for a new token pair, or log in again.",
+        Denial::TokenNotYetValid => "Compare the clocks of the issuer and of this machine.",
+        Denial::MalformedToken(why) if why.ends_with(" in the header") => {
+            "Ask the issuer for tokens without this header member, because the gate does not take keys or rules \
+             from a token's header."
+        }
+        Denial::MalformedToken(_) => "Send the complete access token: three parts with two dots between them.",
+        Denial::UnknownIssuer => {
+            "To accept tokens of this issuer, add the issuer to `[[issuers]]`. The `url` of the entry must be \
+             exactly the `iss` of the tokens."
+        }
+        Denial::BadClaim("`exp` is too long after `iat`") => {
+            "Raise `max_lifetime` in the issuer's `[[issuers]]` entry, or let the issuer issue tokens with a \
+             shorter lifetime."
+        }
+        Denial::IntrospectionUnavailable(_) => {
+            "Send the request, so that the gate introspects the token at the issuer. If the request fails, the \
+             issuer does not respond: see the log."
+        }
+        Denial::WrongType => {
+            "Use an access token, not an ID token. If it is an access token, add its `typ` to the issuer's \
+             `[[issuers]]` entry."
+        }
+        Denial::WrongAudience => {
+            "Ask the issuer for a token with an audience that the route accepts, or add the token's audience to \
+             `audiences` of the route."
+        }
+        Denial::WrongIssuer => {
+            "Add the issuer to `issuers` of the route, or use a token of an issuer that the route accepts."
+        }
+        Denial::MissingRole | Denial::RolesOverage => {
+            "Give the user the role at the token's issuer; new tokens contain the role."
+        }
+        Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
+        Denial::GrantAssertion(_) => {
+            "Ask the assertion's issuer for a new assertion, and check `id_jag` or `jwt_bearer` in the issuer's \
+             `[[issuers]]` entry."
+        }
+        Denial::OtherClient => "Only the client to which the token was issued may present the token.",
+        Denial::SessionExpired | Denial::SessionIdle | Denial::Reuse { .. } | Denial::UnknownRefreshToken => {
+            "Log in again."
+        }
+        _ => return None,
+    })
 }
