@@ -23,9 +23,9 @@ mod program;
 
 const PAGE: &str = include_str!("../../docs/keycloak-axum.md");
 
-/// What the program prints.
+/// What the program prints, and the warnings among it.
 #[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<u8>>>);
+struct Printed(Arc<Mutex<Vec<u8>>>, Arc<Mutex<Vec<String>>>);
 
 impl io::Write for Printed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -47,11 +47,19 @@ impl<'a> MakeWriter<'a> for Printed {
 }
 
 impl Printed {
-    /// The one line since the last call, without its time.
+    /// The one line since the last call that is not a warning, without its time.
     fn line(&self) -> String {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
-        let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("not one line: {text}") };
-        without_time(line)
+        let (warnings, lines): (Vec<_>, Vec<_>) =
+            text.lines().map(without_time).partition(|line| line.starts_with("WARN "));
+        self.1.lock().unwrap().extend(warnings);
+        let [line] = &lines[..] else { panic!("not one line: {text}") };
+        line.clone()
+    }
+
+    /// The warnings since the last call.
+    fn warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.1.lock().unwrap())
     }
 }
 
@@ -143,8 +151,30 @@ async fn i66_the_page_about_keycloak_and_axum_leads_from_the_401_to_the_200() {
     here.refused("/admin", 403, no_role).await;
     here.changes["realm_access"] = json!({ "roles": ["offline_access", "admin"] });
     assert_eq!(here.get("/admin").await.body, "the office");
+    let warnings = here.printed.warnings();
+    assert!(matches!(&warnings[..], [one] if one.contains("request without `Peer`")), "{warnings:?}");
+    assert!(PAGE.contains("warns once about a `request without Peer`"));
     other_reasons(&mut here).await;
+    without_keys(&here).await;
     roles_of_a_client(here, no_role).await;
+}
+
+/// With an issuer that serves no keys, the program names the cause.
+async fn without_keys(here: &Followed) {
+    let program = Program::start(program::app(&format!("{}-mistyped", here.stand_in.issuer())).await).await;
+    let token = here.stand_in.token(&json!({ "iss": format!("{}-mistyped", here.stand_in.issuer()) }));
+    let answer = program.get("/me", Some(&token)).await;
+    assert_eq!(
+        (answer.status.as_u16(), here.printed.line().as_str()),
+        (503, "DEBUG rotogate::denial: failed reason=\"keys_unavailable\"")
+    );
+    let warnings = here.printed.warnings();
+    let quoted = "issuer has no keys yet";
+    assert!(PAGE.contains(&format!("- `keys_unavailable`, with a 503: the warning `{quoted}` names the cause.")));
+    assert!(warnings.iter().any(|line| line.contains(quoted) && line.contains("404")), "{warnings:?}");
+    // Plain http is for this machine alone.
+    let refused = program::app("http://idp.example.com/realms/acme").await.unwrap_err();
+    assert!(format!("{refused:?}").contains("expected https") && PAGE.contains("ends with `expected https`"));
 }
 
 /// The last list of the page.

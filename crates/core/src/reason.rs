@@ -39,7 +39,7 @@ enum ReasonKind {
 impl Reason {
     /// The service behind the gate responded, with any status.
     pub const PASSED: Self = Self::new("passed", ReasonKind::Served);
-    /// One of the gate's own endpoints executed the request.
+    /// One of the gate's own endpoints handled the request.
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
     /// A relay's provider refused the request, and the gate forwarded its reply.
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
@@ -98,12 +98,12 @@ impl Reason {
         Self { word, detail, kind: ReasonKind::Failed }
     }
 
-    /// The word.
+    /// The outcome as one word.
     pub const fn word(self) -> &'static str {
         self.word
     }
 
-    /// A detail that names the claim, the part of the request, or the deadline.
+    /// A detail that names the claim, the part of the request, or the deadline that caused the outcome.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }
@@ -118,10 +118,16 @@ impl Reason {
         matches!(self.kind, ReasonKind::Served)
     }
 
-    /// Logs a denial as one event. The code that decides to refuse calls this once.
+    /// Logs as one event that a request was refused, or failed. The code that decides so calls this once.
     pub fn tell(self) {
-        if self.is_refusal() {
-            tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");
+        match self.kind {
+            ReasonKind::Refused => {
+                tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");
+            }
+            ReasonKind::Failed => {
+                tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "failed");
+            }
+            ReasonKind::Served => {}
         }
     }
 }

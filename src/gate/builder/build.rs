@@ -1,4 +1,4 @@
-//! Connects the parts of a gate, at the start and when a running gate gets new rules.
+//! Connects the parts of a gate, when it starts and when a running gate gets new rules.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -32,6 +32,13 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, Verifier};
 use rotogate_core::verify_cache::{DEFAULT_CACHE, TokenChecker};
 
+/// The store of a gate without another one. A resource server has no sessions that a restart could end, so it needs no
+/// warning.
+fn in_memory(issuer: &Arc<str>, leeway: Duration, is_issuer: bool) -> MemoryStore {
+    let issuer = Arc::clone(issuer);
+    if is_issuer { MemoryStore::new(issuer, leeway) } else { MemoryStore::for_a_trial(issuer, leeway) }
+}
+
 impl GateBuilder {
     /// Builds the gate, and loads the revocations in force. It must be called in a tokio runtime, where background
     /// tasks run for as long as the gate lives.
@@ -56,7 +63,7 @@ impl GateBuilder {
         if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
             return Err(BuildError::NoKeys);
         }
-        let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
+        let store = self.store.take().unwrap_or_else(|| Arc::new(in_memory(&issuer, leeway, is_issuer)));
         let place = Arc::as_ptr(&store).cast::<()>().addr();
         let time = self.time.take().map_or_else(system_time, |time| time.0);
         if !self.staleness.is_sound() {
@@ -90,7 +97,7 @@ impl GateBuilder {
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });
-        // The validity of fetched keys is judged by the same clock as requests.
+        // The validity of fetched keys depends on the same clock as the validity of tokens.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         self.rules.set_clock(&clock);
         let identity = self.rules.identity(&self.trusted);
@@ -115,14 +122,16 @@ impl GateBuilder {
         Ok(gate)
     }
 
-    /// Returns whether the gate only trusts other issuers, and does not configure tokens of its own.
+    /// Returns whether the gate is a resource server, which only accepts tokens of other issuers. This is the case if
+    /// the builder has no issuer, keys, directory or other rules for tokens of its own.
     fn is_resource_server(&self) -> bool {
         let says_none = self.issuer.is_none() && self.keyring.is_none() && self.directory.is_none();
         says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
-    /// The issuer and the keys for the gate's own tokens. A resource server does not sign tokens with its keys; it uses
-    /// them only for its records. Its revocations of subjects apply to the tokens of its first issuer.
+    /// Returns the issuer and the keys for the gate's own tokens. A resource server gets temporary keys, with which it
+    /// does not sign tokens, and the issuer that it trusts first. Its revocations of subjects apply to that issuer's
+    /// tokens.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -134,7 +143,7 @@ impl GateBuilder {
         Ok((issuer, self.keyring.take().ok_or(BuildError::NoKeys)?))
     }
 
-    /// The rate limits, and the counters that gates with the same store share.
+    /// Returns the rate limits, with the counters that gates with the same store share.
     fn limits(
         &self,
         store: &Arc<dyn Store>,
@@ -172,7 +181,7 @@ impl GateBuilder {
         begun.collect()
     }
 
-    /// The running parts, without the clients.
+    /// Returns the running parts of the gate, except its clients.
     fn running(
         &mut self,
         engine: &Arc<Engine>,
@@ -218,7 +227,7 @@ impl GateBuilder {
         })
     }
 
-    /// The running relays with their new settings. They include the relays of endpoints and the relay of browser
+    /// Returns the running relays with their new settings. These are the relays of endpoints and the relay of browser
     /// logins.
     fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
         let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
@@ -268,7 +277,7 @@ impl GateBuilder {
     }
 }
 
-/// Starts the engine's clock, which never goes back behind the last time in the store.
+/// Starts the engine's clock, which never shows a time before the last time in the store.
 async fn start_clock(
     store: &dyn Store,
     time: &Arc<dyn TimeSource>,
@@ -302,7 +311,8 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
             ?round_trip,
             staleness = ?staleness.limit,
             ?needed,
-            "the staleness is too short for the round trip to the store, so valid tokens will be refused. Raise it"
+            "the configured staleness is too short for the round trip to the store, so the gate will refuse valid \
+             tokens. Raise the staleness"
         );
     }
     Ok(())
@@ -317,7 +327,7 @@ fn report_second_gate(engine: &Arc<Engine>, store: usize) {
     gates.retain(|(_, gate)| gate.strong_count() > 0);
     if engine.store().shared().is_none() && gates.iter().any(|(other, _)| *other == store) {
         tracing::error!(
-            "another gate of this process uses the store of this gate, so neither gate sees what the other revokes"
+            "another gate in this process uses the same store, so neither gate sees the other's revocations"
         );
     }
     gates.push((store, Arc::downgrade(engine)));
@@ -340,12 +350,12 @@ async fn begin_feed(
     }
 }
 
-/// Makes the verifier, for the gate's own tokens if the gate is an issuer, and for tokens of other issuers.
+/// Makes the verifier for the tokens of other issuers and, if the gate is an issuer, for its own tokens.
 pub(in crate::gate) fn verifier(own: Option<IssuerRules>, trusted: Vec<IssuerRules>) -> Result<Verifier, RulesError> {
     Verifier::new(own.into_iter().chain(trusted).collect())
 }
 
-/// The rules for the gate's own tokens.
+/// Returns the rules for the gate's own tokens.
 pub(in crate::gate) fn own_rules(engine: &Engine, keyring: &Keyring, leeway: Duration) -> IssuerRules {
     IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)
 }
