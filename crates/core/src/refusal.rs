@@ -16,16 +16,15 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// The detail for a request from a page of another origin, or for one that appears so because `public_url` is wrong.
-pub const CROSS_ORIGIN: &str =
-    "the request came from another site: its Origin is neither the gate's public URL nor an allowed origin";
+/// The detail for a request from a page of another origin. If `public_url` is wrong, requests from the gate's own pages
+/// also appear to come from another origin.
+pub const CROSS_ORIGIN: &str = "the request does not show that it came from an allowed page: send `Origin` with the gate's public URL, or with an \
+     origin in `cors.origins`";
 
 /// The detail for a denial because of the request's origin.
 pub fn cross_origin(denial: Denial) -> &'static str {
     match denial {
-        Denial::NoCsrfHeader => {
-            "the request lacks the header by which scripts of the site mark their requests (csrf_header)"
-        }
+        Denial::NoCsrfHeader => "the request lacks the header that the site's own scripts must send (csrf_header)",
         _ => CROSS_ORIGIN,
     }
 }
@@ -41,7 +40,7 @@ pub struct ChallengeParams<'a> {
     pub step_up: Option<&'a StepUp>,
     /// The accepted schemes.
     pub schemes: Schemes,
-    /// The scheme that the client used, or [`Scheme::Bearer`] if it used none.
+    /// The scheme that the client used, or [`Scheme::Bearer`] if it did not use a scheme.
     pub used: Scheme,
 }
 
@@ -242,7 +241,7 @@ impl Error {
         }
     }
 
-    /// When the caller may retry, if the request was not decided.
+    /// When the caller may retry, if the gate did not decide about the request.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(fault) => Some(fault.retry_after()),

@@ -22,7 +22,7 @@ mod import;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
-    /// Adds a user; asks for the password, or reads it from standard input.
+    /// Adds a user. Prompts for the password, or reads it from standard input.
     Add {
         #[command(flatten)]
         who: UserArguments,
@@ -36,17 +36,20 @@ pub(super) enum UserCommand {
         #[arg(long)]
         stdin: bool,
     },
-    /// Adds the users of another system with their password hashes: all of a file, or none.
+    /// Adds the users of another system with their password hashes, either all users in a file or none.
     ///
-    /// The file has JSON lines, CSV with a header (named .csv), the JSON of `firebase auth:export`, or Kuzzle's users
-    /// as Elasticsearch returns them. Keys and columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
-    /// profile.email). A login replaces an imported hash by argon2id.
+    /// The file contains JSON lines, CSV with a header (its name ends with .csv), the JSON of `firebase auth:export`, or
+    /// Kuzzle's users as Elasticsearch returns them. Keys and columns: username, password_hash, account, subject, active,
+    /// scopes, valid_from, profile (columns: profile.email). The user's next login replaces an imported hash with
+    /// argon2id.
     ///
-    /// The users file takes 2000 users, an SQLite database (--to) more: those of the users file, or of FILE.
+    /// The users file can have up to 2000 users. With --to, the users of FILE or of the users file are added to an
+    /// SQLite database, which can have more.
     Import(import::ImportArguments),
     /// Lists the users.
     List,
     /// Removes a user. All sessions of the user end.
+    #[command(alias = "delete")]
     Remove {
         #[command(flatten)]
         who: UserArguments,
@@ -59,7 +62,7 @@ pub(super) enum UserCommand {
         #[arg(long)]
         stdin: bool,
     },
-    /// Lets the user's tokens carry more scopes, from the next login on.
+    /// Gives a user further scopes. Tokens have them from the next login on.
     AddScope {
         #[command(flatten)]
         who: UserArguments,
@@ -94,7 +97,7 @@ pub(super) enum UserCommand {
 pub(super) struct UserArguments {
     /// The user's name.
     username: String,
-    /// The user's account; "" for none, which is the default.
+    /// The user's account. By default, the user has no account.
     #[arg(long)]
     account: Option<String>,
 }
@@ -139,7 +142,7 @@ pub(super) fn run(path: &Path, command: UserCommand, output: Output) -> CommandR
     }
 }
 
-/// Disables a user with only the running gate.
+/// Asks the running gate to disable a user, because this command cannot read the invalid configuration.
 fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> CommandResult {
     let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
     runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
@@ -171,7 +174,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
         reload_running_gate(config)?;
         let warning = given.and_then(|scopes| config.unknown_scopes(scopes)).map(|what| {
             let remove = who.command("remove-scope", " SCOPE");
-            format!("{what}. To take a scope away, run {remove}")
+            format!("{what}. To remove a scope, run {remove}")
         });
         let told = warning.as_ref().map(|warning| format!("\nwarning: {warning}")).unwrap_or_default();
         let changed = UserChangeReport { username, account, done, warning };
@@ -250,14 +253,17 @@ fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure
     let account = who.account.as_ref().map(|account| format!(" of the account {account}")).unwrap_or_default();
     let user = printable(&format!("{}{account}", who.username));
     Failure::Failed(match error {
-        EditError::Unknown => format!("{user}: {error}; `rotogate user list` names all"),
+        EditError::Unknown => format!("{user}: {error}; `rotogate user list` lists all users"),
         EditError::Exists(edit::SAME_NAME) => format!(
             "{user}: {error}; nothing was changed. To set another password, run {}; to add scopes, run {}",
             who.command("passwd", ""),
             who.command("add-scope", " SCOPE")
         ),
         EditError::Exists(_) => {
-            format!("{user}: {error}; nothing was changed. Choose another --subject; `rotogate user list` shows all")
+            format!(
+                "{user}: {error}; nothing was changed. Choose another `--subject`; `rotogate user list` shows all \
+                 subjects"
+            )
         }
         EditError::Invalid(_) => format!("{user}: {error}; nothing was changed"),
         EditError::Io(_) => format!("{}: {error}", file.path().display()),
@@ -265,7 +271,7 @@ fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure
     })
 }
 
-/// Fails if the users of an account are in another directory than the users file.
+/// Fails if the users of an account are not in the users file but in another directory.
 fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResult {
     let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
     if found.is_some_and(|found| found.key == file.key) {
@@ -275,7 +281,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
         account.map_or_else(|| "users without an account".to_owned(), |name| format!("users of account {name}"));
     Err(Failure::Failed(match found {
         Some(other) => format!("{account} are in directory {} ({}), not in the users file", other.name, other.key),
-        None => format!("no directory has {account}; see accounts of {}", file.key),
+        None => format!("no directory contains {account}; see `accounts` of {}", file.key),
     }))
 }
 
@@ -284,14 +290,14 @@ fn reload_running_gate(config: &Config) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::send(&config.admin.access(), Method::POST, "/v1/users/reload"));
     let why = match asked {
         Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
-            "its version does not support that".to_owned()
+            "the gate's version does not support this request".to_owned()
         }
         Ok(Some(_) | None) => return Ok(()),
         Err(failure) => failure.to_string(),
     };
     Err(Failure::Failed(format!(
-        "the users file is changed, but the running gate did not confirm it: {why}. It reads the file by \
-         itself within a second, if the file is valid and it is there"
+        "the users file was changed, but the running gate did not confirm the change: {why}. If the gate still runs \
+         and the file is valid, the gate reads the file by itself within a second"
     )))
 }
 

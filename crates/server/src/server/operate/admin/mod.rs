@@ -135,8 +135,8 @@ pub(crate) enum Side {
     Probes,
 }
 
-/// Serves connections until its task is aborted, which happens after the gate has drained. So readiness checks can fail
-/// during the drain.
+/// Serves connections until its task is aborted, which happens after the gate has drained. Readiness checks can
+/// therefore fail during the drain.
 pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -231,7 +231,7 @@ async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
     let found = operations::at(parts.uri.path());
     let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
     match row {
-        None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
+        None => Err(Refusal::new(Code::NotFound, "this listener serves only `/livez` and `/readyz`")),
         Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
         Some(row) if row.operation == Operation::Live => Ok(health::live()),
         // The response does not contain the reason, because the reason names parts of the gate. The admin listener
@@ -260,7 +260,10 @@ async fn handle(
         return Ok(page::answer(state, peer, parts, body).await);
     }
     let Some((rows, parameter)) = operations::at(path) else {
-        return Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
+        return Err(Refusal::new(
+            Code::NotFound,
+            "the admin listener does not have this path; `/v1/openapi.json` lists all paths",
+        ));
     };
     let Some(row) = rows.iter().find(|row| row.serves(&parts.method)) else {
         return Err(Refusal::method_not_allowed(operations::methods(rows)));
@@ -272,7 +275,7 @@ async fn handle(
     }
     let work = operate(state, row.operation, parameter, parts, body);
     let answer = match (holder, Context::current()) {
-        // Events that this request causes name the operator in the log.
+        // Log lines about events that this request causes name the operator.
         (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
         (None, _) | (_, None) => work.await,
     };
@@ -288,7 +291,7 @@ fn may_change() -> Result<(), Refusal> {
     if !log::audit_is_failing().load(Ordering::SeqCst) {
         return Ok(());
     }
-    let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
+    let what = "the audit log cannot be written, so changes are refused (`audit_log.on_failure`)";
     Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY))
 }
 
@@ -375,9 +378,9 @@ async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes,
     match whole {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Refusal::new(Code::BodyTooLong, "a body has at most 64 KiB"))
+            Err(Refusal::new(Code::BodyTooLong, "the body has more than 64 KiB"))
         }
-        Ok(Err(_)) | Err(_) => Err(Refusal::new(Code::InvalidBody, "the body was not sent in full in time")),
+        Ok(Err(_)) | Err(_) => Err(Refusal::new(Code::InvalidBody, "the complete body did not arrive in time")),
     }
 }
 
