@@ -8,7 +8,7 @@ pub struct InputBound {
     pub what: &'static str,
     /// The maximum.
     pub most: usize,
-    /// Whether the maximum is in bytes. Otherwise it is a number.
+    /// Whether the maximum is a size in bytes. Otherwise it is a count.
     pub is_bytes: bool,
     /// What happens if the maximum is exceeded.
     pub beyond: &'static str,

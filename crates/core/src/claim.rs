@@ -12,8 +12,7 @@ mod path;
 
 pub use path::ClaimPath;
 
-/// The maximum size of a token's own claims, in bytes of JSON. A non-ASCII character counts with the length of its
-/// escape sequence.
+/// The maximum size of a token's own claims, in bytes of JSON. A non-ASCII character is counted as its escape sequence.
 pub const MAX_CLAIMS: usize = 2048;
 /// The maximum length of a claim's name, in bytes.
 const MAX_NAME: usize = 128;
@@ -50,16 +49,16 @@ const RESERVED: [&str; 22] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClaimError {
     /// The gate itself sets this claim.
-    #[error("the claim {0:?} is reserved: the gate sets it")]
+    #[error("the claim {0:?} is reserved, because the gate sets it")]
     Reserved(String),
     /// The name is empty, too long, or contains control characters.
-    #[error("the claim {0:?}: a name has 1 to {MAX_NAME} bytes, and no control characters")]
+    #[error("the claim name {0:?} must have 1 to {MAX_NAME} bytes and no control characters")]
     Name(String),
     /// The value cannot be written as JSON, is nested too deeply, or changes when it is written and read back.
-    #[error("the claim {0:?}: its value cannot be written as JSON that reads back the same")]
+    #[error("the value of the claim {0:?} cannot be written as JSON and read back unchanged")]
     Value(String),
     /// All claims together are too long.
-    #[error("the claims take more than {MAX_CLAIMS} bytes together")]
+    #[error("the claims together have more than {MAX_CLAIMS} bytes")]
     TooLong,
 }
 
@@ -153,8 +152,9 @@ impl OwnClaims {
     }
 }
 
-/// The value as it is after being written and read back, because a replayed token must have the same bytes as the first
-/// one (requirement R3).
+/// Writes the value as JSON, reads it back, and returns the result. Returns `None` if the result is nested too deeply,
+/// or would change if it were written again. A replayed token must have the same bytes as the first one (requirement
+/// R3).
 fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(value)?;
@@ -169,13 +169,13 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of a JSON string if non-ASCII characters are escaped, as some clients need them.
+/// The length of a JSON string in which all non-ASCII characters are escaped. Some clients need these escapes.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// Serialised as an object in human-readable formats, and otherwise as a string, because the store's binary format
-/// cannot represent every value.
+/// Own claims are serialised as an object in human-readable formats. In other formats they are a string, because the
+/// store's binary format cannot represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -29,7 +29,7 @@ pub use exchange::ExchangeRules;
 /// ```
 /// use rotogate::client::{Client, Grant};
 ///
-/// // The application logs its users in itself; the client only refreshes.
+/// // The application logs in its users itself. The client only refreshes tokens.
 /// let mobile = Client { grants: vec![Grant::RefreshToken], ..Client::public("mobile") };
 /// assert!(mobile.may(Grant::RefreshToken) && !mobile.may(Grant::Password));
 /// ```
@@ -85,7 +85,7 @@ impl ClientKeys {
         Self(Keys::Live(keys))
     }
 
-    /// The keys.
+    /// The client's public keys.
     pub fn keys(&self) -> &Keys {
         &self.0
     }
@@ -115,9 +115,9 @@ pub struct Client {
     pub grants: Vec<Grant>,
     /// The scopes that the client may request, or `None` for no restriction.
     pub scopes: Option<Scope>,
-    /// The rules in which this client differs from the endpoint.
+    /// The rules of the endpoint that this client overrides.
     pub profile: ProfileOverride,
-    /// Whether the client's tokens are bound to a key of the client.
+    /// Whether the client's tokens are bound to the client's DPoP key.
     pub dpop: Binding,
     /// Whether the client's tokens are bound to its client certificate.
     pub certificate_bound: Binding,
@@ -195,7 +195,7 @@ pub struct PresentedClient {
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,
-    /// The key for the digests of valid secrets. It exists only in this process.
+    /// The HMAC key for the digests of valid client secrets. It exists only in this process.
     digest_key: hmac::Key,
 }
 
@@ -235,7 +235,7 @@ impl Clients {
         self
     }
 
-    /// Returns whether any client may exchange tokens for an audience for which `is_it` returns true.
+    /// Returns whether any client may exchange tokens for an audience that `is_it` accepts.
     pub fn exchange_for(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let rules = self.by_id.values().filter_map(|known| known.client.exchange.as_ref());
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
@@ -257,11 +257,11 @@ impl Clients {
     }
 
     /// Authenticates the presented client, unless it needs an assertion. A confidential client authenticates with its
-    /// secret. A public client must not send a secret (RFC 6749 §3.2.1). `limits` must admit a secret before it is
-    /// hashed, except if it is the last valid secret.
+    /// secret. A public client must not send a secret (RFC 6749 §3.2.1). `limits` must admit the attempt before the
+    /// secret is hashed. The last valid secret is not hashed, because it is recognised by its digest.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`], or a denial of `limits`; or a fault, if too many password checks are waiting.
+    /// [`Denial::InvalidClient`], a denial from `limits`, or a fault if too many password checks are waiting.
     pub async fn authenticate(
         &self,
         presented: &PresentedClient,

@@ -18,7 +18,7 @@ use crate::token::keyring::{KeyError, KeyMaterial, SigningKey};
 
 /// The lifetime of an assertion. Each assertion is used for only one request.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// The algorithms that are tried for a key file if the configuration names no algorithm.
+/// The algorithms that are tried for a key file if the configuration does not name an algorithm.
 const KINDS: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384, Algorithm::Rs256];
 
 /// The key with which the gate authenticates at another server.

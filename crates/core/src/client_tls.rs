@@ -25,7 +25,8 @@ pub struct Tls {
     pub ca: Option<String>,
     /// A certificate with its chain and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
-    /// Whether a system without certificate authorities is accepted, for a server that may be contacted without TLS.
+    /// Whether a system without certificate authorities is accepted. This is useful for a server that may be contacted
+    /// without TLS.
     pub may_lack_authorities: bool,
     pub(crate) files: TlsFiles,
 }
@@ -44,7 +45,7 @@ pub(crate) struct TlsFiles {
 #[error("{key}: {message}")]
 #[non_exhaustive]
 pub struct BadTls {
-    /// The setting at fault: `ca` or `client_cert`.
+    /// The invalid setting: `ca` or `client_cert`.
     pub key: &'static str,
     /// The problem and its remedy.
     pub message: String,
@@ -81,7 +82,8 @@ impl Tls {
     }
 
     /// The TLS configuration of a client. Clients without their own files share one configuration, because loading the
-    /// system's authorities takes memory and time. It is loaded again if all clients have dropped it.
+    /// system's authorities takes memory and time. The shared configuration is loaded again if all clients have dropped
+    /// it.
     #[cfg(feature = "http-client")]
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
         static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
@@ -137,8 +139,8 @@ impl Tls {
         // Certificates in the system's store that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() && !self.may_lack_authorities {
-            let what = "this system trusts no certificate authority; install the package of the system's authorities \
-                        (ca-certificates), or name the server's own: ca = \"ca.pem\"";
+            let what = "this system trusts no certificate authority. Install the system's package of authorities \
+                        (ca-certificates), or configure the authority of the server: ca = \"ca.pem\"";
             return Err(what.to_owned());
         }
         Ok(roots)

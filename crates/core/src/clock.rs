@@ -124,7 +124,7 @@ const fn millis(d: Duration) -> u64 {
     if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
 }
 
-/// A source of time. Production uses `SystemTime`; tests move a [`ManualTime`] by hand.
+/// A source of time. Production uses `SystemTime`, and tests move a [`ManualTime`] by hand.
 ///
 /// ```
 /// use std::time::Duration;
@@ -265,7 +265,7 @@ pub struct EngineClock {
     offset: AtomicU64,
     /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
-    /// The last stamp, so that a creation and a not-before never have the same millisecond.
+    /// The last stamp. It ensures that a session's creation and a not-before never fall into the same millisecond.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
     leeway: Duration,
@@ -399,8 +399,8 @@ impl EngineClock {
     }
 
     /// By how much the wall clock is behind engine time, if the difference exceeds the leeway. This happens if the wall
-    /// clock was set back, or was ahead before. Engine time continues regardless, but each start waits for the wall
-    /// clock (requirement C40).
+    /// clock was set back, or was ahead before. Engine time continues regardless, but after a restart the gate waits
+    /// for the wall clock (requirement C40).
     pub fn wall_is_behind(&self) -> Option<Duration> {
         let by = self.now().since(self.source.wall());
         (by > self.leeway).then_some(by)

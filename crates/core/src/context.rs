@@ -19,7 +19,8 @@ pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value
 }
 
-/// The context of a request. It is cheap to clone and to move, because it is set at each poll of the request.
+/// The context of a request. Cloning and moving a context must be cheap, because the context is set each time the
+/// request's future is polled.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<ContextInner>);
 
@@ -44,7 +45,7 @@ pub struct Actor {
 
 /// The `rotogate.actor.role` and `rotogate.actor.via` of an actor whom an application names.
 const APPLICATION: &str = "application";
-/// The maximum length of such an actor's name, in characters.
+/// The maximum length of the name of an actor whom an application names, in characters.
 const LONGEST_NAME: usize = 256;
 
 impl Actor {
@@ -99,7 +100,7 @@ impl Context {
         self
     }
 
-    /// `http.request.id`, which was generated here or checked.
+    /// `http.request.id`, which the gate either generated, or took from the request and checked.
     pub fn id(&self) -> &HeaderValue {
         &self.0.id
     }

@@ -53,8 +53,7 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// Counts results that are rare enough for a single lock. Each count is for the party that was queried and the result
-/// in one word.
+/// Counts results by the queried party and the name of the result. The results are rare enough for a single lock.
 #[derive(Debug, Default)]
 pub struct ResultCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
 
@@ -74,7 +73,8 @@ impl ResultCounts {
 /// The minimum time between two log messages of the same kind.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// A rate limit for a log message. It is written at once, and then at most once a minute while the condition lasts.
+/// A rate limit for a log message. The message is written at once, and then at most once a minute while its condition
+/// lasts.
 #[derive(Debug, Default)]
 pub struct Seldom {
     /// The monotonic time of the last message, or `None` before the first.
@@ -92,7 +92,7 @@ impl Seldom {
     }
 }
 
-/// A rate limit for several kinds of messages that each request can cause. Counts the skipped messages.
+/// A rate limit for several kinds of log messages that any request can cause. It counts the messages that it skips.
 // Requirements O31, O48.
 #[derive(Debug, Default)]
 pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);

@@ -118,7 +118,7 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     let by_header = extract_as(headers, query, read)?;
     let mut by_cookie = None;
     let [first, second] = places.cookies;
-    // If both settings have the same name, there is only one cookie.
+    // If both settings name the same cookie, the cookie is read only once.
     for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
@@ -159,7 +159,8 @@ pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Ite
     pairs(headers).filter_map(split_pair).filter(move |(name, _)| name.starts_with(prefix.as_bytes()))
 }
 
-/// The name-value pairs of all cookies. They are bytes, because other cookies may not be text and must not hide ours.
+/// The name-value pairs of all cookies. They are bytes, because other cookies may contain invalid text, which must not
+/// hide our cookies.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| {
         let mut rest = Some(header.as_bytes());
@@ -205,7 +206,7 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
     match (has_it, has_others) {
         (false, _) => return,
-        // Most requests with a session cookie have no other cookie, so copying can be avoided.
+        // Most requests with a session cookie do not have another cookie, so copying can be avoided.
         (true, false) => return drop(headers.remove(COOKIE)),
         (true, true) => {}
     }
@@ -229,7 +230,7 @@ pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
 /// Refuses two `Authorization` headers. This also applies to public routes, because the upstream would choose one of
 /// them.
 pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
-    // In most requests, header names do not repeat, so that the look-up can be skipped.
+    // In most requests, header names do not repeat, so the look-up can be skipped.
     let has_two = headers.len() > headers.keys_len() && headers.get_all(AUTHORIZATION).iter().nth(1).is_some();
     if has_two { Err(Denial::TwoCredentials) } else { Ok(()) }
 }

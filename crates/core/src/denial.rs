@@ -66,10 +66,10 @@ pub enum Denial {
     UnknownHost,
     /// No route matches.
     NoRoute,
-    /// The caller has no live session with this id.
+    /// The caller does not have a live session with this id.
     // Requirement P55.
     UnknownSession,
-    /// The caller has no live API key with this id.
+    /// The caller does not have a live API key with this id.
     // Requirement K5.
     UnknownApiKey,
     /// A common interpretation of the path leads to a stricter route than the one that matches.
@@ -77,10 +77,10 @@ pub enum Denial {
     AmbiguousPath,
     /// The route or endpoint does not serve this method.
     MethodNotAllowed,
-    /// The path is a spelling close to one of our endpoints, which honest clients do not send.
+    /// The path is almost the path of one of our endpoints, in a spelling that honest clients do not send.
     // Requirement R12.
     NearMiss,
-    /// A proxy asks for a verdict about a request to one of our endpoints, which are served only on the public
+    /// A proxy requests a verdict about a request to one of our endpoints, which are served only on the public
     /// listeners.
     // Requirement N15.
     EndpointElsewhere,
@@ -111,7 +111,7 @@ pub enum Denial {
     BadCall(CallFlaw),
 
     // The bearer token on a data route.
-    /// The request has no credential.
+    /// The request does not contain a credential.
     NoCredential,
     /// The credential has a different scheme, or is in a place that the route does not allow.
     UnusableCredential,
@@ -127,7 +127,7 @@ pub enum Denial {
     UnknownIssuer,
     /// The issuer does not have a key with this `kid`.
     UnknownKey,
-    /// The token has no `kid`, and the issuer has more than 4 keys for its algorithm, which is the number of keys that
+    /// The token does not have a `kid`, and the issuer has more than 4 keys for the token's algorithm. At most 4 keys
     /// are tried.
     // Requirement J30.
     TooManyKeys,
@@ -135,7 +135,7 @@ pub enum Denial {
     WrongAlgorithm,
     /// `typ` is not the type of an access token (RFC 9068 §4).
     WrongType,
-    /// The signature is bad.
+    /// The signature is invalid.
     BadSignature,
     /// A claim is missing, or has the wrong type or form.
     BadClaim(&'static str),
@@ -148,7 +148,7 @@ pub enum Denial {
     /// The proof is valid, but its key is not the one to which the access token is bound.
     // Requirement N30.
     OtherKey,
-    /// The token is bound to a client certificate, but the connection has none (RFC 8705 §3).
+    /// The token is bound to a client certificate, but the connection does not have a client certificate (RFC 8705 §3).
     NoCertificate,
     /// The connection's client certificate is not the one to which the access token is bound (RFC 8705 §3).
     OtherCertificate,
@@ -178,14 +178,14 @@ pub enum Denial {
     /// after this time.
     // Requirement I4.
     KeysUnavailable(Duration),
-    /// The token's issuer reports it as not active.
+    /// The token's issuer reports the token as inactive.
     // Requirement I20.
     TokenInactive,
     /// The issuer could not be queried about the token, so the token's state is unknown. A retry may succeed after this
     /// time.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
-    /// Other gates may have revoked the token, and this gate has had no news from their store for too long. A retry may
+    /// Other gates may have revoked the token, and their store has not responded to this gate for too long. A retry may
     /// succeed after this time.
     // Requirement C10.
     RevocationsUnavailable(Duration),
@@ -218,15 +218,15 @@ pub enum Denial {
     ClaimsShape,
 
     // The cookie of a browser session.
-    /// The session cookie was not made with a key of this gate, or its secret does not belong to the session that it
-    /// names.
+    /// The session cookie was not made with a key of this gate, or its secret does not belong to the session that the
+    /// cookie names.
     // Requirement B3.
     UnknownSessionCookie,
     /// The session of the cookie has ended, for the contained reason. The user must log in again.
     // Requirement B18.
     SessionOver(&'static str),
-    /// The session must be renewed first. But the request does not count as activity of the user, because the browser
-    /// prefetched the page.
+    /// The session must be renewed, but this request cannot renew it. The browser prefetched the page, so the request
+    /// does not count as activity of the user.
     SessionNotRenewed,
     /// The session is not cached, and could not be read or renewed. A retry may succeed after this time.
     // Requirement B18.
@@ -266,20 +266,21 @@ pub enum Denial {
     SessionExpired,
     /// The session outlived `idle_ttl`.
     SessionIdle,
-    /// The token is ahead of the store, and the session must not continue from it.
+    /// The refresh token is newer than the session's record in the store, and the gate must not continue the session
+    /// from it.
     // Requirement O5.
     Ahead,
     /// The token was superseded (RFC 9700 §4.14.2).
     Reuse {
-        /// How many generations older than the current one the token is.
+        /// The number of generations by which the token is older than the current generation.
         generations_old: u64,
-        /// The time since its successor was issued, if the record still has it.
+        /// The time since its successor was issued, if the record still contains this time.
         superseded_for: Option<Duration>,
     },
     /// The access token and the refresh token belong to different pairs.
     MismatchedPair,
-    /// The relay does not forward this refresh token, because it has a response for a different presenter or because
-    /// the request must not be repeated.
+    /// The relay does not forward this refresh token, because the stored response is for a different presenter, or
+    /// because the request must not be repeated.
     // Requirement I38.
     RelayRefused(&'static str),
     /// The DPoP proof is missing or invalid (RFC 9449 §4.3).
@@ -302,7 +303,8 @@ pub enum Denial {
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
-    /// This gate does not issue tokens for the requested resource, or the resource is not the session's (RFC 8707).
+    /// This gate does not issue tokens for the requested resource, or the session is for a different resource (RFC
+    /// 8707).
     InvalidTarget,
 
     // A login or a client.

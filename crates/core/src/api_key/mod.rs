@@ -14,7 +14,7 @@ mod text;
 
 pub use text::KeyPrefix;
 
-/// The record of a key. It is not secret, because it does not contain the key itself.
+/// The stored record of an API key. The record is not secret, because it does not contain the key itself.
 ///
 /// ```
 /// use rotogate_core::api_key::ApiKey;
@@ -26,17 +26,17 @@ pub use text::KeyPrefix;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// The first twelve characters after the prefix.
+    /// The API key's id, which is the first twelve characters after the prefix.
     pub id: Box<str>,
-    /// The name that the owner gave the key.
+    /// The name that the owner gave the API key.
     pub name: Box<str>,
-    /// The `sub` of the owner: a user, or `client:` and the id of a client.
+    /// The owner's `sub`. For a client, it is `client:` followed by the client's id.
     pub subject: Box<str>,
-    /// The account of its owner.
+    /// The owner's account.
     pub account: Option<Box<str>>,
-    /// The scopes of the key. A request gets only those of them that the owner has at that time.
+    /// The scopes of the API key. A request gets only those scopes that the owner also has at the time of the request.
     pub scopes: Scope,
-    /// The only audience of the key, or `None` for the gate's audience.
+    /// The only audience of the API key, or `None` for the gate's audience.
     pub audience: Option<Box<str>>,
     /// The networks from which the key is accepted. If the list is empty, the key is accepted from everywhere.
     pub networks: Vec<Box<str>>,
@@ -46,25 +46,27 @@ pub struct ApiKey {
     pub expires: Timestamp,
     /// When the key was last used, to the hour, or `None` if it was never used.
     pub last_used: Option<Timestamp>,
-    /// The key that this key replaces.
+    /// The id of the API key that this key replaces.
     pub predecessor: Option<Box<str>>,
-    /// The key that replaces this key.
+    /// The id of the API key that replaces this key.
     pub successor: Option<Box<str>>,
     /// Whether the successor has been used.
     pub is_replaced: bool,
     /// When the key was revoked.
     pub revoked: Option<Timestamp>,
-    /// When the session that created the key began. If the key was not created in a session, this is the key's creation
-    /// time. A revocation of all sessions of its owner that began by this time also ends the key.
+    /// When the session that created the API key began. If the key was not created in a session, this is the key's
+    /// creation time. A revocation of the owner's sessions and API keys also ends this key, if the revocation covers
+    /// sessions that began at this time.
     pub(crate) began: Timestamp,
-    /// The issuers that vouched for the users who created the key and its predecessors, with the users' subjects there.
-    /// If one of the issuers ends all sessions of its user, the key also ends.
+    /// The issuers that authenticated the users who created the API key and its predecessors, with the users' subjects
+    /// at these issuers. If one of the issuers ends all sessions of its user, the API key also ends.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The id of the first predecessor. Requests of a key and its successors are counted together under this id.
+    /// The id of the first predecessor. Requests with an API key and requests with its successors are counted together
+    /// under this id.
     pub(crate) lineage: Box<str>,
-    /// The id of the keyring's secret under which `digest` was computed.
+    /// The id of the keyring's secret that was used to compute `digest`.
     pub(crate) kid: u8,
-    /// The HMAC of the key.
+    /// The HMAC of the API key.
     pub(crate) digest: [u8; 32],
 }
 
@@ -152,26 +154,26 @@ impl ApiKeySettings {
     }
 }
 
-// The revocation entry of a key must be kept longer than the key can live.
+// An API key's revocation entry must be kept longer than the key can be valid.
 const _: () = assert!(ApiKeySettings::LONGEST_LIFETIME.as_secs() < crate::revocation::LONGEST_KEY.as_secs());
 
 /// Properties of a cached key that a cached token does not have.
 #[derive(Debug)]
 pub(crate) struct CachedKey {
-    /// The key itself, which also identifies it in the caches.
+    /// The API key itself, which also identifies it in the caches.
     pub(crate) text: std::sync::Arc<str>,
-    /// When the record is read again.
+    /// When the API key's record must be read from the store again.
     pub(crate) read_again: Timestamp,
     pub(crate) networks: Vec<IpNet>,
 }
 
 impl CachedKey {
-    /// The memory that its strings take.
+    /// The memory that the strings take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len() + size_of_val(&*self.networks)
     }
 
-    /// Returns whether the key is accepted from this address.
+    /// Returns whether the API key is accepted from this address.
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|network| network.contains(&address)))

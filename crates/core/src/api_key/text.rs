@@ -1,5 +1,5 @@
-//! The format of a key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32, in
-//! base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. Because of the CRC, a mistyped key is
+//! The format of an API key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32,
+//! in base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. Because of the CRC, a mistyped key is
 //! recognised without reading the store.
 
 use std::fmt;
@@ -14,12 +14,12 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 const MARK: &str = "_k1_";
 /// The length of the id.
 const ID: usize = 12;
-/// The length of id and secret together, which have 71 and 178 bits.
+/// The combined length of the id (71 bits) and the secret (178 bits).
 const BODY: usize = ID + 30;
 /// The length of the checksum. Six characters are enough, because 62⁶ is more than 2³².
 const CHECK: usize = 6;
 
-/// The prefix of all keys of a gate.
+/// The prefix of all API keys of a gate.
 ///
 /// ```
 /// use rotogate::gate::KeyPrefix;
@@ -55,12 +55,12 @@ impl KeyPrefix {
         self.0.strip_suffix(MARK).unwrap_or_default()
     }
 
-    /// Returns whether a string starts like a key of this gate. Tokens never start with the prefix.
+    /// Returns whether a string starts like an API key of this gate. Tokens never start with the prefix.
     pub fn begins(&self, text: &str) -> bool {
         text.starts_with(&*self.0)
     }
 
-    /// The id of a key, or `None` if the string is not a key.
+    /// The id of an API key, or `None` if the string is not an API key.
     // Requirement K1.
     pub fn id_of<'a>(&self, text: &'a str) -> Option<&'a str> {
         let rest = text.strip_prefix(&*self.0)?;
@@ -70,7 +70,7 @@ impl KeyPrefix {
         (checksum(whole.as_bytes()) == *check.as_bytes()).then(|| body.get(..ID))?
     }
 
-    /// Generates a key, and returns its id and the key itself.
+    /// Generates an API key, and returns its id and the key itself.
     ///
     /// # Errors
     /// The system does not provide random bytes.
@@ -92,7 +92,7 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// The string with the secret part of each key replaced by `…`, or `None` if the string does not contain a key.
+    /// The string with the secret part of each API key replaced by `…`, or `None` if the string does not contain a key.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
         let mut out = parts.next()?.to_owned();
@@ -146,7 +146,7 @@ mod for_tests {
     use super::*;
 
     impl KeyPrefix {
-        /// A key of this name with another secret.
+        /// An API key with this id but with a different secret.
         pub(crate) fn guessed(&self, id: &str) -> String {
             let whole = format!("{}{id}{}", self.0, "0".repeat(BODY - ID));
             let check = String::from_utf8_lossy(&checksum(whole.as_bytes())).into_owned();

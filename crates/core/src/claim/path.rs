@@ -55,30 +55,30 @@ impl ClaimPath {
                     let (segment, after) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
                     if segment.contains(|c: char| QUOTED_ONLY.contains(&c) || c.is_whitespace()) {
                         return Err(wrong(
-                            "dots separate the segments; a segment with a dot, a colon, a slash or another special \
-                             character stands in quotation marks, and there are no wildcards",
+                            "use dots to separate the segments, and put a segment with a dot, a colon, a slash or \
+                             another special character in quotation marks; wildcards are not supported",
                         ));
                     }
                     (segment, after)
                 }
             };
             if segment.is_empty() || segment.contains(char::is_control) {
-                return Err(wrong("a segment has at least one character, and no control characters"));
+                return Err(wrong("a segment must have at least one character and no control characters"));
             }
             segments.push(segment.into());
             match after.strip_prefix('.') {
                 Some(more) => rest = more,
                 None if after.is_empty() => break,
-                None => return Err(wrong("a quoted segment is followed by a dot or by nothing")),
+                None => return Err(wrong("only a dot may follow a quoted segment")),
             }
         }
         if segments.len() > MAX_SEGMENTS {
-            return Err(wrong("it has more than 15 segments, and no token is nested so deeply"));
+            return Err(wrong("it has more than 15 segments, but a token is never nested that deeply"));
         }
         Ok(Self { text: path.into(), segments: segments.into(), of_names })
     }
 
-    /// Returns whether the path is the top-level claim of this name.
+    /// Returns whether the path leads to the top-level claim with this name.
     pub(crate) fn is_claim(&self, name: &str) -> bool {
         matches!(&*self.segments, [only] if **only == *name && !self.of_names)
     }
@@ -91,7 +91,7 @@ impl ClaimPath {
         paths.into_iter().map(Self::parse).collect()
     }
 
-    /// The names that lead to the claim.
+    /// The names of the path's segments, in order.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> {
         self.segments.iter().map(|segment| &**segment)
     }

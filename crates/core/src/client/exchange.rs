@@ -23,7 +23,7 @@ use crate::token::verify::OWN;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRules {
-    /// The audiences that identify this client. A token for one of them was meant for the client.
+    /// The audiences that identify this client. A token with one of these audiences is meant for the client.
     pub audiences: Vec<Box<str>>,
     /// The audiences for which the client may get tokens.
     pub to: Vec<Box<str>>,
@@ -55,15 +55,15 @@ impl ExchangeRules {
     pub(crate) fn admit(&self, client: &str, subject: &AccessToken) -> Result<(), Denial> {
         let is_of_client = subject.is_ours() && subject.client.as_deref() == Some(client);
         let refused = if !self.issuers.iter().any(|name| **name == **subject.issuer_name()) {
-            "the client does not exchange tokens of this issuer"
+            "this client may not exchange tokens of this issuer"
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // Only the issuer knows when an introspected token ends, and requests with the new token would not query
-            // it.
-            "the token can only be checked by introspection"
+            // Only the issuer knows when an introspected token ends, and the gate would not query the issuer about the
+            // new token.
+            "the token can be checked only by introspection, so it cannot be exchanged"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
-            "a client's own token has no user"
+            "the token belongs to a client itself, so there is no user to act for"
         } else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! The trace to which a request belongs (W3C Trace Context), and the spans of its steps.
 //!
 //! The library marks its steps, and the server records them. The library therefore does not need OpenTelemetry, and a
-//! step of an unrecorded request costs only one look at the task's [`Context`]. `tracing` spans would cost more,
+//! step of an unrecorded request costs only one look-up of the task's [`Context`]. `tracing` spans would cost more,
 //! because a registry keeps every span, recorded or not, and consults a per-request filter at every span.
 
 use std::fmt;
@@ -83,7 +83,7 @@ pub trait Span: fmt::Debug + Send + Sync {
     /// Replaces the name of the step.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. `failed` is false if the step only refused something.
+    /// Sets `error.type`. `failed` is false if the step refused the request but did not fail.
     fn set_error(&self, error: &str, failed: bool);
 
     /// Ends the step. Later changes are ignored.
@@ -151,8 +151,8 @@ impl Trace {
         }
     }
 
-    /// Calls `write` with the name and value of each trace field for a log line. The fields are `trace_id`, and if they
-    /// are known `span_id` and `trace_flags`.
+    /// Calls `write` with the name and value of each trace field for a log line. The fields are `trace_id`, and also
+    /// `span_id` and `trace_flags` if these are known.
     pub fn log(&self, mut write: impl FnMut(&'static str, &[u8])) {
         let (trace, span, flags) = match self {
             Self::None => return,
@@ -182,7 +182,8 @@ pub fn begin(kind: StepKind, name: &'static str) -> Option<Arc<dyn Span>> {
     Context::with_trace(|trace| trace.span().map(|span| span.child(kind, name))).flatten()
 }
 
-/// Runs a future as a step of the running task's request. Steps that begin in the future are children of this step.
+/// Runs a future as a step of the running task's request. Steps that begin while the future runs are children of this
+/// step.
 ///
 /// # Errors
 /// The error of the future.

@@ -5,8 +5,8 @@
 /// ```
 /// use rotogate::denial::{CallFlaw, Denial};
 ///
-/// let denial = Denial::BadCall(CallFlaw::HeaderMismatch("Mcp-Name is not the name in the body"));
-/// assert_eq!(denial.to_string(), "bad_call: Mcp-Name is not the name in the body");
+/// let denial = Denial::BadCall(CallFlaw::HeaderMismatch("Mcp-Name differs from the name in the body"));
+/// assert_eq!(denial.to_string(), "bad_call: Mcp-Name differs from the name in the body");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFlaw {
@@ -29,7 +29,7 @@ impl CallFlaw {
     pub const fn what(self) -> &'static str {
         match self {
             Self::HeaderMismatch(what) | Self::NotOneMessage(what) => what,
-            Self::UnsupportedVersion => "the resource does not list this version of the protocol",
+            Self::UnsupportedVersion => "the resource does not support this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json in UTF-8, without a content coding",
             Self::NoBody => "the gate must read the body of this call, but this request is judged without its body",

@@ -11,7 +11,7 @@ use super::Denial;
 /// ```
 /// use rotogate::denial::{Class, Denial};
 ///
-/// // The status of a refusal, in a protocol of your own.
+/// // The HTTP status of a refusal in your own protocol.
 /// fn status(denial: &Denial) -> u16 {
 ///     match denial.class() {
 ///         Class::BadGrant { .. } | Class::BadToken { .. } => 401,

@@ -40,12 +40,14 @@ impl EventFlaw {
     pub const fn what(self) -> &'static str {
         match self {
             Self::Request(what) | Self::Credential(what) => what,
-            Self::Key => "no key of the issuer signed it",
+            Self::Key => "it was not signed with a key of the issuer",
             Self::Issuer => "it is from another issuer",
             Self::Audience => "it is for another audience",
             Self::Authentication => "the sender's token is not valid",
-            Self::UnknownUser => "the directory has no such user, or the gate does not know the user's name in it",
-            Self::SeveralUsers => "the directory has several such users",
+            Self::UnknownUser => {
+                "the directory does not have this user, or the gate does not know the user's name in the directory"
+            }
+            Self::SeveralUsers => "the directory has several users who match",
         }
     }
 }

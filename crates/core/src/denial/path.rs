@@ -41,16 +41,16 @@ impl PathError {
     pub const fn what(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the path does not begin with a slash",
-            Self::Character => "the path has a control character, a space, a backslash or a character beyond ASCII",
+            Self::Character => "the path has a control character, a space, a backslash or a non-ASCII character",
             Self::Escape => "the path has an incomplete percent escape",
-            Self::Hidden => "the path escapes a control character or a backslash",
-            Self::Utf8 => "the path does not decode to UTF-8",
+            Self::Hidden => "the path has a percent-encoded control character or backslash",
+            Self::Utf8 => "the decoded path is not valid UTF-8",
             Self::DotSegment => "the path has a dot segment",
-            Self::DoubleEncoding => "the path has nested escapes of a forbidden character",
+            Self::DoubleEncoding => "the path has a forbidden character that is percent-encoded more than once",
             Self::EncodedSlash => "the path has an encoded slash",
             Self::NotCanonical => {
-                "the path has a non-canonical spelling: it escapes a character that needs no escape, lacks one that is \
-                 needed, or has an empty segment"
+                "the path has a non-canonical spelling: it has an unnecessary percent escape, lacks a necessary one, \
+                 or has an empty segment"
             }
         }
     }

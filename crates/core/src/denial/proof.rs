@@ -33,7 +33,7 @@ pub enum ProofFlaw {
     Url,
     /// `iat` is too far in the past or the future.
     Time,
-    /// `iat` is before the start of the gate, which does not know the proofs that were used before its start.
+    /// `iat` is before the start of the gate. The gate does not know which proofs were used before its start.
     BeforeStart,
     /// `nonce` is missing, expired, or was not issued by this gate.
     Nonce,
@@ -46,7 +46,7 @@ pub enum ProofFlaw {
 }
 
 impl ProofFlaw {
-    /// The word for log lines and metrics.
+    /// The flaw's name in log lines and metrics.
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::Missing => "proof_missing",

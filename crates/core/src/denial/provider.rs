@@ -31,15 +31,15 @@ impl ProviderFlaw {
             Self::NotBegun => "this browser did not start this login, or started it too long ago",
             Self::Callback(what) | Self::Issuer(what) | Self::IdToken(what) => what,
             Self::Denied => "the login was refused at the provider",
-            Self::Answer => "the provider answered with an error",
+            Self::Answer => "the provider returned an error",
             Self::Code => "the provider refused the code",
-            Self::StepUp => "the provider did not ask for the login that this page needs",
-            Self::Repeated => "the page asks again for a login that was just made",
+            Self::StepUp => "the login at the provider does not meet the requirements of this page",
+            Self::Repeated => "the page requests another login right after a login",
         }
     }
 }
 
-/// A provider's error and its description, for the log. Both are escaped and limited to 64 and 256 characters.
+/// A provider's error (at most 64 characters) and its description (at most 256 characters), escaped for the log.
 pub fn provider_words(error: &str, description: Option<&str>) -> String {
     let cut = |text: &str, most| text.chars().take(most).flat_map(char::escape_debug).collect::<String>();
     let description = description.filter(|text| !text.is_empty());

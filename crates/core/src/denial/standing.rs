@@ -7,7 +7,7 @@ use super::Denial;
 pub(crate) enum Standing {
     /// The credential is refused forever, everywhere at this gate.
     Dead,
-    /// The credential is refused for this request, which does not say whether other requests with it would pass.
+    /// The credential is refused for this request. Other requests with the credential may still pass.
     Refused,
     /// The gate did not examine the credential. The same request may pass later.
     Undecided,

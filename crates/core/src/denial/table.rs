@@ -1,5 +1,5 @@
-//! The table of denials. Its columns are the word in logs and metrics, the standing, the rule, and the class of
-//! replies.
+//! The table of denials. Its columns are the denial's name in logs and metrics, the standing, the rule, and the class
+//! of replies.
 
 use http::StatusCode;
 
@@ -24,18 +24,18 @@ const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
 const fn unframed() -> Class {
     Class::Head {
         status: StatusCode::BAD_REQUEST,
-        detail: Some("the body must have exactly one length or be chunked"),
-        summary: "the body is framed twice",
+        detail: Some("the body must either have exactly one length or be chunked"),
+        summary: "the length of the body is contradictory",
         closes: true,
     }
 }
 
-/// Generates a method for each column: the word, the standing, the rule that refuses, and the class. A denial without a
-/// row does not compile.
+/// Generates a method for each column of the table: the denial's name, the standing, the rule that refuses, and the
+/// class. A denial without a row does not compile.
 macro_rules! table {
     ($($denial:pat => $word:expr, $standing:ident, $rule:ident, $class:expr;)*) => {
         impl Denial {
-            /// The word for log lines and metrics, from a fixed set.
+            /// The denial's name in log lines and metrics, from a fixed set of names.
             #[expect(unused_variables, reason = "for the class")]
             pub const fn reason(&self) -> &'static str {
                 match self { $($denial => $word,)* }
@@ -78,19 +78,22 @@ table! {
     Self::TwoCredentials => "two_credentials", Refused, Credential, Class::TwoCredentials;
     Self::UnknownHost => "unknown_host", Refused, Request, Class::UnknownHost;
     Self::NoRoute => "no_route", Refused, Route, Class::NotFound(None);
-    Self::UnknownSession => "unknown_session", Refused, Route, Class::NotFound(Some("you have no such session"));
-    Self::UnknownApiKey => "unknown_api_key", Refused, Route, Class::NotFound(Some("you have no such key"));
+    Self::UnknownSession => "unknown_session", Refused, Route,
+        Class::NotFound(Some("you have no session with this id"));
+    Self::UnknownApiKey => "unknown_api_key", Refused, Route,
+        Class::NotFound(Some("you have no API key with this id"));
     Self::AmbiguousPath => "ambiguous_path", Refused, Route,
         Class::NotFound(Some("ambiguous_path: the path can be read in two ways"));
     Self::MethodNotAllowed => "method_not_allowed", Refused, Route, Class::WrongMethod;
     Self::NearMiss => "near_miss", Refused, Route, Class::NotFound(None);
     Self::EndpointElsewhere => "endpoint_elsewhere", Refused, Route,
-        Class::NotFound(Some("an endpoint of the gate: send it to a public listener"));
+        Class::NotFound(Some("this is an endpoint of the gate; send the request to a public listener"));
     Self::UntrustedNeighbour => "untrusted_neighbour", Refused, Request,
-        head(StatusCode::FORBIDDEN, Some("the peer is not a trusted proxy of this listener"), "the peer may not ask");
-    Self::BadFact(what) => "bad_fact", Refused, Request, bad_request(what, "a fact is malformed");
+        head(StatusCode::FORBIDDEN, Some("the peer is not a trusted proxy of this listener"), "the peer is untrusted");
+    Self::BadFact(what) => "bad_fact", Refused, Request,
+        bad_request(what, "a fact about the request is missing or malformed");
     Self::DisguisedHeader => "disguised_header", Refused, Request,
-        bad_request("a header imitates one that only the gate sets", "a header is not allowed");
+        bad_request("a header imitates a header that only the gate may set", "a header is not allowed");
     Self::BodyTooLarge => "body_too_large", Refused, Route, Class::TooLarge;
     Self::MalformedRequest(what) => "malformed_request", Refused, Route, Class::Request(what);
     Self::RefusedEvent(flaw) => "refused_event", Refused, Route, Class::Request(flaw.what());

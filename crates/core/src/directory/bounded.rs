@@ -67,7 +67,7 @@ impl Directory for BoundedDirectory {
 mod tests {
     use super::*;
 
-    /// A directory that loses every question.
+    /// A directory that never responds to a request.
     #[derive(Debug)]
     struct LostQuestions;
 

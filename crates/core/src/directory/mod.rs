@@ -42,7 +42,7 @@ pub struct User {
     pub account: Option<Box<str>>,
     /// Whether the user may log in and refresh.
     pub active: bool,
-    /// Sessions created at or before this moment are not valid. A change of the password moves it forward.
+    /// Sessions created at or before this moment are not valid. A change of the password moves this moment forward.
     pub sessions_valid_from: Timestamp,
     /// A mark that changes with the user's password, if the directory can detect such changes.
     pub password_mark: Option<PasswordMark>,
@@ -51,14 +51,14 @@ pub struct User {
     /// The current claims for the access tokens of the user's sessions. Each refresh copies them into the new token.
     /// Roles are in the claim `roles` ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
     pub claims: OwnClaims,
-    /// The issuer that vouched for the user at this login, if the directory relied on another issuer.
+    /// The issuer that authenticated the user at this login, if the directory relied on another issuer.
     pub vouched_by: Option<VouchedBy>,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
 impl User {
-    /// An active user without account, scopes, claims and profile. Sessions of any age are valid.
+    /// An active user without an account, scopes, claims or a profile. Sessions of any age are valid.
     ///
     /// ```
     /// use rotogate::directory::{PasswordMark, User};
@@ -118,7 +118,7 @@ impl User {
         Self { claims, ..self }
     }
 
-    /// Sets the issuer that vouched for the user at this login.
+    /// Sets the issuer that authenticated the user at this login.
     #[must_use]
     pub fn vouched_by(self, by: VouchedBy) -> Self {
         Self { vouched_by: Some(by), ..self }
@@ -146,7 +146,7 @@ pub fn login_state(user: &User) -> [u8; 32] {
 /// ```
 /// use rotogate::directory::{PasswordMark, User};
 ///
-/// // The column `password_changed_at` of a table of users.
+/// // The value of the column `password_changed_at` in your table of users.
 /// let before = User::new("u-17").password_mark(PasswordMark::new(b"2026-10-01T08:00:00Z"));
 /// let after = User::new("u-17").password_mark(PasswordMark::new(b"2026-11-20T17:30:00Z"));
 /// assert_ne!(before, after, "a login that began with the old password is checked again");
@@ -179,7 +179,7 @@ impl PasswordMark {
 
 crate::debug_with!(PasswordMark);
 
-/// A login to decide on, with the name, the password, and what is known about the client.
+/// A login attempt, with the name, the password, and what is known about the client.
 ///
 /// ```
 /// use rotogate::SecretString;
@@ -234,16 +234,16 @@ pub enum NamedUsers {
 /// is written with [`lookup`](Self::lookup). If the results differ in `active`, `account`, `sessions_valid_from` or
 /// `password_mark`, the user was changed in between, and the password is checked again. Both methods must therefore
 /// return the same values for an unchanged user. A directory that knows when a password changes must show the change in
-/// one of the last two fields. A refresh queries [`lookup`](Self::lookup). It ends the session if the user is inactive
-/// or in another account, or if the session was created at or before `sessions_valid_from`. If the directory does not
-/// respond within 30 seconds, it counts as unavailable.
+/// `sessions_valid_from` or `password_mark`. A refresh queries [`lookup`](Self::lookup). It ends the session if the
+/// user is inactive or in another account, or if the session was created at or before `sessions_valid_from`. If the
+/// directory does not respond within 30 seconds, it counts as unavailable.
 ///
 /// ```
 /// # use std::sync::Arc;
 /// # use rotogate::SecretString;
 /// use rotogate::directory::{Directory, DirectoryError, User};
 ///
-/// // The staff among the users of another directory. The module has a whole one.
+/// // Only the users of another directory whose account is `staff`. The module shows a complete directory.
 /// # #[derive(Debug)]
 /// # struct Staff(Arc<dyn Directory>);
 /// #[async_trait::async_trait]
@@ -281,7 +281,7 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         self.authenticate(login.account, login.username, login.password).await
     }
 
-    /// The current entry of a subject. Returning `None` ends the subject's sessions.
+    /// The directory's current entry for a subject. Returning `None` ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
     /// Does the same as [`lookup`](Self::lookup), with the account of the subject's session. The gate calls this
@@ -305,15 +305,16 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         Ok(NamedUsers::None)
     }
 
-    /// Returns whether the directory has no users. In that case the users of another source need no prefix.
+    /// Returns whether the directory has no users. In that case the users of another source do not need a prefix.
     #[doc(hidden)]
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// The name under which login limits count, within the account. It must be the same for all spellings that the
-    /// directory treats as equal. The default is the submitted name. The result must not depend on the existing users:
-    /// if two names of one user shared a limit, wrong passwords for one name would reveal the other name.
+    /// The name, within the account, under which the login limits count attempts. It must be the same for all spellings
+    /// that the directory treats as equal. The default is the submitted name. The result must not depend on the
+    /// existing users, because if two names of one user shared a limit, wrong passwords for one name would reveal the
+    /// other name.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }

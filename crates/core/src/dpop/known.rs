@@ -10,7 +10,7 @@ use moka::sync::Cache;
 
 use super::proof::ProofKey;
 
-/// The memory limit for the keys of all clients, in bytes. If a key was evicted, it is parsed again.
+/// The memory limit for the keys of all clients, in bytes. An evicted key is parsed again at its next use.
 const MAX_BYTES: u64 = 8 << 20;
 /// The memory that a key takes in addition to its header: the key in the library's form, the JWK, and the cache's own
 /// record.
@@ -31,7 +31,7 @@ impl Default for KnownKeys {
 }
 
 impl KnownKeys {
-    /// The key in this header, which must be passed as it was sent.
+    /// The cached key for this header. The header must be passed exactly as the client sent it.
     pub(super) fn get(&self, header: &str) -> Option<Arc<ProofKey>> {
         self.0.get(header)
     }

@@ -1,5 +1,5 @@
 //! The memory of used proofs, which ensures that each proof is used only once. The memory is bounded, and never forgets
-//! a proof that could still pass. When it is full, further proofs are refused.
+//! a proof that has not expired. When it is full, further proofs are refused.
 //!
 //! A proof is stored as 128 bits of a hash. The shard depends on its key, and the bucket on its `iat`. A bucket is
 //! dropped when all of its proofs have expired.
@@ -24,7 +24,7 @@ use crate::thumbprint::KeyThumbprint;
 const SHARDS: usize = 64;
 /// The period that a bucket covers.
 const BUCKET: Duration = Duration::from_secs(30);
-/// Each key may fill at most this fraction of the memory: one part in 50.
+/// The divisor for the share of the memory that one client's key may fill, which is one part in 50.
 pub(crate) const SHARE: u64 = 50;
 
 /// The reason for which a proof was not recorded.
@@ -41,14 +41,14 @@ pub enum NotRecorded {
 /// The memory of used proofs.
 pub struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    /// The purpose of the proofs. It is part of their hash, so that the same proof has different names in memories for
-    /// different purposes.
+    /// The purpose of the proofs. The purpose is part of each proof's hash, so that the same proof has different names
+    /// in memories for different purposes.
     kind: &'static str,
     /// Hashes the keys of clients. Keys with the same hash share a part of the memory.
     of_keys: RandomState,
     most: u64,
     held: AtomicU64,
-    /// How long after its `iat` a proof can be used.
+    /// How long a proof can be used after its `iat`.
     passes_for: Duration,
 }
 
@@ -80,7 +80,8 @@ impl Hasher for Prehashed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // A hash table computes the position from the low bits, and the tag that it compares first from the high bits.
+        // A hash table uses the low bits of a hash for the position of an entry. It uses the high bits for a tag, which
+        // it compares first.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
 }
@@ -98,7 +99,8 @@ pub struct ProofId {
 }
 
 impl ProofId {
-    /// The name of the proof in a store. It does not depend on the keys of the gates, which may differ for a while.
+    /// The name of the proof in a store. It is computed without the gates' keys, because the gates may have different
+    /// keys for a while.
     pub const fn name(&self) -> ProofName {
         self.proof.to_be_bytes()
     }
@@ -118,7 +120,7 @@ pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Durat
 }
 
 impl ProofMemory {
-    /// Creates a memory of at most `most` proofs, each of which can be used for this long after its `iat`.
+    /// Creates a memory of at most `most` proofs. A proof can be used for the time `passes_for` after its `iat`.
     pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }

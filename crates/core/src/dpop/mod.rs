@@ -16,7 +16,7 @@
 //! | 9 | `nonce` is ours, if one is required | `Nonce` |
 //! | 10 | `ath` is the hash of the token | `Token` |
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
-//! | 12 | `jti` was not seen, at any gate on the same store; recorded last | `Id`, `Replayed` |
+//! | 12 | `jti` was not used before at any gate on the same store (recorded last) | `Id`, `Replayed` |
 //!
 //! `Dpop::check` makes checks 1 to 11. `Dpop::use_once` makes the last check after the request is permitted, so that a
 //! client without a valid credential cannot fill the memory. `Dpop::use_in_store` then repeats the last check in the
@@ -55,7 +55,7 @@ pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// How far a client's clock may be ahead of ours, in addition to the leeway.
 const AHEAD: Duration = Duration::from_secs(5);
-/// When to retry if a key has used up its share of the memory, or the memory is full.
+/// The value of `Retry-After` if a key has used up its share of the memory, or if the memory is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The rules for proofs.
@@ -76,9 +76,9 @@ pub struct DpopSettings {
     pub max_age: Duration,
     /// The maximum number of remembered proofs. Beyond it, requests with proofs get 503.
     pub max_proofs: u64,
-    /// Whether a proof is counted once over all gates that share the store, which costs a round trip for each proof.
-    /// Otherwise it is counted once at each gate. If only this gate uses the store, the proof is counted only at this
-    /// gate.
+    /// Whether a proof that one gate has accepted is refused by all other gates on the same store. This costs a round
+    /// trip to the store for each proof. Otherwise each gate accepts the proof once. Has no effect if only this gate
+    /// uses the store.
     pub counted_in_store: bool,
 }
 
@@ -95,7 +95,7 @@ impl DpopSettings {
     }
 }
 
-/// Checks the proofs that a gate receives. Contains the rules and the used proofs.
+/// Checks the proofs that a gate receives, by the rules in its settings, and remembers the used proofs.
 pub struct Dpop {
     settings: DpopSettings,
     leeway: Duration,
@@ -125,7 +125,7 @@ pub struct CheckedProof {
     renews_nonce: bool,
 }
 
-/// What remains to be done after a proof was used at this gate.
+/// The remaining steps after a proof was used at this gate.
 #[derive(Clone, Debug)]
 pub struct UsedProof {
     /// Whether the reply must contain a new nonce for the client.
@@ -156,7 +156,7 @@ impl OnceProof<'_> {
         self.proof.key
     }
 
-    /// Makes check 12, at this gate and in the store that several gates share.
+    /// Makes check 12 at this gate, and then in the store if several gates share it.
     ///
     /// # Errors
     /// The proof was already used, or cannot be recorded.
@@ -201,7 +201,8 @@ impl Dpop {
             return Err(ProofFlaw::Time.into());
         }
         let renews_nonce = match self.settings.needs_nonce {
-            // The proofs that were used before the start are unknown, so all proofs from that time are refused.
+            // This process does not know which proofs were used before its start, so it refuses all proofs from that
+            // time.
             false if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
             false => false,
             true => {
@@ -246,7 +247,7 @@ impl Dpop {
         Ok(self.settings.shared(store).map(|_| proof.id.name()))
     }
 
-    /// Makes check 12 over all gates that share the store.
+    /// Makes check 12 for all gates that share the store.
     ///
     /// # Errors
     /// The proof was used at another gate. After a fault, the proof may or may not have been counted.
@@ -257,8 +258,9 @@ impl Dpop {
         }
     }
 
-    /// How long a proof could be used at any gate after its first use. This is the time from an `iat` that is as far
-    /// ahead as allowed until the proof is as old as allowed, plus the allowed difference of two gates' clocks.
+    /// How long a proof could be used at any gate after its first use. The calculation assumes an `iat` that is as far
+    /// ahead of the first use as permitted. The time ends when such a proof exceeds the maximum age, plus the permitted
+    /// difference between two gates' clocks.
     fn counts_for(&self) -> Duration {
         self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
     }

@@ -12,7 +12,7 @@ use crate::token::keyring::RefreshKeys;
 
 /// The lifetime of a nonce.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// If a nonce is at least this old, the reply contains a new one.
+/// The age from which a reply contains a new nonce.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;

@@ -29,7 +29,7 @@ const ED25519: &str = "Ed25519";
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
 /// The members that occur only in a private or symmetric key.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-/// Header members that would change what the signature covers, or encrypt the payload.
+/// Header members that would change the signed content, or encrypt the payload.
 pub(super) const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
 /// The requirements for accepted proofs.
@@ -69,7 +69,7 @@ impl ProofKey {
         }
         // 3. `alg`, and no member that changes the signature.
         if REFUSED.iter().any(|name| header.contains_key(*name)) {
-            return Err(ProofFlaw::Malformed("the header of the proof has crit, b64, zip or enc"));
+            return Err(ProofFlaw::Malformed("the header of the proof contains `crit`, `b64`, `zip` or `enc`"));
         }
         let named = header.get("alg").and_then(Value::as_str).and_then(|name| match name {
             ED25519 => Some(Algorithm::EdDsa),
@@ -93,13 +93,13 @@ impl ProofKey {
 pub struct SignedProof<'a> {
     /// The thumbprint of the key that signed the proof.
     pub key: KeyThumbprint,
-    /// The header as it was sent and its key, unless the key was already known.
+    /// The header as it was sent, with the key that it contains. `None` if the key was already in the cache.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
     claims: Map<String, Value>,
 }
 
 impl<'a> SignedProof<'a> {
-    /// Parses a proof, and finally verifies its signature.
+    /// Parses a proof, and then verifies its signature.
     ///
     /// # Errors
     /// The first failed check.

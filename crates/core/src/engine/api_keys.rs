@@ -1,6 +1,7 @@
-//! API keys. Each key has a row in the table of the relay, and each owner has a row with the ids of the owner's keys.
-//! The store has the HMAC of a key computed with a secret of the keyring, and a tag over the record. An attacker who
-//! can only write to the store can therefore neither make a key nor extend the rights of a key.
+//! API keys. Each API key has a row in the store's relay table, and each owner has a row that lists the ids of the
+//! owner's API keys. The store does not contain the API key itself. It contains the key's HMAC, computed with a secret
+//! of the keyring, and a tag that authenticates the record. An attacker who can only write to the store can therefore
+//! neither create an API key nor extend the rights of an existing one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -38,14 +39,14 @@ pub use own::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 use used::KeyUses;
 pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 
-/// How long a key is accepted before its record and its owner are read again.
+/// How long an API key is accepted before its record and its owner are read again.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
 /// The id of the stand-in record that is opened for an unknown key. No real key has this id.
 const STAND_IN: &str = "-";
 
-const UNKNOWN: Denial = Denial::ApiKeyRefused("there is no such key");
-const OWNER: Denial = Denial::ApiKeyRefused("its owner is gone or inactive");
+const UNKNOWN: Denial = Denial::ApiKeyRefused("the gate does not know this API key");
+const OWNER: Denial = Denial::ApiKeyRefused("its owner does not exist or is inactive");
 
 /// Finds the scopes of a client by its id. Returns `None` if the client does not exist or cannot authenticate.
 pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
@@ -91,7 +92,7 @@ pub struct ApiKeys {
     settings: ApiKeySettings,
     store: Arc<dyn RelayStore>,
     uses: Mutex<HashMap<Box<str>, KeyUses>>,
-    /// The record that replaces the missing record of an unknown key, and the secret of its seal.
+    /// The stand-in record that is opened for an unknown API key, and the id of the secret that sealed the record.
     stand_in: Mutex<Option<(u8, RelayRecord)>>,
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
@@ -107,7 +108,7 @@ pub struct ReadKey {
     pub read_again: Timestamp,
 }
 
-/// A record, and the row of the store that contains it.
+/// An API key's record, and the store row that contains the record.
 struct StoredKey {
     row: RelayRecord,
     key: ApiKey,
@@ -129,13 +130,13 @@ impl ApiKeys {
         KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
     }
 
-    /// Returns whether the key was refused because of its owner.
+    /// Returns whether this denial means that an API key was refused because of its owner.
     pub fn is_of_owner(denial: Denial) -> bool {
         denial == OWNER
     }
 
-    /// Returns whether the key is neither revoked nor expired, and not ended by a revocation of all keys of its owner
-    /// or of all owners.
+    /// Returns whether the API key is still valid. A key that has expired or was revoked is not valid, even if the
+    /// revocation was for all API keys, or for all API keys of one owner.
     // Requirement K4.
     pub fn is_in_force(engine: &Engine, key: &ApiKey) -> bool {
         is_good((&engine.revocations, &engine.issuer), key, engine.clock.now())
@@ -157,8 +158,8 @@ impl ApiKeys {
         let at = row_of_key(id);
         let found = engine.measured(self.store.load_relay(at)).await?;
         let is_known = found.is_some();
-        // An unknown key takes as much work as a wrong key: the stand-in record is opened, and the presented key is
-        // compared with it.
+        // For an unknown API key, the stand-in record is opened and the presented key is compared with it, so that an
+        // unknown key takes as long as a wrong key.
         let (at, row) = match found {
             Some(row) => (at, row),
             None => (row_of_key(STAND_IN), self.stand_in_for_unknown(engine)?),
@@ -251,7 +252,8 @@ impl ApiKeys {
         let at = row_of_key(id);
         let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
         let key: ApiKey = opened(engine, at, &row)?;
-        // The id needs no check, because the row's id is derived from it and the tag covers the row's id.
+        // The API key's id is not checked again, because the row's id is derived from it and the tag covers the row's
+        // id.
         Ok(Some(StoredKey { row, key }))
     }
 
@@ -320,12 +322,12 @@ fn row(kind: &str, name: &str) -> RelayId {
 // Requirement K2.
 fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreError> {
     secrets.api_key_tag(kid, &[b"key", text.as_bytes()]).ok_or_else(|| {
-        StoreError::new(format!("an API key was made under the secret {kid}, which this gate does not have"))
+        StoreError::new(format!("an API key was made with the refresh secret {kid}, which this gate does not have"))
             .of_one_record()
     })
 }
 
-/// A row with this content that replaces the row `old`.
+/// Builds the row with this content that replaces the row `old`.
 fn next_row(
     engine: &Engine,
     at: RelayId,
@@ -334,12 +336,14 @@ fn next_row(
     until: Timestamp,
 ) -> Result<RelayRecord, StoreError> {
     let now = engine.clock.now();
-    let body = serde_json::to_vec(content).map_err(|error| StoreError::caused_by("a key cannot be written", error))?;
+    let body = serde_json::to_vec(content)
+        .map_err(|error| StoreError::caused_by("the record of an API key cannot be encoded", error))?;
     let keyring = engine.keyring();
     let kid = keyring.refresh_keys().current();
     let tag = keyring.refresh_keys().api_key_tag(kid, &[b"row", &at.0, &body]);
-    let tag =
-        tag.ok_or_else(|| StoreError::new("the record of a key cannot be sealed: the current secret is missing"))?;
+    let tag = tag.ok_or_else(|| {
+        StoreError::new("the record of an API key cannot be sealed, because the current refresh secret is missing")
+    })?;
     Ok(RelayRecord {
         state: RelayState::Done,
         attempt: old.map_or(1, |old| old.attempt.wrapping_add(1)),
@@ -363,8 +367,9 @@ fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) 
     };
     content().ok_or_else(|| {
         tracing::error!(
-            "API key record: the seal is missing or invalid. If rotogate keys list --refresh lacks a secret of the \
-             other gates, copy their key folder; otherwise find out what else writes to the store"
+            "API key record: the seal is missing or invalid. If `rotogate keys list --refresh` does not list all \
+             refresh secrets of the other gates, copy their key folder. Otherwise find out which other program writes \
+             to the store"
         );
         StoreError::new("API key record: the seal is missing or invalid").of_one_record()
     })

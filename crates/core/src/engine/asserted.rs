@@ -1,7 +1,7 @@
-//! Issues tokens in exchange for assertions of other issuers. Each assertion has one session, whose id depends only on
-//! the assertion, so it is the same at all gates and under all keys. A repeated identity assertion therefore finds its
-//! session, and an ended session is never revived. The client does not get a refresh token. Instead it presents the
-//! issuer's next assertion.
+//! Issues tokens in exchange for assertions of other issuers. Each assertion has one session. The session's id is
+//! derived only from the assertion, so all gates compute the same id, whatever keys they have. If a client repeats an
+//! identity assertion, the gate therefore finds the existing session, and an ended session is never revived. The client
+//! does not get a refresh token. Instead it presents the issuer's next assertion.
 
 use std::time::Duration;
 
@@ -63,9 +63,9 @@ struct AssertedHolder {
     user: Option<User>,
 }
 
-const OVER: Denial = Denial::GrantAssertion("its session is over, or its user's sessions were ended after iat");
+const OVER: Denial = Denial::GrantAssertion("its session has ended, or its user's sessions were ended after `iat`");
 const OTHER: Denial = Denial::GrantAssertion("its session belongs to another user, key or resource");
-const UNKNOWN_USER: Denial = Denial::GrantAssertion("the directory has no such active user");
+const UNKNOWN_USER: Denial = Denial::GrantAssertion("its user is not in the directory, or is inactive");
 
 impl Engine {
     /// Issues a token for an assertion.
@@ -109,11 +109,10 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The user of a valid assertion, if the directory has one, and the assertion's session, if it exists. Has no
-    /// effects.
+    /// Returns the directory's user for a valid assertion, and the assertion's session if it exists. Changes nothing.
     ///
     /// # Errors
-    /// The assertion cannot bring another token; or a fault.
+    /// A denial if the assertion cannot be exchanged for another token; or a fault.
     pub async fn foresee_asserted(&self, grant: &ProvedGrant) -> Result<(Option<User>, Option<Session>), Error> {
         if self.revocations.ended_elsewhere(&grant.vouched_by, grant.issued_at) {
             return Err(OVER.into());
@@ -178,7 +177,11 @@ impl Engine {
             JagSubject::Issuer => self.is_of_issuer(&holder.subject, &by_issuer.issuer),
             JagSubject::Directory => self.may_be_own(&holder.subject, Some(by_issuer)),
         };
-        if is_its { Ok(holder) } else { Err(Denial::GrantAssertion("its subject could be another issuer's").into()) }
+        if is_its {
+            Ok(holder)
+        } else {
+            Err(Denial::GrantAssertion("its subject could belong to a user of another issuer").into())
+        }
     }
 
     /// The directory's user for the subject of another issuer.
@@ -198,8 +201,9 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Session, Error> {
         let (grant, keyring) = (login.grant, self.keyring());
-        // The record outlives the assertion, so that a repeated assertion finds its session even if the session has
-        // ended. A token that is issued just before the assertion expires ends with the session.
+        // The record outlives the assertion by the lifetime of an access token. A repeated assertion then finds its
+        // session even if the session has ended, and a token that is issued in the last moment of the assertion ends
+        // together with the session.
         let access_ttl = login.profile.access_ttl.min(login.profile.max_access_ttl);
         let end = Timestamp::from_secs(grant.once.until.plus(access_ttl).as_secs_rounded_up());
         let origin = self.kept_origin(login.origin);
@@ -238,7 +242,8 @@ impl Engine {
         })
     }
 
-    /// Checks that the session was not revoked, nor all sessions of its user or client, since the assertion was issued.
+    /// Checks that the session was not revoked after the assertion was issued, either by itself or together with all
+    /// sessions of its user or client.
     fn goes_on(&self, session: &Session, valid_from: Timestamp) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let is_over = session.created() <= not_before.max(valid_from)
@@ -247,8 +252,8 @@ impl Engine {
         if is_over { Err(OVER) } else { Ok(()) }
     }
 
-    /// Checks that the assertion may continue the known session. `like` is the session that the assertion would begin:
-    /// it must match the known session except for its times.
+    /// Checks that the assertion may continue the known session. `like` is the session that the assertion would begin.
+    /// The known session must equal `like` except for the times.
     fn goes_on_as(&self, known: &Session, like: &Session, is_repeatable: bool) -> Result<(), Denial> {
         if !is_repeatable {
             return Err(Denial::GrantAssertion("it was used before"));
@@ -289,8 +294,8 @@ impl Engine {
     }
 }
 
-/// The session id of an assertion. It consists of its `iat` and a digest of issuer, id and client, each preceded by its
-/// length.
+/// The id of an assertion's session. It consists of the assertion's `iat` and a digest of the issuer, the assertion's
+/// id and the client. In the digest, each part is preceded by its length.
 fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
     let digest = parts_digest(&[grant.once.issuer.as_bytes(), grant.once.id.as_bytes(), client.as_bytes()]);
     SessionId::new(grant.issued_at, digest.first_chunk().copied().unwrap_or_default())

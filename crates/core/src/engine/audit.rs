@@ -90,7 +90,7 @@ pub(crate) fn gave_way(session: &Session, ended: usize) {
         session.id = %session.id,
         user.id = &*session.subject,
         ended,
-        "sessions ended to make room for a new one",
+        "older sessions ended to make room for a new session",
     );
 }
 
@@ -137,7 +137,8 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
     );
 }
 
-/// Logs that an expired token brought the current pair once more, because its successor is unused.
+/// Logs that a client presented an expired token and got the current pair again. The pair is returned because the
+/// token's successor is unused.
 pub(crate) fn repeated(session: &Session, origin: &Origin) {
     reissue(session, "repeated", origin);
 }
@@ -185,7 +186,7 @@ pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {
         presented = presented.get(),
         current = session.current.get(),
         client.address = address(origin),
-        "ahead of store",
+        "refresh token is newer than the record in the store",
     );
 }
 
@@ -198,7 +199,7 @@ pub(crate) fn other_client(session: &Session, presented_by: &str, origin: &Origi
         rotogate.client.id = &*session.client,
         presented_by,
         client.address = address(origin),
-        "other client",
+        "refresh token was presented by another client",
     );
 }
 
@@ -237,7 +238,7 @@ pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, orig
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
-        "notice from another issuer refused: no sessions ended",
+        "notice from another issuer refused, so no sessions ended",
     );
 }
 

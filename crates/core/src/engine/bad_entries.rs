@@ -1,4 +1,5 @@
-//! Logs unusable entries of a directory, at most once a minute. The log identifies the user as the audit trail does.
+//! Logs unusable entries of a directory, at most once a minute. The log line identifies the user in the same way as the
+//! audit trail.
 // Requirement I46.
 
 use super::Engine;
@@ -25,7 +26,7 @@ impl Engine {
         found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), account))
     }
 
-    /// Converts an error of the directory to a fault, and logs it if it concerns a single entry.
+    /// Converts an error of the directory to a fault, and logs the error if it concerns only a single entry.
     pub(super) fn noted(&self, error: DirectoryError, asked: &LookupKey<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();
@@ -40,7 +41,7 @@ impl Engine {
                     user.name_hash = hash,
                     rotogate.account = account,
                     %error,
-                    "directory entry cannot be used; this user's logins and refreshes get 503",
+                    "directory entry cannot be used, so this user's logins and refreshes get 503",
                 );
             }
         }

@@ -102,8 +102,8 @@ impl Engine {
                 profile: login.profile,
                 origin: login.origin,
                 held_by,
-                // A stamp that the shared store made before the password check precedes everything that may end the
-                // session.
+                // The shared store made this stamp before the password check, so every revocation that must end the
+                // session has a later stamp.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
@@ -133,7 +133,7 @@ impl Engine {
         })
     }
 
-    /// Asks the directory for the user with this name and password.
+    /// Queries the directory for the user with this name and password.
     async fn authenticate(
         &self,
         directory: &dyn Directory,
@@ -159,13 +159,14 @@ impl Engine {
             self.events.tell(&Happening::LoginRefused { subject, name_hash, account, client: &client.id, origin });
             return Err(refusal.into());
         };
-        // Such a subject could be mistaken for a client's, or could not be sent in a header (requirements J9, R21).
+        // An invalid subject could be mistaken for a client's subject, or could not be sent in a header (requirements
+        // J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
             let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         if !self.may_be_own(&user.subject, user.vouched_by.as_ref()) {
-            let problem = "the directory returned a user whose subject has the prefix of an issuer".to_owned();
+            let problem = "the directory returned a user whose subject belongs to another issuer's users".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
         }
         Ok(user)
@@ -185,25 +186,25 @@ impl Engine {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
             return Err(Denial::MalformedRequest(
-                "subject: 1 to 256 visible ASCII characters are needed, which do not begin with client:",
+                "`subject` must have 1 to 256 visible ASCII characters and must not begin with `client:`",
             )
             .into());
         }
         if !is_subject(start.client) {
-            return Err(Denial::MalformedRequest("client: 1 to 256 visible ASCII characters are needed").into());
+            return Err(Denial::MalformedRequest("`client` must have 1 to 256 visible ASCII characters").into());
         }
         if !start.account.is_none_or(is_name) {
-            return Err(
-                Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
-            );
+            return Err(Denial::MalformedRequest("`account` must have 1 to 256 bytes and no control characters").into());
         }
         if start.vouched_by.as_ref().is_some_and(|by| !by.is_valid()) {
-            return Err(Denial::MalformedRequest("vouched_by: 1 to 256 bytes are needed, no control characters").into());
+            return Err(
+                Denial::MalformedRequest("`vouched_by` must have 1 to 256 bytes and no control characters").into()
+            );
         }
         if !self.may_be_own(start.subject, start.vouched_by.as_ref()) {
             return Err(Denial::MalformedRequest(
-                "subject: it belongs to an issuer that did not vouch for the user; an issuer without subject_prefix \
-                 has all subjects",
+                "`subject` belongs to an issuer that did not vouch for the user. If an issuer has no `subject_prefix`, \
+                 every subject belongs to that issuer",
             )
             .into());
         }
@@ -243,7 +244,8 @@ impl Engine {
         let (session, cookie) = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
-            // Note the login before looking the user up again, so that any later change of the user finds the login.
+            // Note the login before looking the user up again. If the user changes later, the gate can then find this
+            // login and end its session.
             own.add(&session, login_state(checked.user));
         }
         // This check must come after the stamp. A later change of the user then has a later stamp, which ends the
@@ -283,7 +285,7 @@ impl Engine {
         }
     }
 
-    /// The record of a new session in its first generation, and the cookie if a browser holds the session.
+    /// The record of a new session in its first generation, and the cookie if the session is a browser session.
     fn first_record(
         &self,
         new: &SessionDraft<'_>,
@@ -410,7 +412,7 @@ impl Engine {
         Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::ClientCredentials))
     }
 
-    /// The key of a proof of possession, which is accepted only once.
+    /// Uses a proof of possession, and returns its key. Each proof is accepted only once.
     pub(super) async fn proved_key(&self, proof: Option<&OnceProof<'_>>) -> Result<Option<KeyThumbprint>, Error> {
         let Some(proof) = proof else { return Ok(None) };
         proof.use_once(self.clock.now(), &*self.store).await?;
@@ -461,7 +463,7 @@ struct SessionDraft<'a> {
     profile: &'a Profile,
     origin: &'a Origin,
     held_by: HeldBy,
-    /// A stamp made earlier for the creation, which can be used if it is later than `valid_from`.
+    /// A creation stamp that was made earlier. It can be used if it is later than `valid_from`.
     stamped: Option<Timestamp>,
     /// The user who logs in, or `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,

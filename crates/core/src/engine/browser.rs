@@ -1,6 +1,6 @@
-//! Sessions of browsers, whose only credential is a cookie. The gate keeps the refresh token's role itself. The cookie
-//! represents the current access token of its session, and a request that arrives after this token's expiry renews the
-//! token.
+//! Sessions of browsers, whose only credential is a cookie. A browser has no refresh token, because the gate renews the
+//! session itself. The cookie represents the current access token of its session, and a request that arrives after this
+//! token's expiry renews the token.
 //!
 //! The cookie never changes within a session, so a renewal cannot be lost with its response. The rules of
 //! [`rotation`](crate::session::rotation) for superseded tokens do not apply, because a renewal always rotates the
@@ -94,7 +94,7 @@ pub struct BrowserRules {
     pub profile: Profile,
 }
 
-/// Finds the rules of a session. Returns a denial if none of this gate's endpoints serves the session.
+/// Finds the rules of a session. Returns a denial if the session is not served by any of this gate's endpoints.
 pub type RulesOf<'a> = &'a (dyn Fn(&Session) -> Result<BrowserRules, Denial> + Send + Sync);
 
 /// A browser that has logged in.
@@ -131,16 +131,17 @@ pub struct BrowserToken {
     pub terms: SessionTerms,
     /// The user's identity at the provider, if the user logged in at a provider.
     pub at_provider: Option<Box<VouchedBy>>,
-    /// The key of the session's cookies and the time of the binding, or `None` if the session is not bound to a device.
+    /// The id of the refresh secret that makes the session's cookies, and the time when the session was bound to the
+    /// device. `None` if the session is not bound.
     pub device: Option<(u8, Timestamp)>,
-    /// The tokens and times that this provider gave for the session.
+    /// The tokens and times that the user's provider gave for the session.
     pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
-    /// Logs a user in, and begins a session whose credential is a cookie. The session of the cookie that the browser
-    /// presented ends, so that a login does not take over an existing session. If that session belongs to the same
-    /// user, it ends after `grace`, so that parallel requests pass. The login must not contain a proof or a
+    /// Logs a user in, and begins a session whose credential is a cookie. If the browser presented a cookie, the
+    /// cookie's session ends, so that a login does not take over an existing session. If that session belongs to the
+    /// same user, it ends after `grace`, so that parallel requests pass. The login must not contain a proof or a
     /// certificate.
     ///
     /// # Errors
@@ -170,8 +171,8 @@ impl Engine {
         self.browser_begun(begun, None, (presented, grace), origin).await
     }
 
-    /// Begins a session of a browser whose user logged in at a provider. The caller writes the vault, and then ends the
-    /// session that the browser presented.
+    /// Begins a session of a browser whose user logged in at a provider. The caller must then write the vault, and end
+    /// the session that the browser presented.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).
@@ -183,9 +184,10 @@ impl Engine {
         let origin = start.origin;
         let is_its = |by: &VouchedBy| self.is_of_issuer(start.subject, &by.issuer);
         if !start.vouched_by.as_ref().is_some_and(is_its) {
-            return Err(
-                Denial::ProviderLogin(ProviderFlaw::IdToken("its subject lacks the prefix of its issuer")).into()
-            );
+            return Err(Denial::ProviderLogin(ProviderFlaw::IdToken(
+                "its subject does not begin with the prefix of its issuer",
+            ))
+            .into());
         }
         let begun = self.start_for(start, HeldBy::BrowserAtProvider(dialect)).await?;
         self.browser_begun(begun, None, (None, Duration::ZERO), origin).await
@@ -243,8 +245,8 @@ impl Engine {
     /// this gate that need a renewal wait for the same turn. If several gates renew at once, one of them writes, and
     /// the others read its record.
     ///
-    /// Directory and provider are asked first. If one of them does not permit the renewal, the session is not renewed,
-    /// and the request does not count as activity.
+    /// The directory and the provider are queried first. If one of them does not permit the renewal, the session is not
+    /// renewed, and the request does not count as activity.
     ///
     /// The future must run to completion, like the future of [`refresh`](Self::refresh).
     ///
@@ -343,10 +345,10 @@ impl Engine {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // If the store lost the record, another gate may restore it. This gate may not mint tokens until then.
+            // If the store lost the record, another gate may restore it. Until then, this gate must not mint tokens.
             self.may_mint()?;
             // Records of ended sessions are removed, so a missing record means that the session ended.
-            return Err(Denial::SessionOver("its record is gone").into());
+            return Err(Denial::SessionOver("its record no longer exists").into());
         };
         self.presented(read, cookie).map_err(Error::from)
     }
@@ -360,7 +362,8 @@ impl Engine {
         session.browser.as_deref().is_some_and(|binding| cookie.proves(keyring.refresh_keys(), binding))
     }
 
-    /// Judges a session by the table of rotations. `user` is the directory's entry, if the directory was queried.
+    /// Judges a session with the decision table in [`rotation`](crate::session::rotation). `user` is the directory's
+    /// entry, if the directory was queried.
     async fn judge_browser(
         &self,
         read: &ReadRecord,
@@ -372,10 +375,14 @@ impl Engine {
         let facts = self.facts(session, user, read.minimum_known);
         match decide(session, session.current, facts, now, profile) {
             Decision::Revoked(why) => Err(over(self.end_revoked(session, user, why).await?).into()),
-            Decision::Expired(Lifetime::Session) => Err(Denial::SessionOver("it outlived session_ttl").into()),
-            Decision::Expired(Lifetime::Idle) => Err(Denial::SessionOver("it was idle for idle_ttl").into()),
-            // The store lost renewals. Because the cookie is valid for all generations, the session continues from the
-            // latest one.
+            Decision::Expired(Lifetime::Session) => {
+                Err(Denial::SessionOver("it lasted longer than `session_ttl`").into())
+            }
+            Decision::Expired(Lifetime::Idle) => {
+                Err(Denial::SessionOver("it was idle for longer than `idle_ttl`").into())
+            }
+            // The store lost renewals. The cookie is valid for all generations, so the session continues from the
+            // latest generation in the store.
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
             Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes to its record").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
@@ -440,8 +447,8 @@ impl Engine {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
         let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
-        // Read this before the swap, just as before a load, because the swap returns the record if another request has
-        // changed it.
+        // Read the minimum generation before the swap. If another request has changed the record, the swap returns the
+        // changed record, and the minimum must be read before any record.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
             Swap::Swapped => {
@@ -478,9 +485,9 @@ enum Renewed {
 const fn over(why: SessionEnd) -> Denial {
     Denial::SessionOver(match why {
         SessionEnd::Record | SessionEnd::List => "it was ended",
-        SessionEnd::UserInactive => "its user is gone, inactive, or in another account",
-        SessionEnd::BeforeValidFrom => "its user's sessions are valid from a later time",
+        SessionEnd::UserInactive => "its user was deleted, is inactive, or is in another account",
+        SessionEnd::BeforeValidFrom => "it began before the user's `sessions_valid_from`",
         SessionEnd::NotBefore => "all sessions of its user, its client or the gate were ended",
-        SessionEnd::Elsewhere => "the issuer that vouched for its user ended the login there",
+        SessionEnd::Elsewhere => "the issuer that vouched for its user has ended that login",
     })
 }

@@ -5,7 +5,7 @@
 //! A note is durable within [`FLUSH_EVERY`] plus the time of a commit (requirement R28), unless the store fails or the
 //! process ends first. Losing a note is safe, because the generation in use then counts as not delivered. The first
 //! generation has no previous refresh token, so its delivery is not noted. A session that is never refreshed therefore
-//! costs no write except the one that creates it.
+//! costs only the write that creates it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,7 +31,7 @@ const MAX_PENDING_NOTES: usize = 1_000_000;
 #[derive(Debug, Default)]
 pub struct Confirmations {
     pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
-    /// The number of notes, or slightly more: the exact number would need a lock on the whole map.
+    /// The number of notes, or slightly more, because the exact number would need a lock on the whole map.
     number: AtomicUsize,
 }
 
@@ -58,8 +58,8 @@ impl Confirmations {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes. Passes on the notes that were written, and the sessions whose records they changed. A
-    /// note that could not be written stays for the next call.
+    /// Writes the pending notes. Passes each written batch to `marked`, with the sessions whose records the batch
+    /// changed. A note that could not be written stays for the next call.
     ///
     /// # Errors
     /// The errors of the store.

@@ -38,8 +38,8 @@ impl StoreCounters {
     }
 
     /// The names of a counter, one for each refresh secret, with the oldest secret first. An attempt is counted under
-    /// all names. So the count continues when the oldest secret is retired, even while only some of the gates have
-    /// retired it.
+    /// all names. Therefore the count continues when the oldest secret is retired, even while only some of the gates
+    /// have retired it.
     fn names(&self, name: &[u8]) -> Vec<[u8; 16]> {
         self.keyring.load().refresh_keys().shared_names(name)
     }

@@ -33,7 +33,7 @@ pub enum Event {
     OtherClient,
     /// A credential was ahead of the store.
     Ahead,
-    /// A session, a token, or everything of a user, a client or the gate was revoked.
+    /// A session or a token was revoked, or all sessions and tokens of a user, a client or the gate.
     Revoked,
     /// A record from the store had a missing or invalid seal.
     BrokenSeal,
@@ -88,7 +88,7 @@ pub struct Counts {
     renewals: [AtomicU64; RENEWALS.len()],
     /// Counters of notices from other issuers.
     pub(super) notices: NoticeCounts,
-    /// Writes to a store that gates share. An embedded store counts its commits itself.
+    /// Writes to a store that several gates share. An embedded store counts its commits itself.
     pub(super) writes: Commits,
 }
 

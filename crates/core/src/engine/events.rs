@@ -76,15 +76,15 @@ pub enum GateEvent {
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,
     },
-    /// A session ended, or all sessions of a subject, of a client or of the gate; or a token was revoked.
+    /// A session ended, a token was revoked, or all sessions of a subject, a client or the gate ended.
     Ended {
-        /// The ended session, subject or client.
+        /// The session, token, subject or client that was revoked, or all sessions and tokens of the gate.
         target: Target,
         /// The reason.
         because: RevokedBecause,
-        /// The operator or user who ended it, as in `rotogate.actor` of the audit trail: the name of the operator's
-        /// token, the user's subject, or the name that the application gave to `Sessions::acting_as`. `None` if a
-        /// client or a rule ended it, or if the application did not give a name.
+        /// The operator or user who caused the end, as in `rotogate.actor` of the audit trail: the name of the
+        /// operator's token, the user's subject, or the name that the application gave to `Sessions::acting_as`. `None`
+        /// if a client or a rule caused the end, or if the application did not give a name.
         by: Option<Arc<str>>,
     },
     /// A request was refused before it reached the service.
@@ -105,7 +105,7 @@ pub(super) enum OwedPlace {
     Memory,
 }
 
-/// An event for both the audit trail and the followers of a gate.
+/// An event for the audit trail and for the applications that follow a gate's events.
 pub(super) enum Happening<'a> {
     /// A session began, by a login with this name.
     Begun { session: &'a Session, name: Option<&'a str>, origin: &'a Origin },
@@ -335,7 +335,7 @@ fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace
     let (owed, outcome) = match owed {
         None => (None, None),
         Some(OwedPlace::File) => (Some("file"), None),
-        // Whether the revocation outlives the process is unknown.
+        // It is unknown whether the revocation will reach the store before the process ends.
         Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
     };
     macro_rules! line {

@@ -32,7 +32,7 @@ pub(super) struct LastRefresh {
     /// The client's address and user agent, if the gate is configured to keep them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// When the generation was confirmed, in milliseconds; 0 if this gate has not written a note about it.
+    /// When the generation was confirmed, in milliseconds. 0 if this gate has not written the confirmation.
     confirmed_at: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl LastRefreshes {
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], now: Timestamp) {
         for (id, generation) in seen {
             if let Some(last) = self.get(*id, *generation) {
-                // This does nothing if an earlier note of the same generation has already set the time.
+                // If an earlier note of the same generation has already set the time, the time stays unchanged.
                 let _ = last.confirmed_at.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
             }
         }

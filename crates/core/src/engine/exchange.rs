@@ -36,9 +36,9 @@ use run::RefreshRun;
 impl Engine {
     /// Exchanges a refresh credential. The rules are in [`rotation`](crate::session::rotation).
     ///
-    /// The future must run to completion. Spawn it as a task if its caller may be dropped. If it is dropped between the
-    /// write to the store and the update of the revocation list, the session has rotated, but the access tokens that
-    /// the rotation ends stay valid until the next start.
+    /// The future must run to completion. Spawn it as a task if its caller may be dropped. If the future is dropped
+    /// between the write to the store and the update of the revocation list, the session has rotated, but the access
+    /// tokens that the rotation ends stay valid until the next start.
     ///
     /// # Errors
     /// A [`Denial`] by the rules of the table; or a fault, after which the client can retry with the same credential.
@@ -71,15 +71,15 @@ impl Engine {
             self.may_mint()?;
         }
         let turn = self.turns.take(named.session).await;
-        // A record from memory may be outdated. Only the swap of a rotation detects this, so only a rotation can use
-        // it.
+        // A record from memory may be outdated. Only the swap of a rotation detects an outdated record, so an
+        // explanation reads the record from the store.
         let recalled =
             if explained.is_none() { self.recall_for_refresh(named.session, named.generation) } else { None };
         let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
-        // For a request, the token is checked against the record in each attempt instead.
+        // An actual refresh checks the token against the record later, in each attempt.
         let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
         let record = record.filter(|record| explained.is_none() || proves(record));
         if let (Some(record), Some(explained)) = (&record, explained) {
@@ -96,8 +96,8 @@ impl Engine {
     }
 
     pub(super) async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
-        // The list is read before the record. Otherwise, after a concurrent refresh, the record would look as if it
-        // lacked a write that the list already contains.
+        // The revocation list is read before the record. Otherwise, after a concurrent refresh, the record would look
+        // as if it lacked a write that the list already contains.
         let minimum_known = self.revocations.minimum(id);
         let read = self.store.load(id).await?;
         Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
@@ -125,8 +125,9 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The record, if a refresh with this token at this gate wrote it but the store's reply was lost. The client
-    /// repeats that refresh and cannot have later tokens, so the repetition is allowed at any time (requirement C11).
+    /// Returns the record if this gate wrote it in a refresh with this token, but the store's reply was lost. The
+    /// client repeats that refresh and cannot have later tokens, so the repetition is allowed at any time (requirement
+    /// C11).
     async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) if presented == session.previous && !session.confirmed => {
@@ -152,14 +153,15 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The write may have reached the store. In that case the list lacks the revocations of this write.
+            // The write may have reached the store. In that case the revocation list lacks the revocations of this
+            // write.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// Adds the revocations that are in the store but not in the list, once the store works again. For a shared store,
-    /// the feed does this.
+    /// Adds the revocations that are in the store but not in the revocation list, once the store works again. For a
+    /// shared store, the feed adds them.
     pub async fn catch_up(&self) {
         if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
         {
@@ -211,8 +213,8 @@ impl Engine {
         }
     }
 
-    /// The denial for a session that counts as revoked, with its cause. If its user or another issuer ended the
-    /// session, the end is also written to the store.
+    /// The denial for a session that must be treated as revoked, with the cause of the session's end. If the session's
+    /// user or another issuer caused the end, the end is also written to the store.
     pub(super) async fn end_revoked(
         &self,
         session: &Session,
@@ -227,7 +229,7 @@ impl Engine {
         Ok(self.cause_of(session, user, why))
     }
 
-    /// Returns whether the issuer that vouched for the user has ended the user's login there.
+    /// Returns whether the other issuer that authenticated the user has ended the user's login.
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
@@ -274,7 +276,7 @@ impl Engine {
             }
             OnReuse::RevokeSubject => {
                 let one = self.revoke_session(session, RevokedBecause::Reuse).await;
-                // Try both, even if the first one fails.
+                // End the subject's other sessions even if ending this session failed.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
                 one?;
             }
@@ -284,8 +286,8 @@ impl Engine {
     }
 }
 
-/// The rules of a session. A session that another issuer vouched for must be refreshed within the time for which this
-/// issuer's notices are kept, so that it cannot outlive a missed notice.
+/// The rules of a session. If another issuer authenticated the session's user, the session must be refreshed within the
+/// time for which that issuer's notices are kept, so that the session cannot outlive a missed notice.
 pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     match session.vouched_by {
         Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
@@ -337,8 +339,8 @@ pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnC
     }
 }
 
-/// The token on which the session's long connections depend after this record was written. Returns `None` if the key
-/// that signed the token was removed, because the token is then also refused.
+/// The access token that determines how long the session's open connections last after this record was written. Returns
+/// `None` if the key that signed the token was removed, because the token is then also refused.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     let (generation, issued_at) = (record.current, record.issued_at);

@@ -1,4 +1,5 @@
-//! Follows a store to which other gates also write. Tracks how recent the engine's knowledge of their revocations is.
+//! Follows a store to which other gates also write. Tracks how recent the engine's knowledge of the other gates'
+//! revocations is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,20 +12,20 @@ use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
 use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
-/// The maximum number of sessions that are read from the store between two entries of a feed. The long connections of
-/// further sessions end.
+/// The maximum number of sessions that are read from the store between two entries of a feed. If more sessions were
+/// rotated, the long connections of the remaining sessions end.
 const MAX_ASKED: usize = 256;
 /// The number of entries that are merged before other requests get a turn, because a feed can deliver a million entries
 /// at once.
 const MERGED_AT_ONCE: usize = 1024;
-/// How long before the expiry of a long connection's token its session is read from the store.
+/// The time before the expiry of a long connection's token at which the connection's session is read from the store.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
 /// The state of following a shared store.
 #[derive(Debug)]
 pub(super) struct Following {
     staleness: Option<Staleness>,
-    /// Engine time in ms until which the knowledge is recent enough to mint tokens.
+    /// Until this moment, the engine may mint tokens without news from the store. Engine time, in milliseconds.
     fresh_until: AtomicU64,
     /// The store's time at its last response, in ms.
     store_time: AtomicU64,
@@ -45,7 +46,8 @@ pub enum Freshness {
 }
 
 impl Following {
-    /// Creates the initial state. With a staleness, the knowledge counts as stale until the store first responds.
+    /// Creates the initial state. If `staleness` is set, the gate's knowledge of revocations is stale until the store
+    /// first responds.
     pub(super) fn new(staleness: Option<Staleness>) -> Self {
         let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
         Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
@@ -59,8 +61,8 @@ impl Following {
         now.as_millis() < self.fresh_until.load(Ordering::Acquire)
     }
 
-    /// The store's time at its last response. Sessions that begin from now on at any gate have a creation time at or
-    /// after it.
+    /// The store's time at its last response. Sessions that begin from now on, at any gate, are not created before this
+    /// time.
     pub(super) fn store_time(&self) -> Timestamp {
         Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
     }
@@ -69,6 +71,7 @@ impl Following {
 impl Engine {
     /// Applies a step of the feed.
     ///
+    /// # Errors
     /// Returns an error if the store has lost writes and this gate's revocations could not be written back. The next
     /// step tries again.
     pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
@@ -102,7 +105,8 @@ impl Engine {
         let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        // The knowledge dates from before the query, but it counts only after the entries are applied (requirement C8).
+        // The time counts from the query and not from the response, because the response describes the store as it was
+        // at the query. It is set only now, after the entries of the response were applied (requirement C8).
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
@@ -111,9 +115,9 @@ impl Engine {
         Ok(())
     }
 
-    /// The session whose earlier access tokens this entry ends, if long connections of this gate depend on them.
-    /// Another gate may have exchanged the session's token. In that case the connections continue with the new token
-    /// (requirement C27).
+    /// The session whose earlier access tokens this entry ends, if this gate has long connections that depend on these
+    /// tokens. Another gate may have exchanged the session's token. In that case the connections continue with the new
+    /// token (requirement C27).
     fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
         match (&entry.target, entry.effect) {
             (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
@@ -128,7 +132,7 @@ impl Engine {
     async fn advance_lines(&self, id: SessionId) -> bool {
         let session = match self.store.load(id).await {
             Ok(session) => session,
-            // If only this record is at fault, the store can still be queried for other sessions.
+            // If only this record is unreadable, the store can still be queried for other sessions.
             Err(error) => return error.is_of_one_record(),
         };
         let Some(session) = session.filter(|session| !session.is_revoked()) else { return true };
@@ -140,7 +144,7 @@ impl Engine {
         true
     }
 
-    /// Reads the sessions of long connections whose token expires soon from a shared store.
+    /// Finds the long connections whose token expires soon, and reads their sessions from a shared store.
     pub async fn advance_expiring_lines(&self) {
         if self.store.shared().is_none() {
             return;

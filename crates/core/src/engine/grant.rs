@@ -39,8 +39,8 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// The scope of a refresh: at most the scope of the login (RFC 6749 §6), without scopes that the client or the user has
-/// lost.
+/// The scope of a refresh. It is at most the scope of the login (RFC 6749 §6), without the scopes that the client or
+/// the user has lost since.
 pub(super) fn granted_at_refresh(
     session: &Session,
     refresh: &Refresh<'_>,

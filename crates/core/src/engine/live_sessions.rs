@@ -48,7 +48,7 @@ struct BrowserConnection {
     ends: Timestamp,
     /// The lifetime of the session's access tokens.
     access_ttl: Duration,
-    /// When directory and issuer are next asked about the session, in milliseconds.
+    /// When the directory and the issuer are next queried about the session, in milliseconds.
     asked_next: AtomicU64,
     /// Before this time, in milliseconds, data from the client does not trigger a renewal.
     renewed_next: AtomicU64,
@@ -59,8 +59,8 @@ crate::debug_with!(BrowserConnection { ends });
 #[derive(Clone, Copy, Debug)]
 struct SessionState {
     generation: Generation,
-    /// The generation that was exchanged for the current one. A client that lost the response presents the earlier
-    /// generation again.
+    /// The generation that was exchanged for the current generation. A client that lost the response presents the
+    /// earlier generation again.
     before: Option<Generation>,
     /// The access token of the current generation, or `None` while the connection still has its first token.
     advanced_to: Option<SuccessorToken>,
@@ -110,11 +110,11 @@ impl LiveSessions {
         line
     }
 
-    /// Moves the connections of the presented generation to the issued one. Call this before the presented generation
-    /// is revoked.
+    /// Moves the connections of the presented generation to the issued generation. Must be called before the presented
+    /// generation is revoked.
     pub fn advance(&self, session: SessionId, presented: Generation, issued: SuccessorToken) {
-        // Collected first so that the map is unlocked, because dropping the last reference to a connection removes it
-        // from the map.
+        // The connections are collected first, and dropped only after the map is unlocked. Dropping the last reference
+        // to a connection removes the connection from the map, which needs the lock.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
             None => return,
@@ -142,8 +142,9 @@ impl LiveSessions {
         self.0.contains_key(&session)
     }
 
-    /// The browser sessions with connections, and their cookies, for which directory and provider were last asked
-    /// longer ago than an access token's lifetime. Each session is returned only once in this period.
+    /// The browser sessions with open connections for which the directory and the provider must be queried again, and
+    /// the cookies of these sessions. This is the case if the last query is longer ago than an access token's lifetime.
+    /// Each session is returned only once per such lifetime.
     pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
         self.sessions_with(|line| {
             let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;
@@ -158,11 +159,13 @@ impl LiveSessions {
 
     fn sessions_with<T>(&self, due_of: impl Fn(&Arc<LiveConnection>) -> Option<T>) -> Vec<T> {
         let mut due = Vec::new();
-        // Kept until the map is unlocked, because dropping the last reference to a connection removes it from the map.
+        // The connections are kept until the map is unlocked. Dropping the last reference to a connection removes the
+        // connection from the map, which needs the lock.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
-            // `last` visits all connections, because each call of `due_of` sets the next time of its connection.
+            // `due_of` must be called for all connections, because it also sets the next time of each connection.
+            // Therefore `last` is used here, and not `next`.
             due.extend(lines_of.iter().filter_map(&due_of).last());
             seen.extend(lines_of);
         }
@@ -175,7 +178,7 @@ impl BrowserConnection {
     fn renewed(&self, issued: &SuccessorToken) -> Timestamp {
         let renewed_next = issued.issued_at.plus(self.access_ttl * 4 / 5);
         self.renewed_next.store(renewed_next.as_millis(), Ordering::Relaxed);
-        // The renewal has already asked directory and provider.
+        // The renewal has already queried the directory and the provider.
         self.asked_next.store(issued.issued_at.plus(self.access_ttl).as_millis(), Ordering::Relaxed);
         issued.issued_at.plus(self.idle_ttl).min(self.ends)
     }
@@ -185,7 +188,7 @@ impl BrowserConnection {
     }
 }
 
-/// Returns whether the time in `next` has come. If so, sets it to `again` after `now`.
+/// Returns whether the time in `next` has come. If it has, sets `next` to `now` plus `again`.
 fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
     let due = next.load(Ordering::Relaxed);
     let later = now.plus(again).as_millis();

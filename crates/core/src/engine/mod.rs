@@ -87,11 +87,11 @@ pub use types::{
     ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote, kind_of_issue,
 };
 
-/// How often a request retries when other requests change its session. Each failed attempt means that another request
-/// succeeded, so this many failures in a row indicate a bug.
+/// The maximum number of attempts of a request while other requests change its session. Each failed attempt means that
+/// another request succeeded, so this many failures in a row indicate a bug.
 const MAX_TRIES: usize = 16;
 
-/// The dialect of sessions that the application began. The directory is not asked about their users.
+/// The dialect of sessions that the application began. The directory is not queried about the users of these sessions.
 pub const APPLICATION: &str = "application";
 
 /// The parts of an engine.
@@ -103,7 +103,7 @@ pub struct EngineConfig {
     pub audience: Vec<Box<str>>,
     /// The tolerated clock difference.
     pub leeway: Duration,
-    /// The form of access token that the clients of each dialect need.
+    /// The access token style that the clients of each dialect need.
     pub styles: Vec<(Box<str>, TokenStyle)>,
     /// The keys.
     pub keyring: Arc<Keyring>,
@@ -163,10 +163,10 @@ pub struct Engine {
     standstill: standstill::Standstill,
     owed: owed::Debts,
     events: EventFeed,
-    /// While the flag is set, tokens are not issued.
+    /// A flag that stops the issuance of tokens while it is set.
     suspended: OnceLock<Arc<AtomicBool>>,
     devices: DeviceProofs,
-    /// The issuers whose users the subjects of this gate are.
+    /// For each issuer, the subjects at this gate that belong to the issuer's users.
     sources: ArcSwap<SubjectSources>,
 }
 
@@ -210,7 +210,7 @@ impl Engine {
             suspended: OnceLock::new(),
             sources: ArcSwap::default(),
         };
-        // This must precede all requests (requirement R24).
+        // The unwritten revocations of the previous process must apply before the first request (requirement R24).
         engine.take_over_owed();
         engine
     }
@@ -250,7 +250,7 @@ impl Engine {
         &self.live_sessions
     }
 
-    /// The number of events so far in this process.
+    /// The counters of events in this process.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -267,7 +267,7 @@ impl Engine {
         written
     }
 
-    /// The writes to a store that several gates share.
+    /// The counted writes to a store that several gates share.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.store.shared().map(|_| self.counts.writes.counted())
     }
@@ -415,10 +415,12 @@ impl Engine {
         how: IssueKind,
     ) -> Result<IssuedTokens, Fault> {
         let last = &session.last;
-        let key = keyring.signing_key(&last.kid).ok_or(Fault::Signing("the key of this pair is gone"))?;
+        let key = keyring
+            .signing_key(&last.kid)
+            .ok_or(Fault::Signing("the signing key of this token pair no longer exists"))?;
         let jti = keyring
             .derive_jti(last.refresh_key, session.id, session.current, last.access_expires)
-            .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+            .ok_or(Fault::Signing("the refresh key of this token pair no longer exists"))?;
         let claims = self.claims_of(session, &jti, &last.scope, (session.issued_at, last.access_expires));
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = match session.browser {
@@ -433,14 +435,14 @@ impl Engine {
                     &session.secret,
                     &session.client,
                 )
-                .ok_or(Fault::Signing("the refresh key of this pair is gone"))?,
+                .ok_or(Fault::Signing("the refresh key of this token pair no longer exists"))?,
             ),
         };
         let session_expires_in = Some(session.expires.since(now).as_secs());
         Ok(IssuedTokens { refresh_token, session_expires_in, ..IssuedTokens::new(access_token, &claims, now, how) })
     }
 
-    /// The claims of an access token of a session.
+    /// The claims of a session's access token.
     fn claims_of<'a>(
         &'a self,
         session: &'a Session,

@@ -17,7 +17,8 @@ use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
 use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser};
 
-/// The boundaries of the age histogram, in seconds. A notice arrives at once, or after retries of its sender.
+/// The boundaries of the age histogram, in seconds. They cover notices that arrive at once, and notices that arrive
+/// only after the sender's retries.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
 /// If one issuer ends or refreshes this many users within [`MANY_WITHIN`], a warning is logged, because the issuer may
@@ -30,8 +31,8 @@ const MANY_WITHIN: Duration = Duration::from_secs(600);
 pub enum NoticeResult {
     /// The named sessions are ended.
     Applied,
-    /// The end takes effect. Since its start, however, the gate has not accepted any token or session that the notice
-    /// concerns.
+    /// The end takes effect, but since its start this process has not accepted any token or session that the notice
+    /// ends.
     Unseen,
     /// The event is of a kind that does not end sessions.
     Noted,
@@ -66,7 +67,7 @@ impl NoticeResult {
     }
 }
 
-const UNSURE: &str = "only a session is named, and no accepted token of the issuer named this session";
+const UNSURE: &str = "the notice names only a session, and no accepted token of the issuer has named that session";
 
 /// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
@@ -138,7 +139,7 @@ impl NoticeCounts {
 
 impl Engine {
     /// Applies the report of another issuer. The result is durable on return. A repeated notice has no further effect,
-    /// because each entry has the time of the report and does not concern sessions that began later.
+    /// because each entry has the time of the report and does not end sessions that began later.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`] if it is uncertain whether a session ended; a fault of the store, after which the entry
@@ -157,7 +158,7 @@ impl Engine {
                 let NamedUsers::One(user) = self.named_users(&issuer, &name).await? else {
                     return Ok(NoticeResult::Unmatched);
                 };
-                // The time has whole seconds, so sessions that began within this second are also ended.
+                // The issuer's time is in whole seconds, so sessions that began within this second are also ended.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
                     EventEffect::Refresh => {
@@ -179,8 +180,8 @@ impl Engine {
         }
     }
 
-    /// The subject of this gate that a request for global revocation names, in addition to the users of its issuer.
-    /// Returns `None` if the request does not concern a user of this gate.
+    /// Queries the directory for the user whom a request for global revocation names, and returns the user's subject.
+    /// Returns `None` if the request concerns only a user of the issuer.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`] if a name does not identify exactly one user; or a fault of the directory, after which
@@ -202,12 +203,12 @@ impl Engine {
     }
 
     /// Ends all sessions and tokens of a user on the request of another issuer. This includes the tokens that the
-    /// issuer issued, our sessions that the issuer vouched for, and the sessions of the user whom the directory has
-    /// under this name. The end is durable on return, even for a user who was never seen.
+    /// issuer issued, this gate's sessions whose user the issuer authenticated, and the sessions of the user whom the
+    /// directory has under this name. The end is durable on return, even if the gate has never seen the user.
     ///
     /// # Errors
     /// A fault of the store, after which the ends apply only at this gate. [`Denial::RefusedEvent`] if the directory
-    /// could not be queried because the gate does not know the user's name in it.
+    /// could not be queried because the gate does not know the name under which the directory has the user.
     // Requirements S15, S31.
     pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<NoticeResult, Error> {
         let of_issuer = match asked.user {
@@ -220,7 +221,7 @@ impl Engine {
             }
             RevokedUser::Named(_) => Ok(NoticeResult::Applied),
         };
-        // Try both, even if the first one fails.
+        // End the sessions of the gate's own user even if ending those of the issuer's user failed.
         if let Some(own) = own {
             self.revoke_subject(own, RevokedBecause::GlobalRevocation).await?;
         }
@@ -293,8 +294,9 @@ impl Engine {
         {
             tracing::error!(
                 issuer,
-                "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over? Ask the issuer. If \
-                 it does not respond, remove backchannel_logout, events and global_revocation of its entry"
+                "an issuer has revoked the tokens of 100 users within 10 minutes, or required the users to refresh. \
+                 Ask the issuer whether it was attacked. If it does not respond, remove `backchannel_logout`, `events` \
+                 and `global_revocation` from its entry"
             );
         }
         let effect = result.effect(effect);

@@ -1,6 +1,6 @@
 //! Revocations that apply at this gate but that the store has not acknowledged. The gate writes them again until the
-//! store has them (requirements C22, R24, R30). If the store has a file beside it, they survive the process. Otherwise
-//! the callers who requested them got an error.
+//! store has them (requirements C22, R24, R30). If the store has a file beside it for such revocations, they survive
+//! the process. Otherwise each caller who requested one of them got an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,9 +19,10 @@ use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
-/// The maximum number of entries that are kept. If there are more, only the caller learns of the failure.
+/// The maximum number of entries that are kept. If a write fails beyond this number, only its caller gets the error,
+/// and the write is not repeated.
 const MAX_OWED: usize = 100_000;
-/// The number of entries that are copied at once.
+/// The number of entries in one batch of writes.
 const PAID_AT_ONCE: usize = 256;
 /// A round ends after this many failures, or at the first failure after the time limit. The next round continues after
 /// the failed entries.
@@ -37,11 +38,11 @@ pub(super) struct Debts(Mutex<OwedRevocations>);
 #[derive(Debug, Default)]
 struct OwedRevocations {
     by_target: BTreeMap<Target, Debt>,
-    /// Entries that the audit trail has already recorded as missing in the store.
+    /// The targets of entries that the audit trail has already recorded as missing in the store.
     told: BTreeSet<Target>,
     /// Entries that apply only at this gate, because another entry will replace them in the store (requirement R31).
     held: Vec<Revocation>,
-    /// The entry at which the last round ended early.
+    /// The target of the entry at which the last round ended early.
     tried: Option<Target>,
 }
 
@@ -73,7 +74,7 @@ impl Debts {
         let mut debts = self.lock();
         if let Some(known) = debts.by_target.get_mut(&entry.target) {
             let effect = known.owed.entry.effect.merge(entry.effect);
-            // If the entry differs only in its expiry, the file need not change. See `extend`.
+            // If the entry differs only in its expiry, the file can stay unchanged. See `extend`.
             known.is_kept = is_kept || (known.is_kept && effect == known.owed.entry.effect);
             known.owed.entry.absorb(entry);
             return true;
@@ -87,7 +88,7 @@ impl Debts {
     }
 
     /// Extends the lifetime of entries that would now expire. Only the store knows how long an entry must be kept, so
-    /// an entry does not expire before the store has taken it, unless it concerns a single token.
+    /// an entry does not expire before the store has accepted it. Entries for a single token are not extended.
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
@@ -103,7 +104,7 @@ impl Debts {
         ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// The next batch of entries to write, after the target `after`.
+    /// The next batch of entries to write. It begins after the target `after`.
     fn some(&self, after: Option<&Target>) -> Vec<Owed> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let debts = self.lock();
@@ -124,7 +125,7 @@ impl Debts {
         debts.told.remove(&written.target)
     }
 
-    /// Notes that the audit trail has recorded the entry.
+    /// Notes that the audit trail has recorded the entry as missing in the store.
     fn tell(&self, target: &Target) {
         let mut debts = self.lock();
         if debts.told.len() < MAX_OWED {
@@ -132,7 +133,7 @@ impl Debts {
         }
     }
 
-    /// Notes that the file beside the store contains the entry.
+    /// Notes that the entry is now in the file beside the store.
     fn kept(&self, entry: &Revocation) {
         if let Some(debt) = self.lock().by_target.get_mut(&entry.target) {
             debt.is_kept |= debt.owed.entry.effect == entry.effect;

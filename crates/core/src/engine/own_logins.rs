@@ -14,7 +14,8 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
 
-/// The maximum number of remembered logins. If an older login matters, all sessions of the user end.
+/// The maximum number of remembered logins. If a change of a user could affect an older login, all sessions of this
+/// user end.
 const MOST: usize = 65_536;
 /// The maximum time by which logins in the list can be out of order.
 const DISORDER: Duration = Duration::from_secs(60);
@@ -56,8 +57,8 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// The entries that end the subject's logins after `moment` at which the user had a different state. Returns `None`
-    /// if the list no longer reaches back to `moment`.
+    /// The entries that end the sessions of the subject's logins after `moment`, if the user's state at the login was
+    /// not the current one. Returns `None` if the list no longer reaches back to `moment`.
     pub(super) fn others(
         &self,
         subject: &str,

@@ -38,7 +38,7 @@ pub struct OwnSessionsRequest {
 /// A user's action on their own sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnSessionsAction {
-    /// The live sessions.
+    /// Lists the live sessions.
     List,
     /// Ends the session with this id.
     End(SessionId),
@@ -119,7 +119,8 @@ impl Engine {
         self.judge_own(own, scope, oldest).map(|()| current)
     }
 
-    /// Predicts for an explanation whether such a request would be admitted. Limits do not count this call.
+    /// Predicts for an explanation whether a user's request about their own sessions or keys would be admitted. This
+    /// call does not count against the limits.
     ///
     /// # Errors
     /// The errors of [`own_sessions`](Self::own_sessions), except for [`Denial::UnknownSession`].

@@ -27,9 +27,10 @@ use crate::store::{SharedStore, StoreError};
 const AT_ONCE: usize = 64;
 
 const STEADY: u8 = 0;
-/// The data was adopted, and this engine's knowledge was written back. Other engines may not have finished.
+/// The state after this engine has adopted the data and written back its knowledge, while other engines may not have
+/// finished.
 const WAITING: u8 = 1;
-/// The data must be adopted.
+/// The state in which this engine must still adopt the data.
 const LOST: u8 = 2;
 
 /// The progress of a recovery.
@@ -46,7 +47,7 @@ impl Restoring {
         Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
     }
 
-    /// Returns whether the recovery is over, so that tokens may be issued.
+    /// Returns whether the recovery has ended, so that tokens may be issued.
     pub(super) fn is_over(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STEADY
     }
@@ -120,13 +121,14 @@ impl Engine {
         let from_waiting =
             || self.restoring.phase.compare_exchange(WAITING, STEADY, Ordering::AcqRel, Ordering::Acquire);
         if is_complete && from_waiting().is_ok() {
-            tracing::info!("the gates have written back the data that the store had lost: tokens are issued again");
+            tracing::info!("the gates have written back the data that the store had lost, so tokens are issued again");
         }
         self.restoring.is_over()
     }
 
     /// Handles losses from before this engine started. The data that this engine read from the store may lack
-    /// revocations that other gates are about to write back, so it does not issue tokens until then.
+    /// revocations that other gates are about to write back, so this engine does not issue tokens until the recovery
+    /// has ended.
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
@@ -151,8 +153,8 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // A further loss may have removed writes of the record. Another gate would notice it within this time, when it
-        // next queries the end of the feed.
+        // Another loss may have removed writes of the record. Within this time, another gate would notice that loss at
+        // its next query for the end of the feed.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

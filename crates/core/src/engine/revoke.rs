@@ -1,5 +1,5 @@
-//! Ends sessions and tokens in this order: *the list of this gate → the store → the reply*. This gate refuses the
-//! tokens from the first step on, even if the store fails.
+//! Ends sessions and tokens. The revocation first applies in this gate's revocation list, is then written to the store,
+//! and only then is the reply sent. This gate refuses the tokens from the first step on, even if the store fails.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends the session of a refresh token of any client. Returns `Ok(false)` if the token was not issued by this gate.
+    /// Ends the session to which a refresh token belongs, whichever client the token was issued to. Returns `Ok(false)`
+    /// if the token was not issued by this gate.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_refresh_token`].
@@ -55,10 +56,11 @@ impl Engine {
 
     /// Finds the session of a refresh token of any generation.
     ///
-    /// If the record is missing or cannot be read, the session ends immediately. This is safe because a key of the
-    /// gates made the token, so the token was issued in the session that it names. A store that lost the record may get
-    /// it back. Client and account are only in the record, so they cannot be compared without it. Any holder of the
-    /// token could end the session anyway.
+    /// If the record is missing or cannot be read, the session ends immediately. Without the record, the client and the
+    /// account of the session cannot be checked. Ending the session is safe because the token was made with a key of
+    /// the gates, so it was issued in the session that it names, and because anyone who has the token could end the
+    /// session anyway. Although the record is missing, the session must be ended, because a store that lost the record
+    /// may get the record back.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -73,7 +75,7 @@ impl Engine {
     }
 
     /// The record of the session that an authentic token names. Returns `None` if the record is missing or cannot be
-    /// read. The session has then been ended without it, at least until `expires`.
+    /// read. In that case this call has ended the session, at least until `expires`.
     ///
     /// # Errors
     /// A fault of the store, after which only this gate refuses the session.
@@ -92,10 +94,10 @@ impl Engine {
     }
 
     /// Ends a session whose record cannot be read. The end applies at this gate at once, and is written to the store as
-    /// soon as the store works. If only this record is at fault, the store works, and the end is durable on return.
+    /// soon as the store works. If the store works and only this record is unreadable, the end is durable on return.
     ///
     /// # Errors
-    /// The error of the store, unless the end survives a restart of the process anyway.
+    /// The error of the store, unless the end survives a restart of the process.
     pub async fn end_unread(
         &self,
         id: SessionId,
@@ -135,8 +137,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the session of an access token of this gate at the request of its client, even if the store has no record
-    /// of the session. If the token has no session, the token itself is revoked.
+    /// Ends the session to which one of this gate's access tokens belongs, at the request of the session's client. This
+    /// works even if the store has no record of the session. If the token has no session, the token itself is revoked.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_refresh_token`].
@@ -165,7 +167,7 @@ impl Engine {
     /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
-        // Try both, even if the first one fails.
+        // End the subject's sessions even if revoking the token failed.
         self.log_out_token(own, client, origin).await?;
         everywhere.map(drop)
     }
@@ -183,8 +185,8 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // After `settle` the loaded record is durable, and so is its entry. If every token that the entry could
-            // match has expired, the entry may have been removed since.
+            // After `settle`, the loaded record and its entry are durable. Since then, the entry may have been removed.
+            // This happens only after every token that it could match has expired.
             Status::Revoked(_) if entry.until <= self.clock.now() => {
                 self.settle().await?;
                 return Ok(false);
@@ -260,14 +262,14 @@ impl Engine {
         }
     }
 
-    /// The time of a change of a user. Every gate of the store detects the change on its own and gets the same time.
+    /// The time at which a user changed. Every gate of the store detects the change on its own and gets the same time.
     /// `after` is the current user, or `None` if the user was removed.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
         let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
         let keyring = self.keyring();
         let named = |message: &[u8]| {
             let name = keyring.refresh_keys().shared_name(message);
-            name.ok_or(Fault::Signing("there is no refresh key for the name of the change"))
+            name.ok_or(Fault::Signing("the refresh key that derives the name of a change is missing"))
         };
         let state = after.map(login_state);
         let name = named(format!("changed user {subject}").as_bytes())?;
@@ -289,8 +291,8 @@ impl Engine {
         Revocation { target, effect: Effect::not_before(moment, because.ends_keys()), until }
     }
 
-    /// Revokes one token without a session, or the target of a given entry. Returns false if all of it was already
-    /// refused. In that case nothing is written, but the earlier entry is durable on return.
+    /// Revokes the target of an entry, such as one token without a session. Returns false if an earlier entry already
+    /// revoked the whole target. In that case this entry is not written, and the earlier entry is durable on return.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_session`].
@@ -305,7 +307,7 @@ impl Engine {
         Ok(is_news)
     }
 
-    /// Does the first half of [`Self::revoke`]: this gate refuses the target from now on, even if the store fails.
+    /// Does the first half of [`Self::revoke`]. This gate refuses the target from now on, even if the store fails.
     pub fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.apply(entry, because);
         self.tell_where(entry, because, is_news, false);
@@ -330,7 +332,8 @@ impl Engine {
         is_news
     }
 
-    /// Does the second half of [`Self::revoke`]: on return the entry is durable, in the store or in the file beside it.
+    /// Does the second half of [`Self::revoke`]. On return the entry is durable, either in the store or in the file
+    /// beside it.
     pub async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         self.write(entry, because, false).await
     }
@@ -352,7 +355,7 @@ impl Engine {
     }
 }
 
-/// The target of a refresh token that is to be revoked.
+/// The result of looking up a refresh token in order to revoke it.
 enum ToEnd {
     /// The token was not issued by this gate.
     Unknown,

@@ -1,9 +1,9 @@
 //! The engine's store. It seals every record before the record is written, and requires a valid seal on every loaded
 //! record (requirement J23). The rest of the crate gets the store from the engine, so the seals cannot be bypassed.
 //!
-//! A broken seal is a fault of only that session, and does not count as a decision about it. The same applies to a
-//! record that cannot be read (requirement J27). Such a session can still be revoked, because a revocation does not
-//! need its record.
+//! If a record's seal is invalid or the record cannot be read, requests of that session get a fault, and other sessions
+//! are not affected (requirement J27). The session does not count as ended. It can still be revoked, because a
+//! revocation does not need the record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl SealedStore {
 
     fn seal(&self, record: Session) -> Result<Session, StoreError> {
         seal::sealed(self.keyring.load().refresh_keys(), record).ok_or_else(|| {
-            StoreError::new("a session's record cannot be sealed: the current refresh secret is missing")
+            StoreError::new("a session's record cannot be sealed, because the current refresh secret is missing")
                 .with_outcome(WriteOutcome::NotDone)
         })
     }
@@ -69,7 +69,7 @@ impl SealedStore {
                 session.id = %id,
                 error = ?Chain(&error),
                 "session record cannot be read, so the session gets 503. If `error` names another version of rotogate, \
-                 start that version; otherwise run rotogate session revoke ID"
+                 start that version. Otherwise run `rotogate session revoke ID`"
             );
         }
         error
@@ -81,7 +81,7 @@ impl SealedStore {
             session.id = %record.id,
             error = %broken,
             "session record: the seal is missing or invalid, so the session gets 503. If `error` names a refresh \
-             secret, copy the key folder to this gate; otherwise run rotogate session revoke ID"
+             secret, copy the key folder to this gate. Otherwise run `rotogate session revoke ID`"
         );
         let what = format!("record of session {}: the seal is missing or invalid", record.id);
         StoreError::caused_by(what, broken).of_one_record()

@@ -1,5 +1,5 @@
-//! A second check that users of one source cannot get the subjects of another source. The first check is made on the
-//! rules at the start.
+//! Checks subjects at run time, so that users of one source cannot get the subjects of another source. The configured
+//! rules are already checked for such overlaps when the process starts.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::session::VouchedBy;
 use crate::token::verify::SubjectSources;
 
 impl Engine {
-    /// Sets the sources of subjects, as the verifier has them. Must be called before the verifier is used.
+    /// Sets the sources of subjects to the verifier's sources. Must be called before the verifier is used.
     pub fn set_sources(&self, sources: Arc<SubjectSources>) {
         self.sources.store(sources);
     }
@@ -19,8 +19,8 @@ impl Engine {
         self.sources.load().issuer_of(subject).is_some_and(|known| **known == *issuer)
     }
 
-    /// Returns whether a user of the gate itself may have this subject. If another issuer vouches for the user, the
-    /// subject may also be one of that issuer.
+    /// Returns whether a user of the gate itself may have this subject. If another issuer authenticated the user, the
+    /// subject may also be one of that issuer's subjects.
     // Requirement I67.
     pub(super) fn may_be_own(&self, subject: &str, vouched_by: Option<&VouchedBy>) -> bool {
         let sources = self.sources.load();

@@ -2,12 +2,12 @@
 //!
 //! While the process was suspended, the client of a waiting request may have continued at another gate. Its refresh
 //! token is then superseded, although it was not stolen. A request that arrived before the process resumed therefore
-//! gets a fault. So does a request that is read shortly afterwards, because it may have waited in the system's buffers.
-//! Later requests are accepted.
+//! gets a fault. A request that is read shortly afterwards also gets a fault, because it may have waited in the
+//! system's buffers. Later requests are accepted.
 //!
 //! A task calls [`beat`](Standstill::beat) while the process runs. A missing beat means that the process was suspended.
-//! It is detected with the monotonic clock, which counts suspensions of the machine, or with the wall clock where the
-//! monotonic clock does not.
+//! The missing beat is detected with the monotonic clock or, on systems whose monotonic clock stops while the machine
+//! is suspended, with the wall clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::store::Staleness;
 /// The longest suspension that is ignored. It equals the time limit of a store operation, for which clients wait
 /// anyway.
 const LONGEST: Duration = Duration::from_secs(2);
-/// This many beats after a suspension, all requests that were waiting have been read.
+/// The number of beats after a suspension by which all requests that were waiting have been read.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// The arrival time of a request, as the number of beats before it.
+/// The arrival time of a request, as the number of beats before the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
@@ -87,7 +87,8 @@ impl Standstill {
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Stored before the count rises, because the beat counts as late until then.
+        // This value is set before the clocks below. Until the clocks are set, `is_overdue` still reports that this
+        // beat is late.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -143,7 +144,7 @@ mod tests {
         ClockReading { monotonic, wall }
     }
 
-    /// A detector that has beaten each half second, from the start to 10 s.
+    /// A detector that got a beat every half second, from the start to 10 s.
     fn running() -> Standstill {
         let standstill = Standstill::new(Some(S));
         for n in 0..=20 {
@@ -189,7 +190,7 @@ mod tests {
         assert!(!alone.beat(at(99_000, 99_000)) && !alone.may_have_waited(Arrival(0), at(99_000, 99_000)));
         let fresh = Standstill::new(Some(S));
         assert!(!fresh.may_have_waited(fresh.arrival(), at(99_000, 99_000)));
-        // With a short staleness, a short standstill counts.
+        // With a short staleness, a short suspension also counts.
         let short = Standstill::new(Some(Staleness::deny_after(Staleness::SHORTEST)));
         short.beat(at(0, 0));
         assert!(short.beat(at(501, 501)));

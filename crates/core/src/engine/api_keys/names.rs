@@ -1,4 +1,4 @@
-//! The list of key ids that each owner has. The list limits the number of keys for each owner.
+//! The list of each owner's API key ids. Its length limits the number of API keys that an owner can have.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::relay::{RelayInserted, RelaySwapped};
 
 /// The maximum number of live keys for each owner.
 const MAX_KEYS: usize = 50;
-/// If a key's id is older than this, no request can still be writing the key's record.
+/// The maximum time between adding a key's id to the list and writing the key's record.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// An entry in the list of an owner's keys: the id of a key.
@@ -32,7 +32,8 @@ pub(super) struct KeyName {
 pub(super) struct OwnersKeys(pub(super) Vec<KeyName>);
 
 impl ApiKeys {
-    /// Writes a new key. Its id is first added to the list of the owner's keys, which limits the number of keys.
+    /// Writes the record of a new key. Before that, adds the key's id to the list of the owner's keys, which limits the
+    /// number of keys.
     pub(super) async fn add(
         &self,
         engine: &Engine,
@@ -58,7 +59,8 @@ impl ApiKeys {
         }
     }
 
-    /// Adds an id if the owner is below the maximum number of keys. The ids in `over` are removed and do not count.
+    /// Removes the ids in `over` from the list, and then adds the new id unless the owner has the maximum number of
+    /// keys.
     async fn add_name(&self, engine: &Engine, subject: &str, name: &KeyName, over: &[KeyName]) -> Result<bool, Error> {
         let add = |names: &mut Vec<KeyName>| {
             names.retain(|known| !over.contains(known));
@@ -71,15 +73,15 @@ impl ApiKeys {
         self.change_names(engine, subject, add).await
     }
 
-    /// The ids of an owner's keys that no longer count, because a revocation ended the key or its record was never
-    /// written.
+    /// The ids of an owner's keys that no longer count toward the maximum, because a revocation ended the key or its
+    /// record was never written.
     async fn over(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let mut over = Vec::new();
         for name in self.names(engine, subject).await? {
             let is_over = match self.load(engine, &name.id).await {
                 Ok(Some(StoredKey { key, .. })) => !Self::is_in_force(engine, &key),
                 Ok(None) => name.since.plus(WRITTEN_WITHIN) < engine.clock.now(),
-                // The key may be valid at another gate that has the key's secret.
+                // The API key may still be valid at another gate whose keyring has the record's secret.
                 Err(error) if error.is_of_one_record() => false,
                 Err(error) => return Err(error.into()),
             };
@@ -108,8 +110,8 @@ impl ApiKeys {
         self.change_names(engine, &key.subject, forget).await.map(drop)
     }
 
-    /// Changes the ids of an owner's keys, unless `change` returns false. The ids that `change` gets are those of keys
-    /// that have not expired.
+    /// Passes the ids of an owner's unexpired keys to `change`, and stores the changed list unless `change` returns
+    /// false.
     pub(super) async fn change_names(
         &self,
         engine: &Engine,
@@ -120,7 +122,8 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
             let row = engine.measured(self.store.load_relay(at)).await?;
-            // If the secret of the row was removed, all keys of the owner are invalid, so the list starts empty.
+            // If the secret that sealed this row was removed from the keyring, all keys of the owner are invalid, so
+            // the list starts empty.
             let readable = row.as_ref().filter(|row| {
                 let kid = row.sealed.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))

@@ -31,7 +31,7 @@ pub struct OwnKeysRequest {
 /// A user's action on their own API keys.
 #[derive(Clone, Debug)]
 pub enum OwnKeysAction {
-    /// The live keys.
+    /// Lists the live keys.
     List,
     /// Creates a key. Its owner and account are always the caller's. If the request does not name scopes, the key gets
     /// the caller's scopes.
@@ -125,15 +125,15 @@ impl ApiKeys {
         }
     }
 
-    /// The caller's session. A session that another issuer vouched for is not included, because a key does not depend
-    /// on that issuer's session.
+    /// The start of the caller's session, and the user's identity at another issuer if that issuer authenticated the
+    /// user. The issuer's own session is not included, because an API key does not end with that session.
     // Requirement K33.
     async fn maker(engine: &Engine, own: OwnChecked<'_>) -> Result<Maker, Error> {
         let vouched_by = own.token().vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
         Ok(Maker { began: Self::live_since(engine, own).await?, vouched_by })
     }
 
-    /// When the caller's session began. The store is asked whether the session still lives, because another gate may
+    /// When the caller's session began. Checks in the store that the session is still live, because another gate may
     /// have just ended the session, or all sessions of its user or client.
     // Requirement K5.
     async fn live_since(engine: &Engine, own: OwnChecked<'_>) -> Result<Timestamp, Error> {

@@ -9,10 +9,10 @@ use crate::engine::Engine;
 use crate::fault::Error;
 use crate::store::StoreError;
 
-/// Several uses of a key within this time count as one use.
+/// The period in which several uses of an API key are noted as one use.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// The maximum number of keys whose use waits to be written. Beyond it, a use is not noted, and the next use of the key
-/// tries again.
+/// The maximum number of keys whose noted uses wait to be written to the store. If this many keys are waiting, the use
+/// of a further key is not noted until the key is used again.
 const MAX_WAITING: usize = 100_000;
 
 /// The changes to write to a key's record.

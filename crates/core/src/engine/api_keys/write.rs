@@ -1,4 +1,4 @@
-//! Creates, replaces, revokes and lists keys.
+//! Creates, replaces, revokes and lists API keys.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::token::claims::CLIENT_PREFIX;
 const MAX_NETWORKS: usize = 16;
 /// How long the revocation list keeps the entry of a revoked key after the key's expiry.
 const HELD_FOR: Duration = Duration::from_secs(3600);
-/// The maximum number of users of other issuers whose revocation ends a key.
+/// The maximum number of identities at other issuers whose revocation ends an API key.
 const MAX_VOUCHERS: usize = 8;
 /// The maximum number of keys on a page.
 const MAX_PAGE: usize = 1000;
@@ -70,15 +70,17 @@ impl KeyRefusal {
     /// The reason in words, for the caller.
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Name => "the name of a key is 1 to 100 characters, none of them a control character",
-            Self::Owner => "there is no such user or client, or it is inactive",
+            Self::Name => "the name of an API key must have 1 to 100 characters and no control characters",
+            Self::Owner => "the user or client does not exist, or is inactive",
             Self::Scope => "the owner does not have all of these scopes",
-            Self::Lifetime => "the lifetime is longer than [api_keys] max_lifetime, or less than a minute",
+            Self::Lifetime => "the lifetime is longer than `max_lifetime` in [api_keys], or less than a minute",
             Self::Overlap => "the overlap is longer than the gate allows, 7 days by default",
-            Self::Bounds => "the audience is 1 to 256 visible characters, and there are at most 16 networks",
-            Self::TooMany => "the owner has 50 live keys: revoke one first",
-            Self::Over => "the key is revoked, expired or replaced already",
-            Self::Vouched => "8 users of other issuers have made this key and its predecessors: make a new key",
+            Self::Bounds => "the audience must have 1 to 256 visible characters, and at most 16 networks are allowed",
+            Self::TooMany => "the owner already has 50 live API keys; revoke one of them first",
+            Self::Over => "the API key was revoked or replaced, or has expired",
+            Self::Vouched => {
+                "8 users of other issuers have already made or rotated this API key; make a new API key instead"
+            }
         }
     }
 }
@@ -97,7 +99,7 @@ impl KeyRefusal {
 pub struct ListedKeys {
     /// The keys, by name.
     pub keys: Vec<ApiKey>,
-    /// The cursor of the next page; `None` if this page is the last.
+    /// The cursor of the next page, or `None` if this page is the last.
     pub next: Option<Box<str>>,
 }
 
@@ -123,7 +125,7 @@ impl ApiKeys {
         self.make(engine, new, clients, None).await
     }
 
-    /// [`create`](Self::create) within a session of the owner.
+    /// Implements [`create`](Self::create). `by` is set if the owner creates the key in a session.
     pub(super) async fn make(
         &self,
         engine: &Engine,
@@ -196,7 +198,7 @@ impl ApiKeys {
         self.replace(engine, id, overlap, None).await
     }
 
-    /// [`rotate`](Self::rotate) within a session of the owner.
+    /// Implements [`rotate`](Self::rotate). `by` is set if the owner replaces the key in a session.
     pub(super) async fn replace(
         &self,
         engine: &Engine,
@@ -213,8 +215,8 @@ impl ApiKeys {
         if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        // Whatever ends the old key or the session also ends the new key, even if this gate has not yet learned of the
-        // end.
+        // A revocation of the old key or of the session must also end the new key, even if this gate has not yet
+        // received the revocation.
         let (began, another) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
         let another = another.filter(|by| !old.vouched_by.contains(by));
         let vouched_by: Vec<_> = old.vouched_by.iter().cloned().chain(another).collect();
@@ -267,7 +269,8 @@ impl ApiKeys {
     /// Revokes a key. Every gate refuses the key from its next request on. Returns `None` if the key does not exist.
     ///
     /// # Errors
-    /// A fault. This gate then already refuses the key. Call again to end the key at the other gates.
+    /// A fault. In that case this gate already refuses the key. Call this function again to end the key at the other
+    /// gates.
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
         let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
@@ -287,8 +290,8 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes the live keys of this gate among the given strings. Returns the number of revoked keys, and the first
-    /// fault. If one key fails, the others are still revoked.
+    /// Revokes those of the given strings that are live API keys of this gate. Returns the number of revoked keys, and
+    /// the first fault. If one key fails, the others are still revoked.
     // Requirement K14.
     pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         let (mut found, mut done) = (0, Ok(()));
@@ -309,8 +312,8 @@ impl ApiKeys {
             let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
             Ok((key.digest == expected).then_some(key))
         });
-        // After a fault, the sender repeats the report, so the revocation list cannot tell whether the key was live:
-        // the list already contains the key by then.
+        // Do not use the revocation list to find out whether the key was live. If the sender repeats the report after a
+        // fault, the list already contains the key.
         let key = match found {
             Ok(key) => key.filter(|key| key.is_live(engine.clock.now())),
             Err(error) => {
@@ -359,7 +362,7 @@ impl ApiKeys {
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
         let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
-        let malformed = Denial::MalformedRequest("cursor: the next of the page before is expected");
+        let malformed = Denial::MalformedRequest("`cursor` must be the `next` of the previous page");
         let mut after = after.map(|text| place(text).ok_or(malformed)).transpose()?;
         let mut page = ListedKeys::default();
         // Some stores read all names for each call, so read many at once.
@@ -381,7 +384,7 @@ impl ApiKeys {
         Ok(page)
     }
 
-    /// [`keys_by_secret`] for this gate's store.
+    /// Calls [`keys_by_secret`] for this gate's store.
     ///
     /// # Errors
     /// A fault.

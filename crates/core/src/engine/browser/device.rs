@@ -85,7 +85,7 @@ crate::debug_with!(PresentedDevice { mode });
 pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Result<bool, Denial> {
     match session.browser.as_deref().and_then(|browser| browser.device.as_ref()) {
         Some(bound) if bound.thumbprint == device.thumbprint => Ok(false),
-        Some(_) => Err(Denial::DeviceRefused("the session is bound to another key")),
+        Some(_) => Err(Denial::DeviceRefused("the session is bound to another device key")),
         None if device.bound_at.since(session.created()) >= REGISTERED_WITHIN => {
             Err(Denial::DeviceRefused("the login was too long ago"))
         }
@@ -134,7 +134,7 @@ impl Engine {
         let mut renews = false;
         let binds = (Some((&device, origin)), &mut renews);
         let token = self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
-        // If this proof has just bound the session, no earlier process can have accepted a proof for it.
+        // If this proof has just bound the session, no earlier process can have accepted a proof for the session.
         let is_first = token.device.is_some_and(|(_, bound_at)| bound_at == now);
         self.use_proof(&device.thumbprint, &challenge, (issued_at, is_first)).await?;
         self.device_answer(cookie, now)
@@ -163,8 +163,8 @@ impl Engine {
         self.device_answer(cookie, now).map(Some)
     }
 
-    /// Marks a proof as used, so that it brings a device cookie only once. The first proof of a session may answer a
-    /// challenge that was issued before the start of the process.
+    /// Marks a proof as used, so that it is exchanged for a device cookie only once. The first proof of a session may
+    /// respond to a challenge that was issued before the process started.
     // Requirement B49.
     async fn use_proof(
         &self,

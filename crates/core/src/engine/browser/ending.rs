@@ -14,7 +14,7 @@ use crate::store::Swap;
 use crate::token::session_cookie::SessionCookie;
 
 impl Engine {
-    /// Ends the session of a cookie because its provider does not continue it.
+    /// Ends the session of a cookie because the session's provider does not continue the session.
     ///
     /// # Errors
     /// The errors of [`revoke_session`](Self::revoke_session).
@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Ends the session that a browser presented at a login. If it belongs to the same user, it ends after `grace`,
-    /// which is then returned. Any other session ends at once.
+    /// Ends the session that a browser presented at a login. If that session belongs to the user who logs in, it ends
+    /// after `grace`, which is then returned. Any other session ends at once.
     pub async fn end_presented(
         &self,
         presented: &SessionCookie,
@@ -47,8 +47,8 @@ impl Engine {
         None
     }
 
-    /// Lets the session of a cookie continue for `grace` if the new session belongs to the same user. Its end is
-    /// durable on return. After an error the session does not continue.
+    /// Lets the session of a cookie continue for `grace` if the new session belongs to the same user. The end after
+    /// this time is durable on return. After an error the session does not continue.
     pub(in crate::engine) async fn goes_on_for(
         &self,
         presented: &SessionCookie,
@@ -85,8 +85,8 @@ impl Engine {
         }
     }
 
-    /// Ends a session if a renewal would end it because of its user or of the issuer that vouched for the user. Returns
-    /// whether the session has ended.
+    /// Ends a session if a renewal would end it because of its user or of the issuer that authenticated the user.
+    /// Returns whether the session has ended.
     pub(in crate::engine) async fn end_for_user(
         &self,
         read: &ReadRecord,

@@ -71,9 +71,9 @@ pub(super) async fn provider_terms(
 }
 
 impl Engine {
-    /// Ends a session that has just begun if its user, its client or the login at the provider was revoked after the
-    /// provider had authenticated the user, but before the session began. A later revocation ends the session without
-    /// this function.
+    /// Called right after a session began. Ends the session if its user, its client or the login at the provider was
+    /// revoked between the authentication at the provider and the start of the session. A later revocation ends the
+    /// session without this function.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`]; the errors of [`revoke_session`](Self::revoke_session).
@@ -86,7 +86,7 @@ impl Engine {
             return Ok(());
         }
         self.end_browser(cookie, origin).await?;
-        Err(Denial::ProviderLogin(ProviderFlaw::IdToken("a logout followed iat")).into())
+        Err(Denial::ProviderLogin(ProviderFlaw::IdToken("the user was logged out after `iat`")).into())
     }
 
     /// Records that a login at a provider was refused. Called only after the browser has proved that it had started
@@ -99,10 +99,10 @@ impl Engine {
         tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
     }
 
-    /// Asks the directory, the issuers and the provider whether the browser sessions of long connections may continue,
-    /// as a renewal would. Each session is checked once per lifetime of an access token. The check does not change the
-    /// session's record unless it ends the session, and does not count as activity. The provider's response is stored
-    /// in the vault, because the provider may have invalidated its previous refresh token.
+    /// Checks whether the browser sessions of long connections may continue. Like a renewal, this queries the
+    /// directory, the issuers and the provider. Each session is checked once per lifetime of an access token. The check
+    /// does not change the session's record unless it ends the session, and does not count as activity. The provider's
+    /// response is stored in the vault, because the provider may have invalidated its previous refresh token.
     // Requirement B14.
     pub async fn ask_about_browsers(&self, provider: Option<&dyn SessionProvider>) {
         let questions = self.live_sessions.unasked(self.clock.now()).into_iter();

@@ -16,8 +16,8 @@ pub enum RenewWhen {
     Never,
     /// If the session's access token has expired.
     Over,
-    /// As [`Over`](Self::Over), for a request that presents this device cookie. The session is not renewed if it needs
-    /// a new proof of its device.
+    /// The same as [`Over`](Self::Over), for a request that presents this device cookie. If the session needs a new
+    /// proof of its device, the session is not renewed.
     OverBy(PresentedDevice),
     /// When four fifths of the access token's lifetime have passed.
     Due,
@@ -57,8 +57,9 @@ impl SessionTerms {
 }
 
 impl Engine {
-    /// When this session is renewed, and the denial for a request that needs a renewal but may not cause one. Somebody
-    /// who stole only the cookie must not be able to keep the session alive or use up the provider's refresh token.
+    /// Determines when this session is renewed, and the denial for a request that needs a renewal but is not permitted
+    /// to cause it. Somebody who stole only the cookie must not be able to keep the session alive or use up the
+    /// provider's refresh token.
     // Requirements B21 and B48.
     pub(super) fn renewal_of(&self, session: &Session, when: RenewWhen) -> (RenewWhen, Denial) {
         match when {

@@ -50,8 +50,8 @@ impl Engine {
         (explained, decided)
     }
 
-    /// Returns whether this refresh would repeat a lost reply. Its credential was then exchanged before, and the
-    /// refresh returns a pair again. Has no effects.
+    /// Returns whether this refresh would repeat a lost reply. In that case its credential was already exchanged, and
+    /// the refresh returns a pair again. This call has no effects.
     ///
     /// # Errors
     /// The errors of [`refresh`](Self::refresh).

@@ -38,7 +38,7 @@ pub(super) struct RefreshRun<'e, 'r> {
     user: Option<Option<User>>,
     is_proof_used: bool,
     is_counted: bool,
-    /// The findings of an explanation, which has no effects; `None` for a request.
+    /// The findings of an explanation, which has no effects. `None` for an actual refresh.
     explained: Option<&'r mut ExplainedRefresh>,
 }
 
@@ -59,7 +59,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
-        // A token that expires while its refresh waits for its turn counts as valid.
+        // A token that expires while its refresh waits for its turn is still treated as valid.
         let has_expired = presented.has_expired(engine.clock.latest());
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
             Some(StartedRefresh { record, turn }) => (Some(record), Some(turn)),
@@ -109,7 +109,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             return Ok(None);
         }
         if self.has_expired && !repeats {
-            // An expired token ends nothing, but its reuse is logged.
+            // The reuse of an expired token does not end a session, but it is logged.
             if let Decision::Reuse(reuse) = decision {
                 self.engine.tell_reuse(&read.session, reuse, &self.refresh);
             }
@@ -143,8 +143,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.write(&read, change, how, now).await
     }
 
-    /// Returns whether an attempt would make good a lost reply. If the credential was not exchanged last, this does not
-    /// query the directory.
+    /// Returns whether an attempt would repeat a lost reply. Queries the directory only if the credential is the one
+    /// that was exchanged last.
     pub(super) async fn would_repeat(&mut self) -> Result<bool, Error> {
         let read = self.read().await?;
         if read.session.status != Status::Live || self.presented.generation != read.session.previous {
@@ -155,8 +155,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(self.repeats(&judged))
     }
 
-    /// Returns whether the decision makes good a lost reply. An expired token is accepted only while its successor is
-    /// unused, also within `grace`.
+    /// Returns whether the decision repeats a lost reply. An expired token is accepted only while its successor is
+    /// unused, even within `grace`.
     fn repeats(&self, judged: &JudgedRefresh<'_>) -> bool {
         judged.decision.repeats() && !(self.has_expired && judged.read.session.confirmed)
     }
@@ -185,7 +185,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             None => self.engine.read_for_refresh(self.presented.session).await?,
         };
         let record = record.ok_or(Denial::UnknownRefreshToken)?;
-        // A browser session has no refresh token, because only the gate renews it.
+        // A browser session has no refresh token, because only the gate renews the session.
         let is_refreshed = record.session.browser.is_none();
         let is_good = is_refreshed && self.presented.proves(&record.session);
         if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
@@ -231,8 +231,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         })
     }
 
-    /// Ends the session because of a reuse. The exception is a token whose own refresh at this gate is in doubt: its
-    /// reply is repeated.
+    /// Ends the session because of a reuse, unless this gate itself exchanged the token and did not get the store's
+    /// acknowledgement. In that case the reply to that exchange is repeated.
     async fn judge_reuse(
         &mut self,
         session: &Session,
@@ -245,7 +245,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
             return Err(self.engine.reused(session, reuse, &self.refresh).await?.into());
         };
         let id = own.id;
-        // The replay must keep the turn, so that a refresh in doubt gets only one reply.
+        // The replay must keep the turn, so that only one reply is made to a refresh whose outcome was unknown.
         let turn = self.turn.take();
         let issued = self.replay(own, now).await?;
         self.turn = turn;
@@ -373,8 +373,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let (engine, id) = (self.engine, read.session.id);
         let raised = raised.map(|raised| raised_minimum(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
-        // Read this before the swap, just as before a load, because the swap returns the record if another request has
-        // changed it.
+        // Read the minimum generation before the swap. If another request has changed the record, the swap returns the
+        // changed record, and the minimum must be read before any record.
         let minimum_known = engine.revocations.minimum(id);
         // The swap is polled first, so that the token is signed while the store writes.
         let (swapped, issued) =

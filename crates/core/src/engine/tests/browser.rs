@@ -262,7 +262,7 @@ async fn b11_a_session_ends_after_idle_ttl_without_renewal_whatever_asks_about_i
         assert!(world.engine.browser_session(&begun.cookie, &rules).await.is_ok());
     }
     world.advance(secs(8));
-    let over = Denial::SessionOver("it was idle for idle_ttl");
+    let over = Denial::SessionOver("it was idle for longer than `idle_ttl`");
     assert_eq!(denied(world.engine.browser_session(&begun.cookie, &rules).await), over);
     assert_eq!(denied(token(&world, &begun.cookie).await), over);
 }
@@ -289,7 +289,7 @@ async fn b11_no_renewal_moves_the_absolute_end() {
     assert!(world.record(begun.session.id).await.revision <= writes + 2);
     assert!(world.engine.browser_session(&begun.cookie, &rules).await.is_ok());
     world.advance(Duration::from_millis(1));
-    let over = Denial::SessionOver("it outlived session_ttl");
+    let over = Denial::SessionOver("it lasted longer than `session_ttl`");
     assert_eq!(denied(world.engine.browser_session(&begun.cookie, &rules).await), over);
     assert_eq!(denied(token(&world, &begun.cookie).await), over);
 }
@@ -298,8 +298,8 @@ async fn b11_no_renewal_moves_the_absolute_end() {
 async fn b14_a_disabled_user_or_a_new_password_ends_the_session_at_its_renewal() {
     type Change = fn(&mut crate::directory::User, Timestamp);
     let changes: [(Change, &str); 2] = [
-        (|user, _| user.active = false, "its user is gone, inactive, or in another account"),
-        (|user, now| user.sessions_valid_from = now, "its user's sessions are valid from a later time"),
+        (|user, _| user.active = false, "its user was deleted, is inactive, or is in another account"),
+        (|user, now| user.sessions_valid_from = now, "it began before the user's `sessions_valid_from`"),
     ];
     for (change, why) in changes {
         let world = World::new().await;

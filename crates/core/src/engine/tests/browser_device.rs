@@ -23,7 +23,7 @@ use crate::store::{Store, Swap};
 use crate::token::device_cookie;
 use crate::verify_cache::Verified;
 
-const OTHER: Denial = Denial::DeviceRefused("the session is bound to another key");
+const OTHER: Denial = Denial::DeviceRefused("the session is bound to another device key");
 const LATE: Denial = Denial::DeviceRefused("the login was too long ago");
 
 fn challenge(engine: &Engine, login: &BrowserLogin) -> String {

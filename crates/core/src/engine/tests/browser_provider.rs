@@ -155,7 +155,7 @@ async fn b11_b40_a_renewal_that_the_provider_does_not_permit_is_no_activity() {
     provider.say(Says::Good);
     assert_eq!(
         denied(request(&world, &begun.cookie, &provider).await),
-        Denial::SessionOver("it was idle for idle_ttl")
+        Denial::SessionOver("it was idle for longer than `idle_ttl`")
     );
     let counts: Vec<_> = world.engine.counts().renewals().collect();
     assert_eq!((counts[0], counts[2].1 > 10), (("ok", 1), true), "{counts:?}");
