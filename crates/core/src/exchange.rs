@@ -1,4 +1,4 @@
-//! Token exchange for an upstream: the caller's token of another issuer is exchanged for a token of the upstream (RFC
+//! Token exchange for an upstream. The caller's token from another issuer is exchanged for a token of the upstream (RFC
 //! 8693, Entra's on-behalf-of flow, or an ID-JAG). This module defines the interface to a provider. The gate caches the
 //! responses.
 
@@ -21,7 +21,8 @@ pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
     /// token.
     async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
 
-    /// Identifies the provider, the client and the request. Exchangers with equal bytes get equal responses.
+    /// Bytes that identify the provider, the client and the request. If two exchangers return equal bytes, the provider
+    /// sends them equal responses.
     fn identity(&self) -> Box<[u8]>;
 }
 
@@ -36,7 +37,8 @@ pub enum ExchangeForm {
     /// A request for an identity assertion (ID-JAG) for another authorization server, in exchange for the ID token of a
     /// session.
     IdJag,
-    /// The use of the identity assertion as a grant (RFC 7523 §2.1) at that authorization server.
+    /// The use of an identity assertion as a grant (RFC 7523 §2.1) at the authorization server for which the assertion
+    /// was issued.
     JwtBearer,
 }
 
@@ -69,7 +71,7 @@ pub enum ExchangeFault {
 }
 
 impl ExchangeFault {
-    /// The fault in one word, for metrics and logs.
+    /// The fault's name in metrics and logs.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::StepUp(_) => "step_up",
@@ -99,8 +101,8 @@ pub struct UpstreamExchange {
 }
 
 impl UpstreamExchange {
-    /// Creates an exchange at `provider` of the tokens of `issuer` for tokens of `upstream`, which are cached for at
-    /// most `max_age`.
+    /// Creates an exchange. `provider` exchanges the tokens of `issuer` for tokens of `upstream`, which are cached for
+    /// at most `max_age`.
     pub fn new(
         [provider, upstream, issuer]: [Arc<str>; 3],
         max_age: Duration,
@@ -124,7 +126,7 @@ impl UpstreamExchange {
 
     /// The assumed lifetime of a token if the provider does not state it.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
-    /// How long before its expiry a token is no longer used.
+    /// The minimum remaining lifetime with which a token is still used.
     pub const MARGIN: Duration = Duration::from_secs(10);
 
     /// How long a token is cached.

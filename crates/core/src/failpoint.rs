@@ -5,7 +5,8 @@
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before the commit is acknowledged.
 //! - `ack-before-commit`: the store acknowledges before it commits. This is a deliberate bug that a crash test must
 //!   find.
-//! - `wall-clock:FILE`: the wall clock is ahead by the number of milliseconds in the file, or behind if it is negative.
+//! - `wall-clock:FILE`: the wall clock is ahead by the number of milliseconds in the file, or behind if the number is
+//!   negative.
 //! - `sweep-every:MS`: the interval of the sweep.
 //! - `panic-at:PATH`: a request for this path ends the process with a panic that cannot be caught.
 //! - `slow-sync:MS`: each sync of the store's disk takes this much longer.

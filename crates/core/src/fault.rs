@@ -1,5 +1,5 @@
-//! Faults, which are failures on our side. The gate then did not decide, so the reply to a fault is 503 with
-//! `Retry-After`, never a denial.
+//! Faults, which are failures on our side. In case of a fault, the gate has not decided about the request, so the reply
+//! is 503 with `Retry-After`, never a denial.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl StoreError {
     /// use rotogate::session::Session;
     /// use rotogate::store::StoreError;
     ///
-    /// /// A row of a store that keeps JSON.
+    /// /// Reads a row of a store that keeps records as JSON.
     /// fn read(row: &[u8]) -> Result<Session, StoreError> {
     ///     serde_json::from_slice(row).map_err(|error| StoreError::caused_by("a row is damaged", error).of_one_record())
     /// }
@@ -104,14 +104,14 @@ impl StoreError {
     }
 
     /// Marks the error as a refusal because the store belongs to another keyring. `lost` says how to start over if that
-    /// keyring is lost. It is passed only if the store cannot contain any session.
+    /// keyring is lost. `lost` is passed only if the store cannot contain any session.
     #[doc(hidden)]
     #[must_use]
     pub fn of_another_keyring(mut self, lost: Option<String>) -> Self {
         if let Some(lost) = lost {
             self.message += &format!(
-                ". No session ever began in the store: if its keyring is lost, because its first start was cut short, {lost}, \
-                 and start the gate again"
+                ". No session ever began in the store. If its keyring was lost because its first start was cut short, \
+                 {lost}, and start the gate again"
             );
         }
         Self { outcome: WriteOutcome::Refused, is_of_another_keyring: true, ..self }
@@ -148,7 +148,7 @@ impl StoreError {
 /// use rotogate::directory::DirectoryError;
 /// use rotogate::fault::Fault;
 ///
-/// // A login service that does not answer has not said that a password is wrong: the client gets 503.
+/// // If a login service does not respond, the password may still be right, so the client gets 503.
 /// let error = DirectoryError::Unavailable("ldap.example.com: timed out".to_owned());
 /// assert_eq!(Fault::from(error).reason(), "directory_failed");
 /// ```
@@ -196,20 +196,23 @@ pub enum Fault {
     Directory(#[source] DirectoryError),
     /// A clock is wrong, or a not-before of the user is in the future. Tokens are not issued until this is corrected.
     #[error(
-        "a clock is wrong, or the user's sessions_valid_from is in the future: tokens are not issued until it is fixed"
+        "a clock is wrong, or the user's `sessions_valid_from` is in the future. Tokens are not issued until it is \
+         corrected"
     )]
     Clock,
     /// Other gates share the store, and this gate has had no response from the store for too long. It does not issue
     /// tokens until the store responds.
-    #[error("no news from the store for too long: tokens are not issued until it responds")]
+    #[error("no news from the store for too long, so tokens are not issued until it responds")]
     Stale,
     /// The store lost acknowledged writes. The gates that share it do not issue tokens until they have written back
-    /// their knowledge.
-    #[error("the store lost writes: tokens are not issued until the gates have written back what they know")]
+    /// what they know about these writes.
+    #[error(
+        "the store lost writes, so tokens are not issued until the gates have written back the data that they know"
+    )]
     Restoring,
     /// The process was suspended, and the request may have waited during that time. Its client may have continued at
     /// another gate.
-    #[error("the process stood still, and the request may have been waiting")]
+    #[error("the process stood still, and the request may have waited during that time")]
     StoodStill,
     /// The program around the gate has suspended logins, refreshes and other grants, because its audit log cannot be
     /// written.
@@ -222,12 +225,12 @@ pub enum Fault {
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
     /// Other requests changed the session during every attempt.
-    #[error("other requests changed the session at every attempt")]
+    #[error("every attempt to change the session failed, because other requests changed it first")]
     Contention,
     /// The provider of a relay or of a login did not return a usable response.
     #[error("the provider: {reason}")]
     Provider {
-        /// The word for logs and metrics.
+        /// The fault's name in logs and metrics.
         reason: &'static str,
         /// The recommended delay before a retry.
         retry_after: Duration,
@@ -253,7 +256,7 @@ impl From<DirectoryError> for Fault {
 }
 
 impl Fault {
-    /// The word for log lines and metrics, from a fixed set.
+    /// The fault's name in log lines and metrics, from a fixed set of names.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Store(_) => "store_failed",
@@ -322,8 +325,8 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A denial because of the directory's rate limit is an error of the caller, like a denial because of our
-            // limits.
+            // A denial that the directory's rate limit causes is an error of the caller, like a denial that our own
+            // limits cause.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }
@@ -338,7 +341,7 @@ crate::debug_with!(Chain<'_>, |it, f| {
     let mut cause = it.0.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // Some errors already contain their cause.
+        // The message of some errors already contains the message of their cause.
         if !said.ends_with(&text) {
             said = format!("{said}: {text}");
         }

@@ -1,9 +1,9 @@
 //! Single flights. Callers that request the same work at the same time share one execution and its result. The work
 //! runs in its own task, so a caller that leaves does not cancel it.
 //!
-//! Other code waits for shared results in different ways: for the attempts of a task that fetches repeatedly
-//! ([`live_keys`](crate::token::live_keys)), and for a connection that is given up with its last caller (the store in
-//! Redis).
+//! Two parts of the program share results without this module. [`live_keys`](crate::token::live_keys) waits for the
+//! attempts of a task that fetches repeatedly. The store in Redis waits for a connection that is given up when its last
+//! caller leaves.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
     }
 }
 
-/// The work in progress. Different work must have different keys.
+/// The work in progress, by map key. Different work must have different map keys.
 #[derive(Debug)]
 pub struct Flights<K: Eq + Hash, T>(Arc<DashMap<K, Flight<T>>>);
 
@@ -57,7 +57,7 @@ where
     K: Copy + Eq + Hash + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// The work in progress for this key.
+    /// The work in progress for this map key.
     pub fn get(&self, key: &K) -> Option<Flight<T>> {
         self.0.get(key).as_deref().cloned()
     }
@@ -67,8 +67,8 @@ where
         self.0.is_empty()
     }
 
-    /// Joins the work in progress for this key. If there is none, starts the work that `begin` returns. `begin` must
-    /// not use these flights.
+    /// Joins the work in progress for this map key. If there is none, starts the work that `begin` returns. `begin`
+    /// must not use these flights.
     ///
     /// # Errors
     /// The errors of `begin`, which limits the amount of concurrent work.

@@ -18,7 +18,7 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// The issuer did not send such a response. The error does not contain anything about the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
-    /// Identifies the server and the client. If two introspectors have the same bytes, the responses for one are also
+    /// Identifies the server and the client. If two introspectors return the same bytes, the responses for one are also
     /// valid for the other.
     fn identity(&self) -> Box<[u8]>;
 }
@@ -27,13 +27,13 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct IntrospectionFault {
-    /// The cause in one word, for metrics and logs.
+    /// The name of the cause in metrics and logs.
     pub cause: &'static str,
     /// A description of the fault.
     pub message: String,
-    /// The delay that the server requests.
+    /// The delay that the server requests before a retry.
     pub retry_after: Option<Duration>,
-    /// Whether the delay may apply only to this caller, because the response did not have the status 503.
+    /// Whether the delay may apply only to this caller. It applies to all callers if the response had the status 503.
     #[doc(hidden)]
     pub of_asker: bool,
 }
@@ -86,7 +86,7 @@ impl Introspection {
     /// The maximum of `negative`.
     pub const MAX_NEGATIVE: Duration = Duration::from_secs(60);
 
-    /// Settings with this introspector, and defaults otherwise.
+    /// Settings with this introspector, and defaults for everything else.
     pub fn by(introspector: impl Introspector) -> Self {
         Self {
             introspector: Arc::new(introspector),
@@ -144,18 +144,18 @@ impl Introspection {
     /// The problem of these settings, if they are not valid.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.cache > Self::MAX_CACHE || self.stale_if_error > Self::MAX_CACHE {
-            return Some("introspection: cache and stale_if_error must be at most 5 min");
+            return Some("introspection: `cache` and `stale_if_error` must be at most 5 min");
         }
         if self.negative > Self::MAX_NEGATIVE {
-            return Some("introspection: negative must be at most 1 min");
+            return Some("introspection: `negative` must be at most 1 min");
         }
         if self.prefix.len() > 64 || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Some("introspection: prefix must be at most 64 visible ASCII characters");
+            return Some("introspection: `prefix` must have at most 64 visible ASCII characters");
         }
         None
     }
 
-    /// Returns whether both query the same server and interpret each response in the same way.
+    /// Returns whether both settings query the same server and interpret each response in the same way.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

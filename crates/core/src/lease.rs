@@ -119,7 +119,7 @@ pub struct Lease {
 pub enum LeaseEnd {
     /// The connection's token or session is no longer valid.
     Denied(Denial),
-    /// Whether the connection's token is still valid is currently unknown.
+    /// The gate currently cannot determine whether the connection's token is still valid.
     Undecided(Denial),
     /// The connection reached its maximum duration. The token may still be valid.
     MaxStream,
@@ -128,7 +128,7 @@ pub enum LeaseEnd {
 }
 
 impl LeaseEnd {
-    /// The word for log lines, from a fixed set.
+    /// The name of the reason in log lines, from a fixed set of names.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Denied(denial) | Self::Undecided(denial) => denial.reason(),
@@ -139,7 +139,7 @@ impl LeaseEnd {
 }
 
 impl LeaseEnd {
-    /// The word for the access log's `rotogate.end`.
+    /// The name of the reason in the field `rotogate.end` of the access log.
     pub const fn end(&self) -> &'static str {
         match self {
             Self::Denied(Denial::TokenExpired) => "expired",
@@ -224,7 +224,8 @@ impl Lease {
 
     /// Creates a lease for a caller whose token has just been checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        // A delegated token has no successor, so a rotation of the user's session does not extend the lease (D6).
+        // A delegated token does not have a successor, so a rotation of the user's session does not extend the lease
+        // (D6).
         let advancing = caller.filter(|caller| caller.token().delegation().is_none());
         let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
@@ -273,8 +274,8 @@ impl Lease {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Returns whether this lease replaces `other`. This is the case if it belongs to another session, or to the same
-    /// session and the same or a later generation.
+    /// Returns whether this lease replaces `other`. It replaces `other` if it belongs to another session, or to the
+    /// same session and the same or a later generation.
     #[cfg(feature = "kuzzle")]
     pub fn supersedes(&self, other: &Self) -> bool {
         match (&self.line, &other.line) {

@@ -25,20 +25,22 @@
 //! the processor. A stranger is an address that has not presented a valid token recently. A stranger's valid token
 //! competes with forged ones, and passes on a retry. Tokens that were verified before are never limited. A refused
 //! token with a valid signature (revoked, or for another audience) costs as much as a forged one, but is not an attack.
-//! It has its own, wider rate, and is remembered, so that presenting it again costs nothing. An expired token does not
-//! cost a signature check and is not counted. A token counts once for each 8 KiB and for each key that was tried, so
-//! that a larger token cannot cause more work. Tokens over 8 KiB count even without a signature check.
+//! Refused tokens have their own, higher rate, and the gate remembers them, so presenting a refused token again costs
+//! nothing. An expired token does not cost a signature check and is not counted. A token counts once for each 8 KiB and
+//! for each verification key that was tried, so that a larger token cannot cause more work. Tokens over 8 KiB count
+//! even without a signature check.
 //!
-//! A caller cannot be locked out by other callers' failures. Strangers' attempts on a user, or from the user's address
-//! on other users, do not limit an address from which that user once logged in. Guesses at a client's secret limit only
-//! the networks that guessed. A client's own secret is remembered once it was valid, and is then no longer counted. An
-//! introspecting client is limited only by its own requests. Some password checks are also reserved for these callers,
-//! see [`CheckPermit`].
+//! A caller cannot be locked out by other callers' failures. If a user once logged in from an address, the user's
+//! logins from this address are counted separately, so strangers cannot use up the limit of these logins. It does not
+//! matter whether the strangers attack this user from elsewhere, or attack other users from the same address. Guesses
+//! at a client's secret limit only the networks that guessed. A client's own secret is remembered once it was valid,
+//! and is then no longer counted. An introspecting client is limited only by its own requests. Some password checks are
+//! also reserved for these callers, see [`CheckPermit`].
 //!
 //! Gates that share a store count logins, secrets and their failures together.
 //!
-//! Keys are hashed with a random key into a fixed number of buckets, so the memory is always bounded. Two keys in the
-//! same bucket share its rate.
+//! The counted values, such as networks and users, are hashed with a random seed into a fixed number of buckets, so the
+//! memory is always bounded. Two values in the same bucket share its rate.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -93,7 +95,7 @@ const CLIENT_BUCKET_BITS: u32 = 12;
 /// The maximum number of remembered pairs of address and user after a login, and of remembered addresses after a valid
 /// token.
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
-/// The rate of failures of one network with a client whose own failure rate is exceeded.
+/// The rate of failures that one network may cause with a client whose own failure rate is exceeded.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 /// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
@@ -101,15 +103,15 @@ const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 /// The rate of one client's assertions. Each assertion is a row in the store until it expires.
 const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
 
-/// The rate of messages from one network that cannot be verified because the gate lacks their key. Messages beyond the
-/// rate count as forged.
+/// The rate of messages from one network that cannot be verified because the gate does not have the issuer's key.
+/// Messages beyond the rate count as forged.
 const UNDECIDED: Rate = Rate::new(1000, Duration::from_millis(10));
 
 /// The rates of audit trail lines about refused clients: for each client, and for all clients together.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
-/// Remembers hashed keys, and forgets keys that have not been used for a long time.
+/// Remembers hashed values, and forgets those that have not been used for a long time.
 type RememberedKeys<V = ()> = moka::sync::Cache<u64, V, foldhash::quality::RandomState>;
 
 fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
@@ -223,8 +225,8 @@ impl Limits {
         self.rates.store(Arc::new(rates));
     }
 
-    /// Reserves some of the `places` password checks that may run or wait for known callers. Strangers get at most
-    /// three quarters of them, and clients that have not yet authenticated get at most an eighth.
+    /// Reserves password checks for known callers. Of the `places` checks that may run or wait, strangers get at most
+    /// three quarters, and clients that have not yet authenticated get at most an eighth.
     #[must_use]
     pub fn with_password_places(mut self, places: usize) -> Self {
         self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
@@ -236,7 +238,7 @@ impl Limits {
     /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
     ///
     /// # Errors
-    /// [`Denial::RateLimited`]; or [`Fault::Busy`] while too many passwords of strangers are being checked.
+    /// [`Denial::RateLimited`], or [`Fault::Busy`] while too many strangers' passwords are being checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
             let taken = self.login_known.take_share(self.user_key(attempt), self.share());
@@ -253,7 +255,7 @@ impl Limits {
         place(self.strangers.as_ref())
     }
 
-    /// Remembers that this user, and this client, logged in from this address.
+    /// Remembers that this user and this client logged in from this address.
     pub fn logged_in(&self, attempt: Attempt<'_>) {
         if let Some(address) = attempt.address {
             self.known.insert(self.user_key(attempt), ());
@@ -449,7 +451,7 @@ impl Limits {
         self.record(Vain::Refused, source, NonZeroU32::MIN);
     }
 
-    /// Counts a credential whose check failed, and which cost as much as checking this many tokens (see
+    /// Counts a credential that failed its check. The check cost as much as checking `cost` tokens (see
     /// [`cost`](Vain::cost)).
     // Requirement A34.
     pub(crate) fn record<'a>(&self, vain: Vain, source: impl Into<Source<'a>>, cost: NonZeroU32) {

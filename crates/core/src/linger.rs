@@ -20,7 +20,7 @@ pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // The connection is closed next, regardless of the result.
+    // The result does not matter, because the connection is closed next.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 

@@ -30,7 +30,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network as bytes. They differ between networks, and are the same on every machine.
+    /// The bytes that identify the network. They differ between networks, and are the same on every machine.
     pub(crate) fn to_bytes(self) -> [u8; 9] {
         let mut bytes = [self.bits; 9];
         bytes.iter_mut().skip(1).zip(self.prefix.to_be_bytes()).for_each(|(to, from)| *to = from);

@@ -6,8 +6,8 @@
 pub enum OAuthError {
     /// The presented token is permanently invalid.
     Grant,
-    /// The provider refuses the user until the user takes some action, or the word is unknown. An unknown word counts
-    /// as a refusal, because a provider that has an outage does not send words.
+    /// The provider refuses the user until the user takes some action, or the `error` value is unknown. An unknown
+    /// value counts as a refusal, because a provider that has an outage does not send `error` values.
     User,
     /// The client that sent the request is refused.
     Client,
@@ -21,7 +21,7 @@ pub enum OAuthError {
     Server,
 }
 
-/// The words whose meaning is not [`OAuthError::User`].
+/// The `error` values whose meaning is not [`OAuthError::User`].
 const WORDS: &[(OAuthError, &[&str])] = &[
     (
         OAuthError::Grant,
@@ -81,7 +81,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
 ];
 
 impl OAuthError {
-    /// Looks up the meaning of a word.
+    /// Looks up the meaning of an `error` value.
     ///
     /// ```
     /// use rotogate_core::oauth_error::OAuthError;

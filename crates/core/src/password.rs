@@ -3,8 +3,8 @@
 //!
 //! A check is designed to cost memory and time, so a flood of logins must not take memory or time from other requests.
 //! A fixed number of checks run at once, a fixed number wait, and further checks get 503 with `Retry-After`. Every
-//! check costs the same, whatever is wrong with it, so that its duration reveals nothing (requirement A2). If stored
-//! hashes differ in cost, cheaper checks are extended by checks of a dummy hash.
+//! check takes the same time, whether it succeeds or fails and whatever the reason, so that its duration reveals
+//! nothing (requirement A2). If stored hashes differ in cost, cheaper checks are extended by checks of a dummy hash.
 //!
 //! With the feature `imported-hashes`, hashes from other systems are also accepted (requirement I30), as long as each
 //! stays within a limit for its cost.
@@ -78,7 +78,7 @@ fn parse(phc: &str) -> Result<PasswordHash, DirectoryError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unusable(error: BadHash) -> DirectoryError {
-    DirectoryError::Unavailable(format!("a stored password hash: {error}"))
+    DirectoryError::Unavailable(format!("a stored password hash is {error}"))
 }
 
 /// The cost of checking a password against this hash.
@@ -97,7 +97,7 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
     Ok(Argon2Hash::parse(phc, &argon::OURS)?.cost())
 }
 
-/// The password in NFC (RFC 8265 section 4.2.2), if it is not already.
+/// The password in NFC (RFC 8265 section 4.2.2), or `None` if it already is in NFC.
 #[cfg(feature = "passwords")]
 fn composed(password: &str) -> Option<Zeroizing<String>> {
     use unicode_normalization::{UnicodeNormalization, is_nfc};
@@ -198,7 +198,7 @@ impl CheckTimes {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
-        // The shortest of several runs counts, because disturbances can only add time.
+        // The shortest of several runs is used, because disturbances can only add time.
         let mut least = Duration::MAX;
         for _ in 0..5 {
             let start = thread_cpu_time();
@@ -284,10 +284,10 @@ impl Passwords {
     }
 
     /// Returns whether this is the password from which `phc` was made. A password longer than 1024 bytes never matches,
-    /// and causes no work.
+    /// and is not hashed.
     ///
     /// # Errors
-    /// [`DirectoryError::Busy`] if too many checks are waiting; [`DirectoryError::Unavailable`] if the stored hash
+    /// [`DirectoryError::Busy`] if too many checks are waiting, or [`DirectoryError::Unavailable`] if the stored hash
     /// cannot be used.
     pub async fn verify(&self, password: &SecretString, phc: &str) -> Result<bool, DirectoryError> {
         let hash = parse(phc)?;
@@ -434,7 +434,7 @@ impl Passwords {
     /// Hashes a password like the function [`hash`]. This counts as one of the checks that may run.
     ///
     /// # Errors
-    /// The errors of [`Passwords::verify`]; or the password cannot be hashed.
+    /// The errors of [`Passwords::verify`], or the password cannot be hashed.
     #[cfg(feature = "passwords")]
     pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
         let permits = self.permits(CostClass::default()).await?;

@@ -1,4 +1,5 @@
-//! The pauses that a service requests with `Retry-After`. The gate does not send requests to the service until then.
+//! The pauses that a service requests with `Retry-After`. The gate does not send requests to the service during a
+//! pause.
 //!
 //! A 503 response concerns the whole service, so all requests to it pause. A 429 response may concern only one caller
 //! whose limit at the service is used up, or the gate as a client, and other statuses may concern what was requested.
@@ -16,8 +17,8 @@ use parking_lot::Mutex;
 pub const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The minimum pause, and the time between two requests that find out whether a service responds.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The maximum number of callers whose own pauses are kept. Further callers that are refused individually may send
-/// another request.
+/// The maximum number of callers whose own pauses are kept. If more callers are refused individually, the gate does not
+/// pause their requests.
 const MAX_ASKERS: usize = 1024;
 
 /// The reaction of a service to a request.
@@ -34,7 +35,7 @@ pub enum ServiceAnswer {
 }
 
 impl ServiceAnswer {
-    /// Determines the meaning of a failure for which the service requested this delay.
+    /// Determines the meaning of a failure for which the service requested the pause `wait`.
     pub fn fault(wait: Option<Duration>, may_be_of_asker: bool) -> Self {
         match wait {
             None => Self::Failed,
@@ -55,7 +56,8 @@ pub struct ServicePauses {
 struct PauseState {
     /// Requests are not sent before this time.
     until: Duration,
-    /// When one request may be sent nevertheless, if the pause results from refusals of individual callers.
+    /// The time from which a single request may be sent during the pause, if the pause results from refusals of
+    /// individual callers.
     probe_from: Option<Duration>,
     /// The end of the pause of each caller that was refused individually.
     askers: HashMap<u64, Duration>,
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!(pauses(&[("ada", Busy(at(86_400)), 100)]).admit("bob", at(100)), Err(MAX_PAUSE));
         assert_eq!(pauses(&[("ada", Busy(at(0)), 100)]).admit("bob", at(100)), Err(MIN_PAUSE));
         assert_eq!(pauses(&[("ada", Failed, 100)]).admit("ada", at(100)), Ok(()));
-        // Neither an answer that was on its way, nor a refusal of one asker, shortens the pause.
+        // A pause is not shortened by the response to an earlier request, or by a refusal of a single caller.
         let busy = pauses(&[("ada", Busy(at(30)), 100), ("bob", Answered, 101)]);
         assert_eq!(busy.admit("bob", at(102)), Err(at(28)));
         let busy =
@@ -180,7 +182,7 @@ mod tests {
         let one = pauses(&[("eve", BusyForAsker(at(30)), 100), ("eve", BusyForAsker(at(30)), 101)]);
         assert_eq!(one.admit("eve", at(111)), Err(at(20)));
         assert!((0..100).all(|asker| one.admit(asker, at(111)).is_ok()));
-        // Nor do several, while the service answers others.
+        // Several refused callers also do not delay the others, as long as the service accepts requests in between.
         let several: Vec<_> =
             (0..50).flat_map(|_| [("eve", BusyForAsker(at(30)), 100), ("ada", Answered, 100)]).collect();
         let several = pauses(&[&several[..], &[("mallory", BusyForAsker(at(30)), 100)]].concat());
@@ -192,7 +194,7 @@ mod tests {
         let both = pauses(&[("eve", BusyForAsker(at(30)), 100), ("mallory", BusyForAsker(at(40)), 100)]);
         assert_eq!(both.admit("bob", at(100)), Err(at(40)));
         assert_eq!(both.foresee("bob", at(101)), Ok(()));
-        // One question a second, which is nobody's who was refused.
+        // One request a second is admitted, and it comes from a caller that was not refused.
         assert_eq!(both.admit("eve", at(101)), Err(at(29)));
         assert_eq!((both.admit("bob", at(101)), both.admit("ada", at(101))), (Ok(()), Err(at(39))));
         both.note("bob", BusyForAsker(at(30)), at(101));

@@ -1,5 +1,5 @@
-//! Step 7 of a request, in which a [`Verified`] token is judged by the policy of a route. Only this module creates a
-//! [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
+//! Step 7 of the handling of a request, in which a [`Verified`] token is judged by the policy of a route. Only this
+//! module creates a [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
-    /// What remains to be done for the caller's proof.
+    /// The work that remains to be done for the caller's DPoP proof.
     proof: Option<Box<UsedProof>>,
     /// Whether the request contained the cookie of an ended session.
     after_session: bool,
@@ -52,7 +52,7 @@ pub struct QuotaFields {
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer issued the permission, based on its routes. A `require()` has no routes.
+    /// Whether the gate's layer issued the permission, based on its routes. A `require()` does not have routes.
     pub layer: bool,
     /// Whether the layer leaves the check of the audience to a `require()`.
     pub defers: bool,
@@ -287,8 +287,8 @@ pub fn judge_conditions<O: Observer>(
     observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })
 }
 
-/// Judges the caller of an MCP call by the rule for the call, after the route of its path has permitted the request. A
-/// rule without issuers accepts all issuers.
+/// Judges the caller of an MCP call by the rule for the call, after the route of the request's path has permitted the
+/// request. A rule without issuers accepts all issuers.
 ///
 /// # Errors
 /// The errors of [`authorise`], [`Denial::Condition`], and [`Denial::InsufficientAuthentication`].
@@ -324,8 +324,8 @@ fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if takes(policy, token) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// Returns whether the route accepts the tokens of the issuer that vouched for this token's user. A route without
-/// issuers accepts our own tokens, regardless of who vouched for the user.
+/// Returns whether the route accepts the tokens of the issuer that authenticated this token's user. A route without
+/// issuers accepts our own tokens, regardless of which issuer authenticated the user.
 // Requirement I67.
 pub fn takes(policy: &RoutePolicy, token: &AccessToken) -> bool {
     policy.takes(&token.vouching_issuer().name, token.is_accepted_everywhere())
@@ -360,7 +360,7 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
 /// route's policy determines to which issuer a role without an issuer belongs.
 ///
 /// # Errors
-/// [`Denial::MissingRole`]; or [`Denial::RolesOverage`] if the issuer omitted roles.
+/// [`Denial::MissingRole`], or [`Denial::RolesOverage`] if the issuer omitted roles.
 pub fn judge_roles(policy: &RoutePolicy, any: &[Role], all: &[Role], token: &AccessToken) -> Result<(), Denial> {
     for role in all {
         if !may_name(policy, role, token) {
@@ -392,7 +392,7 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
 }
 
 /// Returns whether this token may have the role. A role without an issuer belongs to the only issuer that the route
-/// names. If the route does not name exactly one issuer, it belongs to our own issuer.
+/// names. If the route does not name exactly one issuer, the role belongs to our own issuer.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => *token.vouching_issuer().name == **issuer,

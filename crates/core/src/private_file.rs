@@ -1,5 +1,5 @@
-//! Files with secrets. They are read only if no other user can read them, and are written so that no other user ever
-//! could (requirement O2). Keys, users, the store and its mark, and the admin token use this module.
+//! Files with secrets. They are read only if no other user can read them, and are written so that no other user can
+//! ever read them (requirement O2). Key files, users, the store and its mark, and the admin token use this module.
 //!
 //! Such a file must belong to our user or to root, and others must not have rights to it. One of our user's groups may
 //! read the file, because orchestrators mount secrets in that way. The check applies to the opened file instead of its
@@ -59,7 +59,7 @@ pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
 /// Opens a log file for appending. If it is missing, it is created with this mode.
 ///
 /// # Errors
-/// An I/O error; or root finds a link or another user's file in a folder of the service.
+/// An I/O error, or root finds a link or another user's file in a folder of the service.
 pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
     place::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, mode)
 }
@@ -67,7 +67,7 @@ pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
 /// Reads a private file of at most `max` bytes.
 ///
 /// # Errors
-/// The errors of [`open_private`]; or the file is longer.
+/// The errors of [`open_private`], or the file is longer.
 pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
@@ -84,7 +84,7 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
 /// Reads a private text file.
 ///
 /// # Errors
-/// The errors of [`open_private`]; or the file is not UTF-8 text.
+/// The errors of [`open_private`], or the file is not UTF-8 text.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
     let mut bytes = read_private_bytes(path, MAX_LEN)?;
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
@@ -131,7 +131,7 @@ enum Objection {
 fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
     if owner != us && owner != 0 && !is_of_its_folder {
         return Some(Objection::Owner(format!(
-            "belongs to user {}, and must belong to us (user {}) or to root",
+            "belongs to user {}, but must belong to user {}, who runs this process, or to root",
             user::name(owner),
             user::name(us)
         )));
@@ -145,7 +145,7 @@ fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_fold
     }
     if mode & 0o040 != 0 && !group_is_ours {
         return Some(Objection::Mode(format!(
-            "its mode {mode:03o} lets a group read it, and this process is not in that group"
+            "its mode {mode:03o} lets a group read it, but this process is not in that group"
         )));
     }
     None
@@ -173,10 +173,10 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
         match dir_objection(meta.mode(), meta.uid(), us) {
             None => {}
             Some(Objection::Owner(what)) => {
-                return Err(format!("{shown}: {what}, who could exchange its files{}", user::advice(path)));
+                return Err(format!("{shown}: {what}, who could replace its files{}", user::advice(path)));
             }
             Some(Objection::Mode(what)) => {
-                return Err(format!("{shown}: {what}, who could exchange its files: chmod 700 {shown}"));
+                return Err(format!("{shown}: {what}, who could replace its files: chmod 700 {shown}"));
             }
         }
     }
@@ -194,8 +194,8 @@ fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// The reason for which this process may not read a file that the gate's user may read, although the file itself is
-/// fine. Returns `None` if this process may read it, or if there is a different problem.
+/// Returns why this process cannot read a file that the gate's user can read. Returns `None` if this process can read
+/// the file, or if the file has a different problem.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -215,7 +215,7 @@ pub fn denied_as_another(path: &Path) -> Option<String> {
         (owner != us && owner != 0 && us != 0).then(|| {
             let shown = path.display();
             format!(
-                "{shown}: belongs to user {}, and we are user {}{}",
+                "{shown}: belongs to user {}, but this process runs as user {}{}",
                 user::name(owner),
                 user::name(us),
                 user::advice(path)
@@ -285,7 +285,7 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 /// after a crash. The new content is durable on return.
 ///
 /// # Errors
-/// An I/O error; or the path is a symbolic link, which is not followed for writing, or not a regular file.
+/// An I/O error, or the path is a symbolic link, which is not followed for writing, or not a regular file.
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
@@ -304,7 +304,7 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 /// Creates a private file (0600) like [`write_private_atomic`], but never replaces an existing file.
 ///
 /// # Errors
-/// An I/O error; or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
+/// An I/O error, or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
 pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Unpublished::with(path, bytes)?.publish_new(path)
 }
@@ -317,7 +317,7 @@ pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 /// Waits for the lock beside `path`.
 ///
 /// # Errors
-/// An I/O error; or the lock file is a symbolic link.
+/// An I/O error, or the lock file is a symbolic link.
 pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     let lock = beside(path, "lock")?;
     refuse_link(&lock)?;
@@ -349,7 +349,7 @@ impl Unpublished {
     /// Creates a new file beside `path`, with a unique name.
     ///
     /// # Errors
-    /// An I/O error; or `path` does not name a file.
+    /// An I/O error, or `path` does not name a file.
     pub fn beside(path: &Path) -> io::Result<(Self, File)> {
         let random = *random::<8>()?;
         let name = beside(path, &format!("{:016x}.tmp", u64::from_ne_bytes(random)))?;
@@ -368,7 +368,7 @@ impl Unpublished {
     /// Gives the file its final name, durably. The file's content must already be durable.
     ///
     /// # Errors
-    /// An I/O error; or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. In that case the
+    /// An I/O error, or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. In that case the
     /// existing file stays unchanged.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
         // Unlike a rename, creating a link fails if the name is taken. If two processes do this concurrently, only one
@@ -409,7 +409,7 @@ fn refuse_link(path: &Path) -> io::Result<()> {
 
 fn beside(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} names no file", path.display())));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} does not name a file", path.display())));
     };
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);

@@ -1,5 +1,5 @@
-//! The only source of random bytes, which come from the operating system, the only comparison in constant time, and
-//! digests of several parts.
+//! The program's only source of random bytes, which come from the operating system. The module also has the program's
+//! only comparison in constant time, and digests of several parts.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -28,8 +28,9 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     Ok(bytes)
 }
 
-/// A digest of these parts with a key of this process, which reveals nothing about them. Returns `None` if the system
-/// does not provide random bytes. Each part is preceded by its length, so different parts have different digests.
+/// A keyed digest of these parts, which reveals nothing about them. The key exists only in this process. Returns `None`
+/// if the system does not provide random bytes. Each part is preceded by its length, so different parts have different
+/// digests.
 pub fn process_digest(parts: &[&[u8]]) -> Option<[u8; 32]> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
@@ -51,7 +52,8 @@ pub fn parts_digest(parts: &[&[u8]]) -> [u8; 32] {
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// A random pause of at most `most`, so that gates that lost a server together do not reconnect at the same time.
+/// A random pause of at most `most`, so that gates that lost a server at the same moment do not all reconnect at the
+/// same moment.
 pub fn jittered(most: Duration) -> Duration {
     let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))

@@ -45,7 +45,7 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 pub struct ReplyBody {
     /// The whole body, or its first part.
     pub data: Bytes,
-    /// The trailers. Boxed, because most replies have no trailers.
+    /// The trailers. Boxed, because most replies do not have trailers.
     pub trailers: Option<Box<HeaderMap>>,
     /// The rest of the body, after `data`.
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,

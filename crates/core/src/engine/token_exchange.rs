@@ -46,8 +46,8 @@ pub struct TokenExchange<'a> {
 const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not permit this client to act");
 
 impl Engine {
-    /// Counts the issuance of a token without a record against the limits. Such a token is a client's own token, or a
-    /// token with which the client acts for a user.
+    /// Counts a token that is issued without a record towards the rate limits. Such a token is a client's own token, or
+    /// a token with which the client acts for a user.
     ///
     /// # Errors
     /// [`Denial::RateLimited`]; a fault.
@@ -63,7 +63,8 @@ impl Engine {
     /// Exchanges a token, without writing to the store.
     ///
     /// # Errors
-    /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`]; a fault.
+    /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`]; or a
+    /// fault.
     // Requirements D1 to D9.
     pub async fn exchange_token(&self, asked: TokenExchange<'_>) -> Result<IssuedTokens, Error> {
         let TokenExchange { client, rules, subject, .. } = &asked;
@@ -78,11 +79,14 @@ impl Engine {
         let first = || subject.client.clone().filter(|_| subject.is_ours());
         let of_client = subject.delegation().map_or_else(first, |earlier| earlier.client.clone());
         let delegation = Delegation::new(act, origin, of_client).filter(|it| it.depth() <= rules.depth);
-        let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients act for the user already"))?;
+        let delegation = delegation.ok_or(Denial::NotExchangeable("too many clients already act for the user"))?;
         let audience = rules.target(asked.audience)?;
         let scope = rules.granted(asked.scope, client.scopes.as_ref(), &subject.scope)?;
         if subject.is_bound() && asked.proof.is_none() && asked.certificate.is_none() {
-            return Err(Denial::NotExchangeable("the token is bound to a key, and the request has no proof").into());
+            return Err(Denial::NotExchangeable(
+                "the token is bound to a key, but the request does not prove possession of that key",
+            )
+            .into());
         }
         let now = self.clock.now();
         if self.has_ended(subject, &client.id, (vouched_by.as_ref(), &delegation), now) {
@@ -161,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// The issuer that vouched for the subject, and the original token of that issuer from which the exchanged token
-    /// derives.
+    /// The other issuer that authenticated the subject, and that issuer's token from which the exchanged token was
+    /// derived.
     fn origin_of(&self, subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
         if subject.is_ours() {
             let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
@@ -171,7 +175,7 @@ impl Engine {
         // The token's subject becomes a subject of this gate, so it must not equal the subject of one of our users or
         // clients.
         if !subject.has_prefixed_subject() || !self.is_of_issuer(&subject.subject, subject.issuer()) {
-            return Err(Denial::NotExchangeable("the issuer has no subject_prefix"));
+            return Err(Denial::NotExchangeable("the issuer has no `subject_prefix`"));
         }
         let by = subject.voucher();
         // Without `iat`, the gate could not decide whether a notice from the issuer ends the token.

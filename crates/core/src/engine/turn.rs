@@ -1,6 +1,6 @@
 //! Allows only one refresh of a session at a time at this gate. Concurrent refreshes are already safe because of the
-//! compare-and-swap. Turns save work if a client presents the same token many times at once: the session's limit then
-//! counts one rotation, and the later requests avoid signing and writing in vain.
+//! compare-and-swap. Turns save work if a client presents the same token many times at once, because the session's
+//! limit then counts only one rotation, and the later requests do not sign tokens and write records in vain.
 
 use std::sync::Arc;
 

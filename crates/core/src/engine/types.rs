@@ -1,4 +1,4 @@
-//! Requests to the engine, and its results.
+//! The types of requests to the engine and of the engine's results.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ pub struct Origin {
     pub note: RequestNote,
 }
 
-/// The client whose attempt was refused by a rate limit, as far as it was known at that time.
+/// The client whose attempt was refused by a rate limit. Contains only the facts that were known at that time.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct HeldUp {
     /// The session of a refresh token.
@@ -147,7 +147,7 @@ pub struct ApplicationLogin<'a> {
     pub scope: Scope,
     /// The claims for the session's access tokens.
     pub claims: OwnClaims,
-    /// The issuer that vouched for the user.
+    /// The other issuer that authenticated the user, if any, and the user's identity at this issuer.
     pub vouched_by: Option<VouchedBy>,
     /// The session rules.
     pub profile: &'a Profile,

@@ -1,5 +1,5 @@
-//! Assertions that are accepted only once, at all gates of a store and across restarts. Each used assertion is a row in
-//! the table of the relay. The row expires when the assertion itself would be refused as expired.
+//! Assertions that are accepted only once, at all gates of a store and across restarts. Each used assertion has a row
+//! in the store's relay table. The row expires when the assertion itself would be refused as expired.
 
 use super::Engine;
 use crate::denial::Denial;
@@ -26,7 +26,7 @@ impl Engine {
         let now = self.clock.now();
         let id = name(used);
         let tags = self.used_tags(id);
-        let tag = tags.first().ok_or_else(|| StoreError::new("a used assertion cannot be sealed"))?;
+        let tag = tags.first().ok_or_else(|| StoreError::new("the record of a used assertion cannot be sealed"))?;
         let record = RelayRecord {
             state: RelayState::Dead,
             attempt: 1,
@@ -44,9 +44,9 @@ impl Engine {
             }
             RelayInserted::Present(_) => {
                 tracing::error!(
-                    "record of a used assertion: the seal is missing or invalid. If rotogate keys list --refresh lacks \
-                     a secret of the other gates, copy their key folder; otherwise find out what else writes to the \
-                     store"
+                    "record of a used assertion: the seal is missing or invalid. If `rotogate keys list --refresh` \
+                     does not list all refresh secrets of the other gates, copy their key folder. Otherwise find out \
+                     which other program writes to the store"
                 );
                 Err(StoreError::new("used assertion: the seal is missing or invalid").of_one_record().into())
             }
@@ -60,8 +60,8 @@ impl Engine {
     }
 }
 
-/// The id of the row for an assertion. It is the same at all gates and under all keys. Each part is preceded by its
-/// length, so two different assertions cannot have the same id.
+/// The id of the row for an assertion. All gates compute the same id, whatever keys they have. Each part of the hashed
+/// input is preceded by its length, so two different assertions cannot have the same id.
 fn name(used: &UsableOnce) -> RelayId {
     RelayId(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
 }

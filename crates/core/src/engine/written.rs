@@ -27,8 +27,8 @@ const KEPT: Duration = Duration::from_secs(1200);
 /// The maximum number of sessions whose records are kept. Each record takes about a kilobyte.
 const MAX_KEPT: u64 = 65_536;
 
-/// The cost of a failed swap in units of saved reads. It consists of the script that found the change and the
-/// additional round trip.
+/// The cost of a failed swap, as a number of saved reads. A failed swap costs the store's check that found the change,
+/// and an additional round trip.
 const COST: i32 = 2;
 /// The maximum credit for saved reads.
 const MOST_LUCK: i32 = 64;
@@ -40,20 +40,21 @@ struct WrittenRecord {
     at: Duration,
     /// The record as the store acknowledged it.
     record: Arc<Session>,
-    /// Whether the confirmation of its generation was written since, which increments the revision.
+    /// Whether the confirmation of the record's generation was written since. Writing a confirmation increments the
+    /// revision.
     is_confirmed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Written {
-    /// `None` if only this engine writes to the store.
+    /// The recently written records, or `None` if only this engine writes to the store.
     records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
     /// The time of the store's last response, in milliseconds of the monotonic clock.
     heard: AtomicU64,
     /// Records written before this time are not used to save reads.
     distrusted: AtomicU64,
-    /// The credit of guesses. Each saved read increases it, and each failed swap lowers it. Below zero, reads are not
-    /// saved, because other engines make most of the refreshes.
+    /// A balance that is raised by each saved read and lowered by each failed swap. A negative balance means that other
+    /// engines make most of the refreshes, so each record is read from the store.
     luck: AtomicI32,
 }
 
@@ -125,7 +126,7 @@ impl Written {
         }
     }
 
-    /// The records that were written so recently that the store may have lost them.
+    /// The most recently written records. If the store has lost writes, it may lack these records.
     pub(super) fn lately(&self) -> Vec<Session> {
         let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
         let all = self.records.iter().flatten();
@@ -135,11 +136,11 @@ impl Written {
     /// Stops using all records to save reads, because the store has lost writes and may have different records with the
     /// same revisions.
     pub(super) fn distrust(&self, now: Duration) {
-        // A record that was written within this millisecond also counts as earlier.
+        // The added millisecond also excludes a record that was written within the present millisecond.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Notes a response of the store, and frees the records, including their secrets, whose time has passed.
+    /// Notes a response of the store, and frees the records that have been kept long enough, including their secrets.
     pub(super) fn hear(&self, now: Duration) {
         self.heard.store(as_millis(now), Ordering::Relaxed);
         if let Some(records) = &self.records {

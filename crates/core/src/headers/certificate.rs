@@ -25,7 +25,8 @@ impl ClientCertificate {
         Self { thumbprint: CertificateThumbprint::from_der(der), header: None }
     }
 
-    /// Like [`Self::from_der`], for a certificate that the proxy sends to upstreams in `Client-Cert` (RFC 9440).
+    /// Does the same as [`Self::from_der`], for a certificate that the gate sends to upstreams in `Client-Cert` (RFC
+    /// 9440).
     pub(super) fn told_to_upstreams(der: &[u8]) -> Self {
         // The format is a byte sequence of RFC 8941 §3.3.5.
         let header = HeaderValue::try_from(format!(":{}:", STANDARD.encode(der))).ok();

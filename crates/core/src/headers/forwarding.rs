@@ -41,7 +41,8 @@ pub fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
-/// The scheme that the client used. A trusted proxy may name it; otherwise it is the scheme of the connection.
+/// The scheme that the client used. This is the scheme that a trusted proxy names, or otherwise the scheme of the
+/// connection.
 pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
     let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
     let named =
@@ -62,8 +63,8 @@ pub fn named_scheme(named: &str) -> Option<&'static str> {
     }
 }
 
-/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and
-/// `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
+/// Writes the origin of the request for the upstream. It sets `X-Forwarded-For`, `X-Forwarded-Proto` and
+/// `X-Forwarded-Host` once each, and `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
 ///
 /// The values of a trusted proxy are kept, but in `X-Forwarded-For` the entries before the client's address are removed
 /// and the proxy's address is appended. Values from other senders are replaced. `Forwarded` and similar headers are
@@ -106,12 +107,12 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
     }
 }
 
-/// The networks whose ignored headers were reported; 0 is an empty slot.
+/// The networks whose ignored headers were already logged. 0 is an empty slot.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
-/// Logs that forwarding headers were ignored, once for each network and only for the first 16 networks. If a load
-/// balancer is missing in `trusted_proxies`, it looks like one client, and all users behind it share the limits of one
-/// address.
+/// Logs that forwarding headers were ignored, once for each network and only for the first 16 networks. Without this
+/// log line, an operator could overlook that a load balancer is missing in `trusted_proxies`. The load balancer then
+/// looks like one client, and all users behind it share the limits of one address.
 fn report_ignored(peer: IpAddr) {
     let network = network(peer);
     for place in &REPORTED {
@@ -119,8 +120,8 @@ fn report_ignored(peer: IpAddr) {
             Ok(_) => {
                 tracing::warn!(
                     %peer,
-                    "x-forwarded-for ignored: the peer is not in trusted_proxies; if it is your proxy, list it, or all \
-                     of its clients share the limits of one address"
+                    "x-forwarded-for ignored, because the peer is not in trusted_proxies. If the peer is your proxy, \
+                     add it to that list. Otherwise all of its clients share the limits of one address"
                 );
                 return;
             }
@@ -142,7 +143,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
     texts.join(", ")
 }
 
-/// The entries of `X-Forwarded-For`, starting with the nearest hop. `None` stands for an entry that is not an address.
+/// The entries of `X-Forwarded-For`, starting with the nearest hop. An entry that is not an address gives `None`.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
     lines

@@ -1,4 +1,5 @@
-//! The framing of request bodies (T7). The HTTP library refuses most ambiguous framing; this module checks the rest.
+//! The framing of request bodies (T7). The HTTP library refuses most ambiguous framing, and this module checks the
+//! rest.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};

@@ -36,12 +36,13 @@ fn begins_like_one(name: &HeaderName) -> bool {
     )
 }
 
-/// What [`remove_hop_by_hop`] found in its pass over the header names. It saves its callers further look-ups.
+/// The findings of [`remove_hop_by_hop`] in its pass over the header names. With them, callers need no further
+/// look-ups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemovedHeaders {
     /// The message had a `Transfer-Encoding`, which was removed.
     pub had_coding: bool,
-    /// The `Transfer-Encoding` named another coding than `chunked`, so that the body is still encoded.
+    /// The `Transfer-Encoding` named a coding other than `chunked`, so the body is still encoded.
     pub had_other_coding: bool,
     /// The message has a `Content-Length`.
     pub has_length: bool,
@@ -57,11 +58,10 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// Removes hop-by-hop headers, and the headers that `Connection` names, from a request or a response. Call this
 /// function before the gate adds headers.
 ///
-/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. A
-/// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
-/// (T5).
+/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. An
+/// end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) stays even if `Connection` names it (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
-    // Most messages have none of these headers but `Connection`, and looking up each name costs more than scanning the
+    // Of these headers, most messages have only `Connection`, and looking up each name costs more than scanning the
     // names of all headers.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
     let mut seen = RemovedHeaders::default();
@@ -143,8 +143,8 @@ fn is_harmless(option: &str) -> bool {
     OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// The members of a list header from all its lines. A line that is not ASCII counts as one member that does not name a
-/// header.
+/// The members of a list header, collected from all lines of the header. A line that is not ASCII is one member that
+/// does not name a header.
 fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())

@@ -8,9 +8,9 @@
 //! 3. The proxy removes the headers of one connection ([`remove_hop_by_hop`]) and writes the origin of the request
 //!    ([`forwarded`]).
 //!
-//! Names are compared **folded**: in lower case, with every character that is neither letter nor digit replaced by `-`.
-//! The reason is that a CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, which `X-Auth-Subject` and `X-Auth_Subject`
-//! both produce.
+//! Names are compared **folded**, which means in lower case and with `-` in place of every character that is neither a
+//! letter nor a digit. This is necessary because a CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, whether the
+//! header was `X-Auth-Subject` or `X-Auth_Subject`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ use crate::network::Holder;
 use crate::route::RoutePolicy;
 use crate::thumbprint::CertificateThumbprint;
 
-/// The headers that carry credentials. The flag states whether the header is forwarded on a route that forwards the
-/// token. A DPoP proof is forwarded with its token (RFC 9449 §4.1).
+/// The headers that carry credentials. The flag is true if a route that forwards the token also forwards the header. A
+/// DPoP proof is forwarded with its token (RFC 9449 §4.1).
 static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
@@ -115,13 +115,14 @@ impl Peer {
         Self { certificate: Some(Arc::new(ClientCertificate::from_der(der))), ..self }
     }
 
-    /// Like [`Self::with_certificate`], for a certificate that the proxy sends to upstreams in `Client-Cert` (RFC 9440).
+    /// Does the same as [`Self::with_certificate`], for a certificate that the gate sends to upstreams in `Client-Cert`
+    /// (RFC 9440).
     #[must_use]
     pub fn with_certificate_for_upstreams(self, der: &[u8]) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::told_to_upstreams(der))), ..self }
     }
 
-    /// Like [`Self::with_certificate`], for a certificate that another program has checked.
+    /// Does the same as [`Self::with_certificate`], for a certificate that another program has checked.
     #[must_use]
     pub fn with_certificate_thumbprint(self, thumbprint: CertificateThumbprint) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::from_thumbprint(thumbprint))), ..self }
@@ -190,13 +191,13 @@ impl Peer {
         listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
     }
 
-    /// The holder to whose share of the resource pools the peer's requests count.
+    /// The holder whose share of the resource pools the peer's requests use.
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The holder that stands for the client of a request, as far as trusted proxies name the client. `None` if a
-    /// trusted proxy does not name a client, because its requests come from many clients.
+    /// The holder for a request's client, if the client is the peer or is named by trusted proxies. `None` if a trusted
+    /// proxy does not name a client, because the proxy's requests come from many clients.
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
@@ -214,7 +215,7 @@ pub struct ProtectedNames {
     configured: Vec<Box<str>>,
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
-    /// The beginnings of the names in all lists, including `configured` and `strip`.
+    /// The beginnings of all names in the built-in lists, in `configured` and in `strip`.
     begins: names::Beginnings,
 }
 
@@ -245,8 +246,8 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new(), begins }
     }
 
-    /// Adds names that never pass (`strip`), and exempts built-in names so that they pass (`keep`; requirement T24). A
-    /// header that the gate itself sets never passes.
+    /// Adds the names in `strip`, which are always removed, and the built-in names in `keep`, which are not removed
+    /// (requirement T24). A header that the gate itself sets never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
@@ -326,7 +327,7 @@ impl ProtectedNames {
             let has_underscore = name.bytes().any(|byte| byte == b'_');
             return if has_underscore { HeaderVerdict::Underscore } else { HeaderVerdict::Pass };
         }
-        // gRPC's binary metadata. Some libraries read it under the name of its text form (requirement T17).
+        // gRPC's binary metadata. Some libraries return it under the same name without `-bin` (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {
@@ -356,8 +357,8 @@ const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
 }
 
 /// Removes the client's credentials, so that the upstream does not receive them (T14). `Proxy-Authorization` is always
-/// removed; `Authorization` and a DPoP proof are removed unless the route forwards the token. Returns whether there are
-/// cookies, because some of them may also be credentials.
+/// removed. `Authorization` and a DPoP proof are removed unless the route forwards the token. Returns whether there are
+/// cookies. The caller must check the cookies, because some may also be credentials.
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool {
     // Scanning the names of all headers costs less than looking up each credential header.
     let (mut present, mut has_cookies) = ([false; CREDENTIALS.len()], false);
@@ -381,8 +382,8 @@ pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }
 
-/// A claim as a header value (T4). Everything except visible ASCII is percent-encoded, and so is `%` itself, so that
-/// different claims always give different values. Inner spaces are kept, so that a list of scopes remains readable.
+/// A claim as a header value (T4). `%` and everything except visible ASCII are percent-encoded, so that different
+/// claims always give different values. Inner spaces are kept, so that a list of scopes remains readable.
 pub fn identity_value(claim: &str) -> HeaderValue {
     let mut text = Vec::with_capacity(claim.len());
     encode(claim, &mut text);

@@ -2,7 +2,7 @@
 
 use super::products;
 
-/// Headers that make an upstream treat the request as one with another method or URL than the gate judged.
+/// Headers that make an upstream use a method or URL that differs from the one that the gate judged.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -93,13 +93,14 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// The set of the beginnings of all names in a list, for a quick test. The set may contain further beginnings, but for
-/// most headers of most requests the test already shows that they are not in the list.
+/// Quickly tests whether a name may be in a list, by the beginning of the name. The test may also accept a name that is
+/// not in the list, but it rules out most headers of most requests.
 #[derive(Clone, Debug)]
 pub(super) struct Beginnings {
     /// One bit for each possible value of [`Self::hash`].
     hashes: [u64; 16],
-    /// Whether a pattern of the list has fewer bytes than [`Self::hash`] needs. If so, any name may be in the list.
+    /// Whether a pattern of the list has fewer bytes than [`Self::hash`] needs. In that case the test accepts every
+    /// name.
     is_open: bool,
 }
 
@@ -118,7 +119,7 @@ impl Beginnings {
         Self { hashes: [0; 16], is_open: false }
     }
 
-    /// Skips the second byte, which is `-` in most names of the lists.
+    /// Hashes the beginning of a name. Skips the second byte, which is `-` in most names of the lists.
     const fn hash([first, _, third, fourth, fifth]: [u8; 5]) -> usize {
         let folded = u32::from_le_bytes([
             FOLDED[first as usize],

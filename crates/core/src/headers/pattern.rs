@@ -1,4 +1,4 @@
-//! Names of headers, or prefixes of names, as in the keys `strip` and `keep`.
+//! Names of headers, or prefixes of names, as in the configuration keys `strip` and `keep`.
 
 use http::HeaderName;
 
@@ -16,7 +16,7 @@ use super::{names, products};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPattern {
-    /// In lower case.
+    /// The name, or the prefix without `*`, in lower case.
     name: Box<str>,
     folded: Box<str>,
     is_begin: bool,
@@ -39,14 +39,12 @@ impl HeaderPattern {
         let name = begin.unwrap_or(text);
         let header = HeaderName::from_bytes(name.as_bytes());
         let Some(name) = header.ok().filter(|name| !name.as_str().contains('*') && name.as_str().len() > 1) else {
-            return Err(
-                "expected a header name such as \"x-vouch-user\", or its beginning such as \"x-vouch-*\"".to_owned()
-            );
+            return Err("expected a header name such as \"x-vouch-user\", or a prefix such as \"x-vouch-*\"".to_owned());
         };
         let folded = names::fold(name.as_str()).into();
         let pattern = Self { name: name.as_str().into(), folded, is_begin: begin.is_some() };
         match names::protocol().find(|name| pattern.matches(name)) {
-            Some(name) => Err(format!("{name} has a meaning of its own")),
+            Some(name) => Err(format!("{name} has a special meaning")),
             None => Ok(pattern),
         }
     }

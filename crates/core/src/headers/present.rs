@@ -1,5 +1,5 @@
-//! Finds out in one pass over the header names which of certain headers a message has. Looking up each header would
-//! cost more, because a look-up hashes the name.
+//! Finds certain headers of a message in one pass over the header names. Looking up each header would cost more,
+//! because a look-up hashes the name.
 
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName};
@@ -8,7 +8,7 @@ use crate::context::trace::TRACEPARENT;
 
 static TRACE: HeaderName = TRACEPARENT;
 
-/// Which of the headers are present that the program checks for every request.
+/// Shows which headers a message has, for the headers that the program checks for every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Present {
     /// Whether `Content-Type` is present.

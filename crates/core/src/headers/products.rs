@@ -1,7 +1,7 @@
 //! Headers in which proxies, identity providers and clouds identify the caller to an upstream (requirement T24). An
-//! upstream that was once behind one of these products may still trust its headers, so a client's copies of them never
-//! pass, whatever service is behind the gate. The key `keep` of `[identity]` lets such a header pass, for a gate behind
-//! the product that sets it. The key `strip` adds further names.
+//! upstream that was once behind one of these products may still trust its headers, so they are always removed from a
+//! client's request, whatever service is behind the gate. For a gate behind a product that sets such a header, the
+//! configuration key `keep` of `[identity]` lets the header pass. The configuration key `strip` adds further names.
 //!
 //! A trailing `*` matches anything. The names are grouped by their first letters to reduce comparisons, because each
 //! header of each request is looked up in the lists.
@@ -10,7 +10,7 @@ use super::names::{fold_begins, fold_byte, folds_to};
 
 const X_A: &[&str] = &[
     "x-auth",
-    // Includes `x-auth-request-*` of oauth2-proxy.
+    // This pattern includes `x-auth-request-*` of oauth2-proxy.
     "x-auth-*",
     // Kong's OAuth 2 plugin, and others.
     "x-authenticated-*",
@@ -49,26 +49,26 @@ const X_I: &[&str] = &["x-identity", "x-identity-*", "x-istio-attributes"];
 /// Azure's App Service, Container Apps and Static Web Apps.
 const X_M: &[&str] = &["x-ms-client-principal*", "x-ms-token-*"];
 const X_P: &[&str] = &["x-pomerium-*"];
-/// Kubernetes' front proxy and Grafana use `x-remote-*`; 3scale.
+/// Kubernetes' front proxy and Grafana (`x-remote-*`), and 3scale.
 const X_R: &[&str] = &["x-remote", "x-remote-*", "x-rh-identity"];
-/// HAProxy, nginx, Apache; SPIFFE; Shibboleth.
+/// HAProxy, nginx and Apache (`x-ssl-*`), SPIFFE and Shibboleth.
 const X_S: &[&str] = &["x-ssl-client*", "x-ssl-cert*", "x-spiffe-*", "x-shib-*"];
 /// Caddy's security plugin.
 const X_T: &[&str] = &["x-tls-client*", "x-token-user-*", "x-token-subject"];
 const X_U: &[&str] = &["x-user", "x-user-*", "x-userinfo"];
 const X_V: &[&str] = &["x-vouch-*"];
 const X_W: &[&str] = &["x-webauth-*"];
-/// RFC 9440 §2.4; Cloudflare Access and its mutual TLS; CloudFront.
+/// RFC 9440 §2.4, Cloudflare Access, Cloudflare's mutual TLS, and CloudFront.
 const C: &[&str] = &["client-cert*", "cf-access-*", "cf-client-cert*", "cloudfront-viewer-cert-*"];
 /// WebSEAL, and Kubernetes, where the headers would let any client use a proxy's right to impersonate users.
 const I: &[&str] = &["iv-user*", "iv-group*", "iv-cred*", "impersonate-*"];
 /// Linkerd.
 const L: &[&str] = &["l5d-client-id"];
-/// Apache's mod_auth_openidc; Oracle Access Manager.
+/// Apache's mod_auth_openidc and Oracle Access Manager.
 const O: &[&str] = &["oidc-*", "oam-remote-user*"];
-/// Authelia; CGI and its imitators.
+/// Authelia, and servers that imitate CGI variables.
 const R: &[&str] = &["remote-*"];
-/// nginx; Shibboleth; SiteMinder.
+/// nginx, Shibboleth and SiteMinder.
 const S: &[&str] = &["ssl-client*", "shib-*", "sm-user*", "sm-universalid"];
 /// `txn-token` is the header of transaction tokens.
 const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
@@ -76,7 +76,7 @@ const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 pub(super) const ALL: [&[&str]; 21] =
     [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
-/// The only list that may contain this name. The list is chosen by the first letters of the name.
+/// The only list that may contain this name, chosen by the name's first letters.
 fn list_of(name: &str) -> &'static [&'static str] {
     let mut bytes = name.bytes().map(fold_byte);
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return &[] };

@@ -27,7 +27,7 @@ pub enum Reach {
     Public,
 }
 
-/// The metadata services of clouds that are outside of the link-local networks: Alibaba, Oracle, Azure.
+/// The clouds' metadata services that have an address outside of the link-local networks: Alibaba, Oracle, Azure.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
@@ -112,15 +112,15 @@ impl Allowed {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// The permitted addresses for a URL from a document of an issuer with this host and these addresses. The URL must
-    /// not lead to a less public address than the issuer's own.
+    /// The permitted addresses for a URL from a document that an issuer publishes. `host` and `addresses` are those of
+    /// the issuer. The URL must not lead to a less public address than the issuer's own.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
-    /// Also permits link-local addresses, including those of metadata services. Use this only for a URL for which the
-    /// operator has explicitly configured it.
+    /// Also permits link-local addresses, including those of metadata services. Use this only if the operator has
+    /// explicitly permitted link-local addresses for the URL.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
@@ -143,7 +143,7 @@ impl Allowed {
     }
 }
 
-/// Whether the address is link-local. An embedded IPv4 address does not count.
+/// Whether the address itself is link-local. An IPv4 address that is embedded in it is ignored.
 const fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(by_issuer("id.example.com", "1.1.1.1"), [false, false, true, false]);
         assert_eq!(by_issuer("id.internal", "10.0.0.7"), [false, true, true, false]);
         assert_eq!(by_issuer("10.0.0.7", "10.0.0.7"), [false, true, true, false]);
-        // The spelling alone makes a name loopback; the resolver's answer is checked elsewhere.
+        // A name is loopback only by its spelling. The addresses to which it resolves are checked elsewhere.
         assert_eq!(by_issuer("id.example.com", "127.0.0.1"), [false, false, true, false]);
         assert_eq!(by_issuer("localhost", "127.0.0.1"), [true, false, true, false]);
         assert_eq!(by_issuer("[::1]", "::1"), [true, false, true, false]);

@@ -26,8 +26,8 @@ use super::target::FetchTarget;
 use crate::bounds::MAX_ANSWER_HEAD;
 use crate::client_tls::{BadTls, Tls};
 
-/// The largest number of idle connections, and the age after which a connection is not used again, because the host
-/// name may have got another address.
+/// The largest number of idle connections, and the age after which a connection is not used again. After that time, the
+/// host name may have another address.
 const MAX_IDLE: usize = 64;
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -36,7 +36,7 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 struct IdleConnections(Mutex<Vec<KeptConnection>>);
 
 struct KeptConnection {
-    /// Scheme, host and port.
+    /// The scheme, and the host with its port.
     origin: (Option<Scheme>, HeaderValue),
     sender: http1::SendRequest<Full<Bytes>>,
     begun: Instant,
@@ -83,13 +83,13 @@ pub enum Document {
     /// The document has not changed (304).
     #[non_exhaustive]
     Unchanged {
-        /// The headers of the answer.
+        /// The headers of the response.
         headers: HeaderMap,
     },
     /// A document (200).
     #[non_exhaustive]
     New {
-        /// The headers of the answer.
+        /// The headers of the response.
         headers: HeaderMap,
         /// The bytes of the document.
         body: Bytes,
@@ -106,8 +106,8 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
 }
 
 impl HttpClient {
-    /// A client that trusts the certificate authorities of the system, which are read now. The time limit of a request
-    /// is 10 s, and the size limit of a body is 256 KiB.
+    /// Creates a client that trusts the system's certificate authorities. They are read only once, in this call. The
+    /// time limit of a request is 10 s, and the size limit of a body is 256 KiB.
     ///
     /// # Errors
     /// The system has no trusted certificate authorities.
@@ -115,7 +115,7 @@ impl HttpClient {
         Self::with_tls(&Tls::default())
     }
 
-    /// As [`new`](Self::new), with other TLS settings.
+    /// Does the same as [`new`](Self::new), with other TLS settings.
     ///
     /// # Errors
     /// A certificate or a key is invalid.
@@ -195,7 +195,7 @@ impl HttpClient {
         match tokio::time::timeout(self.timeout, self.lookup.addresses(target.host())).await {
             Ok(found) => found.map_err(|error| failed(FetchErrorKind::Dns, error.to_string())),
             Err(_) => {
-                Err(failed(FetchErrorKind::Timeout, format!("the name is not resolved after {:?}", self.timeout)))
+                Err(failed(FetchErrorKind::Timeout, format!("the name was not resolved within {:?}", self.timeout)))
             }
         }
     }
@@ -225,8 +225,8 @@ impl HttpClient {
         }
     }
 
-    /// Sends a request and reads the whole response. The caller must check the status; only informational responses and
-    /// redirects are errors.
+    /// Sends a request and reads the whole response. The caller must check the status, because only informational
+    /// responses and redirects are errors.
     ///
     /// # Errors
     /// No usable response arrived. [`FetchError::not_sent`] returns whether the request can safely be sent again.
@@ -242,7 +242,7 @@ impl HttpClient {
         self.within(target, exchange, &written).await
     }
 
-    /// Applies the time limit to an exchange. `written` states whether any byte of the request was sent.
+    /// Applies the time limit to an exchange. `written` is set once a byte of the request was sent.
     async fn within<T>(
         &self,
         target: &FetchTarget,
@@ -250,17 +250,17 @@ impl HttpClient {
         written: &AtomicBool,
     ) -> Result<T, FetchError> {
         let answer = tokio::time::timeout(self.timeout, exchange).await.unwrap_or_else(|_| {
-            let cause = format!("no complete answer after {:?}", self.timeout);
+            let cause = format!("no complete response within {:?}", self.timeout);
             Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
         });
         answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
     }
 
-    /// Like [`send`](Self::send), but over HTTP/2. Also returns the trailers of the response, which gRPC needs. Without
-    /// TLS, the server must support HTTP/2 with prior knowledge.
+    /// Does the same as [`send`](Self::send) over HTTP/2. Also returns the trailers of the response, which gRPC needs.
+    /// Without TLS, the server must support HTTP/2 with prior knowledge.
     ///
     /// # Errors
-    /// The same as [`send`](Self::send).
+    /// The errors of [`send`](Self::send).
     #[cfg(feature = "grpc")]
     pub async fn send_http2(
         &self,
@@ -334,7 +334,7 @@ impl HttpClient {
         let within = self.connect_timeout.unwrap_or(self.timeout);
         let connecting = connect(target, self.proxy.as_ref(), Arc::clone(&self.lookup), Arc::clone(&self.tls));
         let stream = tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
-            let cause = format!("no connection after {within:?}");
+            let cause = format!("no connection within {within:?}");
             Err(FetchError::new(FetchErrorKind::Timeout, target.shown(), cause))
         })?;
         let stream = Watched::new(stream, Arc::clone(written));
@@ -378,15 +378,16 @@ impl HttpClient {
             let host = location.as_ref().and_then(Uri::host).unwrap_or("the same host");
             return failed(
                 FetchErrorKind::Redirect,
-                format!("answered {status} to {host}, and no redirect is followed"),
+                format!("answered with a redirect to {host} ({status}), but redirects are not followed"),
             );
         }
         let Some(coding) = Coding::in_headers(&parts.headers) else {
-            let cause = "the answer has a content-encoding other than gzip, and the request asked for none".to_owned();
+            let cause = "the response has a content-encoding other than gzip, although the request did not accept any"
+                .to_owned();
             return failed(FetchErrorKind::Encoding, cause);
         };
         let too_large =
-            || failed(FetchErrorKind::TooLarge, format!("the answer is longer than {} bytes", self.max_size));
+            || failed(FetchErrorKind::TooLarge, format!("the response is longer than {} bytes", self.max_size));
         if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > self.max_size) {
             return too_large();
         }
@@ -394,7 +395,9 @@ impl HttpClient {
             Ok(body) => match coding.decode(body.to_bytes(), self.max_size) {
                 Ok(body) => Ok(Response::from_parts(parts, without_mark(body))),
                 Err(Undecoded::TooLong) => too_large(),
-                Err(Undecoded::Broken(error)) => failed(FetchErrorKind::Encoding, format!("no gzip: {error}")),
+                Err(Undecoded::Broken(error)) => {
+                    failed(FetchErrorKind::Encoding, format!("the response is not valid gzip: {error}"))
+                }
             },
             Err(error) if error.is::<LengthLimitError>() => too_large(),
             Err(error) => failed(FetchErrorKind::Http, causes(&*error)),
@@ -479,9 +482,9 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
-/// Waits for a response and meanwhile drives its connection, so that the connection needs no task of its own and closes
-/// when the wait ends. A failed connection also makes `answer` fail. A connection that has completed does not end the
-/// wait, because the rest of the response must still be read.
+/// Waits for a response, and polls its connection during the wait. The connection therefore does not need a separate
+/// task, and closes when the wait ends. If the connection fails, `answer` also fails. If the connection completes, the
+/// wait continues, because the rest of the response must still be read.
 async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let driven = async {
         connection.await;

@@ -41,7 +41,7 @@ impl Lookup for System {
     fn addresses(&self, name: &str) -> LookupFuture {
         let name = name.to_owned();
         Box::pin(async move {
-            // The function requires a port, but the port is not used.
+            // `lookup_host` requires a port, but does not use it for the resolution.
             let found = tokio::net::lookup_host((name, 0)).await?;
             Ok(found.map(|address| address.ip()).collect())
         })

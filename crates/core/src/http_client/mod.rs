@@ -1,10 +1,10 @@
 //! The client for requests that the gate itself sends, for example to fetch documents of other issuers or to call the
 //! operator's services.
 //!
-//! The other side may be malicious, and may have supplied the URL. Each request therefore has a total time limit, a
+//! The server may be malicious, and the URL may come from an attacker. Each request therefore has a total time limit, a
 //! size limit for the body, and a set of permitted addresses. Addresses are checked after the name is resolved, and the
 //! client connects to the checked address. Redirects are not followed. Environment variables for proxies have no
-//! effect; a [`Proxy`] must be set explicitly.
+//! effect. A [`Proxy`] must be set explicitly.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,8 +21,8 @@
 //! ```
 //!
 //! By default each request has its own connection, which is closed after the request. If the server closed a reused
-//! connection at the wrong moment, it would be unclear whether it had received the request, and
-//! [`FetchError::not_sent`] must be reliable. TLS sessions are resumed, so that further connections cost less.
+//! connection at the wrong moment, the client could not know whether the server had received the request.
+//! [`FetchError::not_sent`] would then be unreliable. TLS sessions are resumed, so that further connections cost less.
 
 mod address;
 mod client;

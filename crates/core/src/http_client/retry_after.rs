@@ -4,9 +4,9 @@ use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 use httpdate::parse_http_date;
 
-/// How long `Retry-After` tells the client to wait (RFC 9110 §10.2.3). Its value is a number of seconds or a date. The
-/// wait until a date is counted from the `Date` of the same response, because the clocks of both sides may differ. If
-/// `Date` is missing, the result is `None`.
+/// The time that the client must wait according to `Retry-After` (RFC 9110 §10.2.3). The header contains a number of
+/// seconds or a date. The wait until a date is measured from the `Date` of the same response, because the server's
+/// clock may differ from ours. If `Date` is missing, the result is `None`.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wait = text(RETRY_AFTER)?;

@@ -63,7 +63,7 @@ impl FetchTarget {
         let allowed = if *scheme == Scheme::HTTPS {
             allowed
         } else if *scheme == Scheme::HTTP && is_loopback(host) {
-            // Without TLS the client connects only to this machine, whatever `localhost` resolves to.
+            // Without TLS the client connects only to this machine, even if `localhost` resolves to another address.
             if !allowed.permits(std::net::Ipv4Addr::LOCALHOST.into()) {
                 return Err(BadTarget::Address);
             }

@@ -32,6 +32,6 @@ impl From<Option<IpAddr>> for Source<'_> {
     }
 }
 
-/// A permit for one password check, which is returned when it is dropped. Strangers can never take all permits.
+/// A permit for one password check. Dropping the value returns the permit. Strangers can never take all permits.
 #[derive(Debug)]
 pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] pub(super) Option<OwnedSemaphorePermit>);

@@ -19,8 +19,8 @@ impl Bucket {
         self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get()))).map(drop)
     }
 
-    /// Takes tokens that are refilled in the time `price`. Returns the time at which the bucket is full again, or the
-    /// time to wait.
+    /// Takes as many tokens as are refilled within the time `price`. Returns the time at which the bucket is full
+    /// again, or the time to wait.
     pub(super) fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<u64, Duration> {
         let mut full_again = 0;
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -33,7 +33,7 @@ impl Bucket {
         }
     }
 
-    /// Gives back tokens that are refilled in the time `price`.
+    /// Gives back as many tokens as are refilled within the time `price`.
     pub(super) fn give_back(&self, price: u64) {
         let back = |full_at: u64| Some(full_at.saturating_sub(price));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);

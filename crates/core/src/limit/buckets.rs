@@ -1,4 +1,5 @@
-//! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
+//! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys, which are the
+//! counted addresses, users and clients.
 //!
 //! Keys are hashed with a random seed, so that a client cannot choose two keys that share a bucket. Keys in the same
 //! bucket share its rate. A page of the table is allocated when one of its buckets is first used.
@@ -53,7 +54,7 @@ impl Buckets {
         buckets
     }
 
-    /// Changes the rate. For each bucket, the time at which it is full again is not changed.
+    /// Changes the rate. The time at which each bucket is full again stays the same.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);
@@ -85,7 +86,7 @@ impl Buckets {
 
     /// Returns the result that [`Self::take_leaving`] would have, without taking a token.
     pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
-        // A page that is not allocated has no used bucket.
+        // If the page is not allocated, none of its buckets has been used.
         let (page, place) = self.place(key);
         let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
         let (now, full_at) = (self.now(), used.map_or(0, Bucket::full_at));
@@ -140,7 +141,7 @@ impl Buckets {
 
     /// The time until a bucket is out of debt. `None` if it is not in debt.
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
-        // A page that is not allocated has no used bucket.
+        // If the page is not allocated, none of its buckets has been used.
         let (page, place) = self.place(key);
         let full_at = self.pages.get(page)?.get()?.get(place)?.full_at();
         let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;

@@ -44,8 +44,8 @@ impl ByNetwork {
         self.sites_48.set_rate(wider(rate, SITE_48));
     }
 
-    /// Takes one token from the bucket of the caller and of each network that contains it. If one bucket is empty,
-    /// takes no token.
+    /// Takes one token from the bucket of the caller and of each network that contains it. If one of the buckets is
+    /// empty, does not take any token.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)
     }

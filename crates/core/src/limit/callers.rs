@@ -1,4 +1,4 @@
-//! The limits of routes on the number of requests of each caller.
+//! Limits on each caller's number of requests, as configured for routes.
 //!
 //! A limit outlives the routes that name it. A reload of the configuration changes the rate but keeps the counts.
 
@@ -59,7 +59,7 @@ struct RequestCounters {
     leases: Option<Leases>,
 }
 
-/// The properties of a caller by which limits count.
+/// The properties of a caller by which limits count requests.
 pub struct LimitedCaller<'a> {
     /// The issuer.
     pub issuer: &'a str,
@@ -73,7 +73,7 @@ pub struct LimitedCaller<'a> {
     pub claim: &'a dyn Fn(&ClaimPath) -> Option<String>,
 }
 
-/// The properties of a request by which limits count.
+/// The properties of a request by which limits count it.
 pub struct LimitedRequest<'a> {
     /// The caller, if known.
     pub caller: Option<LimitedCaller<'a>>,
@@ -84,7 +84,7 @@ pub struct LimitedRequest<'a> {
 /// The key of a bucket.
 #[derive(Debug, Hash)]
 pub(super) enum LimitKey<'a> {
-    /// All callers without the counted property. If the limit does not count by a property, all callers.
+    /// All callers that lack the counted property, or all callers if the limit does not count by a property.
     Common,
     /// The issuer, and a value that it states about the caller.
     Said(&'a str, Cow<'a, str>),

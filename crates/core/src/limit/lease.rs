@@ -5,9 +5,9 @@
 //! at least one request. Together, the gates therefore exceed the limit by at most half a second's worth of requests,
 //! or by one request for each gate. If a gate is killed, its supply is lost.
 //!
-//! While the store does not respond, each gate counts for itself, at the rate divided by the number of gates. A gate
-//! also counts the requests locally that it admits while the store responds, so that a lost connection does not allow a
-//! second burst.
+//! While the store does not respond, each gate counts separately, at the rate divided by the number of gates. While the
+//! store responds, a gate also counts its admitted requests locally, so that a lost connection does not allow a second
+//! burst.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -23,7 +23,7 @@ use super::callers::{LimitKey, Untaken};
 use super::shared::{SharedLimits, Use};
 use super::{Rate, RememberedKeys, remembered};
 
-/// The supplies of all gates together may have the requests of this period.
+/// The supplies of all gates together may contain at most the requests that the limit admits in this period.
 const HELD: Duration = Duration::from_millis(500);
 
 /// The supply of this gate for each key.
@@ -43,7 +43,7 @@ pub(super) struct KeyLease {
     left: AtomicU32,
     /// The time until which the store refuses requests, in ns of the monotonic clock.
     refused_until: AtomicU64,
-    /// Held while the store is queried, so that the supply never exceeds its largest size.
+    /// Locked while the store is queried, so that the supply never exceeds its largest size.
     asking: Mutex<()>,
     /// Whether the store is being queried in the background, before a request has to wait.
     is_asked_ahead: AtomicBool,
@@ -95,8 +95,8 @@ impl Leases {
         })
     }
 
-    /// Counts a request, and returns whether it was taken from this gate's supply. `local` has the counts of this gate
-    /// alone.
+    /// Counts a request, and returns whether it was taken from this gate's supply. `local` has the counts of only this
+    /// gate.
     pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
         let (rate, gates) = (local.rate(), self.shared.gates());
         let size = Size::new(rate, gates);
@@ -141,7 +141,7 @@ impl Leases {
 
 impl KeyLease {
     /// Takes one request from the supply, and returns how many are left. If the number of gates has risen, the supply
-    /// may exceed `most`; the surplus is dropped.
+    /// may exceed `most`. The surplus is then dropped.
     fn take(&self, most: u32) -> Option<u32> {
         let one_less = |left: u32| left.min(most).checked_sub(1);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;

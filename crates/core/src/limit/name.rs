@@ -3,7 +3,7 @@
 #[cfg(doc)]
 use super::Rates;
 
-/// A rate of [`Rates`], as `[limits]` of `gateway.toml` names it.
+/// The name of a rate of [`Rates`] in the section `[limits]` of `gateway.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitName {
     /// [`Rates::login_per_address`].
@@ -37,7 +37,7 @@ impl LimitName {
         Self::ForgedOverall,
     ];
 
-    /// The name of the key.
+    /// The name of the configuration key.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LoginPerAddress => "login_per_address",

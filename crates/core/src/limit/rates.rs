@@ -54,7 +54,7 @@ pub struct Rates {
     pub login_per_client: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
-    /// Rotations of one session; a replay does not count.
+    /// Rotations of one session. Replays are not counted.
     pub refresh_per_session: Rate,
     /// Access tokens with an invalid signature from one address.
     pub forged_per_address: Rate,

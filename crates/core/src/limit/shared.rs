@@ -1,7 +1,7 @@
-//! Limits on guesses at passwords and secrets that all gates with a shared store count together, so that an attacker
-//! does not get more guesses by spreading them over several gates.
+//! Limits on guesses at passwords and secrets. All gates with a shared store count the guesses together, so that an
+//! attacker does not get more guesses by spreading them over several gates.
 //!
-//! While the store does not respond, each gate counts for itself, at the rate divided by the number of gates.
+//! While the store does not respond, each gate counts separately, at the rate divided by the number of gates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -84,7 +84,7 @@ impl SharedLimits {
         Self { counters, time, paused: AtomicU64::new(0), runtime: Handle::try_current().ok() }
     }
 
-    /// Whether the counters are not queried at present, because they failed to respond.
+    /// Whether queries to the counters are suspended because the counters failed to respond.
     pub(super) fn is_paused(&self) -> bool {
         self.now() < self.paused.load(Ordering::Relaxed)
     }
@@ -122,7 +122,7 @@ impl SharedLimits {
         around.map(|(name, rate)| (name, rate, how)).collect()
     }
 
-    /// The longest debt of the networks that contain an address.
+    /// The longest time until all networks that contain an address are out of debt.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
         // Each network is queried separately, because in one operation the first network in debt would hide a longer
@@ -213,7 +213,8 @@ impl Limits {
         self
     }
 
-    /// The number by which this gate divides the rates while it counts for itself. It is the number of gates.
+    /// The number by which this gate divides the rates while it counts separately from the other gates. It is the
+    /// number of gates.
     pub(super) fn share(&self) -> NonZeroU32 {
         self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
@@ -272,9 +273,9 @@ impl Limits {
         })
     }
 
-    /// Executes these steps, unless the caller is refused because too many attempts with the client failed and the
-    /// caller itself is responsible for too many of them. Returns whether the caller is known, and, if a step refuses,
-    /// its index and the time to wait.
+    /// Executes these steps, unless the caller is refused because too many attempts with the client failed, and too
+    /// many of them were the caller's own. Returns whether the caller is known, and, if a step refuses, its index and
+    /// the time to wait.
     async fn attempted(
         &self,
         shared: &SharedLimits,

@@ -12,7 +12,7 @@ pub(crate) enum Vain {
     Forged,
     /// The signature is valid, or was not checked.
     Refused,
-    /// The gate lacks the key to check the signature.
+    /// The gate does not have the key that is needed to check the signature.
     Undecided,
 }
 

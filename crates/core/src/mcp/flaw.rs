@@ -1,5 +1,5 @@
 //! The JSON-RPC errors that report the flaws of a call. Clients use these errors to distinguish a server of this
-//! version from an older server: after any other 400 they try the handshake of older versions.
+//! version from an older server, because after any other 400 they try the handshake of older versions.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};

@@ -1,4 +1,4 @@
-//! The headers of a call that repeat parts of the body (MCP 2026-07-28, «Request Metadata»).
+//! The headers of a call that repeat parts of the body (MCP 2026-07-28, "Request Metadata").
 
 use std::borrow::Cow;
 
@@ -33,9 +33,9 @@ impl<'a> CallHead<'a> {
     /// version requires is missing.
     // Requirements M2 and M3.
     pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
-        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has characters other than ASCII")?;
-        let method = once(headers, &METHOD, "Mcp-Method is repeated or has characters other than ASCII")?;
-        let name = once(headers, &NAME, "Mcp-Name is repeated or has characters other than ASCII")?;
+        let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has non-ASCII characters")?;
+        let method = once(headers, &METHOD, "Mcp-Method is repeated or has non-ASCII characters")?;
+        let name = once(headers, &NAME, "Mcp-Name is repeated or has non-ASCII characters")?;
         let name = name.map(decode).transpose()?;
         if version.is_some_and(has_call_headers) {
             let method = method.ok_or(CallFlaw::HeaderMismatch("Mcp-Method is missing"))?;
@@ -46,7 +46,7 @@ impl<'a> CallHead<'a> {
         Ok(Self { version, method, name })
     }
 
-    /// The call, if the headers name one.
+    /// The call that the headers describe, if they describe a call.
     pub fn into_call(self) -> Option<Call<'a>> {
         let method = self.method?;
         let name = self.name.filter(|_| named_by(method).is_some());
@@ -63,16 +63,16 @@ impl<'a> CallHead<'a> {
         let told = message.call();
         let is_told = |header: Option<&str>, body: Option<&str>| header.is_none_or(|header| body == Some(header));
         if !is_told(self.method, told.method.as_deref()) {
-            return Err(CallFlaw::HeaderMismatch("Mcp-Method is not the method in the body"));
+            return Err(CallFlaw::HeaderMismatch("Mcp-Method differs from the method in the body"));
         }
         if told.name.is_some() && !is_told(self.name.as_deref(), told.name.as_deref()) {
-            return Err(CallFlaw::HeaderMismatch("Mcp-Name is not the name in the body"));
+            return Err(CallFlaw::HeaderMismatch("Mcp-Name differs from the name in the body"));
         }
-        // Without this check, a body of this version without the header would be judged by the rules of an older
-        // version.
+        // Without this check, a call without `MCP-Protocol-Version` would be judged by the rules of an older version
+        // than the version in its body.
         match (self.version, message.version()) {
             (Some(header), Some(body)) if header != body => {
-                Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is not the version in the body"))
+                Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version differs from the version in the body"))
             }
             (None, Some(body)) if has_call_headers(body) => {
                 Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version is missing"))
@@ -94,7 +94,7 @@ fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Re
 
 /// Decodes a header value, which is either plain text, or base64 between `=?base64?` and `?=`.
 fn decode(value: &str) -> Result<Cow<'_, str>, CallFlaw> {
-    const FLAW: CallFlaw = CallFlaw::HeaderMismatch("Mcp-Name is not base64 of UTF-8");
+    const FLAW: CallFlaw = CallFlaw::HeaderMismatch("Mcp-Name is not base64-encoded UTF-8");
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(value.into());
     };

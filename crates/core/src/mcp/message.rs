@@ -44,7 +44,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The message's id; `None` for a notification.
+    /// The message's id, or `None` for a notification.
     pub const fn id(&self) -> Option<&MessageId> {
         self.id.as_ref()
     }
@@ -104,22 +104,24 @@ impl<'a> CallMembers<'a> {
     fn into_message(self, id: Option<MessageId>) -> Result<Message<'a>, (CallFlaw, Option<MessageId>)> {
         let refuse = |what| Err((CallFlaw::NotOneMessage(what), id.clone()));
         if !self.is_jsonrpc {
-            return refuse("jsonrpc must be \"2.0\"");
+            return refuse("`jsonrpc` must be \"2.0\"");
         }
         let Some(method) = self.method else {
             return match self.has_answer {
                 true => Ok(Message { id, method: None, name: None, version: None }),
-                false => refuse("there is no method"),
+                false => refuse("`method` is missing"),
             };
         };
         if self.has_answer {
-            return refuse("it is a request and an answer");
+            return refuse("it is both a request and a response");
         }
         let name = match named_by(&method) {
             None => None,
             Some(member) => {
                 let named = if member == "uri" { self.uri } else { self.name };
-                let Some(Member::Text(name)) = named else { return refuse("the method needs a name in params") };
+                let Some(Member::Text(name)) = named else {
+                    return refuse("the method requires a name or a URI in `params`");
+                };
                 Some(name)
             }
         };
@@ -160,7 +162,7 @@ impl MapVisitor<'_, '_> {
     fn no_object<E: serde::de::Error>(self) -> Result<(), E> {
         self.found.refuse(match self.place {
             Place::Message => "it is not an object",
-            Place::Params | Place::Meta => "params and _meta must be objects",
+            Place::Params | Place::Meta => "`params` and `_meta` must be objects",
         })
     }
 }
@@ -174,7 +176,7 @@ impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
 
     fn visit_seq<A: SeqAccess<'a>>(self, _: A) -> Result<(), A::Error> {
         match self.place {
-            Place::Message => self.found.refuse("it is a batch"),
+            Place::Message => self.found.refuse("it is a batch, which is not supported"),
             Place::Params | Place::Meta => self.no_object(),
         }
     }
@@ -247,7 +249,7 @@ impl<'a> DeserializeSeed<'a> for MapVisitor<'_, 'a> {
     }
 }
 
-/// A string, borrowed from the body if it has no escapes.
+/// A string, borrowed from the body if it does not contain escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -262,7 +264,7 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
             serde_json::Value::Null => Ok(None),
             serde_json::Value::String(text) => Ok(Some(MessageId::Text(text.into()))),
             serde_json::Value::Number(number) => Ok(Some(MessageId::Number(number))),
-            _ => Err(D::Error::custom("the id must be a text or a number")),
+            _ => Err(D::Error::custom("the id must be a string or a number")),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). All resources that the gate uses for
-//! clients are counted here: requests in flight, request bodies of endpoints that have not arrived, streams that the
-//! gate itself serves, tunnels, WebSockets without a valid token, and buffered bytes. This module does not depend on
-//! HTTP.
+//! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). This module counts all resources that
+//! the gate uses for clients: requests in flight, request bodies that have not arrived yet at the gate's endpoints,
+//! streams that the gate itself serves, tunnels, WebSockets without a valid token, and buffered bytes. This module does
+//! not depend on HTTP.
 //!
 //! Each kind of resource has a pool, which has a total and a share of the total for each holder. A holder is a client
 //! address (for IPv6, its /64) or a caller, which is one subject of one issuer. Shares apply only while a pool is
@@ -11,7 +11,7 @@
 //!
 //! Holders are mapped to a fixed number of counters by a hash that a client cannot predict. Memory is therefore
 //! bounded, and taking a permit costs three atomic additions. Each holder has two counters, which it may share with
-//! other holders; the lower value is used.
+//! other holders. The lower value is used.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub use pool::{Pool, PoolPermit, Shares, Usage};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPermit;
 
-/// The value of `Retry-After`. It is long enough that clients that obey it reduce the load, and short enough for them
-/// to wait.
+/// The value of `Retry-After`. It is long enough to reduce the load of clients that obey it, and short enough that
+/// clients do wait.
 pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The bounds on the concurrent load of a gate. The defaults are those of the layer, which does not limit the requests
@@ -51,7 +51,7 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Requests in flight, in total and from one address. Only the program `rotogate` counts them; the layer does not.
+    /// Requests in flight, in total and from one address. Only the program `rotogate` counts them. The layer does not.
     pub requests: Bound,
     /// Requests in flight of one caller, as its share of [`Self::requests`]. In the layer, which does not count all
     /// requests, this is the maximum for each caller.
@@ -111,7 +111,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The word for the access log and metrics, from a fixed set.
+    /// The bound's name in the access log and metrics, from a fixed set of names.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Requests => "overloaded",
@@ -131,8 +131,8 @@ impl Refusal {
         match self {
             Self::Requests => "too many requests are in progress",
             Self::Address => "too many requests from this address are in progress",
-            Self::Caller => "too many requests of this caller are in progress",
-            Self::Bodies => "too many requests wait for their body",
+            Self::Caller => "too many requests from this caller are in progress",
+            Self::Bodies => "too many requests are waiting for their bodies",
             Self::Streams => "too many streams are open",
             Self::Tunnels => "too many upgraded connections are open",
             #[cfg(feature = "kuzzle")]

@@ -1,6 +1,6 @@
-//! Delayed retries. A rejection is cheap but not free: if clients retried immediately, rejecting them would become the
+//! Delayed retries. A rejection is cheap but not free. If clients retried immediately, rejecting them would become the
 //! main load. If a request of a connection was rejected less than `Retry-After` (one second) ago, the next request on
-//! this connection is delayed until the second has passed, and then accepted if there is room. The number of delayed
+//! this connection is delayed. It is accepted after the second has passed, if there is room. The number of delayed
 //! requests has the same bounds as requests in flight, in total and for each address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::{Bound, Holder, Pool, TRY_AGAIN};
 pub struct LastRejection(AtomicU64);
 
 impl LastRejection {
-    /// Records that a request of the connection is rejected at this monotonic time.
+    /// Records that a request of the connection was rejected at this monotonic time.
     pub fn record(&self, now: Duration) {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }

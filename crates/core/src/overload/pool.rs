@@ -3,8 +3,8 @@
 //! Shares apply only under contention (requirement A17). An eighth of each pool is its reserve. While more than the
 //! reserve is free, every request for a permit succeeds. A single holder therefore gets at most seven eighths of the
 //! pool. From the first half of the reserve, a holder gets permits only up to its share, scaled by the free fraction of
-//! this half. The second half is only for holders that have no permit. A few greedy holders cannot use it up, because
-//! each holder gets only one permit from it.
+//! this half. The second half is only for holders that have no permit. A few greedy holders cannot use up the second
+//! half, because each holder gets only one permit from it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// The value that stands for no bound.
+    /// The value for a pool without bounds.
     pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
 }
 
@@ -65,7 +65,7 @@ impl Usage {
         Self { most, free: most.saturating_sub(used) }
     }
 
-    /// Whether nothing is free.
+    /// Returns whether the whole pool is taken.
     pub const fn is_full(self) -> bool {
         self.free == 0
     }
@@ -162,7 +162,7 @@ const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
 
-/// A bounded kind of resource. Cheap to clone; all clones share the counters.
+/// A bounded kind of resource. Clones are cheap, and share the counters.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<PoolInner>);
 
@@ -248,7 +248,7 @@ impl Pool {
     }
 }
 
-/// A guard. Until it is dropped, one permit does not count for its holder.
+/// A guard. Until it is dropped, one of the holder's permits is not counted for the holder.
 #[derive(Debug)]
 pub struct Lent {
     kind: Arc<PoolInner>,
@@ -323,7 +323,7 @@ mod tests {
         // A late holder is admitted although no holder has left.
         let late = pool.enter(from([192, 0, 2, 11])).expect("a place for a holder of nothing");
         drop(late);
-        // Freed permits go to the holders with the fewest permits: the first holder has far more than its share.
+        // The first holder has far more than its share, so freed permits go to the holders with the fewest permits.
         held[0].truncate(650);
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert!(taken(&pool, from([192, 0, 2, 11])).len() > 20);

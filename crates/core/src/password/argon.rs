@@ -23,15 +23,15 @@ pub(super) struct Argon2Bounds {
 pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
-    too_dear: "costs more than the caps allow: m at most 65536 (64 MiB), t at most 10, p at most 4",
+    too_dear: "too costly to check: m must be at most 65536 (64 MiB), t at most 10 and p at most 4",
 };
 
-/// The bounds for hashes of other systems.
+/// The bounds for hashes that were imported from other systems.
 #[cfg(feature = "imported-hashes")]
 pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
     only_argon2id: false,
-    too_dear: "costs more than the bounds of argon2 allow: m at most 262144 (256 MiB), t at most 20, p at most 8",
+    too_dear: "too costly to check: m must be at most 262144 (256 MiB), t at most 20 and p at most 8",
 };
 
 /// A stored hash, with its salt, its output and the cost of a run.
@@ -50,26 +50,27 @@ impl Argon2Hash {
             "argon2id" => Algorithm::Argon2id,
             "argon2i" if !bounds.only_argon2id => Algorithm::Argon2i,
             _ if bounds.only_argon2id => {
-                return Err(BadHash("an algorithm other than argon2id; only argon2id is accepted"));
+                return Err(BadHash("of an algorithm other than argon2id; only argon2id is accepted"));
             }
-            _ => return Err(BadHash("an algorithm other than argon2id and argon2i")),
+            _ => return Err(BadHash("of an algorithm other than argon2id and argon2i")),
         };
         if hash.version != Some(19) {
-            return Err(BadHash("a version other than v=19; only argon2id v=19 is accepted"));
+            return Err(BadHash("of a version other than v=19; only argon2id v=19 is accepted"));
         }
-        let params = Params::try_from(&hash).map_err(|_| BadHash("m, t and p are not valid argon2id parameters"))?;
+        let params =
+            Params::try_from(&hash).map_err(|_| BadHash("malformed: m, t and p are not valid argon2id parameters"))?;
         let caps = &bounds.cost;
         if params.m_cost() > caps.memory_kib || params.t_cost() > caps.passes || params.p_cost() > caps.lanes {
             return Err(BadHash(bounds.too_dear));
         }
         if !params.keyid().is_empty() || !params.data().is_empty() {
-            return Err(BadHash("a keyid or data parameter, which is not supported"));
+            return Err(BadHash("not supported, because it has a `keyid` or `data` parameter"));
         }
         let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
-            return Err(BadHash("the salt or the hash is missing"));
+            return Err(BadHash("incomplete: the salt or the hash is missing"));
         };
         if !(16..=MAX_OUTPUT).contains(&output.len()) {
-            return Err(BadHash("the hash is shorter than 16 bytes or longer than 64"));
+            return Err(BadHash("malformed: the hash is shorter than 16 bytes or longer than 64"));
         }
         Ok(Self { algorithm, params, salt, output })
     }
@@ -111,8 +112,9 @@ impl Argon2Hash {
 
 /// Hashes a password with a random salt and returns a PHC string.
 pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, InvalidValue> {
-    let salt = random::<16>().map_err(|_| InvalidValue::new("the password could not be hashed: no random bytes"))?;
-    let failed = |_| InvalidValue::new("the password could not be hashed: argon2");
+    let salt = random::<16>()
+        .map_err(|_| InvalidValue::new("the password could not be hashed: the system returned no random bytes"))?;
+    let failed = |_| InvalidValue::new("argon2 could not hash the password");
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
     let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

@@ -1,5 +1,5 @@
-//! bcrypt, which nearly every system of the last twenty years uses, and the variants of Django and passlib that hash
-//! the password first, because bcrypt ignores everything after 72 bytes.
+//! bcrypt, which nearly every system of the last twenty years uses, and two variants of it. Django and passlib hash the
+//! password first, because bcrypt ignores everything after 72 bytes.
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
@@ -12,7 +12,7 @@ use crate::random::are_equal;
 
 /// The highest accepted cost. With a higher cost, a check takes more than two seconds.
 const MAX_COST: u32 = 15;
-/// The base64 text of a 16-byte salt has 132 bits, and some implementations set the four surplus bits.
+/// The base64 form of a 16-byte salt has 132 bits, and some implementations set the four surplus bits.
 const TEXT: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// How the input of bcrypt is derived from the password.
@@ -21,7 +21,7 @@ enum Before {
     Nothing,
     /// The input is the password's SHA-256 in hexadecimal digits (Django).
     HexSha256,
-    /// The input is the password's HMAC-SHA-256 in base64, with the text of the salt as the key (passlib).
+    /// The input is the password's HMAC-SHA-256 in base64, with the salt's string as the HMAC key (passlib).
     Hmac(Box<str>),
 }
 
@@ -51,7 +51,7 @@ pub(super) fn parse_passlib_sha256(rest: &str) -> Result<Bcrypt, BadHash> {
     let mut fields = rest.split('$');
     match (fields.next().and_then(|p| p.strip_prefix("v=2,t=2b,r=")), fields.next(), fields.next(), fields.next()) {
         (Some(cost), Some(salt), Some(output), None) => new(cost, salt, output, Before::Hmac(salt.into())),
-        _ => Err(BadHash("not bcrypt-sha256 of passlib, $bcrypt-sha256$v=2,t=2b,r=…$salt$hash")),
+        _ => Err(BadHash("not a bcrypt-sha256 hash of passlib; expected $bcrypt-sha256$v=2,t=2b,r=…$salt$hash")),
     }
 }
 
@@ -62,7 +62,7 @@ fn new(cost: &str, salt: &str, output: &str, before: Before) -> Result<Bcrypt, B
     match cost {
         4..=MAX_COST => {}
         0..4 => return Err(BROKEN),
-        _ => return Err(BadHash("costs more than the bound of bcrypt allows: a cost of at most 15")),
+        _ => return Err(BadHash("too costly to check: the cost of a bcrypt hash must be at most 15")),
     }
     let decode = |text: &str| TEXT.decode(text).ok();
     let salt = decode(salt).and_then(|salt| salt.try_into().ok()).ok_or(BROKEN)?;

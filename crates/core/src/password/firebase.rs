@@ -1,5 +1,5 @@
-//! The variant of scrypt that Firebase Authentication uses. The key that scrypt derives encrypts a key of the project,
-//! and the result is the hash (github.com/firebase/scrypt).
+//! The variant of scrypt that Firebase Authentication uses. scrypt derives an encryption key from the password. This
+//! key encrypts the project's signer key, and the result is the hash (github.com/firebase/scrypt).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::random::are_equal;
 
 const MAX_MEM_COST: u32 = 15;
 const BROKEN: BadHash =
-    BadHash("damaged; expected $firebase-scrypt$m=…,r=…$salt$hash, as rotogate user import writes it");
+    BadHash("damaged; expected $firebase-scrypt$m=…,r=…$salt$hash, as `rotogate user import` writes it");
 /// An export uses the URL-safe or the standard alphabet, with or without padding.
 const URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
@@ -54,13 +54,13 @@ impl Parameters {
     /// Parses JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
     ///
     /// # Errors
-    /// A message that describes the problem. It does not contain the key.
+    /// A message that describes the problem. It does not contain the signer key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // The message of serde is left out, because it may repeat a secret value.
+        // The error message of serde is left out, because it may repeat a secret value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
-                "{}:{}: expected JSON with base64_signer_key, base64_salt_separator, rounds and mem_cost, as numbers and \
-                 texts",
+                "{}:{}: expected JSON with the strings `base64_signer_key` and `base64_salt_separator` and the numbers \
+                 `rounds` and `mem_cost`",
                 error.line(),
                 error.column()
             )
@@ -87,7 +87,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 
 fn cost(mem_cost: u32, rounds: u32) -> Result<ScryptCost, BadHash> {
     if mem_cost > MAX_MEM_COST {
-        return Err(BadHash("costs more than the bound of Firebase allows: a mem_cost of at most 15"));
+        return Err(BadHash("too costly to check: the `mem_cost` of a Firebase hash must be at most 15"));
     }
     ScryptCost::new(mem_cost, rounds, 1)
 }
@@ -105,7 +105,7 @@ pub(super) fn parse(rest: &str, parameters: Option<&Parameters>) -> Result<Fireb
     let (mem_cost, rounds) = params.strip_prefix("m=").and_then(|params| params.split_once(",r=")).ok_or(BROKEN)?;
     let cost = cost(number(mem_cost)?, number(rounds)?)?;
     let parameters = parameters.ok_or(BadHash(
-        "of Firebase: the hash needs the parameters of its project; name their file as hash_parameters in [directory]",
+        "of Firebase, so it needs the parameters of its project; set `hash_parameters` in [directory] to their file",
     ))?;
     let decode = |text| STANDARD.decode(text).map_err(|_| BROKEN);
     let (salt, output) = (decode(salt)?, decode(output)?);
@@ -130,7 +130,7 @@ impl Firebase {
     }
 }
 
-/// Encrypts with AES-256 in counter mode. The counter starts at zero, because each key is used only once.
+/// Encrypts with AES-256 in counter mode. The counter starts at zero, because each encryption key is used only once.
 fn encrypt(key: &[u8], text: &mut [u8]) -> Option<()> {
     let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_256, key).ok()?).ok()?;
     key.less_safe_encrypt(text, EncryptionContext::Iv128(FixedLength::from([0; 16]))).ok().map(|_| ())

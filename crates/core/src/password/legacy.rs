@@ -10,7 +10,7 @@ use super::scheme::CostClass;
 use crate::random::are_equal;
 
 const MAX_ROUNDS: u32 = 1_000_000;
-const TOO_DEAR: BadHash = BadHash("costs more than the bound of this scheme allows: at most 1000000 rounds");
+const TOO_DEAR: BadHash = BadHash("too costly to check: a hash of this scheme must have at most 1000000 rounds");
 
 pub(super) struct Phpass {
     rounds: u32,
@@ -21,7 +21,7 @@ pub(super) struct Phpass {
 /// Parses the part after `$P$` or `$H$`: a digit for the logarithm of the rounds, eight characters of salt, and the
 /// hash.
 pub(super) fn parse_phpass(rest: &str) -> Result<Phpass, BadHash> {
-    const BROKEN: BadHash = BadHash("damaged: its parts do not make a phpass hash");
+    const BROKEN: BadHash = BadHash("damaged: its parts do not form a phpass hash");
     let (head, output) = rest.split_at_checked(9).ok_or(BROKEN)?;
     let (log, salt) = head.split_at_checked(1).ok_or(BROKEN)?;
     let digits = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -60,7 +60,7 @@ pub(super) struct ShaCrypt {
 
 /// Parses `$5$rounds=…$salt$hash` or `$6$rounds=…$salt$hash`. If `rounds` is missing, it is 5000.
 pub(super) fn parse_sha_crypt(bits: u16, text: &str, rest: &str) -> Result<ShaCrypt, BadHash> {
-    const BROKEN: BadHash = BadHash("damaged: its parts do not make a hash of crypt(3)");
+    const BROKEN: BadHash = BadHash("damaged: its parts do not form a hash of crypt(3)");
     let mut fields: Vec<&str> = rest.split('$').collect();
     let rounds = match fields.first().and_then(|first| first.strip_prefix("rounds=")) {
         Some(rounds) => {

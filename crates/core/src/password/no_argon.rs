@@ -3,7 +3,7 @@
 
 use super::{BadHash, Cost};
 
-const WITHOUT: BadHash = BadHash("this program is built without password hashing: the feature `passwords`");
+const WITHOUT: BadHash = BadHash("not usable, because this program was built without the feature `passwords`");
 
 pub(super) type Block = u8;
 

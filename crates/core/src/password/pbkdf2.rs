@@ -13,8 +13,8 @@ use super::BadHash;
 use super::scheme::CostClass;
 
 const MAX_ITERATIONS: u32 = 5_000_000;
-const TOO_DEAR: BadHash = BadHash("costs more than the bound of PBKDF2 allows: at most 5000000 iterations");
-const BROKEN: BadHash = BadHash("damaged: its parts do not make a PBKDF2 hash");
+const TOO_DEAR: BadHash = BadHash("too costly to check: a PBKDF2 hash must have at most 5000000 iterations");
+const BROKEN: BadHash = BadHash("damaged: its parts do not form a PBKDF2 hash");
 
 /// The settings of Spring's `Pbkdf2PasswordEncoder`, if they differ from the defaults.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Spring {
     /// The encoder's number of iterations. The default is 185 000 for `{pbkdf2}` and 310 000 for
     /// `{pbkdf2@SpringSecurity_v5_8}`.
     pub iterations: Option<u32>,
-    /// The encoder's secret, which it appends to each salt; empty by default.
+    /// The encoder's secret, which it appends to each salt. Empty by default.
     pub secret: Option<SecretString>,
 }
 
@@ -48,7 +48,7 @@ impl Pbkdf2 {
         };
         let iterations = NonZeroU32::new(iterations).ok_or(BROKEN)?;
         if !(16..=64).contains(&output.len()) || salt.is_empty() {
-            return Err(BadHash("damaged: no salt, or a PBKDF2 hash of less than 16 or more than 64 bytes"));
+            return Err(BadHash("damaged: the salt is missing, or the PBKDF2 hash does not have 16 to 64 bytes"));
         }
         let hash = Self { algorithm, bits, iterations, salt: salt.into(), output: output.into(), name };
         match hash.class() {
@@ -155,7 +155,7 @@ pub(super) fn parse_spring(encoder: &str, rest: &str, spring: &Spring) -> Result
     let (bits, salt_length, default) = match encoder {
         "pbkdf2" => (160, 8, 185_000),
         "pbkdf2@SpringSecurity_v5_8" => (256, 16, 310_000),
-        _ => return Err(BadHash("an unknown encoder of Spring")),
+        _ => return Err(BadHash("an unknown Spring encoder")),
     };
     let bytes = unhex(rest).ok_or(BROKEN)?;
     let (salt, output) = bytes.split_at_checked(salt_length).filter(|(_, output)| output.len() == 32).ok_or(BROKEN)?;
@@ -208,7 +208,7 @@ impl KuzzlePassword {
             );
         };
         if self.pepper == Some(true) {
-            return Err("pepper: expected false, because the pepper is not in the export");
+            return Err("pepper: expected false, because the pepper is not in the document");
         }
         if !stretching {
             return Err(
@@ -223,7 +223,8 @@ impl KuzzlePassword {
             "sha512" | "RSA-SHA512" | "sha512WithRSAEncryption" => ("pbkdf2-sha512", 64, 512),
             _ => return Err("algorithm: expected sha1, sha256 or sha512"),
         };
-        // The setting `digest` decides the encoding, and is not in the document. The length tells which one it was.
+        // The encoding depends on the setting `digest`, which the document does not contain. The length shows which
+        // encoding was used.
         let decoded = [unhex(&self.user_password), STANDARD.decode(&self.user_password).ok()];
         let output = decoded.into_iter().flatten().find(|output| output.len() == length);
         let output = output.as_ref().and_then(|output| output.get(..block));

@@ -126,7 +126,7 @@ impl CostClass {
         }
     }
 
-    /// The kind of the class, and a measure of work by which classes of the same kind are ordered.
+    /// The kind of the class, and the amount of work. Classes of the same kind are ordered by their amount of work.
     pub(super) fn work(self) -> ((u8, u32), u64) {
         match self {
             Self::Argon2(cost) => ((0, 0), cost.work()),
@@ -155,12 +155,17 @@ impl CostClass {
             #[cfg(feature = "imported-hashes")]
             Self::ShaCrypt { bits, rounds } => HashScheme::ShaCrypt(legacy::ShaCrypt::dummy(bits, rounds)?),
             #[cfg(not(feature = "imported-hashes"))]
-            _ => return Err(BadHash("a class of an imported hash")),
+            _ => {
+                return Err(BadHash(
+                    "an imported hash, which this program cannot check, because it was built without the feature \
+                     `imported-hashes`",
+                ));
+            }
         }))
     }
 
-    /// The classes whose checks together take this share of the time of a check of this class. Empty if the share is
-    /// negligible.
+    /// Classes whose checks together take the fraction `share` of the time that a check of this class takes. Empty if
+    /// the share is negligible.
     pub(super) fn share(self, share: f64) -> Vec<Self> {
         let of = |whole: u32| {
             let part = f64::from(whole) * share.clamp(0.0, 1.0);
@@ -309,7 +314,9 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
             "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(HashScheme::Argon2),
             "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(HashScheme::Pbkdf2),
             "scrypt" => scrypt::parse_spring(rest).map(HashScheme::Scrypt),
-            _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or uses no salt")),
+            _ => Err(BadHash(
+                "a Spring encoder that is not accepted, because it does not hash passwords or does not use a salt",
+            )),
         };
     }
     // Django's format begins with the name of the hasher, without a dollar sign before it.
@@ -331,7 +338,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     match id {
         "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(HashScheme::Argon2),
         "2a" | "2b" | "2y" => bcrypt::parse(text).map(HashScheme::Bcrypt),
-        "2x" => Err(BadHash("bcrypt 2x, which a faulty implementation made; it is not accepted")),
+        "2x" => Err(BadHash("bcrypt 2x, which is not accepted, because a faulty implementation made such hashes")),
         "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(HashScheme::Bcrypt),
         "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(HashScheme::Pbkdf2),
         "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(HashScheme::Pbkdf2),

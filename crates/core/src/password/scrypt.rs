@@ -11,7 +11,7 @@ use super::pbkdf2::number;
 use super::scheme::CostClass;
 use crate::random::are_equal;
 
-const BROKEN: BadHash = BadHash("damaged: its parts do not make an scrypt hash");
+const BROKEN: BadHash = BadHash("damaged: its parts do not form an scrypt hash");
 /// The largest accepted memory, which is N · r · 128 bytes.
 const MAX_MEMORY: u64 = 64 << 20;
 /// The highest accepted parallelism. Django has used 5 since version 5.1.
@@ -34,8 +34,7 @@ pub(super) struct ScryptCost {
 
 impl ScryptCost {
     pub(super) fn new(log_n: u32, r: u32, p: u32) -> Result<Self, BadHash> {
-        const TOO_DEAR: BadHash =
-            BadHash("costs more than the bounds of scrypt allow: N · r · 128 at most 64 MiB, p at most 8");
+        const TOO_DEAR: BadHash = BadHash("too costly to check: N · r · 128 must be at most 64 MiB, and p at most 8");
         let memory = 1_u64.checked_shl(log_n).and_then(|n| n.checked_mul(u64::from(r))?.checked_mul(128));
         if memory.is_none_or(|memory| memory > MAX_MEMORY) || log_n > 63 || p > MAX_PARALLELISM {
             return Err(TOO_DEAR);
@@ -57,7 +56,7 @@ impl ScryptCost {
 impl Scrypt {
     fn new(cost: ScryptCost, salt: &[u8], output: &[u8]) -> Result<Self, BadHash> {
         if !(16..=64).contains(&output.len()) || salt.is_empty() {
-            return Err(BadHash("damaged: no salt, or an scrypt hash of less than 16 or more than 64 bytes"));
+            return Err(BadHash("damaged: the salt is missing, or the scrypt hash does not have 16 to 64 bytes"));
         }
         Ok(Self { cost, salt: salt.into(), output: output.into() })
     }
@@ -83,7 +82,7 @@ pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     let [n, salt, r, p, output] = *fields else { return Err(BROKEN) };
     let n = number(n)?;
     if !n.is_power_of_two() {
-        return Err(BadHash("its N is not a power of two, or is too high"));
+        return Err(BadHash("malformed: its N is not a power of two, or is too high"));
     }
     let cost = ScryptCost::new(n.trailing_zeros(), number(r)?, number(p)?)?;
     Scrypt::new(cost, salt.as_bytes(), &STANDARD.decode(output).map_err(|_| BROKEN)?)

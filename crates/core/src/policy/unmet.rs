@@ -1,4 +1,4 @@
-//! Finds the configuration key of the requirement that a token does not meet, for an explanation.
+//! Explains a refusal, by finding the configuration key of the requirement that the token does not meet.
 
 use super::{judge_issuer, judge_roles, judge_step_up};
 use crate::clock::Timestamp;
@@ -6,8 +6,8 @@ use crate::route::RoutePolicy;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// The key of the `[[routes]]` entry because of which this rule refuses the token. `None` if the reason is not the
-/// route. Conditions, which may need the path, and limits are not evaluated.
+/// The configuration key in the `[[routes]]` entry because of which this rule refuses the token, or `None` if the route
+/// is not the reason. Conditions, which may need the path, and limits are not evaluated.
 pub fn unmet_key(rule: Rule, policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Option<&'static str> {
     match rule {
         Rule::Credential if token.is_api_key() && !policy.credentials.key => Some("credentials"),

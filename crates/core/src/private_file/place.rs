@@ -1,5 +1,5 @@
-//! Opens and creates files in folders in which another user could place a link to make root open a file of root's own
-//! (requirement O17).
+//! Opens and creates files in folders that another user can change. That user could place a link there to make root
+//! open one of root's own files (requirement O17).
 //!
 //! In a folder that another user can change, root does not follow links, opens only regular files that belong to the
 //! folder's owner, and gives the files that it creates to that owner. In root's own folders, and in processes of other
@@ -25,7 +25,7 @@ const PASS: OFlags = OFlags::RDONLY;
 
 /// A name in an opened folder. Renaming or replacing the folder does not change which folder is used.
 struct FolderEntry<'a> {
-    /// `None` if `name` is the whole path, because this process follows links.
+    /// The opened folder. `None` if this process follows links: `name` is then the whole path.
     folder: Option<OwnedFd>,
     name: &'a OsStr,
     /// The attributes of the folder, if this process is root and another user can change the folder.
@@ -37,7 +37,8 @@ impl<'a> FolderEntry<'a> {
         if user::ours() != 0 {
             return Ok(Self { folder: None, name: path.as_os_str(), foreign: None });
         }
-        let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} names no file", path.display())))?;
+        let name =
+            path.file_name().ok_or_else(|| io::Error::other(format!("{} does not name a file", path.display())))?;
         let mut folder = openat(CWD, if path.has_root() { "/" } else { "." }, PASS | OFlags::DIRECTORY, Mode::empty())?;
         let mut owner = foreign(&folder)?;
         for part in parent(path).components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)) {
@@ -84,7 +85,7 @@ fn links(foreign: Option<&Stat>) -> OFlags {
 fn explained(error: Errno, foreign: Option<&Stat>) -> io::Error {
     match foreign {
         Some(folder) if matches!(error, Errno::LOOP | Errno::NOTDIR) => io::Error::other(format!(
-            "the path has a link in a folder of user {}, and root follows no link there",
+            "the path has a link in a folder of user {}, but root follows no link in other users' folders",
             user::name(folder.st_uid)
         )),
         Some(_) | None => error.into(),

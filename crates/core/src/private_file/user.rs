@@ -38,8 +38,8 @@ pub(super) fn name(user: u32) -> String {
     }
 }
 
-/// The end of a message that tells how to run a command as the owner of this file or, if the file does not exist, of
-/// its folder.
+/// The end of a message that says how to run a command as the file's owner. If the file does not exist, this is the
+/// owner of its folder.
 pub(super) fn advice(path: &Path) -> String {
     let Some(owner) = path.ancestors().filter(|at| !at.as_os_str().is_empty()).find_map(owner) else {
         return String::new();

@@ -8,8 +8,8 @@
 //! The counters are sharded so that rotations of one session do not slow down the cache hits of all other sessions.
 //!
 //! **Many entries at once** are a [`Batch`]: all are put into the list, and then each affected counter is incremented
-//! once. Another writer that finds its entry already in the list could return before the counter is incremented. While
-//! a batch of another writer is open, it therefore increments the counter itself.
+//! once. A second writer may find that its entry is already in the list, although the batch has not yet incremented the
+//! counter. While another writer's batch is open, the second writer therefore increments the counter itself.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::clock::Timestamp;
@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 /// The default number of counters.
 pub const SHARDS: usize = 64;
 
-/// A counter in its own cache line, or rather two lines, because processors fetch them in pairs. Incrementing it
+/// A counter with two cache lines of its own, because processors fetch lines in pairs. Incrementing one counter
 /// therefore does not evict other counters from their readers' caches.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -34,7 +34,7 @@ pub struct Epochs<const N: usize = SHARDS> {
 impl<const N: usize> Epochs<N> {
     /// Creates the counters, all at zero.
     pub fn new() -> Self {
-        const { assert!(N > 0, "without a counter nothing would ever be checked again") };
+        const { assert!(N > 0, "at least one counter is required, or nothing is checked again") };
         const { assert!(N <= 64, "a batch remembers one bit for each counter") };
         let counter = || Counter(AtomicU64::new(0));
         Self { counters: std::array::from_fn(|_| counter()), batches: counter() }

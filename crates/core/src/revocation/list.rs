@@ -4,9 +4,9 @@
 //! that arrives after the logout's does not revive tokens. An entry is removed only when every token that it can match
 //! has expired. The list's size is not bounded, because an attacker could otherwise push out entries.
 //!
-//! A check reads only entries that can match: the session's entry (for a token without a session, that of its `jti`),
-//! and the not-before of subject, client and all. So a `sid` in another issuer's token has no effect, and neither has
-//! the `jti` of a token with a session.
+//! A check reads only entries that can match. These are the entry of the token's session (or of its `jti`, if it has no
+//! session), and the not-before entries for the token's subject, for its client and for all tokens. A `sid` in another
+//! issuer's token therefore has no effect, and neither does the `jti` of a token with a session.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, RandomState};
@@ -56,7 +56,7 @@ pub struct TokenFacts<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// The session at another issuer, or `None` for our own tokens.
     pub issuer_session: Option<&'a str>,
-    /// The issuer that vouched for the subject of our session.
+    /// The issuer that authenticated the user of our session.
     pub vouched_by: Option<&'a VouchedBy>,
     /// The `jti` claim.
     pub jti: Option<&'a str>,
@@ -64,15 +64,14 @@ pub struct TokenFacts<'a> {
     pub issued_at: Option<Timestamp>,
     /// The facts about the delegation, if a client acts for the subject with a token of this gate.
     pub delegation: Option<DelegatedFacts<'a>>,
-    /// The users at other issuers who created the API key that the token represents, and the key's predecessors.
+    /// The users at other issuers who created the API key and its predecessors, if the token represents an API key.
     pub key_vouchers: Option<&'a [VouchedBy]>,
 }
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The time from which the token is refused. [`Timestamp::ZERO`] means that it is already refused, and
-    /// [`Timestamp::MAX`] that no entry matches.
+    /// The time from which the token is refused. [`Timestamp::ZERO`] means now, and [`Timestamp::MAX`] means never.
     pub refuse_from: Timestamp,
 }
 
@@ -83,10 +82,10 @@ impl Judgement {
     }
 }
 
-/// A map that can be recognised as empty without a lock, because for most issuers most kinds of entries never occur.
+/// A map that can be recognised as empty without a lock. For most issuers, most kinds of entries never occur.
 struct CountedMap<K, V> {
     map: DashMap<K, V, RandomState>,
-    /// Never less than the size of the map: incremented before an insertion, decremented after a removal.
+    /// At least the size of the map, because it is incremented before an insertion and decremented after a removal.
     count: AtomicUsize,
 }
 
@@ -220,7 +219,7 @@ impl RevocationList {
         }
     }
 
-    /// Returns whether the list may be used. It may not if it is so old that revocations of other gates may be missing.
+    /// Returns whether the list is recent enough to be used. An older list may lack revocations of other gates.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
@@ -230,8 +229,9 @@ impl RevocationList {
         self.usable_until.store(until.as_millis(), Ordering::Release);
     }
 
-    /// Merges an entry. After this returns, no request with a matching token passes. Returns false if all of it was
-    /// already refused; cached tokens are then checked again only if [many](Self::apply_all) are being merged.
+    /// Merges an entry. After this returns, requests with a matching token are refused. Returns false if the list
+    /// already refused all of them. In that case, cached tokens are checked again only while [many
+    /// entries](Self::apply_all) are being merged.
     ///
     /// If the effect does not fit its target (only in a corrupt store), all tokens of the target are refused.
     pub fn apply(&self, revocation: &Revocation) -> bool {
@@ -289,7 +289,7 @@ impl RevocationList {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
             // A delegated token of this gate contains the id of the other issuer's token for which it was exchanged, so
-            // such an entry may also match it.
+            // such an entry may also match the delegated token.
             Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
@@ -344,7 +344,7 @@ impl RevocationList {
         }
     }
 
-    /// Returns whether the issuer that vouched for a user has ended the user's login since our session began. Notices
+    /// Returns whether the issuer that authenticated a user has ended the user's login since our session began. Notices
     /// have whole seconds, so a session that began within the same second has also ended.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
@@ -376,7 +376,7 @@ impl RevocationList {
         facts.session.map_or(0, |(id, _)| session_shard(id))
     }
 
-    /// The counter of a shard, see [`super::epoch`].
+    /// The counter of a shard. See [`super::epoch`].
     pub fn epoch(&self, shard: usize) -> u64 {
         self.epochs.read(shard)
     }

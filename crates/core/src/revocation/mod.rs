@@ -70,7 +70,7 @@ pub enum Target {
 const SESSIONS_OF: &str = "#sid";
 /// The suffix in the targets for another issuer's tokens that do not name a session.
 const WITHOUT_SESSION: &str = "#without-sid";
-/// The suffix in the targets for all tokens of another issuer's subject, without our own sessions.
+/// The suffix in the targets for all tokens of another issuer's subject. These targets do not include our own sessions.
 const ANY_SESSION: &str = "#any-sid";
 /// The suffix in the targets for a subject's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED: &str = "#refreshed";
@@ -84,8 +84,8 @@ impl Target {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
-    /// The tokens of one subject of another issuer, regardless of their session. Our sessions that the issuer vouched
-    /// for continue, unless they do not name a session of that issuer.
+    /// The tokens of one subject of another issuer, regardless of their session. If that issuer authenticated the user
+    /// of one of our sessions, and our session names a session of the issuer, our session continues.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
@@ -95,8 +95,8 @@ impl Target {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
 
-    /// The access tokens of one subject of any issuer, including the tokens of our sessions that the issuer vouched
-    /// for. The sessions continue.
+    /// The access tokens of one subject of any issuer, including the tokens of our sessions whose users the issuer
+    /// authenticated. The sessions continue.
     pub(crate) fn refreshed(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED}").into(), subject: subject.into() }
     }
@@ -133,17 +133,18 @@ impl fmt::Display for Target {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// For a [`Target::Session`]: tokens below a generation are refused.
+    /// Tokens below a generation are refused. This is for a [`Target::Session`].
     Minimum {
-        /// The lowest generation accepted from `effective_from` on; `REVOKED` accepts none.
+        /// The lowest generation that is accepted from `effective_from` on. If it is `REVOKED`, all generations are
+        /// refused.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
         /// The lowest generation accepted before `effective_from`.
         before: Generation,
     },
-    /// For a subject, a client or everyone: sessions that were created at or before this moment are refused, and so are
-    /// tokens without a session that were issued by then.
+    /// Sessions that were created at or before this moment are refused, and so are tokens without a session that were
+    /// issued by then. This is for a subject, a client or everyone.
     NotBefore(Timestamp),
     /// The same as [`NotBefore`](Self::NotBefore), but it also ends the API keys of the subject or of everyone.
     NotBeforeWithKeys {
@@ -157,11 +158,11 @@ pub enum Effect {
     Gone,
 }
 
-/// How long a not-before that ends API keys is kept. This is the maximum lifetime of a key.
+/// How long a not-before that ends API keys is kept. This is the maximum lifetime of an API key.
 pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
-/// The suffix after the id of a key in two values of `jti`: that of a replaced key, and that of the entry that makes
-/// every gate read the key's record again.
+/// The suffix after an API key's id in the `jti` of a replaced API key, and in the `jti` of the entry that makes every
+/// gate read the key's record again.
 pub(crate) const REPLACED: &str = ":replaced";
 
 impl Effect {
@@ -250,8 +251,8 @@ pub struct Revocation {
 }
 
 impl Revocation {
-    /// Returns whether the entry may end API keys. If it is missing in a store, a key could be revived for up to a
-    /// year.
+    /// Returns whether the entry may end API keys. If such an entry is missing in a store, an API key could be revived
+    /// for up to a year.
     // Requirement K35.
     pub const fn ends_api_keys(&self) -> bool {
         matches!(self.target, Target::Token { .. }) || self.effect.keys_until().is_some()

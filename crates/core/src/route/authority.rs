@@ -52,7 +52,7 @@ impl<'a> Authority<'a> {
 /// Checks the target and the `Host` of a request.
 ///
 /// The target must be in origin form, or in absolute form with the same authority as `Host`. `Host` must occur exactly
-/// once. In HTTP/2 it may be absent if there is an `:authority`; if both are present, they must be equal.
+/// once. In HTTP/2 it may be absent if there is an `:authority`. If both are present, they must be equal.
 ///
 /// # Errors
 /// [`Denial::BadTarget`] for any other form of target; [`Denial::BadQuery`] for bytes that no query may contain;
@@ -72,7 +72,7 @@ pub fn check_head<'a>(
     version: Version,
     headers: &'a HeaderMap,
 ) -> Result<Authority<'a>, Denial> {
-    // A target without path-and-query is in authority form, which belongs to CONNECT; the path `*` is asterisk form.
+    // A target without path and query is in authority form, which only CONNECT uses. The path `*` is in asterisk form.
     let path = uri.path_and_query().ok_or(Denial::BadTarget)?;
     if *method == Method::CONNECT || !path.path().starts_with('/') {
         return Err(Denial::BadTarget);

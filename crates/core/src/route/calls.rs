@@ -11,9 +11,9 @@ use super::{Match, Route, RouteTable};
 /// The calls to which a rule applies: `controller:action`, `controller:*`, or `*` for all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
-    /// `None` for any controller.
+    /// The controller, or `None` for any controller.
     controller: Option<Box<str>>,
-    /// `None` for any action.
+    /// The action, or `None` for any action.
     action: Option<Box<str>>,
 }
 
@@ -90,8 +90,7 @@ pub fn ungoverned(
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // Whether the routes allow upgrades is not compared, because the dialect itself handles the tunnel of an
-            // envelope.
+            // Upgrades are not compared, because the dialect itself handles the tunnel of an envelope.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy {
                     upgrade: envelope.policy.upgrade,

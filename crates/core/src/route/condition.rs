@@ -1,4 +1,4 @@
-//! Conditions on the claims of a caller, from the keys `when` and `when_any` of a route.
+//! Conditions on the claims of a caller, from the configuration keys `when` and `when_any` of a route.
 //!
 //! A condition is data, not a program. The time of an evaluation is therefore bounded by the number of comparisons, and
 //! an explanation can name the comparison that failed. A comparison with a missing claim or with a claim of another
@@ -17,12 +17,12 @@ mod kept;
 
 pub use kept::{KeptConditions, KeptOfToken};
 
-/// The most comparisons of a route.
+/// The maximum number of comparisons in the conditions of a route.
 const MAX_COMPARISONS: usize = 16;
 /// The longest string in a comparison, in bytes. A longer claim never equals a path parameter.
 const MAX_TEXT: usize = 256;
 
-/// A value that a claim is compared with. Types are never converted: neither the string `"7"` nor 7.0 equals the
+/// A value that a claim is compared with. Types are never converted, so neither the string `"7"` nor 7.0 equals the
 /// integer 7.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimValue {
@@ -38,7 +38,7 @@ impl TryFrom<Value> for ClaimValue {
     type Error = InvalidValue;
 
     fn try_from(value: Value) -> Result<Self, InvalidValue> {
-        let refuse = || InvalidValue::new("expected a text, a whole number, true or false");
+        let refuse = || InvalidValue::new("expected a string, a whole number, true or false");
         match value {
             Value::String(text) => Ok(Self::Text(text.into())),
             Value::Number(number) => number.as_i64().map(Self::Integer).ok_or_else(refuse),
@@ -54,7 +54,7 @@ fn values(all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Vec<ClaimVa
 }
 
 impl ClaimValue {
-    /// Whether a claim has this value; `None` if it has another type.
+    /// Whether a claim has this value, or `None` if the claim has a different type.
     fn compare(&self, claim: &Value) -> Option<bool> {
         match (self, claim) {
             (Self::Text(text), Value::String(claim)) => Some(**text == **claim),
@@ -100,7 +100,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    /// The operator's word in `gateway.toml`.
+    /// The word for this kind of comparison in `gateway.toml`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Equals(_) => "equals",
@@ -132,20 +132,20 @@ impl Comparison {
 
     fn problem(&self) -> Option<&'static str> {
         if self.texts().any(|text| text.len() > MAX_TEXT) {
-            return Some("a text is longer than 256 bytes");
+            return Some("a string is longer than 256 bytes");
         }
         match self {
             Self::OneOf(values) | Self::Not(values) if values.is_empty() => {
                 Some("the list is empty; expected at least one value")
             }
             Self::OneOf(values) | Self::Not(values) if values.len() > MAX_COMPARISONS => {
-                Some("the list has more than 16 values; let the issuer put such callers into a group")
+                Some("the list has more than 16 values; instead, let the issuer put these callers into a group")
             }
             Self::Not(values) if values.windows(2).any(|pair| !pair[0].is_like(&pair[1])) => {
-                Some("the values are of several types, and no claim is of all of them")
+                Some("the values have several types, but a claim has only one")
             }
             Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
-                Some("the text is empty, and every text begins and ends with it")
+                Some("the string is empty, and every string begins and ends with it")
             }
             _ => None,
         }
@@ -159,14 +159,14 @@ impl ClaimValue {
 }
 
 /// A condition on one claim, whose value is compared with a string, a whole number, or a boolean. Types are never
-/// converted: the string `"7"` does not equal the number 7. If the claim is missing, the condition is not met.
+/// converted, so the string `"7"` does not equal the number 7. If the claim is missing, the condition is not met.
 ///
 /// ```
 /// use rotogate::route::Condition;
 ///
 /// let paid = Condition::not("org.plan", ["free"])?;
 /// let second_factor = Condition::has("amr", "mfa")?;
-/// // The tenant of the token is the one in the path.
+/// // The token's tenant must equal the tenant in the path.
 /// let tenant = Condition::param("org_id", "org")?;
 /// assert_eq!(tenant.to_string(), "org_id param");
 /// # let _ = (paid, second_factor);
@@ -287,7 +287,7 @@ impl Condition {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
             None if self.claim.is_of_names() && !of_members => {
-                Some("{} means the names of several members; expected { has = \"…\" }")
+                Some("a claim that ends with {} means the names of several members; expected { has = \"…\" }")
             }
             problem => problem,
         }
@@ -319,14 +319,14 @@ impl Condition {
     }
 }
 
-/// Prints the claim and the operator, but never a value.
+/// Prints the claim and the comparison operator, but never a value.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.claim, self.comparison.word())
     }
 }
 
-/// The result of a comparison, or, if the result depends on the path, the parameter and its required value.
+/// The result of a comparison. If the result depends on the path, this is the parameter and its required value instead.
 enum ConditionVerdict<'c, 'a> {
     Known(bool),
     Param(&'c str, &'a str),
@@ -360,7 +360,7 @@ impl Conditions {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let all = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), when, when_any, has_params: false };
         if all.iter().next().is_none() || all.when_any.iter().any(Vec::is_empty) {
-            return Err(InvalidValue::new("there is no comparison; expected at least one, or no condition"));
+            return Err(InvalidValue::new("there is no comparison; add at least one, or remove the condition"));
         }
         let problem = all.iter().find_map(|one| Some((one, one.problem()?)));
         if let Some((condition, why)) = problem {
@@ -368,7 +368,7 @@ impl Conditions {
         }
         let count = all.iter().count();
         if count > MAX_COMPARISONS {
-            let most = "expected at most 16: the service, or a layer of the application, checks the rest";
+            let most = "at most 16 are allowed. Let the service or a layer of the application check the rest";
             return Err(InvalidValue::new(format!("there are {count} comparisons; {most}")));
         }
         let has_params = all.params().next().is_some();
@@ -410,8 +410,8 @@ impl Conditions {
     }
 }
 
-/// The conditions that these claims do not meet: the configuration key, and a description with claims and operators but
-/// without values. `None` if the claims meet all conditions.
+/// Describes the conditions that these claims do not meet. Returns the configuration key, and a description with claims
+/// and operators but without values. `None` if the claims meet all conditions.
 pub fn unmet_condition(
     all: &Conditions,
     claims: &Map<String, Value>,
@@ -432,7 +432,7 @@ pub fn unmet_condition(
     Some(("when_any", format!("none of when_any: {}", named.join("; "))))
 }
 
-/// Prints each claim with its operator, but never a value.
+/// Prints each claim with its comparison operator, but never a value.
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, one) in self.iter().enumerate() {

@@ -51,7 +51,7 @@ impl Hosts {
 
     /// Whether this host, without its port, is one of the gate's hosts.
     pub fn admit(&self, host: &str) -> bool {
-        // Compares the host as it was sent first, because most clients send the normal spelling.
+        // The host is first compared as it was sent, because most clients send the normal spelling.
         if self.any || self.exact.iter().any(|known| **known == *host) {
             return true;
         }

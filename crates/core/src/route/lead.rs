@@ -1,11 +1,11 @@
-//! The fate of a connection when its token expires.
+//! What happens to a connection when its token expires.
 
 use super::RoutePolicy;
 
-/// The fate of a connection when its token expires.
+/// What happens to a connection when its token expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// The connection ends, unless the token was exchanged before.
+    /// The connection ends, unless the token was exchanged for a new one before.
     #[default]
     Close,
     /// The connection continues until its session is revoked.

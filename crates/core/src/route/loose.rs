@@ -36,7 +36,7 @@ pub(super) enum PathReading {
 /// The readings of a canonical path that may differ from the path itself.
 pub(super) fn readings(path: &str) -> Vec<PathReading> {
     let mut found: Vec<PathReading> = Vec::new();
-    // Most paths that reach this point have an upper-case letter and no other peculiarity.
+    // Most paths that reach this point have an upper-case letter and are otherwise usual.
     let is_plain = !path.contains([';', '%', '.']);
     let cut = path_end(path).and_then(|end| path.get(..end));
     for text in std::iter::once(path).chain(cut) {
@@ -62,7 +62,7 @@ fn path_end(path: &str) -> Option<usize> {
 }
 
 /// Adds the forms of a pattern that are compared with the folded readings of a path: the pattern in lower case, and the
-/// same pattern as a lax server cuts and trims it.
+/// pattern cut and trimmed in the way of a lax server.
 pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>])) {
     for lax in [ALL[0], ALL[3]] {
         let last = pattern.len().saturating_sub(1);
@@ -76,7 +76,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
         let segments: Vec<Segment<'_>> = (0..)
             .zip(pattern.iter().zip(&texts))
             .filter_map(|(at, (segment, text))| match text {
-                // Empty segments are merged; an empty segment at the end is a trailing slash.
+                // Empty segments are merged. An empty segment at the end is a trailing slash.
                 Some(text) if text.is_empty() && at != last => None,
                 Some(text) => Some(Segment::Plain(text)),
                 None => Some(*segment),

@@ -1,5 +1,5 @@
-//! How calls of the Model Context Protocol (MCP) to a resource are checked, from the keys `mcp` and `implies` of a
-//! resource and `calls` of a route.
+//! How calls of the Model Context Protocol (MCP) to a resource are checked. The settings are the configuration keys
+//! `mcp` and `implies` of a resource and `calls` of a route.
 
 mod implied;
 mod pattern;
@@ -18,7 +18,7 @@ use crate::mcp::VERSIONS;
 /// ```
 /// use rotogate::route::{Mcp, Resource};
 ///
-/// // Clients of the version before may call, too.
+/// // Clients of the previous version may also call.
 /// let mcp = Mcp { versions: vec!["2026-07-28".into(), "2025-11-25".into()], ..Mcp::default() };
 /// let builder = rotogate::Gate::builder().resource(Resource { mcp: Some(mcp), ..Resource::new("/mcp") });
 /// # let _ = builder;
@@ -54,10 +54,10 @@ impl Mcp {
     pub fn problem(&self) -> Option<String> {
         let known = || VERSIONS.join("\", \"");
         if self.versions.is_empty() {
-            return Some(format!("no version is listed; expected some of \"{}\"", known()));
+            return Some(format!("no version is listed; expected at least one of \"{}\"", known()));
         }
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
-            return Some(format!("\"{other}\" is not a known version; expected some of \"{}\"", known()));
+            return Some(format!("\"{other}\" is not a known version; expected at least one of \"{}\"", known()));
         }
         // In its first message a client names the newest version that it supports, and the server may choose this
         // version. The list must therefore not have gaps.
@@ -68,12 +68,14 @@ impl Mcp {
             .find(|version| !self.versions.iter().any(|listed| listed == **version));
         if let Some(missing) = missing {
             return Some(format!(
-                "\"{missing}\" is missing: client and server may choose it, because it is newer than another one here"
+                "\"{missing}\" is missing; client and server may choose it, because it is newer than another version \
+                 in the list"
             ));
         }
         (self.headers_alone && self.takes_older()).then(|| {
             format!(
-                "servers of versions before {} do not compare the headers with the body; use check = \"body\"",
+                "servers that support versions before {} do not compare the headers with the body; use check = \
+                 \"body\"",
                 VERSIONS[0]
             )
         })

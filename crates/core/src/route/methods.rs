@@ -6,9 +6,9 @@ use http::Method;
 pub const DEFAULT_METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// The other methods of IANA's registry, including those of WebDAV. `CONNECT` and `TRACE` are missing, because the gate
-/// never forwards them, and `PRI`, because clients do not send it. An unregistered method (such as `TRACK`) is served
-/// only by a route that lists it.
+/// The other methods of IANA's registry, including those of WebDAV. `CONNECT` and `TRACE` are missing because the gate
+/// never forwards them, and `PRI` is missing because clients do not send it. An unregistered method (such as `TRACK`)
+/// is served only by a route that lists it.
 pub const REGISTERED_METHODS: [&str; 30] = [
     "ACL",
     "BASELINE-CONTROL",

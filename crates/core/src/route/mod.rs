@@ -62,13 +62,13 @@ pub struct Route {
     pub id: Arc<str>,
     /// The hosts that the route serves, without ports. If empty, the route serves every host that no route names.
     pub hosts: Vec<String>,
-    /// The methods that the route serves; `GET` includes `HEAD`. If empty, the route serves `DEFAULT_METHODS` and
+    /// The methods that the route serves. `GET` includes `HEAD`. If empty, the route serves `DEFAULT_METHODS` and
     /// `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
     /// The path pattern. `{name}` matches one whole segment. A trailing `{*rest}` matches the rest of the path, which
     /// may be empty.
     pub path: String,
-    /// The enclosed calls to which this rule applies, on any path. See [`Self::kuzzle_rule`].
+    /// The enclosed calls of Kuzzle's protocol to which this rule applies, on any path. See [`Self::kuzzle_rule`].
     // Requirement T22.
     #[doc(hidden)]
     pub kuzzle: Vec<CallPattern>,
@@ -76,24 +76,24 @@ pub struct Route {
     // Requirement M8.
     #[doc(hidden)]
     pub calls: Vec<McpCalls>,
-    /// The names of the listeners that serve the route; see `Peer::on_listener`. Other listeners respond with 404 and
+    /// The names of the listeners that serve the route. See `Peer::on_listener`. Other listeners respond with 404 and
     /// do not fall back to a less specific route. If empty, all listeners serve the route.
     pub listeners: Vec<Box<str>>,
     /// The requirements of the route.
     pub policy: RoutePolicy,
-    /// The route's upstream; `None` for the service inside the layer.
+    /// The route's upstream, or `None` for the service inside the layer.
     #[doc(hidden)]
     pub upstream: Option<UpstreamId>,
-    /// The `aud` of the signed assertions about the route's callers; `None` if the gate sends no assertion on this
-    /// route.
+    /// The `aud` of the signed assertions about the route's callers, or `None` if the gate does not send assertions on
+    /// this route.
     pub assertion_audience: Option<Arc<str>>,
-    /// The exchange of the callers' tokens for tokens of the upstream; `None` if the route exchanges no tokens.
+    /// The exchange of the callers' tokens for tokens of the upstream, or `None` if the route does not exchange tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
-/// An upstream of a proxy around the layer: its index among the proxy's upstreams. The layer passes this index from the
-/// route to the proxy and does not interpret it.
+/// An upstream of a proxy around the layer, identified by its index among the proxy's upstreams. The layer passes this
+/// index from the route to the proxy and does not interpret it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(usize);
 

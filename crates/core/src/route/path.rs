@@ -1,7 +1,7 @@
 //! The canonical path, which is parsed once. The gate forwards exactly the path that it matched.
 //!
-//! If two parsers read one path differently, a request can bypass a policy: for example, the gate sees
-//! `/public/..;/admin` below `/public`, but the upstream serves `/admin`. Each path therefore has one canonical
+//! If two parsers read one path differently, a request can bypass a policy. For example, the gate might see
+//! `/public/..;/admin` below `/public`, while the upstream serves `/admin`. Each path therefore has one canonical
 //! spelling. Spellings that RFC 3986 §6.2.2 calls equivalent are rewritten to it, and anything that a later decoder
 //! could read as another path is rejected:
 //!

@@ -1,9 +1,9 @@
 //! Path patterns, and the tree that finds the most specific pattern for a path.
 //!
 //! The notation is that of the crate matchit. matchit itself is not used, because it rejects `/{name}/x` beside
-//! `/{*rest}`, and a gate with a catch-all route and tenants in its paths needs both. The tree matches the segments of
-//! a path from left to right. At each node it tries the plain segment first, then `{name}`, then `{*rest}`, and
-//! backtracks from a dead end. A look-up visits each node at most once, so its cost is bounded by the size of the
+//! `/{*rest}`. A gate with a catch-all route and with tenants in its paths needs both patterns. The tree matches the
+//! segments of a path from left to right. At each node it tries the plain segment first, then `{name}`, then `{*rest}`,
+//! and backtracks from a dead end. A look-up visits each node at most once, so its cost is bounded by the size of the
 //! table.
 
 use std::collections::HashMap;
@@ -44,23 +44,26 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
             Some(name) => match name.strip_prefix('*') {
                 Some(name) if is_name(name) && at == last => Segment::Rest,
                 Some(name) if is_name(name) => {
-                    return Err("{*rest} is allowed only at its end".to_owned());
+                    return Err("{*rest} is allowed only at the end of the pattern".to_owned());
                 }
                 None if is_name(name) => Segment::Named,
-                Some(_) | None => return Err(foreign(&format!("{text:?} has no name of letters, digits and `_`"))),
+                Some(_) | None => {
+                    return Err(foreign(&format!("{text:?} needs a name that has only letters, digits and `_`")));
+                }
             },
             None if text.contains(['{', '}']) => {
-                let what = "a parameter is a whole segment; write a literal brace as %7B or %7D";
+                let what = "a parameter must be a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
             // This is a notation of other proxies. If the pattern were taken literally, it would not match, and a less
             // specific route would serve the paths that the pattern should protect.
             None if text.contains('*') => {
                 return Err(foreign(
-                    "`*` is not a wildcard here: {name} matches one segment, a trailing {*rest} the rest",
+                    "`*` is not a wildcard here: {name} matches one segment, and {*rest} at the end matches all \
+                     further segments",
                 ));
             }
-            None if text.starts_with(':') => return Err(foreign("a parameter is written in braces")),
+            None if text.starts_with(':') => return Err(foreign("a parameter must be in braces")),
             None => {
                 check_plain(text, at == last)?;
                 Segment::Plain(text)
@@ -81,7 +84,7 @@ fn translated(pattern: &str) -> String {
         let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
         let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
         out.push('/');
-        // Only the last segment can match the rest of the path. In other segments, `*` stands for one segment.
+        // Only the last segment can match the rest of the path. In other segments, `*` means one segment.
         if at == last && text.contains('*') {
             let name = if name.is_empty() { "rest" } else { &name };
             out.push_str(&format!("{{*{name}}}"));
@@ -102,13 +105,17 @@ fn is_name(text: &str) -> bool {
 /// Checks a plain segment, which must be canonical because it is compared with canonical segments.
 fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     if text.is_empty() {
-        return if is_last { Ok(()) } else { Err("empty segments are merged: it never matches".to_owned()) };
+        return if is_last {
+            Ok(())
+        } else {
+            Err("it never matches, because the gate merges empty segments".to_owned())
+        };
     }
     let path = format!("/{text}");
     match CanonicalPath::parse(&path) {
         Ok(canonical) if canonical.is_rewritten() => {
             let canonical = canonical.as_str().trim_start_matches('/');
-            Err(format!("it never matches: the canonical form of {text:?} is {canonical:?}"))
+            Err(format!("it never matches, because the canonical form of {text:?} is {canonical:?}"))
         }
         Ok(_) => Ok(()),
         Err(error) => Err(format!("it never matches: {error}")),

@@ -112,7 +112,8 @@ impl SessionEntry {
     }
 }
 
-/// The entry of a subject, a client or all. Everything that began at or before its moment is refused.
+/// The entry of a subject, of a client or of everyone. It refuses everything that began at or before the entry's
+/// moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,

@@ -9,7 +9,7 @@ use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// The maximum number of waiting entries over all parts, which take 3 MiB.
+/// The maximum number of waiting entries in all parts together. They take 3 MiB.
 const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// A list that is being filled.
@@ -35,7 +35,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Creates a buffer for at most this many entries over all parts.
+    /// Creates a buffer for at most this many entries in all parts together.
     fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);

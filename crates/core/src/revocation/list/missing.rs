@@ -1,4 +1,4 @@
-//! Computes the difference between two lists.
+//! Computes the difference between two revocation lists.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::session::SessionId;
 
 impl RevocationList {
     /// The entries that are missing in `other` or end earlier there. They are returned in portions, so that a list of a
-    /// million entries is not copied at once. Sweep both lists to the same time first.
+    /// million entries is not copied at once. Both lists must first be swept to the same time.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {
             let of_session = |(id, entry)| self.missing_session(other, id, &entry);

@@ -1,9 +1,8 @@
 //! The table of sessions, a map that consists of many parts, each with its own lock.
 //!
 //! A map doubles its size when it is seven eighths full, so a map that has just doubled takes twice the memory that it
-//! needs. The number of parts therefore depends on the expected number of entries, for three reasons. The maps are then
-//! well filled, a part fits into a processor's cache while it is filled, and a thread waits only briefly while a part
-//! grows.
+//! needs. The number of parts therefore depends on the expected number of entries. The maps are then well filled, a
+//! part fits into a processor's cache while it is filled, and a thread waits only briefly while a part grows.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,13 +19,12 @@ const MIN_PARTS: usize = 64;
 /// The expected number of entries in a part. Its map has room for 7168 entries, because the parts are filled at random.
 const ENTRIES_PER_PART: usize = 6400;
 
-/// The gate and not its clients creates the ids, so a fast hash is safe.
+/// The ids are created by the gate and not by its clients, so a fast hash is safe.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct SessionTable {
     parts: Box<[RwLock<Part>]>,
-    /// Never less than the number of entries, because it is incremented before an insertion and decremented after a
-    /// removal.
+    /// At least the number of entries, because it is incremented before an insertion and decremented after a removal.
     count: AtomicUsize,
 }
 

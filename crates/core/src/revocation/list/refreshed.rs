@@ -7,15 +7,15 @@ use crate::session::VouchedBy;
 
 impl RevocationList {
     /// Returns whether an issuer asked for newer tokens after this token was issued. It may be the token's own issuer,
-    /// or the issuer that vouched for its session. Our tokens have times in whole seconds, so a token that was issued
-    /// within the same second is also refused.
+    /// or the issuer that authenticated its session's user. Our tokens have times in whole seconds, so a token that was
+    /// issued within the same second is also refused.
     // Requirement S19.
     pub(super) fn is_to_be_refreshed(&self, facts: TokenFacts<'_>) -> bool {
         let of_token = self.refreshed_at(facts.issuer, facts.issuer_session, facts.subject);
         is_before(facts.issued_at, of_token.max(self.refreshed_by(facts.vouched_by)))
     }
 
-    /// Returns whether the last token of one of our sessions must be replaced for the same reason.
+    /// Returns whether the last token of one of our sessions must be replaced because an issuer asked for newer tokens.
     pub(crate) fn asks_for_another(
         &self,
         (issuer, subject): (&str, &str),

@@ -43,7 +43,7 @@ pub struct KeptConditions {
 }
 
 impl KeptConditions {
-    /// Evaluates the conditions for the claims of a token. Comparisons with the path are left open.
+    /// Evaluates the conditions for the claims of a token. Comparisons with path parameters are left undecided.
     pub fn judged(of: &Conditions, claims: &Map<String, Value>) -> Self {
         let when = settle(&of.when, claims);
         let any = match of.when_any.as_slice() {
@@ -75,8 +75,8 @@ impl KeptConditions {
     }
 }
 
-/// What was computed from the claims of one token: the results of conditions, each with the number of the conditions,
-/// and the values by which rate limits count, each with the path of its claim.
+/// Results that were computed from the claims of one token. They are the results of conditions, stored with the number
+/// of the conditions, and the values by which rate limits count, stored with the path of the claim.
 #[derive(Clone, Debug, Default)]
 struct Kept {
     conditions: Vec<(u64, Arc<KeptConditions>)>,
@@ -91,7 +91,8 @@ type Lists<K, V> = (fn(&Kept) -> &Vec<(K, V)>, fn(&mut Kept) -> &mut Vec<(K, V)>
 pub struct KeptOfToken(ArcSwapOption<Kept>);
 
 impl KeptOfToken {
-    /// The conditions, evaluated for this token, whose claims `claims` returns. They are evaluated once for each route.
+    /// The conditions as evaluated for this token. `claims` returns the token's claims. The conditions are evaluated
+    /// once for each route.
     pub fn conditions(&self, of: &Conditions, claims: impl FnOnce() -> Map<String, Value>) -> Arc<KeptConditions> {
         let judge = || Arc::new(KeptConditions::judged(of, &claims()));
         self.get(&of.id, (|kept| &kept.conditions, |kept| &mut kept.conditions), judge)

@@ -204,11 +204,11 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
     let wrong =
         |comparison: Comparison| Conditions::new(vec![condition("a", comparison)], Vec::new()).unwrap_err().to_string();
     let long: Box<str> = "x".repeat(MAX_TEXT + 1).into();
-    assert_eq!(wrong(Comparison::Starts(long.clone())), "a starts: a text is longer than 256 bytes");
-    assert_eq!(wrong(Comparison::Equals(Text(long))), "a equals: a text is longer than 256 bytes");
+    assert_eq!(wrong(Comparison::Starts(long.clone())), "a starts: a string is longer than 256 bytes");
+    assert_eq!(wrong(Comparison::Equals(Text(long))), "a equals: a string is longer than 256 bytes");
     assert!(wrong(Comparison::OneOf(Vec::new())).contains("the list is empty"));
     assert!(wrong(Comparison::Not(vec![Integer(1), Text("a".into())])).contains("several types"));
-    assert!(wrong(Comparison::Ends("".into())).contains("every text begins and ends with it"));
+    assert!(wrong(Comparison::Ends("".into())).contains("every string begins and ends with it"));
     assert!(wrong(Comparison::OneOf(vec![Integer(1); 17])).contains("more than 16"));
     let names = Conditions::new(vec![condition("a{}", Comparison::Min(1))], Vec::new());
     assert!(names.unwrap_err().to_string().contains("expected { has"));

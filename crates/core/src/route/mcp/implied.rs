@@ -1,4 +1,4 @@
-//! Scopes that include other scopes, from the key `implies`.
+//! Scopes that include other scopes, from the configuration key `implies`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,7 +15,7 @@ pub(super) const EXACT: usize = usize::MAX;
 /// all calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct McpCalls {
-    /// `None` for all calls.
+    /// The method, or `None` for all calls.
     method: Option<Box<str>>,
     name: NamePattern,
 }
@@ -57,7 +57,8 @@ impl McpCalls {
             && let NamePattern::Exactly(uri) | NamePattern::Prefix(uri) = &name
             && !is_escaped_once(uri)
         {
-            return Err("expected a URI that escapes spaces and characters beyond ASCII, in upper case, and no others"
+            return Err("expected a URI in which only spaces and non-ASCII characters are percent-encoded, with \
+                        upper-case digits"
                 .to_owned());
         }
         Ok(Self { method: Some(method.into()), name })

@@ -1,4 +1,4 @@
-//! The rules of a resource's calls.
+//! The rules for MCP calls to a resource.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +8,14 @@ use super::{McpCalls, uri};
 use crate::mcp::Call;
 use crate::route::Route;
 
-/// The rules of a resource's calls.
+/// The rules for MCP calls to a resource.
 #[derive(Debug, Default)]
 pub struct CallRules(Vec<CallRule>);
 
 /// One pattern of a rule, with its route and its counters.
 #[derive(Clone, Debug)]
 pub struct CallRule {
-    /// The calls.
+    /// The calls to which the pattern applies.
     pub calls: McpCalls,
     /// The route with the requirements for these calls.
     pub route: Arc<Route>,
@@ -51,9 +51,8 @@ impl CallRules {
             }
         }
         if !rules.is_empty() && !rules.iter().any(|rule| rule.calls.is_general()) {
-            return Err(
-                "no rule governs the calls that the others do not name; add one with calls = [\"*\"]".to_owned()
-            );
+            return Err("no rule governs the calls that the other rules do not name; add a rule with calls = [\"*\"]"
+                .to_owned());
         }
         Ok(Self(rules))
     }
@@ -67,7 +66,7 @@ impl CallRules {
         }
     }
 
-    /// Each rule.
+    /// Iterates over the rules.
     pub fn iter(&self) -> impl Iterator<Item = &CallRule> {
         self.0.iter()
     }
