@@ -31,7 +31,7 @@ pub enum Rule {
     Claims,
     /// The revocations.
     Revocation,
-    /// The key to which the token is bound, and the caller's proof of it.
+    /// The key to which the token is bound, and the caller's proof of possession.
     Proof,
     /// The issuers that the route accepts.
     Issuer,
@@ -76,7 +76,7 @@ impl Rule {
         Self::Quota,
     ];
 
-    /// The rule in one word.
+    /// The rule's name in one word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Request => "request",

@@ -28,8 +28,8 @@ pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Res
     Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
 
-const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or more than 1024 members";
-const NOT_ALONE: &str = "there is something after the JSON";
+const NOT_STRICT: &str = "not a JSON object, not strict JSON, a repeated member, or more than 1024 members";
+const NOT_ALONE: &str = "there is extra data after the JSON";
 
 /// A parser of `bytes`, which must be UTF-8, with this limit for the depth.
 fn parser(
@@ -42,7 +42,7 @@ fn parser(
         // parser skips.
         std::str::from_utf8(bytes).map(serde_json::Deserializer::from_str).map_err(|_| NOT_STRICT)
     } else {
-        Err("JSON nested too deeply")
+        Err("the JSON is nested too deeply")
     }
 }
 
@@ -136,8 +136,8 @@ mod tests {
     fn j10_depth_is_bounded_without_recursion() {
         let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
         assert!(object(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
-        assert_eq!(object(nested(MAX_DEPTH).as_bytes()), Err("JSON nested too deeply"));
-        assert_eq!(object(nested(1_000_000).as_bytes()), Err("JSON nested too deeply"));
+        assert_eq!(object(nested(MAX_DEPTH).as_bytes()), Err("the JSON is nested too deeply"));
+        assert_eq!(object(nested(1_000_000).as_bytes()), Err("the JSON is nested too deeply"));
         assert!(object("{\"a\":".repeat(1_000_000).as_bytes()).is_err());
     }
 }

@@ -78,7 +78,7 @@ thumbprint! {
     /// ```
     /// use rotogate::token::KeyThumbprint;
     ///
-    /// // The key of RFC 7638 §3.1.
+    /// // The example key in RFC 7638 §3.1.
     /// let thumbprint = KeyThumbprint::parse("NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs").unwrap();
     /// assert_eq!(thumbprint.to_string(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
     /// assert!(KeyThumbprint::parse("NzbLsXh8uDCcd").is_none());
@@ -92,7 +92,7 @@ thumbprint! {
     /// ```
     /// use rotogate::token::CertificateThumbprint;
     ///
-    /// // The certificate of RFC 8705 Appendix A.
+    /// // The example certificate in RFC 8705 Appendix A.
     /// let thumbprint = CertificateThumbprint::parse("A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0").unwrap();
     /// assert_eq!(thumbprint.to_string(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
     /// assert!(CertificateThumbprint::parse("A4DtL2JmUMhAsvJj5tKyn").is_none());

@@ -35,7 +35,7 @@ pub struct RoutePolicy {
     /// The scopes of which the token must have at least one, in addition to all of `scopes`. If empty, no further scope
     /// is required.
     pub any_scope: Scope,
-    /// The roles of which the token must have at least one: see [`Self::role`]. If empty, no role is required.
+    /// The roles of which the token must have at least one, see [`Self::role`]. If empty, no role is required.
     #[doc(hidden)]
     pub roles: Vec<Role>,
     /// The roles that the token must all have, in addition to one of `roles`. See [`Self::all_roles`].
@@ -45,7 +45,7 @@ pub struct RoutePolicy {
     // Requirement K22.
     #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
-    /// The names of the accepted issuers; the gate's own issuer is `self`. If empty, the route accepts the gate's own
+    /// The names of the accepted issuers. The gate's own issuer is `self`. If empty, the route accepts the gate's own
     /// issuer and the issuers that are accepted everywhere.
     pub issuers: Vec<String>,
     /// The audiences of which the token must name at least one. If empty, any audience that the issuer's rules allow is
@@ -67,7 +67,7 @@ pub struct RoutePolicy {
     /// Whether headers that override method or URL pass.
     // Requirement T6.
     pub keep_override_headers: bool,
-    /// The longest accepted request body in bytes; `None` for no limit.
+    /// The longest accepted request body in bytes, or `None` for no limit.
     pub max_body: Option<u64>,
     /// Whether CORS preflights go to the upstream.
     // Requirement T19.
@@ -88,7 +88,7 @@ pub struct RoutePolicy {
     /// Whether the route accepts only tokens that are bound to the client certificate of their connection (RFC 8705).
     pub certificate_required: bool,
     /// Whether a tunnel or a long reply continues after its caller's token has expired, until the session is revoked.
-    /// By default it ends, unless the token was exchanged for a new one before.
+    /// By default the tunnel or reply ends, unless the token was exchanged for a new one before.
     pub keeps_on_expiry: bool,
     /// Whether the upstream compares paths byte for byte, as the gate does. By default a path that lax servers could
     /// read as a path of a stricter route gets 404. Such servers may fold case, cut parameters, and treat `/p` as
@@ -113,12 +113,12 @@ pub struct RoutePolicy {
 }
 
 impl RoutePolicy {
-    /// A public route: no token is examined.
+    /// The policy of a public route, on which tokens are not examined.
     pub fn public() -> Self {
         Self { auth: Auth::None, ..Self::default() }
     }
 
-    /// A policy under which requests need no token, but a token that is sent must be valid.
+    /// A policy under which a token is optional, but a token that is sent must be valid.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
     }
@@ -137,7 +137,7 @@ impl RoutePolicy {
         self
     }
 
-    /// Requires these scopes, in addition to those of earlier calls; `"read write"` are two scopes.
+    /// Requires these scopes, in addition to those of earlier calls. `"read write"` means two scopes.
     ///
     /// # Errors
     /// A scope contains a character that RFC 6749 §3.3 does not allow.
@@ -146,15 +146,15 @@ impl RoutePolicy {
         Ok(self)
     }
 
-    /// Adds a role: the token must have one of the added roles. The route must then accept the tokens of only one
-    /// issuer. If it accepts several issuers, use [`Self::role_of`].
+    /// Adds a role. The token must have at least one of the added roles. The route must then accept the tokens of only
+    /// one issuer. If it accepts several issuers, use [`Self::role_of`].
     #[must_use]
     pub fn role(mut self, name: &str) -> Self {
         self.roles.push(Role { issuer: None, name: name.into() });
         self
     }
 
-    /// Like [`Self::role`], but the role counts only in tokens of the issuer with this name; the gate's own issuer is
+    /// Like [`Self::role`], but the role counts only in tokens of the issuer with this name. The gate's own issuer is
     /// `self`.
     #[must_use]
     pub fn role_of(mut self, issuer: &str, name: &str) -> Self {
@@ -167,7 +167,7 @@ impl RoutePolicy {
     /// ```
     /// use rotogate::route::RoutePolicy;
     ///
-    /// // An editor or an author, who is an employee, too.
+    /// // An editor or an author who is also an employee.
     /// let policy = RoutePolicy::default().role("editor").role("author").all_roles(["employee"]);
     /// assert!(policy.is_stricter_than(&RoutePolicy::default().role("editor").role("author")));
     /// ```
@@ -215,7 +215,7 @@ impl RoutePolicy {
     }
 
     /// Whether the route accepts tokens of this issuer. `everywhere` is true if the issuer is accepted on routes that
-    /// name no issuers.
+    /// do not name issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
@@ -261,12 +261,12 @@ impl RoutePolicy {
             step_up,
             dpop_required,
             certificate_required,
-            // Not compared: the resource's audience is one of `audiences`.
+            // This field is not compared, because the resource's audience is one of `audiences`.
             resource: _,
             implied,
             rate,
-            // Not compared: these fields decide how a request is forwarded, how a refusal is worded and where a token
-            // may be, but not whether a request is accepted.
+            // These fields are not compared, because they decide how a request is forwarded, how a refusal is worded
+            // and where a token may be, but not whether a request is accepted.
             forward_token: _,
             keeps_encoded_slash: _,
             keep_underscore_headers: _,
@@ -285,7 +285,7 @@ impl RoutePolicy {
             (Auth::Optional, false) => 2,
             (Auth::Required, _) => 3,
         };
-        // A public route requires nothing else.
+        // A public route does not have other requirements.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
             // Without audiences the issuer's own rules decide. In this case either policy may accept audiences that the
@@ -325,13 +325,15 @@ pub fn depends_on_path(policy: &RoutePolicy) -> bool {
     policy.conditions.as_deref().is_some_and(Conditions::has_params)
 }
 
-/// The problem of a required role on a route that accepts the tokens of these issuers, if there is one.
+/// Returns the problem of a required role on a route that accepts the tokens of these issuers, if there is a problem.
 pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     match &role.issuer {
-        Some(issuer) if !issuers.contains(&&**issuer) => Some("is of an issuer whose tokens the route does not take"),
+        Some(issuer) if !issuers.contains(&&**issuer) => {
+            Some("belongs to an issuer whose tokens the route does not accept")
+        }
         None if issuers.len() != 1 => Some(
-            "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
-             name of an issuer instead of self",
+            "needs the name of its issuer, because the route accepts tokens of several issuers. Write \"self:admin\" \
+             for the gate's own tokens, or the name of another issuer instead of self",
         ),
         Some(_) | None => None,
     }
@@ -342,7 +344,7 @@ pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
 pub fn all_roles_problem(roles: &[Role]) -> Option<&'static str> {
     let mut issuers = roles.iter().filter_map(|role| role.issuer.as_deref());
     let first = issuers.next()?;
-    issuers.any(|issuer| issuer != first).then_some("and a role of another issuer are never in one token")
+    issuers.any(|issuer| issuer != first).then_some("and a role of another issuer never occur in the same token")
 }
 
 /// Checks whether a route with this policy accepts a request with this path.
@@ -361,7 +363,7 @@ pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(),
 // Requirement I17.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Role {
-    /// The name of the issuer; `None` for the only issuer of the route.
+    /// The name of the issuer, or `None` for the only issuer of the route.
     pub issuer: Option<Box<str>>,
     /// The role.
     pub name: Box<str>,
@@ -385,7 +387,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Whether a route requires a token (the key `auth`).
+/// Whether a route requires a token (the configuration key `auth`).
 ///
 /// ```
 /// use rotogate::route::{Auth, RoutePolicy};
@@ -396,7 +398,7 @@ impl fmt::Display for Role {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Public: no token is examined.
+    /// Tokens are not examined, because the route is public.
     None,
     /// A token is optional, but a token that is sent must be valid.
     Optional,
@@ -406,7 +408,7 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// The value's word in `gateway.toml`.
+    /// The name of this value in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Required => "required",
@@ -416,12 +418,13 @@ impl Auth {
     }
 }
 
-/// The kinds of credentials that a route accepts (the key `credentials`). By default only access tokens are accepted.
+/// The kinds of credentials that a route accepts (the configuration key `credentials`). By default only access tokens
+/// are accepted.
 ///
 /// ```
 /// use rotogate::route::{Credentials, RoutePolicy};
 ///
-/// // A page for browsers, and an API for both.
+/// // A page only for browser sessions, and an API for both tokens and sessions.
 /// let kinds = Credentials { token: false, session: true, key: false };
 /// let page = RoutePolicy { credentials: kinds, ..RoutePolicy::default() };
 /// let api = RoutePolicy::default().session();
@@ -433,8 +436,8 @@ pub struct Credentials {
     pub token: bool,
     /// The session cookie of a browser.
     pub session: bool,
-    /// API keys. If a request has a key and a session cookie, only the key counts. If it has a key and a token, the
-    /// request is rejected.
+    /// API keys. If a request has an API key and a session cookie, the cookie is ignored. If it has an API key and a
+    /// token, the request is rejected.
     // Requirement K6.
     pub key: bool,
 }

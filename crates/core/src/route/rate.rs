@@ -1,4 +1,4 @@
-//! Limits on how many requests the callers of a route may make (the key `rate`).
+//! Limits on how many requests the callers of a route may make (the configuration key `rate`).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::{Auth, Route};
 use crate::claim::ClaimPath;
 
-/// The most limits of one route.
+/// The maximum number of limits on one route.
 const MOST_LIMITS: usize = 8;
-/// The longest name of a limit, in bytes.
+/// The maximum length of a limit's name, in bytes.
 const LONGEST_NAME: usize = 64;
 
 /// A limit on the requests of each caller of a route. A request is counted after the caller is permitted.
@@ -39,7 +39,7 @@ pub struct RateLimit {
     pub requests: NonZeroU32,
     /// The time in which the bucket is refilled by `requests` requests.
     pub window: Duration,
-    /// The number of requests that are admitted at once; `None` for `requests`.
+    /// The number of requests that are admitted at once, or `None` for `requests`.
     pub burst: Option<NonZeroU32>,
     /// Where the requests are counted.
     #[doc(hidden)]
@@ -70,10 +70,10 @@ pub enum LimitPer {
     Key,
     /// The account.
     Account,
-    /// The client's address. For IPv6 this is the /64 network; in addition, a /56 network has 4 times the limit and a
+    /// The client's address. For IPv6 this is the /64 network. In addition, a /56 network has 4 times the limit and a
     /// /48 network 32 times.
     Address,
-    /// No property: all requests of the route share a bucket.
+    /// All requests of the route share one bucket.
     Route,
     /// A claim of the caller's token that is a string, a number or a boolean. Values from different issuers are counted
     /// separately.
@@ -144,7 +144,7 @@ impl fmt::Display for LimitPer {
 }
 
 impl LimitOver {
-    /// The value's word in `gateway.toml`.
+    /// The name of this value in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Gate => "gate",
@@ -154,7 +154,7 @@ impl LimitOver {
 }
 
 impl RateLimit {
-    /// A limit of `requests` in each window, counted at each gate separately. Zero counts as one.
+    /// A limit of `requests` in each window, counted at each gate separately. If `requests` is zero, one is used.
     pub fn new(per: LimitPer, requests: u32, window: Duration) -> Self {
         let requests = NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN);
         Self { name: None, per, requests, window, burst: None, over: LimitOver::Gate, place: 0 }
@@ -193,7 +193,7 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
     for (index, route) in routes.iter().enumerate() {
         let rate = &route.policy.rate;
         if rate.len() > MOST_LIMITS {
-            return Some((index, format!("has {} limits; the most is {MOST_LIMITS}", rate.len())));
+            return Some((index, format!("has {} limits, but at most {MOST_LIMITS} are allowed", rate.len())));
         }
         for limit in rate {
             let (name, per) = (limit.name_on(&route.id), &limit.per);
@@ -201,7 +201,7 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
                 Some("allows more than one request per nanosecond".to_owned())
             } else if route.policy.auth == Auth::None && per.is_of_token() {
                 Some(format!(
-                    "counts per {per}, and with auth = \"none\" no caller is known; count per address or route"
+                    "counts per {per}, but with auth = \"none\" no caller is known; count per address or route"
                 ))
             } else if !(1..=LONGEST_NAME).contains(&name.len())
                 || name.bytes().any(|byte| !(b' '..=b'~').contains(&byte))
@@ -213,7 +213,8 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
                         true if *place == index => Some(format!("occurs twice, as {name:?}; remove one of the two")),
                         true => None,
                         false => Some(format!(
-                            "has the name of another limit, {name:?}, and differs; give the two limits different names"
+                            "has the same name as another limit, {name:?}, but differs from it; give the two limits \
+                             different names"
                         )),
                     }
                 })
@@ -258,7 +259,7 @@ mod tests {
             (vec![on(own(), &[limit().named("\u{e9}t\u{e9}")])], "give it a name"),
             (vec![on(own(), &[limit().named("a\nb")])], "give it a name"),
             (vec![on(own(), &[RateLimit::new(LimitPer::Client, u32::MAX, Duration::from_nanos(9))])], "nanosecond"),
-            (vec![on(RoutePolicy::default(), &vec![limit(); 9])], "the most is 8"),
+            (vec![on(RoutePolicy::default(), &vec![limit(); 9])], "at most 8 are allowed"),
         ];
         for (policies, expected) in table {
             let said = said(policies);

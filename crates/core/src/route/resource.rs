@@ -22,7 +22,7 @@ pub struct Resource {
     /// The resource's path. Appended to the gate's public URL, it gives the resource's identifier, which is also the
     /// audience of its tokens.
     pub path: String,
-    /// A name for people.
+    /// A name to show to people.
     pub name: Option<String>,
     /// The issuers of the resource's tokens. If empty, this gate is the only issuer.
     pub authorization_servers: Vec<String>,
@@ -81,7 +81,7 @@ impl Resource {
     pub fn problem(&self) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
         if !self.path.starts_with('/') || !self.path.bytes().all(is_plain) {
-            return Some("its path must begin with / and have letters, digits and - . _ ~ / only");
+            return Some("its path must begin with / and contain only letters, digits and - . _ ~ /");
         }
         let is_canonical = !self.path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
             && !self.path.contains("//")
@@ -89,7 +89,7 @@ impl Resource {
         if is_canonical {
             None
         } else {
-            Some("its path must have no empty and no dot segments, and no slash at its end")
+            Some("its path must have no empty segment, no dot segment and no slash at its end")
         }
     }
 }
@@ -132,7 +132,7 @@ impl StepUp {
         has_acr && is_fresh
     }
 
-    /// The values in `acr_values` that this requirement accepts. `None` if it accepts none of them.
+    /// The values in `acr_values` that this requirement accepts. `None` if it does not accept any of them.
     #[doc(hidden)]
     pub fn accepted_of(&self, acr_values: &str) -> Option<Box<str>> {
         let is_accepted = |acr: &&str| self.acr.is_empty() || self.acr.iter().any(|one| **one == **acr);

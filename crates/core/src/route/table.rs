@@ -1,8 +1,8 @@
 //! The table in which the route of a request is looked up. The precedence is fixed and does not depend on the order in
 //! the configuration:
 //!
-//! 1. **host**, compared exactly, in any letter case. If routes name the host, only these routes are considered;
-//!    otherwise, only the routes that name no host.
+//! 1. **host**, compared exactly, in any letter case. If routes name the host, only these routes are considered.
+//!    Otherwise, only the routes without a host are considered.
 //! 2. **path**, by the most specific pattern. Plain segments take precedence over `{name}`, and `{name}` over
 //!    `{*rest}`.
 //! 3. **method**, among the routes with this pattern. If none of these routes serves the method, the reply is 405, even
@@ -95,10 +95,10 @@ pub enum RouteProblem {
         name: String,
     },
     /// A condition names a parameter that the path does not have.
-    #[error("a condition names the parameter {0:?}, which its path does not have")]
+    #[error("a condition names the parameter {0:?}, which the route's path does not have")]
     Param(String),
     /// Another route has a rule for the same calls.
-    #[error("it is a rule for {calls} on the same host as another rule, {name:?}")]
+    #[error("another rule, {name:?}, already governs {calls} on the same host")]
     SameCalls {
         /// The calls.
         calls: String,
@@ -332,7 +332,8 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // Patterns that match the path itself are skipped. They lost to the more specific pattern as intended.
+            // Patterns that match the path itself are skipped, because the more specific pattern took precedence over
+            // them as intended.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -441,8 +442,8 @@ impl PatternRoutes {
     }
 
     /// The route of this pattern that a request would take, if it is stricter than `than`. If no route of the pattern
-    /// serves the method, all its routes are considered: the request is rejected in the pattern's own spelling, so it
-    /// must be rejected in every other spelling.
+    /// serves the method, all its routes are considered. The request is then rejected in the pattern's own spelling, so
+    /// it must be rejected in every other spelling.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {

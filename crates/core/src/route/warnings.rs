@@ -86,7 +86,7 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
         if !matches!(pattern.last(), Some(Segment::Rest))
             && let Some(by) = taken(&sample)
         {
-            warn((WarningKind::NeverReached, format!("is never reached: {sample} is answered by {by}")));
+            warn((WarningKind::NeverReached, format!("is never reached, because {by} serves {sample}")));
             continue;
         }
         let method = route.methods.first().unwrap_or(&Method::GET);
@@ -123,9 +123,9 @@ impl ExaminedRoute<'_> {
             (true, _) => (
                 WarningKind::Beside,
                 format!(
-                    "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take it \
-                     for that one; it is served because this very path is configured: remove it, or write the rules of \
-                     {than} here"
+                    "is less strict than {than}, but servers that ignore case or strip parameters, dots and slashes \
+                     treat both paths as the same. The gate serves it because exactly this path is configured: remove \
+                     it, or write the rules of {than} here"
                 ),
             ),
             (false, true) => (
@@ -138,8 +138,8 @@ impl ExaminedRoute<'_> {
             (false, false) => (
                 WarningKind::NeverServed,
                 format!(
-                    "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take the \
-                     one for the other; such requests are 404 (ambiguous_path): remove it"
+                    "is never served, because {than} is stricter, and servers that ignore case or strip parameters and \
+                     dots treat both paths as the same. Its requests get 404 (ambiguous_path): remove it"
                 ),
             ),
         })
@@ -168,15 +168,15 @@ impl ExaminedRoute<'_> {
             false => (
                 WarningKind::UncoveredRefused,
                 format!(
-                    "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a route \
-                     for {bare}",
+                    "does not cover {bare}, which the less strict {} would serve, so requests for {bare} get 404 \
+                     (ambiguous_path); write a route for {bare}",
                     other.id
                 ),
             ),
         })
     }
 
-    /// Warns if the same path leads to a less strict route under a host that no route names.
+    /// Warns if the same path leads to a less strict route under a host that is not named by any route.
     fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (route, _) = (self.route, host?);
         let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
@@ -185,8 +185,8 @@ impl ExaminedRoute<'_> {
             return None;
         }
         let message = format!(
-            "serves only {}: under any other host the less strict {} serves the same path of the same upstream: remove \
-             hosts here",
+            "serves only {}, but under any other host the less strict {} serves the same path of the same upstream: \
+             remove hosts here",
             route.hosts.join(", "),
             other.id
         );
@@ -286,7 +286,7 @@ mod tests {
         let around = |lax: Route| warned(&[lax, strict.clone(), bare.clone()]);
         let exact = around(route("/Admin/help", RoutePolicy::public()));
         let [(0, message)] = exact.as_slice() else { panic!("{exact:?}") };
-        assert!(message.contains("is less strict than /admin/{*rest}, and servers"), "{message}");
+        assert!(message.contains("is less strict than /admin/{*rest}, but servers"), "{message}");
         let dead = around(route("/Admin/{*rest}", RoutePolicy::public()));
         assert!(dead.iter().any(|(place, text)| (*place, text.contains("is never served")) == (0, true)), "{dead:?}");
         let policy = RoutePolicy { compares_exactly: true, ..RoutePolicy::public() };
@@ -310,6 +310,6 @@ mod tests {
     fn t21_a_route_behind_an_endpoint_is_said() {
         let found =
             warned(&[route("/connect/token", RoutePolicy::public()), route("/{*rest}", RoutePolicy::default())]);
-        assert_eq!(found, [(0, "is never reached: /connect/token is answered by an endpoint".to_owned())]);
+        assert_eq!(found, [(0, "is never reached, because an endpoint serves /connect/token".to_owned())]);
     }
 }

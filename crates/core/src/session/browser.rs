@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::thumbprint::KeyThumbprint;
 
-/// How long after a login or a registration requests pass without a device cookie, because they may have been sent
-/// before it.
+/// For this long after a login or a device registration, requests pass without a device cookie, because they may have
+/// been sent before the browser received the cookie.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
-/// What a store keeps about the cookie of a browser session. The cookie cannot be computed from it.
+/// The data that a store keeps about the cookie of a browser session. The cookie cannot be computed from this data.
 // Requirement B4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrowserBinding {
@@ -28,7 +28,8 @@ pub struct BrowserBinding {
 }
 
 impl BrowserBinding {
-    /// The key of the session's cookies and the time of the binding, or `None` if the session is not bound to a device.
+    /// The id of the refresh secret for the session's cookies, and the time of the binding. `None` if the session is
+    /// not bound to a device.
     pub(crate) fn bound_device(&self) -> Option<(u8, Timestamp)> {
         self.device.as_ref().map(|device| (self.key, device.bound_at))
     }
@@ -106,9 +107,9 @@ pub enum Binding {
 }
 
 impl Binding {
-    /// Returns whether a request may pass whose session began at `created`. `device` contains the key of the session's
-    /// cookies and the time of its binding, if the session is bound. `is_proved` checks whether the request has a valid
-    /// device cookie under this key.
+    /// Returns whether a request may pass if its session began at `created`. `device` contains the id of the refresh
+    /// secret for the session's cookies and the time of the session's binding, if the session is bound. `is_proved`
+    /// checks whether the request has a valid device cookie that was made with this refresh secret.
     // Requirement B48.
     pub(crate) fn admits(
         self,

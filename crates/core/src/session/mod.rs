@@ -20,7 +20,7 @@ use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use scope::Scope;
 
-/// The generation of a pair of tokens of one session. It increases by one with each pair.
+/// The number of a token pair within its session. It increases by one with each pair.
 ///
 /// ```
 /// use rotogate::session::Generation;
@@ -127,7 +127,7 @@ impl std::str::FromStr for SessionId {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        Self::parse(text).ok_or_else(|| InvalidValue::new("not the id of a session: a UUIDv7 in lower case"))
+        Self::parse(text).ok_or_else(|| InvalidValue::new("not a session id; expected a UUIDv7 in lower case"))
     }
 }
 
@@ -151,7 +151,7 @@ impl SessionSecret {
         Self(random)
     }
 
-    /// The bytes of the secret, which are part of the key of tag B.
+    /// The bytes of the secret, which are part of the HMAC key for tag B of the session's refresh tokens.
     pub const fn expose(&self) -> &[u8; 16] {
         &self.0
     }
@@ -187,7 +187,7 @@ pub enum Status {
 /// ```
 /// use rotogate::session::{RevokedBecause, Session, Status};
 ///
-/// /// Was a refresh token of the session copied?
+/// /// Returns whether one of the session's refresh tokens was copied.
 /// fn was_copied(session: &Session) -> bool {
 ///     matches!(session.status, Status::Revoked(RevokedBecause::Reuse | RevokedBecause::OtherClient))
 /// }
@@ -205,13 +205,13 @@ pub enum RevokedBecause {
     OtherClient,
     /// The operator or the application ended the session.
     Operator,
-    /// The subject exceeded the number of live sessions, and this session was the oldest.
+    /// The subject exceeded the maximum number of live sessions, and this session was the oldest.
     TooMany,
     /// A refresh found that the user is gone, inactive, in another account, or has a later `sessions_valid_from`.
     UserChanged,
     /// The store had lost the end of the session and its reason. A gate that knew about the end wrote it back.
     Restored,
-    /// The issuer that vouched for the user reported that the login there has ended.
+    /// The issuer that authenticated the user reported that the login there has ended.
     IssuerLogout,
     /// The provider where the user logged in refused to refresh, or its response was for another user.
     ProviderRefused,
@@ -234,7 +234,7 @@ impl RevokedBecause {
         Self::GlobalRevocation,
     ];
 
-    /// Returns whether a not-before with this reason also ends API keys. It does not for a logout, because "log out
+    /// Returns whether a not-before with this reason also ends API keys. A logout does not end them, because "log out
     /// everywhere" keeps the user's API keys.
     // Requirement K4.
     pub(crate) const fn ends_keys(self) -> bool {
@@ -249,7 +249,7 @@ impl RevokedBecause {
         }
     }
 
-    /// The word for the reason in lists of sessions.
+    /// The name of the reason in lists of sessions.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Logout => "logout",
@@ -275,7 +275,7 @@ pub struct LastPair {
     pub access_expires: Timestamp,
     /// The `kid` of the key that signed the access token.
     pub kid: Box<str>,
-    /// The id of the server key that made the refresh token.
+    /// The id of the refresh secret that made the refresh token.
     pub refresh_key: u8,
 }
 
@@ -310,7 +310,7 @@ pub struct Session {
     pub account: Option<Box<str>>,
     /// The OAuth client to which the tokens were issued.
     pub client: Box<str>,
-    /// The scope that was granted at login. A refresh cannot exceed it (RFC 6749 §6).
+    /// The scope that was granted at login. A refresh cannot get more than this scope (RFC 6749 §6).
     pub scope: Scope,
     /// The dialect of the session's login.
     pub dialect: Box<str>,
@@ -330,7 +330,7 @@ pub struct Session {
     /// Whether a token of `current` was used. This is not noted for [`Generation::FIRST`], which does not replace a
     /// pair.
     pub confirmed: bool,
-    /// The inputs of the last pair.
+    /// The inputs from which the last pair of tokens was made.
     #[doc(hidden)]
     pub last: LastPair,
 
@@ -345,15 +345,15 @@ pub struct Session {
     /// The claims of the last pair's access token, without the claims that the gate itself sets.
     #[serde(default)]
     pub claims: OwnClaims,
-    /// The key to which the last pair is bound (RFC 9449), or `None` if the session began without a key. For a public
-    /// client the key never changes.
+    /// The DPoP key to which the last pair is bound (RFC 9449), or `None` if the session began without a key. For a
+    /// public client the key never changes.
     #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
     /// The audience of the session's tokens, if they were requested for a resource (RFC 8707). `None` for the audience
     /// of the gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
-    /// The issuer that vouched for the session's user. When that issuer reports a logout, the session ends.
+    /// The issuer that authenticated the session's user. When that issuer reports a logout, the session ends.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
     /// The client certificate to which the last pair is bound (RFC 8705), or `None` if the session began without a
@@ -370,10 +370,10 @@ pub struct Session {
     pub seal: Seal,
 }
 
-/// Proves that a gate wrote a record. It is a tag under a key of the gates over every field except [`Session::status`],
-/// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
-/// writes, and checks the seal of each record that it loads. If the seal is missing or invalid, requests for the
-/// session get 503.
+/// Proves that a gate wrote a record. It is an authentication tag over every field except [`Session::status`],
+/// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. Only the gates have the key for
+/// the tag. The gate seals each record that it writes, and checks the seal of each record that it loads. If the seal is
+/// missing or invalid, requests for the session get 503.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seal(Option<(u8, [u8; 16])>);
@@ -397,7 +397,7 @@ impl Seal {
     }
 }
 
-/// Another issuer that vouched for a session's user, and the issuer's identifiers for the user and the session.
+/// Another issuer that authenticated a session's user, with the issuer's identifiers for the user and the session.
 ///
 /// ```
 /// use rotogate::session::VouchedBy;
@@ -419,7 +419,7 @@ pub struct VouchedBy {
 }
 
 impl VouchedBy {
-    /// The issuer `issuer`, which identifies the user by the `sub` `subject`.
+    /// Creates a value from the issuer's `iss` and the user's `sub` at this issuer.
     pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), subject: subject.into(), session: None }
     }

@@ -13,7 +13,7 @@ const DAY: u64 = 86_400;
 /// number would make logins slow.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
-/// What happens if a superseded token is presented after its windows (RFC 9700 §4.14.2).
+/// What happens if a superseded token is presented after its time for retries (RFC 9700 §4.14.2).
 ///
 /// ```
 /// use rotogate::session::profile::{OnReuse, Profile};
@@ -36,7 +36,7 @@ pub enum OnReuse {
 }
 
 impl OnReuse {
-    /// The word for this value in `gateway.toml`.
+    /// The name of this value in `gateway.toml`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::RevokeSession => "revoke-session",
@@ -53,7 +53,7 @@ impl OnReuse {
 /// use rotogate::session::profile::Profile;
 ///
 /// let profile = Profile { access_ttl: Duration::from_secs(120), ..Profile::default() };
-/// // One login at a time; the next one waits until the user has logged out.
+/// // A user can have only one session. Another login is refused until the user has logged out.
 /// let profile = Profile { max_sessions_per_subject: 1, ends_oldest: false, ..profile };
 /// assert!(profile.problems().is_empty());
 /// let builder = rotogate::Gate::builder().profile(profile);
@@ -111,7 +111,7 @@ impl Default for Profile {
 /// use rotogate::client::Client;
 /// use rotogate::session::profile::ProfileOverride;
 ///
-/// // A television: its user logs in once a year.
+/// // The user of a television logs in only once a year.
 /// let year = Duration::from_secs(365 * 86_400);
 /// let profile = ProfileOverride { session_ttl: Some(year), ..ProfileOverride::default() };
 /// let builder = rotogate::Gate::builder().client(Client { profile, ..Client::public("tv") });
@@ -167,7 +167,7 @@ impl Profile {
             self.access_ttl >= self.grace * 2,
             "access_ttl",
             format!(
-                "must be at least twice grace ({}), or a replay hands out a token about to expire",
+                "must be at least twice grace ({}), because otherwise a replay returns a token that is about to expire",
                 show(self.grace)
             ),
         );

@@ -38,8 +38,8 @@ pub struct Facts {
     /// another request in between would look like writes that the store has lost.
     pub minimum_known: Generation,
     /// Whether this gate has every revocation of this session, even if the store has lost data. Once this gate has
-    /// loaded its revocations from a store that had lost writes, this is false for the rest of the session, because
-    /// later changes of the session do not bring back the lost revocations.
+    /// loaded its revocations from a store that had lost writes, the value is false for the rest of the session. Later
+    /// changes of the session do not bring back the lost revocations.
     pub unbroken_revocations: bool,
 }
 
@@ -66,7 +66,7 @@ pub enum SessionEnd {
     /// The session began at or before a not-before in the revocation list, because all sessions of its user, of its
     /// client or of the gate were revoked.
     NotBefore,
-    /// The issuer that vouched for the user ended the user's login there.
+    /// The issuer that authenticated the user ended the user's login there.
     Elsewhere,
 }
 
@@ -82,9 +82,9 @@ pub enum Lifetime {
 /// The circumstances of a reuse. They are for the audit event, and never for the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// How many generations older than the current one the token is.
+    /// The number of generations by which the token is older than the current generation.
     pub generations_old: u64,
-    /// The time since its successor was issued, if the record still has it.
+    /// The time since its successor was issued, if the record still contains this time.
     pub superseded_for: Option<Duration>,
 }
 
@@ -126,8 +126,8 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Returns whether the decision repeats a lost reply. In this case the credential was already exchanged, and
-    /// returns a pair again.
+    /// Returns whether the decision repeats a lost reply. In this case the credential was already exchanged, and the
+    /// gate returns a pair of tokens again.
     pub const fn repeats(self) -> bool {
         matches!(self, Self::Replay | Self::Reissue)
     }
@@ -214,8 +214,8 @@ fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }
 
-/// The change of the record if `decision` issues a new generation. Returns `None` if it does not, or if the record's
-/// counters are used up.
+/// The change of the record if `decision` issues a new generation. Returns `None` if `decision` does not issue one, or
+/// if the record's counters are used up.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,

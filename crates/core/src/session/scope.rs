@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Scope(Box<str>);
 
-/// A scope that tokens never have. A misspelt requirement becomes this scope, so that no token satisfies it.
+/// A scope that tokens never have. A misspelt requirement becomes this scope, so that tokens never satisfy it.
 pub fn impossible() -> Scope {
     Scope("\u{0}".into())
 }
@@ -44,8 +44,8 @@ impl Scope {
         Self::collect(tokens.into_iter())
     }
 
-    /// Removes duplicates. Few tokens are compared in pairs, and many tokens with a set, because a client may send
-    /// thousands in one parameter (requirement A23).
+    /// Removes duplicates. Up to 16 tokens are compared in pairs. For more tokens a set is used, because a client may
+    /// send thousands of tokens in one parameter (requirement A23).
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 16;
         let (mut seen, mut many): (Vec<&str>, HashSet<&str>) = (Vec::new(), HashSet::new());
@@ -119,7 +119,7 @@ mod tests {
         assert!(!Scope::parse("write admin").unwrap().is_within(&s));
         assert_eq!(s.intersection(&Scope::parse("admin write").unwrap()).as_str(), "write");
         assert!(Scope::parse("").unwrap().is_empty());
-        // Few and many tokens take different code paths.
+        // The parser treats a short list of scopes differently from a long one.
         for count in [1, 15, 16, 17, 18, 40, 5000] {
             let once: Vec<_> = (0..count).map(|n| format!("s{n}")).collect();
             let once = once.join(" ");

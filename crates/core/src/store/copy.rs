@@ -2,7 +2,7 @@
 //! unchanged. No gate may use either store meanwhile.
 //!
 //! Records may be put into a copy in any order and repeatedly. Of two records of the same session the later one is
-//! kept, and revocations are merged. An incomplete copy is marked as incomplete, and no gate opens it.
+//! kept, and revocations are merged. An incomplete copy is marked as incomplete, and gates do not open it.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub trait CopyTarget: Store {
     /// Puts these records unchanged, unless the copy already has a later record of the same session.
     ///
     /// # Errors
-    /// The errors of the store; or the copy is already complete.
+    /// The store returns an error, or the copy is already complete.
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError>;
 
     /// Merges these revocations with those in the copy.
@@ -45,7 +45,7 @@ pub trait CopyTarget: Store {
 
 /// The error for a write to a copy that is complete, because gates may already use it.
 pub fn is_whole() -> StoreError {
-    StoreError::new("the copy was completed meanwhile by another command").with_outcome(WriteOutcome::Refused)
+    StoreError::new("another command has already completed the copy").with_outcome(WriteOutcome::Refused)
 }
 
 /// Returns whether `a` was written after `b`, where both are records of one session. A revoked record counts as the
@@ -59,7 +59,7 @@ pub fn is_later(a: &Session, b: &Session) -> bool {
 /// Puts a record into a copy, unless the copy has a later record.
 ///
 /// # Errors
-/// The errors of the tables.
+/// An access to the tables fails.
 pub fn put_record(state: &mut impl State, session: &Session) -> Result<(), Failure> {
     match state.session(session.id) {
         Ok(Some(known)) if is_later(&known, session) => Ok(()),
@@ -115,10 +115,10 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
     Ok(live)
 }
 
-/// Counts and digests the content of a store that has not ended at `cut`.
+/// Counts the store's sessions and revocations that have not ended at `cut`, and computes a digest of them.
 ///
 /// # Errors
-/// The errors of the store.
+/// The store returns an error.
 pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Content, StoreError> {
     let (mut context, mut sessions) = (Context::new(&SHA256), 0);
     // The pages are ordered by id, so equal contents have equal digests.
@@ -145,11 +145,11 @@ pub async fn content<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Con
 }
 
 /// Copies the vaults of browser sessions, the API keys and the used assertions, unchanged, and compares the copies with
-/// the originals. The other records of the relay are not copied: they belong to exchanges in progress, and no gate runs
-/// meanwhile. Returns the number of copied rows.
+/// the originals. The other records of the relay are not copied, because they belong to exchanges in progress, and no
+/// gate runs meanwhile. Returns the number of copied rows.
 ///
 /// # Errors
-/// The errors of the stores; or the copy has another vault for the same session.
+/// The stores return an error, or the copy has another vault for the same session.
 pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timestamp) -> Result<u64, StoreError> {
     let mut copied = 0;
     for id in from.relay_ids().await? {
@@ -170,8 +170,8 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
 /// Copies the content that has not ended at `cut`, and compares both stores. An interrupted copy can be started again.
 ///
 /// # Errors
-/// The errors of the stores; or the copy differs from the original; or the file beside the first store has revocations
-/// that the store did not accept.
+/// The stores return an error, or the copy differs from the original, or the file beside the first store has
+/// revocations that the store did not accept.
 pub async fn copy<F, T>(from: &F, to: &T, cut: Timestamp) -> Result<Content, StoreError>
 where
     F: Store + ?Sized,

@@ -30,7 +30,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 /// ```
 pub struct MemoryStore {
     rules: Rules,
-    /// The lock is never held across an await: each operation is one short critical section.
+    /// The lock is never held across an await, because each operation is one short critical section.
     tables: Mutex<Tables>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Tables {
 }
 
 impl MemoryStore {
-    /// An empty store. `issuer` is the gate's own issuer; `leeway` is added to the end of each revocation.
+    /// An empty store. `issuer` is the gate's own issuer, and `leeway` is added to the end of each revocation.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         tracing::warn!(
             "sessions and revocations are kept in memory only, so a restart ends all sessions. In production, give the \
@@ -62,7 +62,7 @@ impl MemoryStore {
     }
 
     pub(super) fn tables(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
-        self.tables.lock().map_err(|_| StoreError::new("a panic left the memory store half written"))
+        self.tables.lock().map_err(|_| StoreError::new("a panic interrupted a write to the memory store"))
     }
 
     fn run<T>(&self, work: impl FnOnce(&Rules, &mut Tables) -> Result<T, Failure>) -> Result<T, StoreError> {

@@ -109,7 +109,7 @@ impl SubjectBound {
 /// ```
 /// use rotogate::store::Inserted;
 ///
-/// /// The number of sessions that were ended for the new one; `None` if the new one was not stored.
+/// /// The number of sessions that were ended for the new one, or `None` if the new one was not stored.
 /// fn gave_way(inserted: &Inserted) -> Option<usize> {
 ///     match inserted {
 ///         Inserted::Inserted(ended) => Some(ended.len()),
@@ -121,7 +121,7 @@ impl SubjectBound {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
     /// The session is stored and durable. The list has the revocation entries of the subject's older sessions that were
-    /// ended to make room for it; these entries are durable, too.
+    /// ended to make room for it. These entries are also durable.
     Inserted(Vec<Revocation>),
     /// The new session was not stored, because a not-before at this moment covers it.
     NoLongerValid(Timestamp),
@@ -151,7 +151,7 @@ impl Cursor {
         Self(bytes.into())
     }
 
-    /// The bytes that were passed to [`Self::new`]; empty for the beginning.
+    /// The bytes that were passed to [`Self::new`], which are empty for the beginning.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -245,10 +245,10 @@ pub struct Swept {
     pub revocations: u64,
 }
 
-/// A store of sessions and revocations. **Most stores are for one gate in one process;** only `PostgresStore` and
-/// `RedisStore` are for several gates. A gate reads the revocations from the store when it starts; afterwards it knows
-/// only those that it makes itself. A second gate on the same store would therefore still accept tokens that this gate
-/// has revoked.
+/// A store of sessions and revocations. **Most stores are for one gate in one process.** Only `PostgresStore` and
+/// `RedisStore` are for several gates. A gate reads the revocations from the store when it starts. Afterwards it knows
+/// only the revocations that it makes itself. A second gate on the same store would therefore still accept tokens that
+/// this gate has revoked.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -256,7 +256,7 @@ pub struct Swept {
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::Gate::DEFAULT_LEEWAY);
-/// // The readiness probe uses this handle; the gate has its own. `store::rules` explains how to write a store.
+/// // The readiness probe uses this handle. The gate has its own handle. `store::rules` explains how to write a store.
 /// let store: Arc<dyn Store> = Arc::new(store);
 /// let builder = rotogate::Gate::builder().shared_store(Arc::clone(&store));
 /// assert!(store.check().await.is_ok(), "it can write");
@@ -271,13 +271,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Inserts a new session. The same transaction checks it against the not-befores of its subject, its client and
     /// everyone, and counts the subject's live sessions. A session is not live if it is revoked, expired, idle for too
     /// long, or older than a not-before. If the subject has too many and the bound ends old sessions, the excess
-    /// sessions are revoked, oldest first, with the reason [`RevokedBecause::TooMany`]; otherwise nothing is written.
+    /// sessions are revoked, oldest first, with the reason [`RevokedBecause::TooMany`]. Otherwise nothing is written.
     ///
     /// One insert ends at most about a thousand sessions. If more must end because the bound was lowered, later inserts
     /// end the rest.
     ///
     /// # Errors
-    /// The errors of the store; or a session with that id exists already.
+    /// The store returns an error, or a session with that id exists already.
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
 
     /// Replaces the record whose revision is `expected` with `record`, and writes `revocation` in the same transaction.
@@ -285,7 +285,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// is always `Changed`, whatever its revision.
     ///
     /// # Errors
-    /// The errors of the store; or the new record's revision is not higher than `expected`; or its subject or client
+    /// The store returns an error, or the new record's revision is not higher than `expected`, or its subject or client
     /// differs from the old record's.
     async fn compare_and_swap(
         &self,
@@ -300,8 +300,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// the record unchanged.
     ///
     /// The entry's `until` is raised to the latest expiry of everything that the entry can match, plus the store's
-    /// `leeway`: for a session, the expiry of its last access token; for a subject, the end of its longest session; for
-    /// a client or for everyone, the end of the longest of all sessions. Returns the merged entry.
+    /// `leeway`. For a session, this is the expiry of its last access token. For a subject, it is the end of the
+    /// subject's longest session. For a client or for everyone, it is the end of the longest of all sessions. Returns
+    /// the merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
     /// Returns all entries written after `cursor`, one for each target, and the cursor after the last of them. With
@@ -334,8 +335,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// writers, and remembers `now` as the last known time.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new store. Every write that contains a
-    /// time raises it.
+    /// The last engine time that the store remembers, or [`Timestamp::ZERO`] for a new store. Every write that contains
+    /// a time raises it.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
     /// The store's further operations, if other processes write to the store as well.
@@ -344,8 +345,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The file that preserves revocations that the store did not accept over a restart. `None` if only the process
-    /// remembers them.
+    /// The file in which revocations that the store did not accept survive a restart. `None` if only the process
+    /// remembers such revocations.
     #[doc(hidden)]
     fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None
@@ -354,7 +355,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Checks that the store can write. The readiness probe uses this.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Makes a durable write that changes no record, to test the store for an explanation. A store whose
+    /// Makes a durable write that does not change any record, to test the store for an explanation. A store whose
     /// [`check`](Self::check) already makes such a write keeps this default.
     #[doc(hidden)]
     async fn probe(&self) -> Result<(), StoreError> {

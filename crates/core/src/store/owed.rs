@@ -30,7 +30,7 @@ pub struct Owed {
     pub entry: Revocation,
 }
 
-/// The file with owed revocations: see the module.
+/// The file with owed revocations. See the module documentation.
 #[derive(Debug)]
 pub struct OwedFile {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub struct OwedFile {
 
 #[derive(Debug, Default)]
 struct OwedFileState {
-    /// The file; `None` if no space could be reserved.
+    /// The file, or `None` if no space could be reserved.
     file: Option<File>,
     /// The number of bytes that lines use.
     used: usize,
@@ -92,7 +92,7 @@ impl OwedFile {
         &self.path
     }
 
-    /// Takes the revocations that an earlier process left in the file. A second call returns none.
+    /// Takes the revocations that an earlier process left in the file. A second call returns an empty list.
     pub fn take_found(&self) -> Vec<Owed> {
         std::mem::take(&mut self.state.lock().found)
     }
@@ -102,7 +102,7 @@ impl OwedFile {
         self.state.lock().lines
     }
 
-    /// Returns whether the file contains no revocations.
+    /// Returns whether the file does not contain any revocations.
     pub fn is_empty(&self) -> bool {
         self.state.lock().written == 0
     }
@@ -148,8 +148,8 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Refuses an operation that needs all revocations in the store if the file beside the store contains any. `why` is
-    /// a clause of the error message.
+    /// For an operation that needs all revocations in the store. Refuses the operation if the file beside the store
+    /// contains revocations. `why` is a clause of the error message.
     ///
     /// # Errors
     /// The file has revocations. The error says how to resolve this.
@@ -158,8 +158,8 @@ impl OwedFile {
             return Ok(());
         }
         Err(StoreError::new(format!(
-            "the file beside the store has revocations that are not yet in the store, and {why}. Start a gate on the \
-             store, stop it once it has written them, and try again"
+            "the file beside the store has revocations that are not yet in the store, and {why}. Start a gate with \
+             this store, stop the gate once it has written the revocations, and try again"
         )))
     }
 }
@@ -179,7 +179,8 @@ fn make(path: &Path, len: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes zeros, because a block that was written once needs no further space later, not even for file system metadata.
+/// Writes zeros, because a block that was written once does not need further space later, not even for file system
+/// metadata.
 fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
         // On these file systems, space can be allocated only by writing.

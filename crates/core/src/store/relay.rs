@@ -1,8 +1,8 @@
-//! The records of the relay. Each record has the result of exchanging one of a provider's refresh tokens, for tokens
-//! that were exchanged recently.
+//! The records of the relay. Each record contains the result of exchanging one of a provider's refresh tokens. Records
+//! are kept only for recently exchanged tokens.
 //!
 //! A store that keeps these records implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`]
-//! decide the effect of each operation; [`RelayRows`] gives them access to the tables.
+//! decide the effect of each operation. [`RelayRows`] gives them access to the tables.
 
 use std::fmt;
 
@@ -20,13 +20,15 @@ pub const MAX_SEALED: usize = (64 << 10) + 1024;
 /// tokens of the session's provider. Such a row lives as long as its session. No running process has this owner id.
 pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 
-/// The owner of rows that mark used assertions. The row's id identifies the assertion, and the row has no content.
+/// The owner of rows that mark used assertions. The row's id identifies the assertion, and the row does not have
+/// content.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
-/// The owner of rows that contain an API key, or the names of one owner's keys.
+/// The owner of rows that contain an API key, or the names of one owner's API keys.
 pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
 
-/// The key of a record. It is derived from the refresh token, and reveals nothing without the key ring.
+/// The id under which a record is stored. The id is derived from the refresh token, and reveals nothing about it
+/// without the keyring.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub [u8; 32]);
 
@@ -132,14 +134,14 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     /// Inserts a record, unless a record with this id ends after `now`.
     ///
     /// # Errors
-    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`].
+    /// The store returns an error, or the sealed part is larger than [`MAX_SEALED`].
     async fn insert_relay(&self, id: RelayId, record: RelayRecord, now: Timestamp)
     -> Result<RelayInserted, StoreError>;
 
     /// Replaces the record if it still has the version `expected`.
     ///
     /// # Errors
-    /// The errors of the store; or the sealed part is larger than [`MAX_SEALED`]; or the new record has the same
+    /// The store returns an error, or the sealed part is larger than [`MAX_SEALED`], or the new record has the same
     /// version.
     async fn swap_relay(
         &self,
@@ -148,8 +150,8 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
         record: RelayRecord,
     ) -> Result<RelaySwapped, StoreError>;
 
-    /// Removes the record if it has the version `expected`, or whatever its version if `expected` is `None`. Returns
-    /// whether a record was removed.
+    /// Removes the record if it has the version `expected`. If `expected` is `None`, removes the record regardless of
+    /// its version. Returns whether a record was removed.
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
 
     /// The ids of all records, including ended ones, in any order. Used to copy the store.
@@ -172,7 +174,7 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
 pub trait RelayRows {
     /// Loads the record with this id.
     fn relay(&self, id: RelayId) -> Result<Option<RelayRecord>, Failure>;
-    /// Writes a record; `old` is the replaced record.
+    /// Writes a record. `old` is the replaced record.
     fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
     /// Removes the record `old`.
     fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
@@ -241,7 +243,9 @@ pub fn fits(record: &RelayRecord) -> Result<(), Failure> {
         return Ok(());
     }
     let length = record.sealed.len();
-    Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
+    Err(Failure::Refused(refusal(format!(
+        "a record of the relay has {length} bytes, but at most {MAX_SEALED} are allowed"
+    ))))
 }
 
 /// Checks that this record may replace the record with the version `expected`.

@@ -35,7 +35,7 @@ pub trait RemembersTime: Store {
         Ok(())
     }
 
-    /// Lowers all remembered times so that none is after `now`. `entries` replace the store's revocation entries.
+    /// Lowers all remembered times so that they are not after `now`. `entries` replace the store's revocation entries.
     async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError>;
 }
 
@@ -44,12 +44,12 @@ pub trait RemembersTime: Store {
 pub struct Ahead {
     /// The current time by the store's clock.
     pub now: Timestamp,
-    /// The latest remembered time; not later than `now` if no time is ahead.
+    /// The latest remembered time. It is not later than `now` if no time is ahead.
     pub latest: Timestamp,
 }
 
 impl Ahead {
-    /// Returns whether the store refuses operations because its latest time is ahead by more than `leeway`.
+    /// Returns whether the latest time is ahead by more than `leeway`. In that case the store refuses operations.
     pub fn is_too_far(&self, leeway: Duration) -> bool {
         self.latest > self.now.plus(leeway)
     }
@@ -58,9 +58,10 @@ impl Ahead {
 /// Reads the current time and the latest time that the store remembers.
 ///
 /// # Errors
-/// The errors of the store; or the file beside the store has revocations, whose times would return at the next start.
+/// The store returns an error, or the file beside the store has revocations, whose times would return at the next
+/// start.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
-    OwedFile::none_beside(store, "times that are ahead would come back with them")?;
+    OwedFile::none_beside(store, "their times would be ahead again at the next start")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
     let latest = entries.iter().filter_map(moment_of).max().unwrap_or_default();
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })
@@ -70,10 +71,10 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
 /// number of ended sessions. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
 ///
 /// # Errors
-/// The errors of the store.
+/// The store returns an error.
 pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> Result<u64, StoreError> {
     let now = store.time_now().await?;
-    // This entry is written first: even if a later step fails, nothing that was issued before is accepted afterwards.
+    // This entry is written first, so that everything that was issued before is refused even if a later step fails.
     let until = now.plus(longest.max(LONGEST_KEY));
     let everything = Revocation { target: Target::Global, effect: Effect::not_before(now, true), until };
     store.revoke(everything, RevokedBecause::Operator).await?;

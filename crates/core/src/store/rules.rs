@@ -1,4 +1,4 @@
-//! The effects of every store operation, decided in one place for all stores. This module has the rules; [`State`]
+//! The effects of every store operation, decided in one place for all stores. This module contains the rules. [`State`]
 //! gives them access to a store's tables within a transaction.
 
 use std::sync::Arc;
@@ -74,9 +74,9 @@ pub trait State {
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
     /// The revocation entry of a target.
     fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
-    /// The latest [`Session::ends_at`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
+    /// The latest [`Session::ends_at`] of a subject's sessions, or [`Timestamp::ZERO`] if there are none.
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
-    /// The latest [`Session::ends_at`] of all sessions; [`Timestamp::ZERO`] if there are none.
+    /// The latest [`Session::ends_at`] of all sessions, or [`Timestamp::ZERO`] if there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
     /// At most `limit` sessions of a subject that are not revoked, each with its end, oldest first.
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
@@ -115,8 +115,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ;
-    /// the default is `Gate::DEFAULT_LEEWAY`.
+    /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ.
+    /// The default is `Gate::DEFAULT_LEEWAY`.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { issuer: issuer.into(), leeway }
     }
@@ -174,7 +174,7 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // The records are read only if they are needed to tell which sessions are idle and whose client was revoked.
+        // The records are read only if needed, to find the sessions that are idle or whose client was revoked.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
@@ -185,7 +185,7 @@ impl Rules {
                     session = %id,
                     %error,
                     "session not counted towards its user's limit, because its record cannot be read. If `error` names \
-                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                     another version of rotogate, start that version. Otherwise run `rotogate session revoke ID`"
                 ),
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
@@ -235,7 +235,7 @@ impl Rules {
             return Ok(Swap::Changed(Some(Box::new(known))));
         }
         if known.subject != record.subject || known.client != record.client {
-            return refused(format!("the subject and the client of session {} never change", record.id));
+            return refused(format!("the subject and the client of session {} must not change", record.id));
         }
         if self.not_before(state, &known)?.is_some_and(|not_before| known.created() <= not_before) {
             return Ok(Swap::NoLongerValid);
@@ -252,14 +252,14 @@ impl Rules {
         Ok(Swap::Swapped)
     }
 
-    /// Writes back a record that the store may have lost: see [`SharedStore::restore`](super::SharedStore::restore).
+    /// Writes back a record that the store may have lost, see [`SharedStore::restore`](super::SharedStore::restore).
     /// Returns false if the store has a later record, or if the session has ended. The caller leaves out sessions that
     /// were changed since the loss. A session that was only written back does not count as changed.
     #[doc(hidden)]
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
         if known.as_ref().is_some_and(|known| known.subject != record.subject || known.client != record.client) {
-            return refused(format!("the subject and the client of session {} never change", record.id));
+            return refused(format!("the subject and the client of session {} must not change", record.id));
         }
         let is_later = known.as_ref().is_none_or(|known| {
             !known.is_revoked() && (known.current, known.revision) < (record.current, record.revision)
@@ -276,7 +276,7 @@ impl Rules {
         Ok(true)
     }
 
-    /// Checks a swap before the store is read: the revision must rise, and the revocation must fit the record.
+    /// Checks a swap before the store is read. The revision must rise, and the revocation must fit the record.
     ///
     /// # Errors
     /// The rule that the swap breaks.
@@ -355,7 +355,7 @@ impl Rules {
                         session = %id,
                         %error,
                         "session not confirmed, because its record cannot be read. If `error` names another version of \
-                         rotogate, start that version; otherwise run rotogate session revoke ID"
+                         rotogate, start that version. Otherwise run `rotogate session revoke ID`"
                     );
                 }
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
@@ -384,8 +384,8 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    // `fits` admits only effects with a moment for these targets. For any other effect, refusing everything is the safe
-    // choice.
+    // For these targets, `fits` admits only effects that contain a moment. For any other effect, refusing everything is
+    // the safe choice.
     Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 
@@ -430,7 +430,11 @@ pub fn fits(entry: &Revocation) -> Result<(), Failure> {
             false
         }
     };
-    if fits { Ok(()) } else { refused(format!("{:?} does not fit {:?}", entry.effect, entry.target)) }
+    if fits {
+        Ok(())
+    } else {
+        refused(format!("the effect {:?} is not allowed for the target {:?}", entry.effect, entry.target))
+    }
 }
 
 struct MergedEntry {
@@ -443,7 +447,7 @@ struct MergedEntry {
 /// Merges an entry of another store with the stored entry of its target.
 ///
 /// # Errors
-/// The errors of the tables.
+/// An access to the tables fails.
 pub fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
     match merge(state, entry)?.changed {
         Some(changed) => state.put_revocation(&changed),

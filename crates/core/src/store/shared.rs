@@ -49,13 +49,13 @@ pub trait SharedStore: Store {
     /// Returns a moment for a not-before that is at or after every creation stamped so far by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
-    /// Returns a moment for a not-before that follows from a change which every node detects by itself, in a file that
-    /// all nodes read. The first node gets a new stamp, as from [`stamp_not_before`](Self::stamp_not_before). For a
-    /// day, the other nodes get the same stamp. `name` identifies the changed object, and `state` its new state.
+    /// Returns a moment for a not-before that follows from a change. Every node detects this change by itself, in a
+    /// file that all nodes read. The first node gets a new stamp, as from [`stamp_not_before`](Self::stamp_not_before).
+    /// For a day, the other nodes get the same stamp. `name` identifies the changed object, and `state` its new state.
     async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
 
     /// Counts an attempt across all nodes. Returns how long to wait if the counter refuses the attempt. The counter's
-    /// state expires once the counter is full again. An attempt that is sent twice in a row counts once; if another
+    /// state expires once the counter is full again. An attempt that is sent twice in a row counts once. If another
     /// attempt came in between, it may count twice.
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
 
@@ -81,14 +81,14 @@ pub trait SharedStore: Store {
     /// Returns whether the name is [remembered](Self::remember).
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
 
-    /// The nodes whose feeds asked for the end of the revocations within [`NODE_HEARD_WITHIN`], by the store's time. A
+    /// The nodes whose feeds requested the end of the revocations within [`NODE_HEARD_WITHIN`], by the store's time. A
     /// node that has stopped is still listed for that time.
     async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         self.nodes_within(NODE_HEARD_WITHIN).await
     }
 
-    /// The nodes whose feeds contacted the store within this time. A node is remembered for [`NODE_KEPT`]; while there
-    /// are more than a thousand nodes, it may be forgotten after an hour.
+    /// The nodes whose feeds contacted the store within this time. A node is remembered for [`NODE_KEPT`]. While there
+    /// are more than a thousand nodes, a node may be forgotten after an hour.
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
 
     /// Loads a session that is about to be revoked. Requests that are already waiting for the store do not delay this
@@ -113,23 +113,23 @@ pub trait SharedStore: Store {
     async fn adopt(&self) -> Result<(), StoreError>;
 
     /// Writes back records that the store may have lost: records that this node wrote and that the store had
-    /// acknowledged. A record is written only if it is later than the stored one (by generation, then by revision), if
-    /// no node has changed the session since the data was adopted, and if no revocation ends the session. A record that
-    /// another node wrote back does not count as changed. If two nodes write back the same session, the later record
-    /// therefore stays, whatever the order of the writes. Returns the number of records that were written because the
-    /// store lacked them.
+    /// acknowledged. A record is written only if it is later than the stored one (by generation, then by revision). In
+    /// addition, no node may have changed the session since the data was adopted, and no revocation may end the
+    /// session. A record that another node wrote back does not count as changed. If two nodes write back the same
+    /// session, the later record therefore stays, whatever the order of the writes. Returns the number of records that
+    /// were written because the store lacked them.
     async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
 
-    /// Reports that this node has written back what it knows, and asks whether the other nodes have done the same.
+    /// Reports that this node has written back what it knows, and queries whether the other nodes have done the same.
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
 
-    /// Returns whether the session's record dates from before the last adoption, because it survived the loss or was
+    /// Returns whether the session's record is older than the last adoption. Such a record survived the loss, or was
     /// written back. A token with a later generation than such a record does not indicate a further loss.
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// Returns the session's record if its last write was a swap by this handle that failed with an unknown outcome,
-    /// and if none of its tokens has been confirmed since. In this case the client is repeating its own refresh, and no
-    /// other client has the tokens.
+    /// Returns the session's record if the record's last write was a swap by this handle that failed with an unknown
+    /// outcome, and if none of the session's tokens has been confirmed since. In this case the client is repeating its
+    /// own refresh, and no other client has the tokens.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let _ = id;
         Ok(None)
@@ -146,7 +146,7 @@ pub trait SharedStore: Store {
 /// earlier counters, and returns the index of the refusing counter and how long to wait.
 ///
 /// # Errors
-/// The errors of the store.
+/// The store returns an error.
 pub async fn count_each<S: SharedStore + ?Sized>(
     store: &S,
     counters: Vec<(SharedCounter, CounterUse)>,
@@ -169,7 +169,7 @@ pub async fn count_each<S: SharedStore + ?Sized>(
 /// How far the nodes have written back the writes that a store lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restoration {
-    /// When the data was last adopted, by the store's clock; [`Timestamp::ZERO`] if it never was.
+    /// When the data was last adopted, by the store's clock, or [`Timestamp::ZERO`] if it never was.
     pub adopted: Timestamp,
     /// Whether every node that was in contact before the loss has written back what it knows, or has had the `patience`
     /// time to do so. If a node returns later, its operations are refused until it has adopted the data.
@@ -181,7 +181,7 @@ pub struct Restoration {
 pub struct Follow {
     /// The node's clocks.
     pub time: Arc<dyn TimeSource>,
-    /// How often the node asks for the end of the revocations.
+    /// How often the node requests the end of the store's revocations.
     pub every: Duration,
     /// The row that the node sends about itself with each request.
     pub row: Arc<LiveRow>,
@@ -202,11 +202,11 @@ pub trait Feed: fmt::Debug + Send {
 pub struct FeedStep {
     /// Entries, in the order in which they may be applied. The same entry may be delivered again.
     pub entries: Vec<Revocation>,
-    /// The proof that the node knows everything that was acknowledged before its request; `None` if more entries
+    /// The proof that the node knows everything that was acknowledged before its request, or `None` if more entries
     /// follow.
     pub complete: Option<Heard>,
     /// Whether the store has lost writes that it had acknowledged, or another node has noticed a loss. The node must
-    /// then call [`SharedStore::adopt`]; until then no step is complete.
+    /// then call [`SharedStore::adopt`]. Until then, no step is complete.
     pub lost: bool,
 }
 
@@ -217,7 +217,7 @@ pub struct Heard {
     pub asked: Duration,
     /// The node's monotonic clock after the reply.
     pub answered: Duration,
-    /// The store's time in the reply.
+    /// The store's time, as reported in the reply.
     pub store_time: Timestamp,
 }
 
@@ -227,8 +227,8 @@ pub struct Staleness {
     /// The longest time for which a revocation that was acknowledged at another gate may be unknown at this gate. If
     /// the store is silent for longer, no token is issued.
     pub limit: Duration,
-    /// How long requests with a token are still accepted while the store is silent: the same as [`limit`](Self::limit),
-    /// unless the operator prefers availability.
+    /// How long requests with a token are still accepted while the store is silent. This is equal to
+    /// [`limit`](Self::limit), unless the operator prefers availability.
     pub served: Duration,
 }
 

@@ -1,6 +1,6 @@
 //! The members of a token's header or payload, parsed in one pass and borrowed from the token's bytes. The gate reads
-//! most claims only once, so it need not build a document that owns its values. `strict_json` builds such documents
-//! from these members where they are kept.
+//! most claims only once, so it need not build a document that owns its values. Where values must be kept,
+//! `strict_json` builds such a document from these members.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -100,7 +100,7 @@ impl From<Member<'_>> for Value {
 }
 
 impl Member<'_> {
-    /// The string, if the value is one.
+    /// The string, if the value is a string.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -108,7 +108,7 @@ impl Member<'_> {
         }
     }
 
-    /// The number, if the value is a number without a sign and a fraction.
+    /// The number, if the value is a number without a sign or a fraction.
     pub(crate) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// Reads the bytes, and asserts that the result is what `serde_json` reads. False if they are refused.
+    /// Reads the bytes, and asserts that the result is what `serde_json` reads. Returns false if the bytes are refused.
     fn agrees(bytes: &[u8]) -> bool {
         let Ok(members) = Members::read(bytes) else { return false };
         let object: Map<String, Value> = serde_json::from_slice(bytes).unwrap();
@@ -302,7 +302,7 @@ mod tests {
         true
     }
 
-    /// How many members a document has, at all levels.
+    /// The number of members that a document has, at all levels.
     fn members_in(value: &Value) -> usize {
         match value {
             Value::Object(object) => object.values().map(|value| 1 + members_in(value)).sum(),
@@ -360,7 +360,7 @@ mod tests {
     proptest! {
         #[test]
         fn j11_a_text_is_refused_if_and_only_if_it_is_no_object_or_repeats_a_member(text in r#"\{("[ab\\]{0,2}":("c"|1|-2\.5|null|\[("a",?|\{\}){0,2}\]|\{"a":1,"[ab]":2\}),?){0,4}\}"#) {
-            // No text of these has `":` but after a name.
+            // In the generated texts, `":` occurs only after the name of a member.
             let written = text.matches("\":").count();
             let read: Result<Map<String, Value>, _> = serde_json::from_str(&text);
             let is_good = read.is_ok_and(|object| members_in(&Value::Object(object)) == written);

@@ -50,7 +50,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // The issuer that vouches for the subject. It is included because two issuers may have users with the same
+        // The issuer that authenticated the subject. It is included because two issuers may have users with the same
         // name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;

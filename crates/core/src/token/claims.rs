@@ -25,7 +25,7 @@ pub use own::{AccountRule, OfAccount, OwnChecked};
 /// The `typ` of every access token that the gate mints (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
 
-/// The form of access token that the clients of a dialect need, in addition to particular claims.
+/// The properties that the clients of a dialect need in access tokens, apart from particular claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
     /// The name of an additional claim that repeats `sub`, for clients that look for the subject there.
@@ -52,7 +52,7 @@ pub struct MintedClaims<'a> {
     pub jti: &'a str,
     /// `client_id`: the OAuth client.
     pub client: &'a str,
-    /// `scope`; omitted if empty.
+    /// `scope`, which is omitted if it is empty.
     pub scope: &'a Scope,
     /// `sid` and `gen`: the session and its generation, if the token has one.
     pub session: Option<(SessionId, Generation)>,
@@ -62,11 +62,11 @@ pub struct MintedClaims<'a> {
     pub bound_to: Option<KeyThumbprint>,
     /// `cnf.x5t#S256`: the thumbprint of the client certificate to which the token is bound, if any (RFC 8705 §3.1).
     pub certificate: Option<CertificateThumbprint>,
-    /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
+    /// `origin_iss`, `origin_sub` and `origin_sid`: the other issuer that authenticated the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
     /// `act` and the other claims of a token that a client got by token exchange, if any.
     pub delegation: Option<&'a Delegation>,
-    /// Additional claims. None of them may be set by another field.
+    /// Additional claims. They must not contain a claim that another field sets.
     pub own: Option<&'a OwnClaims>,
     /// The form of token that the clients of the session's dialect need.
     pub style: TokenStyle,
@@ -128,14 +128,14 @@ pub struct Confirmation<'a> {
 }
 
 impl<'a> Confirmation<'a> {
-    /// The confirmation of a token; `None` if the token is not bound.
+    /// The confirmation of a token, or `None` if the token is not bound.
     pub fn new(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
         (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
     }
 }
 
-/// The claims of a verified access token. Its signature, times and form were checked; revocation and the requirements
-/// of a route (audience, scope) were not.
+/// The claims of a verified access token. Its signature, times and form were checked, but revocation and the
+/// requirements of a route (audience, scope) were not.
 ///
 /// ```
 /// use rotogate_core::token::AccessToken;
@@ -152,7 +152,7 @@ pub struct AccessToken {
     pub(crate) text: Arc<str>,
     /// The data that all tokens of its issuer share.
     pub issued_by: Arc<TokenIssuer>,
-    /// The key that signed the token; `None` for an introspected token.
+    /// The key that signed the token, or `None` for an introspected token.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
     /// The claims that most tokens lack.
     pub(crate) rare: Option<Box<RareClaims>>,
@@ -183,13 +183,13 @@ pub struct TokenIssuer {
     pub(crate) name: Arc<str>,
     /// Whether this is the gate's own issuer.
     pub(crate) is_ours: bool,
-    /// Whether the issuer's tokens are accepted on routes that name no issuers.
+    /// Whether the issuer's tokens are accepted on routes that do not name an issuer.
     pub(crate) is_accepted_everywhere: bool,
     /// The mapping from the issuer's claims.
     pub(crate) mapping: Arc<ClaimMapping>,
     /// The length of the prefix of the issuer's subjects, in bytes.
     pub(crate) subject_prefix: usize,
-    /// The audiences that are accepted if a route names none.
+    /// The audiences that are accepted if a route does not name an audience.
     pub audience: Arc<[Box<str>]>,
     /// The largest accepted difference between the issuer's clock and ours.
     pub(crate) leeway: Duration,
@@ -251,8 +251,8 @@ pub(crate) struct RareClaims {
     pub(crate) not_before: Option<Timestamp>,
     /// The response with the claims of an introspected token. No key verified it.
     pub(crate) response: Option<Arc<str>>,
-    /// The issuer to which the subject of one of the gate's own tokens belongs: routes and upstreams treat the token as
-    /// a token of that issuer. `None` for a user or a client of the gate itself.
+    /// For one of the gate's own tokens, the other issuer that the subject is a user of. Routes and upstreams treat the
+    /// token as a token of that issuer. `None` for a user or a client of the gate itself.
     pub(crate) source: Option<Arc<TokenIssuer>>,
     /// Whether the token represents a browser session whose user logged in at a provider. That provider is `source`.
     pub(crate) is_at_provider: bool,
@@ -263,9 +263,10 @@ pub(crate) struct RareClaims {
 /// The facts about the API key that a token represents.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyFacts {
-    /// The users at other issuers who made the key and its predecessors.
+    /// The identities at other issuers of the users who created the API key and its predecessors.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The client id for limits: the first of the key's predecessors, so that a rotation does not give a new quota.
+    /// The client id by which limits count the API key. If the API key is replaced, this id stays the same, so the new
+    /// key does not get a new quota.
     pub(crate) limited_as: Box<str>,
 }
 
@@ -314,8 +315,8 @@ impl AccessToken {
         &self.issued_by.name
     }
 
-    /// The issuer that routes and upstreams see, to which the subject belongs. For one of the gate's own tokens, it is
-    /// the issuer that vouched for the user if the user has a subject of this gate. Otherwise it is the token's issuer.
+    /// The issuer that the subject is a user of. Routes and upstreams treat the token as a token of this issuer. It is
+    /// the token's issuer, unless the gate issued the token to another issuer's user.
     // Requirement I67.
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let source = self.rare.as_deref().and_then(|rare| rare.source.as_deref());
@@ -337,7 +338,7 @@ impl AccessToken {
         self.issued_by.is_ours
     }
 
-    /// Returns whether the token is accepted on routes that name no issuers.
+    /// Returns whether the token is accepted on routes that do not name an issuer.
     pub fn is_accepted_everywhere(&self) -> bool {
         self.issued_by.is_accepted_everywhere
     }
@@ -360,12 +361,12 @@ impl AccessToken {
         self.rare.as_deref()?.account.as_deref()
     }
 
-    /// The session at the token's issuer, from the claim that its rules name; `None` for the gate's own tokens.
+    /// The session at the token's issuer, from the claim that its rules name, or `None` for the gate's own tokens.
     pub fn issuer_session(&self) -> Option<&str> {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
 
-    /// The issuer that vouched for the subject. Only the gate's own tokens have it.
+    /// The other issuer that authenticated the subject. Only the gate's own tokens have it.
     pub fn vouched_by(&self) -> Option<&VouchedBy> {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
@@ -395,13 +396,13 @@ impl AccessToken {
         self.rare.as_deref()?.not_before
     }
 
-    /// The `kid` of the key that signed the token, if the key has a `kid`; `None` for an introspected token.
+    /// The `kid` of the key that signed the token, if the key has a `kid`, or `None` for an introspected token.
     pub fn kid(&self) -> Option<&str> {
         self.signer.as_deref()?.kid.as_deref()
     }
 
-    /// The print of the key that signed the token. If this key is removed, long-lived connections with the token end,
-    /// whatever the key's `kid`.
+    /// The digest that identifies the signing key of the token. If this signing key is removed, long-lived connections
+    /// that were opened with the token end, even if another key has the same `kid`.
     pub(crate) fn key(&self) -> KeyPrint {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
@@ -416,8 +417,8 @@ impl AccessToken {
         self.login().0
     }
 
-    /// `acr` and `auth_time` of the user's login. One of the gate's own sessions began with its login, unless another
-    /// issuer vouched for its user. In that case, only the other issuer knows the time of the login.
+    /// `acr` and `auth_time` of the user's login. Without `auth_time`, the login time of one of the gate's own sessions
+    /// is the start of the session. If another issuer authenticated the user, only that issuer knows the login time.
     // Requirement N46.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
         let login = self.rare.as_deref().map(|rare| &rare.login);
@@ -426,8 +427,8 @@ impl AccessToken {
         (login.and_then(|login| login.acr.as_deref()), auth_time)
     }
 
-    /// The time from which the token counts as expired: `exp` for one of the gate's own tokens, and `exp` plus the
-    /// leeway for another issuer's token.
+    /// The time from which the token is refused as expired. This is `exp` for the gate's own tokens, and `exp` plus the
+    /// leeway for another issuer's tokens.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
@@ -441,7 +442,7 @@ impl AccessToken {
         self.rare.as_deref()?.key.as_deref()
     }
 
-    /// The client id for limits. An API key counts together with the keys that it replaced.
+    /// The client id for limits. An API key is counted together with the keys that it replaced.
     // Requirement K34.
     pub fn limited_client(&self) -> Option<&str> {
         self.key_facts().map(|key| &*key.limited_as).or(self.client.as_deref())
@@ -480,7 +481,7 @@ impl AccessToken {
         }
     }
 
-    /// All claims of the token. For an introspected token, all members of the response, including `active`. They are
+    /// All claims of the token, or all members of the response (including `active`) for an introspected token. They are
     /// parsed at each call, because most callers need only the claims above and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
@@ -495,5 +496,5 @@ impl AccessToken {
     }
 }
 
-// Leaves out the claims that only the application understands, because they may contain secrets.
+// The `Debug` output leaves out the claims that only the application understands, because they may contain secrets.
 crate::debug_with!(AccessToken { issuer(), subject, client, scope, session, expires });

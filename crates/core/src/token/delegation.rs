@@ -15,14 +15,14 @@ pub use crate::revocation::list::TokenOrigin;
 pub struct Delegation {
     /// `act`. Only the outermost actor matters for decisions.
     act: Value,
-    /// The other issuer's token that was exchanged; `None` if the exchange started from one of the gate's sessions.
+    /// The other issuer's token that was exchanged, or `None` if the exchange started from one of the gate's sessions.
     pub origin: Option<TokenOrigin>,
     /// `origin_client`: the client of the gate's own token that was exchanged first.
     pub client: Option<Box<str>>,
 }
 
 impl Delegation {
-    /// The delegation with this `act`; `None` if `act` names no actor or is too long.
+    /// The delegation with this `act`, or `None` if `act` does not name an actor or is too long.
     // Requirement D4.
     pub fn new(act: Value, origin: Option<TokenOrigin>, client: Option<Box<str>>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
@@ -72,8 +72,8 @@ impl Delegation {
         self.client.as_ref().map_or(Ok(()), |client| map.serialize_entry("origin_client", client))
     }
 
-    /// An estimate of the memory that the claims need, in bytes. A JSON tree needs several times the memory of its
-    /// text.
+    /// An estimate of the memory that the claims need, in bytes. A parsed JSON tree needs several times the memory of
+    /// its serialised form.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
         4 * self.act.to_string().len() + jti + self.client.as_deref().map_or(0, str::len)

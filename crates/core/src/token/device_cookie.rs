@@ -1,6 +1,6 @@
-//! The short-lived cookie that proves the device of a browser session, and the challenges that the device's key signs
-//! (Device Bound Session Credentials). The gate stores neither cookies nor challenges. A tag under the key of the
-//! session's cookie shows that the gate made them.
+//! The short-lived cookie which proves that a request comes from the device of a browser session, and the challenges
+//! that the device's key signs (Device Bound Session Credentials). The gate stores neither cookies nor challenges. It
+//! recognises them by a tag that it computes with the key of the session's cookie.
 //!
 //! ```text
 //! cookie    = rd1_ + base64url( kid 1 ‖ sid 16 ‖ expiry 8 ‖ HMAC(K_device[kid], 1 ‖ kid ‖ sid ‖ expiry)[..16] )
@@ -26,7 +26,7 @@ pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
 
 const TAG: usize = 16;
 const TIME: usize = 8;
-/// Key id, session id and expiry.
+/// The length of the signed parts: key id, session id and expiry.
 const SIGNED: usize = 1 + 16 + TIME;
 const BODY: usize = SIGNED + TAG;
 /// Separates the tags of cookies from the tags of challenges.
@@ -45,7 +45,7 @@ pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp)
     Some(value)
 }
 
-/// Returns the expiry in a device cookie of this session; `None` for any other value.
+/// Returns the expiry in a device cookie of this session, or `None` for any other value.
 // Requirement B48.
 pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> Option<Timestamp> {
     // Decoding is strict, so each cookie has only one encoding.
@@ -64,7 +64,7 @@ pub fn challenge(keys: &RefreshKeys, key: u8, session: SessionId, now: Timestamp
     Some(URL_SAFE_NO_PAD.encode([time.as_slice(), &tag].concat()))
 }
 
-/// Returns the issue time of a challenge for this session; `None` if the string is not such a challenge.
+/// Returns the issue time of a challenge for this session; `None` if the string is not a challenge for this session.
 // Requirement B49.
 pub fn challenged_at(keys: &RefreshKeys, key: u8, session: SessionId, text: &str) -> Option<Timestamp> {
     let body = URL_SAFE_NO_PAD.decode(text).ok()?;

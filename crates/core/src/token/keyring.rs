@@ -1,6 +1,6 @@
 //! The keys of the gate's own issuer: the keys that sign and verify access tokens, and the secrets for refresh tokens.
 //!
-//! A key is permanently bound to one algorithm, so a token's header cannot choose the algorithm. One key signs; the
+//! A key is permanently bound to one algorithm, so a token's header cannot choose the algorithm. One key signs, and the
 //! others only verify. Keys can therefore be added, used and retired without invalidating valid tokens.
 //!
 //! ```
@@ -40,8 +40,8 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// A problem with a key, a secret or the folder that contains them. The message is for the operator: it names the
-/// problem, the place and the remedy, and never contains a secret.
+/// A problem with a key, a secret or the folder that contains them. The message is for the operator. It names the
+/// problem, the file and the remedy, and never contains a secret.
 ///
 /// ```
 /// use rotogate::token::RulesError;
@@ -53,7 +53,7 @@ pub use signing::{KeyMaterial, SigningKey};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Not the name of a supported algorithm.
+    /// The string is not the name of a supported algorithm.
     #[error(
         "{0:?} is not an algorithm; accepted are EdDSA ES256 ES384 RS256 RS384 RS512 PS256 PS384 PS512 HS256 HS384 HS512"
     )]
@@ -78,7 +78,7 @@ pub enum KeyError {
     #[error("this is {0}, which can never be an HMAC secret, because anyone who knows it could sign tokens")]
     PublicAsSecret(&'static str),
     /// A `kid` that cannot be written into a token's header.
-    #[error("a kid must be 1 to 128 visible ASCII characters")]
+    #[error("a `kid` must have 1 to 128 visible ASCII characters")]
     BadKid,
     /// The keys contradict each other.
     #[error("{0}")]
@@ -113,7 +113,7 @@ pub enum KeyError {
 pub enum KeyState {
     /// The key signs and verifies. Exactly one key has this state.
     Signing,
-    /// The key only verifies: a new key that some verifiers do not know yet, or an old key whose tokens are still
+    /// The key only verifies. It is a new key that some verifiers do not know yet, or an old key whose tokens are still
     /// valid.
     Verifying,
 }
@@ -186,7 +186,7 @@ impl Keyring {
     }
 }
 
-/// Functions that are called only by our own crates; docs.rs does not show them.
+/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl Keyring {
     /// Makes a key ring from keys that the caller stores.
@@ -213,7 +213,8 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key with this name, in any state. It can reproduce the signatures of an older key.
+    /// The key with this name, in any state. A key that no longer signs new tokens can still reproduce its earlier
+    /// signatures.
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }
@@ -228,7 +229,8 @@ impl Keyring {
         &self.refresh
     }
 
-    /// A digest of the keys and their uses. Equal key rings have equal digests, and the digest reveals nothing else.
+    /// A digest of the keys and their uses. Equal key rings have equal digests. Otherwise the digest reveals nothing
+    /// about the keys.
     pub fn fingerprint(&self) -> String {
         let mut message = b"keyring".to_vec();
         let kids =

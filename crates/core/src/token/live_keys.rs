@@ -6,8 +6,8 @@
 //! comparison. If a new set equals the old one, the generation stays the same. If a key is removed from the set, the
 //! cached tokens that this key signed are no longer accepted.
 //!
-//! While the keys are not known, the denial is [`Denial::KeysUnavailable`]. The token may be valid, and a client would
-//! discard a token that is refused.
+//! While the keys are not known, the denial is [`Denial::KeysUnavailable`], because the token may be valid and a client
+//! would discard a token that is refused as invalid.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -31,8 +31,8 @@ mod state;
 
 /// The maximum number of requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
-/// The value of `Retry-After` if no attempt is scheduled, because an application sets the keys or a fetch should begin
-/// at once.
+/// The value of `Retry-After` if no attempt is scheduled. This is the case if an application sets the keys, or if a
+/// fetch should begin at once.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The present keys of an issuer.
@@ -42,7 +42,7 @@ pub struct LiveKeys {
     generation: AtomicU64,
     /// The time in milliseconds from which the keys are too old to be used. It is read at each cache hit.
     usable_until: AtomicU64,
-    /// How keys are fetched; `None` if an application sets them.
+    /// How keys are fetched, or `None` if an application sets them.
     fetch: Option<FetchRules>,
     fetching: Mutex<Fetching>,
     /// The number of the last attempt that has ended.
@@ -57,7 +57,8 @@ pub struct LiveKeys {
 /// The parameters of fetching keys that requests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
-    /// The shortest time between two attempts that are caused by unknown key ids. Scheduled attempts do not count.
+    /// The shortest time between two attempts that are caused by unknown key ids. Scheduled attempts do not start this
+    /// time.
     pub cooldown: Duration,
     /// The maximum duration of an attempt, which is also the maximum time that a request waits.
     pub timeout: Duration,
@@ -73,19 +74,18 @@ struct FetchedKeys {
 struct Fetching {
     /// The number of attempts that have begun.
     begun: u64,
-    /// Whether a request has asked for an attempt that has not yet begun.
+    /// Whether a token has triggered an attempt that has not yet begun.
     is_wanted: bool,
-    /// Whether this attempt was asked for because a token's signature does not match the key that its `kid` names.
+    /// Whether this attempt was triggered by a token whose signature does not match the key that its `kid` names.
     is_suspected: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
     /// The time at which the last successful attempt began, by the wall clock.
     answered: Option<Timestamp>,
-    /// The time at which the last attempt began that a request had asked for.
+    /// The start time of the last attempt that a token triggered.
     last_wanted: Option<Timestamp>,
-    /// The time at which the last attempt began that was asked for because a token's signature does not match the key
-    /// that its `kid` names. Anyone can make such tokens, so this attempt does not delay an attempt for an unknown
-    /// `kid`.
+    /// The start time of the last attempt that was triggered by a token whose signature does not match the key that its
+    /// `kid` names. Anyone can make such tokens, so this attempt does not delay an attempt for an unknown `kid`.
     last_suspected: Option<Timestamp>,
     fresh_until: Timestamp,
 }
@@ -105,7 +105,7 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// Returns the keys; `None` for an empty set, which means that the keys are not known.
+/// Returns the keys, or `None` for an empty set, which means that the keys are not known.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
 }
@@ -213,7 +213,7 @@ impl LiveKeys {
         self.fetch.is_some()
     }
 
-    /// Returns whether both have the same keys. Two different sets whose keys are fetched never count as equal.
+    /// Returns whether both objects have the same keys. Two different sets whose keys are fetched are never equal.
     pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         if Arc::ptr_eq(self, other) {
             return true;
@@ -275,8 +275,8 @@ impl LiveKeys {
     }
 
     /// Returns the denial for a token whose key is not in the set. `issued_at` is the token's `iat`, which is not
-    /// verified; `leeway` is the accepted difference between the issuer's clock and ours. If the rules permit an
-    /// attempt to fetch keys now, this asks for one.
+    /// verified. `leeway` is the accepted difference between the issuer's clock and ours. If the rules permit an
+    /// attempt to fetch keys now, this function requests the attempt.
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
@@ -292,14 +292,14 @@ impl LiveKeys {
         }
     }
 
-    /// Returns the denial that [`Self::missing`] would return, but does not count the token or ask for keys.
+    /// Returns the denial that [`Self::missing`] would return, but does not count the token, and does not request new
+    /// keys.
     pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         let fetching = self.fetching();
         self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway).0
     }
 
-    /// Returns the denial, and whether an attempt to fetch keys should begin. `last_wanted` is the time of the attempt
-    /// after which the cooldown runs.
+    /// Returns the denial, and whether an attempt to fetch keys should begin. The cooldown starts at `last_wanted`.
     fn judge_missing(
         &self,
         (fetching, last_wanted): (&Fetching, Option<Timestamp>),
@@ -320,10 +320,10 @@ impl LiveKeys {
             // issuer again.
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
-                // The token and its key may be newer than the issuer's last response. In that case, only an attempt
-                // that a request asked for delays the next one, because a scheduled attempt must not keep out a key
-                // that is published one second later (requirement I51). A token without `iat` may also be newer, but it
-                // is refused if another attempt has just failed to find its key.
+                // The token and its key may be newer than the issuer's last response. In that case, the cooldown
+                // applies only after an attempt that a token triggered, because a scheduled attempt must not delay the
+                // use of a key that is published one second later (requirement I51). A token without `iat` may also be
+                // newer, but it is refused if another attempt has just failed to find its key.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -336,8 +336,8 @@ impl LiveKeys {
         }
     }
 
-    /// Returns a permit to wait for the requested or running attempt. Returns `None` if there is no such attempt, or if
-    /// too many requests are waiting.
+    /// Returns a permit to wait for the requested or running attempt. Returns `None` if no attempt is requested or
+    /// running, or if too many requests are waiting.
     pub fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
@@ -423,7 +423,7 @@ impl From<IssuerKeys> for Arc<LiveKeys> {
 
 crate::debug_with!(LiveKeys, |it| { keys: it.present().get() });
 
-/// A running attempt to fetch keys. If it is dropped without a result, it counts as failed.
+/// A running attempt to fetch keys. An attempt that is dropped without a result has failed.
 #[derive(Debug)]
 pub struct FetchAttempt {
     keys: Arc<LiveKeys>,
@@ -469,8 +469,8 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns whether the result is final for a token that arrived before the
-    /// attempt began. If the token's key is still missing then, the token must be refused.
+    /// Waits for the end of the attempt. Returns true if the result is final for a token that arrived before the
+    /// attempt began. In that case the token must be refused if its key is still missing.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

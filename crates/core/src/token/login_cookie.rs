@@ -1,5 +1,6 @@
 //! The cookie of a login in progress at a provider. It contains the state that the gate needs when the browser returns,
-//! sealed under a key that is derived from the refresh secret. The store contains nothing about such a login.
+//! sealed under a key that is derived from the refresh secret. The store does not contain any data about a login in
+//! progress.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce};
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use crate::random::{NoRandomness, random};
 /// ```
 ///
 /// # Errors
-/// The system returns no random bytes.
+/// The system does not return random bytes.
 pub fn seal(keys: &RefreshKeys, name: &str, text: &[u8]) -> Result<String, NoRandomness> {
     let id = keys.current();
     let nonce = random::<NONCE_LEN>()?;

@@ -16,8 +16,8 @@ pub mod session_cookie;
 mod text;
 pub mod verify;
 
-/// The longest lifetime of a token without a session. A revocation of such tokens by subject or client is kept for as
-/// long.
+/// The longest lifetime of a token without a session. A revocation of such tokens by subject or client is kept for the
+/// same time.
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};

@@ -1,5 +1,5 @@
 //! Observers of the rules that a request must pass. Requests and explanations run through the same code. A request
-//! passes `()`, which compiles to nothing; an explanation passes a recorder.
+//! passes `()`, which compiles to nothing. An explanation passes a recorder.
 
 use crate::denial::Denial;
 use crate::rule::Rule;
@@ -27,17 +27,18 @@ pub trait Observer {
         self.judged(rule, judged).and(read)
     }
 
-    /// Receives the claims of a token, unless a refusal of the token has ended the check.
+    /// Receives the claims of a token. Not called if the check ended because the token was refused.
     fn token(&mut self, token: &AccessToken);
 
-    /// Judges a credential that a route may ignore. A refusal has an effect only if the caller returns it.
+    /// Judges a credential that a route may ignore. If the credential is refused, the caller decides whether to refuse
+    /// the request. To refuse it, the caller returns the refusal.
     ///
     /// # Errors
     /// The refusal.
     fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial>;
 }
 
-/// The observer of requests, which does nothing.
+/// The observer of requests, which ignores the results.
 impl Observer for () {
     const HAS_EFFECTS: bool = true;
 

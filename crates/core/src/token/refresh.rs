@@ -1,4 +1,5 @@
-//! Refresh tokens, which are opaque to clients. The gate can reproduce them.
+//! Refresh tokens, which are opaque to clients. The gate does not store them, because it can compute each of them
+//! again.
 //!
 //! A token is `rg1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
 //! generation (varint) · tag A (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and all
@@ -20,14 +21,14 @@ use crate::session::{Generation, SessionId, SessionSecret};
 pub const PREFIX: &str = "rg1_";
 
 const TAG: usize = 16;
-/// Key id and session id.
+/// The length of the key id and the session id.
 const FIXED: usize = 1 + 16;
 /// A 64-bit varint has one to ten bytes.
 const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
 /// Makes the refresh token of one generation. Each call returns the same token. `client` is the client in the session's
-/// record. Returns `None` if the key ring has no such refresh key.
+/// record. Returns `None` if the key ring does not have the refresh key.
 pub fn make(
     keys: &RefreshKeys,
     key_id: u8,
@@ -76,16 +77,15 @@ impl Authentic {
     }
 }
 
-/// Parses a refresh token and checks tag A, without reading a store. Returns `None` for everything that none of the
-/// gate's keys made: garbage, an edited, truncated or extended token, or a token of a removed key.
+/// Parses a refresh token and checks tag A, without reading a store. Returns `None` unless one of the gate's keys made
+/// the token. This refuses garbage, a token that was edited, truncated or extended, and a token whose key was removed.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
     // The length is checked before any other work. Four characters encode three bytes.
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
-    // Decoding is strict: no padding, no other alphabets and no left-over bits. Each token therefore has only one
-    // encoding.
+    // Decoding is strict. It refuses padding, other alphabets and left-over bits, so each token has only one encoding.
     let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
     if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
         return None;

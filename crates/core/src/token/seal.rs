@@ -1,5 +1,5 @@
-//! The seal of a session's record. It prevents an intruder who can write to the store but has none of the gates' keys
-//! from making a record that a gate accepts.
+//! The seal of a session's record. Without the gates' keys, an intruder who can write to the store cannot make a record
+//! that a gate accepts.
 //!
 //! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes. Each refresh secret has a separate key
 //! for seals, and the seal contains the id of its secret. The seal does not cover the fields that a store changes in
@@ -11,22 +11,22 @@ use super::keyring::RefreshKeys;
 use crate::random::are_equal;
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, VouchedBy};
 
-/// Enough space for the fields of most records, in bytes.
+/// The initial capacity of the buffer for a record's fields, in bytes. It is enough for most records.
 const ROOM: usize = 512;
 
-/// The reason why a record is not what a gate wrote.
+/// The reason why a record cannot have been written in this form by a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
     /// The record has no seal.
-    #[error("it has no seal: no gate of this release wrote it, or another program has changed it")]
+    #[error("it has no seal, because another release of rotogate wrote it or another program changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
     #[error(
-        "its seal was made with refresh secret {0}, which this gate does not have: see rotogate keys list --refresh"
+        "its seal was made with refresh secret {0}, which this gate does not have; see `rotogate keys list --refresh`"
     )]
     UnknownKey(u8),
     /// The seal does not match the record's content.
-    #[error("its seal does not match its content: a program without the keys of the gates wrote or changed it")]
+    #[error("its seal does not match its content, because a program without the keys of the gates wrote or changed it")]
     Wrong,
 }
 
@@ -54,7 +54,7 @@ fn tag(keys: &RefreshKeys, key: u8, record: &Session) -> Option<[u8; 16]> {
 }
 
 /// The other fields, in a fixed order. If a field is added to the record, this function does not compile until the
-/// field has a place here.
+/// field is handled here.
 fn other_fields(record: &Session) -> Vec<u8> {
     let Session {
         id: _,
@@ -155,7 +155,7 @@ mod tests {
 
     type Forgery = fn(&mut Session);
 
-    /// Changes of each sealed field, and of bytes that could move from one field to the next.
+    /// Forged records. Each changes one sealed field, or moves bytes from one field to the next.
     fn forgeries() -> Vec<(&'static str, Forgery)> {
         fn bind(record: &mut Session) {
             record.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
@@ -214,12 +214,12 @@ mod tests {
             assert_ne!(forged, record, "{what}");
             assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong), "{what}");
         }
-        // A forger cannot remove a binding either.
+        // A forger also cannot remove a binding.
         let mut bound = conformance::session("alice", 1, AT);
         bound.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
         let bound = sealed(keys, bound).unwrap();
         assert_eq!(check(keys, &Session { bound_to: None, ..bound }), Err(BrokenSeal::Wrong));
-        // The seal does not cover what a store changes in place.
+        // The seal does not cover the fields that a store changes in place.
         let changed = Session {
             status: Status::Revoked(RevokedBecause::Operator),
             confirmed: true,

@@ -3,8 +3,8 @@
 //! The value is `rc1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
 //! random secret (32) · tag (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the
 //! server. A cookie that was forged without that key is therefore refused before the store is read. The session's
-//! record contains a keyed digest of the session id and the secret. Neither somebody who can read the store nor
-//! somebody who has the keys can make the cookie of a session.
+//! record contains a keyed digest of the session id and the secret. Neither read access to the store nor the keys are
+//! sufficient to make a session's cookie.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,7 +29,7 @@ pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
 
 const TAG: usize = 16;
 const SECRET: usize = 32;
-/// Key id and session id.
+/// The length of the key id and the session id.
 const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
@@ -69,7 +69,7 @@ impl SessionCookie {
     /// Makes a new cookie for a session, under the current key. Returns `None` if the key ring has no current key.
     ///
     /// # Errors
-    /// The system returns no random bytes.
+    /// The system does not return random bytes.
     pub fn new(keys: &RefreshKeys, session: SessionId) -> Result<Option<Self>, NoRandomness> {
         let secret = random::<SECRET>()?;
         let mut body = Zeroizing::new([0; BODY]);
@@ -85,14 +85,15 @@ impl SessionCookie {
         Ok(Some(Self { body }))
     }
 
-    /// Parses a value and checks its tag, without reading a store. Returns `None` for everything that none of the
-    /// gate's keys made: garbage, an edited, truncated or extended value, or a cookie of a removed key.
+    /// Parses a value and checks its tag, without reading a store. Returns `None` unless one of the gate's keys made
+    /// the cookie. This refuses garbage, a value that was edited, truncated or extended, and a cookie whose key was
+    /// removed.
     // Requirement B3.
     pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
         if value.len() != LENGTH {
             return None;
         }
-        // Decoding is strict: no padding, no other alphabets and no left-over bits. Each cookie therefore has only one
+        // Decoding is strict. It refuses padding, other alphabets and left-over bits, so each cookie has only one
         // encoding.
         let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
         let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
@@ -122,7 +123,8 @@ impl SessionCookie {
         value
     }
 
-    /// The part of the cookie that the session's record keeps; `None` if the key ring no longer has the cookie's key.
+    /// The part of the cookie that the session's record keeps, or `None` if the key ring no longer has the cookie's
+    /// key.
     pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
         Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
@@ -148,8 +150,8 @@ impl SessionCookie {
     }
 }
 
-/// The secret that seals the tokens which the provider issued for a session. It is derived from the cookie, so it
-/// cannot be made from the store and the keys alone. Its `Debug` output does not show it.
+/// The secret that seals the tokens which the provider issued for a session. It is derived from the cookie, so the
+/// store and the keys without the cookie are not sufficient to compute it. Its `Debug` output does not show it.
 ///
 /// ```text
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(value.len(), LENGTH);
         let read = SessionCookie::authenticate(&keys, &value).unwrap();
         assert_eq!((read.session(), read.key(), &*read.value()), (session(1), 1, &*value));
-        // Each character of the value, and each other spelling.
+        // A change of any character of the value, and any other encoding of it, is refused.
         for at in 0..value.len() {
             for other in [b'A', b'b', b'-', b'=', b'.'] {
                 let mut forged = value.as_bytes().to_vec();
@@ -266,7 +268,7 @@ mod tests {
         let other = make(1).vault(&keys).unwrap();
         assert!(other.id == vault.id && other.secret != vault.secret);
         assert_ne!(make(2).vault(&keys).unwrap().id, vault.id);
-        // The digest in the record equals no part of the vault's secret.
+        // The digest in the record is different from each part of the vault's secret.
         let binding = cookie.binding(&keys).unwrap();
         assert!(binding.digest != *vault.secret && binding.digest != vault.id);
         let foreign = RefreshKeys::new(2, &[(2, RefreshSecret::generate().unwrap())]).unwrap();

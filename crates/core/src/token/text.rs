@@ -1,4 +1,4 @@
-//! The text of a token, which only its owner may receive.
+//! The string form of a token, which only the token's owner may receive.
 
 use zeroize::Zeroizing;
 
@@ -25,7 +25,7 @@ impl TokenText {
         Self(text)
     }
 
-    /// The text of the token. Use it only in the response to its owner.
+    /// The token as a string. Use it only in the response to the token's owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -38,7 +38,7 @@ mod for_tests {
     use super::*;
 
     impl TokenText {
-        /// A token with an arbitrary text, for tests of responses.
+        /// A token with an arbitrary content, for tests of responses.
         pub(crate) fn for_test(text: &str) -> Self {
             Self(Zeroizing::new(text.to_owned()))
         }

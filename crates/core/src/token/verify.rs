@@ -1,10 +1,10 @@
 //! Verification of access tokens.
 //!
 //! The checks run in this order. Size, shape and header come first, because checking them is cheap, followed by issuer
-//! and key. Next are `exp`, `nbf` and `iat`, because they can refuse the token and so save a signature check. Then
-//! comes the signature, and the other claims are last. Issuer and `kid` select a key, and the key determines the
-//! algorithm. A library checks the signature. All other checks are in this module, because that library is too lenient
-//! for a gateway about duplicate members, `crit`, `typ`, and claims of the wrong type.
+//! and key. Next are `exp`, `nbf` and `iat`, because if one of them refuses the token, its signature need not be
+//! checked. Then comes the signature, and the other claims are last. Issuer and `kid` select a key, and the key
+//! determines the algorithm. A library checks the signature. All other checks are in this module, because that library
+//! is too lenient for a gateway about duplicate members, `crit`, `typ`, and claims of the wrong type.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules};
@@ -86,8 +86,8 @@ pub use user_name::{UserName, UserNameForm};
 pub(crate) enum TokenRefusal {
     /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// This many keys did not verify the signature of the token. The denial is [`Denial::BadSignature`], or states that
-    /// newer keys may still verify it.
+    /// None of the tried keys verifies the signature of the token. Contains the denial and the number of tried keys.
+    /// The denial is [`Denial::BadSignature`], or states that newer keys may still verify the signature.
     Forged(Denial, usize),
     /// Like [`Self::Forged`], but keys that may verify the signature are being fetched.
     Undecided(Denial, usize),
@@ -114,7 +114,8 @@ impl From<Denial> for TokenRefusal {
 #[derive(Clone, Copy)]
 pub(crate) struct TokenToVerify<'a> {
     pub(crate) text: &'a str,
-    /// The text as a shared allocation, if a cache has made one. Otherwise the text of an accepted token is copied.
+    /// The token as a shared string, if a cache has already made one. Otherwise the string of an accepted token is
+    /// copied.
     pub(crate) kept: Option<&'a Arc<str>>,
     /// The token's claims, if the caller has already read them.
     pub(crate) claims: Option<&'a Members<'a>>,
@@ -132,20 +133,22 @@ pub struct Verifier {
     issuers: Vec<IssuerRules>,
     /// The index of each issuer, by its URL.
     by_issuer: HashMap<Arc<str>, usize, foldhash::quality::RandomState>,
-    /// Whether the refusal of a token because of its type has been reported.
+    /// Whether the verifier has already logged that it refused a token because of the token's type.
     told: AtomicBool,
-    /// For each issuer, the kinds of mapped claims for which a refusal has been reported, with one bit for each kind.
+    /// For each issuer, the kinds of mapped claims for which a refusal has already been logged, with one bit for each
+    /// kind.
     told_claims: Box<[AtomicU8]>,
     /// For each issuer, the identities of its rules and keys.
     ids: Box<[RulesId]>,
     /// For each issuer, the data that all its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
-    /// The issuers to whose users the subjects of the gate's own tokens belong.
+    /// The issuers whose users have subjects in the gate's own tokens.
     sources: Arc<SubjectSources>,
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identities of an issuer's rules and of its keys. Rules that replace equal rules keep the identity.
+/// The identities of an issuer's rules and of its keys. If rules are replaced by equal rules, the identity stays the
+/// same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -163,7 +166,7 @@ impl RulesId {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns whether both have the same rules. The keys may differ.
+    /// Returns whether both identities are of the same rules. The keys may differ.
     pub(crate) fn has_rules_of(self, other: Self) -> bool {
         self.rules == other.rules
     }
@@ -206,8 +209,8 @@ impl Verifier {
         &self.signature_times
     }
 
-    /// Returns this verifier as the replacement of `old`. An issuer whose rules and keys are the same keeps its
-    /// identity.
+    /// Returns this verifier as the replacement of `old`. An issuer's identities stay the same if its rules and keys
+    /// are unchanged.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
         self.signature_times = Arc::clone(&old.signature_times);
@@ -256,7 +259,7 @@ impl Verifier {
     /// Checks all rules that do not depend on the request. The caller must check audience, scopes and revocation.
     ///
     /// # Errors
-    /// The denial of the rule that refuses the token. It contains no part of the token.
+    /// The denial of the rule that refuses the token. It does not contain any part of the token.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
@@ -318,7 +321,8 @@ impl Verifier {
         match found {
             Ok(_) => observer.judged(Rule::Key, Ok(()))?,
             Err(no_key) => {
-                // The times are checked before the key, because the gate does not ask an issuer about an expired token.
+                // The times are checked before the key, because an expired token must not cause a request for the
+                // issuer's keys.
                 observer.judged(Rule::Claims, in_time())?;
                 observer.judged(Rule::Key, Err(keys.refusal(no_key, header.kid.as_deref(), newer)))?;
             }
@@ -355,7 +359,7 @@ impl Verifier {
         judged.and_then(|token| self.with_source(token)).map_err(TokenRefusal::Authentic)
     }
 
-    /// Records the session that an authentic token names, or the claim for which the token is refused.
+    /// Records the session that an authentic token names, or logs the claim for which the token is refused.
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
@@ -373,8 +377,8 @@ impl Verifier {
         }
     }
 
-    /// Refuses a token with a wrong type. The first authentic token with a wrong type is reported, because the mistake
-    /// may be in the configured rules rather than in the token.
+    /// Refuses a token with a wrong type. The first authentic token with a wrong type is logged as a warning, because
+    /// the mistake may be in the configured rules rather than in the token.
     fn wrong_type<O: Observer>(
         &self,
         rules: &IssuerRules,
@@ -392,9 +396,9 @@ impl Verifier {
             tracing::warn!(
                 issuer = &*rules.issuer,
                 typ,
-                "a genuine token of this issuer is refused because of its `typ` (empty: the token has no typ). If \
-                 these are its access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. \
-                 Logged once"
+                "a genuine token of this issuer is refused because of its `typ` (empty if the token has none). If the \
+                 issuer's access tokens have this type, list it in `IssuerRules::typ([…])`, or in `typ` of \
+                 `[[issuers]]`. Logged once"
             );
         }
         TokenRefusal::Authentic(Denial::WrongType)
@@ -406,8 +410,8 @@ impl Verifier {
         if is_own || self.has_others() { Ok(()) } else { Err(shape::OWN_TOO_LONG) }
     }
 
-    /// The rules for the issuer that a token claims, which is not verified. They allow a token to be refused before the
-    /// cost of a signature check.
+    /// The rules for the issuer that a token names. The token is not verified. With these rules, a token can be refused
+    /// before the costly signature check.
     ///
     /// # Errors
     /// The string is not a token, or its issuer is not configured.
@@ -417,9 +421,10 @@ impl Verifier {
         self.claimed_in(&claims).map(|(rules, _)| rules)
     }
 
-    /// Like [`Self::claimed`], for claims that were already read. Also returns the data that the issuer's tokens share.
+    /// Does the same as [`Self::claimed`] for claims that were already read. Also returns the data that the issuer's
+    /// tokens share.
     pub(crate) fn claimed_in(&self, claims: &Members<'_>) -> Result<(&IssuerRules, &Arc<TokenIssuer>), Denial> {
-        let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("iss must be a string"))?;
+        let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("`iss` must be a string"))?;
         self.found(issuer).ok_or(Denial::UnknownIssuer)
     }
 
@@ -441,8 +446,8 @@ impl Verifier {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
     }
 
-    /// Returns the wait for the fetch of keys that may decide about this token. Returns `None` if no fetch is running,
-    /// or if too many requests are waiting for it.
+    /// Returns a permit to wait for the fetch of keys that may decide about this token. Returns `None` if no fetch is
+    /// running, or if too many requests are waiting for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
     }
@@ -452,7 +457,8 @@ impl Verifier {
         self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
-    /// Returns whether both verifiers judge every token alike. Keys are compared by content, not only by name.
+    /// Returns whether both verifiers make the same decision for every token. Keys are compared by content, not only by
+    /// name.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
@@ -475,8 +481,8 @@ fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&Atom
             issuer,
             %claim,
             detail,
-            "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
-             `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
+            "a genuine token of this issuer is refused because of this claim. If such tokens are the issuer's access \
+             tokens, correct `claims`, `require` or `preset` of the issuer. Further refusals are logged at level debug"
         );
     } else {
         tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");

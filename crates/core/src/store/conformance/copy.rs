@@ -7,8 +7,8 @@ use super::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, st
 use crate::store::copy::{CopyTarget, content, copy};
 use crate::store::{StoreError, Swap};
 
-/// `open` opens the embedded store in a file with the given name. `connect` opens the tested store: with a name, as a
-/// copy of the store with that name; without a name, as a gate opens it.
+/// `open` opens the embedded store in a file with the given name. `connect` opens the tested store. With a name, it
+/// opens the store as a copy of the store with that name. Without a name, it opens the store as a gate does.
 pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
@@ -49,7 +49,7 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     target.end_copy().await.unwrap();
     other.end_copy().await.unwrap();
     let text = other.put_sessions(sessions[..1].to_vec()).await.unwrap_err().to_string();
-    assert!(text.contains("completed meanwhile"), "{text}");
+    assert!(text.contains("already completed"), "{text}");
     let shared = connect(None).await.unwrap();
     assert_eq!(shared.load(next.id).await.unwrap(), first.load(next.id).await.unwrap());
     let later = rotated(&shared.load(next.id).await.unwrap().unwrap(), start());

@@ -9,7 +9,7 @@ use crate::clock::{SystemTime, Timestamp};
 use crate::session::Session;
 use crate::store::{Cursor, Feed, SharedStore, Swap};
 
-/// Longer than a test takes.
+/// A duration that is longer than a test takes.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Waits until the feed reports a loss of writes.
@@ -26,7 +26,7 @@ async fn lost(feed: &mut dyn Feed) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the feed says it");
 }
 
-/// C15: once one node has adopted the data, no other node writes or reads until it has adopted the data as well.
+/// C15: once one node has adopted the data, every other node must also adopt the data before it can read or write.
 pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -109,7 +109,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
         assert!(b.load(ended.id).await.unwrap().unwrap().is_revoked());
     }
-    // Neither an older record nor a session of which only the revocation is left may be written back.
+    // An older record must not be written back. A session must not be written back if only its revocation is left.
     a.restore(vec![older.clone()]).await.unwrap();
     assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
     b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();
@@ -176,7 +176,7 @@ pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a,
 }
 
 /// C39: times that were written while a clock was ahead do not block logins once the store's clock is reset.
-/// `set_ahead` makes the store remember this time, as if its server's clock were ahead.
+/// `set_ahead` makes the store remember the given time, as if its server's clock were ahead.
 #[cfg(feature = "store-kit")]
 pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))
 where

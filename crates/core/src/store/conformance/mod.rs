@@ -1,4 +1,4 @@
-//! The behaviours that every store must have, as tests for any store: call [`run`] with a function that makes an empty
+//! The behaviours that every store must have, as tests for any store. Call [`run`] with a function that makes an empty
 //! store.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
@@ -150,7 +150,7 @@ pub fn start() -> Timestamp {
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
 }
 
-/// A live session of `subject` that began at `created`; `number` distinguishes sessions of the same millisecond.
+/// A live session of `subject` that began at `created`. `number` distinguishes sessions of the same millisecond.
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());

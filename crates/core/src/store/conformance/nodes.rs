@@ -460,7 +460,7 @@ impl Feed for NodeFeed {
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
-                // The log begins again as well.
+                // The log also begins again.
                 self.cursor = Cursor::default();
                 return Ok(FeedStep { lost: true, ..FeedStep::default() });
             }

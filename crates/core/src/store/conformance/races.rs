@@ -1,4 +1,4 @@
-//! Concurrent callers. Each race runs many times, and its result must hold in every order.
+//! Concurrent callers. Each race runs many times, and its result must be correct in every order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     }
 }
 
-/// A late confirmation changes nothing, and a timely confirmation is not lost, because no write overwrites another.
+/// A late confirmation does not change anything, and a timely confirmation is not lost, because writes do not overwrite
+/// each other.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());

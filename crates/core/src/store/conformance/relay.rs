@@ -54,7 +54,7 @@ pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
     let new = pending(old.until);
     assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
-    // The index of ends contains the end of the new record.
+    // The store sweeps by an index of the records' ends. This index must contain the end of the new record.
     assert_eq!(store.sweep_relay(old.until).await.unwrap(), 0);
 }
 
@@ -83,7 +83,7 @@ pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(next));
 }
 
-/// A removal with a version removes only a record with that version; a removal without a version removes any record.
+/// A removal with a version removes only a record with that version. A removal without a version removes any record.
 pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     assert!(!store.remove_relay(id(1), None).await.unwrap());

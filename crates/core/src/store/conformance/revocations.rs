@@ -14,7 +14,7 @@ async fn all(store: &dyn Store) -> Vec<Revocation> {
     store.revocations_since(Cursor::default()).await.unwrap().0
 }
 
-/// R10: the entry is kept until the last access token expires, plus the leeway.
+/// R10: a session's revocation entry is kept until the session's last access token expires, plus the leeway.
 pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -25,7 +25,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// A repeated revocation changes neither the record nor the cursor; a longer `until` is still accepted.
+/// A repeated revocation changes neither the record nor the cursor. A longer `until` is still accepted.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -177,7 +177,7 @@ pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// If the swap succeeds, record and revocation are stored; otherwise neither is stored.
+/// If the swap succeeds, record and revocation are stored. Otherwise neither is stored.
 pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -202,7 +202,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
         assert_eq!(minimum.get(), wanted);
     }
     store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
-    // The entry of a rotation, which arrives late.
+    // The entry of a rotation arrives late.
     let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
     for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
@@ -212,7 +212,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
-    // Requirement K4: the entry also records which keys end, and a later entry without keys does not remove this
+    // Requirement K4: the entry also records which API keys end, and a later entry without keys does not remove this
     // information.
     let with_keys =
         Revocation { effect: Effect::not_before(later(start(), 15), true), ..not_before(subject("alice"), start()) };
@@ -246,8 +246,8 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: the list that a gate loads before it serves has every entry, and its cursor equals the cursor of a reader of
-/// all entries.
+/// R10: the list that a gate loads before it serves has every entry, and its cursor equals the cursor of a reader that
+/// has read all entries.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {

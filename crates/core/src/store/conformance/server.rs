@@ -1,4 +1,4 @@
-//! Behaviours while a store's server fails, and of two gates that use the same server.
+//! How a store must behave while its server fails, and how two gates on the same server must behave.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,7 +39,7 @@ pub fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
-/// The entries of a feed up to its next proof, and the proof. Failures before it are ignored.
+/// Reads a feed up to its next proof. Returns the entries and the proof. Failures before the proof are ignored.
 pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     let mut entries = Vec::new();
     let until_complete = async {
@@ -56,7 +56,7 @@ pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     (entries, complete)
 }
 
-/// The entries of a feed before it reports a loss of writes.
+/// The entries that a feed delivers before it reports a loss of writes.
 pub async fn next_loss(feed: &mut dyn Feed) -> Vec<Revocation> {
     let mut entries = Vec::new();
     let until_lost = async {
@@ -93,7 +93,8 @@ pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, 
 }
 
 /// C2: each operation on a session is executed once and returns its usual result, although its reply is cut off. `cut`
-/// makes the next reply be cut off, and `has_cut` tells whether a reply was. Returns whether any reply was cut off.
+/// causes the next reply to be cut off, and `has_cut` returns whether a reply was cut off. Returns whether any reply
+/// was cut off.
 pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
     [store, direct]: [&S; 2],
     number: u64,

@@ -70,7 +70,7 @@ pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn 
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
-/// Not even a swap with the right revision succeeds.
+/// Even a swap with the right revision fails.
 pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -82,8 +82,8 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Confirmations of another generation, of an unknown session or of a revoked session are skipped; the others in the
-/// batch count.
+/// Confirmations of another generation, of an unknown session or of a revoked session are skipped. The other
+/// confirmations in the batch are applied.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, start()));
     let unknown = session("alice", 4, start()).id;
@@ -105,7 +105,7 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
-    // A confirmed generation is not changed again, so no swap is disturbed.
+    // A confirmed generation is not changed again, so swaps are not disturbed.
     assert_eq!(store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap(), []);
     assert_eq!(store.confirm(Vec::new()).await.unwrap(), []);
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
@@ -161,8 +161,8 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
-/// The hour is exact to the millisecond. Removed sessions disappear from the lists, and their revocations are removed
-/// as well.
+/// Ended sessions are kept for an hour, exact to the millisecond. Removed sessions disappear from the lists, and their
+/// revocations are removed as well.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
@@ -253,7 +253,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
-    // Sessions before a not-before of their subject or of their client count as ended.
+    // Sessions that began before a not-before of their subject or client count as ended.
     store.revoke(not_before(subject("alice"), later(start(), 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
@@ -316,7 +316,7 @@ pub async fn a_thousand_sessions_give_way_at_once_and_later_the_rest(store: Arc<
     assert_eq!(ended, all, "each once, the oldest first");
 }
 
-/// The checks of a store write nothing that a gate could read.
+/// The checks of a store do not write anything that a gate could read.
 pub async fn a_check_changes_nothing(store: Arc<dyn Store>) {
     let [kept, revoked] = [1, 2].map(|n| session("alice", n, start()));
     for s in [&kept, &revoked] {

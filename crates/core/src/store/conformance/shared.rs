@@ -25,7 +25,7 @@ pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Time
     store.stamp_creation(after).await.unwrap().expect("the clocks agree")
 }
 
-/// The entries up to the next complete step, and the proof in that step.
+/// The entries that a feed delivers up to the next complete step, and the proof in that step.
 pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
     let mut entries = Vec::new();
     loop {
@@ -48,7 +48,7 @@ pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Ar
             assert!(created(&**node, Timestamp::ZERO).await > moment);
         }
     }
-    // If a moment is given at one node, all nodes learn it with the entry.
+    // A caller can choose the moment of a not-before at one node. All nodes learn this moment from the entry.
     let ahead = created(&*a, Timestamp::ZERO).await.plus(LEEWAY / 2);
     a.revoke(not_before(Target::Global, ahead), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, ahead).await > ahead);
@@ -261,7 +261,7 @@ pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([
     assert!(known.is_known && known.refused.is_some_and(|(place, wait)| place == 0 && wait <= hour), "{known:?}");
 }
 
-/// The record that is loaded for a revocation is the same that every node reads, and it is durable.
+/// The record that is loaded for a revocation is the record that every node reads, and it is durable.
 pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), None);
@@ -273,8 +273,8 @@ pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]:
     b.settle().await.unwrap();
 }
 
-/// If the reply to a swap arrived, no node treats the swap's outcome as unknown, and noting that the tokens were
-/// delivered changes nothing.
+/// If the reply to a swap arrived, the nodes do not treat the swap's outcome as unknown, and noting that the tokens
+/// were delivered does not change anything.
 pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -333,7 +333,7 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
     let (live, feed) = &mut feeds[1];
     live.change(|row| row.kids.push("k2".into()));
-    // A proof may be in flight that was requested before the change.
+    // The node may have requested a proof before the change, and this proof may still be in flight.
     let changed = time.monotonic();
     while heard(&mut **feed).await.1.asked <= changed {}
     for store in [&a, &b] {

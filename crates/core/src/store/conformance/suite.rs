@@ -1,8 +1,8 @@
 //! The tests that all crates of shared stores run.
 
-/// Writes the tests for a module that has `Site` and `Server`, which start the servers of a test, and the functions
-/// `through`, `connect_with`, `move_writes`, `revoke_as` and `count_as`, which use parts that only the store's crate
-/// can access.
+/// Writes the tests for a module. The module must have the types `Site` and `Server`, which start the servers of a
+/// test. It must also have the functions `through`, `connect_with`, `move_writes`, `revoke_as` and `count_as`, which
+/// use parts that only the store's crate can access.
 #[macro_export]
 macro_rules! shared_store_suite {
     () => {
@@ -77,14 +77,15 @@ macro_rules! shared_store_suite {
             conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
         }
 
-        /// This is true even if it takes more than one read of the log.
+        /// A step is complete once the log was read up to the requested end, even if this takes more than one read.
         #[tokio::test]
         async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
             let site = Site::one();
             conformance::server::c8_a_step_is_complete_once_all_was_read(&*site.connect("rg").await).await;
         }
 
-        /// This is true for every moment of the not-before, and for every node.
+        /// Sessions that begin after a not-before was acknowledged are later than the not-before, at every node and for
+        /// every moment of the not-before.
         #[tokio::test]
         async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
             let site = Site::one();
@@ -258,7 +259,7 @@ macro_rules! shared_store_suite {
             let before = site.content();
             assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
             assert_eq!(site.content(), before);
-            // An insert under another write id counts as another insert.
+            // An insert that is repeated under another write id counts as a different insert.
             let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
             assert_eq!(error.outcome(), WriteOutcome::Refused);
             // If the room was determined before another insert, it is outdated and must be determined again.

@@ -23,11 +23,10 @@ use crate::session::{Generation, Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules};
 use crate::store::{Inserted, StoreError, SubjectBound};
 
-/// The maximum number of times that an operation is decided because other gates changed the state on which it depends.
+/// The maximum number of attempts to decide an operation, if other gates keep changing the state on which it depends.
 /// The time limit of the operation also limits the attempts.
 pub const MAX_DECISIONS: u32 = 24;
-/// While a revocation is being written, new sessions may move the latest session end at each attempt. From the second
-/// conflict on, the revocation is therefore kept this much longer than necessary, doubled at each further attempt, so
+/// While a revocation is being written, sessions can begin that end later than all others. From the second conflict on, the revocation is therefore kept this much longer than necessary, doubled at each further attempt, so
 /// that it succeeds.
 const MARGIN: Duration = Duration::from_secs(60);
 /// The capacity for hints. A hint with only a revocation entry counts as one, a hint with a record as sixteen.
@@ -43,19 +42,20 @@ pub struct Operation<'a> {
     pub live: Vec<SessionId>,
     /// The entries of these targets must be unchanged since they were read.
     pub targets: Vec<Target>,
-    /// The session's subject, its client and everyone must have no not-before at or after the session's creation.
+    /// The session that no not-before may cover, whether of its subject, of its client or of everyone.
     pub held: Option<&'a Session>,
     /// The server's time must not be later than this.
     pub by: Option<Timestamp>,
     /// The store must be an incomplete copy.
     pub into_copy: bool,
-    /// The subject whose sessions count if the rules ask for the latest session end; `None` if all sessions count.
+    /// The subject whose sessions count if the rules need the latest session end, or `None` if all sessions count.
     pub subject: Option<&'a str>,
     /// The number of inserts into this subject's index must be unchanged.
     pub inserts: Option<&'a str>,
     /// The subject must have no other live session that ends after this moment.
     pub only: Option<(&'a [SessionId], Timestamp)>,
-    /// Later creations must be stamped after this moment, unless this moment is far in the future.
+    /// Sessions that are created later must have a creation stamp after this moment, unless this moment is far in the
+    /// future.
     pub raises: Option<Timestamp>,
     /// Whether a replaced record keeps the id and the history of its last write, so that a repeated rotation is still
     /// recognised.
@@ -80,8 +80,8 @@ impl<'a> Operation<'a> {
         Self {
             ids: vec![session.id],
             held: Some(session),
-            // A revocation that covers the session is removed an hour after its own end, so a later insert could miss
-            // it.
+            // The store removes a revocation one hour after the revocation expires. If the session were inserted after
+            // that, it would escape a revocation that had covered it.
             by: Some(session.created().plus(KEPT_AFTER_END)),
             keeps_names: true,
             ..Self::default()
@@ -158,7 +158,7 @@ pub fn raises(entry: &Revocation) -> Option<Timestamp> {
 pub enum Committed {
     /// Everything was written.
     Done,
-    /// Nothing was written, because the state of the store differs. Contains that state.
+    /// Nothing was written, because the state of the store differs from the presumed state. Contains the store's state.
     Changed(Snapshot),
     /// The commit arrived after its time limit, and nothing was written.
     Late,
@@ -180,7 +180,7 @@ impl<K> InsertRoom<K> {
     /// session is refused.
     ///
     /// # Errors
-    /// The errors of the rules.
+    /// The rules return an error.
     pub fn find(
         (known, mut plan): (K, Snapshot),
         rules: &Rules,
@@ -197,7 +197,7 @@ impl<K> InsertRoom<K> {
     /// must be determined again.
     ///
     /// # Errors
-    /// The errors of the store; or the commit arrived too late.
+    /// The store returns an error, or the commit arrived too late.
     pub async fn insert(
         &self,
         store: &impl Commit,
@@ -221,7 +221,7 @@ impl<K> InsertRoom<K> {
 /// Inserts a session for a subject whose number of sessions is not limited.
 ///
 /// # Errors
-/// The errors of the store and of the rules.
+/// The store or the rules return an error.
 pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Session) -> Result<Inserted, StoreError> {
     let insert = |state: &mut Snapshot| rules.insert(state, session, SubjectBound::NONE);
     let inserted = decide(store, Operation::inserting(session), Snapshot::default(), insert).await?;
@@ -231,7 +231,7 @@ pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Sess
 /// Confirms generations of those sessions that were `found`, and returns the sessions that it marked.
 ///
 /// # Errors
-/// The errors of the store and of the rules.
+/// The store or the rules return an error.
 pub async fn confirm_each(
     store: &impl Commit,
     rules: &Rules,
@@ -262,9 +262,9 @@ pub async fn confirm_each(
 pub struct Decided<'a> {
     /// The preconditions of the operation.
     pub operation: &'a Operation<'a>,
-    /// The state that the rules read, and their writes.
+    /// The state that the rules read, and the writes that the rules made.
     pub snapshot: &'a Snapshot,
-    /// Whether the snapshot was reported by the store. If so, a decision without writes needs no commit.
+    /// Whether the snapshot was reported by the store. If so, a decision without writes does not need a commit.
     pub is_answer: bool,
 }
 
@@ -300,7 +300,7 @@ impl OpenDecision<'_> {
 /// limit.
 ///
 /// # Errors
-/// The errors of the store. The inner results contain the errors of the rule.
+/// The store returns an error. The inner results contain the errors of the rule.
 pub async fn decide_each<T>(
     store: &impl Commit,
     operations: impl IntoIterator<Item = (Operation<'_>, Snapshot)>,
@@ -344,7 +344,7 @@ pub async fn decide_each<T>(
 /// Like [`decide_each`], for a single operation.
 ///
 /// # Errors
-/// The errors of the store and of the rule.
+/// The store or the rules return an error.
 pub async fn decide<T>(
     store: &impl Commit,
     operation: Operation<'_>,
@@ -370,7 +370,8 @@ fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
 }
 
-/// The last known state of sessions, which operations presume. An outdated hint costs one round trip.
+/// The last known states of sessions. An operation first presumes these states, so that it usually needs only one round
+/// trip. An outdated hint costs one more round trip.
 pub struct Hints(Cache<SessionId, Hint, foldhash::quality::RandomState>);
 
 #[derive(Clone)]
@@ -409,8 +410,8 @@ impl Hints {
     }
 }
 
-/// Makes the inserts of one subject whose sessions are counted take turns within this gate. Between gates, the loser of
-/// a conflict decides again.
+/// Makes the inserts for a subject take turns within this gate, if the subject's sessions are counted. If inserts at
+/// different gates conflict, the gate that loses decides again.
 pub struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,

@@ -1,4 +1,4 @@
-//! Remembers the swaps of a handle that got no reply. Without a grace period, the client's retry of such a refresh
+//! Remembers a handle's swaps that did not get a reply. Without a grace period, the client's retry of such a refresh
 //! looks like the use of a stolen token. The id of the record's last write shows whether this handle wrote it.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +14,7 @@ const MAX: usize = 65_536;
 /// The maximum number of remembered swaps for one session.
 const MAX_OF_ONE: usize = 4;
 
-/// The swaps whose outcome is unknown: see the module.
+/// The swaps whose outcome is unknown. See the module documentation.
 #[derive(Default)]
 pub struct Doubts(Mutex<OpsBySession>);
 
@@ -62,7 +62,7 @@ impl Doubts {
         }
     }
 
-    /// The write ids of the session's swaps that got no reply.
+    /// The write ids of the session's swaps that did not get a reply.
     pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }

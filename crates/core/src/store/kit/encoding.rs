@@ -60,12 +60,13 @@ pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError
     .map_err(StoreError::of_one_record)
 }
 
-/// Encodes a target, which is the key of its revocation.
+/// Encodes a target. Stores use the bytes as the database key of the target's revocation.
 ///
 /// # Errors
 /// Does not fail for a target that a gate made.
 pub fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
-    postcard::to_stdvec(target).map_err(|error| StoreError::caused_by("a target cannot be encoded", error))
+    postcard::to_stdvec(target)
+        .map_err(|error| StoreError::caused_by("the target of a revocation cannot be encoded", error))
 }
 
 /// Decodes the bytes of [`encode_target`].

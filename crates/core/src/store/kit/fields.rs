@@ -41,14 +41,14 @@ pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
 /// Creates an id for a write.
 ///
 /// # Errors
-/// The system returned no random bytes.
+/// The system does not return random bytes.
 pub fn new_op() -> Result<Op, StoreError> {
     random::<8>().map(|bytes| *bytes).map_err(|error| {
         StoreError::caused_by("cannot get random bytes for a write", error).with_outcome(WriteOutcome::NotDone)
     })
 }
 
-/// The encoded form of a time.
+/// A time in the encoded form.
 pub fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }
@@ -78,9 +78,9 @@ pub fn not_before(sessions: u64, keys: u64) -> Effect {
     }
 }
 
-/// Decodes the bytes of [`encode_effect`]; `None` if this program does not know the effect.
+/// Decodes the bytes of [`encode_effect`], or `None` if this program does not know the effect.
 pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
-    // An effect that is longer than this has fields that this program does not know.
+    // A longer effect has fields that this program does not know.
     let (kind, numbers) = bytes.split_first()?;
     let (numbers, []) = numbers.as_chunks::<8>() else { return None };
     let [a, b, c] = <[[u8; 8]; 3]>::try_from(numbers).ok()?.map(u64::from_be_bytes);

@@ -2,10 +2,10 @@
 //! number of its commits. A store that is missing, has another id, or is behind its mark was lost or restored from a
 //! backup.
 //!
-//! The mark is a lower bound. It is updated after the store: at start, after every [`COMMITS_PER_MARK`] commits, at a
-//! clean stop, and before a revocation that may end API keys is acknowledged. A store that lacks such a revocation is
-//! therefore always detected. The mark does **not** detect that a store lost only other commits, if they all came after
-//! the last update of the mark.
+//! The mark is a lower bound. It is updated after the store, namely at start, after every [`COMMITS_PER_MARK`] commits,
+//! at a clean stop, and before a revocation that may end API keys is acknowledged. A store that lacks such a revocation
+//! is therefore always detected. The mark does **not** detect that a store lost only other commits, if they all came
+//! after the last update of the mark.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub struct Mark {
 /// The result of comparing a store with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkVerdict {
-    /// The store has the id in the mark and is not older than the mark; or there is no mark.
+    /// The store has the id in the mark and is not older than the mark, or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
     Missing,
@@ -87,7 +87,7 @@ impl HighWater {
         Self { path }
     }
 
-    /// Reads the mark; `None` if the file does not exist.
+    /// Reads the mark, or `None` if the file does not exist.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.

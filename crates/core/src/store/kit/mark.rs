@@ -18,7 +18,7 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// A marker for the store with this id. If no file is given, it writes nothing.
+    /// A marker for the store with this id. Without a file, the marker does not write anything.
     pub fn new(file: Option<&Path>, store: Op) -> Self {
         Self { file: file.map(PathBuf::from).map(HighWater::at), store: uuid(store) }
     }

@@ -33,8 +33,8 @@ pub fn refused(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
-/// The outcome of an operation with several attempts. `last` is the outcome of the last attempt; `sent` tells whether
-/// any attempt was sent.
+/// The outcome of an operation with several attempts. `last` is the outcome of the last attempt. `sent` is true if any
+/// attempt was sent.
 pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
     match (sent, last) {
         // An earlier attempt may have been executed.
@@ -124,17 +124,17 @@ impl NetworkOptions {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// Sets a file with the password, which no other user may be able to read. The gate reads the file for each
-    /// connection, so a new password does not require a restart.
+    /// Sets a file that contains the password. Other users must not be able to read the file. The gate reads the file
+    /// for each connection, so a new password does not require a restart.
     #[must_use]
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
 }
 
-/// Compares the clock of the server (`theirs`) with our clock, which was read before and after it. If the clocks
-/// differ, one of them is wrong, and tokens would be refused or be accepted for too long. `server` names the server in
-/// the error.
+/// Compares the clock of the server (`theirs`) with our clock, which was read once before and once after the server's
+/// clock. If the clocks differ, one of them is wrong, and tokens would be refused or be accepted for too long. `server`
+/// names the server in the error.
 ///
 /// # Errors
 /// The clocks differ by more than the leeway.
@@ -150,7 +150,8 @@ pub fn compare_clocks(
     }
     let apart = theirs.since(after).max(before.since(theirs)).as_secs();
     Err(refused(format!(
-        "the clock of {server} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP"
+        "the clock of {server} and the clock of this machine differ by {apart} s, which is more than the leeway. Set \
+         both by NTP"
     )))
 }
 

@@ -21,10 +21,10 @@ pub struct RecordWrite {
     pub new: Session,
 }
 
-/// The known or presumed state of a store: see the module.
+/// The known or presumed state of a store. See the module documentation.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// A record that cannot be read is an error.
+    /// The records by session id. A record that cannot be read is an error.
     records: BTreeMap<SessionId, Result<Session, StoreError>>,
     entries: BTreeMap<Target, Revocation>,
     current: BTreeSet<SessionId>,
@@ -85,7 +85,7 @@ impl Snapshot {
         self.entries.get(target)
     }
 
-    /// The latest session end on which the rules relied; `None` if they did not ask for it.
+    /// The latest session end on which the rules relied, or `None` if they did not need it.
     pub fn end_relied_on(&self) -> Option<Timestamp> {
         self.reads_end.load(Ordering::Relaxed).then_some(self.end)
     }
@@ -142,7 +142,7 @@ impl State for Snapshot {
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // Nothing to do: the store removes ended sessions by its own clock.
+        // There is nothing to do, because the store removes ended sessions by its own clock.
         Ok(())
     }
 
@@ -161,12 +161,12 @@ impl State for Snapshot {
     }
 
     fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
-        // Nothing to do: the server's clock counts instead.
+        // There is nothing to do, because the server's clock is used instead.
         Ok(())
     }
 
     fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
-        // Nothing to do: the store removes ended records by itself.
+        // There is nothing to do, because the store removes ended records by itself.
         Ok(Swept::default())
     }
 }

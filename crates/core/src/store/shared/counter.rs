@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// A limit on the rate of attempts, measured by the store's time. Its state is a single time: the moment at which the
-/// whole burst is available again.
+/// A limit on the rate of attempts, measured by the store's time. Its state is the moment at which the whole burst is
+/// available again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedCounter {
     /// The name of the counter. It is a digest, never a user's name or an address. If the digested input could be
@@ -35,12 +35,12 @@ pub struct Admitted {
 /// An operation on a [`SharedCounter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterUse {
-    /// Takes one attempt if one is available; otherwise returns the time until the next one is.
+    /// Takes one attempt if an attempt is available. Otherwise returns the time until the next attempt is available.
     Take,
     /// Counts an attempt that has already happened. An attempt beyond the burst puts the counter into debt, by at most
     /// one attempt.
     Charge,
-    /// Returns how long the counter stays in debt, and changes nothing.
+    /// Returns how long the counter stays in debt, without changing it.
     Look,
     /// Returns one attempt that was taken before.
     GiveBack,

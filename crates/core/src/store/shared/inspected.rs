@@ -20,7 +20,7 @@ pub struct InspectedServer {
 /// Measures the round-trip time: the shortest of several successive requests.
 ///
 /// # Errors
-/// The errors of the requests.
+/// A request fails.
 pub async fn round_trip<T, A>(mut ask: impl FnMut() -> A) -> Result<Duration, StoreError>
 where
     A: Future<Output = Result<T, StoreError>>,

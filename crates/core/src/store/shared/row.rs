@@ -11,11 +11,11 @@ use crate::fault::StoreError;
 
 /// A node that has not contacted the store for this long does not count as running.
 pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
-/// A node is remembered for this long: one hour longer than a day, which is the longest default lifetime of access
-/// tokens.
+/// A node is remembered for this long, which is one hour longer than a day. A day is the longest default lifetime of
+/// access tokens.
 pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
-/// The row that a node sends about itself. It contains no secret.
+/// The row that a node sends about itself. The row does not contain secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {

@@ -9,9 +9,10 @@ use crate::revocation::Target;
 /// The account that a request names in its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountRule<'a> {
-    /// The endpoint's path contains no account, because the endpoint serves every account.
+    /// The endpoint serves every account, so its path does not contain an account.
     Any,
-    /// Only this account. `None` means only what has no account, because the path names none.
+    /// Only sessions and tokens of this account. `None` admits only those without an account, because the path does not
+    /// name an account.
     Only(Option<&'a str>),
 }
 

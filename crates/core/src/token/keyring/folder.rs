@@ -86,7 +86,7 @@ impl Keyring {
     }
 
     /// Creates a key ring in `dir`, with a key that signs with `algorithm` and one refresh secret. A missing folder is
-    /// created with mode 0700; the files have mode 0600.
+    /// created with mode 0700. The files have mode 0600.
     ///
     /// # Errors
     /// The folder already has a key ring, or files that may be the remains of one; or the folder cannot be written.
@@ -105,7 +105,7 @@ impl Keyring {
         let index = dir.join(INDEX);
         if is_missing(&index) {
             let folder = FolderWriteLock::begin(dir)?;
-            // Another process may have created the key ring meanwhile.
+            // Another process may have created the key ring in the meantime.
             if is_missing(&index) {
                 return Self::create_in(folder, dir, algorithm);
             }
@@ -113,8 +113,8 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`. Returns `None` where [`Keyring::load_or_create`] would create a key ring. Writes
-    /// nothing. If another process is creating a key ring, this waits for that process.
+    /// Loads the key ring in `dir`. Returns `None` if [`Keyring::load_or_create`] would create a key ring. Does not
+    /// write to the folder. If another process is creating a key ring, this function waits for that process.
     ///
     /// # Errors
     /// The errors of [`Keyring::load_or_create`], except for errors of writing.
@@ -142,7 +142,7 @@ impl Keyring {
     /// Makes the key with this name the signing key. The previous signing key then only verifies.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or there is no such key; or the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or the key does not exist; or the folder cannot be written.
     pub fn make_signing(dir: &Path, kid: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -158,7 +158,7 @@ impl Keyring {
     }
 }
 
-/// Functions that are called only by our own crates; docs.rs does not show them.
+/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl Keyring {
     /// Adds the key in the file `from`, and returns its `kid`. If the key exists already, only its state changes. With
@@ -172,7 +172,8 @@ impl Keyring {
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
     }
 
-    /// Generates and adds a new key, and returns its `kid`. In other respects this is like [`Keyring::import`].
+    /// Generates and adds a new key, and returns its `kid`. In all other respects this function works like
+    /// [`Keyring::import`].
     ///
     /// # Errors
     /// The errors of [`Keyring::load`]; or the folder cannot be written.
@@ -197,7 +198,8 @@ impl Keyring {
         Self::load(dir).map(|keyring| OpenedKeyring::Loaded(Box::new(keyring)))
     }
 
-    /// The time at which the file of this key or refresh secret was last written; `None` if there is no such key.
+    /// The time at which the file of this key or refresh secret was last written, or `None` if the key ring does not
+    /// contain it.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`].
@@ -227,7 +229,8 @@ fn is_missing(path: &Path) -> bool {
 
 fn refuse_link(dir: &Path) -> Result<(), KeyError> {
     if std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
-        let what = "is a symbolic link, and keys are not written through a link: give the path of the folder itself";
+        let what = "is a symbolic link, but the gate does not write keys through a link. Give the path of the folder \
+                    itself";
         return Err(file_error(dir, what));
     }
     Ok(())
@@ -350,8 +353,8 @@ impl SigningEntry {
     fn new(key: &SigningKey, state: KeyState) -> Self {
         let extension = if key.algorithm().family() == Family::Hmac { "secret" } else { "pem" };
         let kid = key.kid().to_owned();
-        // Our kids are base64url, which is a valid file name everywhere. Other programs would take a leading hyphen for
-        // an option.
+        // Our kids are base64url, which is a valid file name everywhere. A name with a leading hyphen gets a prefix,
+        // because other programs would parse it as an option.
         let file = if kid.starts_with('-') { format!("key{kid}.{extension}") } else { format!("{kid}.{extension}") };
         Self { kid, algorithm: key.algorithm(), state, file }
     }

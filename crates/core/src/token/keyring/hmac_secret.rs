@@ -1,6 +1,6 @@
 //! Rejects HMAC secrets that may be public data (requirement J2).
 //!
-//! In the classic attack, a verifier that expects RSA uses the text of its public key as the secret for HS256
+//! In the classic attack, a verifier that expects RSA uses its PEM-encoded public key as the secret for HS256
 //! (CVE-2015-9235, CVE-2022-23540). In rotogate a key is bound to its algorithm, so a token cannot cause this
 //! confusion. An operator can still configure the wrong file, and these checks detect this mistake.
 
@@ -35,7 +35,8 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let secret = Zeroizing::new(general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::Unusable {
         algorithm,
-        why: "a secret file contains base64url without padding (openssl rand 64 | basenc --base64url -w0 | tr -d =)",
+        why: "a secret file must contain base64url without padding (openssl rand 64 | basenc --base64url -w0 | tr -d \
+              =)",
     })?);
     check(algorithm, &secret)?;
     Ok(secret)
@@ -77,8 +78,8 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Returns whether `bytes` are a SEQUENCE, with no other data after it than an editor's newlines, that starts with a
-/// SEQUENCE or an INTEGER. This is the form of SubjectPublicKeyInfo, certificates, PKCS #1 and PKCS #8.
+/// Returns whether `bytes` are one DER SEQUENCE that starts with a SEQUENCE or an INTEGER. Newlines may follow it,
+/// because editors add them. This is the form of SubjectPublicKeyInfo, certificates, PKCS #1 and PKCS #8.
 fn is_der_key(bytes: &[u8]) -> bool {
     let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
     let Some((&first, rest)) = rest.split_first() else { return false };
@@ -131,7 +132,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point and a newline are 66 bytes that look like no key format.
+                // A raw point and a newline are 66 bytes, which do not look like any key format.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }

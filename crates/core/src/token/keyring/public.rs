@@ -20,33 +20,34 @@ pub struct VerifyingKey {
     algorithm: Algorithm,
     verifier: KeyVerifier,
     signature_len: usize,
-    /// `None` for a secret.
+    /// The public key as a JWK, or `None` for a secret.
     public: Option<Jwk>,
 }
 
 /// The identity of a key. All tokens that the key verified share it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
-    /// The name of the key; `None` if the key has no name.
+    /// The name of the key, or `None` if the key has no name.
     pub(crate) kid: Option<Box<str>>,
     pub(crate) print: KeyPrint,
 }
 
-/// Identifies a key independently of its `kid`: a digest of the key and of the algorithm that it is bound to.
+/// The fingerprint of a key, which identifies the key independently of its `kid`. It is a digest of the key and of the
+/// algorithm that the key is bound to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// The print for an introspected token, which no key verified.
+    /// The fingerprint for an introspected token, whose signature was not verified with any key.
     pub(crate) const NONE: Self = Self([0; 32]);
 
-    /// The print of a public key, from its thumbprint (RFC 7638).
+    /// The fingerprint of a public key, computed from its thumbprint (RFC 7638).
     fn of_public(thumbprint: &str, algorithm: Algorithm) -> Self {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The print of a secret, which reveals nothing about the secret. It is a digest of an HMAC over a string that
-    /// cannot be a token.
+    /// The fingerprint of a secret, which reveals nothing about the secret. It is a digest of an HMAC over a string
+    /// that cannot be a token.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.sign(format!("rotogate: which key is this? {algorithm}").as_bytes())?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -74,7 +75,7 @@ impl VerifyingKey {
         Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
     }
 
-    /// Like [`VerifyingKey::from_jwk`]; also returns the thumbprint of the key (RFC 7638).
+    /// Does the same as [`VerifyingKey::from_jwk`], and also returns the thumbprint of the key (RFC 7638).
     ///
     /// # Errors
     /// The errors of [`VerifyingKey::from_jwk`].
@@ -102,7 +103,9 @@ impl VerifyingKey {
         match part.tag() {
             "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
             "CERTIFICATE" => {
-                return Err(refuse("a certificate; extract its key: openssl x509 -pubkey -noout -in FILE"));
+                return Err(refuse(
+                    "it is a certificate; extract its public key: openssl x509 -pubkey -noout -in FILE",
+                ));
             }
             _ => return Err(refuse("not a public key")),
         }
@@ -123,7 +126,7 @@ impl VerifyingKey {
         Self::from_jwk(&jwk, algorithm)
     }
 
-    /// Makes a key that signs and a key that verifies from a secret.
+    /// From a secret, makes a key that signs and a key that verifies.
     pub(super) fn from_secret(text: &[u8], algorithm: Algorithm) -> Result<(KeySigner, Self), KeyError> {
         hmac_secret::check(algorithm, text)?;
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -141,7 +144,7 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// The name of the key; `None` if the key has no name.
+    /// The name of the key, or `None` if the key has no name.
     pub fn kid(&self) -> Option<&str> {
         self.identity.kid.as_deref()
     }
@@ -171,17 +174,17 @@ impl VerifyingKey {
         self.verifier.verifies(message, signature)
     }
 
-    /// The key's JWK thumbprint (RFC 7638, SHA-256); `None` for a secret.
+    /// The key's JWK thumbprint (RFC 7638, SHA-256), or `None` for a secret.
     pub(super) fn thumbprint(&self) -> Option<String> {
         self.public.as_ref()?.thumbprint(ThumbprintHash::SHA256).ok()
     }
 
-    /// The JWK, without a name; `None` for a secret.
+    /// The JWK, without a name, or `None` for a secret.
     pub(crate) fn jwk(&self) -> Option<&Jwk> {
         self.public.as_ref()
     }
 
-    /// The JWK for publication; `None` for a secret.
+    /// The JWK for publication, or `None` for a secret.
     pub(crate) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;
         let common = CommonParameters {
@@ -199,7 +202,7 @@ fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }
 
-/// Parses the key that verifies and checks it against the algorithm. Also returns the length of its signatures.
+/// Parses the verifying key, and checks it against the algorithm. Also returns the length of the key's signatures.
 fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'static str> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "a malformed JWK");
     match (algorithm.family(), &jwk.algorithm) {

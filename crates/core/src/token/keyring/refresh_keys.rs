@@ -1,4 +1,4 @@
-//! The server's keys for refresh tokens: one secret for each key id, from which a separate key is derived for each
+//! The server's keys for refresh tokens. Each key id has one secret, from which a separate key is derived for each
 //! purpose.
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
@@ -15,7 +15,7 @@ use crate::session::{Generation, SessionId};
 
 /// Separates this use of a secret from every other use.
 const SALT: &[u8] = b"rotogate refresh keys v1";
-/// The message whose HMAC is a secret's print.
+/// The message whose HMAC is used as a secret's fingerprint.
 const PRINT: &[u8] = b"print of a refresh secret";
 
 /// The secret of one refresh key, with at least 32 bytes. Its `Debug` output does not show it, and it is zeroised when
@@ -64,8 +64,8 @@ struct DerivedKeys {
     vault: hmac::Key,
 }
 
-/// The server's keys for refresh tokens. The current key makes new tokens; the others still verify older tokens. The
-/// `Debug` output does not show the keys, and the cryptographic library erases them when they are dropped.
+/// The server's keys for refresh tokens. The current key makes new tokens, and the other keys still verify older
+/// tokens. The `Debug` output does not show the keys, and the cryptographic library erases them when they are dropped.
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,
@@ -161,8 +161,8 @@ impl RefreshKeys {
         Some(truncated(&signed(&self.key(id)?.device, parts)))
     }
 
-    /// Computes the HMAC of an API key, or the tag of its record, over these parts. The first part tells which of the
-    /// two is made.
+    /// Computes the HMAC of an API key, or the tag of its record, over these parts. The first part distinguishes the
+    /// two uses.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
         #[cfg(test)]
@@ -195,7 +195,7 @@ impl RefreshKeys {
         self.current_first().map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
-    /// A secret of the relay for `message` under each key. The current key's secret is the first.
+    /// The relay's secrets for `message`, one derived from each key. The current key's secret is the first.
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
@@ -215,8 +215,8 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
-    /// Like [`shared_name`](Self::shared_name), but one name for each secret, the oldest first. An entry that is stored
-    /// under all of these names can still be found after a secret was retired.
+    /// Like [`shared_name`](Self::shared_name), but returns one name for each secret, with the oldest secret first. An
+    /// entry that is stored under all of these names can still be found after a secret was retired.
     pub(crate) fn shared_names(&self, message: &[u8]) -> Vec<[u8; 16]> {
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable_by_key(|key| key.id);

@@ -42,7 +42,7 @@ pub(super) enum KeySigner {
 }
 
 impl KeySigner {
-    /// Returns the signature; `None` if the cryptographic library fails.
+    /// Returns the signature, or `None` if the cryptographic library fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Edwards(pair) => pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),

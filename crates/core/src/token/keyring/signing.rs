@@ -198,9 +198,9 @@ fn pkcs8(algorithm: Algorithm, material: &KeyMaterial) -> Result<Zeroizing<Vec<u
     match tag.as_str() {
         "PRIVATE KEY" => Ok(contents),
         "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
-            Err(refuse("not in PKCS #8; convert it: openssl pkcs8 -topk8 -nocrypt -in FILE"))
+            Err(refuse("it is not in PKCS #8; convert it: openssl pkcs8 -topk8 -nocrypt -in FILE"))
         }
-        "ENCRYPTED PRIVATE KEY" => Err(refuse("encrypted; decrypt it: openssl pkcs8 -in FILE")),
+        "ENCRYPTED PRIVATE KEY" => Err(refuse("it is encrypted; decrypt it: openssl pkcs8 -in FILE")),
         _ => Err(refuse("not a private key")),
     }
 }

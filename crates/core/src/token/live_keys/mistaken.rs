@@ -8,10 +8,10 @@ use crate::denial::Denial;
 
 impl LiveKeys {
     /// Returns the denial for a token whose signature does not match the key that its `kid` names. The issuer may have
-    /// published another key under that `kid`, so the second value tells whether a requested or running fetch may
-    /// decide about the token. Returns `None` if the token is not newer than the issuer's last response, if the keys
-    /// are not fetched, or if a fetch has just not helped a token without `iat`. With `has_effects`, this asks for a
-    /// fetch if the cooldown permits one.
+    /// published another key under that `kid`, so the second value is true if a requested or running fetch may still
+    /// bring the right key. Returns `None` if the token is not newer than the issuer's last response, if the keys are
+    /// not fetched, or if the token has no `iat` and a fetch has just failed to bring its key. With `has_effects`, this
+    /// function requests a fetch if the cooldown permits one.
     // The cooldown limits the number of fetches. The rate limits restrict the number of tokens: see `TokenRefusal`.
     pub(in crate::token) fn mistaken(
         &self,

@@ -12,7 +12,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// For keys that are never fetched: they stay fresh and usable.
+    /// The validity of keys that are never fetched. They stay fresh and usable.
     pub const ENDLESS: Self = Self { fresh_until: Timestamp::MAX, usable_until: Timestamp::MAX };
 }
 

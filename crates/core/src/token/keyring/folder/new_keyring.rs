@@ -29,7 +29,8 @@ impl NewKeyring {
                 let keyring = index.keyring(dir)?;
                 return Ok(Self { folder, dir: dir.to_owned(), index, keyring });
             }
-            // No store can know a key ring before all its keys are written.
+            // Removing these files is safe, because a store is used with a key ring only after all keys of the key ring
+            // are written.
             remove(dir, &index);
         }
         let material = KeyMaterial::generate(algorithm)?;
@@ -59,7 +60,7 @@ impl NewKeyring {
         self.index.keyring(&self.dir)
     }
 
-    /// Removes the key ring. The caller must be sure that no store knows it.
+    /// Removes the key ring. The caller must be sure that no store has been used with it.
     pub fn remove(self) {
         remove(&self.dir, &self.index);
     }
@@ -78,11 +79,11 @@ fn remove(dir: &Path, index: &Index) {
 }
 
 /// Returns an error if there are keys without a `keyring.toml`, because this is not a first start. Keys that an
-/// interrupted first start has written are no error.
+/// interrupted first start has written are not an error.
 pub(super) fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
     let index = dir.join(INDEX);
     if std::fs::symlink_metadata(&index).is_ok() {
-        return Err(file_error(&index, "there is a key ring already"));
+        return Err(file_error(&index, "the folder has a key ring already"));
     }
     let pending = pending(dir)?;
     let is_pending = |name: &Path| pending.iter().flat_map(Index::files).any(|file| Path::new(file) == name);
@@ -94,8 +95,8 @@ pub(super) fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
             return Err(file_error(
                 &dir.join(name),
                 format!(
-                    "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
-                     short (empty the folder)"
+                    "the folder has a key without a {INDEX}. Either that file was lost (bring it back), or a first \
+                     start was cut short (empty the folder)"
                 ),
             ));
         }

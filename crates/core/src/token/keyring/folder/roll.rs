@@ -9,10 +9,10 @@ use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 /// The prefix of the names of refresh secrets and of their files.
 const REFRESH: &str = "refresh-";
 
-/// Functions that are called only by our own crates; docs.rs does not show them.
+/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl Keyring {
-    /// The id of the refresh secret with this name, such as `refresh-2`; `None` for the name of any other key.
+    /// The id of the refresh secret with this name, such as `refresh-2`, or `None` for the name of any other key.
     pub fn refresh_id(name: &str) -> Option<u8> {
         name.strip_prefix(REFRESH)?.parse().ok()
     }
@@ -24,8 +24,8 @@ impl Keyring {
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // The new id is one more than the highest id so far. The secret with the lowest id makes the names in a shared
-        // store, so it must keep the lowest id.
+        // The new id is one more than the highest id so far. The names in a shared store are derived from the secret
+        // with the lowest id, so a new secret must not have a lower id.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
         let full = || KeyError::BadSet("all 255 ids for refresh secrets are in use".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
@@ -40,7 +40,7 @@ impl Keyring {
     /// Uses this secret to make new refresh tokens from now on.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or there is no such secret; or the folder cannot be written.
+    /// The errors of [`Keyring::load`]; or the secret does not exist; or the folder cannot be written.
     pub fn make_current(dir: &Path, id: u8) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -56,7 +56,7 @@ impl Keyring {
     /// Removes the key with this name, and deletes its file.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or there is no such key; or the key signs or makes refresh tokens; or the
+    /// The errors of [`Keyring::load`]; or the key does not exist; or the key signs or makes refresh tokens; or the
     /// folder cannot be written.
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
