@@ -1,6 +1,7 @@
-//! Checks API keys. As with a session cookie, the cache contains a verified token under the bytes of the key, and a hit
-//! costs as much as a hit for a token. On a miss, the checksum is tested, which needs no store. Then the request waits
-//! for [`TokenChecker::load_key`], which reads the key's record and its owner.
+//! Checks API keys. An API key is cached like a session cookie. The cache key is the API key itself, and the entry is
+//! the verified token that represents the API key, so a hit costs as much as a hit for a token. On a miss, the API
+//! key's checksum is checked without the store. Then the request waits for [`TokenChecker::load_key`], which reads the
+//! API key's record and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use crate::session::SessionId;
 use crate::token::claims::{KeyFacts, LoginClaims};
 use crate::token::observer::Observer;
 
-/// All refused keys get the same denial.
-const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all keys of its owner were");
+/// The denial for an API key that was revoked, alone or together with all keys of its owner.
+const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all API keys of its owner were revoked");
 const NETWORK: Denial = Denial::ApiKeyRefused("it may not be used from this address");
 
 impl TokenChecker {
@@ -87,7 +88,7 @@ impl TokenChecker {
         Err(Denial::ApiKeyUnavailable(TRY_AGAIN))
     }
 
-    /// A cached key whose record need not be read again yet.
+    /// A cached API key, if its record does not yet need to be read again.
     fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
         if let Some(known) = at_hand
@@ -105,7 +106,7 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// Returns the key if nothing has ended it; `None` if its record must be read again.
+    /// Returns the API key if it was not revoked and has not expired, or `None` if its record must be read again.
     // Requirement K4.
     fn if_good_key(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
@@ -120,8 +121,8 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the token that represents a key. It comes from the cache if another request has read the key's record
-    /// meanwhile.
+    /// Returns the token that represents a key. The token comes from the cache if another request has read the key's
+    /// record in the meantime.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].
@@ -154,7 +155,7 @@ impl TokenChecker {
         }
     }
 
-    /// Returns what [`load_key`](Self::load_key) would return, for an explanation. Nothing is cached.
+    /// Returns what [`load_key`](Self::load_key) would return, for an explanation. Does not change the cache.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].
@@ -168,7 +169,7 @@ impl TokenChecker {
         self.verify_key(&self.keys.load(), text, api_keys.read(engine, text, clients).await?)
     }
 
-    /// Verifies the token that represents a key, like every other token.
+    /// Verifies the token that represents an API key, by the same rules as every other token.
     fn verify_key(&self, keys: &KeySet, text: &Arc<str>, read: ReadKey) -> Result<Arc<Verified>, Error> {
         let ReadKey { access_token, key, read_again } = read;
         let now = self.clock.now();
@@ -188,7 +189,8 @@ impl TokenChecker {
     }
 }
 
-/// The id of the queue in which requests with one key wait while the first of them reads the key's record.
+/// The id of the queue for requests with the same API key. They wait in it while the first of them reads the key's
+/// record.
 fn place_of(text: &str) -> SessionId {
     let mut place = [0; 16];
     let end = text.as_bytes().iter().rev().skip(6);

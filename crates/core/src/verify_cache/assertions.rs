@@ -1,4 +1,4 @@
-//! The assertions about a verified token's caller, which are cached with the token: one for each audience.
+//! The assertions about a verified token's caller. They are cached with the token, one for each audience.
 //!
 //! On a hit, an existing assertion is copied. Once half of the assertion's lifetime has passed, one request orders a
 //! new assertion, which is signed in the background while the other requests use the old one.
@@ -22,7 +22,7 @@ use crate::token::assertion::assertion;
 pub struct AssertionHeader {
     /// The name of the header.
     pub name: HeaderName,
-    /// The time from `iat` to `exp`. It is shorter if the token ends before.
+    /// The time from `iat` to `exp`. It is shorter if the token expires earlier.
     pub ttl: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Assertions {
 }
 
 impl Verified {
-    /// Returns the header that asserts this caller to `audience`; `None` if assertions are not configured.
+    /// Returns the header that asserts this caller to `audience`, or `None` if assertions are not configured.
     ///
     /// # Errors
     /// [`Denial::AssertionUnavailable`].
@@ -114,8 +114,8 @@ impl Verified {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
-        // Read the generation first. If the keys are replaced meanwhile, this assertion counts as old, and an assertion
-        // that was signed by a removed key never counts as new.
+        // Read the generation first. If the signing keys are replaced in the meantime, this assertion is then treated
+        // as outdated. Otherwise an assertion that was signed with a removed key could be treated as current.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {
@@ -123,7 +123,8 @@ impl Verified {
         }
         let signed = assertion(&engine.keyring(), engine.issuer(), audience, &self.token, now, header.ttl);
         let (value, expires) = signed.map_err(|error| {
-            tracing::error!(audience = %audience, error = %error, "assertion not signed: request refused");
+            tracing::error!(audience = %audience, error = %error, "the assertion could not be signed, so the request \
+                                                                   is refused");
             unavailable
         })?;
         let half = expires.since(now) / 2;

@@ -1,6 +1,6 @@
-//! A small cache of verified tokens for each thread, in front of the cache that all threads share. A hit costs a
-//! comparison, and no write that another processor sees. A hit here never means that the token is accepted, because
-//! time and revocation are checked at every hit.
+//! A small cache of verified tokens for each thread, in front of the cache that all threads share. A hit costs only a
+//! comparison, and does not write to memory that other processors use. A token that is found here is not yet accepted,
+//! because time and revocation are checked at every hit.
 //!
 //! Each token has one slot. It is chosen by the end of the token's signature, which a client cannot choose for a valid
 //! token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are emptied in
@@ -16,10 +16,10 @@ use super::Verified;
 const SLOTS: usize = 4096;
 /// The unit in which memory is counted. Sizes are rounded up to it.
 const UNIT_BYTES: u32 = 256;
-/// The memory limit for a thread's tokens, which is 8 MiB: 4096 tokens of usual size fit.
+/// The memory limit for a thread's tokens. It is 8 MiB, which is enough for 4096 tokens of usual size.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
-/// After this many hits in a row, a look-up goes to the shared cache, so that the shared cache does not evict the
-/// token.
+/// The number of hits in a row after which one look-up goes to the shared cache. The shared cache then does not evict
+/// the token as unused.
 const MAX_UNREPORTED_HITS: u8 = 64;
 
 thread_local! {

@@ -103,7 +103,8 @@ pub const MAX_IDENTITY_HEADERS: usize = 64;
 
 /// The values that one token has for the gate's identity headers.
 pub(super) struct IdentityValues {
-    /// One bit for each header, the lowest bit for the first header. The bit is set if the token has a value.
+    /// One bit for each header, with the lowest bit for the first header. A bit is set if the token has a value for the
+    /// header.
     present: u64,
     values: Box<[HeaderValue]>,
 }

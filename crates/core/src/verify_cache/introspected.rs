@@ -1,13 +1,13 @@
 //! The introspected tokens of one issuer: the response about each token, its validity, and the introspection requests
 //! in progress (requirements I20, I21).
 //!
-//! These tokens have a cache of their own, because a client can make up any number of opaque strings, which must not
-//! evict verified JWTs. If a token is not active, it is remembered only as a keyed hash, because it may be another
-//! client's secret.
+//! These tokens have a separate cache, because a client can make up any number of opaque strings, which must not evict
+//! verified JWTs. If a token is not active, it is remembered only as a keyed hash, because it may be a secret that is
+//! meant for another server.
 //!
 //! If several clients present the same token concurrently, the issuer gets only one request. This request runs in its
 //! own task, whether or not a client still waits for it. For each issuer, the rate of requests about tokens that were
-//! never seen before is limited; tokens that were accepted before are not affected. A quarter of that rate is reserved
+//! never seen before is limited. Tokens that were accepted before are not affected. A quarter of that rate is reserved
 //! for addresses that presented valid tokens recently (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
@@ -50,14 +50,15 @@ const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
 const MAX_FLIGHTS: usize = 256;
 /// The maximum number of these requests that may be about tokens that were never accepted.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// How many of the requests about never accepted tokens are reserved for known callers.
+/// The number of requests about unseen tokens that are reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
 /// The maximum duration of one request. The introspector has a shorter limit of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response has become invalid. During this time the token counts as seen, and
-/// long-lived connections may use it.
+/// How long a token is remembered after its response has become invalid. During this time the token is not limited as
+/// an unseen token, and long-lived connections may use it.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// After a fault or a request in the background, the issuer is not asked again about a known token for this long.
+/// The minimum time between a fault, or a request in the background, and the next request to the issuer about a known
+/// token.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A fault that persists is logged again after this time.
 const LOGGED_AGAIN: Duration = Duration::from_secs(600);
@@ -83,19 +84,19 @@ pub(super) struct IntrospectedTokens {
     unseen_places: Arc<Semaphore>,
     unseen: Buckets,
     results: Arc<Results>,
-    /// The pauses that the issuer has asked for.
+    /// The pauses that the issuer has requested.
     pauses: ServicePauses,
     /// The last fault that was logged, if the issuer has not responded since.
     failing: Mutex<Option<(&'static str, Timestamp)>>,
     runtime: Option<Handle>,
 }
 
-/// A token that was active when the gate last asked its issuer.
+/// A token that was active in an earlier response of its issuer.
 struct SeenToken {
     verified: Arc<Verified>,
-    /// Set if the issuer's last response was that the token is not active, or if the token is refused.
+    /// Set if the issuer's last response reported the token as inactive, or if the token is refused.
     ended: Option<Denial>,
-    /// From this time on, a request with the token makes the gate ask the issuer in the background.
+    /// From this time on, a request with the token triggers an introspection in the background.
     renew_from: Timestamp,
     /// The response is valid until this time.
     fresh_until: Timestamp,
@@ -134,14 +135,14 @@ struct InactiveToken {
     until: Timestamp,
 }
 
-/// The denial for a token about which nothing is known.
+/// The denial for a token whose state is unknown.
 fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
 
 impl IntrospectedTokens {
-    /// Makes the cache for an issuer with these rules. Returns `None` if the issuer is never asked. Requests to the
-    /// issuer run in the runtime that calls this function, if there is one.
+    /// Makes the cache for an issuer with these rules. Returns `None` if the issuer's tokens are not introspected.
+    /// Requests to the issuer run in the runtime that calls this function, if there is one.
     pub(super) fn new(
         rules: &IssuerRules,
         id: RulesId,
@@ -207,7 +208,8 @@ impl IntrospectedTokens {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
     }
 
-    /// Returns the known result for a token without asking the issuer; `None` if the issuer must be asked.
+    /// Returns the known result for a token without a request to the issuer, or `None` if the issuer must introspect
+    /// the token.
     pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
         if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
@@ -230,13 +232,13 @@ impl IntrospectedTokens {
         Some(Err(refused.denial))
     }
 
-    /// Begins to ask the issuer about an unknown token. With `cache = 0` each request asks separately, in
-    /// [`Self::wait`]. `is_known` tells whether the caller's address presented valid tokens recently. If the issuer has
-    /// asked for a pause, and the last response may still be used, that response is the outcome.
+    /// Begins to introspect an unknown token. With `cache = 0`, each request introspects its token separately in
+    /// [`Self::wait`]. `is_known` is true if the caller's address presented valid tokens recently. If the issuer has
+    /// requested a pause, and the last response may still be used, that response is the outcome.
     ///
     /// # Errors
-    /// [`Denial::IntrospectionUnavailable`]; or [`Denial::RateLimited`] for a token that was never accepted while too
-    /// many of these arrive.
+    /// [`Denial::IntrospectionUnavailable`]; or [`Denial::RateLimited`] for a token that was never accepted, if too
+    /// many tokens of this kind arrive.
     pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
         let id = self.id(token);
         let is_asked = self.flights.get(&id).is_some();
@@ -260,7 +262,7 @@ impl IntrospectedTokens {
         entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
-    /// Returns a request's wait for the response about this token. Returns `None` if too many introspections are
+    /// Returns a permit to wait for the response about this token. Returns `None` if too many introspections are
     /// running, or if the last one failed a moment ago.
     pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
         let flight = if self.introspection.cache.is_zero() {
@@ -286,8 +288,8 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Asks the issuer, or joins the introspection that is already running. With `cache = 0` each request asks
-    /// separately.
+    /// Starts an introspection, or joins the introspection that is already running. With `cache = 0`, each request
+    /// introspects its token separately.
     ///
     /// # Errors
     /// Too many introspections are running.
@@ -310,8 +312,8 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Takes the slots for an introspection: one from the slots for all tokens, and one from those for tokens that were
-    /// never accepted.
+    /// Takes the slots for an introspection. Every token needs one of the general slots. A token that was never
+    /// accepted also needs one of the slots for unseen tokens.
     fn take_places(&self, token: &str, is_known: bool) -> Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)> {
         let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
         let unseen = if self.was_good::<()>(token) {
@@ -342,7 +344,9 @@ impl IntrospectedTokens {
         self.pauses.note(id, said, self.clock.source().monotonic());
         let told = response.and_then(|response| {
             let told = self.responses.read(&token, &response, wall);
-            told.map_err(|why| IntrospectionFault::new(IntrospectionFault::MALFORMED, format!("the response: {why}")))
+            told.map_err(|why| {
+                IntrospectionFault::new(IntrospectionFault::MALFORMED, format!("the response is unusable: {why}"))
+            })
         });
         let told = match told {
             Ok(told) => told,
@@ -351,7 +355,7 @@ impl IntrospectedTokens {
         self.recovered();
         let denial = match told {
             Told::Active(mut access) => {
-                // The cache key and the cache entry share the text.
+                // The cache key and the cache entry share the token's string.
                 access.text = Arc::clone(&token);
                 let judged = self.shared.judge(&access, now);
                 match judged.passes(now) {
@@ -400,7 +404,7 @@ impl IntrospectedTokens {
         self.seen.insert(token, Arc::new(seen));
     }
 
-    /// Handles a fault, after which nothing new is known. A token that was accepted before may stay valid for a while.
+    /// Handles a fault of an introspection. A token that was accepted before may stay valid for a while.
     fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
         self.results.count(fault.cause);
         self.log(fault, now);
@@ -413,7 +417,8 @@ impl IntrospectedTokens {
         Err(unavailable(fault.retry_after))
     }
 
-    /// Logs a fault: at once if it has another cause than the last one, and then every ten minutes.
+    /// Logs a fault. A fault with a new cause is logged at once, and a fault that persists is logged again every ten
+    /// minutes.
     fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
         {
             let mut failing = self.failing.lock();
@@ -437,14 +442,15 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Checks the token of a long-lived connection again. If the response about it is old, this asks the issuer in the
-    /// background, and uses the old response for as long as the request to the issuer may take. After that, it is
-    /// unknown whether the token is valid until the issuer responds.
+    /// Checks the token of a long-lived connection again. If the response about the token is old, this function
+    /// introspects the token in the background, and uses the old response for as long as the introspection may take.
+    /// After that time the token's state is unknown until the issuer responds.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // The token was evicted. Its times begin again, and the issuer is asked at once.
+            // The token was evicted from the cache, so it is introspected at once, as if its response had just become
+            // invalid.
             let seen = Arc::new(SeenToken::until(verified, now));
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
@@ -452,8 +458,8 @@ impl IntrospectedTokens {
         if let Some(denial) = seen.ended {
             return Err(denial);
         }
-        // The issuer is asked even if nothing is known about the token. Perhaps no other request has the token, and its
-        // connection waits for the response.
+        // Introspect the token even if its state is unknown. The connection waits for the response, and perhaps no
+        // other request presents the token.
         if now >= seen.renew_from {
             self.ask_in_background(token, &seen, now);
         }

@@ -30,7 +30,7 @@ pub(super) struct KeySet {
     pub(super) refused: Cache<TokenKey, RefusedToken, foldhash::quality::RandomState>,
     /// The hasher for the keys of both caches.
     hasher: TextHasher,
-    /// The introspected tokens of each issuer that the gate asks.
+    /// The introspected tokens of each issuer whose tokens the gate introspects.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
     pub(super) shared: Arc<CacheShared>,
@@ -54,8 +54,9 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
 }
 
 impl KeySet {
-    /// Makes the set that replaces `old`. The tokens of issuers whose rules and keys stay the same are taken over;
-    /// introspected tokens are taken over even if the keys differ. If the shared data differ, no tokens are taken over.
+    /// Makes the set that replaces `old`. The cached tokens of issuers whose rules and keys stay the same are taken
+    /// over. Introspected tokens are taken over even if the keys differ. If the data that all tokens share changes, no
+    /// tokens are taken over.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -98,8 +99,8 @@ impl KeySet {
         Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight())
-            // Every rotation produces a key that was never seen. The default policy would not admit it once the cache
-            // is full.
+            // Every rotation produces a token, and so a cache key, that the cache has never seen. The default policy
+            // would not admit such an entry once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default())
@@ -110,7 +111,7 @@ impl KeySet {
         TokenRef::new(&self.hasher, text)
     }
 
-    /// Finds a token in the shared cache. The rules and keys that judged it must still be in force.
+    /// Finds a token in the shared cache. The rules and keys that judged the token must still be in force.
     pub(super) fn cached<O: Observer>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
         let verified = entry::<O, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
@@ -132,8 +133,8 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// Returns the introspected tokens of this token's issuer, if the issuer must be asked because the signature is not
-    /// enough.
+    /// Returns the introspected tokens of this token's issuer, if the token must be introspected because its signature
+    /// is not sufficient.
     pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {
             return None;

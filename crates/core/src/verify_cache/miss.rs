@@ -88,7 +88,8 @@ impl TokenChecker {
         Self { key_prefix: prefix, ..self }
     }
 
-    /// Refuses a string that is meant as an API key, because it is not a token and no issuer should be asked about it.
+    /// Refuses a string that is meant as an API key. Such a string is not a token, and must not be sent to an issuer
+    /// for introspection.
     // Requirement K6.
     pub(super) fn is_no_key(&self, token: &str) -> Result<(), Denial> {
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token));
@@ -151,7 +152,8 @@ impl TokenChecker {
         observer.judged(Rule::Limit, admitted)
     }
 
-    /// Handles a token about which its issuer must be asked. Begins to ask, unless each request asks separately.
+    /// Handles a token that must be introspected. Begins the introspection, unless each request introspects its token
+    /// separately.
     fn check_unknown<O: Observer>(
         &self,
         keys: &KeySet,
@@ -237,8 +239,8 @@ impl TokenChecker {
         anew
     }
 
-    /// Checks a token that the gate itself has just issued. This is not a use of the token, because the token may never
-    /// reach its client.
+    /// Checks a token that the gate itself has just issued. The check does not confirm the token's delivery, because
+    /// the token may never reach its client.
     ///
     /// # Errors
     /// The errors of [`Self::check`].
@@ -260,7 +262,7 @@ impl TokenChecker {
         observer: &mut O,
     ) -> Result<Arc<Verified>, TokenRefusal> {
         let now = self.clock.now();
-        // The cache key and the cache entry share the text.
+        // The cache key and the cache entry share the token's string.
         let token = TokenToVerify { text: key.text(), kept: Some(key.text()), claims };
         let verified = keys.verifier.verify_observed(token, now, self.clock.wall(), Duration::ZERO, observer);
         let access = verified.inspect_err(|refusal| {
@@ -296,7 +298,7 @@ impl TokenChecker {
 
     /// Counts a failed verification according to its cost.
     pub(super) fn count(&self, refusal: TokenRefusal, token: &str, shown: MissContext<'_>) {
-        // A longer token was refused because of its length, which costs nothing.
+        // A longer token was refused because of its length, so its content was not read.
         let is_read = Some(token).filter(|token| token.len() <= MAX_TOKEN);
         let (result, vain) = match refusal {
             TokenRefusal::Unchecked(_) => {

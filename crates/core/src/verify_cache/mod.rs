@@ -1,29 +1,29 @@
-//! The cache of verified tokens, and the check of tokens that are not in it. This step turns a `Credential` into a
-//! [`Verified`] token, for every request.
+//! The cache of verified tokens, and the check of tokens that are not in the cache. For every request, this module
+//! turns a `Credential` into a [`Verified`] token.
 //!
-//! The cache (moka) stores a verified token under all of its bytes. A cached token is valid while its issuer still has
-//! the rules and keys that verified it, so a change of one issuer does not affect the tokens of the others. The cache
-//! contains only what does not depend on the request. Times and revocation are checked at every hit, and
+//! The cache (moka) uses the whole token as the cache key of a verified token. A cached token is valid while its issuer
+//! still has the rules and keys that verified it, so a change of one issuer does not affect the tokens of the others.
+//! The cache contains only data that does not depend on the request. Times and revocation are checked at every hit, and
 //! [`crate::policy`] checks the requirements of a route.
 //!
-//! If several requests present a new token at the same time, one of them verifies it, and all use the result. Whether
-//! an unseen token may be checked is decided for each request, so a rate limit on one address does not affect other
-//! addresses.
+//! If several requests present a new token at the same time, one of them verifies it, and all use the result. The rate
+//! limits for unseen tokens are applied to each request separately, so a rate limit on one address does not affect
+//! other addresses.
 //!
-//! The modules follow the course of a check: a hit (here), a miss (`miss`), the keys and their caches (`key_set`), the
-//! tokens of an issuer that is asked (`introspected`), the sessions of browsers (`session`), an accepted token
+//! The modules follow the course of a check: a hit (here), a miss (`miss`), the signing keys and the caches of their
+//! tokens (`key_set`), introspected tokens (`introspected`), the sessions of browsers (`session`), an accepted token
 //! (`verified`) and its identity headers (`identity`).
 //!
 //! Each thread also has a small cache of its own (`front`). All caches have a memory limit rather than a limit on
 //! entries, because the sizes of tokens differ by a factor of twenty.
 //!
-//! A token that is refused although its signature is valid is remembered in a separate cache. Presenting it again costs
-//! no signature check, and does not evict accepted tokens. Only tokens that are signed with an issuer's keys get into
-//! that cache.
+//! A token that is refused although its signature is valid is remembered in a separate cache. If it is presented again,
+//! its signature is not checked again, and accepted tokens are not evicted. Only tokens that are signed with an
+//! issuer's keys get into that cache.
 //!
-//! The cache key is the whole token, which is hashed with a fast keyed hash and then compared byte for byte. Using a
-//! digest as the key would cost 410 ns instead of about 60, and would gain nothing: only tokens with a valid signature
-//! are inserted, so a client cannot choose keys that collide.
+//! The cache key is the whole token, which is hashed with a fast keyed hash and then compared byte for byte. A digest
+//! as the cache key would cost 410 ns instead of about 60. It would not be safer, because only tokens with a valid
+//! signature are inserted, so a client cannot choose cache keys that collide.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,13 +81,14 @@ const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// The delay before a retry if a token could not be checked against the revocations of other gates.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// The memory that a cached token needs besides its text, in bytes: the structure itself and its cache entry.
+/// The memory that a cached token needs in addition to the token string, in bytes. It is used by the structure itself
+/// and its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 800;
 /// The memory for a cached token's assertions of usual size, for two upstreams, in bytes.
 const ASSERTION_BYTES: usize = 1536;
 
-/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer. In this case no issuer is asked
-/// about an opaque token, because it is unknown which issuer to ask.
+/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer. In this case an opaque token is
+/// not introspected, because its issuer is unknown.
 pub type TakenIssuers<'a> = Option<&'a dyn Fn(&IssuerRules) -> bool>;
 
 /// A credential to check. A plain [`Credential`] is checked without a restriction on issuers.
@@ -140,7 +141,7 @@ impl TokenChecker {
     }
 
     /// Uses other rules and keys from the next request on, and drops the cached tokens of each issuer whose rules or
-    /// keys changed. Returns false and drops nothing if no rules or keys changed.
+    /// keys changed. If no rules or keys changed, returns false and does not drop any tokens.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -193,7 +194,7 @@ impl TokenChecker {
     ///
     /// # Errors
     /// The denial of the rule that refuses the credential. [`Denial::RateLimited`] for an unseen token if too many
-    /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if the token's issuer must be asked
+    /// forged tokens came from its source. [`Denial::IntrospectionUnavailable`] if the token must be introspected
     /// first: see [`Self::awaited_introspection`].
     pub fn check<'a, 'c, O: Observer>(
         &self,
@@ -282,16 +283,18 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules that permitted the connection are no longer in force. Other rules must not decide about it.
+            // The rules that permitted the connection are no longer in force, and the new rules must not decide about
+            // it.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
-            // When a key is removed, the tokens that it signed end. The connection's later token may have another key.
+            // When a signing key is removed, the tokens that it signed end. After a rotation, the connection's later
+            // token may be signed with another key.
             let key = successor.map_or(token.key(), |successor| successor.key);
             keys.verifier.holds(token.issuer(), &key, now)?;
         } else if self.clock.wall() < token.expires {
-            // An issuer reports any expired token as inactive, so it is not asked about one. The route decides what
-            // happens to a connection when its token expires.
+            // An expired token is not introspected, because an issuer reports it as inactive in any case. The route
+            // decides what happens to a connection when its token expires.
             keys.tokens_of(token.issuer()).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
         }
         match (on_expiry, successor) {
@@ -303,7 +306,7 @@ impl TokenChecker {
         }
     }
 
-    /// Checks that the gate knows other gates' revocations up to a recent moment.
+    /// Checks that the gate has recently received the revocations of the other gates.
     fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
         if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
     }
@@ -390,15 +393,15 @@ impl TokenChecker {
         keys.verifier.verify(token, self.clock.now(), self.clock.wall())
     }
 
-    /// Returns the wait for a token that could not be judged because its issuer's keys are not known. Returns `None` if
-    /// no pending fetch could decide about the token.
+    /// Returns a permit to wait for the fetch of keys that an undecided token needs. Returns `None` if no pending fetch
+    /// could decide about the token.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
     }
 
-    /// Returns the wait for a token about which its issuer must be asked. Returns `None` if too many introspections are
-    /// running, or if the issuer did not respond. `taken` must be the same as in the check. `is_known` tells whether
-    /// the caller presented valid tokens recently.
+    /// Returns a permit to wait for a token's introspection. Returns `None` if too many introspections are running, or
+    /// if the issuer did not respond. `taken` must be the same as in the check. `is_known` is true if the caller
+    /// presented valid tokens recently.
     pub fn awaited_introspection(
         &self,
         token: &str,
@@ -408,7 +411,7 @@ impl TokenChecker {
         self.keys.load().introspecting(token, taken)?.wait(token, is_known)
     }
 
-    /// The counts of introspection results: the issuer's name, the result, and the count.
+    /// The counts of introspection results. Each item has the issuer's name, the result and its count.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let keys = self.keys.load();
         let of = |tokens: &Arc<IntrospectedTokens>| {
@@ -418,7 +421,7 @@ impl TokenChecker {
         keys.introspected.iter().flat_map(of).collect()
     }
 
-    /// The name of the issuer that must be asked about a token; `None` if the issuer's keys are enough to decide.
+    /// The name of the issuer that must introspect a token, or `None` if the issuer's keys are sufficient to decide.
     pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
         let keys = self.keys.load();
         keys.introspecting(token, Some(&taken)).map(|tokens| Arc::clone(&tokens.rules().name))

@@ -1,11 +1,11 @@
-//! Browser sessions: the check of a session cookie. The cookie represents the current access token of its session, and
-//! the cache contains the verified token under the bytes of the cookie. A hit costs as much as a hit for a bearer
+//! Checks the session cookies of browser sessions. A cookie represents the current access token of its session. The
+//! cache contains this verified token, with the cookie as the cache key, so a hit costs as much as a hit for a bearer
 //! token.
 //!
-//! On a miss the cookie's tag is checked, which needs no store. If the tag is valid, the request waits for
+//! On a miss, the cookie's tag is checked without the store. If the tag is valid, the request waits for
 //! [`TokenChecker::load_session`]. That function reads the session's record, renews the session if necessary, and
-//! verifies the access token like every other token. If a cached token has expired or was replaced by a later
-//! generation, this counts as a miss, because only the record shows whether the session has ended.
+//! verifies the access token by the same rules as every other token. A cached token that has expired or was replaced by
+//! a later generation is treated as a miss, because only the record shows whether the session has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,8 +35,8 @@ const LATEST: Generation = Generation::new(u64::MAX - 1);
 /// The minimum time between a renewal in the background, whether it succeeded or failed, and the next one.
 const PAUSE: Duration = TRY_AGAIN;
 
-/// Returns whether this string is meant as a session cookie. Tokens never look like session cookies, so the cache entry
-/// for a cookie can be found by the cookie alone.
+/// Returns whether this string is meant as a session cookie. Tokens never look like session cookies, so the cookie is
+/// sufficient to find its cache entry.
 pub(super) fn is_cookie(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
@@ -59,7 +59,7 @@ pub(super) struct CachedSession {
 
 /// The device to which a cached session is bound.
 struct CachedDevice {
-    /// The id of the key that makes the session's cookies, and the time at which the session was bound.
+    /// The id of the refresh secret that makes the session's cookies, and the time at which the session was bound.
     bound: (u8, Timestamp),
     /// The last valid cookie of the device, and its expiry.
     last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
@@ -104,8 +104,8 @@ pub struct SessionMiss<'a> {
 pub struct SessionAnswer {
     /// The value of the session cookie, or the API key.
     pub cookie: Arc<str>,
-    /// The token that the credential represents, or the denial. After a fault, the denial says that the check could not
-    /// be completed.
+    /// The token that the credential represents, or the denial. After a fault, the denial states that the check could
+    /// not be completed.
     pub outcome: Result<Arc<Verified>, Denial>,
 }
 
@@ -139,8 +139,8 @@ impl Verified {
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Returns whether a request is accepted with its device cookie. If the session is bound to a device, a valid
-    /// device cookie is required. Other callers do not need one.
+    /// Returns whether a request is accepted with its device cookie. A valid device cookie is required only if the
+    /// caller's session is bound to a device.
     // Requirement B48.
     pub fn admits_device<'a>(
         &self,
@@ -170,7 +170,7 @@ impl Verified {
     /// The provider's access token, if the user of the session logged in at a provider. A route may forward this token.
     ///
     /// # Errors
-    /// [`Denial::ProviderTokenOver`]; [`Denial::SessionUnavailable`] if the provider did not refresh it.
+    /// [`Denial::ProviderTokenOver`]; [`Denial::SessionUnavailable`] if the provider did not refresh the token.
     // Requirement B40.
     pub fn provider_token(&self, now: Timestamp) -> Result<Option<&Arc<Zeroizing<String>>>, Denial> {
         let Some(provider) = self.session().and_then(|session| session.provider.as_deref()) else { return Ok(None) };
@@ -242,7 +242,7 @@ impl TokenChecker {
     /// Returns a cached session whose record need not be read.
     ///
     /// # Errors
-    /// A denial that says that it is unknown whether the session's token was revoked.
+    /// A denial which states that the gate cannot currently decide whether the session's token was revoked.
     fn known_session<O: Observer>(&self, keys: &KeySet, value: &[u8]) -> Result<Option<Arc<Verified>>, Denial> {
         let times = self.clock.now_and_latest();
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, value) } else { None };
@@ -267,13 +267,14 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// Returns the session if its token is valid now; `None` if the session's record must be read.
+    /// Returns the session if its token is valid now, or `None` if the session's record must be read.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`]; or a denial that says that it is unknown whether the token was revoked.
+    /// [`Denial::SessionOver`]; or a denial which states that the gate cannot currently decide whether the token was
+    /// revoked.
     fn if_good(&self, known: Arc<Verified>, times: (Timestamp, Timestamp)) -> Result<Option<Arc<Verified>>, Denial> {
         let Some(session) = known.session() else { return Ok(None) };
-        // The provider must be asked before the session may continue.
+        // The provider must be queried before the session may continue.
         if session.provider.as_deref().is_some_and(|provider| provider.good_until <= times.0) {
             return Ok(None);
         }
@@ -289,8 +290,8 @@ impl TokenChecker {
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        // An entry that only requires newer tokens does not end the session. With this time, such an entry does not
-        // match.
+        // An entry that only requires newer tokens does not end the session. Because of this issue time, such an entry
+        // does not match.
         let issued_at = Some(Timestamp::MAX);
         self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
@@ -300,7 +301,7 @@ impl TokenChecker {
         let checked = match &answer.outcome {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
-                // Meanwhile, a later generation may have ended this token.
+                // In the meantime, a later generation may have ended this token.
                 let good = self.if_good(Arc::clone(verified), self.clock.now_and_latest());
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
@@ -313,8 +314,8 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the session for a cookie. It comes from the cache if another request has loaded it meanwhile. Otherwise
-    /// it is read from the session's record, after a renewal if `when` requires one.
+    /// Returns the session for a cookie. The session comes from the cache if another request has loaded it in the
+    /// meantime. Otherwise it is renewed if `when` requires a renewal, and then read from its record.
     ///
     /// The future must run to completion, so run it in its own task.
     ///
@@ -346,8 +347,8 @@ impl TokenChecker {
         }
     }
 
-    /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Nothing is renewed or
-    /// cached. Returns `None` if the session would be renewed first.
+    /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Does not renew the session
+    /// or change the cache. Returns `None` if the session would be renewed first.
     ///
     /// # Errors
     /// The errors of [`Engine::browser_session`].
@@ -373,14 +374,15 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Verifies the access token of a session like every other token.
+    /// Verifies the access token of a session by the same rules as every other token.
     fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
         let (now, text) = (self.clock.now(), access_token.expose());
         let unverified = |denial| match denial {
-            Denial::BadClaim(_) => {
-                Denial::SessionOver("its user has the prefix of an issuer that did not vouch for the user").into()
-            }
+            Denial::BadClaim(_) => Denial::SessionOver(
+                "its user's subject begins with the prefix of an issuer that did not vouch for the user",
+            )
+            .into(),
             _ => Error::from(Fault::Signing("the access token of a session could not be verified")),
         };
         let mut access = keys.verifier.verify(text, now, self.clock.wall()).map_err(unverified)?;
@@ -388,7 +390,7 @@ impl TokenChecker {
             let issuer = keys.verifier.token_issuer(&user.issuer);
             let issuer = issuer.ok_or(Denial::SessionOver("its provider is no longer an issuer of this gate"))?;
             if !std::ptr::eq(&**issuer, access.vouching_issuer()) {
-                return Err(Denial::SessionOver("the subject_prefix of its provider has changed").into());
+                return Err(Denial::SessionOver("the `subject_prefix` of its provider has changed").into());
             }
             access.rare.get_or_insert_default().is_at_provider = true;
         }

@@ -1,14 +1,14 @@
-//! A token as a cache key, with the hash of its text.
+//! A token as a cache key, with the hash of its string.
 //!
-//! The text has about 700 bytes. It is hashed once for all look-ups in a check. When a cache grows or evicts entries,
-//! it does not read the texts, because the texts of old tokens are no longer in the processor's cache.
+//! A token has about 700 bytes. It is hashed once for all look-ups in a check. The hash is stored, so that a cache that
+//! grows or evicts entries does not have to read old tokens, which are no longer in the processor's cache.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::Equivalent;
 
-/// The hash function for texts. It is keyed, so the hash of a token reveals nothing about the token.
+/// The hash function for tokens. It is keyed, so the hash of a token reveals nothing about the token.
 pub(super) type TextHasher = foldhash::quality::RandomState;
 
 /// A token to look up.

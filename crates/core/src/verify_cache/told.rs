@@ -1,5 +1,5 @@
-//! Verifies messages from other issuers: notices, and requests to end everything of a user. Also returns facts about
-//! issuers.
+//! Verifies the messages of other issuers, which are notices and requests to end all sessions and tokens of a user.
+//! Also returns the names and keys of issuers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,17 +44,17 @@ impl TokenChecker {
 }
 
 impl Limits {
-    /// Counts a notice or an assertion that was read. If the gate could not decide about it because the gate lacks its
-    /// key, it is at first not counted against the sender's address, because a single sender whose issuer has just
-    /// changed its key may send many of them. In the limit for all senders together it counts like a forged one, because
-    /// its signature may have been checked.
+    /// Counts a notice or an assertion that was read. If the gate lacks the key of the message, the message is at first
+    /// not counted against the sender's address, because a sender may send many such messages right after its issuer
+    /// has changed the key. The limit for all senders together counts the message like a forged one, because its
+    /// signature may have been checked.
     pub fn record_read<T>(&self, address: Option<IpAddr>, text: &str, read: &Result<T, Denial>) {
         let vain = match read {
             Ok(_) => return self.record_valid(address),
             Err(Denial::RefusedEvent(_) | Denial::GrantAssertion(_) | Denial::ClientAssertion(_)) => Vain::Forged,
             Err(_) => Vain::Undecided,
         };
-        // A JWT without `kid` may have been tried with as many keys as its issuer has for it.
+        // The signature of a JWT without `kid` may have been checked with each of the issuer's keys for its algorithm.
         let names_key = peek(text).is_some_and(|peeked| peeked.kid.is_some());
         let tried = if names_key { 1 } else { MAX_TRIED };
         self.record(vain, address, Vain::cost(text, tried));

@@ -2,8 +2,8 @@
 //! revision).
 //!
 //! `aud` must be a single value, which is the issuer of this gate. The URL of the token endpoint is not accepted.
-//! Otherwise a malicious authorization server could state another server's token endpoint as its own, and would get an
-//! assertion that the other server accepts (CVE-2025-27370).
+//! Otherwise a malicious authorization server could name another server's token endpoint as its own, and clients would
+//! send it assertions that the other server accepts (CVE-2025-27370).
 
 use std::time::Duration;
 
@@ -61,40 +61,40 @@ impl SentClientAssertion<'_> {
     // Requirement D24.
     pub fn verify(self, engine_now: Timestamp, wall: Timestamp) -> Result<UsableOnce, Denial> {
         let Self { client, keys, audience, token, leeway } = self;
-        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the client signed it"));
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("it was not signed with a key of the client"));
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
             let text = |name: &str| claims.get(name).and_then(Member::as_text);
             if text("iss") != Some(client) || text("sub") != Some(client) {
-                return Err(refused("iss and sub must be the client"));
+                return Err(refused("`iss` and `sub` must be the client's id"));
             }
             if !sole_audience(&claims).is_some_and(|sole| audience.contains(&sole)) {
-                return Err(refused("aud must be the issuer of this gate, as its only value"));
+                return Err(refused("`aud` must be the issuer of this gate, as its only value"));
             }
-            let times = TokenTimes::read(&claims).map_err(|_| refused("exp is missing, or a time is malformed"))?;
+            let times = TokenTimes::read(&claims).map_err(|_| refused("`exp` is missing, or a time is malformed"))?;
             // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
             if times.expires.plus(leeway) <= wall.max(engine_now) {
-                return Err(refused("it is expired"));
+                return Err(refused("it has expired"));
             }
             if times.expires > wall.plus(MAX_LIFETIME).plus(leeway) {
-                return Err(refused("exp is more than an hour ahead"));
+                return Err(refused("`exp` is more than an hour ahead"));
             }
             if [times.not_before, times.issued_at].into_iter().flatten().any(|time| time > wall.plus(leeway)) {
                 return Err(refused("it is not valid yet"));
             }
-            let id = text("jti").filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?;
+            let id = text("jti").filter(|id| is_name(id)).ok_or(refused("`jti` must have 1 to 256 bytes"))?;
             let until = times.expires.plus(leeway * 2);
             Ok(UsableOnce { kind: "client assertion", issuer: client.into(), id: id.into(), until })
         };
         let Genuine { claims, typ, .. } = genuine((keys, leeway), token, engine_now, read, refuse)?;
         match typ.as_deref() {
             None | Some("jwt" | TYP) => Ok(claims),
-            Some(_) => Err(refused("typ is not the type of a client's assertion")),
+            Some(_) => Err(refused("`typ` is not the type of a client assertion")),
         }
     }
 }
 
-/// The audience if there is exactly one, as a string or in an array.
+/// The audience, if `aud` contains exactly one, either as a string or in an array.
 pub(super) fn sole_audience<'a>(claims: &'a Members<'_>) -> Option<&'a str> {
     match claims.get("aud")? {
         Member::Text(one) => Some(one),

@@ -20,11 +20,12 @@ mod security;
 
 pub use kind::{EventEffect, EventEffects, EventKind};
 
-/// The maximum age of a logout token. The issuer sends it at the time of the logout.
+/// The maximum age of a logout token. A short time is sufficient, because the issuer sends the token at the time of the
+/// logout.
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long a revocation entry is kept if the issuer's rules do not state the maximum lifetime of its tokens.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
-/// A session that another issuer vouched for ends unless it is refreshed within this time.
+/// If another issuer authenticated the user of a session, the session ends unless it is refreshed within this time.
 pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
 /// The additional time for which an entry is kept after its tokens have expired, so that each gate of a store has
 /// received it.
@@ -65,7 +66,7 @@ pub struct SentNotice<'a> {
     pub issuer: &'a str,
     /// The accepted audiences, of which `aud` must name one.
     pub audience: &'a [Box<str>],
-    /// The signed text.
+    /// The signed notice.
     pub token: &'a str,
 }
 
@@ -95,14 +96,14 @@ pub enum Ended {
         /// a session, because they may belong to the session. If no accepted token named the session, it covers all of
         /// the subject's tokens.
         also: Option<Revocation>,
-        /// The user, if the notice concerns more than a single token or a session that the gate knows as this user's.
-        /// `None` for a usual logout from an issuer that names no sessions.
+        /// The user, unless the notice ends only a single token, or only a session that the gate knows to be this
+        /// user's. `None` also for a usual logout from an issuer whose notices never name a session.
         user: Option<Box<str>>,
         /// Whether the user or the session was named by a token or a session that this gate has accepted since its
         /// start. If not, the entry still takes effect.
         is_seen: bool,
-        /// Whether the gate knows that some token ends. If not, the sender gets an error, but the entry still takes
-        /// effect.
+        /// Whether the gate is certain that the entry matches the tokens that the notice is about. If not, the sender
+        /// gets an error, but the entry still takes effect.
         is_sure: bool,
     },
     /// The tokens of a user of this gate. Only the directory can resolve the user's name.
@@ -116,14 +117,15 @@ pub enum Ended {
         /// Tokens issued up to this moment are affected.
         at: Timestamp,
     },
-    /// Nothing ends, because the event is of another kind.
+    /// The event does not end tokens or sessions, because it is of another kind.
     Nothing,
     /// The event's subject has a form that the gate cannot relate to a user or a session.
     Unmatched,
 }
 
 impl Ended {
-    /// The user, by subject or by name, if the notice concerns more than one token or one known session.
+    /// The subject or name of the user, unless the notice ends only a single token, or only a session that the gate
+    /// knows to be this user's.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Tokens { user, .. } => user.as_deref(),
@@ -133,8 +135,8 @@ impl Ended {
     }
 }
 
-/// While the issuer's published keys lack the key of a notice, the notice is undecided, rather than refused, until this
-/// long after its `iat`.
+/// If the issuer's published keys lack the key of a notice, the notice is refused only after this time has passed since
+/// its `iat`.
 const KEY_LAG: Duration = Duration::from_secs(300);
 /// How long the sender should wait before its next attempt.
 const KEY_RETRY: Duration = Duration::from_secs(5);
@@ -193,42 +195,42 @@ impl Signed<'_> {
     fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
         if !matches!(typ.as_deref(), None | Some("logout+jwt" | "jwt")) {
-            return Err(malformed("typ is not the type of a logout token"));
+            return Err(malformed("`typ` is not the type of a logout token"));
         }
         names_one(&claims, audience)?;
         let at = issued_at(&claims, rules, wall)?;
         if at.plus(MAX_AGE).plus(rules.leeway) < wall {
-            return Err(malformed("iat is too long ago"));
+            return Err(malformed("`iat` is too long ago"));
         }
         if claims.contains_key("exp") {
-            let exp = date(&claims, "exp").ok_or(malformed("exp must be a time"))?;
+            let exp = date(&claims, "exp").ok_or(malformed("`exp` must be a time"))?;
             if exp.plus(rules.leeway) <= wall {
-                return Err(malformed("exp is past"));
+                return Err(malformed("`exp` is in the past"));
             }
         }
-        let id = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
+        let id = text(&claims, "jti")?.ok_or(malformed("`jti` is missing"))?;
         if claims.get("nonce").is_some_and(|nonce| !nonce.is_null()) {
-            return Err(malformed("a logout token must not have a nonce"));
+            return Err(malformed("a logout token must not have a `nonce`"));
         }
-        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
+        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("`events` must be an object"))?;
         if !events.get(LOGOUT).is_some_and(Value::is_object) {
-            return Err(malformed("events does not contain the logout event"));
+            return Err(malformed("the claim `events` does not contain the logout event"));
         }
         let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
             (_, Some(subject)) => {
-                // Many users log out at the end of a working day, and some issuers do not name sessions in their
-                // notices.
+                // A usual logout is not counted as the end of a user, because many users log out at the end of a
+                // working day, and some issuers do not name sessions in their notices.
                 let is_usual = rules.sessions_seen.is_usual_logout(subject);
                 let targets = subject_target(rules, subject);
                 Targets { user: targets.user.filter(|_| !is_usual), ..targets }
             }
             (Some(_), None) => {
                 return Err(malformed(
-                    "the notice has sid without sub, but session_claim says that the tokens have no session",
+                    "the notice has `sid` without `sub`, but `session_claim` says that the tokens have no session",
                 ));
             }
-            (None, None) => return Err(malformed("neither sub nor sid")),
+            (None, None) => return Err(malformed("neither `sub` nor `sid` is present")),
         };
         let ended = targets.ended(rules, at, wall);
         let (kind, effect) = (EventKind::Logout, EventEffect::End);
@@ -243,7 +245,7 @@ struct Targets {
     user: Option<Box<str>>,
     is_seen: bool,
     is_sure: bool,
-    /// Whether the API keys that the user has made end as well.
+    /// Whether the API keys that the user has created also end.
     with_keys: bool,
 }
 
@@ -255,9 +257,10 @@ impl Targets {
     }
 }
 
-/// The targets of a notice about a session: the session, and the tokens of its subject that name no session, because
-/// they may belong to it. If no accepted token named the session, its tokens may name it differently, so all tokens of
-/// the subject end. If the notice has no subject, the owner of such tokens is unknown.
+/// The targets of a notice about a session: the session, and the tokens of its subject that do not name a session,
+/// because those tokens may belong to the session. If no accepted token named the session, its tokens may name it
+/// differently, so all tokens of the subject end. If the notice has no subject, only the session ends, because the
+/// owner of the other tokens is unknown.
 // Requirements N66, N72, N73.
 fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targets {
     let named = rules.sessions_seen.name(sid);
@@ -270,8 +273,8 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
         tracing::error!(
             issuer = %rules.name,
             session_claim = %rules.session_claim,
-            "a notice names only a session, and no accepted token of this issuer has named that session, so tokens \
-             may stay valid. Let the issuer send `sub`, or set session_claim to the claim of its tokens that contains \
+            "a notice names only a session, and no accepted token of this issuer has named that session, so tokens may \
+             stay valid. Let the issuer send `sub`, or set `session_claim` to the claim of its tokens that contains \
              the session"
         );
     } else if named == Named::Unproven {
@@ -279,18 +282,18 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
             issuer = %rules.name,
             session_claim = %rules.session_claim,
             "a notice names a session that no accepted token of this issuer has named, so all tokens of its subject \
-             end. If this line repeats, correct session_claim"
+             end. If this line repeats, correct `session_claim`"
         );
     }
-    // If the gate does not know the session as this user's, the notice counts as an end of the user, because its sender
-    // may not know any of the user's sessions.
+    // If the gate does not know the session as this user's, the notice is treated as one that ends the user, because
+    // its sender may not know any of the user's sessions.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
     let is_seen =
         rules.sessions_seen.knows_session(sid) || subject.is_some_and(|one| rules.sessions_seen.knows_user(one));
     Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_seen, is_sure, with_keys: false }
 }
 
-/// The target that covers everything of a subject.
+/// The target that covers all tokens and sessions of a subject.
 fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
     let (target, user) = (subject_of(rules, subject), Some(subject.into()));
     let is_seen = rules.sessions_seen.knows_user(subject);
@@ -301,14 +304,14 @@ pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Returns whether it is known which tokens name the session.
+/// Returns whether the gate can be sure which tokens name the session.
 fn proves(rules: &IssuerRules, sid: &str) -> bool {
     rules.sessions_seen.name(sid) != Named::Unproven
 }
 
 /// Makes the entry that refuses tokens issued at this moment or before. The entry is kept for the longest lifetime of a
-/// token, and for the longest time within which a session that the issuer vouched for must be refreshed. If it also
-/// ends the API keys that users have made in such sessions, it is kept for the longest life of a key.
+/// token, and at least until all sessions of users whom the issuer authenticated must have been refreshed. If the entry
+/// also ends the API keys that users have created in such sessions, it is kept for the longest lifetime of an API key.
 pub(super) fn before(
     rules: &IssuerRules,
     target: Target,
@@ -352,6 +355,6 @@ pub(super) fn issued_at(
     rules: &IssuerRules,
     wall: Timestamp,
 ) -> Result<Timestamp, Denial> {
-    let at = date(claims, "iat").ok_or(malformed("iat must be a time"))?;
-    if at > wall.plus(rules.leeway) { Err(malformed("iat is in the future")) } else { Ok(at) }
+    let at = date(claims, "iat").ok_or(malformed("`iat` must be a time"))?;
+    if at > wall.plus(rules.leeway) { Err(malformed("`iat` is in the future")) } else { Ok(at) }
 }

@@ -21,18 +21,19 @@ pub(super) struct Genuine<T> {
 
 /// The reason why a JWT is not genuine.
 pub(super) enum NotGenuine {
-    /// It is not a JWS.
+    /// The input is not a JWS.
     Form(&'static str),
-    /// No key of the issuer signed it.
+    /// The signature does not match any key of the issuer.
     Key,
-    /// None of the keys that were fetched last signed it.
+    /// The signature does not match any key that was fetched last, but a newer key may match.
     MissingKey,
     /// The keys of the issuer are not known at this moment.
     Unavailable(Denial),
 }
 
 impl NotGenuine {
-    /// The denial: `form` makes it for a malformed token, and `key` is returned if no key signed it.
+    /// The denial for this reason. `form` makes the denial for a malformed token, and `key` is the denial if no key of
+    /// the issuer signed the token.
     pub(super) fn denial(self, form: fn(&'static str) -> Denial, key: Denial) -> Denial {
         match self {
             Self::Form(what) => form(what),
@@ -57,8 +58,8 @@ pub(super) fn genuine<T>(
     let claims = read(&payload)?;
     let present = keys.now(now);
     let newer = NewerKeys { keys, leeway, engine_now: now, issued_at: None, has_effects: true };
-    // A sender does not repeat a refused notice. A bad signature therefore counts like a missing key while the issuer
-    // may have replaced the key.
+    // A sender does not repeat a refused notice. Therefore a bad signature is treated like a missing key while the
+    // issuer may have published another key under the same `kid`.
     let unproved = |denial| {
         refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),

@@ -1,4 +1,4 @@
-//! Requests by which another issuer ends everything of a user: global token revocation
+//! Requests by which another issuer ends all tokens and sessions of a user: global token revocation
 //! (draft-parecki-oauth-global-token-revocation; Okta's "Universal Logout"). The issuer authenticates with a JWT that
 //! is signed with its own keys and valid only for this endpoint. The body names one user.
 
@@ -55,15 +55,15 @@ pub enum RevokedUser {
         /// `sub`.
         subject: Box<str>,
         /// The name by which the directory knows the user. It is the user's subject, which may be in another claim than
-        /// `sub`. `None` if this gate, since its start, has not accepted a token with both.
+        /// `sub`. `None` if this gate has not accepted a token with both since its start.
         at_directory: Option<Box<str>>,
         /// Whether this gate, since its start, has accepted a token or a session of the user.
         is_seen: bool,
-        /// Whether the gate knows that all sessions of the user end. If not, the sender gets an error, but the entry
-        /// still takes effect.
+        /// Whether the gate is certain that all sessions of the user end. If not, the sender gets an error, but the
+        /// entry still takes effect.
         is_sure: bool,
-        /// The entry that refuses this issuer's tokens for the user, and that ends the gate's sessions for which the
-        /// issuer vouched.
+        /// The entry that refuses this issuer's tokens for the user, and ends the gate's sessions of the user whom the
+        /// issuer authenticated.
         entry: Revocation,
     },
     /// A user of this gate. Only the directory can resolve the name.
@@ -96,8 +96,8 @@ impl Verifier {
     /// Verifies a request. The caller must still check that the request was not used before.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`], with [`EventFlaw::Credential`] if the sender does not prove to be the issuer, which is
-    /// checked first. [`Denial::KeysUnavailable`].
+    /// [`Denial::RefusedEvent`], with [`EventFlaw::Credential`] if the sender does not prove that it is the issuer.
+    /// This is checked first. [`Denial::KeysUnavailable`].
     // Requirements S13, S14.
     pub fn asked_revocation(
         &self,
@@ -108,26 +108,26 @@ impl Verifier {
         let signed = self.notice(sent.issuer, sent.token, engine_now).map_err(as_proof)?;
         let (rules, claims) = (signed.rules, &signed.claims);
         if signed.typ.as_deref() != Some(TYP) {
-            return Err(unproved("typ is not global-token-revocation+jwt"));
+            return Err(unproved("`typ` is not `global-token-revocation+jwt`"));
         }
         // The JWT must have a single audience. If it were valid for several endpoints, one receiver could replay it at
         // the others.
         if !claims.get("aud").is_some_and(is_one) || names_one(claims, &[sent.audience.into()]).is_err() {
-            return Err(unproved("aud must be the URL of this endpoint, as its only value"));
+            return Err(unproved("`aud` must be the URL of this endpoint, as its only value"));
         }
         if claims.get("sub").and_then(Value::as_str) != Some(sent.client_id) {
-            return Err(unproved("sub is not the configured client_id"));
+            return Err(unproved("`sub` is not the configured `client_id`"));
         }
         let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
-        let expires = date(claims, "exp").ok_or(unproved("exp must be a time"))?;
+        let expires = date(claims, "exp").ok_or(unproved("`exp` must be a time"))?;
         // Both clocks judge the expiry, because the records of used requests are kept by engine time.
         if expires.plus(rules.leeway) <= wall.max(engine_now) {
-            return Err(unproved("exp is past"));
+            return Err(unproved("`exp` is in the past"));
         }
         if expires > wall.plus(MAX_LIFETIME).plus(rules.leeway) {
-            return Err(unproved("exp is more than 10 minutes ahead"));
+            return Err(unproved("`exp` is more than 10 minutes ahead"));
         }
-        let id = text(claims, "jti").map_err(as_proof)?.ok_or(unproved("no jti"))?;
+        let id = text(claims, "jti").map_err(as_proof)?.ok_or(unproved("`jti` is missing"))?;
         let once = UsableOnce {
             kind: "global token revocation",
             issuer: Box::from(&*rules.issuer),
@@ -152,16 +152,16 @@ fn malformed(what: &'static str) -> Denial {
 fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timestamp)) -> Result<RevokedUser, Denial> {
     let body = strict_json::object(body).map_err(malformed)?;
     let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);
-    let named = named.ok_or(malformed("the body must be an object whose only member is sub_id"))?;
+    let named = named.ok_or(malformed("the body must be an object whose only member is `sub_id`"))?;
     let only =
         |members: &[&str]| named.len() == members.len() + 1 && members.iter().all(|name| named.contains_key(*name));
     let member = |of: &'_ Map<String, Value>, name: &str| -> Option<Box<str>> { text(of, name).ok()?.map(Into::into) };
-    match named.get("format").and_then(Value::as_str).ok_or(malformed("sub_id has no format"))? {
+    match named.get("format").and_then(Value::as_str).ok_or(malformed("`sub_id` has no `format`"))? {
         "iss_sub" if only(&["iss", "sub"]) => {
             if named.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
                 return Err(Denial::RefusedEvent(EventFlaw::Issuer));
             }
-            let subject = member(named, "sub").ok_or(malformed("sub must be a string of 1 to 256 bytes"))?;
+            let subject = member(named, "sub").ok_or(malformed("`sub` must be a string of 1 to 256 bytes"))?;
             let entry = before(rules, subject_of(rules, &subject), (at, wall), true);
             let is_seen = rules.sessions_seen.knows_user(&subject);
             // The directory knows the issuer's users by the claim with which they log in.
@@ -176,7 +176,7 @@ fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timest
         format => {
             let name = UserName::read(format, |name| text(named, name).ok().flatten());
             let name = name.filter(|name| rules.user_names.contains(&name.form()) && named.len() == 2);
-            name.map(RevokedUser::Named).ok_or(malformed("the format of sub_id is not supported"))
+            name.map(RevokedUser::Named).ok_or(malformed("the format of `sub_id` is not supported"))
         }
     }
 }

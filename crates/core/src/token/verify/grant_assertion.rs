@@ -50,10 +50,10 @@ pub struct IdJagRules {
 /// How the user of an identity assertion is mapped to a user at this gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JagSubject {
-    /// The user is the issuer's user, with the issuer's prefix before the subject.
+    /// The user's subject at this gate is the subject in the assertion, preceded by the issuer's prefix.
     #[default]
     Issuer,
-    /// The user is the one whom the directory names for the issuer's `iss` and `sub`.
+    /// The directory finds the user by the issuer's `iss` and `sub`.
     Directory,
 }
 
@@ -71,8 +71,8 @@ pub struct JwtBearerRules {
 /// An assertion to verify.
 #[derive(Clone, Copy)]
 pub struct SentGrant<'a> {
-    /// The issuers of this gate, and the URL of its token endpoint. An assertion about a workload may name that URL
-    /// instead of an issuer.
+    /// The accepted audiences: this gate's issuers and, only for an assertion about a workload, the URL of the gate's
+    /// token endpoint.
     pub audience: (&'a [&'a str], Option<&'a str>),
     /// The authenticated client.
     pub client: Option<&'a str>,
@@ -85,7 +85,7 @@ pub struct SentGrant<'a> {
 pub struct ProvedGrant {
     /// The client that gets the token.
     pub client: Box<str>,
-    /// The user; `None` if the token is for the client itself.
+    /// The user, or `None` if the token is for the client itself.
     pub user: Option<ProvedUser>,
     /// The identity of the assertion, for the check that it is used once.
     pub once: UsableOnce,
@@ -135,18 +135,18 @@ impl Verifier {
         if rules.ours {
             return Err(refused("its issuer is this gate"));
         }
-        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("it was not signed with a key of the issuer"));
         // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
         let read = |payload: &[u8]| Ok(payload.to_vec());
         let Genuine { claims: payload, typ, .. } = genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         let claims = Members::read(&payload).map_err(refused)?;
-        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing or is not a time"))?;
-        let issued_at = times.issued_at.ok_or(refused("iat is missing"))?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("`exp` or `iat` is missing or is not a time"))?;
+        let issued_at = times.issued_at.ok_or(refused("`iat` is missing"))?;
         // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
         let moments = judge::Moments { expiry: wall.max(now), beginning: wall };
-        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
+        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it has expired, or is not valid yet"))?;
         if claims.get("authorization_details").is_some() {
-            return Err(refused("authorization_details restrict it, and the gate cannot enforce them"));
+            return Err(refused("`authorization_details` restrict it, but the gate cannot enforce them"));
         }
         if claims.get("events").is_some() {
             return Err(refused("it is a logout token or an event, not an assertion"));
@@ -155,7 +155,7 @@ impl Verifier {
         match typ.as_deref() {
             Some(ID_JAG) => self.id_jag(rules, &sent, &claims, times, wall),
             None | Some("jwt" | GRANT) => self.workload(rules, &sent, &claims, times),
-            Some(_) => Err(refused("typ is not the type of an assertion")),
+            Some(_) => Err(refused("`typ` is not the type of an assertion")),
         }
     }
 
@@ -168,21 +168,21 @@ impl Verifier {
         (times, issued_at): (TokenTimes, Timestamp),
         wall: Timestamp,
     ) -> Result<ProvedGrant, Denial> {
-        let jag = rules.grants.id_jag.as_ref().ok_or(refused("id_jag is not set for its issuer"))?;
+        let jag = rules.grants.id_jag.as_ref().ok_or(refused("`id_jag` is not set for its issuer"))?;
         if !sole_audience(claims).is_some_and(|sole| sent.audience.0.contains(&sole)) {
-            return Err(refused("aud must be the issuer of this gate, as its only value"));
+            return Err(refused("`aud` must be the issuer of this gate, as its only value"));
         }
-        let client = text(claims, "client_id").ok_or(refused("client_id is missing"))?;
+        let client = text(claims, "client_id").ok_or(refused("`client_id` is missing"))?;
         if sent.client != Some(client) {
-            return Err(refused("client_id is not the client that presents it"));
+            return Err(refused("`client_id` is not the client that presents the assertion"));
         }
         if !jag.clients.iter().any(|listed| **listed == *client) {
-            return Err(refused("its client is not in id_jag.clients"));
+            return Err(refused("its client is not listed in `id_jag.clients`"));
         }
         if issued_at.plus(jag.max_age).plus(rules.leeway) < wall {
-            return Err(refused("iat is too long ago"));
+            return Err(refused("`iat` is too long ago"));
         }
-        let id = text(claims, "jti").filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?;
+        let id = text(claims, "jti").filter(|id| is_name(id)).ok_or(refused("`jti` must have 1 to 256 bytes"))?;
         let resources = resources(claims)?;
         let token = self.judged(rules, sent.token, claims, times)?;
         let mut own = OwnClaims::new();
@@ -210,23 +210,23 @@ impl Verifier {
         claims: &Members<'_>,
         (times, issued_at): (TokenTimes, Timestamp),
     ) -> Result<ProvedGrant, Denial> {
-        let bearer = rules.grants.jwt_bearer.as_ref().ok_or(refused("jwt_bearer is not set for its issuer"))?;
+        let bearer = rules.grants.jwt_bearer.as_ref().ok_or(refused("`jwt_bearer` is not set for its issuer"))?;
         let (issuers, endpoint) = sent.audience;
         if !sole_audience(claims).is_some_and(|sole| issuers.contains(&sole) || endpoint == Some(sole)) {
-            return Err(refused("aud must be the issuer or the token endpoint of this gate, as its only value"));
+            return Err(refused("`aud` must be the issuer or the token endpoint of this gate, as its only value"));
         }
-        let subject = text(claims, "sub").ok_or(refused("sub is missing"))?;
+        let subject = text(claims, "sub").ok_or(refused("`sub` is missing"))?;
         if !bearer.subjects.iter().any(|listed| **listed == *subject) {
-            return Err(refused("its subject is not in jwt_bearer.subjects"));
+            return Err(refused("its subject is not listed in `jwt_bearer.subjects`"));
         }
         if sent.client.is_some_and(|client| *client != *bearer.as_client) {
-            return Err(refused("the client that presents it is not jwt_bearer.as_client"));
+            return Err(refused("the client that presents it is not the client in `jwt_bearer.as_client`"));
         }
         if times.expires > issued_at.plus(bearer.max_lifetime) {
-            return Err(refused("exp is too long after iat"));
+            return Err(refused("`exp` is too long after `iat`"));
         }
         let id = match claims.get("jti") {
-            Some(id) => id.as_text().filter(|id| is_name(id)).ok_or(refused("jti must be 1 to 256 bytes"))?.into(),
+            Some(id) => id.as_text().filter(|id| is_name(id)).ok_or(refused("`jti` must have 1 to 256 bytes"))?.into(),
             // Some issuers do not set `jti`.
             None => named_by_claims(rules, subject, (times, issued_at)),
         };
@@ -247,7 +247,7 @@ impl Verifier {
         let judged = judge::claims(token.into(), claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
-            Denial::UnprovedBinding => refused("cnf binds the assertion to a key that the gate cannot check"),
+            Denial::UnprovedBinding => refused("`cnf` binds the assertion to a key that the gate cannot check"),
             _ => refused("a claim is refused by the rules of its issuer"),
         })
     }
@@ -261,14 +261,14 @@ impl Verifier {
         (times, issued_at): (TokenTimes, Timestamp),
     ) -> Result<ProvedGrant, Denial> {
         if token.certificate().is_some() {
-            return Err(refused("cnf binds it to a certificate"));
+            return Err(refused("`cnf` binds it to a certificate"));
         }
         let by = token.voucher();
         if !by.is_valid() {
             return Err(refused("its subject or session has an invalid form"));
         }
-        // The session is recorded, so that a logout that names it is known to end it, even if no access token of the
-        // issuer has named it.
+        // The session is recorded even if no access token of the issuer has named it. The gate can then be sure that a
+        // logout which names the session ends the session.
         rules.sessions_seen.note_token(token);
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
@@ -283,7 +283,7 @@ fn text<'a>(claims: &'a Members<'_>, name: &str) -> Option<&'a str> {
 
 /// Reads `resource` (RFC 8707): a string, or an array of strings.
 fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
-    const WHY: Denial = refused("resource must be a string or an array of strings");
+    const WHY: Denial = refused("`resource` must be a string or an array of strings");
     let one = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY);
     match claims.get("resource") {
         None => Ok(Vec::new()),

@@ -1,7 +1,7 @@
 //! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's response to a login that the gate itself requested. Key
 //! and signature are checked as for an access token, and the claims are mapped in the same way. An ID token is never
-//! accepted as an access token, nor an access token as an ID token, because an ID token must have the `nonce` of the
-//! login.
+//! accepted as an access token. An access token is never accepted as an ID token, because an ID token must have the
+//! `nonce` of the login.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub struct ProvedLogin {
     pub claims: OwnClaims,
     /// The issuer, and the user and the session at the issuer.
     pub vouched_by: VouchedBy,
-    /// `iat` of the ID token: the time at which the issuer vouched for the user.
+    /// `iat` of the ID token, the time at which the issuer confirmed the user's login.
     pub issued_at: Timestamp,
     /// `acr` of the login. It is also in `claims`.
     pub acr: Option<Box<str>>,
@@ -108,25 +108,25 @@ impl Verifier {
     ) -> Result<ProvedLogin, Denial> {
         let rules =
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
-        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("no key of the issuer signed it"));
+        let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("it was not signed with a key of the issuer"));
         // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
             let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
-            if is_its { Ok(payload.to_vec()) } else { Err(refused("iss is another issuer")) }
+            if is_its { Ok(payload.to_vec()) } else { Err(refused("`iss` is another issuer")) }
         };
         let Genuine { claims: payload, typ, algorithm } =
             genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         if !matches!(typ.as_deref(), None | Some("jwt")) {
-            return Err(refused("typ is not the type of an ID token"));
+            return Err(refused("`typ` is not the type of an ID token"));
         }
         let claims = Members::read(&payload).map_err(refused)?;
         answers(&claims, &sent, algorithm)?;
-        let times = TokenTimes::read(&claims).map_err(|_| refused("exp or iat is missing or is not a time"))?;
+        let times = TokenTimes::read(&claims).map_err(|_| refused("`exp` or `iat` is missing or is not a time"))?;
         let moments = judge::Moments { expiry: wall, beginning: wall };
-        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it is expired, or not valid yet"))?;
+        times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it has expired, or is not valid yet"))?;
         let is_recent = |at: &Timestamp| at.plus(MAX_AGE).plus(rules.leeway) >= wall;
-        let issued_at = times.issued_at.filter(is_recent).ok_or(refused("iat is missing, or too long ago"))?;
+        let issued_at = times.issued_at.filter(is_recent).ok_or(refused("`iat` is missing, or is too long ago"))?;
         self.mapped(rules, &sent, &claims, (times, issued_at, shown))
     }
 
@@ -150,12 +150,12 @@ impl Verifier {
         if !roles.is_empty() {
             own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles are too long"))?;
         }
-        // On routes that require a certain login, this login is the one that counts for the session (RFC 9470).
+        // Routes that require a certain login judge the session by this login (RFC 9470).
         let (acr, auth_time) = token.login();
         let seconds = auth_time.map(|at| at.as_secs());
         let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
         let inserted = inserted.and(seconds.map_or(Ok(()), |seconds| own.insert(AUTH_TIME, seconds)));
-        inserted.map_err(|_| refused("its claims take too much room"))?;
+        inserted.map_err(|_| refused("its claims are too long"))?;
         for name in shown.iter().filter(|name| ![OwnClaims::ROLES, ACR, AUTH_TIME].contains(&&***name)) {
             let inserted = match claims.get(name) {
                 Some(Member::Text(text)) => own.try_insert(&**name, text),
@@ -165,13 +165,13 @@ impl Verifier {
             };
             // A claim that the gate interprets is already in the session.
             if let Err(ClaimError::TooLong) = inserted {
-                return Err(refused("its claims take too much room"));
+                return Err(refused("its claims are too long"));
             }
         }
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
-        // The session is recorded, so that a logout that names it is known to end it, even if no access token of the
-        // issuer has named it.
+        // The session is recorded even if no access token of the issuer has named it. The gate can then be sure that a
+        // logout which names the session ends the session.
         rules.sessions_seen.note_token(&token);
         Ok(ProvedLogin {
             subject: token.subject.clone(),
@@ -195,17 +195,17 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
         Some(Member::Array(several)) if several.iter().any(|one| one.as_text() == Some(sent.client)) => {
             several.len() > 1
         }
-        _ => return Err(refused("aud is not our client")),
+        _ => return Err(refused("`aud` is not the gate's client")),
     };
     match text("azp") {
-        None if others => return Err(refused("aud has several clients, and azp is missing")),
+        None if others => return Err(refused("`aud` names several clients, but `azp` is missing")),
         None => {}
         Some(Some(party)) if party == sent.client => {}
-        Some(_) => return Err(refused("azp is another client")),
+        Some(_) => return Err(refused("`azp` is another client")),
     }
     let nonce = text("nonce").flatten().unwrap_or_default();
     if nonce.is_empty() || !are_equal(nonce.as_bytes(), sent.nonce.as_bytes()) {
-        return Err(refused("nonce is not the nonce of this login"));
+        return Err(refused("`nonce` is not the nonce of this login"));
     }
     if claims.get("events").is_some() {
         return Err(refused("it is a logout token"));
@@ -213,7 +213,7 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
     match text("at_hash") {
         None => Ok(()),
         Some(Some(hash)) if are_equal(hash.as_bytes(), half_hash(algorithm, sent.access_token).as_bytes()) => Ok(()),
-        Some(_) => Err(refused("at_hash does not match the access token")),
+        Some(_) => Err(refused("`at_hash` does not match the access token")),
     }
 }
 
@@ -230,9 +230,9 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-/// Returns the rules of an issuer in the form in which they apply to its ID tokens and assertions. Audience, maximum
-/// lifetime, and the required presence or absence of claims distinguish access tokens from other tokens, so they do not
-/// apply. The values that the operator requires of claims do apply.
+/// Returns the part of an issuer's rules that applies to its ID tokens and assertions. The audience, the maximum
+/// lifetime, and the claims that must be present or absent are dropped, because they describe only access tokens. The
+/// claim values that the operator requires still apply.
 pub(super) fn of_other_kind(rules: &IssuerRules) -> IssuerRules {
     let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
     let holds =

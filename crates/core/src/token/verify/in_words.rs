@@ -19,8 +19,9 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 impl Verifier {
-    /// Judges a token that is refused because of its times as if it were one second before its `exp`. Returns `None` if
-    /// the token would have been refused even then, because nothing in it can be believed. For explanations.
+    /// Judges a token as if the time were one second before its `exp`. The token was refused because of its times.
+    /// Returns `None` if the token would have been refused even then, because its claims cannot be trusted. For
+    /// explanations.
     pub fn in_its_time(&self, token: &str) -> Option<AccessToken> {
         let parts = shape::TokenParts::split(token).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
@@ -50,7 +51,7 @@ impl Verifier {
             (denial, rules.max_lifetime, times.issued_at)
         {
             let (lifetime, longest) = (times.expires.since(since).as_secs(), longest.as_secs());
-            return Some(format!("exp is {lifetime} s after iat, and max_lifetime of {name} is {longest} s"));
+            return Some(format!("`exp` is {lifetime} s after `iat`, but `max_lifetime` of {name} is {longest} s"));
         }
         let judged = judge::claims(token.into(), &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
@@ -64,7 +65,7 @@ impl Verifier {
         };
         let rules = self.issuers.iter().find(|rules| plain(&rules.issuer) == plain(issuer))?;
         Some(format!(
-            "iss differs from {}, the issuer {}, in the slash at the end, the scheme or letter case",
+            "`iss` must be exactly {}, the URL of the issuer {}; only its trailing slash, scheme or letter case is different",
             rules.issuer, rules.name
         ))
     }

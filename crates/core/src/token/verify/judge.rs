@@ -24,7 +24,7 @@ pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// Returns whether this is a valid `sub`: visible ASCII only, because it is sent in a header.
+/// Returns whether this is a valid `sub`, which must be visible ASCII because the gate sends it in a header.
 pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
@@ -40,6 +40,8 @@ pub(super) enum ClaimsSource<'a> {
     Unknown,
 }
 
+const ACCOUNT: &str = "`account` must be a string of 1 to 256 bytes without control characters";
+
 /// Checks everything that does not depend on the route. `issuer` has the properties that all tokens of `rules` share.
 pub(super) fn claims<'r>(
     token: TokenToVerify<'_>,
@@ -53,8 +55,8 @@ pub(super) fn claims<'r>(
     let (mapping, is_introspected) = (&rules.claims, matches!(origin, ClaimsSource::Response(_)));
     mapping.judge_required(claims)?;
     let subject = mapping.subject_of(claims, is_introspected)?;
-    let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
-    let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
+    let jti = name(claims, "jti", "`jti` must be a string of 1 to 256 bytes without control characters")?;
+    let sid = name(claims, "sid", "`sid` must be a string of 1 to 256 bytes without control characters")?;
     let client = mapping.client_of(claims)?;
     let scope = mapping.scope_of(claims, rules.ours)?;
     let is_optional = is_introspected && rules.introspection.as_ref().is_some_and(|it| it.audience_optional);
@@ -64,13 +66,14 @@ pub(super) fn claims<'r>(
     };
     let (session, account) = if rules.ours {
         has_own_claims(jti.is_some(), client.is_some(), issued_at.is_some())?;
-        let account = name(claims, "account", "account must be a string of 1 to 256 bytes without control characters")?;
+        let account = name(claims, "account", ACCOUNT)?;
         (session(sid, claims.get("gen"))?, account.map(Box::from))
     } else {
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A claim that is not a string does not name a session. Such a token ends together with any session of its subject.
+    // A claim that is not a string does not name a session. A token without a session ends together with any session of
+    // its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
@@ -132,16 +135,18 @@ fn has_own_claims(jti: bool, client_id: bool, iat: bool) -> Result<(), Denial> {
     Err(Denial::BadClaim(missing))
 }
 
-/// The issuer that vouched for the subject of one of the gate's own tokens.
+/// The other issuer that authenticated the subject of one of the gate's own tokens.
 fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
-    let text = |name_of| name(claims, name_of, "origin_… must be strings of 1 to 256 bytes without control characters");
+    let text = |name_of| {
+        name(claims, name_of, "the claims `origin_…` must be strings of 1 to 256 bytes without control characters")
+    };
     match (text("origin_iss")?, text("origin_sub")?, text("origin_sid")?) {
         (None, None, None) => Ok(None),
         (Some(issuer), Some(subject), session) => {
             let session = session.map(Box::from);
             Ok(Some(VouchedBy { issuer: issuer.into(), subject: subject.into(), session }))
         }
-        _ => Err(Denial::BadClaim("origin_iss and origin_sub must be both present or both absent")),
+        _ => Err(Denial::BadClaim("`origin_iss` and `origin_sub` must be both present or both absent")),
     }
 }
 
@@ -153,19 +158,19 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
         return Ok(None);
     }
     let act = super::claims_of(text).and_then(|mut all| all.remove("act"));
-    let origin = match time(claims, "origin_iat", "origin_iat must be a time")? {
+    let origin = match time(claims, "origin_iat", "`origin_iat` must be a time")? {
         Some(issued_at) if claims.get("origin_iss").is_some() => {
-            let jti = name(claims, "origin_jti", "origin_jti must be a string of 1 to 256 bytes")?;
+            let jti = name(claims, "origin_jti", "`origin_jti` must be a string of 1 to 256 bytes")?;
             Some(TokenOrigin { issued_at, jti: jti.map(Box::from) })
         }
         _ => None,
     };
     if !has_session && origin.is_none() {
-        return Err(Denial::BadClaim("act requires sid, or origin_iss and origin_iat"));
+        return Err(Denial::BadClaim("`act` requires `sid`, or `origin_iss` and `origin_iat`"));
     }
-    let client = name(claims, "origin_client", "origin_client must be a string of 1 to 256 bytes")?;
+    let client = name(claims, "origin_client", "`origin_client` must be a string of 1 to 256 bytes")?;
     let delegation = act.and_then(|act| Delegation::new(act, origin, client.map(Box::from)));
-    delegation.map(Some).ok_or(Denial::BadClaim("act must name an actor"))
+    delegation.map(Some).ok_or(Denial::BadClaim("`act` must name an actor"))
 }
 
 /// The thumbprints of the key and of the client certificate to which a token is bound.
@@ -232,11 +237,11 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// The times for a token from an issuer with these rules.
+    /// The times by which to judge a token from an issuer with these rules.
     pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
-            // The later of the two times decides whether one of the gate's own tokens has expired, so a slow clock does
-            // not prolong a token.
+            // One of the gate's own tokens expires by whichever clock is ahead, so a slow clock does not prolong the
+            // token.
             Self { expiry: engine_now.max(wall_now), beginning: engine_now }
         } else {
             Self { expiry: wall_now, beginning: wall_now }
@@ -247,9 +252,9 @@ impl Moments {
 impl TokenTimes {
     pub(super) fn read(claims: &Members<'_>) -> Result<Self, Denial> {
         Ok(Self {
-            expires: time(claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?,
-            not_before: time(claims, "nbf", "nbf must be a time")?,
-            issued_at: time(claims, "iat", "iat must be a time")?,
+            expires: time(claims, "exp", "`exp` must be a time")?.ok_or(Denial::BadClaim("no exp"))?,
+            not_before: time(claims, "nbf", "`nbf` must be a time")?,
+            issued_at: time(claims, "iat", "`iat` must be a time")?,
         })
     }
 
@@ -270,9 +275,9 @@ impl TokenTimes {
         Ok(())
     }
 
-    /// Checks that the token has `iat` if its type requires it (RFC 9068 §2.2). Any other token may lack `iat`
-    /// (RFC 7519 §4.1.6). The present time then counts as the start of its lifetime, and each revocation of its subject
-    /// ends it.
+    /// Checks that the token has `iat` if its type requires it (RFC 9068 §2.2). Any other token may lack `iat` (RFC
+    /// 7519 §4.1.6). The lifetime of a token without `iat` is measured from the present time, and each revocation of
+    /// its subject ends the token.
     pub(super) fn judge_iat(self, rules: &IssuerRules, moments: Moments, typ: Option<&str>) -> Result<(), Denial> {
         match self.issued_at {
             Some(_) => Ok(()),
@@ -288,7 +293,7 @@ fn is_rfc9068(typ: &str) -> bool {
 }
 
 /// The reason for refusing a token whose `exp` is more than `max_lifetime` after its `iat`.
-pub(super) const TOO_LONG: &str = "exp is too long after iat";
+pub(super) const TOO_LONG: &str = "`exp` is too long after `iat`";
 
 fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Result<(), Denial> {
     let Some(longest) = rules.max_lifetime else { return Ok(()) };
@@ -298,7 +303,7 @@ fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Re
 fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
     match claims.optional(claim) {
         None => Ok(None),
-        // A claim of the wrong type is an error. It does not count as absent.
+        // A claim of the wrong type is an error, and is not treated as absent.
         Some(member) => member.as_text().filter(|text| is_name(text)).map(Some).ok_or(Denial::BadClaim(why)),
     }
 }
@@ -314,7 +319,7 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
 
 /// Reads the audience. Most tokens have the audience from their issuer's rules, and share that allocation.
 fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box<str>]>, RefusedClaim<'r>> {
-    const WHY: Denial = Denial::BadClaim("aud must be a string or an array of strings");
+    const WHY: Denial = Denial::BadClaim("`aud` must be a string or an array of strings");
     let entry = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY.into());
     let one = |text: &str| match &*rules.audience {
         [usual] if **usual == *text => Arc::clone(&rules.audience),
@@ -337,11 +342,13 @@ fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<
     match (sid, generation) {
         (None, None) => Ok(None),
         (Some(sid), Some(generation)) => {
-            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("sid is not a valid session id of this gate"))?;
+            let sid = SessionId::parse(sid).ok_or(Denial::BadClaim("`sid` is not a valid session id of this gate"))?;
             let generation = generation.as_u64().map(Generation::new).filter(|it| *it >= Generation::FIRST);
-            let generation = generation.ok_or(Denial::BadClaim("gen must be a positive whole number"))?;
+            let generation = generation.ok_or(Denial::BadClaim("`gen` must be a positive whole number"))?;
             Ok(Some((sid, generation)))
         }
-        (Some(_), None) | (None, Some(_)) => Err(Denial::BadClaim("sid and gen must be both present or both absent")),
+        (Some(_), None) | (None, Some(_)) => {
+            Err(Denial::BadClaim("`sid` and `gen` must be both present or both absent"))
+        }
     }
 }

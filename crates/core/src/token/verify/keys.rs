@@ -107,8 +107,8 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: KeysByName,
-    /// Additional keys: those whose name is already in `named`, each for another algorithm, and keys without a name if
-    /// there are other keys.
+    /// The keys that are not in `named`. A key is here if `named` already has a key with its name for another
+    /// algorithm, or if it has no name and is not the only key.
     further: Vec<VerifyingKey>,
     /// The only key, if it has no name.
     unnamed: Option<VerifyingKey>,
@@ -123,10 +123,10 @@ impl IssuerKeys {
     }
 
     /// Reads the usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures. The algorithm of each key
-    /// is given by its `alg` or by `algorithm`; if both are given, they must agree. Other keys are ignored.
+    /// is given by its `alg` or by `algorithm`. If both are given, they must agree. Other keys are ignored.
     ///
     /// # Errors
-    /// The text is not a JWK set, has no usable key, or has keys that `kid` does not distinguish.
+    /// The input is not a JWK set, has no usable key, or has keys that `kid` does not distinguish.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
         let entries = entries(text)?;
         let mut ignored = Vec::new();
@@ -161,8 +161,8 @@ impl IssuerKeys {
         if keys.is_empty() { Err(RulesError::no_usable_key(&keys.ignored)) } else { Ok(keys) }
     }
 
-    /// Keys that are not yet known. Until `Gate::set_trusted` sets other keys, requests with the issuer's tokens get
-    /// the status 503 and `Retry-After`.
+    /// A set of keys that are not yet known. Until `Gate::set_trusted` sets other keys, requests with the issuer's
+    /// tokens get the status 503 and `Retry-After`.
     ///
     /// ```
     /// use rotogate::token::{IssuerKeys, IssuerRules};
@@ -178,7 +178,7 @@ impl IssuerKeys {
     /// not compared.
     ///
     /// # Errors
-    /// The text is not a public key, or the key does not fit `algorithm`. HMAC never fits.
+    /// The input is not a public key, or the key does not fit `algorithm`. HMAC is never accepted.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
         Ok(Self { unnamed: Some(key), ..Self::unknown() })
@@ -205,7 +205,7 @@ impl IssuerKeys {
         self.all().any(|held| held.print() == *key)
     }
 
-    /// The name and the print of each key.
+    /// The name and the fingerprint of each key.
     pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
         self.all().map(|key| (key.kid(), key.print()))
     }
@@ -221,8 +221,8 @@ impl IssuerKeys {
     }
 
     /// Finds the keys that may have signed a token. If the only key has no name, it is used for every token. Otherwise
-    /// this is the key with exactly the token's `kid` for the token's algorithm. For a token without `kid`, these are
-    /// all keys of its algorithm, if they are few.
+    /// only the key with exactly the token's `kid` for the token's algorithm is used. For a token without `kid`, all
+    /// keys of its algorithm are used, if they are few.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
         let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm);
         let only = match (kid, &self.unnamed) {
@@ -250,8 +250,8 @@ fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
     a.kid() == b.kid() && a.print() == b.print()
 }
 
-/// The keys one of which must have signed a token, in the order in which they are tried. All of them are for the
-/// token's algorithm.
+/// The keys that may have signed a token, in the order in which they are tried. All of them are for the token's
+/// algorithm.
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'k> {
     pub(super) first: &'k VerifyingKey,
@@ -259,7 +259,8 @@ pub(super) struct Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// Returns the key that made the signature. The error is the number of keys that were tried.
+    /// Returns the key that made the signature. If none of the keys made it, the error is the number of keys that were
+    /// tried.
     // Requirement J30.
     pub(super) fn signer(
         self,
@@ -279,7 +280,7 @@ impl<'k> Candidates<'k> {
 /// The reason why no key is tried for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The issuer has no such key.
+    /// The issuer does not have the key.
     Missing,
     /// The key is for another algorithm than the token's.
     OtherAlgorithm,
@@ -294,7 +295,7 @@ fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     }
     match strict_json::object(text).map_err(RulesError::NotJwks)?.remove("keys") {
         Some(Value::Array(entries)) => Ok(entries),
-        _ => Err(RulesError::NotJwks("keys must be an array")),
+        _ => Err(RulesError::NotJwks("`keys` must be an array")),
     }
 }
 
@@ -307,7 +308,7 @@ fn shown_kid(entry: &Value) -> Option<String> {
 /// The source of the keys that verify an issuer's tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// The keys of the gate's own key ring. Changing them requires a new verifier.
+    /// The keys of the gate's own key ring. If they change, a new verifier must be made.
     Own(Arc<IssuerKeys>),
     /// The keys of another issuer, which may change at any time.
     Live(Arc<LiveKeys>),
@@ -337,7 +338,7 @@ impl KeysNow<'_> {
         match no_key {
             NoKey::OtherAlgorithm => Denial::WrongAlgorithm,
             NoKey::TooMany => Denial::TooManyKeys,
-            // A newer set would not tell which key a token without `kid` means, unless no set is known at all.
+            // A token without `kid` does not name a key, so a newer set would only help if no set is known yet.
             NoKey::Missing if kid.is_none() && self.set().is_some_and(|set| !set.is_empty()) => Denial::UnknownKey,
             NoKey::Missing => newer.missing(),
         }
@@ -345,7 +346,7 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
-    /// No keys. The issuer's tokens are introspected, and its JWTs are not verified.
+    /// An empty set, for an issuer whose tokens are introspected and whose JWTs are not verified.
     pub(super) fn none() -> Self {
         Self::Own(Arc::new(IssuerKeys::unknown()))
     }
@@ -394,7 +395,7 @@ impl Keys {
         }
     }
 
-    /// Returns whether the issuer has no keys at all, because its tokens are introspected.
+    /// Returns whether the set of keys is empty, which means that all tokens of the issuer are introspected.
     pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
@@ -409,10 +410,10 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
     let given = algorithm_of(&jwk)?;
     let algorithm = match (given, configured) {
         (Some(given), Some(configured)) if given != configured => {
-            return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
+            return Err((IgnoredCause::Algorithm, "its algorithm differs from the configured algorithm"));
         }
         (Some(algorithm), _) | (None, Some(algorithm)) => algorithm,
-        (None, None) => return Err((IgnoredCause::Algorithm, "has no alg, and no algorithm is configured")),
+        (None, None) => return Err((IgnoredCause::Algorithm, "it has no `alg`, and no algorithm is configured")),
     };
     bound(&jwk, algorithm)
 }
@@ -425,24 +426,27 @@ fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
     {
         *alg = known.name().into();
     }
-    // The library accepts an `alg` that it does not know, but rejects the key if `alg` is not a string. Here both are
-    // refused.
+    // The library accepts an `alg` that it does not know, but rejects the key if `alg` is not a string. This function
+    // refuses both kinds of `alg`.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}
         AlgorithmParameters::OctetKey(_) => {
-            return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
+            return Err((
+                IgnoredCause::Secret,
+                "it is a secret (`kty` is `oct`), but the set must contain only public keys",
+            ));
         }
-        _ => return Err((IgnoredCause::Kind, "of an unknown kind, or malformed")),
+        _ => return Err((IgnoredCause::Kind, "it is malformed, or its kind is unknown")),
     }
     match &jwk.common.public_key_use {
         None | Some(PublicKeyUse::Signature) => {}
         Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)) => {
-            return Err((IgnoredCause::Use, "not for signatures (use)"));
+            return Err((IgnoredCause::Use, "its `use` does not allow signatures"));
         }
     }
     if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
-        return Err((IgnoredCause::Use, "not for verifying (key_ops)"));
+        return Err((IgnoredCause::Use, "its `key_ops` do not allow verification"));
     }
     Ok(jwk)
 }
@@ -459,7 +463,7 @@ fn bound(jwk: &Jwk, algorithm: Algorithm) -> Result<VerifyingKey, (IgnoredCause,
     let why = |error| match error {
         KeyError::Unusable { why, .. } => why,
         KeyError::PublicAsSecret(_) => "a public key is never an HMAC secret",
-        KeyError::BadKid => "its kid is not 1 to 128 visible ASCII characters",
+        KeyError::BadKid => "its `kid` does not have 1 to 128 visible ASCII characters",
         KeyError::Algorithm(_)
         | KeyError::ShortSecret { .. }
         | KeyError::BadSet(_)

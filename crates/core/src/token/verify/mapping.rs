@@ -60,7 +60,7 @@ pub struct ClaimMapping {
     /// percent-encoded as UTF-8, so `Zoë` becomes `Zo%C3%AB`. By default, a subject that is not visible ASCII is
     /// refused.
     pub encodes_subject: bool,
-    /// The claim for the audience, which is a string. `None` stands for `aud`.
+    /// The claim for the audience, which is a string. `None` means `aud`.
     pub audience: Option<ClaimPath>,
     /// Claims that the issuer's tokens must have, or must not have.
     #[doc(hidden)]
@@ -73,7 +73,7 @@ pub struct ClaimMapping {
 pub struct RequiredClaim {
     /// The claim.
     pub path: ClaimPath,
-    /// What is required of the claim.
+    /// The requirement on the claim.
     pub wanted: WantedClaim,
 }
 
@@ -226,7 +226,7 @@ impl ClaimMapping {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
         if texts.chain(required).any(ClaimPath::is_of_names) {
-            return Some("{} means several names: only the claims of scope and roles may end with it");
+            return Some("only the claims for `scope` and `roles` may end with {}, which means several names");
         }
         if self.subject.is_empty() {
             return Some("`subject` must list at least one claim");
@@ -238,8 +238,8 @@ impl ClaimMapping {
         };
         if !self.require.iter().all(is_possible) {
             return Some(
-                "a required claim must have at least one value, each a string, a number or a boolean; if a preset \
-                 requires a claim without values, name the values",
+                "a required claim must have at least one value, and each value must be a string, a number or a \
+                 boolean; if a preset requires a claim without values, name the values",
             );
         }
         None
@@ -267,7 +267,7 @@ impl ClaimMapping {
     }
 
     /// The subject as it is in the token. In an introspection response, a token that a client got for itself may have
-    /// no subject. The client is then the subject.
+    /// no subject. If `or_client` is set, the client is used as the subject of such a token.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
             None if or_client => text(claims, &self.client, ClaimKind::Client)?,
@@ -331,7 +331,8 @@ impl ClaimMapping {
         Scope::from_tokens(words)
     }
 
-    /// The roles. In the gate's own tokens, a claim of the wrong type is not refused, but contains no roles.
+    /// The roles. If the claim in one of the gate's own tokens has the wrong type, the token is not refused, but has no
+    /// roles.
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {
@@ -401,8 +402,8 @@ fn first<'r, 'c, 'a>(
     Ok(None)
 }
 
-/// The first of these claims that the token has, which must be a string. A claim of another type is an error. It does
-/// not count as absent.
+/// The first of these claims that the token has, which must be a string. A claim of another type is an error, and is
+/// not treated as absent.
 fn text<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],

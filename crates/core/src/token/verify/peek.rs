@@ -3,8 +3,8 @@
 use super::shape::{JoseHeader, TokenParts, decode};
 use crate::strict_json::{Member, Members};
 
-/// The claims of a token, which are not verified. Use them for logs, never for a decision. Each string is truncated at
-/// 256 bytes.
+/// The claims of a token, which are not verified. Use them only for logs, not for decisions. Each string is truncated
+/// at 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {

@@ -1,5 +1,5 @@
-//! The properties of known providers' tokens, as data: one table for each provider. A preset is the starting point for
-//! an issuer's rules. Each configuration key that is set replaces only that key's part of the preset.
+//! The properties of known providers' tokens, in one table for each provider. A preset provides the default rules for
+//! an issuer. A configuration key that is set replaces only its own part of the preset.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -63,7 +63,8 @@ pub enum Preset {
     Supabase,
     /// Firebase Authentication: ID tokens.
     Firebase,
-    /// Clerk: session tokens of version 2. They have no `aud`: `audience` lists the origins of the application (`azp`).
+    /// Clerk: session tokens of version 2. They have no `aud`, so `audience` lists the origins of the application
+    /// (`azp`).
     Clerk,
     /// Any other OpenID provider: access tokens with the usual claims. ID tokens are refused.
     Oidc,
@@ -73,7 +74,7 @@ pub enum Preset {
 struct Provider {
     preset: Preset,
     name: &'static str,
-    /// The accepted `typ` values in the header. An empty string stands for a missing `typ`.
+    /// The accepted `typ` values in the header. An empty string means a missing `typ`.
     typ: &'static [&'static str],
     scope: &'static [&'static str],
     client: &'static [&'static str],
@@ -86,8 +87,8 @@ struct Provider {
     present: &'static [&'static str],
     /// Claims that only the provider's other tokens have.
     absent: &'static [&'static str],
-    /// Claims whose values only the operator knows. The operator must name the values of at least one of these claims;
-    /// otherwise every account at the provider would be accepted.
+    /// Claims whose values only the operator knows. The operator must name the values of at least one of these claims.
+    /// Otherwise every account at the provider would be accepted.
     asked: &'static [&'static str],
     /// The algorithm of keys without `alg`.
     algorithm: Option<Algorithm>,
@@ -217,7 +218,7 @@ const PROVIDERS: [Provider; 16] = [
         client: &[],
         // `sub` contains names of branches and environments, which may have any characters.
         encodes_subject: true,
-        // The owner is identified by number, because another owner can take over a name.
+        // The owner is identified by number, because an abandoned name can be registered by another owner.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
         ..PLAIN
@@ -229,7 +230,7 @@ const PROVIDERS: [Provider; 16] = [
         scope: &[],
         client: &[],
         present: &["\"kubernetes.io\".serviceaccount.name"],
-        // A token outlives its pod.
+        // A token may stay valid after its pod has ended, so the lifetime is limited.
         max_lifetime: hours(2),
         ..PLAIN
     },
@@ -289,9 +290,10 @@ const PROVIDERS: [Provider; 16] = [
         client: &["azp"],
         roles: &["o.rol"],
         audience: Some("azp"),
-        // A pending session waits until its user completes a task. Until then the user counts as signed out.
+        // A session is pending until its user completes a task. Until then Clerk treats the user as signed out.
         require: &[("sts", &["active"])],
-        // Tokens that are made from templates are signed with the same key, but have any lifetime and no session.
+        // Tokens that are made from templates are signed with the same key, but have no session and can have any
+        // lifetime.
         present: &["sid"],
         absent: OF_ID_TOKENS,
         max_lifetime: hours(1),
@@ -339,7 +341,8 @@ impl Preset {
     /// The names of claims that users can set themselves, in their profile or through the provider's API.
     pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
         let (profile, more): (&[&str], &[&str]) = match self {
-            // These tokens belong to machines. The name of a branch is chosen by whoever owns the fork.
+            // These tokens belong to workflows and not to users, but the owner of a fork chooses the names of its
+            // branches.
             Self::GithubActions => (&[], &["head_ref"]),
             Self::Kubernetes => (&[], &[]),
             Self::EntraV2 | Self::EntraV1 => (&PROFILE, &["email", "upn", "unique_name"]),

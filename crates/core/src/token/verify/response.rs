@@ -1,4 +1,4 @@
-//! Reads the response of an introspection endpoint (RFC 7662 §2.2) like the claims of a token.
+//! Reads the response of an introspection endpoint (RFC 7662 §2.2) by the same rules as the claims of a token.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -35,7 +35,7 @@ pub struct Responses {
     rules: IssuerRules,
     /// The properties that all tokens of the issuer share.
     of_tokens: Arc<TokenIssuer>,
-    /// The kinds of mapped claims for which a refusal has been reported, with one bit for each kind.
+    /// The kinds of mapped claims for which a refusal has already been logged, with one bit for each kind.
     told_claims: AtomicU8,
 }
 
@@ -53,7 +53,7 @@ impl Responses {
     /// Reads the response about `token`.
     ///
     /// # Errors
-    /// The text is not a response according to RFC 7662, so nothing is known about the token.
+    /// The input is not a response according to RFC 7662, so the token's state is unknown.
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
         if response.len() > MAX_INTROSPECTION {
@@ -64,7 +64,7 @@ impl Responses {
         match claims.get("active") {
             Some(Member::Bool(true)) => {}
             Some(Member::Bool(false)) => return Ok(Told::Inactive),
-            _ => return Err("active must be true or false"),
+            _ => return Err("`active` must be true or false"),
         }
         Ok(match self.judge(token, &claims, text, now) {
             Ok(token) => Told::Active(Box::new(token)),
@@ -77,12 +77,12 @@ impl Responses {
         match claims.optional("iss") {
             None => {}
             Some(Member::Text(issuer)) if **issuer == *rules.issuer => {}
-            Some(_) => return Err(Denial::BadClaim("iss is not the issuer that was asked")),
+            Some(_) => return Err(Denial::BadClaim("`iss` is not the issuer that was queried")),
         }
         let mut is_dpop = false;
         for kind in KINDS {
             let Some(said) = claims.optional(kind) else { continue };
-            let said = said.as_text().ok_or(Denial::BadClaim("token_use and token_type must be strings"))?;
+            let said = said.as_text().ok_or(Denial::BadClaim("`token_use` and `token_type` must be strings"))?;
             is_dpop |= said.eq_ignore_ascii_case("dpop");
             if OTHER_KINDS.iter().any(|other| said.eq_ignore_ascii_case(other)) {
                 return Err(Denial::WrongType);
@@ -99,8 +99,8 @@ impl Responses {
     }
 }
 
-/// Returns whether the token has the form of a JWT: three parts in base64url (J12). Such a token is verified with keys,
-/// unless its issuer's rules say otherwise.
+/// Returns whether the token has the form of a JWT, which is three parts in base64url (J12). Such a token is verified
+/// with keys, unless its issuer's rules specify introspection.
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     let mut parts = token.split('.');
@@ -124,9 +124,9 @@ impl IssuerRules {
     }
 }
 
-/// Finds the issuer to ask about a token that is not a JWT. Among the issuers that `taken` accepts, it is the one whose
-/// configured prefix is the longest that the token begins with. Returns `None` if no prefix matches, or if two issuers
-/// have the same prefix.
+/// Finds the issuer that must introspect a token that is not a JWT. Among the issuers that `taken` accepts, it is the
+/// issuer with the longest configured prefix with which the token begins. Returns `None` if no prefix matches, or if
+/// two issuers have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

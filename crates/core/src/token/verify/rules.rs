@@ -37,10 +37,10 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
-    /// Two sets of rules for one issuer, or two sets for the gate's own issuer.
+    /// An issuer has two sets of rules, or there are two sets of rules for the gate's own issuer.
     #[error("the issuer {0:?} is listed twice, or there is more than one own issuer of the gate")]
     Twice(String),
-    /// A rule of an issuer that is out of bounds.
+    /// An issuer's rule is out of bounds.
     #[error("the issuer {issuer:?}: {why}")]
     Rule {
         /// The issuer.
@@ -48,19 +48,19 @@ pub enum RulesError {
         /// The problem.
         why: &'static str,
     },
-    /// A text that is not a JWK set.
+    /// The input is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
-    /// A published JWK set with more keys than the gate reads.
+    /// A published JWK set has more keys than the gate reads.
     #[error("{0} keys; at most {MAX_KEYS} are read")]
     TooManyKeys(usize),
-    /// A JWK set without a usable key.
+    /// A JWK set has no usable key.
     #[error("no usable key: {0}")]
     NoUsableKey(String),
-    /// Two keys with the same name, or several keys one of which has no name.
+    /// Two keys have the same name, or one of several keys has no name.
     #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
-    /// A single key that is unusable.
+    /// A single key is unusable.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -103,34 +103,35 @@ pub struct IssuerRules {
     pub issuer: Arc<str>,
     /// The short name of the issuer, by which routes refer to it. Only the gate's own issuer is named `OWN`.
     pub name: Arc<str>,
-    /// The scopes that the issuer's tokens may have at this gate; `None` for any. Other scopes in a token's `scope` are
-    /// dropped, so neither routes nor upstreams see them.
+    /// The scopes that the issuer's tokens may have at this gate, or `None` if any scope is allowed. Other scopes in a
+    /// token's `scope` are dropped, so neither routes nor upstreams see them.
     pub scopes: Option<Scope>,
-    /// Whether the issuer's tokens are accepted on routes that name no issuers.
+    /// Whether the issuer's tokens are accepted on routes that do not name an issuer.
     pub everywhere: bool,
     /// The mapping of the issuer's claims.
     pub claims: Arc<ClaimMapping>,
     /// The prefix of the issuer's subjects, which makes them distinct from other issuers' subjects. Revocations use
     /// subjects without this prefix.
     pub subject_prefix: Box<str>,
-    /// Whether this is the gate's own issuer. Its tokens are judged by engine time, and have more claims.
+    /// Whether this is the gate's own issuer. The gate's own tokens are judged by engine time, and have more claims
+    /// than those of other issuers.
     pub ours: bool,
     /// The audiences that the issuer's tokens need, unless a route states other audiences. The audience is checked
     /// together with the route's rules.
     pub audience: Arc<[Box<str>]>,
     /// The accepted values of `typ`, compared without regard to case and without a leading `application/`. An empty
-    /// string stands for tokens without `typ`.
+    /// string means tokens without `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify the issuer's tokens.
     #[doc(hidden)]
     pub keys: Keys,
     /// The largest accepted difference between the issuer's clock and ours, at most 30 s. The gate's own tokens end at
-    /// their `exp`; for them the leeway applies only to `nbf` and `iat`.
+    /// their `exp`, because for them the leeway applies only to `nbf` and `iat`.
     pub leeway: Duration,
     /// The maximum accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
-    /// The claim that contains the session at the issuer, by which the issuer's logouts and events name it. If it is
-    /// empty, the issuer's tokens have no session.
+    /// The claim that contains the id of the session at the issuer. The issuer's logouts and events name the session by
+    /// this id. If this field is empty, the issuer's tokens have no session.
     pub session_claim: Box<str>,
     /// The kinds of the issuer's assertions that are accepted as grants.
     #[doc(hidden)]
@@ -145,7 +146,7 @@ pub struct IssuerRules {
     /// Whether browsers log in at the issuer.
     #[doc(hidden)]
     pub logs_in_browsers: bool,
-    /// How the gate introspects the issuer's tokens; `None` if it introspects none of them.
+    /// How the gate introspects the issuer's tokens, or `None` if it does not introspect them.
     pub(crate) introspection: Option<Arc<Introspection>>,
     /// The sessions that the issuer's tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
@@ -226,8 +227,8 @@ impl IssuerRules {
     }
 
     /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile). Others write no type (Cognito); list `""` for them. If such an issuer signs ID tokens
-    /// with the same keys, only the audience prevents ID tokens from being accepted.
+    /// Auth0's default profile). Others do not write a type (Cognito). For them, list `""`. If such an issuer signs ID
+    /// tokens with the same keys, only the audience prevents ID tokens from being accepted.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
@@ -268,7 +269,7 @@ impl IssuerRules {
         }
     }
 
-    /// Requires that a claim has exactly one of these values: strings, numbers or booleans.
+    /// Requires that a claim has exactly one of these values, which are strings, numbers or booleans.
     ///
     /// # Errors
     /// A path that cannot be parsed: see [`ClaimPath`].
@@ -288,7 +289,7 @@ impl IssuerRules {
         Self { claims: Arc::new(claims), ..self }
     }
 
-    /// Returns whether both sets of rules judge every token alike.
+    /// Returns whether both sets of rules make the same decision for every token.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -341,7 +342,8 @@ impl IssuerRules {
         }
     }
 
-    /// Sets the scopes that the issuer's tokens may have: a [`Scope`], or `None` for all scopes that the issuer grants.
+    /// Sets the scopes that the issuer's tokens may have. Pass a [`Scope`], or `None` for all scopes that the issuer
+    /// grants.
     ///
     /// ```
     /// use rotogate::session::Scope;
@@ -358,7 +360,7 @@ impl IssuerRules {
         Self { scopes: scopes.into(), ..self }
     }
 
-    /// Also accepts the issuer's tokens on routes that name no issuers.
+    /// Also accepts the issuer's tokens on routes that do not name an issuer.
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
@@ -380,10 +382,11 @@ impl IssuerRules {
     }
 }
 
-/// Functions that are called only by our own crates; docs.rs does not show them.
+/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl IssuerRules {
-    /// Like [`Self::external`], for an issuer without keys. The gate asks the issuer about each of its tokens.
+    /// Does the same as [`Self::external`] for an issuer without keys. The gate introspects each of the issuer's
+    /// tokens.
     pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
         let rules = Self::external(issuer, audience, IssuerKeys::unknown());
         Self { keys: Keys::none(), ..rules.introspection(introspection) }
@@ -395,14 +398,14 @@ impl IssuerRules {
         Self { on_event: self.on_event.on(kind, effect), ..self }
     }
 
-    /// Asks the issuer about tokens that are not JWTs. Its JWTs are still verified with its keys.
+    /// Introspects the issuer's tokens that are not JWTs. The issuer's JWTs are still verified with its keys.
     #[must_use]
     pub fn introspection(self, introspection: Introspection) -> Self {
         Self { introspection: Some(Arc::new(introspection)), ..self }
     }
 }
 
-/// The host in an issuer's URL; the whole string if it is not a URL.
+/// The host in an issuer's URL, or the whole string if the string is not a URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -441,7 +444,7 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         let prefix = &rules.subject_prefix;
         if prefix.len() > MAX_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return refuse("subject_prefix must be at most 64 visible ASCII characters");
+            return refuse("subject_prefix must have at most 64 visible ASCII characters");
         }
         let others = issuers.iter().filter(|other| other.issuer != rules.issuer);
         let prefixes = others.clone().map(|other| &*other.subject_prefix);
@@ -452,21 +455,22 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
             return refuse(why);
         }
         if rules.typ.is_empty() {
-            return refuse("typ must list at least one type");
+            return refuse("`typ` must list at least one type");
         }
         if rules.typ.iter().any(|typ| is_assertion_typ(media_subtype(typ))) {
             return refuse(
-                "typ must not list identity+jwt: such a token proves a caller to services, and is not an access token",
+                "`typ` must not list `identity+jwt`, because such a token proves a caller's identity to services and \
+                 is not an access token",
             );
         }
         if rules.leeway > MAX_LEEWAY {
-            return refuse("leeway must be at most 30s");
+            return refuse("`leeway` must be at most 30s");
         }
         if let Some(why) = rules.introspection.as_ref().and_then(|introspection| introspection.problem()) {
             return refuse(why);
         }
         if rules.keys.are_missing() && rules.introspection.is_none() {
-            return refuse("the issuer has no keys and no introspection");
+            return refuse("the issuer has neither keys nor introspection");
         }
     }
     Ok(())

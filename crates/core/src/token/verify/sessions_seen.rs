@@ -1,5 +1,5 @@
 //! Remembers the sessions that an issuer's accepted tokens named. If a notice names a session that no token named, the
-//! notice ends more than that session, because the tokens may contain the session in another claim than
+//! notice ends more than that session, because the tokens may contain the session in a claim other than
 //! `session_claim`.
 
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +12,7 @@ use crate::session::VouchedBy;
 use crate::token::claims::AccessToken;
 
 /// The maximum number of remembered users, of remembered sessions from tokens, and of remembered pairs of session and
-/// user. Each needs four bytes. An entry that was evicted counts as not seen.
+/// user. Each entry needs four bytes. An evicted entry is treated as if it had never been seen.
 const CARRIED: usize = 1 << 16;
 /// The maximum number of remembered sessions from notices. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
@@ -21,8 +21,8 @@ const MAPPED: u64 = 1 << 14;
 /// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
-/// Hashes of at most `N` values. Two different values are confused in one of 500 million cases, and the hash is keyed
-/// with a secret.
+/// Hashes of at most `N` values. Two different values have the same hash in one of 500 million cases. The hash is keyed
+/// with a secret, so that nobody can cause such a collision.
 #[derive(Default)]
 struct Recent<const N: usize> {
     /// The slots, which are allocated when the first value is added. 0 marks a free slot.
@@ -60,10 +60,11 @@ impl<const N: usize> Recent<N> {
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
-    /// The sessions together with their users, and the sessions of this gate's users without their users.
+    /// The pairs of a session and its user. A session at the issuer that belongs to a session of this gate is also
+    /// stored without its user.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
-    /// The users named by tokens, and by the gate's sessions for which the issuer vouched.
+    /// The users named by tokens, and by the gate's sessions whose users the issuer authenticated.
     users: Recent<CARRIED>,
     /// The subject for each `sub`, if the issuer's subjects are in another claim.
     mapped: OnceLock<Cache<Box<str>, Box<str>>>,
@@ -82,9 +83,9 @@ crate::debug_with!(SessionsSeen);
 pub(super) enum Named {
     /// An accepted token named the session.
     Carried,
-    /// No token named the session, but the effect of the notice is known for one of two reasons. Either tokens named
-    /// the sessions of other notices; or the issuer has no tokens at this gate and only vouches for the gate's
-    /// sessions, which store the issuer's session ids.
+    /// No token named the session, but the effect of the notice is known for one of two reasons. Either tokens have
+    /// named the sessions of other notices, or the issuer has no tokens at this gate and only authenticates users for
+    /// the gate's sessions, which store the issuer's session ids.
     Elsewhere,
     /// It is not known whether any token names the session.
     Unproven,
@@ -116,7 +117,7 @@ impl SessionsSeen {
         }
     }
 
-    /// Records an accepted token of this gate, for whose session the issuer vouched.
+    /// Records an accepted token of this gate whose user the issuer authenticated.
     pub(super) fn note_vouched(&self, by: &VouchedBy) {
         set(&self.vouches);
         self.users.add(self.hasher.hash_one(&*by.subject));
@@ -147,9 +148,9 @@ impl SessionsSeen {
         self.owned.has(self.hasher.hash_one((session, user)))
     }
 
-    /// Returns whether a logout of this user without a session is usual for the issuer: the gate knows the user, and
-    /// this issuer's notices never name a session. If they normally name one, a notice without a session requires less
-    /// knowledge from its sender than the issuer's other notices.
+    /// Returns whether a logout of this user without a session is usual for the issuer. It is usual if the gate knows
+    /// the user, and this issuer's notices never name a session. If the issuer's notices normally name a session, a
+    /// notice without a session is suspicious, because its sender need not know a session id.
     pub(super) fn is_usual_logout(&self, user: &str) -> bool {
         !self.names_sessions.load(Relaxed) && self.knows_user(user)
     }

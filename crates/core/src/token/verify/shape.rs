@@ -19,7 +19,7 @@ use crate::strict_json::Members;
 pub(super) const TOO_LONG: Denial = Denial::MalformedToken("longer than 24 KiB");
 /// The denial for a token of the gate's own issuer that is too long.
 pub(super) const OWN_TOO_LONG: Denial =
-    Denial::MalformedToken("longer than 8 KiB, which only tokens of other issuers may be");
+    Denial::MalformedToken("longer than 8 KiB, which is allowed only for tokens of other issuers");
 
 /// The three parts of a JWS in compact serialisation.
 pub(super) struct TokenParts<'a> {
@@ -44,7 +44,7 @@ impl<'a> TokenParts<'a> {
             (!claims.contains('.')).then_some((header, claims, signature, message))
         };
         let (header, claims, signature, message) =
-            parts().ok_or(Denial::MalformedToken("not three parts with two dots between them"))?;
+            parts().ok_or(Denial::MalformedToken("the token does not have three parts with two dots between them"))?;
         Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 
@@ -54,8 +54,8 @@ impl<'a> TokenParts<'a> {
     }
 }
 
-/// The header members that the gate uses. A token whose header has another member that could change its meaning was
-/// refused before.
+/// The header members that the gate uses. If a header has another member that could change the token's meaning, the
+/// token was already refused.
 pub(super) struct JoseHeader {
     /// `alg`, which is compared with the key's algorithm.
     pub(super) algorithm: Box<str>,
@@ -69,12 +69,12 @@ pub(super) struct JoseHeader {
 const KEPT_HEADERS: usize = 8;
 
 thread_local! {
-    /// Headers of tokens with a valid signature, each with the text from which it was read.
+    /// Headers of tokens with a valid signature, each with the string from which it was read.
     static HEADERS: RefCell<VecDeque<(Box<str>, Rc<JoseHeader>)>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl JoseHeader {
-    /// Like [`Self::read`], but returns a kept header if this thread has read the same text before.
+    /// Does the same as [`Self::read`], but returns a kept header if this thread has read the same string before.
     pub(super) fn known(part: &str) -> Result<Rc<Self>, Denial> {
         let kept =
             HEADERS.with_borrow(|kept| kept.iter().find(|(text, _)| **text == *part).map(|(_, it)| Rc::clone(it)));
@@ -95,11 +95,11 @@ impl JoseHeader {
 
     pub(super) fn read(part: &str) -> Result<Self, Denial> {
         if part.len() > MAX_JOSE_HEADER.div_ceil(3) * 4 {
-            return Err(Denial::MalformedToken("a header longer than 1 KiB"));
+            return Err(Denial::MalformedToken("the header is longer than 1 KiB"));
         }
         let bytes = decode(part)?;
         if bytes.len() > MAX_JOSE_HEADER {
-            return Err(Denial::MalformedToken("a header longer than 1 KiB"));
+            return Err(Denial::MalformedToken("the header is longer than 1 KiB"));
         }
         let header = Members::read(&bytes).map_err(Denial::MalformedToken)?;
         for (name, why) in REFUSED {
@@ -111,27 +111,27 @@ impl JoseHeader {
             None => Ok(None),
             Some(member) => member.as_text().map(|text| Some(Box::from(text))).ok_or(Denial::MalformedToken(why)),
         };
-        let algorithm = text("alg", "alg must be a string")?.ok_or(Denial::MalformedToken("no alg"))?;
-        let kid: Option<Box<str>> = text("kid", "kid must be a string")?;
+        let algorithm = text("alg", "`alg` must be a string")?.ok_or(Denial::MalformedToken("`alg` is missing"))?;
+        let kid: Option<Box<str>> = text("kid", "`kid` must be a string")?;
         if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
-            return Err(Denial::MalformedToken("a kid longer than 128 bytes"));
+            return Err(Denial::MalformedToken("`kid` is longer than 128 bytes"));
         }
-        Ok(Self { algorithm, kid, typ: text("typ", "typ must be a string")? })
+        Ok(Self { algorithm, kid, typ: text("typ", "`typ` must be a string")? })
     }
 }
 
-/// Header members that would take a key or a rule from the token itself. `jku` and `x5u` are not refused: they only
-/// state the location of a key, and the gate neither follows nor compares them (RFC 8725 §3.10). Some issuers write
-/// them into each token.
+/// Header members by which a token would itself provide a key or a rule for its verification. `jku` and `x5u` are not
+/// refused, because they only state the location of a key, the gate neither follows nor compares them (RFC 8725 §3.10),
+/// and some issuers write them into each token.
 const REFUSED: &[(&str, &str)] = &[
-    ("crit", "crit in the header"),
-    ("b64", "b64 in the header"),
-    ("zip", "zip in the header"),
-    ("enc", "enc in the header"),
-    ("jwk", "jwk in the header"),
+    ("crit", "`crit` is not allowed in the header"),
+    ("b64", "`b64` is not allowed in the header"),
+    ("zip", "`zip` is not allowed in the header"),
+    ("enc", "`enc` is not allowed in the header"),
+    ("jwk", "`jwk` is not allowed in the header"),
 ];
 
-/// Decodes base64url strictly: no padding, no `+` or `/`, no white space, no left-over bits (J12).
+/// Decodes base64url strictly. Padding, `+`, `/`, white space and left-over bits are refused (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
 }
@@ -152,7 +152,7 @@ mod for_tests {
     use super::*;
 
     impl JoseHeader {
-        /// Returns whether this thread keeps the header with this text.
+        /// Returns whether this thread keeps the header that was read from this string.
         pub(crate) fn is_kept(part: &str) -> bool {
             HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
         }

@@ -1,6 +1,6 @@
-//! Tells to which issuer the subjects of this gate's own tokens belong. Users of another issuer get subjects of this
-//! gate through a browser login, an identity assertion, or a token exchange. Their subjects begin with the issuer's
-//! prefix, and no other subject does, so the subject alone identifies the issuer.
+//! Finds the issuer to whose users the subject of one of this gate's own tokens belongs. Users of another issuer get
+//! subjects of this gate through a browser login, an identity assertion, or a token exchange. Their subjects begin with
+//! the issuer's prefix, and no other subject does, so the subject alone identifies the issuer.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::{IssuerRules, Verifier};
 use crate::denial::Denial;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
 
-/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix comes last. It is
-/// then the only source of users.
+/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix is last in the
+/// list, and is the only source of users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectSources(Vec<(Box<str>, Arc<str>)>);
 
@@ -23,7 +23,7 @@ impl SubjectSources {
         Self(all.map(|rules| (rules.subject_prefix.clone(), Arc::clone(&rules.issuer))).collect())
     }
 
-    /// The issuer whose user has this subject; `None` for a user or a client of the gate itself.
+    /// The issuer whose user has this subject, or `None` for a user or a client of the gate itself.
     // Requirement I67.
     pub fn issuer_of(&self, subject: &str) -> Option<&Arc<str>> {
         let is_its = |(prefix, _): &&(Box<str>, Arc<str>)| subject.starts_with(&**prefix);
@@ -44,7 +44,7 @@ impl Verifier {
     /// Stores in one of the gate's own tokens the issuer to which its subject belongs.
     ///
     /// # Errors
-    /// The subject has the prefix of an issuer that did not vouch for it.
+    /// The subject has the prefix of an issuer that did not authenticate the user.
     // Requirement I67.
     pub(super) fn with_source(&self, mut token: AccessToken) -> Result<AccessToken, Denial> {
         if !token.is_ours() || token.subject.starts_with(CLIENT_PREFIX) {
@@ -64,7 +64,7 @@ impl Verifier {
             }
             (Some(_), _) => {
                 return Err(Denial::BadClaim(
-                    "sub begins with the prefix of another issuer, which did not vouch for it",
+                    "`sub` begins with the prefix of another issuer, which did not vouch for the user",
                 ));
             }
         };
@@ -74,13 +74,13 @@ impl Verifier {
         Ok(token)
     }
 
-    /// The issuers to whose users the subjects of the gate's own tokens belong.
+    /// The issuers whose users have subjects in the gate's own tokens.
     pub fn sources(&self) -> &Arc<SubjectSources> {
         &self.sources
     }
 }
 
-/// Describes what is wrong with a prefix, given the prefixes of `others`. `is_alone` tells that the gate has no users
+/// Describes what is wrong with a prefix, given the prefixes of `others`. `is_alone` is true if the gate has no users
 /// of its own and no other issuer.
 // Requirement I67.
 pub fn prefix_problem<'a>(
@@ -93,16 +93,19 @@ pub fn prefix_problem<'a>(
         None
     } else if meets(CLIENT_PREFIX) {
         Some(
-            "subject_prefix conflicts with client:, with which the subjects of clients begin; choose another one, \
+            "subject_prefix conflicts with client:, with which the subjects of clients begin; choose another prefix, \
              such as \"idp|\"",
         )
     } else if others.any(meets) {
         Some(
-            "subject_prefix begins like that of another issuer: two users could have one subject; choose prefixes of \
-             which none begins another",
+            "subject_prefix begins like that of another issuer, so two users could have the same subject; choose \
+             prefixes of which none begins with another",
         )
     } else if !is_alone && !prefix.ends_with(|last: char| last.is_ascii_punctuation()) {
-        Some("subject_prefix ends without a separator: two users could have one subject; add one, as in \"idp|\"")
+        Some(
+            "subject_prefix ends without a separator, so two users could have the same subject; add a separator, as in \
+             \"idp|\"",
+        )
     } else {
         None
     }

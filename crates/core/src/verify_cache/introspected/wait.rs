@@ -11,7 +11,7 @@ use crate::limit::{Limits, Source, Vain};
 pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
-    /// The running introspection; `None` if it has finished meanwhile.
+    /// The running introspection, or `None` if it has finished in the meantime.
     pub(super) flight: Option<Flight<Outcome>>,
 }
 

@@ -30,10 +30,10 @@ impl EventEffect {
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-/// Stands for the start of the URI in kinds that are not security event tokens.
+/// The placeholder for the start of the URI, for kinds that are not security event tokens.
 const OWN: &str = "";
 
-/// Declares the kinds: the start of the URI, the rest of the URI, and the default effect.
+/// Declares each kind with the start of its URI, the rest of its URI, and its default effect.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $base:ident $word:literal $effect:ident;)*) => {
         /// The type of an event that another issuer reports.
@@ -116,8 +116,8 @@ impl EventKind {
         Self::ALL.iter().copied().find(is_it).unwrap_or(Self::Other)
     }
 
-    /// Returns whether an event of this kind that ends a user also ends the user's API keys: either the user no longer
-    /// has an account, or the issuer requests the end of everything.
+    /// Returns whether an event of this kind that ends a user also ends the user's API keys. This is the case if the
+    /// user no longer has an account, or if the issuer requests the end of all tokens and sessions.
     pub(crate) const fn ends_keys(self) -> bool {
         matches!(self, Self::AccountDisabled | Self::AccountPurged | Self::GlobalRevocation)
     }
@@ -132,8 +132,8 @@ impl EventKind {
         Self::ALL.iter().copied().filter(|kind| kind.is_event() && kind.base() != SSF)
     }
 
-    /// Returns whether the event is a change for the better. Such an event is only logged, whatever effect is
-    /// configured.
+    /// Returns whether the event reports an improvement, such as a higher assurance level. Such an event is only
+    /// logged, whatever effect is configured.
     fn is_harmless(self, event: &Map<String, Value>) -> bool {
         let says = |name: &str, what: &str| event.get(name).and_then(Value::as_str) == Some(what);
         match self {

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
 
-/// What the subject of an event names (RFC 9493 §3; SSF 1.0 §3).
+/// The target that the subject of an event names (RFC 9493 §3, SSF 1.0 §3).
 #[derive(Debug)]
 enum NamedSubject<'a> {
     /// A user of the issuer, by `sub`.
@@ -25,7 +25,7 @@ enum NamedSubject<'a> {
     Token(&'a str),
     /// A user whom the directory may know by this name.
     ByDirectory(UserName),
-    /// The gate cannot relate the form of the subject, or one of its members, to tokens or sessions.
+    /// A subject that has a form or a member that the gate cannot relate to tokens or sessions.
     Unknown,
 }
 
@@ -35,15 +35,15 @@ impl Signed<'_> {
     pub(super) fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
         if typ.as_deref() != Some("secevent+jwt") {
-            return Err(malformed("typ is not secevent+jwt"));
+            return Err(malformed("`typ` is not `secevent+jwt`"));
         }
         names_one(&claims, audience)?;
         let issued = issued_at(&claims, rules, wall)?;
-        let jti = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
-        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
+        let jti = text(&claims, "jti")?.ok_or(malformed("`jti` is missing"))?;
+        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("`events` must be an object"))?;
         let mut all = events.iter();
         let (Some((uri, event)), None) = (all.next(), all.next()) else {
-            return Err(malformed("events must contain exactly one event"));
+            return Err(malformed("`events` must contain exactly one event"));
         };
         let event = event.as_object().ok_or(malformed("the event must be an object"))?;
         let kind = EventKind::from_uri(uri);
@@ -56,11 +56,11 @@ impl Signed<'_> {
                 kind = uri,
                 jti,
                 state,
-                "security event received, which does not end any tokens"
+                "received a security event that does not end any tokens"
             );
             return Ok(report(Ended::Nothing));
         }
-        let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
+        let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("`sub_id` is missing"))?;
         // The later of `event_timestamp` and `iat`, if it is not in the future.
         let stated = date(event, "event_timestamp");
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
@@ -84,8 +84,8 @@ fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: 
     targets.ended(rules, at, wall)
 }
 
-/// The effect of an event that requires a refresh: all access tokens of a user are refused, including those of other
-/// sessions. Clients replace each of them by one refresh.
+/// The effect of an event that requires a refresh. All access tokens of the user are refused, including those of other
+/// sessions, so each client must refresh once.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
     let seen = &rules.sessions_seen;
     let (target, user, is_seen, is_sure) = match named {
@@ -118,21 +118,23 @@ fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Re
     match subject.get("format").and_then(Value::as_str) {
         Some("jwt_id") => {
             is_of(rules, subject)?;
-            text(subject, "jti")?.map(NamedSubject::Token).ok_or(malformed("jwt_id has no jti"))
+            text(subject, "jti")?
+                .map(NamedSubject::Token)
+                .ok_or(malformed("a subject of the format `jwt_id` has no `jti`"))
         }
         // In an event about sessions, an opaque identifier is a session id.
         Some("opaque") => session(rules, subject, None),
         Some("complex") => complex(rules, subject),
         Some(_) => user(rules, subject),
-        None => Err(malformed("sub_id has no format")),
+        None => Err(malformed("`sub_id` has no `format`")),
     }
 }
 
 fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
-    let part = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
+    let part = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("`sub_id` is malformed")));
     let (of_session, of_user) = (part("session").transpose()?, part("user").transpose()?);
     if subject.len() < 2 {
-        return Err(malformed("complex has no member"));
+        return Err(malformed("a subject of the format `complex` has no member"));
     }
     let user = of_user.map(|of_user| user(rules, of_user)).transpose()?;
     match (of_session, user) {
@@ -141,7 +143,7 @@ fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<N
         }
         (Some(of_session), None | Some(NamedSubject::Unknown)) => session(rules, of_session, None),
         (_, Some(user)) => Ok(user),
-        // A subject that names only a tenant, a device or an application ends nothing.
+        // A subject that names only a tenant, a device or an application does not end tokens or sessions.
         (None, None) => Ok(NamedSubject::Unknown),
     }
 }
@@ -153,13 +155,13 @@ fn session<'a>(
 ) -> Result<NamedSubject<'a>, Denial> {
     if rules.session_claim.is_empty() {
         return Err(malformed(
-            "the event names only a session, but session_claim says that the tokens have no session",
+            "the event names only a session, but `session_claim` says that the tokens have no session",
         ));
     }
     if session.get("format").and_then(Value::as_str) != Some("opaque") {
-        return Err(malformed("a session must be named with the format opaque"));
+        return Err(malformed("a session must be named with the format `opaque`"));
     }
-    let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
+    let id = text(session, "id")?.ok_or(malformed("a subject of the format `opaque` has no `id`"))?;
     Ok(NamedSubject::Session(id, user))
 }
 
@@ -168,14 +170,16 @@ fn user<'a>(rules: &IssuerRules, user: &'a Map<String, Value>) -> Result<NamedSu
     match user.get("format").and_then(Value::as_str) {
         Some("iss_sub") => {
             is_of(rules, user)?;
-            text(user, "sub")?.map(NamedSubject::User).ok_or(malformed("iss_sub has no sub"))
+            text(user, "sub")?
+                .map(NamedSubject::User)
+                .ok_or(malformed("a subject of the format `iss_sub` has no `sub`"))
         }
         Some(format) => {
             let name = UserName::read(format, |member| text(user, member).ok().flatten());
             let name = name.filter(|name| rules.user_names.contains(&name.form()));
             Ok(name.map_or(NamedSubject::Unknown, NamedSubject::ByDirectory))
         }
-        None => Err(malformed("a user has no format")),
+        None => Err(malformed("the user has no `format`")),
     }
 }
 

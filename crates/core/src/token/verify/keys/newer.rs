@@ -1,4 +1,4 @@
-//! Decides about tokens whose key may exist at the issuer although the present set lacks it.
+//! Decides what to do with a token whose key is not in the present set, but may be new at the issuer.
 
 use super::{Arc, Denial, Duration, IssuerRules, Keys, LiveKeys, Timestamp, TokenRefusal};
 

@@ -17,9 +17,9 @@ const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl IssuerKeys {
     /// Reads the usable keys of a JWK set that a provider publishes. In contrast to [`IssuerKeys::from_jwks`], a key
-    /// without `alg` gets the algorithm from its key type; for an RSA key this is the first RSA algorithm in
-    /// `algorithms`, or RS256. Keys with private members are ignored. If two keys have the same `kid` and algorithm,
-    /// both are ignored. Keys for algorithms that are not in `algorithms` are ignored, unless `algorithms` is empty.
+    /// without `alg` gets the algorithm from its key type. An RSA key gets the first RSA algorithm in `algorithms`, or
+    /// RS256. Keys with private members are ignored. If two keys have the same `kid` and algorithm, both are ignored.
+    /// Keys for algorithms that are not in `algorithms` are ignored, unless `algorithms` is empty.
     ///
     /// ```
     /// use rotogate::token::IssuerKeys;
@@ -32,7 +32,7 @@ impl IssuerKeys {
     /// ```
     ///
     /// # Errors
-    /// The text is not a JWK set, or it has more than 100 keys or no usable key.
+    /// The input is not a JWK set, or it has more than 100 keys or no usable key.
     pub fn from_published_jwks(text: &[u8], algorithms: &[Algorithm]) -> Result<Self, RulesError> {
         let entries = entries(text)?;
         if entries.len() > MAX_KEYS {
@@ -54,7 +54,7 @@ impl IssuerKeys {
     }
 }
 
-/// Functions that are called only by our own crates; docs.rs does not show them.
+/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl IssuerKeys {
     /// The name and algorithm of each key, for operators.
@@ -72,7 +72,7 @@ impl IssuerKeys {
     }
 }
 
-/// Returns the keys that differ in name or algorithm. Keys without a name are left to the caller.
+/// Drops the keys that have the same name and algorithm as another key. Keys without a name are not compared.
 fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
     let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
     let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
@@ -84,19 +84,22 @@ fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> V
     ignored.extend(ambiguous.iter().map(|key| Ignored {
         kid: key.kid().map(|kid| kid.chars().take(64).collect()),
         cause: IgnoredCause::Ambiguous,
-        why: "another key has the same kid and algorithm, so neither is used",
+        why: "another key has the same `kid` and algorithm, so neither key is used",
     }));
     kept
 }
 
 /// Reads the key in one entry of a published set.
 fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
-    let Some(members) = entry.as_object() else { return Err((IgnoredCause::Kind, "not an object")) };
+    let Some(members) = entry.as_object() else { return Err((IgnoredCause::Kind, "it is not an object")) };
     if members.get("kty").and_then(Value::as_str) == Some("oct") {
-        return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
+        return Err((
+            IgnoredCause::Secret,
+            "it is a secret (`kty` is `oct`), but the set must contain only public keys",
+        ));
     }
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
-        return Err((IgnoredCause::Private, "has private members, and the set is public"));
+        return Err((IgnoredCause::Private, "it has private members, but the set is public"));
     }
     // Providers publish new key types before the library supports them, so an unknown type has its own cause.
     if let Some((cause, why)) = unknown_kind(members) {
@@ -113,7 +116,7 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
         None => algorithm_by_kind(&jwk, algorithms).ok_or((IgnoredCause::Kind, "its key type is not supported"))?,
     };
     if !algorithms.is_empty() && !algorithms.contains(&algorithm) {
-        return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
+        return Err((IgnoredCause::Algorithm, "its algorithm differs from the configured algorithm"));
     }
     bound(&jwk, algorithm)
 }
@@ -121,8 +124,10 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
 fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
     let text = |name| members.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
-        // An encryption key is reported as an encryption key, whatever its type.
-        _ if text("use").is_some_and(|usage| usage != "sig") => Some((IgnoredCause::Use, "not for signatures (use)")),
+        // An encryption key is reported as an encryption key even if its type is unknown.
+        _ if text("use").is_some_and(|usage| usage != "sig") => {
+            Some((IgnoredCause::Use, "its `use` does not allow signatures"))
+        }
         (Some("RSA"), _) | (Some("EC"), Some("P-256" | "P-384")) | (Some("OKP"), Some("Ed25519")) => None,
         _ => Some((IgnoredCause::Kind, "its key type or curve is not supported")),
     }

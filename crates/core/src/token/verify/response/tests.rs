@@ -90,7 +90,11 @@ fn i20_only_true_is_active() {
     let rules = rules(introspection());
     assert!(matches!(read(&rules, &json!({ "active": false })), Ok(Told::Inactive)));
     for active in [json!("true"), json!(1), json!("false"), json!(0), json!([true]), json!({ "active": true })] {
-        assert_eq!(read(&rules, &json!({ "active": active })).unwrap_err(), "active must be true or false", "{active}");
+        assert_eq!(
+            read(&rules, &json!({ "active": active })).unwrap_err(),
+            "`active` must be true or false",
+            "{active}"
+        );
     }
     assert!(read(&rules, &json!({ "active": null })).is_err(), "absent");
     let good = String::from_utf8(response(&json!({}))).unwrap();
