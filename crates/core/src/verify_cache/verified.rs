@@ -56,7 +56,7 @@ pub struct Verified {
 /// tokens that are bound or introspected, and tokens that a session cookie or an API key represents.
 #[derive(Default)]
 struct More {
-    /// The keys of the token's issuer; `None` for the gate's own keys, whose change replaces the whole cache.
+    /// The keys of the token's issuer, or `None` for the gate's own keys. If those change, the whole cache is replaced.
     keys: Option<Arc<LiveKeys>>,
     /// The generation of the issuer's keys in which the token's key was last found. It is zero at first, so the first
     /// check looks up the key.
@@ -72,8 +72,8 @@ struct More {
     api_key: Option<CachedKey>,
 }
 
-/// What the revocation list says about a token: the time from which it is refused, and the epoch of its shard at which
-/// this was determined.
+/// The revocation list's decision about a token. It has the time from which the token is refused, and the epoch of the
+/// token's shard at the time of the decision.
 #[derive(Clone, Copy)]
 pub(super) struct RevocationVerdict {
     shard: usize,
@@ -97,8 +97,8 @@ impl CacheShared {
     /// Judges a token by the revocation list.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));
-        // The epoch is read before the list. If an entry is added meanwhile, the shard's epoch then differs from this
-        // one.
+        // The epoch is read before the list. If an entry is added in the meantime, the shard's epoch then differs from
+        // the epoch that was read.
         let epoch = self.revocations.epoch(shard);
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
@@ -175,19 +175,20 @@ impl Verified {
         self.kept.conditions(of, || self.token.claims())
     }
 
-    /// The value by which a limit counts requests. `of` derives it from the claim at this path; it is computed only
-    /// once.
+    /// The value by which a limit counts requests. `of` derives the value from the claim at this path. It is computed
+    /// only once.
     pub fn counted_claim(&self, path: &ClaimPath, of: impl FnOnce(&Value) -> Option<String>) -> Option<String> {
         self.kept.counted(path, || of(path.find(&self.token.claims())?))
     }
 
-    /// The holder under which the caller's use of the pools is counted.
+    /// The holder whose share of the resource pools the caller uses.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
     /// The digest of the token, by which one of the gate's tables finds its entry for the token. If the token has
-    /// additional data (such as keys that may change), the digest is computed once and kept. `None` is not kept.
+    /// additional data (such as keys that may change), the digest is stored with the token, so it is computed only
+    /// once. A result of `None` is not stored.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
         let Some(more) = self.more.as_deref() else { return make(&self.token) };
         match more.digest.get() {
@@ -197,7 +198,7 @@ impl Verified {
     }
 
     /// Notes the first use of a bound token. Call this only after the caller has proved possession of the key, or a
-    /// trusted client has introspected the token, because possession of the token alone is not enough.
+    /// trusted client has introspected the token, because possession of the token is not sufficient.
     pub fn confirm(&self, confirmations: &Confirmations) {
         if let Some((session, generation)) = self.token.session
             && self.token.is_bound()
@@ -225,13 +226,13 @@ impl Verified {
         }
     }
 
-    /// The assertions about this caller; `None` if assertions are not configured.
+    /// The assertions about this caller, or `None` if assertions are not configured.
     pub(super) fn assertions(&self) -> Option<(&AssertionHeader, &Assertions)> {
         self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
     }
 
     /// The memory that the token uses, in bytes. The value never changes. It is computed when the token enters and
-    /// leaves a cache, because storing it would need memory in each token.
+    /// leaves a cache, because a stored value would need memory in each token.
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
@@ -264,7 +265,7 @@ impl Verified {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
-    /// The cache key of the token: its text, or the session cookie or API key that it represents.
+    /// The cache key of the token, which is the token itself, or the session cookie or API key that it represents.
     pub(super) fn text(&self) -> &str {
         let Some(more) = self.more.as_deref() else { return &self.token.text };
         let session = more.session.as_ref().map(|session| &*session.cookie);
@@ -315,14 +316,16 @@ impl TokenChecker {
         match facts.session {
             Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
             _ if is_before(list.not_before(facts.issuer, "", None)) => {
-                "all tokens that were issued up to a later time were revoked"
+                "all tokens that were issued before a certain time were revoked, and this token is older"
             }
             _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
-                "everything of its subject was revoked"
+                "all earlier tokens of its subject were revoked"
             }
-            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => "everything of its client was revoked",
-            Some(_) => "a later generation of its session ended this one",
-            None => "it was revoked itself",
+            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => {
+                "all earlier tokens of its client were revoked"
+            }
+            Some(_) => "it was superseded by a later generation of its session",
+            None => "the token itself was revoked",
         }
     }
 }
