@@ -32,7 +32,7 @@
 //! word for its type and, if it is a table, the type that declares the table's keys (`fetch: table of FetchKeys`).
 //! `section!(keys { … })` describes the keys of a type that has no lines.
 //!
-//! The class `fixed` is for a bound that users cannot set. A line of this class does not read a key and is not printed.
+//! The class `fixed` is for a value that users cannot set. A line of this class does not read a key and is not printed.
 //! The reference lists its name, its value and its meaning below the keys of the section. To make a key fixed, change
 //! its class:
 //!
@@ -47,7 +47,7 @@
 //! reads the key from the table `for_tests` of the section (`[cors.for_tests]`). In `with { … }`, a fixed bound that is
 //! not a field has its value after the word for the type: `fixed subject_encoding: text = "percent"`.
 //!
-//! A key that becomes fixed needs a row in `crate::removed`, from which `rotogate check` tells the user what to do with
+//! A key that becomes fixed needs a row in `crate::removed`. `rotogate check` reads from it what the user must do with
 //! the former key.
 //!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
@@ -66,10 +66,10 @@ mod for_tests {
     pub(crate) struct Key {
         pub name: &'static str,
         pub class: &'static str,
-        /// The lines of the description.
+        /// The lines of the key's doc comment.
         pub about: &'static [&'static str],
         pub type_name: &'static str,
-        /// How the key is read.
+        /// The source text of the expression that reads the key.
         pub how: &'static str,
         /// The keys of the table, if the value is a table or a list of tables.
         pub inner: &'static [Self],
@@ -78,7 +78,7 @@ mod for_tests {
     }
 }
 
-/// What a reload does with each key of a type, as declared with `section!`.
+/// Describes the effect of a reload on each key of a type that is declared with `section!`.
 pub trait DeclaredKeys: Sized {
     /// Whether all keys need a restart.
     const NEED_RESTART: bool;
@@ -94,7 +94,8 @@ pub trait DeclaredKeys: Sized {
 
 /// A section, which may be a list of tables, or absent.
 pub(crate) trait Sections: Clone + PartialEq {
-    /// As [`DeclaredKeys::keep`]. If all keys of a section need a restart, the section is kept and named as a whole.
+    /// Does the same as [`DeclaredKeys::keep`] for a section named `name`. If all keys of the section need a restart,
+    /// it is restored and named as a whole.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
 }
 

@@ -9,12 +9,12 @@ use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
 const PREFIX: &str = "ROTOGATE_";
 /// Variables that have the prefix but do not set a key.
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// The largest number of names in a variable. All keys are nested less deeply.
+/// The maximum number of parts in a variable's name. All configuration keys are nested less deeply.
 const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
 pub trait Env {
-    /// All variables whose name is UTF-8, in any order. A value that is not UTF-8 is `None`.
+    /// All variables with a UTF-8 name, in any order. `None` if a value is not UTF-8.
     fn vars(&self) -> Vec<(String, Option<String>)>;
 }
 
@@ -48,18 +48,18 @@ impl Env for () {
 /// Whether Kubernetes or a Docker link created this variable for a service named `rotogate` or `rotogate-…`. Every
 /// container that runs beside such a service has these variables. `rest` is the name after `ROTOGATE_`.
 fn is_of_a_service(rest: &str, value: &str) -> bool {
-    // A name with two consecutive underscores is a key of the gate.
+    // A name with two consecutive underscores refers to a configuration key of the gate.
     let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     if !is_name(rest) || rest.contains("__") {
         return false;
     }
-    // The name of the service may have any number of words, so every suffix is tried. If the service is named
-    // `rotogate`, the suffix is the whole rest.
+    // The service's name may have any number of words, so every suffix of `rest` is tried. If the service is named
+    // `rotogate`, the suffix is the whole of `rest`.
     let words: Vec<&str> = rest.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
     (0..words.len()).any(|at| match words.get(at..).unwrap_or_default() {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
-        // Requires a URL, because a port that an operator sets by mistake would be a number.
+        // Orchestrators set a URL. A plain number is probably an operator's mistake, so it is reported.
         ["PORT"] => value.contains("://"),
         ["PORT", number, "TCP" | "UDP" | "SCTP"]
         | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),
@@ -87,7 +87,11 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -
         };
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         if keys.len() > MAX_DEPTH || keys.iter().any(String::is_empty) {
-            problems.add(Some(&origin), "", "names no key; expected ROTOGATE_SECTION__KEY".to_owned());
+            problems.add(
+                Some(&origin),
+                "",
+                "does not name a configuration key; expected `ROTOGATE_SECTION__KEY`".to_owned(),
+            );
             continue;
         }
         if let Err(what) = set(root, &keys, &value, &origin) {
@@ -100,9 +104,10 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -
 fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Result<(), String> {
     let Some((key, rest)) = keys.split_first() else {
         return match node.value {
-            Value::Table(_) => Err("is a table; name one of its keys".to_owned()),
+            Value::Table(_) => Err("is a table of configuration keys; name one of them".to_owned()),
             Value::List(ref list) if list.iter().any(|n| matches!(n.value, Value::Table(_))) => {
-                Err("is a list of tables; name an element and a key, as in ROTOGATE_CLIENTS__0__ID".to_owned())
+                Err("is a list of tables; name an element and one of its keys, as in `ROTOGATE_CLIENTS__0__ID`"
+                    .to_owned())
             }
             _ => {
                 node.value = Value::Env(text.to_owned());
@@ -124,9 +129,11 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Re
             let len = list.len();
             match key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
                 Some(element) => set(element, rest, text, origin),
-                None => Err(format!("no such element: the file's list has {len}, counted from 0")),
+                None => Err(format!(
+                    "this element does not exist: the list in the file has the length {len}, and numbering starts at 0"
+                )),
             }
         }
-        _ => Err("is not a table, so it has no keys".to_owned()),
+        _ => Err("is not a table, so it has no configuration keys".to_owned()),
     }
 }

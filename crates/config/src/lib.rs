@@ -2,10 +2,10 @@
 //!
 //! Every value can also come from an environment variable, which overrides the file. `ROTOGATE_STORE__PATH` sets `path`
 //! of `[store]`. A number selects an element of a list (`ROTOGATE_CLIENTS__0__ID`). The elements of a list of plain
-//! values are separated by commas. A variable that begins with `ROTOGATE_` but does not name a key is an error, like an
-//! unknown key in the file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables that
-//! Kubernetes or Docker create for a service named rotogate are ignored. Relative paths are relative to the directory
-//! of the file, even if they come from the environment.
+//! values are separated by commas. A variable whose name begins with `ROTOGATE_` but does not name a key is an error,
+//! like an unknown key in the file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables
+//! that Kubernetes or Docker create for a service named rotogate are ignored. Relative paths are relative to the
+//! directory of the file, even if they come from the environment.
 //!
 //! ```
 //! let errors = rotogate_config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
@@ -48,13 +48,13 @@ use rotogate_kit::config::{Problems, Section, parse_sound};
 /// ```
 pub const REFERENCE: &str = include_str!("../reference.toml");
 
-/// The longest configuration, in bytes.
+/// The maximum size of a configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Reads the file at `path`, and then applies the environment variables.
 ///
 /// # Errors
-/// All problems of the configuration; or the file cannot be read.
+/// All problems of the configuration, or an error if the file cannot be read.
 pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     let text = String::from_utf8(read(path)?).map_err(|error| {
         let what = format!("is not UTF-8 text, from byte {} on", error.utf8_error().valid_up_to());
@@ -63,11 +63,11 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads only the keys that a command needs to send a request to the running gate. The file need not be valid as a
-/// whole: its valid parts are used. Environment variables override the file.
+/// Reads only the configuration keys that a command needs to send a request to the running gate. The rest of the file
+/// may be invalid. Environment variables override the file.
 ///
 /// # Errors
-/// The file cannot be read, or one of the two keys is invalid.
+/// Fails if the file cannot be read, or if one of these configuration keys is invalid.
 // Requirement O28.
 pub fn load_access(path: &Path, env: &dyn Env) -> Result<AdminAccess, ConfigErrors> {
     let bytes = read(path)?;
@@ -87,7 +87,8 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
         && error.kind() == std::io::ErrorKind::NotFound
     {
         return Err(fail(format!(
-            "cannot be read: {error}. Name a configuration with --config FILE, or write a first one with rotogate init"
+            "cannot be read: {error}. Name a configuration file with `--config FILE`, or create one with `rotogate \
+             init`"
         )));
     }
     if let Some(why) = private_file::denied(path) {

@@ -11,16 +11,16 @@ use rotogate_core::private_file;
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// `key=value` pairs, for people.
     Text,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The format of the lines of the application log and the access log. `None` to choose the format by the output.
+    /// The line format of the application log and the access log. `None` to choose the format by the output.
     pub format: Option<LogFormat>,
     /// The lowest level of events that are logged.
     pub level: Level,
@@ -47,7 +47,8 @@ impl LogOutput {
         let folder = private_file::parent(path);
         let is_missing = folder.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
         let shown = folder.display();
-        is_missing.then(|| format!("{}: its folder is missing: mkdir -p {shown}", path.display()))
+        is_missing
+            .then(|| format!("{}: the folder of this file does not exist. Create it: mkdir -p {shown}", path.display()))
     }
 }
 
@@ -70,9 +71,9 @@ pub struct AccessLogConfig {
     pub format: Option<LogFormat>,
     /// The output.
     pub output: LogOutput,
-    /// The number of bytes that may wait to be written.
+    /// The maximum number of bytes that wait to be written.
     pub buffer: usize,
-    /// How long a line may wait to be written.
+    /// The maximum time that a line waits to be written.
     pub flush_interval: Duration,
     /// The share of successful requests that are logged.
     pub sample: Sample,
@@ -117,7 +118,7 @@ pub struct AuditLogConfig {
 /// The behaviour while no line of the audit log can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAuditFailure {
-    /// The gate works as before. Lost lines are counted.
+    /// The gate continues as usual, and counts the lost lines.
     Continue,
     /// Logins, refreshes, new tokens and changes by operators are refused. Revocations are still accepted.
     Refuse,

@@ -4,7 +4,7 @@
 use super::env::Env;
 use rotogate_kit::config::{Node, Value, ValueOrigin};
 
-/// Each key with its variables. The first variable that is set takes precedence.
+/// Each key of `[tracing]` with its variables. The first variable that is set takes precedence.
 const VARIABLES: [(&str, &[&str]); 5] = [
     ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
@@ -20,7 +20,7 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     let vars = env.vars();
     for (key, names) in VARIABLES {
         let set = |wanted: &&&str| {
-            // OpenTelemetry specifies that an empty variable counts as not set.
+            // OpenTelemetry specifies that an empty variable is treated as not set.
             let found = vars.iter().find(|(name, _)| name == **wanted)?;
             found.1.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
         };
@@ -31,7 +31,7 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     }
 }
 
-/// Converts a value to the form of `[tracing]`.
+/// Converts a variable's value to the form that the key in `[tracing]` has.
 fn in_our_words(key: &str, name: &str, text: String) -> String {
     match (key, name, text.as_str()) {
         ("protocol", _, "http/protobuf") => "http".to_owned(),

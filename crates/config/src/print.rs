@@ -23,11 +23,11 @@ use rotogate_core::token::Algorithm;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
-/// The text that is printed instead of a secret. If the output is used as a configuration, this text causes a warning,
-/// and no secret matches it.
+/// The string that is printed instead of a secret. If the output is used as a configuration, this string causes a
+/// warning, and it does not match any secret.
 pub(super) const MASK: &str = "(masked)";
 
-/// A type of configuration values. A value is printed in the form in which it is read.
+/// A type of configuration values, which are printed in the form in which they are read.
 pub(crate) trait Print {
     /// The keys of the type, if it is a table or a list of tables.
     #[cfg(test)]
@@ -45,7 +45,7 @@ pub trait Words: Copy + PartialEq + 'static {
 
 /// A value that is printed under a key, or left out.
 pub(crate) trait Put {
-    /// As [`Print::KEYS`].
+    /// The keys of the value, as in [`Print::KEYS`].
     #[cfg(test)]
     const KEYS: &'static [crate::declare::Key];
 
