@@ -1,20 +1,27 @@
 //! Keys that `gateway.toml` had before version 0.1, and what to do instead. This table will be removed in version 0.2.
 
-/// The full names of the removed keys, and what to do instead of each. If a name is that of a table, it stands for all
-/// keys in the table.
+/// The full names of the removed keys, and what to do instead of each. The name of a table applies to all keys in the
+/// table.
 const REMOVED: &[(&str, &str)] = &[
     // Decision points.
     ("decision_points", POINTS),
     ("routes.decision", POINTS),
     // Security events that the gate sent, and streams that it managed.
-    ("receivers", "the gate sends no events; other systems read `GET /v1/events` or the audit log (docs/logs.md)"),
+    (
+        "receivers",
+        "the gate does not send events to other systems; they read `GET /v1/events` or the audit log (docs/logs.md)",
+    ),
     (
         "issuers.stream",
-        "the gate manages no streams; let the issuer push its events to `events` (docs/logout-events.md)",
+        "the gate does not manage event streams; configure the issuer to push its events to `events` \
+         (docs/logout-events.md)",
     ),
     // Status lists.
-    ("status_list", "the gate publishes no status lists; verifiers ask by introspection (docs/protocols.md)"),
-    ("issuers.status_list", "the gate reads no status lists; write `introspection` (docs/issuers.md)"),
+    (
+        "status_list",
+        "the gate does not publish status lists; services check tokens by introspection instead (docs/protocols.md)",
+    ),
+    ("issuers.status_list", "the gate does not read status lists; set `introspection` instead (docs/issuers.md)"),
     // Transaction tokens.
     ("identity.trust_domain", TRANSACTIONS),
     ("upstreams.assertion_form", TRANSACTIONS),
@@ -26,63 +33,104 @@ const REMOVED: &[(&str, &str)] = &[
     ("issuers.fetch.fresh", FIXED),
     ("issuers.fetch.cooldown", FIXED),
     ("issuers.fetch.timeout", FIXED),
-    ("issuers.fetch.keep", "the gate always keeps the last good set on disk; remove the key"),
+    (
+        "issuers.fetch.keep",
+        "the gate always keeps the last valid set of signing keys on disk; remove this configuration key",
+    ),
     // Issuers.
-    ("clients.keys.required", "clients wait for their own keys alone; remove the key"),
+    (
+        "clients.keys.required",
+        "only requests from a client wait for that client's signing keys; remove this configuration key",
+    ),
     ("clients.keys.public_key", PEM),
     (
         "clients.keys.algorithm",
-        "write `alg` into the keys of jwks_file; a key in PEM, or fetched, needs none; remove the key",
+        "write `alg` into each key in `jwks_file`, and remove this configuration key; PEM keys and fetched keys do \
+         not need `alg`",
     ),
-    ("clients.auth", "a client with keys authenticates by assertions; remove the key"),
+    (
+        "clients.auth",
+        "a client that has `keys` always authenticates with signed assertions; remove this configuration key",
+    ),
     ("issuers.public_key", PEM),
-    ("issuers.introspection.ca", "write it into `fetch` of the issuer, which holds for all its servers"),
-    ("issuers.introspection.client_cert", "write it into `fetch` of the issuer, which holds for all its servers"),
+    (
+        "issuers.introspection.ca",
+        "write this value into the issuer's `fetch`, which applies to all servers of the issuer",
+    ),
+    (
+        "issuers.introspection.client_cert",
+        "write this value into the issuer's `fetch`, which applies to all servers of the issuer",
+    ),
     ("issuer.leeway", FIXED),
     ("issuers.leeway", FIXED),
     (
         "issuers.audience_claim",
-        "write the preset of the provider, such as preset = \"cognito\"; for another issuer, let it write \
-                                `aud` into its tokens",
+        "set `preset` to the provider, such as `preset = \"cognito\"`; configure any other issuer to include `aud` \
+         in its tokens",
     ),
-    ("issuers.subject_encoding", "subjects are always percent-encoded; remove the key"),
+    ("issuers.subject_encoding", "subjects are always percent-encoded; remove this configuration key"),
     ("issuers.introspection.negative", FIXED),
     ("issuers.introspection.stale_if_error", FIXED),
     ("issuers.introspection.timeout", FIXED),
     ("issuers.id_jag.max_age", FIXED),
     ("issuers.jwt_bearer.max_lifetime", FIXED),
     // Store.
-    ("store.accept_restored_store", "run `rotogate store accept-restored` once, while no gate runs; remove the key"),
+    (
+        "store.accept_restored_store",
+        "run `rotogate store accept-restored` once while no gate is running; remove this configuration key",
+    ),
     ("store.cache_size", FIXED),
     (
         "store.give_up",
-        "the gate tries on until the store can be written; let a supervisor that should move it watch /readyz",
+        "the gate retries until it can write to the store; a supervisor that should restart the gate elsewhere can \
+         watch `/readyz`",
     ),
     ("store.connections", FIXED),
-    ("store.max_stale", "write the time into when_stale, such as when_stale = \"5m\""),
-    ("store.wait_fsync", "set `appendfsync always` at the server, which then has each write on disk before it answers"),
+    ("store.max_stale", "write the duration into `when_stale`, such as `when_stale = \"5m\"`"),
+    (
+        "store.wait_fsync",
+        "set `appendfsync always` on the Redis server, so that it writes each change to disk before it responds",
+    ),
     // Directories.
-    ("directory.pad_refusals", "refusals always take as long as the slowest login; remove the key"),
+    (
+        "directory.pad_refusals",
+        "a rejected login always takes as long as the slowest login; remove this configuration key",
+    ),
     ("directory.max_requests", FIXED),
     ("directory.queue_timeout", FIXED),
     ("directory.pool", FIXED),
     ("directory.lookup_cache", FIXED),
-    ("directory.allow_legacy", "write the schemes into hashes, such as hashes = [\"phpass\"]"),
-    ("directory.firebase", "write the file into hash_parameters"),
+    ("directory.allow_legacy", "list the schemes in `hashes`, such as `hashes = [\"phpass\"]`"),
+    ("directory.firebase", "write the path of the file into `hash_parameters`"),
     ("directory.spring_pbkdf2_iterations", SPRING),
     ("directory.spring_pbkdf2_secret_file", SPRING),
-    ("directory.groups.name", "a group's name is its `cn`; remove the key"),
-    ("directory.statement_cache", "connections keep no prepared statements, so poolers need no key; remove it"),
+    ("directory.groups.name", "the name of a group is always its `cn`; remove this configuration key"),
+    (
+        "directory.statement_cache",
+        "the gate does not keep prepared statements, so it works with connection poolers; remove this configuration \
+         key",
+    ),
     // Proofs, keys and endpoints.
     ("dpop.max_age", FIXED),
     ("dpop.max_proofs", FIXED),
-    ("dpop.replay", "gates of one store always count proofs together; remove the key"),
-    ("api_keys.overlap", "name the overlap in the request of a rotation; remove the key"),
+    (
+        "dpop.replay",
+        "gates that share a store always share their record of used DPoP proofs; remove this configuration key",
+    ),
+    ("api_keys.overlap", "state the overlap in each request that rotates an API key; remove this configuration key"),
     ("identity.assertion.ttl", FIXED),
     ("cors.max_age", FIXED),
-    ("limits.rate_headers", "replies have the fields of a limit that refuses; remove the key"),
-    ("endpoints.cookie", "the cookie is that of the kuzzle endpoint, otherwise `__Host-access`; remove the key"),
-    // Shares of the bounds of `[server]`, and other bounds that nobody has to choose.
+    (
+        "limits.rate_headers",
+        "a response has the rate-limit header fields of the limit that rejected the request; remove this \
+         configuration key",
+    ),
+    (
+        "endpoints.cookie",
+        "the cookie is that of the `kuzzle` endpoint if there is one, and otherwise `__Host-access`; remove this \
+         configuration key",
+    ),
+    // Shares of the limits in `[server]`, and other limits that now have fixed values.
     ("server.max_requests_per_address", SHARE),
     ("server.max_requests_per_caller", SHARE),
     ("server.max_pending_bodies", SHARE),
@@ -97,15 +145,18 @@ const REMOVED: &[(&str, &str)] = &[
     ("server.max_requests_per_connection", SHARE),
     ("server.min_body_rate", FIXED),
     ("server.stream_drain", FIXED),
-    ("server.idle_timeout", "it is 60s for clients; for an upstream, write idle_timeout in [[upstreams]]"),
+    (
+        "server.idle_timeout",
+        "the timeout for client connections is fixed at 60s; for an upstream, set `idle_timeout` in `[[upstreams]]`",
+    ),
     ("server.connect_timeout", FIXED),
     ("server.listeners.max_connections_per_address", PER_ADDRESS),
     (
         "server.listeners.tls.certificates",
-        "write two lists: cert = [\"a.pem\", \"b.pem\"] and key = [\"a.key\", \"b.key\"]",
+        "write two lists: `cert = [\"a.pem\", \"b.pem\"]` and `key = [\"a.key\", \"b.key\"]`",
     ),
     ("authorizers.max_connections_per_address", PER_ADDRESS),
-    ("providers.issuer_url", "write the name of the [[issuers]] entry into issuer"),
+    ("providers.issuer_url", "write the name of the `[[issuers]]` entry into `issuer`"),
     ("providers.timeout", FIXED),
     ("upstreams.max_requests_per_caller", OF_UPSTREAM),
     ("upstreams.max_requests_per_address", OF_UPSTREAM),
@@ -129,51 +180,72 @@ const REMOVED: &[(&str, &str)] = &[
     ("limits.forged_overall", FIXED),
     ("limits.password_queue", FIXED),
     ("limits.max_token_body", FIXED),
-    ("limits.shared", "gates of one store count together; remove the key"),
+    ("limits.shared", "gates that share a store always count requests together; remove this configuration key"),
     ("access_log.buffer", FIXED),
     ("access_log.flush_interval", FIXED),
-    ("access_log.format", "both logs have the format of [log]; write it there"),
-    ("access_log.log_user_agent", "a line always has the user agent; remove the key"),
+    ("access_log.format", "the access log and the application log both use `format` of `[log]`; set the format there"),
+    ("access_log.log_user_agent", "each line always contains the user agent; remove this configuration key"),
     ("tracing.flush_interval", FIXED),
     ("tracing.queue", FIXED),
-    ("tracing.protocol", "set the variable OTEL_EXPORTER_OTLP_PROTOCOL to grpc for a collector that takes no HTTP"),
-    ("tracing.timeout", "set the variable OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds, if 10 s are too few"),
-    ("tracing.service_name", "set the variable OTEL_SERVICE_NAME"),
+    (
+        "tracing.protocol",
+        "set the environment variable `OTEL_EXPORTER_OTLP_PROTOCOL` to `grpc` if the collector does not accept HTTP",
+    ),
+    (
+        "tracing.timeout",
+        "set the environment variable `OTEL_EXPORTER_OTLP_TIMEOUT`, in milliseconds, if the default of 10 s is too \
+         short",
+    ),
+    ("tracing.service_name", "set the environment variable `OTEL_SERVICE_NAME`"),
     ("endpoints.timeout", FIXED),
     ("endpoints.max_age", FIXED),
-    ("routes.dangerous_forward_token", "write forward_token = \"dangerous\""),
+    ("routes.dangerous_forward_token", "write `forward_token = \"dangerous\"`"),
     (
         "routes.bad_credential",
-        "write auth = \"lenient\" if an invalid token should count as none; otherwise remove the key",
+        "write `auth = \"lenient\"` to treat an invalid token as a missing token; otherwise remove this \
+         configuration key",
     ),
-    ("routes.keep_underscore_headers", "write keep_headers = [\"underscore\"]; for false, remove the key"),
-    ("routes.keep_override_headers", "write keep_headers = [\"override\"]; for false, remove the key"),
-    ("routes.rate.burst", "write it into limit: limit = \"20/12s\" is 100 a minute, and 20 at once"),
-    ("authorizers.neighbour", "write the proxy into kind, such as kind = \"nginx\""),
+    (
+        "routes.keep_underscore_headers",
+        "if the value is true, write `keep_headers = [\"underscore\"]`; otherwise remove this configuration key",
+    ),
+    (
+        "routes.keep_override_headers",
+        "if the value is true, write `keep_headers = [\"override\"]`; otherwise remove this configuration key",
+    ),
+    (
+        "routes.rate.burst",
+        "write the burst into `limit`: `limit = \"20/12s\"` allows 100 requests a minute, of which 20 may come at once",
+    ),
+    ("authorizers.neighbour", "write the name of the proxy into `kind`, such as `kind = \"nginx\"`"),
     ("resources.mcp.max_message", FIXED),
     (
         "resources.mcp.versions",
-        "the gate accepts each version that it knows: with check = \"headers\" the newest alone; remove the key",
+        "the gate accepts every protocol version that it knows, but only the newest with `check = \"headers\"`; \
+         remove this configuration key",
     ),
 ];
 
-const FIXED: &str =
-    "the value is fixed, and stands in docs/configuration.md below the keys of the section; remove the key";
+const FIXED: &str = "the value is now fixed, and docs/configuration.md lists it below the keys of the section; \
+                     remove this configuration key";
 
-const POINTS: &str = "the gate asks no decision points; compare claims with `when`, or let the service, a layer of your program \
-                      or a second filter of Envoy decide (docs/conditions.md)";
-const TRANSACTIONS: &str =
-    "there are no transaction tokens; an upstream gets an assertion (docs/assertion.md); remove the key";
+const POINTS: &str = "the gate does not call external decision points; compare claims with `when`, or let your \
+                      service, a layer in your program or a second Envoy filter decide (docs/conditions.md)";
+const TRANSACTIONS: &str = "the gate does not issue transaction tokens; an upstream receives an assertion instead \
+                            (docs/assertion.md); remove this configuration key";
 
-const SHARE: &str =
-    "it is a fixed part of max_requests, max_connections or max_buffered now, which you can raise; remove the key";
-const OF_UPSTREAM: &str = "it is a fixed part of the upstream's max_requests now, which you can raise; remove the key";
-const PER_ADDRESS: &str = "max_connections_per_address of [server] counts for each listener; write it there";
-const PEM: &str = "write the file into jwks_file, which may also be one public key in PEM";
-const SPRING: &str =
-    "write both into the file of hash_parameters: { \"spring_pbkdf2\": { \"iterations\": 250000, \"secret\": \"…\" } }";
-const OTHER_CLIENT: &str = "a refresh token from another client is refused, and its session goes on; remove the key";
-const TOO_MANY: &str = "a login beyond max_sessions_per_subject ends the oldest session; remove the key";
+const SHARE: &str = "this bound is now a fixed share of `max_requests`, `max_connections` or `max_buffered`, which \
+                     you can raise; remove this configuration key";
+const OF_UPSTREAM: &str = "this bound is now a fixed share of the upstream's `max_requests`, which you can raise; \
+                           remove this configuration key";
+const PER_ADDRESS: &str = "`max_connections_per_address` of `[server]` applies to each listener; set the bound there";
+const PEM: &str = "write the path of the file into `jwks_file`, which also accepts a single public key in PEM";
+const SPRING: &str = "write both values into the file that `hash_parameters` names: { \"spring_pbkdf2\": { \
+                      \"iterations\": 250000, \"secret\": \"…\" } }";
+const OTHER_CLIENT: &str = "a refresh token from another client is always rejected, and its session continues; \
+                            remove this configuration key";
+const TOO_MANY: &str = "a login beyond `max_sessions_per_subject` always ends the oldest session; remove this \
+                        configuration key";
 
 /// What to do instead of a removed key. `None` for a key that never existed.
 pub(crate) fn replacement(key: &str) -> Option<&'static str> {
@@ -197,12 +269,12 @@ mod tests {
     use crate::parse;
     use crate::tests::reference::{IS_FULL, configurations};
 
-    /// Adds a key to each table of this path. Returns whether there is one.
+    /// Adds a key to each table with this path. Returns whether such a table exists.
     fn add(value: &mut Value, path: &str) -> bool {
         match (value, path.split_once('.')) {
             (Value::Array(list), _) => list.iter_mut().fold(false, |found, entry| add(entry, path) | found),
             (Value::Table(table), Some((of, rest))) => {
-                // A table that most configurations do not have.
+                // An optional table that most configurations do not have.
                 let is_table =
                     ["access_log", "cors", "dpop", "identity", "limits", "mcp", "profile", "sessions"].contains(&of);
                 let inner = table.get_mut(of);

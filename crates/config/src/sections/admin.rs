@@ -13,22 +13,22 @@ section! {
     /// `[admin]`: the listener for operators.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminConfig, read by read_keys(section, dir: &Path) {
-        /// Address. An address other than loopback needs `dangerous_non_loopback`.
+        /// Address of the listener. An address other than loopback needs `dangerous_non_loopback`.
         restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
-        /// true: `listen` may be an address that other machines reach. Set it if Prometheus runs on another machine,
-        /// in a network where others cannot read the traffic.
+        /// true: `listen` may be an address that other machines can reach. Set it if Prometheus runs on another
+        /// machine, and nobody else can read the traffic between the machines.
         // Requirement O10.
         restart dangerous_non_loopback: bool = get_or(value::boolean, false),
-        /// File of the token `default` with the role admin; created at the first start. Reading sessions and every
-        /// change need a token.
+        /// File with the admin token named `default`, which has the role `admin`. The gate creates it at the first
+        /// start. A token is needed to read sessions and to change anything.
         restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
-        /// Further tokens. `token_file` has the token `default` with the role admin.
+        /// Further admin tokens, in addition to the token `default` in `token_file`.
         restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
-        /// Address of a listener that serves only /livez and /readyz, without a token. Any address is allowed. Set it
-        /// for a load balancer or a kubelet on another machine.
+        /// Address of a listener that serves only `/livez` and `/readyz`, without a token. Any address is allowed. Set
+        /// it for a load balancer or a kubelet on another machine.
         // Requirement P54.
         restart probes: Option<SocketAddr> = get(value::address),
-        /// Host names that the listener accepts in addition to localhost and IP addresses. Requests with another Host
+        /// Host names that the listener accepts in addition to localhost and IP addresses. Requests with another `Host`
         /// get 421. Set it if callers use a host name.
         restart hosts: Vec<String> = list_or_empty(value::host),
     }
@@ -38,15 +38,17 @@ section! {
     /// An entry of `[[admin.tokens]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
-        /// Name in the audit log. Two tokens may have the same name, for example while a new token replaces an old one.
+        /// Name of the token in the audit log. Two tokens may have the same name, for example while a new token
+        /// replaces an old one.
         restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
-        /// Required: viewer: reads. operator: also revokes and reloads. admin: also makes keys and copies the store.
+        /// Required: `"viewer"`: may read; `"operator"`: may also revoke sessions and reload the configuration;
+        /// `"admin"`: may also create API keys and copy the store.
         restart role: AdminRole = by {
             let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
             role.unwrap_or(AdminRole::Viewer)
         },
-        /// File of the token; created at the start, read again when it changes.
-        restart file: PathBuf = required("the file of the token", path_in(dir)),
+        /// File with the token. The gate creates it at a start if it is missing, and reads it again when it changes.
+        restart file: PathBuf = required("the file with the token", path_in(dir)),
     }
 }
 
@@ -80,7 +82,7 @@ impl Words for AdminRole {
         &[("viewer", Self::Viewer), ("operator", Self::Operator), ("admin", Self::Admin)];
 }
 
-/// The defaults of the section. The default address is a loopback address.
+/// The defaults of the section. The default listener is on loopback.
 impl AdminConfig {
     const PORT: u16 = 8081;
     const TOKEN_FILE: &str = "data/admin.token";
@@ -110,7 +112,8 @@ impl AdminConfig {
 pub struct AdminAccess {
     /// The host and port of the admin listener.
     pub address: String,
-    /// The file of a token. `None` if no file was named, so that only probes can be requested.
+    /// The file with an admin token. `None` if the configuration does not name a file; then only the probes can be
+    /// requested.
     pub token_file: Option<PathBuf>,
 }
 
@@ -134,18 +137,22 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> 
     if !listen.ip().to_canonical().is_loopback() && !admin.dangerous_non_loopback {
         let message = format!(
             "{listen} can be reached from other machines; expected a loopback address such as 127.0.0.1:8081, or \
-             dangerous_non_loopback = true beside it"
+             `dangerous_non_loopback = true` in this section"
         );
         section.blame("listen", message);
     }
     if let Some(public) = server.addresses().find(|public| collide(*public, listen)) {
-        let message = format!("{listen} is the public listener {public} too; expected an address of its own");
+        let message =
+            format!("{listen} is already used by the public listener {public}; choose another address or port");
         section.blame("listen", message);
     }
     if let Some(probes) = admin.probes
         && let Some(other) = server.addresses().chain([listen]).find(|other| collide(*other, probes))
     {
-        section.blame("probes", format!("{probes} is the listener {other} too; expected an address of its own"));
+        section.blame(
+            "probes",
+            format!("{probes} is already used by the listener {other}; choose another address or port"),
+        );
     }
     admin
 }
@@ -162,13 +169,23 @@ fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTo
         let AdminTokenConfig { name, role, file } = &token;
         let known = |other: &&AdminTokenConfig| other.name == *name && other.role != *role;
         if let Some(other) = tokens.iter().find(known) {
-            let message = format!("\"{name}\" is {} above; expected one role for one name", other.role.word());
+            let message = format!(
+                "\"{name}\" has the role {} in an entry above; give all tokens with this name the same role",
+                other.role.word()
+            );
             section.blame("role", message);
         } else if name == AdminConfig::DEFAULT_TOKEN && *role != AdminRole::Admin {
-            section.blame("role", "\"default\" is the token of admin.token_file, an admin; expected another name");
+            section.blame(
+                "role",
+                "the name \"default\" belongs to the token in `admin.token_file`, which has the role `admin`; choose \
+                 another name",
+            );
         }
         if file == default || tokens.iter().any(|other| other.file == *file) {
-            section.blame("file", format!("{} is the file of another token too", file.display()));
+            section.blame(
+                "file",
+                format!("{} is already the file of another token; give each token its own file", file.display()),
+            );
         }
         tokens.push(token);
     }

@@ -18,18 +18,18 @@ const MAX_OVERLAP: Duration = DAY.saturating_mul(90);
 
 section! {
     impl ApiKeySettings, read by pub(super) read_keys(section) {
-        /// First characters of each key, as in `acme_k1_…`; 2 to 12 of a-z and 0-9. Set it to your own name, so that
-        /// your secret scanners find leaked keys.
+        /// Prefix of each API key, as in `acme_k1_…`; 2 to 12 characters from a-z and 0-9. Set it to your own name, so
+        /// that your secret scanners find leaked API keys.
         restart prefix: KeyPrefix = get_or(key_prefix, KeyPrefix::default()),
-        /// Header of a key, besides `Authorization: Bearer`. Set it if clients have another header built in, or if
-        /// `X-Api-Key` is a header of the upstream. `""`: none.
+        /// Header in which clients may send an API key, besides `Authorization: Bearer`. Set it if clients can send it
+        /// only in another header, or if the upstream uses `X-Api-Key` itself. `""`: only `Authorization`.
         restart header: Option<HeaderName> = get_or(value::identity_header, Some(HeaderName::from_static("x-api-key"))),
-        /// Longest lifetime of a key; up to 365d. If a request does not state a lifetime, the key is valid for 90d.
-        /// Shorten it if a policy demands new keys more often.
+        /// Maximum lifetime of an API key; up to 365d. If the request that creates the API key does not state a
+        /// lifetime, it is valid for 90d. Shorten it if a policy demands new API keys more often.
         restart max_lifetime: Duration = get_or(
             value::duration_within(DAY, ApiKeySettings::LONGEST_LIFETIME), ApiKeySettings::LONGEST_LIFETIME
         ),
-        /// How long a rotated key remains valid. A request for a rotation may shorten this time.
+        /// How long the old API key remains valid after a rotation. The rotation request may shorten this time.
         fixed overlap: Duration = get_or(value::duration_within(Duration::ZERO, MAX_OVERLAP), DAY.saturating_mul(7)),
     }
 }
@@ -46,11 +46,11 @@ fn key_prefix(v: &Raw) -> Result<KeyPrefix, String> {
 }
 
 /// Checks that API keys are used consistently. A route that accepts API keys cannot require a proof of possession or a
-/// recent login, because keys have neither. An endpoint for keys needs the section `[api_keys]`.
+/// recent login, because API keys have neither. An endpoint with the dialect `my-keys` needs the section `[api_keys]`.
 pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Section<'_>]) {
     let of_keys = config.endpoints.iter().zip(endpoints).filter(|(endpoint, _)| endpoint.dialect == MY_KEYS);
     for (_, section) in of_keys.filter(|_| config.api_keys.is_none()) {
-        section.blame("dialect", "needs API keys; write a section [api_keys]");
+        section.blame("dialect", "needs API keys; add a section `[api_keys]`");
     }
     for (route, section) in config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.key) {
         let policy = &route.policy;
@@ -60,7 +60,10 @@ pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Sectio
             (policy.step_up.is_some(), "step_up"),
         ];
         for (_, what) in needs.iter().filter(|(is_needed, _)| *is_needed) {
-            section.blame("credentials", format!("names keys, but no key can satisfy {what}; remove one of the two"));
+            section.blame(
+                "credentials",
+                format!("accepts API keys, but an API key cannot satisfy `{what}`; remove one of the two"),
+            );
         }
     }
 }

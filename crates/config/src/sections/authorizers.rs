@@ -1,4 +1,4 @@
-//! `[[authorizers]]`: listeners at which other proxies ask the gate whether to admit a request.
+//! `[[authorizers]]`: listeners to which other proxies send authorization requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,19 +19,20 @@ section! {
     /// An entry of `[[authorizers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AuthorizerConfig, read by read_keys(section, kind: AuthorizerKind, listen: SocketAddr, others: &Others<'_>) {
-        /// Required: Proxy, by whose headers the gate knows the request: `"nginx"`, `"traefik"`, `"caddy"`,
-        /// `"haproxy"`, or `"envoy"` over HTTP; `"ext-authz"`: Envoy over gRPC (docs/ext-authz.md).
+        /// Required: Kind of proxy that sends the authorization requests: `"nginx"`, `"traefik"`, `"caddy"`,
+        /// `"haproxy"`, `"envoy"` (over HTTP), or `"ext-authz"` (Envoy over gRPC, docs/ext-authz.md). It decides from
+        /// which headers the gate reads the original request.
         restart kind: AuthorizerKind = by { kind },
-        /// Required: Address at which only the proxies send their authorization requests.
+        /// Required: Address of the listener for authorization requests. Only the proxies should be able to reach it.
         restart listen: SocketAddr = by { listen },
-        /// Addresses of the proxies. Required, unless `tls` requires a client certificate. Default: those of
-        /// `[server]`.
+        /// Networks of the proxies that may send authorization requests. Required, unless `tls` requires a client
+        /// certificate. Default: the value in `[server]`.
         restart trusted_proxies: Option<Vec<IpNet>> = list(value::network),
-        /// As `tls` of `[[server.listeners]]`.
+        /// TLS settings, with the same keys as `tls` of `[[server.listeners]]`.
         restart tls: Option<TlsConfig> = by { listeners::read_tls(section, others.dir) },
         /// Audience of the assertion (see `[identity]`) that the gate adds to its responses. Unset: no assertion.
         restart assertion_audience: Option<String> = get(value::text),
-        /// Name for the key `listeners` of routes.
+        /// Name by which `listeners` of a route refers to this listener.
         restart name: Option<Arc<str>> = by { listeners::name(section, others.listeners()) },
         /// The listener that results from the keys above.
         no_key listener: ListenerConfig = by {
@@ -65,7 +66,7 @@ impl<'a> Others<'a> {
 pub enum AuthorizerKind {
     /// Authorization requests are HTTP requests. The kind of the proxy decides which headers are reliable.
     ForwardAuth(Neighbour),
-    /// Authorization requests are calls of Envoy's `envoy.service.auth.v3.Authorization/Check`.
+    /// Authorization requests are gRPC calls to Envoy's `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
 }
 
@@ -109,22 +110,26 @@ pub(super) fn read(
     let mut found: Vec<AuthorizerConfig> = Vec::new();
     for section in sections {
         let others = Others { dir, server, above: &found };
-        let kind =
-            section.require("kind", "the proxy that asks, such as \"nginx\"", value::word(&AuthorizerKind::all(), &[]));
+        let kind = section.require(
+            "kind",
+            "the proxy that sends the authorization requests, such as \"nginx\"",
+            value::word(&AuthorizerKind::all(), &[]),
+        );
         let listen = section.require("listen", "an address and port such as \"127.0.0.1:8082\"", value::address);
         if let Some(address) = listen {
             let taken = others.listeners().map(|other| (other.address, other.key.as_str())).chain(admin.addresses());
             if let Some((_, by)) = taken.into_iter().find(|(other, _)| collide(address, *other)) {
-                section.blame("listen", format!("{address} is taken by {by}; expected an address of its own"));
+                section.blame("listen", format!("{address} is already used by `{by}`; choose another address or port"));
             }
         }
-        // Reads the other keys even if one of these two is invalid.
+        // Reads the other keys even if `kind` or `listen` is invalid.
         let asked = (kind.unwrap_or(AuthorizerKind::ExtAuthz), listen.unwrap_or(loopback(0)));
         let authorizer = read_keys(section, asked.0, asked.1, &others);
         let proves = authorizer.tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
         if authorizer.trusted(server).is_empty() && !proves && !section.is_bad() {
-            let message = "is missing, and so is server.trusted_proxies: anybody could ask, and state any fact; list the \
-                           addresses of the proxy, such as [\"127.0.0.1/32\"], or require its certificate: tls.client_ca";
+            let message = "is missing, and so is `server.trusted_proxies`. Anybody could send authorization requests \
+                           with forged data. List the addresses of the proxy, such as [\"127.0.0.1/32\"], or require \
+                           its client certificate with `tls.client_ca`";
             section.blame("trusted_proxies", message);
         }
         section.finish();

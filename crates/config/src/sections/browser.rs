@@ -31,36 +31,39 @@ section! {
     /// The keys of `dialect = "browser"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct BrowserConfig, read by read_keys(section, around: &Surroundings<'_>) {
-        /// `[[issuers]]` entry, with `discovery`, of the OpenID provider where browsers log in. Unset: users of
-        /// `[directory]` log in at the gate, with a password.
+        /// Name of the entry of `[[issuers]]`, with `discovery`, for the OpenID provider where users log in. Unset:
+        /// users of `[directory]` log in at the gate with a password.
         reload provider: Option<String> = by { read_provider(section, around.issuers) },
         /// The gate's client at the provider, such as `{ id = "web", secret_file = "web.secret" }`; `secret_in` is
-        /// `"basic"` or `"form"`. Instead of a secret, it may have `key_file` and `assertion_audience`
-        /// (docs/clients-without-secrets.md). Without a secret and a key, the client is public.
+        /// `"basic"` or `"form"`. Instead of a secret, the client may have `key_file` and `assertion_audience`
+        /// (docs/clients-without-secrets.md). If it has neither a secret nor a `key_file`, it is a public client.
         reload client: Option<ProviderClientSettings> = by { read_client(section, around.dir) },
-        /// Scopes to request, besides `openid`. Set it for claims that the provider returns only for a scope, such as
-        /// email.
+        /// Scopes to request in addition to `openid`. Set it if you need claims that the provider returns only for a
+        /// further scope, such as `email`.
         reload scopes as some: Vec<String> = by { read_scopes(section) },
-        /// Further parameters of the authorization request (`{ prompt = "consent" }`).
+        /// Further parameters for the authorization request (`{ prompt = "consent" }`).
         reload parameters as some: BTreeMap<String, String> = by { read_parameters(section) },
         /// true: the gate pushes the authorization parameters (RFC 9126) even if the provider does not require that.
-        /// Set it if the provider requires this only for the gate's client, which its metadata do not show.
+        /// Set it if the provider requires pushed requests only for the gate's client, because the provider's metadata
+        /// do not show that.
         reload par: bool = get_or(value::boolean, false),
-        /// Page at `GET /auth/login`: `"built-in"`: a plain form; a path: your own page, which sends to
-        /// `/auth/login`; `"none"`: 404.
+        /// What `GET /auth/login` returns. `"built-in"`: a plain login form; a path: a redirect to your own page, which
+        /// posts to `/auth/login`; `"none"`: 404.
         reload page: LoginPage = get_or(page, LoginPage::BuiltIn),
-        /// Page after a logout by form: a path, or a URL of one of `origins` of `[cors]`.
+        /// Page to which the browser is redirected after a logout by form: a path, or a URL with an origin in `origins`
+        /// of `[cors]`.
         reload after_logout: String = get_or(value::text, "/".to_owned()),
-        /// `SameSite` of the cookie: `"lax"`, or `"strict"` for a public page with an API. With `"strict"`, a page that
-        /// is opened by a link from another site has no session.
+        /// `SameSite` of the session cookie: `"lax"`, or `"strict"` for a public page that calls an API. With
+        /// `"strict"`, the browser does not send the cookie when the user follows a link from another site.
         reload is_strict as ("same_site" SAME_SITES): bool = get_or(value::word(&SAME_SITES, &[]), false),
-        /// Header that each request of a script must have (`"x-csrf"`). Empty: none. Set it if a policy demands a
-        /// header in addition to the checks of the origin.
+        /// Header that each request from a script must have (`"x-csrf"`). Empty: none. Set it if a policy demands a
+        /// CSRF header in addition to the gate's checks of the origin.
         reload csrf_header: HeaderOrNone = get_or(csrf_header, HeaderOrNone(None)),
-        /// Binding of sessions to a key of the browser's device (DBSC): `"off"`; `"optional"`: if the browser supports
-        /// it; `"required"`: sessions that are not bound end a minute after their login.
+        /// Whether sessions are bound to a key pair on the browser's device (Device Bound Session Credentials):
+        /// `"off"`; `"optional"`: if the browser supports it; `"required"`: a session that is not bound ends a minute
+        /// after its login.
         reload device_bound: Binding = get_or(value::word_of, Binding::Off),
-        /// false: the browser drops the cookie when it closes. Write false for shared computers.
+        /// false: the browser deletes the session cookie when it closes. Write `false` for shared computers.
         reload persistent: bool = get_or(value::boolean, true),
     }
 }
@@ -117,23 +120,24 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     if config.provider.is_none() {
         for (key, says) in [("scopes", true), ("parameters", true), ("par", config.par)] {
             if section.has(key) && says {
-                section.blame(key, "is for a login at a provider; expected provider beside it");
+                section.blame(key, "only applies to a login at a provider; set `provider` in this endpoint");
             }
         }
     } else {
-        let message = "is for a login with a password, and this endpoint has a provider; remove one of the two";
+        let message = "only applies to a login with a password, but this endpoint has a `provider`; remove one of \
+                       the two";
         section.blame_present(&["page", "account"], message);
     }
     let host = around.public_url.host().unwrap_or_default();
-    // If the public URL is invalid, this was already reported for its own key.
+    // An invalid `public_url` was already reported.
     if !around.is_https() && !host.is_empty() && !is_loopback(host) {
-        let message = "needs a server.public_url that begins with https://: a browser keeps the cookie of a session over \
-                       https alone, and from loopback";
+        let message = "needs a `server.public_url` that begins with https://, because a browser accepts a session \
+                       cookie only over https or from a loopback address";
         section.blame("dialect", message);
     }
     if config.device_bound == Binding::Required && !around.is_https() {
-        let message = "is \"required\", and server.public_url does not begin with https://: no browser binds a session over \
-                       http, so each would end a minute after its login";
+        let message = "is \"required\", but `server.public_url` does not begin with https://. Browsers bind sessions \
+                       only over https, so every session would end one minute after its login";
         section.blame("device_bound", message);
     }
     if section.is_bad() {
@@ -142,13 +146,14 @@ pub(super) fn read(section: &Section<'_>, path: &str, around: &Surroundings<'_>)
     if !leads(&config.after_logout, path, around.cors) {
         section.blame(
             "after_logout",
-            "expected a path of the gate outside of this endpoint, or a URL of one of cors.origins",
+            "expected a path that this gate serves outside of this endpoint, or a URL whose origin is in \
+             `cors.origins`",
         );
     }
     if let LoginPage::At(page) = &config.page
         && (!leads(page, path, around.cors) || page.contains('#'))
     {
-        section.blame("page", "expected a path of the gate outside of this endpoint");
+        section.blame("page", "expected a path that this gate serves outside of this endpoint");
     }
     config
 }
@@ -158,7 +163,11 @@ fn read_provider(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<Str
     match issuers.iter().find(|issuer| issuer.name == name) {
         None => check_known(section, "provider", "issuer", &name, issuers.iter().map(|one| one.name.as_str())),
         Some(issuer) if !issuer.keys.remote().is_some_and(RemoteSource::is_discovered) => {
-            section.blame("provider", "expected an issuer with discovery, whose document names its endpoints");
+            section.blame(
+                "provider",
+                "expected an issuer with `discovery`, because the login needs the endpoints that the discovery \
+                 document names",
+            );
         }
         Some(_) => {}
     }
@@ -173,7 +182,8 @@ fn read_client(section: &Section<'_>, dir: &Path) -> Option<ProviderClientSettin
     if client.is_none() && !section.is_bad() {
         section.blame(
             "client",
-            "is missing: the gate's client at the provider, such as { id = \"web\", secret_file = \"web.secret\" }",
+            "is missing; expected the gate's client at the provider, such as { id = \"web\", secret_file = \
+             \"web.secret\" }",
         );
     }
     client
@@ -207,7 +217,7 @@ fn read_parameters(section: &Section<'_>) -> BTreeMap<String, String> {
     parameters
 }
 
-/// Whether a login or a logout may redirect to this URL.
+/// Whether a login or a logout may redirect to `to`.
 fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
     let listed = cors.origins.iter().filter(|_| cors.allow_credentials).map(String::as_str);
     rotogate::program::is_login_target(to, path, listed)
@@ -223,7 +233,7 @@ impl BrowserConfig {
             csrf_header: HeaderOrNone(csrf_header),
             persistent,
             device_bound,
-            // `provider` has these settings.
+            // The parameter `provider` already contains the settings of these keys.
             provider: _,
             client: _,
             scopes: _,
@@ -263,46 +273,52 @@ impl BrowserConfig {
     }
 }
 
-/// Checks the endpoint for browsers and the routes that accept its sessions. `endpoints` and `routes` are their tables.
+/// Checks the endpoint for browsers and the routes that accept its sessions. `endpoints` and `routes` are the tables of
+/// the file.
 // Requirement B54.
 pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Section<'_>]) {
     let mut found =
         config.endpoints.iter().zip(endpoints).filter_map(|(one, section)| Some((one, one.browser.as_ref()?, section)));
     let first = found.next();
     for (_, _, section) in found {
-        section
-            .blame("dialect", "\"browser\" is there twice; a cookie belongs to one endpoint, so remove one of the two");
+        section.blame(
+            "dialect",
+            "another endpoint also has `dialect = \"browser\"`, but the session cookie can belong to only one \
+             endpoint; remove one of the two",
+        );
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
-    // If there is no such endpoint, routes that accept sessions were already reported when their `credentials` were
-    // read.
+    // Without a browser endpoint, routes that accept sessions were already reported when their `credentials` were read.
     let Some((endpoint, browser, section)) = first else { return };
     if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
-        let message = "is \"browser\", and no route takes its sessions: each request after the login would be refused; write \
-                       credentials = [\"session\"] at the [[routes]] of your pages and their API";
+        let message = "is \"browser\", but no route accepts its sessions, so every request after the login would be \
+                       refused. Write `credentials = [\"session\"]` in the `[[routes]]` of your pages and their API";
         section.warn(WarningKind::NoAccess, "dialect", message);
     }
     if browser.is_strict {
         for (_, section) in taking().filter(|(route, _)| !route.policy.never_leads_to_login) {
             section.blame(
                 "login",
-                "is \"auto\", and the route takes sessions of an endpoint with same_site = \"strict\", whose cookie does not come with links from other \
-                 sites: they would be led to the login again and again; write \"never\"",
+                "is \"auto\", but the route accepts sessions of an endpoint with `same_site = \"strict\"`. Browsers \
+                 do not send its cookie after a click on a link from another site, so these users would be \
+                 redirected to the login again and again. Write \"never\"",
             );
         }
     }
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl < profile.access_ttl * 2 && !section.is_bad() {
-        section
-            .section("profile")
-            .blame("idle_ttl", "is less than twice access_ttl, and a session is renewed once in access_ttl");
+        section.section("profile").blame(
+            "idle_ttl",
+            "must be at least twice `access_ttl`, because a session is renewed only once per `access_ttl`",
+        );
     }
     check_page(config, browser, section);
     match &browser.provider {
         Some(_) => check_provider(config, endpoint, section),
         None if config.directories.is_empty() && !section.is_bad() => section.blame(
             "dialect",
-            "\"browser\" logs users of the directory in, and directory.kind is \"none\": no login would pass; name a provider, or write a [directory]",
+            "\"browser\" logs in users of the directory, but `directory.kind` is \"none\", so every login would \
+             fail. Name a `provider`, or configure a `[directory]`",
         ),
         None => {}
     }
@@ -312,7 +328,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
 fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<'_>) {
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {
-        let message = "is more than 3d, for which a logout at the provider is kept";
+        let message = "must be at most 3d, because the gate remembers a logout at the provider only for that time";
         section.section("profile").blame("idle_ttl", message);
     }
 }
@@ -328,7 +344,10 @@ fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
     {
         section.blame(
             "page",
-            format!("leads to {}, which asks for a login; give that page a route with auth = \"none\"", route.id),
+            format!(
+                "leads to the route {}, which requires a login; give the login page a route with `auth = \"none\"`",
+                route.id
+            ),
         );
     }
 }

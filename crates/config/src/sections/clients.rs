@@ -43,12 +43,12 @@ section! {
         reload source as "..": KeySource = by { read_key_source(section, dir, client) },
     }
     with {
-        /// File with the client's JWK set, in which each key has `alg`, or with one public key in PEM, whose kind
-        /// determines the algorithm (RS256 for RSA). Read at a start and at a reload.
+        /// File with the client's JWK set, in which each key has `alg`, or with one public key in PEM, whose type
+        /// determines the algorithm (RS256 for RSA). The gate reads it at a start and at a reload.
         reload jwks_file: text,
-        /// URL of its JWK set; `rotogate issuer refresh client:ID` fetches it at once.
+        /// URL of the client's JWK set. `rotogate issuer refresh client:ID` fetches the set at once.
         reload jwks_url: text,
-        /// How keys are fetched: docs/issuers.md.
+        /// How the gate fetches the keys (docs/issuers.md).
         reload fetch: table of super::remote::FetchKeys,
     }
 }
@@ -67,28 +67,33 @@ section! {
         reload id: Box<str> = by {
             unique(section, "id", "the client_id", client_id, others.iter().map(|other| &*other.id)).into()
         },
-        /// Hash of the secret of a confidential client, from `rotogate client secret`.
+        /// Hash of a confidential client's secret. Create both with `rotogate client secret`.
         reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
-        /// The gate reads these files later, together with the other files.
+        /// The gate reads the files of `keys` later, together with the other files.
         no_key keys: Option<ClientKeys> = by { None },
         /// Grants that the client may use: `"password"`, `"refresh_token"`, `"jwt-bearer"`; for a confidential client
         /// also `"client_credentials"` and `"token-exchange"`.
         reload grants: Vec<Grant> = by { read_grants(section) },
-        /// Scopes that the client's tokens may have. Unset: all scopes of the user. Set it for a client that needs
-        /// fewer scopes than its users have.
+        /// Scopes that the client's tokens may have. Unset: all scopes of the user. Set it if a client needs fewer
+        /// scopes than its users have.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
-        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        /// Session rules of the client, which override those of `[sessions]`: any of its keys from `access_ttl` to
+        /// `revoke_previous_after`.
         reload profile as some: ProfileOverride = by { read_override(section) },
-        /// `"optional"`: a request with a proof gets tokens that are bound to the proof's key; `"required"`: requests
-        /// without a proof are refused. Set it if a copied token must be useless without the key.
+        /// `"optional"`: a token request with a DPoP proof gets tokens that are bound to the proof's key; `"required"`:
+        /// token requests without a proof are refused. Set it if a stolen token must be useless without the client's
+        /// private key.
         reload dpop: Binding = get_or(value::word_of, Binding::default()),
-        /// As `dpop`, for the client certificate of the connection (docs/certificates.md).
+        /// The same choice as `dpop`, for tokens that are bound to the client certificate of the TLS connection
+        /// (docs/certificates.md).
         reload certificate_bound: Binding = get_or(value::word_of, Binding::default()),
-        /// For whom the client may act with `"token-exchange"`, and where (docs/act-for-a-user.md).
+        /// Which tokens the client may exchange with the grant `"token-exchange"`, and for which audiences
+        /// (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeRules> = table(super::exchange::read),
     }
     with {
-        /// Instead of `secret_hash`: a file that contains the hash. Set it if everyone may read the configuration.
+        /// Instead of `secret_hash`: a file that contains the hash. Set it if other users may read the configuration
+        /// file.
         reload secret_hash_file: text,
     }
 }
@@ -117,13 +122,13 @@ impl Words for Binding {
 pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) -> ClientConfig {
     let client = read_entry(section, above, dir);
     if client.keys.is_some() {
-        let message = "conflicts with keys, by which the client authenticates; remove one of the two";
+        let message = "conflicts with `keys`, with which the client authenticates; remove one of the two";
         section.blame_present(&["secret_hash", "secret_hash_file"], message);
     }
     let is_public = !section.has("secret_hash") && !section.has("secret_hash_file") && client.keys.is_none();
     if client.may(Grant::ClientCredentials) && is_public {
-        let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash, \
-                       secret_hash_file or keys, or remove the grant";
+        let message = "`client_credentials` is only for confidential clients (RFC 6749 §4.4); give the client a \
+                       `secret_hash`, `secret_hash_file` or `keys`, or remove the grant";
         section.blame("grants", message);
     }
     super::exchange::check_client(section, &client, is_public);
@@ -132,7 +137,8 @@ pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) ->
         && !client.id.is_empty()
     {
         let message = format!(
-            "is too long for client_credentials and token-exchange: with \"{CLIENT_PREFIX}\" in front it is a sub"
+            "is too long for `client_credentials` and `token-exchange`, because the `sub` of their tokens is this id \
+             with \"{CLIENT_PREFIX}\" in front"
         );
         section.blame("id", message);
     }
@@ -155,7 +161,7 @@ pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], route
     };
     let of_clients = clients.iter().filter(|section| asks(section, &["optional", "required"]));
     for section in of_clients.chain(routes.iter().filter(|section| asks(section, &["required"]))) {
-        let message = "needs a listener that asks clients for certificates; set client_ca in the tls of a listener";
+        let message = "needs a listener that requests client certificates; set `client_ca` in the `tls` of a listener";
         section.blame("certificate_bound", message);
     }
 }
@@ -187,13 +193,15 @@ pub(super) fn is_text(section: &Section<'_>, key: &'static str) -> bool {
 fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     section.misplaced(
         &["secret", "client_secret"],
-        "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
+        "must not be in this file in plain text; write `secret_hash` or `secret_hash_file` instead. `rotogate client \
+         secret` generates a secret and its hash",
     );
     // Error messages never repeat the value, because it may be a secret that somebody entered instead of its hash.
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {
         Raw::String(s) | Raw::Env(s) if s == MASK => {
-            let message = "is masked by `rotogate check --print`: no secret matches it; write the hash";
+            let message = "is the mask that `rotogate check --print` writes, so no secret matches it; write the hash \
+                           itself";
             section.warn(WarningKind::NoAccess, "secret_hash", message);
             rotogate_core::password::unmatched_secret_hash().map_err(|error| error.to_string())
         }
@@ -205,7 +213,7 @@ fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
         read(text.trim())
     });
     if section.has("secret_hash") && section.has("secret_hash_file") {
-        section.blame("secret_hash_file", "conflicts with secret_hash; expected one of the two");
+        section.blame("secret_hash_file", "conflicts with `secret_hash`; remove one of the two");
     }
     direct.or(from_file)
 }
@@ -214,7 +222,7 @@ fn read_grants(section: &Section<'_>) -> Vec<Grant> {
     let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
     let grants = section.list("grants", value::word(Grant::WORDS, &later));
     if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-        section.blame("grants", "is empty: such a client can do nothing; expected at least one grant");
+        section.blame("grants", "is empty, so the client could not get tokens; expected at least one grant");
     }
     grants.unwrap_or_else(|| vec![Grant::Password, Grant::RefreshToken])
 }

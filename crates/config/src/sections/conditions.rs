@@ -49,7 +49,7 @@ fn read_table(table: &Section<'_>) -> Vec<Condition> {
 fn read_claim(claim: &str, wanted: &Raw) -> Result<Vec<Condition>, String> {
     let comparisons = match wanted {
         Raw::Table(operators) if operators.is_empty() => {
-            return Err(format!("names no operator; expected some of {}", OPERATORS.join(", ")));
+            return Err(format!("does not contain an operator; expected one or more of {}", OPERATORS.join(", ")));
         }
         Raw::Table(operators) => {
             operators.iter().map(|(word, node)| comparison(claim, word, &node.value)).collect::<Result<Vec<_>, _>>()?
@@ -70,7 +70,7 @@ fn read_claim(claim: &str, wanted: &Raw) -> Result<Vec<Condition>, String> {
 fn comparison(claim: &str, word: &str, value: &Raw) -> Result<Comparison, String> {
     let text = || match value {
         Raw::String(text) => Ok(text.as_str().into()),
-        other => Err(format!("{word}: expected a text, found {}", other.describe())),
+        other => Err(format!("{word}: expected a string, found {}", other.describe())),
     };
     let number = || match value {
         Raw::Integer(number) => Ok(*number),
@@ -91,7 +91,10 @@ fn comparison(claim: &str, word: &str, value: &Raw) -> Result<Comparison, String
             Raw::Bool(true) => Comparison::Exists,
             other => {
                 let found = other.describe();
-                return Err(format!("exists: a missing claim lets no request pass; expected true, found {found}"));
+                return Err(format!(
+                    "exists: expected true, because no condition accepts a request whose token lacks the claim; \
+                     found {found}"
+                ));
             }
         },
         "param" => Comparison::Param(text()?),
@@ -104,7 +107,8 @@ fn unknown_word(claim: &str, word: &str) -> String {
     match nearest(word, &OPERATORS) {
         Some(near) => format!("unknown operator {shown}; did you mean {near}?"),
         None => format!(
-            "unknown operator {shown}; expected one of {}. A claim within another is written in quotation marks: \"{}.{shown}\"",
+            "unknown operator {shown}; expected one of {}. To compare a claim inside another claim, write its path \
+             in quotation marks: \"{}.{shown}\"",
             OPERATORS.join(", "),
             printable(claim)
         ),
@@ -120,7 +124,7 @@ fn scalar(value: &Raw) -> Result<ClaimValue, String> {
         Raw::String(text) => Ok(ClaimValue::Text(text.as_str().into())),
         Raw::Integer(number) => Ok(ClaimValue::Integer(*number)),
         Raw::Bool(is) => Ok(ClaimValue::Boolean(*is)),
-        other => Err(format!("expected a text, a whole number, true or false, found {}", other.describe())),
+        other => Err(format!("expected a string, a whole number, true or false, found {}", other.describe())),
     }
 }
 
@@ -142,8 +146,8 @@ fn warn_of_users(
         if let Some(condition) = conditions.iter().find(is_users) {
             let (claim, issuer) = (condition.claim(), printable(&issuer.name));
             let message = format!(
-                "users of \"{issuer}\" ({}) write the claim {claim} themselves: name a claim that only its administrators \
-                 write",
+                "users of \"{issuer}\" ({}) can set the claim `{claim}` themselves; name a claim that only the \
+                 issuer's administrators can set",
                 preset.word()
             );
             section.warn(WarningKind::ClaimOfUsers, key, message);
@@ -181,7 +185,7 @@ pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     }
 }
 
-/// The operator's word, if the condition is written with one, and the value.
+/// The operator, if the condition is written with one, and the value.
 fn printed(comparison: &Comparison) -> (Option<&'static str>, Value) {
     let one = |value: &ClaimValue| match value {
         ClaimValue::Text(text) => Value::from(&**text),

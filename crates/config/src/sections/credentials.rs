@@ -23,16 +23,18 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>) -> Credentials {
     let has = |kind: &str| listed.iter().any(|(_, listed)| *listed == kind);
     let (token, session, key) = (has(TOKEN), has(SESSION), has(KEY));
     if key && !names.has_keys {
-        section.blame("credentials", "names keys, and there is no [api_keys]");
+        section.blame("credentials", "contains \"key\", but the section `[api_keys]` is missing");
     }
     if session && !names.has_browser {
         section.blame(
             "credentials",
-            "names sessions, and no entry of [[endpoints]] with dialect = \"browser\" begins one",
+            "contains \"session\", but there is no entry of `[[endpoints]]` with `dialect = \"browser\"` that starts \
+             sessions",
         );
     }
     if session && section.has("cookie") {
-        let message = "is a token in a cookie, beside the sessions of credentials; remove one of the two";
+        let message = "names the cookie of a token, but `credentials` accepts sessions, which have their own cookie; \
+                       remove one of the two";
         section.blame("cookie", message);
     }
     Credentials { token, session, key }

@@ -90,8 +90,8 @@ const FEATURES: &[(&str, &str)] = &[("ldap", "ldap"), ("sql", "sql")];
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
 
-/// Whether the gate has no users of its own, because it accepts tokens of other issuers or logs browsers in at a
-/// provider.
+/// Whether `kind` is `"none"`: the gate has no users of its own, and accepts tokens of other issuers or redirects
+/// browsers to a provider for the login.
 pub(super) fn is_none(root: &Section<'_>) -> bool {
     let is_none = |kind: &Value| Ok(matches!(kind, Value::String(word) if word == "none"));
     !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
@@ -104,7 +104,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     }
     if root.has("directory") {
         root.section("directory");
-        root.blame("directory", "cannot be combined with [[directories]]; move it into that list");
+        root.blame("directory", "cannot be combined with `[[directories]]`; move it into that list");
     }
     let sections = root.sections("directories");
     let all: Vec<_> = sections.iter().filter_map(|section| read_one(section, dir, true)).collect();
@@ -121,20 +121,25 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     for (at, (section, one)) in sections.iter().zip(all).enumerate() {
         let before = || all.iter().take(at);
         if let Some(other) = before().find(|other| other.name == one.name) {
-            section.blame("name", format!("\"{}\" is the name of {}, too; give each a name", one.name, other.key));
+            section.blame(
+                "name",
+                format!("\"{}\" is already the name of `{}`; give each directory its own name", one.name, other.key),
+            );
         }
         if one.accounts.is_none()
             && let Some(other) = before().find(|other| other.accounts.is_none())
         {
-            let what =
-                format!("missing, and missing in {}, too: only one directory can have all other accounts", other.key);
+            let what = format!(
+                "missing here and in `{}`, but only one directory can have all accounts that no other directory lists",
+                other.key
+            );
             section.blame("accounts", what);
         }
         for (index, account) in one.accounts.iter().flatten().enumerate() {
             let has = |other: &&DirectoryConfig| other.accounts.iter().flatten().any(|name| name == account);
             let twice = one.accounts.iter().flatten().take(index).any(|name| name == account);
             if let Some(other) = before().find(has).or_else(|| twice.then_some(one)) {
-                section.blame_element("accounts", index, format!("\"{account}\" is an account of {}", other.key));
+                section.blame_element("accounts", index, format!("\"{account}\" already belongs to `{}`", other.key));
             }
         }
         let is_file = |one: &DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
@@ -142,7 +147,10 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && !section.is_bad()
             && let Some(other) = before().find(|other| is_file(other))
         {
-            section.blame("kind", format!("is \"file\", and so is kind of {}: a gate has one users file", other.key));
+            section.blame(
+                "kind",
+                format!("is \"file\" here and in `{}`, but a gate can have only one users file", other.key),
+            );
         }
     }
 }
@@ -157,12 +165,16 @@ fn name(value: &Value) -> Result<String, String> {
 fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Option<DirectoryConfig> {
     let accounts = if is_one_of_several { section.list("accounts", account) } else { None };
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-        section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
+        section.blame(
+            "accounts",
+            "is empty; list accounts, or remove `accounts` so that this directory has all accounts that no other \
+             directory lists",
+        );
     }
     let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Some(IN_A_FILE));
     let Some((word, read_users)) = kind else {
         if is_one_of_several {
-            section.blame("kind", "is \"none\" in a list of directories; remove this entry");
+            section.blame("kind", "must not be \"none\" in a list of directories; remove this entry");
         }
         section.finish();
         return None;
@@ -177,18 +189,19 @@ fn remote(section: &Section<'_>, source: SourceSettings, timeout: Duration) -> U
     UsersConfig::Remote { source, bounds: read_bounds(section, timeout) }
 }
 
-/// The longest time that can be set.
+/// The maximum of the times in this section.
 const MINUTE: Duration = Duration::from_secs(60);
 
 section! {
     impl Bounds, read by read_bounds(section, timeout: Duration) {
-        /// Time for a request to the directory, including connecting.
+        /// Time limit for a request to the directory, including connecting.
         reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
-        /// Most concurrent requests to the directory. Logins may use three quarters of them.
+        /// Maximum number of concurrent requests to the directory. Logins may use three quarters of them.
         fixed max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
-        /// How long a request waits for its turn. Then 503.
+        /// How long a request waits if `max_requests` are running. After that, the client gets 503.
         fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
-        /// How long the gate caches an entry for further refreshes. With 0s, only concurrent refreshes share a request.
+        /// How long the gate caches a user's entry for further refreshes. With 0s, only concurrent refreshes share a
+        /// request.
         fixed lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
 }

@@ -31,10 +31,11 @@ section! {
         /// Required: Protocol (docs/protocols.md): `"oauth2"`, `"envelope"`, `"kuzzle"`, `"knox"`, `"browser"`,
         /// `"my-sessions"`, `"my-keys"` or `"relay"`.
         reload dialect: &'static str = by { dialect },
-        /// Path, such as `"/connect/token"` or `"/{account}/connect/token"` with the user's account. Default: that
-        /// of the protocol.
+        /// Path, such as `"/connect/token"`, or `"/{account}/connect/token"` if the path names the user's account.
+        /// Default: the usual path of the protocol.
         reload path: String = by { read_path(section, dialect, above) },
-        /// Any key of `[sessions]` from `access_ttl` to `revoke_previous_after`.
+        /// Session rules of the endpoint, which override those of `[sessions]`: any of its keys from `access_ttl` to
+        /// `revoke_previous_after`.
         reload profile as some: ProfileOverride = by {
             match dialect {
                 BROWSER => browser::profile(section),
@@ -42,7 +43,7 @@ section! {
                 _ => ProfileOverride::default(),
             }
         },
-        /// Clients that may use it. Unset: all clients. Set it if the endpoint is for one application.
+        /// Clients that may use the endpoint. Unset: all clients. Set it if the endpoint is for one application.
         reload clients: Option<Vec<String>> = by {
             let known = around.clients.iter().map(|client| &*client.id);
             if has_clients(dialect) { known_names(section, "clients", "client", known) } else { None }
@@ -51,20 +52,22 @@ section! {
         /// rules of an entry of `[[clients]]` should apply to these sessions. Default: the name of the protocol.
         reload client: Option<String> = by {
             if dialect == BROWSER && section.has("provider") {
-                // At a provider, the gate has its own client.
+                // For logins at a provider, the gate has its own client.
                 None
             } else {
                 endpoint_client(section, dialect, around.clients)
             }
         },
-        /// Other dialects whose sessions may continue here. Set it while clients change from one protocol to another.
+        /// Other dialects whose sessions may be refreshed at this endpoint. Set it while clients migrate from one
+        /// protocol to another.
         reload accepts: Option<Vec<&'static str>> = by { has_clients(dialect).then(|| accepts(section, dialect)) },
-        /// Only account that the endpoint serves; not allowed with `{account}` in `path`. Set it if a tenant has its
-        /// own endpoint.
+        /// Account of the users who may log in at this endpoint; not allowed with `{account}` in `path`. Set it if a
+        /// tenant has its own endpoint.
         reload account: Option<String> = by {
             if dialect == RELAY { None } else { read_account(section, &path) }
         },
-        /// As `listeners` of a route.
+        /// Names of the listeners that serve this endpoint; others respond with 404. Unset: all. Set it for an endpoint
+        /// of an internal network.
         reload listeners as some: Vec<Box<str>> = by { listeners::bound_to(section, around.listeners) },
         /// Options of the dialect.
         reload envelope as "..?": Option<Envelope> = by {
@@ -84,7 +87,7 @@ section! {
         reload browser as "..?": Option<BrowserConfig> = by {
             (dialect == BROWSER).then(|| browser::read(section, &path, around))
         },
-        /// Provider behind it.
+        /// Provider behind a relay.
         reload relay as "..?": Option<RelaySettings> = by { read_relay(section, dialect, around, &path) },
     }
 }
@@ -93,8 +96,8 @@ section! {
     /// The keys of `dialect = "kuzzle"`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct KuzzleConfig, read by read_kuzzle(section, is_https: bool, above: &[EndpointConfig]) {
-        /// Cookie of the access token in a browser: `"authToken"`, or `"__Host-authToken"`, which needs https and which
-        /// other hosts of the domain cannot set.
+        /// Cookie that carries a browser's access token: `"authToken"`, or `"__Host-authToken"`, which needs `https`
+        /// and which other hosts in the domain cannot set.
         reload cookie: &'static str = by { read_cookie(section, is_https, above) },
         /// Whether clients reach the gate by https.
         no_key is_https: bool = by { is_https },
@@ -102,7 +105,7 @@ section! {
 }
 
 impl EndpointConfig {
-    /// Whether users log in to an account at this endpoint.
+    /// Whether a login at this endpoint names an account.
     pub fn may_have_account(&self) -> bool {
         self.account.is_some() || self.path.contains("{account}")
     }
@@ -161,7 +164,7 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     dialect_or(v, &[])
 }
 
-/// Reads the dialect of an endpoint: one that begins sessions, one for a user's own sessions or keys, or the relay.
+/// Reads the dialect of an endpoint: a dialect that creates sessions, `my-sessions`, `my-keys` or `relay`.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     dialect_or(v, &[BROWSER, MY_SESSIONS, MY_KEYS, RELAY])
 }
@@ -178,8 +181,8 @@ pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Sur
     read_keys(section, dialect, around, above)
 }
 
-/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. For other dialects, the
-/// keys for sessions, users and clients are unknown.
+/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. In an endpoint of another
+/// dialect, the configuration keys for sessions, users and clients are unknown keys.
 fn begins_sessions(dialect: &str) -> bool {
     ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
@@ -191,17 +194,18 @@ fn has_clients(dialect: &str) -> bool {
 
 fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
     let path = if dialect == KUZZLE {
-        // The prefix of the routes of the dialect; empty by default.
+        // The prefix of the dialect's routes. It is empty by default.
         section.get_or("path", kuzzle_prefix, "/".to_owned())
     } else {
         let default = if section.has("path") || section.is_bad() { None } else { default_path(section, dialect) };
         section.get("path", endpoint_path).or(default).unwrap_or_default()
     };
     if dialect == RELAY && path.contains('{') {
-        section.blame("path", "expected a path without parameters: a provider has no {account}");
+        section.blame("path", "expected a path without parameters, because a provider does not use `{account}`");
     }
     if dialect == BROWSER && path.contains('{') {
-        section.blame("path", "expected a path without parameters: a browser names its account in the form");
+        section
+            .blame("path", "expected a path without parameters, because a browser sends the account in the login form");
     }
     if !path.is_empty() && above.iter().any(|other| other.path == path) {
         section.blame("path", format!("{path} is listed twice; give one of the two another path"));
@@ -224,7 +228,7 @@ fn read_relay(section: &Section<'_>, dialect: &str, around: &Surroundings<'_>, p
 
 fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
     if section.has("account") && path.contains("{account}") {
-        section.blame("account", "conflicts with {account} in path; remove one of the two");
+        section.blame("account", "conflicts with `{account}` in `path`; remove one of the two");
     }
     section.get("account", account)
 }
@@ -234,36 +238,39 @@ fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) 
     const HOST: &str = KUZZLE_HOST_COOKIE;
     let cookie = section.get_or("cookie", value::word(&COOKIES, &[]), KUZZLE_COOKIE);
     if cookie == HOST && !is_https {
-        let message = "needs a server.public_url that begins with https://: a browser takes a __Host- cookie over https \
-                       alone";
+        let message = "needs a `server.public_url` that begins with https://, because a browser accepts a `__Host-` \
+                       cookie only over https";
         section.blame("cookie", message);
     }
     if above.iter().filter_map(|other| other.kuzzle.as_ref()).any(|other| other.cookie != cookie) {
-        section.blame("cookie", "differs from that of another kuzzle endpoint; all of them share one");
+        section.blame(
+            "cookie",
+            "differs from the cookie of another `kuzzle` endpoint; all of these endpoints must use the same cookie",
+        );
     }
     cookie
 }
 
 section! {
     impl MySessions, read by read_my_sessions(section, default: &MySessions) {
-        /// Greatest age of an access token with which a user ends sessions.
+        /// Maximum age of the access token with which a user ends sessions.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MySessions::default().max_age),
         /// true: the access token must have the scope `sessions`. Set it if clients of other parties get tokens of your
         /// users.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        // That of the kuzzle endpoint, if there is one: see `share_cookie`.
+        // The cookie of the `kuzzle` endpoint, if there is one: see `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
     }
 }
 
 section! {
     impl MyKeys, read by read_my_keys(section, default: &MyKeys) {
-        /// Greatest age of an access token, or of the login of a session cookie, with which a user changes keys.
+        /// Maximum age of the access token, or of the browser session's login, with which a user changes API keys.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, DAY), MyKeys::default().max_age),
         /// true: the access token must have the scope `keys`. Set it if clients of other parties get tokens of your
-        /// users, because otherwise each of them can create keys.
+        /// users, because otherwise each of these clients can create API keys.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        // That of the kuzzle endpoint, if there is one: see `share_cookie`.
+        // The cookie of the `kuzzle` endpoint, if there is one: see `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
     }
 }
@@ -275,8 +282,9 @@ fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
 /// The cookies of access tokens in browsers.
 const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// Makes the endpoints for a user's own sessions and keys read the cookie of the kuzzle endpoint, if there is one,
-/// because it carries a browser's access token. Otherwise they read the cookie `__Host-access`.
+/// Sets the cookie that the endpoints for a user's own sessions and API keys read. If there is a `kuzzle` endpoint,
+/// they read its cookie, because that cookie carries a browser's access token. Otherwise they read the cookie
+/// `__Host-access`.
 pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
         return endpoints;
@@ -288,7 +296,7 @@ pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointCo
     endpoints
 }
 
-/// Reads `client` for a dialect whose requests do not name a client. For other dialects, the key is unknown.
+/// Reads `client` for a dialect whose requests do not name a client. For other dialects, `client` is an unknown key.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
     let default = rotogate::program::by_name(dialect, &dialect::Options::default())?.client()?;
     let named = section.get("client", value::text);
@@ -296,12 +304,15 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
     match (clients.iter().find(|client| *client.id == *id), &named) {
         (None, Some(id)) => check_known(section, "client", "client", id, clients.iter().map(|client| &*client.id)),
         (Some(client), Some(_)) if client.is_confidential() => {
-            section.blame("client", "is confidential, and this protocol cannot carry its secret; name a public one");
+            section.blame(
+                "client",
+                "names a confidential client, but this protocol cannot carry a client secret; name a public client",
+            );
         }
         (Some(client), None) if client.is_confidential() => {
             let message = format!(
-                "missing, so its sessions are those of the client \"{default}\", which [[clients]] makes confidential, and \
-                 this protocol cannot carry its secret; name a public one"
+                "missing, so its sessions would belong to the client \"{default}\". `[[clients]]` makes that client \
+                 confidential, but this protocol cannot carry a client secret; name a public client"
             );
             section.blame("client", message);
         }
@@ -319,8 +330,8 @@ fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
     for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {
         let message = format!(
-            "\"{name}\" has refresh tokens, and \"{dialect}\" exchanges access tokens only: none of its sessions could \
-             continue here. Remove it, or let the endpoint of \"{name}\" serve these clients"
+            "sessions of \"{name}\" use refresh tokens, but \"{dialect}\" exchanges only access tokens, so they \
+             could not continue here. Remove this entry, or let the endpoint of \"{name}\" serve these clients"
         );
         section.blame_element("accepts", *index, message);
     }
@@ -330,18 +341,19 @@ fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
 /// Reads an account name, which has the same form as in users.toml.
 pub(super) fn account(v: &Raw) -> Result<String, String> {
     let fits = |text: &str| is_subject(text) && !text.contains('/');
-    value::matching(v, "1 to 256 visible ASCII characters, none of them /", fits)
+    value::matching(v, "1 to 256 visible ASCII characters other than /", fits)
 }
 
 section! {
     impl Envelope, read by read_envelope(section, default: &Envelope) {
-        /// How long ago the access token that is presented for a refresh may have expired; 7d at most. Raise it for
-        /// clients that refresh only after the access token has expired.
+        /// How long after its expiry an access token can still be used for a refresh; 7d at most. Raise it for clients
+        /// that refresh only after their access token has expired.
         reload expired_for_at_most as "allow_expired_access_token": Duration = get_or(
             value::duration_within(Duration::ZERO, 7 * DAY),
             default.expired_for_at_most
         ),
-        /// Status of refused credentials and tokens: 401, or 200 for clients that read only `errorCode`.
+        /// Status of the response to invalid credentials or an invalid token: 401, or 200 for clients that read only
+        /// `errorCode`.
         reload failure_status: StatusCode = get_or(failure_status, default.failure_status),
     }
 }
@@ -376,7 +388,7 @@ fn endpoint_path(v: &Raw) -> Result<String, String> {
     let is_known = |segment: &str| segment == "{account}" || !segment.contains(['{', '}']);
     if path.ends_with('/') || !path.split('/').all(is_known) {
         return Err(format!(
-            "expected a path without a slash at its end whose only parameter is {{account}}, a segment of its own, \
+            "expected a path without a slash at its end, whose only parameter may be {{account}} as a whole segment, \
              found {}",
             v.describe()
         ));

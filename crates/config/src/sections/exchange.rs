@@ -11,8 +11,8 @@ use rotogate_kit::config::Section;
 
 section! {
     impl ExchangeRules, read by read_keys(section) {
-        /// Audiences that identify the client. It may exchange tokens that were issued for one of these audiences, and
-        /// tokens of its own users.
+        /// Audiences that identify the client. The client may exchange tokens that were issued for one of these
+        /// audiences, and tokens of its own users.
         reload audiences as "as": Vec<Box<str>> = by { texts(section, "as") },
         /// Required: Audiences for which the client may get tokens. If there are several, a request must name one.
         reload to: Vec<Box<str>> = by { texts(section, "to") },
@@ -20,7 +20,7 @@ section! {
         reload issuers: Vec<Box<str>> = by { issuers(section) },
         /// Scopes that the new tokens may have. Unset: the scopes of the exchanged token.
         reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
-        /// Longest chain of acting clients (`act`), including this client; 1 to 8.
+        /// Maximum length of the chain of acting clients (`act`), including this client; 1 to 8.
         reload depth: usize = get_or(value::count(1, ExchangeRules::MAX_DEPTH), ExchangeRules::default().depth),
     }
 }
@@ -36,22 +36,22 @@ fn issuers(section: &Section<'_>) -> Vec<Box<str>> {
 pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
     let rules = read_keys(section);
     if rules.to.is_empty() && !section.is_bad() {
-        section.blame("to", "names no audience; expected a list such as [\"billing\"]");
+        section.blame("to", "does not name an audience; expected a list such as [\"billing\"]");
     }
     rules
 }
 
-/// Checks that a client has either both the rules and the grant or neither, and that a client with the grant is
-/// confidential.
+/// Checks that a client has `exchange` if and only if it has the grant `token-exchange`, and that a client with this
+/// grant is confidential.
 pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bool) {
     match (client.may(Grant::TokenExchange), &client.exchange) {
         (true, None) if !section.has("exchange") => {
-            section.blame("grants", "has token-exchange, which needs exchange = { as = […], to = […] }");
+            section.blame("grants", "contains `token-exchange`, which needs `exchange = { as = […], to = […] }`");
         }
-        (false, Some(_)) => section.blame("exchange", "has no effect without \"token-exchange\" in grants"),
+        (false, Some(_)) => section.blame("exchange", "has no effect without \"token-exchange\" in `grants`"),
         (true, Some(_)) if is_public => {
-            let message = "has token-exchange, which is for confidential clients (RFC 8693 §5); give it a secret_hash or \
-                           secret_hash_file";
+            let message = "contains `token-exchange`, which is only for confidential clients (RFC 8693 §5); give the \
+                           client a `secret_hash` or `secret_hash_file`";
             section.blame("grants", message);
         }
         _ => {}
@@ -73,14 +73,17 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
             if !names.contains(&&**name) {
                 section.blame("exchange.issuers", super::dangling("issuer", name, &names));
             } else if issuer.is_some_and(|issuer| issuer.subject_prefix.is_empty()) {
-                let message =
-                    format!("{name} has no subject_prefix: a user there could get the subject of a user of the gate");
+                let message = format!(
+                    "the issuer {name} has no `subject_prefix`, so one of its users could have the same subject as a \
+                     user of the gate; set `subject_prefix`"
+                );
                 section.blame("exchange.issuers", message);
             }
         }
         if let Some(to) = rules.to.iter().find(|to| asserted(to)) {
-            let message =
-                format!("\"{to}\" is the audience of assertions, which no token may have; rename one of the two");
+            let message = format!(
+                "\"{to}\" is an audience of assertions, so access tokens must not have it; rename one of the two"
+            );
             section.blame("exchange.to", message);
         }
     }

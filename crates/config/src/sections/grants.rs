@@ -1,4 +1,4 @@
-//! `id_jag` and `jwt_bearer` of an entry of `[[issuers]]`, which state which assertions of the issuer are accepted as
+//! `id_jag` and `jwt_bearer` in an entry of `[[issuers]]`. They select the issuer's assertions that are accepted as
 //! grants.
 
 use std::time::Duration;
@@ -14,23 +14,25 @@ use rotogate_kit::config::{Section, printable};
 
 section! {
     impl IdJagRules, read by pub(super) read_id_jag(section) {
-        /// Required: Clients that may present the assertions: confidential, with the grant `"jwt-bearer"`.
+        /// Required: Ids of the clients that may present the assertions. They must be confidential and have the grant
+        /// `"jwt-bearer"`.
         reload clients: Vec<Box<str>> = by { texts(section, "clients", "the id of a client") },
-        /// Greatest age of an assertion, by its `iat`.
+        /// Maximum age of an assertion, counted from its `iat`.
         fixed max_age: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// Subject of the session. `"issuer"`: the subject at the issuer, with `subject_prefix` in front;
-        /// `"directory"`: the user whom the lookup of an HTTP directory returns for `issuer` and `subject`.
+        /// Subject of the session. `"issuer"`: the issuer's `sub` with `subject_prefix` in front; `"directory"`: the
+        /// user whom the lookup of an HTTP directory returns for `issuer` and `subject`.
         reload subject: JagSubject = get_or(value::word_of, JagSubject::default()),
     }
 }
 
 section! {
     impl JwtBearerRules, read by pub(super) read_jwt_bearer(section) {
-        /// Required: Accepted subjects, compared byte for byte (`["repo:acme/app:ref:refs/heads/main"]`).
-        reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "a sub of its tokens") },
-        /// Longest lifetime of such a token.
+        /// Required: Accepted values of `sub`, compared byte for byte (`["repo:acme/app:ref:refs/heads/main"]`).
+        reload subjects: Vec<Box<str>> = by { texts(section, "subjects", "the `sub` of each accepted token") },
+        /// Maximum lifetime of a workload's token.
         fixed max_lifetime: Duration = get_or(value::duration_within(SECOND, 3600 * SECOND), 600 * SECOND),
-        /// Entry of `[[clients]]`, with the grant `"jwt-bearer"`, whose token and scopes the workload gets.
+        /// Name of an entry of `[[clients]]` with the grant `"jwt-bearer"`. The workload gets a token of this client,
+        /// with the client's scopes.
         reload as_client: Box<str> = by {
             section.required("as_client", "the id of a client", value::text).into()
         },
@@ -50,7 +52,7 @@ fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<st
     listed.into_iter().map(Into::into).collect()
 }
 
-/// Checks that the clients and the directory exist that the grants of issuers need.
+/// Checks the clients and the directory that the issuers' grants need.
 pub(super) fn check(
     sections: &[Section<'_>],
     issuers: &[TrustedIssuer],
@@ -58,12 +60,12 @@ pub(super) fn check(
     directories: &[DirectoryConfig],
 ) {
     let problem = |id: &str, needs_proof: bool| match clients.iter().find(|client| *client.id == *id) {
-        None => Some(format!("there is no client \"{}\" in [[clients]]", printable(id))),
+        None => Some(format!("there is no client \"{}\" in `[[clients]]`", printable(id))),
         Some(client) if !client.may(Grant::JwtBearer) => {
-            Some(format!("the client \"{id}\" lacks the grant \"jwt-bearer\"; add it to its grants"))
+            Some(format!("the client \"{id}\" lacks the grant \"jwt-bearer\"; add it to the client's `grants`"))
         }
         Some(client) if needs_proof && client.keys.is_none() && client.secret_hash.is_none() => {
-            Some(format!("the client \"{id}\" is public; give it keys or a secret_hash"))
+            Some(format!("the client \"{id}\" is public; give it `keys` or a `secret_hash`"))
         }
         Some(_) => None,
     };
@@ -76,12 +78,15 @@ pub(super) fn check(
         }
         let by_directory = issuer.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Directory);
         if by_directory && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {
-            let message = "needs a directory of kind \"http\", whose lookup names our user for an issuer's subject; or write \
-                           \"issuer\"";
+            let message = "needs a directory of kind \"http\", which can look up the gate's user for an issuer's \
+                           subject; or write \"issuer\"";
             section.blame("id_jag.subject", message);
         }
         if issuer.keys.is_none() && (issuer.id_jag.is_some() || issuer.jwt_bearer.is_some()) {
-            section.blame("introspection", "has no keys, which verify assertions; add discovery = true, or jwks_url");
+            section.blame(
+                "introspection",
+                "has no signing keys to verify assertions; add `discovery = true` or `jwks_url`",
+            );
         }
     }
 }

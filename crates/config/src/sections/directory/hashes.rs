@@ -18,9 +18,9 @@ section! {
     /// parameters that some schemes need.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct HashesConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Schemes of password hashes that a later import brings (`["bcrypt:10"]`), and weak ones that the gate accepts
-        /// until a login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login of an unknown user takes as
-        /// long as a check of the slowest scheme (docs/users.md).
+        /// Hash schemes that you will import later (`["bcrypt:10"]`), and weak schemes to accept until the user's next
+        /// login replaces the hash: phpass, sha256-crypt, sha512-crypt. A login with an unknown username takes as long
+        /// as a check with the slowest scheme (docs/users.md).
         restart hashes as some: Vec<AcceptedHash> = list_or_empty(accepted),
         /// File (0600) with parameters that imported hashes do not contain: the password hash parameters of a Firebase
         /// project, or the iterations and the secret of Spring's `{pbkdf2}` if they differ from Spring's defaults
@@ -28,15 +28,16 @@ section! {
         restart hash_parameters: Option<PathBuf> = get(path_in(dir)),
     }
     with {
-        /// Source of users: `"file"`; another system: `"http"`, `"ldap"` or `"sql"`; `"none"`: the gate has no
-        /// users.
+        /// Where the users are: `"file"`; in another system: `"http"`, `"ldap"` or `"sql"`; `"none"`: the gate has no
+        /// users of its own.
         reload kind: text,
-        /// Users file; created at the first start with one user, whose password is printed once.
+        /// Users file. At the first start the gate creates it with one user, and prints that user's password once.
         restart path: text,
-        /// Name in logs and metrics. Required if two directories have the same kind. Default: the kind.
+        /// Name of the directory in logs and metrics. Required if two directories have the same `kind`. Default: the
+        /// `kind`.
         reload name: text,
-        /// Accounts of an entry of `[[directories]]`. Unset: all accounts that no other entry has, and users without
-        /// an account. Set it if tenants have directories of their own.
+        /// Accounts whose users are in this directory, for an entry of `[[directories]]`. Unset: all accounts that no
+        /// other entry lists, and users without an account. Set it if tenants have directories of their own.
         reload accounts: list,
     }
 }
@@ -74,14 +75,14 @@ fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), S
     const SPRING: &str = "spring_pbkdf2";
     let read: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(|error| {
         let place = format!("{}:{}", error.line(), error.column());
-        format!("{place}: expected JSON: Firebase's parameters, or {{ \"{SPRING}\": {{ \"iterations\": 310000 }} }}")
+        format!("{place}: expected JSON with Firebase's parameters or {{ \"{SPRING}\": {{ \"iterations\": 310000 }} }}")
     })?;
     let Some(spring) = read.get(SPRING) else {
         return Ok((Some(FirebaseParameters::from_json(text)?), Spring::default()));
     };
     let expected = || {
         let most = ITERATIONS.end();
-        format!("{SPRING}: expected \"iterations\", from 1 to {most}, or \"secret\", a string, or both")
+        format!("{SPRING}: expected \"iterations\" (a number from 1 to {most}), \"secret\" (a string), or both")
     };
     let mut found = Spring::default();
     for (key, value) in spring.as_object().filter(|own| !own.is_empty()).ok_or_else(expected)? {
@@ -103,7 +104,7 @@ struct Scheme {
     name: &'static str,
     /// The cost that software with this scheme usually uses today.
     usual: u32,
-    /// The costs that may follow the name. The maximum is also the highest cost that is accepted for a stored hash.
+    /// The costs that may follow the scheme's name. The maximum is also the highest cost of an accepted stored hash.
     costs: std::ops::RangeInclusive<u32>,
     class: fn(u32) -> CostClass,
 }
@@ -129,7 +130,7 @@ const fn pbkdf2(bits: u16, iterations: u32) -> CostClass {
     CostClass::Pbkdf2 { bits, iterations }
 }
 
-/// The class with the block size that all implementations use.
+/// The class of scrypt hashes with the block size that all implementations use.
 fn scrypt(log_n: u32) -> CostClass {
     CostClass::Scrypt { log_n: u8::try_from(log_n).unwrap_or(u8::MAX), r: 8, p: 1 }
 }
@@ -141,7 +142,7 @@ pub(super) fn expected(value: &Value) -> Result<ExpectedHash, String> {
     let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) else {
         let names: Vec<_> = SCHEMES.iter().map(|scheme| scheme.name).collect();
         let names = names.join(", ");
-        return Err(format!("{} is no known scheme; expected one of {names}", value.describe()));
+        return Err(format!("{} is not a known hash scheme; expected one of {names}", value.describe()));
     };
     let cost = match cost.map(str::parse) {
         None => scheme.usual,
@@ -149,7 +150,7 @@ pub(super) fn expected(value: &Value) -> Result<ExpectedHash, String> {
         Some(_) => {
             let (least, most) = (scheme.costs.start(), scheme.costs.end());
             return Err(format!(
-                "{} has no cost that is accepted; expected \"{name}:{}\", with a whole number from {least} to {most}",
+                "{} has an invalid cost; expected \"{name}:{}\", with a whole number from {least} to {most}",
                 value.describe(),
                 scheme.usual
             ));

@@ -16,19 +16,20 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 section! {
     impl HttpSettings, read by read_keys(section, dir: &Path) {
-        /// URL of the hook: https, or http on this machine.
+        /// URL of the login hook, which checks passwords and looks up users: `https`, or `http` on this machine.
         reload url: String = required(URL, |v| {
             let url = value::text(v)?;
             target(&url, "lookup").map(|_| url)
         }),
         /// The gate's client certificate and its private key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// File with the secret that the gate sends as `Authorization: Bearer`.
+        /// File with the secret that the gate sends to the login hook as `Authorization: Bearer`.
         reload secret_file: Option<PathBuf> = get(path_in(dir)),
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
-        /// the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// A refusal takes as long as the slowest login of the last hours.
+        /// A failed login takes as long as the slowest login in the last hours, so that its duration does not show
+        /// whether the user exists.
         fixed pad_refusals: bool = get_or(value::boolean, true),
     }
 }
@@ -38,8 +39,8 @@ const URL: &str = "the URL of the login hook, such as \"https://app.example.com/
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
     let settings = read_keys(section, dir);
     if settings.url.starts_with("https://") && settings.secret_file.is_none() && settings.client_cert.is_none() {
-        let message = "missing: without secret_file or client_cert, the hook cannot tell the gate from anyone else, and \
-                       answers every client that reaches it";
+        let message = "missing: without `secret_file` or `client_cert`, the login hook cannot authenticate the gate, \
+                       so anybody who can reach the hook can use it";
         section.warn(WarningKind::NoAccess, "secret_file", message);
     }
     SourceSettings::Http(Box::new(settings))

@@ -45,105 +45,109 @@ const AD: Preset = Preset {
 
 section! {
     impl LdapSettings, read by read_keys(section, dir: &Path, preset: Preset) {
-        /// Required: One server or several, which are tried in this order: `ldaps://`, `ldap://`,
+        /// Required: URL of one server, or a list of several, which are tried in this order: `ldaps://`, `ldap://`,
         /// `ldapi://%2frun%2fslapd%2fldapi`.
         reload urls as "url": Vec<String> = by { self::urls(section) },
-        /// Account that searches.
+        /// The account with which the gate searches.
         reload bind as "..": Option<(String, PathBuf)> = by { self::bind(section, dir) },
-        /// Base DN of users.
+        /// Base DN of the search for users.
         reload base: String = required(BASE, value::text),
-        /// Filter that finds the user `{username}`. The gate escapes the name. Required without `preset`. With `preset
-        /// = "ad"`, users are found by `sAMAccountName`; set the filter if they log in with another name, such as their
-        /// mail address.
+        /// Filter that finds the user with the name `{username}`, which the gate escapes. Required without `preset`.
+        /// With `preset = "ad"`, users are found by `sAMAccountName`; set the filter if they log in with another name,
+        /// such as their mail address.
         reload filter: Filter = by { read_filter(section, preset) },
-        /// true: `ldap://` connections switch to TLS before anything else. Set it if the server has no port for
-        /// `ldaps://`.
+        /// true: the gate switches `ldap://` connections to TLS (StartTLS) before it sends anything else. Set it if the
+        /// server has no port for `ldaps://`.
         reload starttls: bool = get_or(value::boolean, false),
-        /// true: allows `ldap://` without TLS, which sends passwords in the clear. Only for a server on the same
+        /// true: allows `ldap://` without TLS, so that passwords are sent in clear text. Only for a server on the same
         /// machine, or for tests.
         reload dangerous_plaintext: bool = get_or(value::boolean, false),
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
-        /// the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// true: removes the domain from a name (`EXAMPLE\ada`). Set it if users type their domain, and the filter
-        /// compares names without it.
+        /// true: removes the domain from a username (`EXAMPLE\ada`). Set it if users type their domain, but `filter`
+        /// expects names without it.
         reload strip_domain: bool = get_or(value::boolean, false),
-        /// Attribute for the `sub`, whose values never pass to another user. With `preset = "ad"`: objectGUID. Set it
-        /// if the server has no `entryUUID`, or if your services know users by another attribute.
+        /// Attribute for the claim `sub`. Its values must never be reassigned to another user. With `preset = "ad"`:
+        /// objectGUID. Set it if the server has no `entryUUID`, or if your services identify users by another
+        /// attribute.
         reload subject: String = get_or(attribute, preset.subject.to_owned()),
-        /// Filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every user.
-        /// With `preset = "ad"`: enabled, not locked, not expired. Set it if the directory keeps users who may not log
-        /// in any more.
+        /// Filter that a user must match to log in and refresh; `{now}` is the time as a FILETIME. Unset: every user
+        /// matches. With `preset = "ad"`, the filter matches users who are enabled, not locked and not expired. Set it
+        /// if the directory keeps users who may no longer log in.
         reload active: Option<Filter> = by {
             let own = section.get("active", filter_of(Placeholder::Now, false));
             own.or_else(|| preset_filter(section, preset.active, Placeholder::Now))
         },
-        /// Attribute with the time of the last password change. Sessions that began earlier end. With `preset = "ad"`:
-        /// pwdLastSet. Set it if the server has such an attribute (`pwdChangedTime`); otherwise sessions outlive a new
-        /// password.
+        /// Attribute with the time of the user's last password change. Sessions that began before that time end. With
+        /// `preset = "ad"`: pwdLastSet. Set it if the server has such an attribute (`pwdChangedTime`); otherwise
+        /// sessions continue after a password change.
         reload valid_from: Option<String> = by {
             section.get("valid_from", attribute).or_else(|| preset.valid_from.map(str::to_owned))
         },
-        /// Attribute with the account. Set it if users belong to accounts, and endpoints or routes tell these apart.
+        /// Attribute with the user's account. Set it if users belong to accounts, and endpoints or routes distinguish
+        /// them.
         reload account: Option<String> = get(attribute),
-        /// Scopes of every user. Set it if your routes demand scopes that all users have.
+        /// Scopes that every user has. Set it if your routes require scopes that all users have.
         reload scopes: Scope = by {
             let list = section.one_or_list("scopes", value::text);
             list.map(|list| scope(section, "scopes", &list)).unwrap_or_default()
         },
-        /// Further claims of access tokens, each with its attribute. Set it for what your services need to know of a
-        /// user, such as the mail address.
+        /// Further claims in access tokens, each with the attribute that has its value. Set it if your services need
+        /// more data about a user, such as the email address.
         reload claims: BTreeMap<String, String> = by { attributes(section, "claims", true) },
-        /// Fields of the user in replies of dialects, each with its attribute. Set it for a client that shows its user
-        /// without another request.
+        /// Fields of the user in login responses of dialects, each with the attribute that has its value. Set it for a
+        /// client that shows the user's data without another request.
         reload profile: BTreeMap<String, String> = by { attributes(section, "profile", false) },
-        /// Groups of users.
+        /// How the gate finds a user's groups, and what they grant.
         reload groups: Option<GroupSettings> = table(|section| {
             let by = groups_by(section, preset);
             read_groups(section, by)
         }),
-        /// Most connections for searches. For binds there are as many again.
+        /// Maximum number of connections for searches. Binds use the same number of further connections.
         fixed pool: usize = get_or(value::count(1, 1000), LdapSettings::POOL),
     }
     with {
-        /// `"ad"`: the attributes and filters of Active Directory. Unset: those of other LDAP servers.
+        /// `"ad"`: the defaults of other keys are for Active Directory. Unset: the defaults use standard LDAP
+        /// attributes.
         reload preset: text,
-        /// DN of the account that searches. Unset: anonymous. Set it if the server lets only known accounts search, as
-        /// Active Directory does.
+        /// DN of the account with which the gate searches. Unset: the gate searches anonymously. Set it if the server,
+        /// like Active Directory, does not allow anonymous searches.
         reload bind_dn: text,
-        /// File with the password of `bind_dn`. Read again when it changes.
+        /// File with the password of `bind_dn`. The gate reads it again when it changes.
         reload bind_password_file: text,
     }
 }
 
 section! {
     impl GroupSettings, read by read_groups(section, by: GroupsBy) {
-        /// How groups are found.
+        /// How the gate finds a user's groups.
         reload by as "..": GroupsBy = by { by },
-        /// Scopes for members of a group, besides `scopes`: `{ admins = ["write", "admin"] }`. Set it if your routes
-        /// demand scopes that only some users have.
+        /// Scopes for the members of each group, in addition to `scopes` of the directory: `{ admins = ["write",
+        /// "admin"] }`. Set it if your routes require scopes that only some users have.
         reload scopes: BTreeMap<String, Scope> = by { group_scopes(section) },
-        /// Attribute with a group's name.
+        /// Attribute of a group that has the group's name.
         fixed name: String = get_or(attribute, "cn".to_owned()),
-        /// Levels of nested groups to follow; at most 5. Active Directory follows them itself. Set it if groups are
-        /// members of other groups on another server.
+        /// How many levels of nested groups the gate follows; at most 5. Active Directory follows nested groups itself.
+        /// Set it for other servers if groups can be members of groups.
         reload nested: usize = get_or(value::count(0, 5), 0),
-        /// true: the names of the groups are the claim `roles`. Set it if routes or services demand roles.
+        /// true: the claim `roles` contains the names of the user's groups. Set it if routes or services require roles.
         reload roles: bool = get_or(value::boolean, false),
     }
     with {
-        /// Base DN of groups. Required without `attribute`.
+        /// Base DN of the search for groups. Required without `attribute`.
         reload base: text,
-        /// Filter that finds the groups of `{dn}`. Set it if groups list their members in another attribute, such as
-        /// `uniqueMember`. Default: `(member={dn})`, with `preset = "ad"` including nested groups.
+        /// Filter that finds the groups of the user with the DN `{dn}`. Set it if groups list their members in another
+        /// attribute, such as `uniqueMember`. Default: `(member={dn})`; with `preset = "ad"`, the filter also finds
+        /// nested groups.
         reload filter: text,
         /// Instead of `base` and `filter`: the attribute of a user that names the groups (`memberOf`). Set it if the
-        /// server maintains it: the gate then needs no further search.
+        /// server maintains this attribute, because the gate then does not need a second search.
         reload attribute: text,
     }
 }
 
-const BASE: &str = "the name below which users are, such as \"ou=people,dc=example,dc=com\"";
+const BASE: &str = "the DN below which the gate searches users, such as \"ou=people,dc=example,dc=com\"";
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
     let preset = section.get("preset", value::word(&[("ad", AD)], &[])).unwrap_or(NONE);
@@ -158,7 +162,7 @@ fn filter_of(placeholder: Placeholder, is_needed: bool) -> impl Fn(&Value) -> Re
 
 fn preset_filter(section: &Section<'_>, text: Option<&str>, placeholder: Placeholder) -> Option<Filter> {
     let parsed = Filter::parse(text?, placeholder, false);
-    // An error must not be ignored, because without its filter the preset would admit disabled users.
+    // An error must not be ignored, because without the filter, the preset would admit disabled users.
     parsed.map_err(|message| section.blame("preset", message)).ok()
 }
 
@@ -172,7 +176,7 @@ fn read_filter(section: &Section<'_>, preset: Preset) -> Filter {
 
 fn urls(section: &Section<'_>) -> Vec<String> {
     if !section.has("url") {
-        section.require("url", "the servers, such as \"ldaps://ldap.example.com\"", value::text);
+        section.require("url", "the URLs of the LDAP servers, such as \"ldaps://ldap.example.com\"", value::text);
         return Vec::new();
     }
     section.one_or_list("url", url).unwrap_or_default()
@@ -186,8 +190,8 @@ fn url(value: &Value) -> Result<String, String> {
     match rest {
         Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']) => Ok(server.to_owned()),
         Some(_) | None => Err(format!(
-            "expected ldaps://host, ldap://host or ldapi://%2fpath%2fof%2fsocket, with a port if it is another and nothing \
-             behind it (base has the base), found {}",
+            "expected ldaps://host, ldap://host or ldapi://%2fpath%2fof%2fsocket, with a port if it is not the \
+             default port, and without a search base, which belongs into `base`; found {}",
             value.describe()
         )),
     }
@@ -198,10 +202,10 @@ fn bind(section: &Section<'_>, dir: &Path) -> Option<(String, PathBuf)> {
     match (dn, file) {
         (Some(dn), Some(file)) => return Some((dn, file)),
         (Some(_), None) if !section.has("bind_password_file") => {
-            section.blame("bind_password_file", "missing; expected a file with the password of bind_dn");
+            section.blame("bind_password_file", "missing; expected the file with the password for `bind_dn`");
         }
         (None, Some(_)) if !section.has("bind_dn") => {
-            section.blame("bind_dn", "missing; expected the name that bind_password_file belongs to");
+            section.blame("bind_dn", "missing; expected the DN whose password is in `bind_password_file`");
         }
         (_, _) => {}
     }
@@ -241,14 +245,17 @@ fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
     let filter = section.get("filter", filter_of(Placeholder::Dn, true));
     let found_by = section.get("attribute", attribute);
     if !section.has("attribute") {
-        let base = section.required("base", "the name below which groups are, or attribute", value::text);
+        let base = section.required("base", "the DN below which the gate searches groups, or `attribute`", value::text);
         let preset = || Filter::parse(preset.group_filter, Placeholder::Dn, true).unwrap_or_default();
         return GroupsBy::Filter { base, filter: filter.unwrap_or_else(preset) };
     }
     if section.has("filter") {
-        section.blame("attribute", "cannot be combined with filter; remove one of the two");
+        section.blame("attribute", "cannot be combined with `filter`; remove one of the two");
     } else if section.has("base") {
-        section.blame("base", "is where filter searches, and attribute names the groups; remove one of the two");
+        section.blame(
+            "base",
+            "only applies to a search with `filter`, but `attribute` names the groups; remove one of the two",
+        );
     }
     section.get("base", value::text);
     GroupsBy::Attribute(found_by.unwrap_or_default())
@@ -268,14 +275,14 @@ fn group_scopes(section: &Section<'_>) -> BTreeMap<String, Scope> {
 fn check(section: &Section<'_>, settings: &LdapSettings) {
     let is_plain = settings.urls.iter().any(|url| url.starts_with("ldap://"));
     if is_plain && !settings.starttls && !settings.dangerous_plaintext {
-        let message = "has ldap://, which sends passwords in the clear; write ldaps://, or starttls = true";
+        let message = "contains ldap://, which sends passwords unencrypted; write ldaps://, or `starttls = true`";
         section.blame("url", message);
     }
     if settings.starttls && !is_plain && !settings.urls.is_empty() {
-        section.blame("starttls", "is for ldap://, and no URL has that");
+        section.blame("starttls", "only applies to ldap:// URLs, but `url` has none");
     }
     if settings.claims.contains_key(OwnClaims::ROLES) && settings.groups.as_ref().is_some_and(|groups| groups.roles) {
-        section.blame("claims", "sets roles, and so does groups.roles; remove one of the two");
+        section.blame("claims", "sets `roles`, and so does `groups.roles`; remove one of the two");
     }
 }
 

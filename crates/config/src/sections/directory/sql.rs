@@ -23,39 +23,40 @@ const EXPECTED_LOOKUP: &str =
 
 section! {
     impl SqlSettings, read by read_keys(section, dir: &Path) {
-        /// Database.
+        /// The URL of the database, or the file with the URL.
         reload url as "..": DatabaseUrl = by { self::url(section, dir) },
         // Not a key, because paths are printed in full.
         no_key folder: PathBuf = by { dir.to_owned() },
-        /// Statement that finds a user for a login, by `{username}` and `{account}`.
+        /// SQL statement that finds a user at a login by `{username}` and `{account}`.
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
-        /// Statement that finds a user at a refresh, by `{subject}`.
+        /// SQL statement that finds a user at a refresh by `{subject}`.
         reload lookup: Template = required(EXPECTED_LOOKUP, statement(LOOKUP)),
-        /// Statement that replaces a weak hash after a login, with `{subject}`, `{old_hash}` and `{new_hash}`. It must
-        /// compare with `{old_hash}`, so that a newer password stays. Unset: the gate only reads. Set it if your table
-        /// has hashes of an older scheme, and no other program writes them.
+        /// SQL statement that replaces a weak password hash after a login, with `{subject}`, `{old_hash}` and
+        /// `{new_hash}`. It must compare the stored hash with `{old_hash}`, so that it does not overwrite a newer
+        /// password. Unset: the gate does not write to the database. Set it if your table has hashes of an older
+        /// scheme, and no other program replaces them.
         reload rehash: Option<Template> = get(statement(REHASH)),
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
-        /// the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// Columns for further claims of access tokens. Set it for what your services need to know of a user, such as
-        /// the mail address.
+        /// Columns whose values become further claims in access tokens. Set it if your services need more data about a
+        /// user, such as the email address.
         reload claims: Vec<String> = list_or_empty(claim),
-        /// Columns for fields of the user in replies of dialects. Set it for a client that shows its user without
-        /// another request.
+        /// Columns whose values become fields of the user in login responses of dialects. Set it for a client that
+        /// shows the user's data without another request.
         reload profile: Vec<String> = list_or_empty(value::text),
-        /// Most connections to the database.
+        /// Maximum number of connections to the database.
         fixed pool: usize = get_or(value::count(1, 1000), SqlSettings::POOL),
-        /// Whether connections keep prepared statements, which a pooler of transactions, such as PgBouncer, would lose.
+        /// Whether connections keep prepared statements. A transaction pooler such as PgBouncer would lose them.
         fixed statement_cache: bool = get_or(value::boolean, false),
-        /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md). Set it if your application wrote
-        /// the hashes by another scheme than the gate, which is Argon2id.
+        /// Schemes of users' password hashes, such as `["bcrypt"]` (docs/users.md). Set it if your application created
+        /// the hashes with a scheme other than Argon2id, which the gate uses.
         reload hashes as some: Vec<ExpectedHash> = list_or_empty(expected),
     }
     with {
-        /// Required, or `url`: a file with the URL of the database.
+        /// File with the URL of the database. Either this key or `url` is required.
         reload url_file: text,
-        /// URL of the database, if it has no password, as for SQLite or a login by certificate.
+        /// URL of the database, if the URL does not contain a password (SQLite, or a login with a client certificate).
         reload url: text,
     }
 }
@@ -74,14 +75,18 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> SourceSettings {
 fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
     let (url, file) = (section.get("url", value::text), section.get("url_file", path_in(dir)));
     match (url, file) {
-        (Some(_), Some(_)) => section.blame("url_file", "cannot be combined with url; remove one of the two"),
+        (Some(_), Some(_)) => section.blame("url_file", "cannot be combined with `url`; remove one of the two"),
         (Some(url), None) if has_password(&url) => {
-            section.blame("url", "holds a password, which others may read here; write the URL to a file: url_file");
+            section.blame(
+                "url",
+                "contains a password, which others may be able to read in this file; move the URL to a file of its \
+                 own, and name that file in `url_file`",
+            );
         }
         (Some(url), None) => return DatabaseUrl::Plain(url),
         (None, Some(path)) => return DatabaseUrl::File(path),
         (None, None) if section.has("url") || section.has("url_file") => {}
-        (None, None) => section.blame("url_file", "missing; expected a file with the URL of the database, or url"),
+        (None, None) => section.blame("url_file", "missing; expected a file with the database URL, or `url`"),
     }
     DatabaseUrl::Plain(String::new())
 }
