@@ -20,20 +20,20 @@ section! {
     /// `[identity]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityConfig, read by read_keys(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// Name of each header.
+        /// The names of the headers.
         reload headers: IdentityNames = inner(|keys| read_names(keys, issuers, used)),
-        /// Headers of further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all. Set it for
-        /// what your services need to know of the caller.
+        /// Headers for further claims, such as `{ "x-auth-email" = "email" }`; at most 64 headers in all. Set it if
+        /// your services need more data about the caller.
         reload claims: ClaimHeaders = by { read_claims(&section.section("claims"), used) },
-        /// JWT about the caller that the gate signs (docs/assertion.md). Set it if others than the gate can reach your
-        /// services: headers alone can be forged there. Default: none.
+        /// Signed JWT about the caller, in a header (docs/assertion.md). Set it if your services can be reached without
+        /// the gate, because then anyone can forge the other headers. Default: none.
         reload assertion: Option<AssertionHeader> = table(|keys| read_assertion(keys, used)),
         /// Further headers to remove from requests (`["x-tenant", "x-acme-*"]`). The gate always removes the headers of
-        /// known products (docs/edge.md). Set it for headers that your services trust.
+        /// known products (docs/edge.md). Set it if your services trust further headers.
         // Requirement T24.
         reload strip: Vec<HeaderPattern> = list_or_empty(header_pattern),
-        /// Headers of a known product in front of the gate to forward (`["cf-access-*"]`). Set it if your services
-        /// read them.
+        /// Headers that the gate forwards although it removes them by default, because a known product in front of the
+        /// gate sets them (`["cf-access-*"]`). Set it if your services read these headers.
         reload keep: Vec<HeaderPattern> = by { read_keep(section, used) },
     }
 }
@@ -42,29 +42,33 @@ section! {
     /// The headers for properties that every caller has.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IdentityNames, read by read_names(section, issuers: &[TrustedIssuer], used: &UsedHeaders) {
-        /// `sub`, the caller's id. Set it to the header by which your services know users, such as `"remote-user"`.
+        /// Header for `sub`, the caller's id. Set it to the header from which your services read the user, such as
+        /// `"remote-user"`.
         reload subject: HeaderOrNone = by { used.header(section, "subject", "x-auth-subject") },
-        /// Account. Set it if your services read the account from another header, and to `""` if none does.
+        /// Header for the account. Set it if your services read the account from another header, or to `""` if no
+        /// service reads it.
         reload account: HeaderOrNone = by { used.header(section, "account", "x-auth-account") },
-        /// `client_id`. Set it if your services read the client from another header, and to `""` if none does.
+        /// Header for `client_id`. Set it if your services read the client from another header, or to `""` if no
+        /// service reads it.
         reload client: HeaderOrNone = by { used.header(section, "client", "x-auth-client") },
-        /// Client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md). Set it if services must
-        /// distinguish a user's own requests from those that a client sends on behalf of the user.
+        /// Header for the client that acts for the subject, such as `client:orders` (docs/act-for-a-user.md). Set it if
+        /// services must distinguish a user's own requests from those that a client sends on behalf of the user.
         reload actor: HeaderOrNone = by { used.header(section, "actor", "") },
-        /// Scopes, separated by spaces. Set it to `""` if only routes check scopes, because scopes make requests
-        /// longer.
+        /// Header for the scopes, separated by spaces. Set it to `""` if only routes check scopes, because the header
+        /// makes requests longer.
         reload scope: HeaderOrNone = by { used.header(section, "scope", "x-auth-scope") },
-        /// Session. Set it if your services read the session from another header, and to `""` if none does.
+        /// Header for the session. Set it if your services read the session from another header, or to `""` if no
+        /// service reads it.
         reload session: HeaderOrNone = by { used.header(section, "session", "x-auth-session") },
-        /// `iss`. Set it if your services read the issuer from another header. With several issuers, services need it,
-        /// because two users may have the same `sub`. Default: `"x-auth-issuer"` if there are `[[issuers]]`; the header
-        /// is then also sent for the gate's own tokens.
+        /// Header for `iss`. Set it if your services read the issuer from another header. If there are several issuers,
+        /// services need this header, because two users may have the same `sub`. Default: `"x-auth-issuer"` if there
+        /// are `[[issuers]]`; the header is then also sent for the gate's own tokens.
         // With several issuers, a subject is ambiguous without its issuer.
         reload issuer: HeaderOrNone = by {
             used.header(section, "issuer", if issuers.is_empty() { "" } else { "x-auth-issuer" })
         },
-        /// Roles, percent-encoded and separated by commas. Set it if your own users have roles that services read.
-        /// Default: `"x-auth-roles"` if any of `[[issuers]]` has a claim for roles.
+        /// Header for the roles, percent-encoded and separated by commas. Set it if your own users have roles that
+        /// services read. Default: `"x-auth-roles"` if any of `[[issuers]]` has a claim for roles.
         reload roles: HeaderOrNone = by {
             let has_roles = issuers.iter().any(|issuer| !issuer.claims.roles.is_empty());
             used.header(section, "roles", if has_roles { "x-auth-roles" } else { "" })
@@ -76,7 +80,7 @@ section! {
     /// The header with a signed assertion.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct AssertionHeader, read by read_assertion(section, used: &UsedHeaders) {
-        /// Required: Name of the header.
+        /// Required: Name of the header with the signed JWT.
         reload header: HeaderName = by {
             let header = section.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
             used.note(section, "header", header).unwrap_or(HeaderName::from_static("x-auth-assertion"))
@@ -118,7 +122,7 @@ impl UsedHeaders {
     fn take(&self, header: &HeaderName) -> Result<(), String> {
         let mut used = self.0.borrow_mut();
         if used.contains(header) {
-            return Err(format!("{header} is used for another value already"));
+            return Err(format!("{header} already carries another value"));
         }
         used.push(header.clone());
         Ok(())
@@ -157,7 +161,7 @@ fn read_claims(section: &Section<'_>, used: &UsedHeaders) -> ClaimHeaders {
     let read = |name: &str, claim: &Raw| {
         let header = value::header(name)?;
         if used.0.borrow().len() >= MAX_IDENTITY_HEADERS && !used.0.borrow().contains(&header) {
-            return Err(format!("there are {MAX_IDENTITY_HEADERS} identity headers already, which is the most"));
+            return Err(format!("there are already {MAX_IDENTITY_HEADERS} identity headers, which is the maximum"));
         }
         let claim = value::text(claim)?;
         used.take(&header).map(|()| (header, claim))
@@ -177,10 +181,15 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
     let mut keep = Vec::new();
     for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
         if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
-            let message = format!("{own} is an identity header of the gate: a client's own never passes");
+            let message =
+                format!("{own} is an identity header of the gate, so the gate always removes it from client requests");
             section.blame_element("keep", index, message);
         } else if !kept.is_of_a_product() {
-            section.blame_element("keep", index, "passes anyway: no known product uses it; remove it");
+            section.blame_element(
+                "keep",
+                index,
+                "has no effect, because no known product uses this header, so the gate forwards it anyway; remove it",
+            );
         } else {
             keep.push(kept);
         }
@@ -206,7 +215,8 @@ pub(super) fn check(section: &Section<'_>, config: &Config) {
     for (header, claim) in &config.identity.claims {
         if !REGISTERED.contains(&claim.as_str()) && !known.iter().flatten().any(|name| name == claim) {
             let message = format!(
-                "{header} is never set: no directory has the claim {claim:?}; write it into claims of the directory"
+                "{header} is never set, because no directory has the claim {claim:?}; add the claim to `claims` of \
+                 the directory"
             );
             section.warn(WarningKind::NoAccess, "claims", message);
         }

@@ -1,4 +1,4 @@
-//! `introspection` of an entry of `[[issuers]]`: how the gate asks the issuer about tokens that are not JWTs.
+//! `introspection` of an entry of `[[issuers]]`: how the gate introspects the issuer's tokens that are not JWTs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,37 +17,38 @@ section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct IntrospectionConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Introspection endpoint: https, or http on loopback. Redirects are not followed.
-        reload url: String = required("the introspection endpoint", value::asked_url),
+        /// URL of the introspection endpoint: `https`, or `http` on loopback. The gate does not follow redirects.
+        reload url: String = required("the URL of the introspection endpoint", value::asked_url),
         /// The gate's client id at the issuer.
         reload client_id: String = required("the gate's client id at the issuer", value::text),
-        /// The gate's key at the issuer, instead of a secret.
+        /// The private key with which the gate authenticates to the issuer, instead of a secret.
         reload key as "..": Option<ClientKeySettings> = by {
             read_key(section, dir, &["secret_file", "secret_in"])
         },
-        /// Required, unless there is a `key_file`: the file with the client's secret (0600); read again when it
-        /// changes.
+        /// Required, unless there is a `key_file`: File (0600) with the client's secret. The gate reads it again when
+        /// it changes.
         reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
-        /// `"form"`: for a server that accepts id and secret only in the form (`client_secret_post`). The gate cannot
-        /// find this out by itself, because it does not read the server's metadata for introspection.
+        /// How the gate sends its client id and secret: `"basic"`, or `"form"` for a server that accepts them only in
+        /// the form (`client_secret_post`). The gate cannot detect this, because it does not read the server's metadata
+        /// for introspection.
         reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
         /// How long the gate caches a response; at most 5m, and not beyond the token's `exp`. `"0s"`: the gate
         /// introspects the token for each request. Shorten it if a revocation at the issuer must take effect sooner.
         reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
-        /// How long the gate caches the response for an inactive token.
+        /// How long the gate caches a response that says that a token is inactive.
         fixed negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
-        /// How much longer the gate uses a cached response while the issuer does not respond.
+        /// How much longer than `cache` the gate uses a cached response while the issuer does not respond.
         fixed stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
-        /// Time for one request, including connecting.
+        /// Time limit for one introspection request, including connecting.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
-        /// Only tokens with this beginning are introspected (`"ory_at_"`). Set it if a route accepts opaque tokens of
-        /// several issuers.
+        /// Prefix of the issuer's opaque tokens (`"ory_at_"`). The gate introspects only tokens with this prefix. Set
+        /// it if a route accepts opaque tokens of several issuers.
         reload prefix as some: String = get_or(self::prefix, String::new()),
-        /// true: the gate introspects the issuer's JWTs as well; with `jwks_file` it verifies the signature first. Set it if a
-        /// revocation at the issuer must end its JWTs before they expire.
+        /// true: the gate also introspects the issuer's JWTs; with `jwks_file` it verifies the signature first. Set it
+        /// if a revocation at the issuer must end its JWTs before they expire.
         reload always: bool = get_or(value::boolean, false),
-        /// true: a response without `aud` is accepted; an `aud` must match. Set it for a server that leaves `aud` out
-        /// of its responses.
+        /// true: the gate accepts a response without `aud`. If a response has an `aud`, it must still match. Set it for
+        /// a server that leaves `aud` out of its responses.
         reload audience_optional: bool = get_or(value::boolean, false),
     }
 }
@@ -58,7 +59,7 @@ fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
         return section.get("secret_file", path_in(dir));
     }
     let file =
-        section.required("secret_file", "a file with the gate's secret at the issuer, or key_file", path_in(dir));
+        section.required("secret_file", "a file with the gate's secret at the issuer, or `key_file`", path_in(dir));
     Some(file)
 }
 
@@ -103,8 +104,8 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
                     format!("with the prefix \"{prefix}\"")
                 };
                 let message = format!(
-                    "takes opaque tokens of \"{}\" and of \"{}\", both {what}: an opaque token does not name its \
-                     issuer; name only one of the two issuers, or set introspection.prefix",
+                    "accepts opaque tokens of \"{}\" and of \"{}\", both {what}, but an opaque token does not name \
+                     its issuer. Name only one of the two issuers, or set `introspection.prefix`",
                     other.name, issuer.name
                 );
                 section.blame("issuers", message);

@@ -34,122 +34,127 @@ section! {
     /// An entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TrustedIssuer, read by read_keys(section, others: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) {
-        /// Required: The `iss` of its tokens, compared byte for byte.
+        /// Required: The `iss` of the issuer's tokens, compared byte for byte.
         reload url: String = by { read_url(section, others, own) },
-        /// Name for routes. Default: the host of `url`.
+        /// Name by which routes refer to the issuer. Default: the host of `url`.
         reload name: String = by { read_name(section, others, &url) },
-        /// Known provider, which sets `typ`, `claims`, `require` and `max_lifetime`; keys of the entry take
-        /// precedence (docs/issuers.md).
+        /// Name of a known provider, which sets the defaults of `typ`, `claims`, `require` and `max_lifetime`
+        /// (docs/issuers.md).
         reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
-        /// Accepted values of `typ`. Add `"JWT"` if access tokens are not `at+jwt` and ID tokens have another
-        /// audience. `""`: no `typ`.
+        /// Accepted values of `typ` in a token's header. Add `"JWT"` if access tokens do not have `at+jwt`, and ID
+        /// tokens have another audience. `""` accepts tokens without `typ`.
         // Requirement J6.
         reload typ: Vec<String> = by { read_typ(section, preset) },
         /// The files for connections to the issuer's servers.
         reload files as "..": FetchFiles = by { remote::read_files(section, dir) },
         /// The issuer's keys.
         reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, (&name, &url)) },
-        /// Claims to read, and their meaning at the gate.
+        /// Which claims the gate reads, and what they mean at the gate.
         reload claims as "..": ClaimMapping = by {
             mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
         },
         /// Scopes that the issuer's tokens may have (`["read"]`). `"any"`: no restriction.
         reload scopes: AllowedScopes = by { allowed_scopes(section) },
-        /// true: routes without `issuers` accept tokens of this issuer. false: only routes that name the issuer do:
-        /// `issuers = ["self", "idp.example.com"]`.
+        /// true: routes without `issuers` accept tokens of this issuer. false: only routes accept them that name the
+        /// issuer: `issuers = ["self", "idp.example.com"]`.
         reload everywhere: bool = get_or(value::boolean, false),
-        /// Prefix for its subjects, such as `"idp|"`, at most 64 characters, with a separator at the end. Required if
-        /// browsers log in there, or for `id_jag` and exchanges, unless the gate has no other users.
+        /// Prefix for subjects of this issuer, such as `"idp|"`; at most 64 characters, with a separator at the end.
+        /// Required if users log in with a browser at this issuer, or for `id_jag` and token exchange, unless the gate
+        /// has no other users.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
-        /// Required: Accepted values of `aud`, one or several.
+        /// Required: Accepted values of `aud`, of which a token must have one.
         reload audience: Vec<String> = by { self::audience(section) },
-        /// Introspection of opaque tokens, instead of keys or in addition to them (docs/issuers.md).
+        /// Introspection of opaque tokens, instead of signing keys or in addition to them (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = table(|section| introspection::read_keys(section, dir)),
-        /// Longest lifetime of a token, from `iat` to `exp`; a token with a longer one is refused. Raise it for an
-        /// issuer without `preset` whose tokens live longer than a day.
+        /// Maximum lifetime of a token, from `iat` to `exp`. The gate refuses tokens with a longer lifetime. Raise it
+        /// for an issuer without `preset` whose tokens live longer than a day.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
             preset.map_or(DAY, Preset::max_lifetime)
         ),
-        /// Tolerated clock difference: that of `[issuer]`.
+        /// Tolerated difference between the clocks of the issuer and the gate, as in `[issuer]`.
         no_key leeway: Duration = by { own.leeway },
         /// Whether browsers log in at this issuer. This is set later from the endpoint for browsers.
         no_key logs_in_browsers: bool = by { false },
-        /// Endpoint for the issuer's logout tokens (OpenID Connect back-channel logout), which end its tokens.
+        /// Endpoint for the issuer's logout tokens (OpenID Connect back-channel logout). A logout token invalidates the
+        /// issuer's tokens of the user or session.
         reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
-        /// Endpoint for its security events (RFC 8935): docs/logout-events.md.
+        /// Endpoint for the issuer's security events (RFC 8935, docs/logout-events.md).
         reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
-        /// Effects of the issuer's security events, where they differ from the defaults (`{ "credential-change" = "end"
-        /// }`): `"end"`, `"refresh"` or `"log"` for a type in docs/logout-events.md. Set it if an event must end more,
-        /// or less, than the default does.
+        /// Effects of security event types, where they differ from the defaults (`{ "credential-change" = "end" }`).
+        /// Each event type in docs/logout-events.md can have the effect `"end"`, `"refresh"` or `"log"`. Set it if an
+        /// event must end more, or less, than by default.
         reload on_event as some: EventEffects = by { signals::on_event(section) },
-        /// Endpoint for its global token revocation (Okta's Universal Logout): docs/logout-events.md.
+        /// Endpoint for the issuer's global token revocation (Okta's Universal Logout, docs/logout-events.md).
         reload global_revocation: Option<GlobalRevocationConfig> = table(signals::read_global_revocation),
         /// Forms of subject identifiers in the issuer's events and requests that are accepted in addition to `iss` and
         /// `sub`: `"email"`, `"opaque"`. The lookup of an HTTP directory resolves them. Set it for an issuer that names
         /// users only in these forms.
         reload user_names as some: Vec<UserNameForm> = by { signals::user_names(section) },
-        /// Accepts its identity assertions about users (ID-JAG) as grants: docs/clients-without-secrets.md.
+        /// Accepts the issuer's identity assertions about users (ID-JAG) as grants (docs/clients-without-secrets.md).
         reload id_jag: Option<IdJagRules> = table(grants::read_id_jag),
-        /// Accepts its tokens for workloads (GitHub Actions, Kubernetes) as grants (RFC 7523).
+        /// Accepts the issuer's tokens for workloads (GitHub Actions, Kubernetes) as grants (RFC 7523).
         reload jwt_bearer: Option<JwtBearerRules> = table(grants::read_jwt_bearer),
-        /// Claim with the id of the issuer's session, by which logout tokens name the session. Set it for an issuer
+        /// Claim with the id of the issuer's session. Logout tokens name a session by this id. Set it for an issuer
         /// that uses another claim (Entra ID, Auth0 and Okta with a claim mapping). `""`: tokens have no session.
         reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
     }
     with {
-        /// File with the issuer's JWK set, or with one public key in PEM; read again when it changes. Alternatives:
-        /// `discovery`, `jwks_url`.
+        /// File with the issuer's JWK set, or with one public key in PEM. The gate reads it again when it changes.
+        /// Alternatives: `discovery`, `jwks_url`.
         reload jwks_file: text,
-        /// Only accepted algorithm (`"RS256"`). Set it for keys of `jwks_file` without `alg`, and for an RSA key in PEM
-        /// with another algorithm than RS256.
+        /// The only accepted signature algorithm (`"RS256"`). Set it if keys in `jwks_file` have no `alg`, or if an RSA
+        /// key in PEM is for another algorithm than RS256.
         reload algorithm: text,
-        /// true: the keys are at the `jwks_uri` of the discovery document, at `url` +
-        /// `/.well-known/openid-configuration`, or after a 404 at the URL of RFC 8414. A string: the URL of that
-        /// document.
+        /// true: the gate fetches the keys from the `jwks_uri` in the issuer's discovery document. The document is at
+        /// `url` + `/.well-known/openid-configuration` or, if that returns 404, at the URL of RFC 8414. A string: the
+        /// URL of the document.
         reload discovery: boolean,
-        /// URL of its JWK set, without discovery.
+        /// URL of the issuer's JWK set, for an issuer without a discovery document.
         reload jwks_url: text,
-        /// How the gate connects to the issuer's servers (`ca`, `client_cert`) and fetches keys: docs/issuers.md.
+        /// How the gate connects to the issuer's servers (`ca`, `client_cert`) and fetches the issuer's keys
+        /// (docs/issuers.md).
         reload fetch: table of super::remote::FetchKeys,
-        /// true: the gate is not ready until it has fetched the keys once. Set it if a rollout must not replace gates
-        /// by new gates that have no keys yet.
+        /// true: a new gate does not become ready until it has fetched the issuer's keys once. Set it if a rollout must
+        /// wait until the new gates have these keys.
         reload required: boolean,
-        /// Claims to read. A claim is a path such as `"realm_access.roles"`, with quotes around names with dots, colons
-        /// or slashes: `'"https://example.com/roles"'`. `{}` at the end: the names of an object's members. If several
-        /// claims are listed, the first one that the token has is used. Its value is a string, except for `scope` and
-        /// `roles`.
+        /// Claims to read. A claim is a path such as `"realm_access.roles"`. Names that contain dots, colons or slashes
+        /// need quotes: `'"https://example.com/roles"'`. `{}` at the end selects the member names of an object. If
+        /// several claims are listed, the first one that the token has is used. Its value is a string, except for
+        /// `scope` and `roles`.
         reload claims: table,
         /// Claims for scopes. The value is a string with spaces between the scopes, or a list.
         reload scope as "claims.scope": list,
         /// Claims for the client id.
         reload client as "claims.client": list,
-        /// Claims for roles. The roles of all listed claims count; a string is one role.
+        /// Claims for roles. The caller has the roles from all listed claims. A string is one role.
         reload roles as "claims.roles": list,
-        /// Claims for the account, which is `NAME:VALUE` with the issuer's name.
+        /// Claims for the account. The account is `NAME:VALUE`, where `NAME` is the issuer's name.
         reload account as "claims.account": list,
         /// Claims for the subject.
         reload subject as "claims.subject": list,
         /// Maps the issuer's scopes to scopes of the gate, before `scopes` applies: `{ "access_as_user" = "read" }`.
-        /// Set it if the issuer cannot write the scopes that your routes name.
+        /// Set it if the issuer cannot issue the scopes that your routes name.
         reload scope_map: table,
         /// Claims that tokens must have, each with its value or a list of allowed values: `{ token_use = "access" }`.
-        /// Set it if the issuer has users or clients that must not reach your routes.
+        /// Set it if some users or clients of the issuer must not reach your routes.
         reload require: table,
-        /// Characters of a subject other than visible ASCII, and `%`, are percent-encoded.
+        /// In a subject, `%` and all characters other than visible ASCII are percent-encoded.
         fixed subject_encoding: text = "percent",
     }
 }
 
 section! {
-    /// An endpoint at which an issuer sends notices: `backchannel_logout` or `events`.
+    /// An endpoint to which an issuer sends notices: `backchannel_logout` or `events`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
         /// Path to which the issuer posts.
         reload path: String = required("a path such as \"/logout/idp\"", events_path),
-        /// Required: Names by which the issuer knows this gate: a client id, or a URL. A notice must name one of them.
+        /// Required: Accepted values of `aud` in the issuer's notices: a client id or a URL by which the issuer knows
+        /// this gate.
         reload audience: Vec<String> = by { read_events_audience(section) },
-        /// File with the sender's token (0600). Required in `events`, forbidden in `backchannel_logout`.
+        /// File (0600) with the token that the sender must present. Required in `events`, forbidden in
+        /// `backchannel_logout`.
         reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
     }
 }
@@ -228,7 +233,7 @@ pub(super) fn read(section: &Section<'_>, above: &[TrustedIssuer], dir: &Path, o
 }
 
 fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig) -> String {
-    let url = section.required("url", "the issuer (iss)", value::issuer_url);
+    let url = section.required("url", "the URL of the issuer (`iss`)", value::issuer_url);
     if !url.is_empty() && url == own.url {
         section.blame("url", "is the gate's own issuer, whose tokens are always trusted; remove this entry");
     } else if !url.is_empty() && others.iter().any(|other| other.url == url) {
@@ -237,7 +242,8 @@ fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig)
     if url.parse().is_ok_and(|url| value::is_in_clear(&url)) {
         section.blame(
             "url",
-            "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
+            "uses http, so the connection is neither encrypted nor authenticated; expected https, or a loopback \
+             address",
         );
     }
     url
@@ -246,7 +252,11 @@ fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig)
 fn read_name(section: &Section<'_>, others: &[TrustedIssuer], url: &str) -> String {
     let name = section.get_or("name", issuer_name, host_of(url).to_owned());
     if !name.is_empty() && others.iter().any(|other| other.name == name) {
-        let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
+        let hint = if section.has("name") {
+            ""
+        } else {
+            ", because the name is by default the host of `url`; give this issuer a name"
+        };
         section.blame("name", format!("\"{name}\" is listed twice{hint}"));
     }
     name
@@ -263,14 +273,14 @@ fn read_typ(section: &Section<'_>, preset: Option<Preset>) -> Vec<String> {
     })
 }
 
-/// Issuers at which anybody can have an account. Their presets require a restriction.
+/// Issuers at which anybody can create an account. Their presets require a restriction.
 const OF_EVERYBODY: [(&str, Preset); 2] = [
     ("https://accounts.google.com", Preset::Google),
     ("https://token.actions.githubusercontent.com", Preset::GithubActions),
 ];
 
-/// Warns about an issuer at which anybody can have an account, if its preset is not used. Only the preset requires a
-/// restriction.
+/// Warns about an issuer at which anybody can create an account if the entry does not use the issuer's preset, because
+/// only the preset requires a restriction.
 // Requirement I60.
 fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
     let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
@@ -281,7 +291,8 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
     if !claims.require.iter().any(restricts) {
         let names = asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
         let message = format!(
-            "any person can have an account at this issuer, and tokens of all its users pass: write {names} into require"
+            "anybody can have an account at this issuer, and the tokens of all its users are accepted; restrict them \
+             with {names} in `require`"
         );
         section.warn(WarningKind::Everybody, "require", message);
     }
@@ -290,8 +301,10 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
 fn read_events_audience(section: &Section<'_>) -> Vec<String> {
     let audience = section.list_or_empty("audience", value::text);
     if audience.is_empty() && !section.is_bad() {
-        section
-            .blame("audience", "is missing or empty; expected what the issuer calls this gate: a client id, or a URL");
+        section.blame(
+            "audience",
+            "is missing or empty; expected the name of this gate at the issuer, which is a client id or a URL",
+        );
     }
     audience
 }
@@ -316,7 +329,7 @@ pub fn read_event_token(file: &Path) -> Result<SecretString, String> {
     let token = text.trim();
     match token.len() {
         16.. => Ok(SecretString::from(token.to_owned())),
-        _ => Err(format!("{}: a token of at least 16 characters is needed", file.display())),
+        _ => Err(format!("{}: the token in this file is too short; expected at least 16 characters", file.display())),
     }
 }
 
@@ -337,7 +350,7 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
     match v.as_text() {
         Some(OWN) => Err(format!("\"{OWN}\" is the gate's own issuer; expected another name")),
         Some(name) if name.starts_with(CLIENT_PREFIX) => {
-            Err(format!("\"{CLIENT_PREFIX}…\" names the keys of a client; expected another name"))
+            Err(format!("\"{CLIENT_PREFIX}…\" is reserved for the signing keys of clients; expected another name"))
         }
         _ => value::matching(v, "1 to 256 visible ASCII characters", is_subject),
     }
@@ -348,7 +361,7 @@ fn token_type(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(none) if none.is_empty() => Ok(String::new()),
         Raw::String(typ) if is_assertion_typ(typ.to_ascii_lowercase().trim_start_matches("application/")) => {
-            Err(format!("{typ} is the type of assertions, which cannot be used as tokens"))
+            Err(format!("{typ} is the type of assertions, which are not accepted as access tokens"))
         }
         other => value::text(other),
     }
@@ -365,7 +378,7 @@ const SOURCES: [&str; 3] = ["discovery", "jwks_url", "jwks_file"];
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
     if !SOURCES.iter().any(|key| section.has(key)) && section.has("introspection") {
         if section.get("algorithm", algorithm).is_some() {
-            section.blame("algorithm", "is of no use without keys; remove it, or add discovery = true");
+            section.blame("algorithm", "has no effect without signing keys; remove it, or add `discovery = true`");
         }
         let _ = remote::read(section, dir, named.0, named.1, None);
         return KeySource::None;
@@ -382,7 +395,9 @@ pub(super) fn key_source(
 ) -> KeySource {
     let is_client = name.starts_with(CLIENT_PREFIX);
     let file = |v: &Raw| match value::text(v)? {
-        url if url.contains("://") => Err(format!("expected a file, found the URL {}; write jwks_url", v.describe())),
+        url if url.contains("://") => {
+            Err(format!("expected a file, found the URL {}; write it into `jwks_url` instead", v.describe()))
+        }
         _ => path_in(dir)(v),
     };
     let jwks = section.get("jwks_file", file);
@@ -393,19 +408,27 @@ pub(super) fn key_source(
     let named: Vec<_> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
     match *named.as_slice() {
         [] if is_client => {
-            let expected = "jwks_file or jwks_url";
-            section.blame("jwks_file", format!("missing; the keys have no source: expected {expected}"));
+            let expected = "`jwks_file` or `jwks_url`";
+            section.blame("jwks_file", format!("missing; expected a source of the signing keys: {expected}"));
         }
-        ["discovery"] if is_client => section.blame("discovery", "a client has no discovery document; write jwks_url"),
+        ["discovery"] if is_client => {
+            section.blame("discovery", "a client does not have a discovery document; write `jwks_url`");
+        }
         [] => {
-            let expected = "discovery = true, jwks_url or jwks_file; for opaque tokens, introspection";
-            section.blame("discovery", format!("missing; the keys have no source: expected {expected}"));
+            let expected = "`discovery = true`, `jwks_url` or `jwks_file`; for opaque tokens, `introspection`";
+            section.blame("discovery", format!("missing; expected a source of the signing keys: {expected}"));
         }
         ["jwks_file"] if algorithm.is_some_and(|algorithm| algorithm.family() == Family::Hmac) => {
-            section.blame("algorithm", "is a shared-secret algorithm, and a public key is not secret");
+            section.blame(
+                "algorithm",
+                "is an algorithm with a shared secret, but the keys in `jwks_file` are public; expected an algorithm \
+                 with a public key",
+            );
         }
         [_] => {}
-        [first, second, ..] => section.blame(second, format!("conflicts with {first}; expected one source of keys")),
+        [first, second, ..] => {
+            section.blame(second, format!("conflicts with `{first}`; expected only one source of signing keys"));
+        }
     }
     remote.map_or_else(
         || KeySource::File(jwks.unwrap_or_default(), algorithm),
@@ -434,8 +457,8 @@ pub(super) fn check_used(sections: &[Section<'_>], config: &Config) {
         if !section.is_bad() && !routes.is_empty() && !is_used {
             let name = printable(&issuer.name);
             let message = format!(
-                "no route accepts its tokens; write issuers = [\"{OWN}\", \"{name}\"] at the [[routes]] that should, or \
-                 everywhere = true here"
+                "no route accepts its tokens; write `issuers = [\"{OWN}\", \"{name}\"]` in the `[[routes]]` that \
+                 should, or `everywhere = true` here"
             );
             section.blame("url", message);
         }

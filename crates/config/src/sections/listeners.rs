@@ -20,19 +20,19 @@ section! {
     /// `listen` of `[server]`, or one of `[[server.listeners]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ListenerConfig, read by read_keys(section, address: SocketAddr, dir: &Path, defaults: &Defaults<'_>) {
-        /// Required: Address and port.
+        /// Required: Address and port of the listener.
         restart address: SocketAddr = by { address },
-        /// Name for the key `listeners` of routes and endpoints.
+        /// Name by which `listeners` of routes and endpoints refers to this listener.
         restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
         /// The key of the address for error messages, such as `server.listeners[0].address`.
         no_key key: String = by { section.name("address") },
-        /// Certificates, which are selected by SNI, and, with `client_ca`, the roots of client certificates
-        /// (docs/edge.md). Unset: clear text. Adding or removing the table needs an upgrade.
+        /// Server certificates, which are selected by SNI, and settings for client certificates (docs/edge.md). Unset:
+        /// the listener does not use TLS. Adding or removing the table needs an upgrade.
         restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
-        /// true: each connection begins with a PROXY header (version 2) of one of `trusted_proxies`. Set it behind a
-        /// load balancer for TCP.
+        /// true: each connection must begin with a PROXY header (version 2) from one of `trusted_proxies`. Set it
+        /// behind a TCP load balancer.
         restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
-        /// The value of `[server]`.
+        /// The value in `[server]`.
         no_key max_connections_per_address: usize = by { defaults.per_address },
     }
 }
@@ -41,28 +41,29 @@ section! {
     /// `tls` of a listener.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
-        /// The certificates. Clients whose SNI name is missing or not covered get the first.
+        /// The certificates. A client gets the first certificate if its SNI name is missing or if no certificate covers
+        /// the name.
         reload certificates as "..": CertificateList = by { read_certificates(section, dir) },
-        /// Whether clients must, or may, present a certificate.
+        /// Whether clients must or may present a certificate.
         reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
-        /// Key of the table, as in `server.tls`; for errors.
+        /// The name of the table for error messages, such as `server.tls`.
         no_key key: String = by { section.path().to_owned() },
     }
     with {
-        /// PEM file of the certificate with its intermediates. A list for several certificates: clients whose SNI name
-        /// is missing or not covered get the first.
+        /// PEM file of the certificate with its intermediates, or a list of files for several certificates. A client
+        /// gets the first certificate if its SNI name is missing or if no certificate covers the name.
         reload cert: text,
-        /// PEM file of the private key (0600), or a list with one file for each certificate.
+        /// PEM file (0600) of the private key, or a list with one file for each certificate.
         reload key as "key": text,
-        /// PEM files of the roots of client certificates.
+        /// PEM files with the root certificates that verify client certificates.
         reload client_ca: text,
-        /// PEM files of revoked client certificates (RFC 5280), one or several.
+        /// PEM files with lists of revoked client certificates (CRLs, RFC 5280), one or several.
         reload client_crl: text,
         /// `"required"`: each client must present a certificate; `"optional"`: a client may present one; `"none"`: the
         /// listener does not request certificates. Default: `"required"` with `client_ca`, otherwise `"none"`.
         reload client_auth: text,
-        /// true: upstreams get the client's certificate in Client-Cert (RFC 9440). Set it for services that read the
-        /// certificate. Default: `false`.
+        /// true: the gate sends the client's certificate to upstreams in the header `Client-Cert` (RFC 9440). Set it
+        /// for services that read the certificate. Default: `false`.
         reload client_cert_header: boolean,
     }
 }
@@ -108,7 +109,7 @@ impl Print for CertificateList {
     }
 }
 
-/// The defaults of an entry of `[[server.listeners]]` from `[server]`, and the listeners before it.
+/// The defaults that `[server]` sets for an entry of `[[server.listeners]]`, and the listeners before that entry.
 struct Defaults<'a> {
     trusted: &'a [IpNet],
     per_address: usize,
@@ -159,7 +160,7 @@ pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet], per_addr
         let address = section.require("address", "an address and port such as \"0.0.0.0:443\"", value::address);
         if let Some(address) = address {
             if let Some(other) = found.iter().find(|other| collide(address, other.address)) {
-                section.blame("address", format!("{address} is taken by {}", other.key));
+                section.blame("address", format!("{address} is already used by `{}`", other.key));
             }
             let listener = read_keys(section, address, dir, &Defaults { trusted, per_address, others: &found });
             found.push(listener);
@@ -179,11 +180,14 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
     let all_read = !server.is_bad();
     for (index, one) in listen.iter().enumerate() {
         if all_read && listen.iter().take(index).any(|other| collide(*one, *other)) {
-            server.blame_element("listen", index, format!("{one} is taken by another address of this list"));
+            server.blame_element("listen", index, format!("{one} is already used by another address in this list"));
         }
     }
     if listen.is_empty() && server.has("tls") {
-        server.blame("tls", "is for the addresses of listen, and listen is empty; move it into [[server.listeners]]");
+        server.blame(
+            "tls",
+            "only applies to the addresses in `listen`, but `listen` is empty; move it into `[[server.listeners]]`",
+        );
     }
     let tls = read_tls(server, dir);
     let one = |address: SocketAddr| ListenerConfig {
@@ -204,8 +208,10 @@ pub(super) fn name<'a>(
 ) -> Option<Arc<str>> {
     let name = section.get("name", value::text)?;
     if let Some(other) = others.into_iter().find(|other| other.name.as_deref() == Some(&*name)) {
-        section
-            .blame("name", format!("\"{name}\" is the name of the listener of {}; rename one of the two", other.key));
+        section.blame(
+            "name",
+            format!("\"{name}\" is already the name of the listener in `{}`; rename one of the two", other.key),
+        );
     }
     Some(name.into())
 }
@@ -215,7 +221,10 @@ pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
     let known = known.iter().copied();
     let Some(names) = known_names(section, "listeners", "listener with the name", known) else { return Vec::new() };
     if names.is_empty() {
-        section.blame("listeners", "is empty, so no listener would serve it; name one, or remove the key");
+        section.blame(
+            "listeners",
+            "is empty, so no listener would serve this entry; name a listener, or remove `listeners`",
+        );
     }
     names.into_iter().map(Into::into).collect()
 }
@@ -223,8 +232,8 @@ pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
 fn read_proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
     let wanted = section.get("proxy_protocol", value::boolean).unwrap_or(false);
     if wanted && trusted.is_empty() {
-        let message = "needs server.trusted_proxies: the header names the client, so only a proxy that is \
-                       listed there may connect";
+        let message = "needs `server.trusted_proxies`, because the PROXY header states the client's address; only a \
+                       listed proxy may connect";
         section.blame("proxy_protocol", message);
     }
     wanted
@@ -245,17 +254,19 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> CertificateList {
     let files = |key, what: &str| {
         let found = section.one_or_list(key, path_in(dir));
         if !section.has(key) {
-            section.blame(key, format!("missing; expected the file of {what}, in PEM"));
+            section.blame(key, format!("missing; expected the file with {what}, in PEM"));
         } else if found.as_ref().is_some_and(Vec::is_empty) {
-            section.blame(key, format!("is empty; expected at least one file of {what}, in PEM"));
+            section.blame(key, format!("is empty; expected at least one file with {what}, in PEM"));
         }
         found.unwrap_or_default()
     };
     let (certs, keys) = (files("cert", "the certificate chain"), files("key", "the private key"));
     let count = certs.len();
     if count != keys.len() && !certs.is_empty() && !keys.is_empty() && !section.is_bad() {
-        section
-            .blame("key", format!("has {} files, and cert has {count}; expected one for each certificate", keys.len()));
+        section.blame(
+            "key",
+            format!("lists {} files, but `cert` lists {count}; expected one for each certificate", keys.len()),
+        );
     }
     let place = |index| (count > 1).then_some(index);
     let pairs = certs.into_iter().zip(keys).enumerate();
@@ -273,11 +284,11 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
         section.blame("client_crl", "is empty; expected at least one file of revoked certificates, in PEM");
     }
     if section.has("client_crl") && !section.has("client_ca") {
-        section.blame("client_crl", "needs client_ca: the file of the roots that client certificates come from");
+        section.blame("client_crl", "needs `client_ca`, the file with the root certificates for client certificates");
     }
     let header = section.get("client_cert_header", value::boolean);
     if header == Some(true) && !section.has("client_ca") {
-        section.blame("client_cert_header", "needs client_ca: without it no client presents a certificate");
+        section.blame("client_cert_header", "needs `client_ca`, because otherwise clients do not present certificates");
     }
     let roots = section.get("client_ca", path_in(dir)).map(|ca| ClientRoots {
         ca,
@@ -287,7 +298,7 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     let default = section.has("client_ca").then_some(ClientAuth::Required as Demand);
     let demand = section.get("client_auth", value::word(&WORDS, &[])).unwrap_or(default);
     if demand.is_some() && !section.has("client_ca") {
-        section.blame("client_auth", "needs client_ca: the file of the roots that client certificates come from");
+        section.blame("client_auth", "needs `client_ca`, the file with the root certificates for client certificates");
     }
     demand.zip(roots).map_or(ClientAuth::None, |(demand, roots)| demand(roots))
 }

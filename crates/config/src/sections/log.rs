@@ -16,16 +16,16 @@ use crate::logs::{
 };
 use rotogate_kit::config::Value as Raw;
 
-/// The value of `access_log` for a route of which only errors are logged.
+/// The value of `access_log` for a route whose access log contains only errors.
 const ERRORS: &str = "errors";
 
 section! {
     impl LogConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// Format of both logs. `"json"`: each line is one flat object, for a log server. `"text"`: `key=value`
-        /// pairs. Unset: text, but on a terminal the access log has one short line for each request.
+        /// Format of the application log and the access log. `"json"`: each line is one flat object, for a log server.
+        /// `"text"`: `key=value` pairs. Unset: text; on a terminal, the access log is shortened.
         reload format: Option<LogFormat> = get(value::word_of),
-        /// Lowest level to log: error, warn, info, debug or trace; not for the access log and audit events. Write
-        /// debug to find a fault, and warn to save disk space.
+        /// Lowest level to log: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`. It does not apply to the access
+        /// log and to audit events. Write `"debug"` to find a fault, or `"warn"` to save disk space.
         reload level: Level = get_or(value::word_of, Level::INFO),
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
@@ -34,21 +34,22 @@ section! {
 
 section! {
     impl AccessLogConfig, read by pub(super) read_access_keys(section, dir: &Path, log: &LogConfig) {
-        /// false: there is no access log, because another proxy writes one.
+        /// false: the gate writes no access log. Write `false` if another proxy already writes one.
         reload enabled: bool = get_or(value::boolean, true),
         /// Format of the lines: that of `[log]`.
         no_key format: Option<LogFormat> = by { section.for_tests().get("format", value::word_of).or(log.format) },
         /// `"stderr"`, `"stdout"`, or a path, which SIGUSR1 reopens.
         reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
-        /// Buffer for lines to write. Lines beyond that are dropped and counted.
+        /// Size of the buffer for lines that wait to be written. If the buffer is full, further lines are dropped and
+        /// counted.
         fixed buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
-        /// Longest time that a line waits to be written.
+        /// Maximum time that a line waits to be written.
         fixed flush_interval: Duration = get_or(
             value::duration_within(Duration::from_millis(10), SECOND),
             Duration::from_millis(200)
         ),
-        /// Part of the requests with status 2xx or 3xx to log, from 0 to 1. Others always have a line. Lower it if
-        /// the lines cost too much.
+        /// Fraction of the requests with status 2xx or 3xx to log, from 0 to 1. Requests with another status are always
+        /// logged. Lower it if the log becomes too large.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
         // The rules of routes are read from `[[routes]]`.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
@@ -57,14 +58,14 @@ section! {
 
 section! {
     impl AuditLogConfig, read by pub(super) read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
-        /// Separate output for audit events, in JSON. Unset: the application log. Set it if others may read the
-        /// application log, or keep it for less long.
+        /// Separate output for audit events, in JSON. Unset: the application log. Set it if more people may read the
+        /// application log than the audit events, or if it is deleted sooner.
         reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
-        /// `"refuse"`: while the output cannot be written, logins, refreshes and changes get 503, but revocations are
-        /// accepted. Write it if every login must be recorded.
+        /// `"refuse"`: while the gate cannot write to `output`, logins, refreshes and changes by operators get 503, but
+        /// revocations are accepted. Write `"refuse"` if every login must be recorded.
         reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
-        /// Addresses of clients: `"full"`, `"prefix"` (/24 and /48) or `"none"`. Write another value if data
-        /// protection demands it.
+        /// How much of a client's address is logged: `"full"`, `"prefix"` (/24 and /48) or `"none"`. Shorten it if data
+        /// protection demands that.
         reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
     }
 }
@@ -101,10 +102,10 @@ fn read_audit_output(
     let read = read_output(dir);
     move |v| match read(v)? {
         output if output == log.output => {
-            Err("is log.output: leave it out, and the audit log is written there".to_owned())
+            Err("is the same as `log.output`; remove it, because the audit log is written there by default".to_owned())
         }
         output if access.enabled && output == access.output => {
-            Err("is access_log.output: name an output that no other log has".to_owned())
+            Err("is the same as `access_log.output`; name an output that no other log uses".to_owned())
         }
         output => Ok(output),
     }
@@ -113,7 +114,8 @@ fn read_audit_output(
 fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, String> {
     move |v| match value::word_of(v)? {
         OnAuditFailure::Refuse if !has_output => {
-            Err("needs an output that no other log has: audit_log.output = \"/var/log/rotogate/audit.log\"".to_owned())
+            Err("needs an output that no other log uses: `audit_log.output = \"/var/log/rotogate/audit.log\"`"
+                .to_owned())
         }
         word => Ok(word),
     }

@@ -1,4 +1,5 @@
-//! The keys of `[[issuers]]` that select which claims are read, and that map their values to those of the gate.
+//! The configuration keys of `[[issuers]]` that select the claims to read, and map their values to the gate's own
+//! values.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -14,7 +15,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 /// A claim of Supabase's tokens that users can set themselves.
 const OF_THE_USER: &str = "user_metadata";
 
-/// Reads the mapping. A key that is absent keeps its value in `base`.
+/// Reads the mapping. If a key is absent, its value in `base` remains.
 pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
     let claims = section.section("claims");
     let paths = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, path).unwrap_or(base);
@@ -36,10 +37,8 @@ pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
     }
     for (key, paths) in [("roles", &mapping.roles), ("account", &mapping.account), ("scope", &mapping.scope)] {
         if claims.has(key) && paths.iter().any(|path| path.segments().next() == Some(OF_THE_USER)) {
-            claims.blame(
-                key,
-                format!("{OF_THE_USER} is written by the users themselves; name a claim that they cannot change"),
-            );
+            claims
+                .blame(key, format!("users can set `{OF_THE_USER}` themselves; name a claim that they cannot change"));
         }
     }
     claims.finish();
@@ -54,7 +53,7 @@ fn path(v: &Raw) -> Result<ClaimPath, String> {
 fn text_path(v: &Raw) -> Result<ClaimPath, String> {
     let path = path(v)?;
     match path.is_of_names() {
-        true => Err("{} means several names, but this claim is a single string".to_owned()),
+        true => Err("`{}` selects several names, but this claim is a single string".to_owned()),
         false => Ok(path),
     }
 }
@@ -66,7 +65,7 @@ pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<
     let mut map = Vec::new();
     for (theirs, ours) in table.free() {
         if theirs.contains(' ') || value::scope(&Raw::String(theirs.to_owned())).is_err() {
-            table.blame(theirs, "is not a scope: expected one scope without blanks");
+            table.blame(theirs, "is not a scope; expected one scope without spaces");
         }
         match value::one_or_several(ours, value::scope) {
             Ok(scopes) => map.push((theirs.into(), united(&scopes))),
@@ -85,7 +84,7 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
             (Ok(path), Ok(values)) if is_asked(&mapping, &path) && !values.iter().all(Json::is_string) => {
                 table.blame(
                     claim,
-                    "is a text in the tokens of this provider, not a number; write it in quotation marks",
+                    "is a string in the tokens of this provider, not a number; write it in quotation marks",
                 );
             }
             (Ok(path), Ok(values)) => mapping.require(path, values),
@@ -98,15 +97,15 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     {
         let paths = open.iter().map(|known| known.path.to_string()).collect::<Vec<_>>().join(" or ");
         let message = format!(
-            "needs {paths}: any person can have an account at this provider, and tokens of all its users would pass; \
-             write require = {{ {path} = \"…\" }}"
+            "needs {paths}, because anybody can have an account at this provider, and the tokens of all its users \
+             would be accepted; write `require = {{ {path} = \"…\" }}`"
         );
         section.blame("require", message);
     }
     mapping
 }
 
-/// Whether the preset requires this claim and the operator must choose its values.
+/// Whether the preset requires this claim, and the operator must choose its allowed values.
 fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
     mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
 }
@@ -117,7 +116,7 @@ fn scalar(v: &Raw) -> Result<Json, String> {
         Raw::Integer(number) => Ok((*number).into()),
         Raw::Bool(yes) => Ok((*yes).into()),
         Raw::OtherNumber(_) | Raw::Datetime(_) | Raw::List(_) | Raw::Table(_) => {
-            Err(format!("expected a text, a whole number, true or false, found {}", v.describe()))
+            Err(format!("expected a string, a whole number, true or false, found {}", v.describe()))
         }
     }
 }
@@ -150,8 +149,8 @@ impl Print for AllowedScopes {
     }
 }
 
-/// Reads a list, or "any". There is no default, because the scopes of another issuer may have another meaning than the
-/// gate's scopes. Other strings are rejected, because a misspelt "any" would otherwise be a scope.
+/// Reads a list, or "any". There is no default, because the same scope may have another meaning at another issuer.
+/// Other strings are rejected, because a misspelt "any" would otherwise be a scope.
 pub(super) fn allowed_scopes(section: &Section<'_>) -> AllowedScopes {
     const ANY: &str = "any";
     if section.get("scopes", |v| Ok(v.as_text() == Some(ANY))) == Some(true) {

@@ -111,35 +111,37 @@ section! {
         each admin: AdminConfig = inner(|section| admin::read(section, dir, &server)),
         /// Tokens that the gate issues.
         each issuer: IssuerConfig = inner(|section| issuer::read_keys(section, dir, &server, directory::is_none(root))),
-        /// Other trusted issuers; each has its own keys, audience and rules.
+        /// Trusted issuers other than the gate. Each has its own keys, audience and rules.
         each issuers: Vec<TrustedIssuer> = by {
             Section::entries(&sections.issuers, |section, above| issuers::read(section, above, dir, &issuer))
         },
-        /// One login of one client, and all tokens issued since.
+        /// Sessions. A session is one login with one client, with all tokens that were issued since then.
         each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
         /// Store of sessions and revocations.
         restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
-        /// Users, in a file or in another system: http, ldap, sql. For several directories: `[[directories]]`
-        /// (docs/directories.md).
+        /// Where the users are: in a file, or in another system (HTTP, LDAP, SQL). For several directories, write
+        /// `[[directories]]` (docs/directories.md).
         // A users file is opened only at a start. If the users file changes, a reload therefore changes none of the
         // directories.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
             directory::read(root, dir)
         },
-        /// `"10/1m"`: a burst of ten, and ten more every minute. Beyond that: 429.
+        /// Limits on logins, refreshes, refused tokens and password checks. `"10/1m"` allows a burst of ten requests,
+        /// and ten more every minute. Requests beyond a rate get 429.
         each limits: LimitsConfig = inner(limits::read_keys),
-        /// The gate answers preflights before it asks for a token.
+        /// Cross-origin requests of browsers (CORS). The gate responds to preflights itself, and does not require a
+        /// token for them.
         each cors: CorsConfig = inner(cors::read),
-        /// Tokens that are bound to a key (RFC 9449, docs/dpop.md). Proofs are enabled by this section, or by `dpop` of
-        /// a client or a route.
+        /// DPoP: tokens that are bound to the client's key (RFC 9449, docs/dpop.md). DPoP is enabled by this section,
+        /// or by `dpop` of a client or a route.
         each dpop: Option<DpopSettings> = table(|section| dpop::read_keys(section, &DpopSettings::default())),
-        /// API keys, for machines (docs/api-keys.md). Without this section the gate accepts no API keys.
+        /// API keys, for machines (docs/api-keys.md). Without this section, the gate does not accept API keys.
         restart api_keys: Option<ApiKeySettings> = table(api_keys::read_keys),
-        /// Listeners for other proxies that ask the gate about each request (docs/forward-auth.md).
+        /// Listeners to which other proxies send authorization requests (docs/forward-auth.md).
         restart authorizers: Vec<AuthorizerConfig> = by {
             authorizers::read(&sections.authorizers, dir, &server, &admin)
         },
-        /// OAuth clients that begin sessions.
+        /// OAuth clients that get tokens from the gate.
         each clients: Vec<ClientConfig> = by {
             Section::entries(&sections.clients, |section, above| clients::read(section, above, dir))
         },
@@ -157,20 +159,20 @@ section! {
             let read = |section: &Section<'_>, above: &[_]| endpoints::read(section, above, &surroundings);
             endpoints::share_cookie(Section::entries(&sections.endpoints, read))
         },
-        /// Headers for the upstream; `""` omits a header. The gate removes these headers, in any spelling, from
-        /// requests of clients.
+        /// Headers that identify the caller to the upstream; `""` omits a header. The gate removes these headers, in
+        /// any spelling, from the client's request.
         reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
-        /// Token endpoints that the gate asks for tokens of upstreams (docs/act-for-a-user.md).
+        /// Token endpoints from which the gate requests tokens for upstreams (docs/act-for-a-user.md).
         each providers: Vec<ProviderSettings> = by {
             let read = |section: &Section<'_>, above: &[_]| providers::read_keys(section, above, dir, &issuers);
             Section::entries(&root.sections("providers"), read)
         },
-        /// Servers behind the gate (docs/upstreams.md).
+        /// Servers behind the gate, to which it forwards requests (docs/upstreams.md).
         each upstreams: Vec<Upstream> = by {
             let read = |section: &Section<'_>, above: &[_]| upstreams::read(section, above, dir, &server, &admin);
             Section::entries(&sections.upstreams, read)
         },
-        /// Protected resource that describes itself (RFC 9728, docs/resources.md).
+        /// Protected resources for which the gate publishes metadata (RFC 9728, docs/resources.md).
         each resources: Vec<Resource> = by { Section::entries(&sections.resources, resources::read_keys) },
         /// Requests that the gate forwards. Any other request gets 404.
         reload routes as "-": Vec<Route> = by {
@@ -186,14 +188,14 @@ section! {
             };
             routes::read(&sections.routes, &names, logs)
         },
-        /// Application log. Both logs: docs/logs.md.
+        /// Application log (docs/logs.md).
         each log: LogConfig = inner(|section| log::read_keys(section, dir)),
-        /// One line for each request.
+        /// Access log, with one line for each request (docs/logs.md).
         each access_log: AccessLogConfig = by {
             let all = root.inner("access_log", |section| log::read_access_keys(section, dir, &log));
             AccessLogConfig { routes: std::mem::take(logs), ..all }
         },
-        /// Security events and changes by operators.
+        /// Audit log, with security events and changes by operators (docs/logs.md).
         each audit_log: AuditLogConfig = inner(|section| {
             log::read_audit_keys(section, dir, &log, &access_log)
         }),
@@ -201,14 +203,14 @@ section! {
         each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
         /// Settings that are allowed but probably not intended.
         no_key warnings: Vec<ConfigError> = by { Vec::new() },
-        /// Positions of its keys.
+        /// The file of the configuration, and the positions of its keys.
         no_key source: Arc<Source> = by { Arc::default() },
     }
 }
 
 type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
-/// How many bytes of a configuration's hash are shown, which is enough to distinguish configurations.
+/// The number of bytes of a configuration's hash that are shown. They are enough to distinguish configurations.
 const HASH_BYTES: usize = 8;
 
 impl Config {
@@ -218,8 +220,8 @@ impl Config {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// A message that names those scopes of a user that no route, client, issuer or resource names. `None` if there are
-    /// none, or if the configuration does not name any scope, because then only services read them.
+    /// A message about those of a user's scopes that no route, client, issuer or resource names. `None` if all of them
+    /// are named. Also `None` if the configuration does not name any scope, because then only services read scopes.
     pub fn unknown_scopes(&self, scopes: &Scope) -> Option<String> {
         let routes = self.routes.iter().flat_map(|route| [&route.policy.scopes, &route.policy.any_scope]);
         let clients = self.clients.iter().filter_map(|client| client.scopes.as_ref());
@@ -230,7 +232,10 @@ impl Config {
         let own = [MySessions::SCOPE, MyKeys::SCOPE];
         let unknown: Vec<_> = scopes.iter().filter(|one| !named.contains(one) && !own.contains(one)).collect();
         (!named.is_empty() && !unknown.is_empty()).then(|| {
-            format!("no route, client, issuer or resource names the scope {}; they name {named}", unknown.join(", "))
+            format!(
+                "no route, client, issuer or resource uses the scope {}; the scopes in use are {named}",
+                unknown.join(", ")
+            )
         })
     }
 
@@ -271,14 +276,16 @@ impl Config {
     /// The users file, and the password schemes that it may contain.
     ///
     /// # Errors
-    /// The same as [`HashesConfig::accepted`]; or the users are not in a file.
+    /// Returns the errors of [`HashesConfig::accepted`], or an error if the users are not in a file.
     pub fn users_file(&self) -> Result<UsersFile, String> {
         match self.file_directory() {
             Some(DirectoryConfig { key, users: UsersConfig::File { path, hashes }, .. }) => {
                 Ok(UsersFile::new(path, hashes.accepted(key)?).expecting(hashes.classes()))
             }
             Some(_) | None => {
-                Err("the users are not in a file (directory.kind); change them where they are kept".to_owned())
+                Err("the users are not in a file, because `directory.kind` is not \"file\"; change them in the \
+                     directory itself"
+                    .to_owned())
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The limits of `[server]` that protect against overload. The limit for one holder is a fraction of the limit for all
-//! holders.
+//! The limits of `[server]` that protect against overload. The limit for one caller or address is a fraction of the
+//! limit for all.
 
 use toml::{Table, Value};
 

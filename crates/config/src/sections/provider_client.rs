@@ -1,4 +1,4 @@
-//! The gate's client at a provider, for a relay or for logins of browsers.
+//! The gate's client at a provider, for a relay, a token exchange or browser logins.
 
 use std::path::{Path, PathBuf};
 
@@ -30,44 +30,50 @@ pub struct ProviderClientSettings {
 }
 
 section! {
-    /// The key by which the gate authenticates at another server (RFC 7523 §2.2).
+    /// The private key with which the gate authenticates to another server (RFC 7523 §2.2).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct ClientKeySettings, read by read_key_settings(section, dir: &Path) {
         /// Instead of `secret_file`: the gate's private key (PKCS #8 in PEM, 0600), which signs an assertion for each
         /// request (docs/clients-without-secrets.md).
         reload file as "key_file": PathBuf = by { section.get("key_file", path_in(dir)).unwrap_or_default() },
-        /// Required with `key_file`: the `aud` of the assertions. It is the issuer of the other server, written exactly
-        /// as that server writes it.
+        /// Required with `key_file`: the `aud` of the assertions. It is the issuer URL of the other server, written
+        /// exactly as that server writes it.
         reload audience as "assertion_audience": String = by {
             section.get("assertion_audience", value::text).unwrap_or_default()
         },
-        /// Algorithm of the key. Set it for an RSA key if the server accepts only PS256. Default: `"EdDSA"`, `"ES256"`,
-        /// `"ES384"` or `"RS256"`, depending on the kind of key.
+        /// Signature algorithm of `key_file`. Set it for an RSA key if the server accepts only PS256. Default:
+        /// `"EdDSA"`, `"ES256"`, `"ES384"` or `"RS256"`, depending on the kind of key.
         reload algorithm as "key_algorithm": Option<Algorithm> = get(self::algorithm),
-        /// `kid` of the assertions. Set it if the other server chose a name for the key when the key was registered, as
-        /// Okta does. Default: the thumbprint of the key (RFC 7638).
+        /// `kid` of the assertions. Set it if the other server assigned a `kid` when you registered the key, as Okta
+        /// does. Default: the thumbprint of the key (RFC 7638).
         reload kid as "key_id": Option<String> = get(value::text),
     }
 }
 
-/// The configuration keys about the key with which the gate authenticates.
+/// The configuration keys that are allowed only beside `key_file`.
 const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
 
-/// Reads `key_file` and the configuration keys that belong to it. `others` are the configuration keys for other ways to
-/// authenticate.
+/// Reads `key_file` and the configuration keys that belong to it. `others` are the configuration keys for other
+/// authentication methods.
 pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
     let settings = read_key_settings(section, dir);
     if !section.has("key_file") {
-        section.blame_present(&FURTHER, "is for assertions that the gate signs; expected key_file beside it");
+        section.blame_present(
+            &FURTHER,
+            "only applies to assertions that the gate signs; set `key_file` in the same table",
+        );
         return None;
     }
-    section.blame_present(others, "conflicts with key_file; the gate authenticates in one way");
+    section.blame_present(others, "conflicts with `key_file`; the gate authenticates in only one way");
     if settings.algorithm.is_some_and(|algorithm| algorithm.family() == Family::Hmac) {
-        section.blame("key_algorithm", "is a shared secret; expected that of a private key, such as \"ES256\"");
+        section.blame(
+            "key_algorithm",
+            "is an algorithm with a shared secret; expected an algorithm with a private key, such as \"ES256\"",
+        );
     }
     if !section.has("assertion_audience") {
-        let message = "missing; expected the issuer of the other server, exactly as it writes it: no server says to the gate \
-                       for whom an assertion is";
+        let message = "missing; expected the issuer of the other server, exactly as that server writes it, because \
+                       the gate has no other way to learn the audience of its assertions";
         section.blame("assertion_audience", message);
     }
     Some(settings)
@@ -79,9 +85,12 @@ impl Words for SecretPlace {
 
 /// Reads the table `client`.
 pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
-    section.misplaced(&["private_key_file"], "is named key_file");
+    section.misplaced(&["private_key_file"], "is called `key_file` here");
     let key = read_key(section, dir, &["secret_file", "secret_in"]);
-    section.misplaced(&["secret"], "does not belong into this file; write it to a file, and name that as secret_file");
+    section.misplaced(
+        &["secret"],
+        "must not be in this file; write the secret to a file of its own, and name that file in `secret_file`",
+    );
     let client = ProviderClientSettings {
         id: section.required("id", "the client_id at the provider", value::text),
         secret_file: section.get("secret_file", path_in(dir)),
@@ -90,7 +99,7 @@ pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> ProviderClientSett
         client_cert: None,
     };
     if section.has("secret_in") && client.secret_file.is_none() && !section.is_bad() {
-        section.blame("secret_in", "needs secret_file");
+        section.blame("secret_in", "needs `secret_file`");
     }
     client
 }

@@ -20,22 +20,23 @@ section! {
         dir: &Path,
         issuers: &[TrustedIssuer],
     ) {
-        /// Required: Name for upstreams.
+        /// Required: Name by which `exchange` of upstreams refers to the provider.
         reload name: String = by {
             unique(section, "name", "a name for upstreams to use", value::text, others.iter().map(|other| &*other.name))
         },
-        /// `[[issuers]]` entry whose tokens this provider exchanges. With `token_url` it may be absent, for an
-        /// `authorization_server` of an exchange.
+        /// Name of the entry of `[[issuers]]` whose tokens this provider exchanges. It may be absent if there is a
+        /// `token_url`, for an `authorization_server` of an exchange.
         reload issuer: String = by { read_issuer(section, issuers) },
-        /// Token endpoint. Required, unless the issuer has `discovery`.
+        /// URL of the token endpoint. Required, unless the issuer has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, &issuer, issuers) },
-        /// Required: The gate's own client at the provider: `id`, `secret_file`, and `secret_in`: `"basic"` or
-        /// `"form"`; or `key_file` and `assertion_audience` (docs/clients-without-secrets.md); or `client_cert`.
+        /// Required: The gate's own client at the provider. It has an `id`, and authenticates with `secret_file` and
+        /// `secret_in` (`"basic"` or `"form"`), with `key_file` and `assertion_audience`
+        /// (docs/clients-without-secrets.md), or with `client_cert`.
         reload client: ProviderClientSettings = by { read_client(section, dir) },
-        /// Time for the provider's whole response.
+        /// Time limit for the provider's whole response.
         fixed timeout: Duration = get_or(value::duration_within(SECOND / 10, 30 * SECOND), 5 * SECOND),
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
-        /// the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }
@@ -43,7 +44,7 @@ section! {
 fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> String {
     let name = match section.has("token_url") && !section.has("issuer") {
         true => String::new(),
-        false => section.required("issuer", "the name of an [[issuers]] entry", value::text),
+        false => section.required("issuer", "the name of an `[[issuers]]` entry", value::text),
     };
     if !name.is_empty() {
         check_known(section, "issuer", "issuer", &name, issuers.iter().map(|issuer| issuer.name.as_str()));
@@ -57,7 +58,7 @@ fn read_token_url(section: &Section<'_>, issuer: &str, issuers: &[TrustedIssuer]
     if issuers.iter().any(is_discovered) {
         return section.get("token_url", value::asked_url);
     }
-    let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
+    let what = "the https URL of the provider's token endpoint, or an issuer with `discovery`";
     section.require("token_url", what, value::asked_url)
 }
 
@@ -67,12 +68,12 @@ fn read_client(section: &Section<'_>, dir: &Path) -> ProviderClientSettings {
         client.client_cert = section.get("client_cert", path_in(dir));
         let proves = client.secret_file.is_some() || client.key.is_some() || client.client_cert.is_some();
         if !proves && !section.is_bad() {
-            section.blame("secret_file", "is missing: a provider exchanges tokens for a confidential client alone");
+            section.blame("secret_file", "is missing, but a provider exchanges tokens only for a confidential client");
         }
         client
     });
     if client.is_none() {
-        section.blame("client", "is missing: expected { id = \"gate\", secret_file = \"gate.secret\" }");
+        section.blame("client", "is missing; expected { id = \"gate\", secret_file = \"gate.secret\" }");
     }
     client.unwrap_or(ProviderClientSettings {
         id: String::new(),

@@ -1,4 +1,4 @@
-//! `rate` of a route: the limits of its callers.
+//! `rate` of a route: the rate limits for its callers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -25,16 +25,17 @@ section! {
     pub(crate) struct RateKeys, read by read_keys(section) {
         /// Required: Property by which requests are counted. Requests with the same value share a count: `"subject"`,
         /// `"client"`, `"key"` (API keys), `"account"`, `"address"`, `"route"` (all requests), or a claim:
-        /// `"claim:org_id"`. Callers without a value share one.
-        reload per: LimitPer = by { section.require("per", "what is counted, such as \"subject\"", per).unwrap_or(LimitPer::Route) },
-        /// Required: Number of requests in a time, such as `"100/1m"`: 100 at once, and 100 more every minute, evenly.
-        /// `"20/12s"` allows as many in a minute, but fewer at once.
+        /// `"claim:org_id"`. Callers without this property share one count.
+        reload per: LimitPer = by { section.require("per", "the property by which requests are counted, such as \
+                                                            \"subject\"", per).unwrap_or(LimitPer::Route) },
+        /// Required: Number of requests in a time, such as `"100/1m"`: a burst of 100, and then 100 per minute, evenly
+        /// spread. `"20/12s"` also allows 100 per minute, but only a burst of 20.
         reload limit: Quota = by { section.require("limit", "a limit such as \"100/1m\"", quota).unwrap_or_default() },
-        /// `"gate"`: each gate counts for itself; `"gates"`: all gates of the store together. Write `"gates"` if a
-        /// limit must hold for all of them together.
+        /// `"gate"`: each gate counts its own requests; `"gates"`: all gates that share the store count together. Write
+        /// `"gates"` if the limit must apply to all of them together.
         reload over: LimitOver = get_or(value::word_of, LimitOver::Gate),
-        /// Name in replies, logs and metrics. Write the same name on several routes if they share one limit. Write
-        /// different names for two limits of a route with the same `per`. Default: the `id` of the route and `per`.
+        /// Name of the limit in responses, logs and metrics. Several routes share one limit if they use the same name.
+        /// Two limits of a route with the same `per` need different names. Default: the `id` of the route and `per`.
         reload name: Option<String> = get(value::text),
     }
 }
@@ -50,15 +51,15 @@ impl Words for LimitOver {
         &[(Self::Gate.word(), Self::Gate), (Self::Gates.word(), Self::Gates)];
 }
 
-/// The replies that state the remaining requests of a route's limits.
+/// Which responses state how many requests a route's limits still allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RateHeaders {
-    /// The refusals by a limit.
+    /// Responses to requests that a limit refused.
     #[default]
     Refused,
-    /// All replies on routes with limits.
+    /// All responses on routes with limits.
     Always,
-    /// No reply.
+    /// No responses.
     Off,
 }
 

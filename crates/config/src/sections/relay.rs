@@ -25,54 +25,55 @@ section! {
         wire: Wire,
         own_path: &str,
     ) {
-        /// Protocol of clients and provider: `"oauth"`, `"envelope"` or `"knox"`.
+        /// Protocol that the clients and the provider speak: `"oauth"`, `"envelope"` or `"knox"`.
         reload wire: Wire = by { wire },
-        /// `[[issuers]]` entry of the provider's access tokens, for the audit log and revocation. With its
-        /// `discovery`, `token_url` and `revocation_url` can be absent.
+        /// Name of the entry of `[[issuers]]` for the provider's access tokens, so that the gate can audit and revoke
+        /// them. If that entry has `discovery`, `token_url` and `revocation_url` can be absent.
         reload issuer: Option<String> = by { read_issuer(section, issuers) },
-        /// Provider's token endpoint. Required, unless `issuer` has `discovery`.
+        /// URL of the provider's token endpoint. Required, unless `issuer` has `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
-        /// Provider's revocation endpoint.
+        /// URL of the provider's revocation endpoint.
         reload revocation_url: Option<String> = by {
             (wire == Wire::OAuth).then(|| section.get("revocation_url", value::asked_url)).flatten()
         },
-        /// Path for revocations of clients (RFC 7009); needs `revocation_url`, or the issuer's `discovery`.
+        /// Path where clients revoke tokens (RFC 7009). It needs `revocation_url` or the issuer's `discovery`.
         reload revocation_path: Option<String> = by {
             let is_discovered = token_url.is_none()
                 && revocation_url.is_none()
                 && has_discovery(issuers, wire, issuer.as_deref());
             read_revocation_path(section, wire, own_path, revocation_url.is_some(), is_discovered)
         },
-        /// Grants to serve. For a grant other than refresh_token, such as authorization_code, the relay forwards the
-        /// request and does not keep anything of the response.
+        /// Grants that the relay serves. For a grant other than `refresh_token`, such as `authorization_code`, the
+        /// relay only forwards the request, and does not store the response.
         reload grants: Vec<String> = by { read_grants(section, wire) },
-        /// Times, and what a retry after a lost reply gets.
+        /// The time limits, and how the relay handles a retry after a lost response.
         reload rules as "..": RelayRules = by { read_rules(section, &RelayRules::default()) },
         /// The gate's own client at the provider. The gate adds it to each request, so that clients need not send a
-        /// secret. `secret_in` is `"basic"` or `"form"`. Instead of a secret, it may have `key_file` and
+        /// secret. `secret_in` is `"basic"` or `"form"`. Instead of a secret, the client may have `key_file` and
         /// `assertion_audience` (docs/clients-without-secrets.md).
         reload client: Option<ProviderClientSettings> = by { read_client(section, dir, wire, &grants) },
-        /// Only trusted authorities, in PEM, if the provider's certificate is not of a public one. Default: the
-        /// system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for the provider. Set it if an
+        /// internal authority issued the provider's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
     }
 }
 
 section! {
     impl RelayRules, read by read_rules(section, default: &RelayRules) {
-        /// How long a repeated request gets the same response; 60s at most. `"0s"`: responses are not repeated, and
-        /// only one request runs at a time.
+        /// How long a repeated request gets the same response; 60s at most. `"0s"`: only simultaneous requests with the
+        /// same refresh token share a response.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
-        /// Time for the provider's whole response.
+        /// Time limit for the provider's whole response.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), RelayRules::default().timeout),
-        /// What happens after a lost reply: `"try-once"`: the relay sends the token once more; `"refuse"`: the relay
-        /// does not send it again. Write `"refuse"` for a provider that ends the session when it sees the token again.
+        /// What the relay does if the provider's response was lost. `"try-once"`: it sends the refresh token once more;
+        /// `"refuse"`: it does not send the token again. Write `"refuse"` for a provider that ends the session when a
+        /// token is used twice.
         reload after_unknown: AfterUnknown = get_or(value::word_of, default.after_unknown),
     }
 }
 
 impl RelaySettings {
-    /// The dialect of the endpoint.
+    /// Returns the dialect of the relay's endpoint.
     pub fn dialect(&self) -> RelayDialect {
         RelayDialect {
             wire: self.wire,
@@ -92,8 +93,8 @@ impl Words for AfterUnknown {
     const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
 }
 
-/// The grants that may use the gate's own client: each presents a credential that a user got or knows. With other
-/// grants, such as those for the client itself, anybody could get tokens.
+/// The grants that may use the gate's own client. Each of them presents a credential that a user received or knows.
+/// With other grants, such as `client_credentials`, anybody could get tokens through the gate.
 const OF_USERS: [&str; 4] =
     [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
 
@@ -118,12 +119,12 @@ fn read_token_url(section: &Section<'_>, wire: Wire, has_discovery: bool) -> Opt
     let token_url = if has_discovery {
         section.get("token_url", value::asked_url)
     } else {
-        let what = "the provider's token endpoint, an https URL; or an issuer with discovery";
+        let what = "the https URL of the provider's token endpoint, or an issuer with `discovery`";
         section.require("token_url", what, value::asked_url)
     };
     let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
     if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
-        section.blame("token_url", "expected a URL without a path: the protocol has the paths of its calls");
+        section.blame("token_url", "expected a URL without a path, because the protocol defines the paths");
     }
     token_url
 }
@@ -138,14 +139,14 @@ fn read_revocation_path(
     let path = (wire == Wire::OAuth).then(|| section.get("revocation_path", plain_path)).flatten();
     if path.is_some() != has_url && !is_discovered && !section.is_bad() {
         let (there, missing) = if path.is_some() {
-            ("revocation_path", "revocation_url, the provider's endpoint")
+            ("revocation_path", "`revocation_url`, the provider's endpoint")
         } else {
-            ("revocation_url", "revocation_path, where clients send revocations")
+            ("revocation_url", "`revocation_path`, where clients send revocations")
         };
         section.blame(there, format!("needs {missing}"));
     }
     if path.as_deref().is_some_and(|path| path == own_path) {
-        section.blame("revocation_path", "is the path of the endpoint itself; expected another one");
+        section.blame("revocation_path", "is already the path of the endpoint itself; expected another path");
     }
     path
 }
@@ -153,11 +154,14 @@ fn read_revocation_path(
 fn read_grants(section: &Section<'_>, wire: Wire) -> Vec<String> {
     let grants = section.list("grants", grant).unwrap_or_else(|| vec![REFRESH_TOKEN.to_owned()]);
     if grants.is_empty() && !section.is_bad() {
-        section.blame("grants", "is empty: the endpoint would serve nothing; expected \"refresh_token\"");
+        section.blame("grants", "is empty, so the endpoint would not accept any request; expected \"refresh_token\"");
     }
     let is_known = |grant: &&String| wire == Wire::OAuth || [REFRESH_TOKEN, PASSWORD].contains(&grant.as_str());
     if let Some(other) = grants.iter().find(|grant| !is_known(grant)) {
-        section.blame("grants", format!("this protocol has \"refresh_token\" and \"password\", found \"{other}\""));
+        section.blame(
+            "grants",
+            format!("this protocol supports only \"refresh_token\" and \"password\", found \"{other}\""),
+        );
     }
     grants
 }
@@ -171,8 +175,9 @@ fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String])
         section.blame(
             "grants",
             format!(
-                "\"{own}\" beside client: the gate would send it as its own client, and anybody could have that client's \
-                 tokens; remove the grant, or remove client, so that clients authenticate by themselves"
+                "\"{own}\" cannot be combined with `client`: the gate would authenticate such a request as its own \
+                 client, so anybody could get that client's tokens. Remove the grant, or remove `client` so that \
+                 clients authenticate themselves"
             ),
         );
     }

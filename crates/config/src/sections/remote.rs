@@ -1,4 +1,5 @@
-//! The keys of `[[issuers]]` about the fetching of an issuer's keys: the URL and the times.
+//! The configuration keys of `[[issuers]]` that control how an issuer's signing keys are fetched: the URL and the
+//! times.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 pub struct RemoteSource {
     /// The issuer, and the location of its keys.
     pub issuer: RemoteIssuer,
-    /// Whether the last valid key set is kept on disk.
+    /// Whether the last valid JWK set is stored on disk.
     pub keep: bool,
     /// Whether the gate is not ready until it has fetched the keys for the first time.
     pub required: bool,
@@ -48,14 +49,14 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    // The gate never waits for the keys of a client. It refuses the client until it has fetched them.
+    // The gate does not wait for a client's keys. It refuses the client until the keys are fetched.
     let is_client = name.starts_with(CLIENT_PREFIX);
     let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
     let FetchKeys { settings, ca, client_cert, bearer_file, keep, proxy } = read_fetch(&fetch, dir);
     fetch.finish();
     if !section.has("discovery") && !section.has("jwks_url") {
-        let message = "is for keys that are fetched; expected discovery or jwks_url beside it";
+        let message = "only applies to signing keys that are fetched; add `discovery` or `jwks_url`";
         match section.has("introspection") {
             true => fetch.blame_present(&["stale_for", "bearer_file", "proxy"], message),
             false => section.blame_present(&["fetch"], message),
@@ -100,7 +101,7 @@ fn discovery(v: &Raw) -> Result<KeyLocation, String> {
         Raw::Env(yes) if yes == "true" => Ok(KeyLocation::Discovery),
         Raw::String(url) | Raw::Env(url) if url.contains("://") => Ok(KeyLocation::DiscoveryAt(url.clone())),
         other => Err(format!(
-            "expected true, or the address of the document if it is not below url, such as \
+            "expected true, or the URL of the discovery document if it is not below `url`, such as \
              \"https://login.example.com/tenant/.well-known/openid-configuration\", found {}",
             other.describe()
         )),
@@ -115,44 +116,46 @@ section! {
     /// `fetch`.
     #[derive(Clone, Debug)]
     pub(super) struct FetchKeys, read by read_fetch(section, dir: &Path) {
-        /// Times and sizes.
+        /// The times and sizes for fetches.
         reload settings as "..": FetchSettings = by { read_settings(section, &FetchSettings::default()) },
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// PEM file with certificate, chain and private key, for servers that ask for one.
+        /// PEM file with the gate's client certificate, its chain and its private key, for servers that request a
+        /// client certificate.
         reload client_cert: Option<PathBuf> = get(path_in(dir)),
-        /// File with a bearer token for the hosts of the discovery document and of `jwks_uri`. In Kubernetes set
-        /// `runAsUser` or `fsGroup`: the gate refuses a file that every user can read.
+        /// File with a bearer token that the gate sends to the hosts of the discovery document and of `jwks_uri`. In
+        /// Kubernetes, set `runAsUser` or `fsGroup`, because the gate refuses a file that every user can read.
         reload bearer_file: Option<PathBuf> = get(path_in(dir)),
-        /// The gate keeps the last valid key set on disk, so that it can start while the issuer does not respond.
+        /// The gate stores the last valid JWK set on disk, so that it can start while the issuer does not respond.
         fixed keep: bool = always(true),
-        /// Proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy resolves
-        /// names, so the gate does not check addresses. TLS ends at the server. Set it if the gate can reach the
-        /// internet only through a proxy.
+        /// HTTP proxy (CONNECT) for connections to other machines (`"http://proxy.example.com:3128"`). The proxy
+        /// resolves host names, so the gate does not check IP addresses. The TLS connection is between the gate and the
+        /// server. Set it if the gate can reach the internet only through a proxy.
         reload proxy: Option<Proxy> = get(self::proxy),
     }
 }
 
 section! {
     impl FetchSettings, read by read_settings(section, default: &FetchSettings) {
-        /// Shortest time that a response is fresh, whatever `max-age`, `Age`, `no-store` and `no-cache` say. After
-        /// failures the gate tries again after 1, 2, 4 … 60 s, never later than this time.
+        /// Minimum time that a response stays fresh, whatever its headers (`max-age`, `Age`, `no-store`, `no-cache`)
+        /// say. After a failed fetch the gate tries again after 1, 2, 4 … 60 s, but not later than this time.
         fixed min: Duration = get_or(time(), FetchSettings::default().min),
-        /// Longest time that a response is fresh.
+        /// Maximum time that a response stays fresh.
         fixed max: Duration = get_or(time(), FetchSettings::default().max),
-        /// Longest accepted response; at most 1MiB. A set may have 100 keys.
+        /// Maximum size of an accepted response; up to 1MiB. A JWK set may have at most 100 keys.
         fixed max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), FetchSettings::default().max_size),
-        /// How long a response without `max-age` is fresh, from `min` to `max`. The gate fetches the keys again after
-        /// 80 to 95 % of this time.
+        /// How long a response without `max-age` stays fresh, from `min` to `max`. The gate fetches the keys again
+        /// after 80 to 95 % of this time.
         fixed fresh: Duration = get_or(time(), FetchSettings::default().fresh),
-        /// Shortest time between two fetches for unknown keys.
+        /// Minimum time between two fetches that tokens with an unknown `kid` cause.
         fixed cooldown: Duration = get_or(time(), FetchSettings::default().cooldown),
-        /// Time for one fetch: name lookup, connection, TLS and response. A client's request does not wait longer for
-        /// keys.
+        /// Time limit for one fetch, including DNS, connecting, TLS and the response. A client's request does not wait
+        /// for keys longer than this time.
         fixed timeout: Duration = get_or(time(), FetchSettings::default().timeout),
-        /// How long the gate uses the last valid key set while fetches fail; from `max` to 7 days. Shorten it if a key
-        /// that the issuer has withdrawn must not be accepted for so long while the issuer's server is unreachable. The
-        /// gate fetches a valid set again within half of this time.
+        /// How long the gate uses the last valid JWK set while fetches fail; from `max` to 7 days. If the issuer
+        /// withdraws a signing key while its server is unreachable, the gate still accepts this key for the whole time,
+        /// so shorten the time if that is a risk. The gate refreshes a valid set within half of this time.
         reload stale_for: Duration = get_or(value::duration_within(max, FetchSettings::MAX_STALE_FOR), default.stale_for),
     }
 }

@@ -15,44 +15,46 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl Resource, read by pub(super) read_keys(section, others: &[Resource]) {
-        /// Required: Path, by which routes name the resource: `resource = "/mcp"`. Its metadata are at
-        /// /.well-known/oauth-protected-resource followed by the path.
+        /// Required: Path of the resource, by which routes refer to it (`resource = "/mcp"`). Its metadata are at
+        /// `/.well-known/oauth-protected-resource` followed by the path.
         reload path: String = by { read_path(section, others) },
-        /// Issuers of tokens for the resource. Unset: this gate. Set it if clients get their tokens from an identity
-        /// provider; clients of the Model Context Protocol always do.
+        /// Issuers of the tokens for the resource. Unset: this gate. Set it if clients get their tokens from an
+        /// identity provider, as clients of the Model Context Protocol always do.
         reload authorization_servers as some: Vec<String> = by { read_servers(section) },
-        /// Human-readable name. Set it for clients that show users which resource they grant access to.
+        /// Human-readable name of the resource. Set it for clients that show users which resource they grant access to.
         reload name: Option<String> = get(value::text),
-        /// Scopes that clients may ask for. Set it if a client has no other description from which to learn them.
+        /// Scopes that clients may request. Set it if clients have no other way to learn the scopes.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Scopes that include others on routes of the resource: `{ "files.write" = ["files.read"] }`. Set it if the
-        /// issuer does not write the included scopes into a token.
+        /// Scopes that include other scopes on routes of the resource: `{ "files.write" = ["files.read"] }`. Set it if
+        /// the issuer's tokens do not list the included scopes.
         reload implies: Implied = by { implies(section) },
-        /// How the gate reads calls of the Model Context Protocol. Set it for an MCP server whose calls the gate should check.
+        /// How the gate reads calls of the Model Context Protocol. Set it for an MCP server if the gate should check
+        /// its calls.
         reload mcp: Option<Mcp> = table(read_mcp),
     }
 }
 
 section! {
     impl Mcp, read by read_mcp(section) {
-        /// Where the gate reads the name of a call. `"body"`: the gate buffers the body and compares it with the
-        /// headers. `"headers"`: for servers that compare both themselves, and for `[[authorizers]]`, which do not
-        /// receive bodies.
+        /// Where the gate reads the method and the name of a call. `"body"`: from the body, which it buffers and
+        /// compares with the headers. `"headers"`: only from the headers, for servers that compare them with the body
+        /// themselves, and for `[[authorizers]]`, which do not receive bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
-        // Servers of older versions do not compare the headers with the body. `with` has the description.
+        // Servers of older versions do not compare the headers with the body. `with` below has the description.
         no_key versions: Vec<String> = by {
             let known = if headers_alone { &VERSIONS[..1] } else { &VERSIONS[..] };
             let known = || known.iter().map(|version| (*version).to_owned()).collect();
             section.for_tests().list("versions", value::text).unwrap_or_else(known)
         },
-        /// Longest body of a call with `check = "body"`.
+        /// Maximum size of a call's body with `check = "body"`.
         fixed max_message: u64 = get_or(value::size(1024, 64 * 1024 * 1024), Mcp::default().max_message),
-        /// Origins of pages that may call the resource, besides `public_url` and those of `[cors]`. Others: 403. Set it
-        /// if the upstream answers preflights itself.
+        /// Origins of pages that may call the resource, besides `public_url` and `origins` of `[cors]`. Pages of other
+        /// origins get 403. Set it if the upstream responds to preflights itself.
         reload origins: Vec<Box<str>> = by { section.list_or_empty("origins", value::cors_origin).into_iter().map(Into::into).collect() },
     }
     with {
-        /// Accepted versions. With `check = "headers"`, only the newest is accepted.
+        /// Accepted versions of the Model Context Protocol. With `check = "headers"`, only the newest version is
+        /// accepted.
         fixed versions: text = "2026-07-28, 2025-11-25, 2025-06-18, 2025-03-26",
     }
 }
@@ -86,8 +88,10 @@ fn read_path(section: &Section<'_>, others: &[Resource]) -> String {
 fn read_servers(section: &Section<'_>) -> Vec<String> {
     let servers = section.list("authorization_servers", authorization_server);
     if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-        section
-            .blame("authorization_servers", "is empty; expected at least one issuer, or no key, which means the gate");
+        section.blame(
+            "authorization_servers",
+            "is empty; expected at least one issuer. To name only this gate, remove `authorization_servers`",
+        );
     }
     servers.unwrap_or_default()
 }
@@ -100,7 +104,7 @@ fn resource_path(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// An issuer URL (RFC 8414 §2), which is kept byte for byte.
+/// Reads an issuer URL (RFC 8414 §2) without normalizing it.
 fn authorization_server(v: &Raw) -> Result<String, String> {
     let is_web = |uri: Uri| {
         matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some_and(|host| !host.is_empty())
@@ -121,13 +125,14 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
     for (section, resource) in sections.iter().zip(all) {
         let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
         if !section.is_bad() && !routes.iter().any(is_used) {
-            section.warn(kind, "path", "no route belongs to it: add resource to the routes of its path");
+            section.warn(kind, "path", "no route belongs to this resource; add `resource` to the routes for its path");
         }
         let asks_offline = |route: &&Route| is_used(route) && route.policy.asked_scopes().contains(OFFLINE);
         if resource.scopes.contains(OFFLINE) || routes.iter().any(|route| asks_offline(&route)) {
             section.blame(
                 "scopes",
-                "names offline_access, here or on a route: it is asked of the provider, not by a resource",
+                "contains `offline_access`, here or on a route, but clients request that scope from the provider, so \
+                 a resource must not require it",
             );
         }
         if let Err(why) = CallRules::new(routes.iter().filter(|route| is_used(route))) {
@@ -140,15 +145,17 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             && !asking.is_empty()
             && routes.iter().any(|route| is_used(route) && is_asked(route))
         {
-            let message = "judges calls by their bodies, and questions of [[authorizers]] have no body, so each of these would be \
-                           refused; write mcp.check = \"headers\", or listeners of [server] at its routes";
+            let message = "checks calls by their bodies, but requests from `[[authorizers]]` have no body, so each \
+                           of these requests would be refused. Write `mcp.check = \"headers\"`, or name listeners of \
+                           `[server]` in the routes of the resource";
             section.blame("mcp", message);
         }
         let servers = &resource.authorization_servers;
         let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);
         if !section.is_bad() && only_ours && resource.path.split('/').any(|segment| segment == "mcp") {
-            let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
-                           Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
+            let message = "only this gate issues tokens for this resource, but the gate has no authorization \
+                           endpoint, which clients of the Model Context Protocol need. Name a provider: \
+                           `authorization_servers = [\"https://…\"]`";
             section.warn(kind, "path", message);
         }
     }
@@ -165,27 +172,27 @@ pub(super) fn check_origins(config: &Config, sections: &[Section<'_>]) {
             && !section.is_bad()
         {
             let message = format!(
-                "lets pages of {origin} call, and a browser shows them no answer; write this in origins of [cors] instead, \
-                 or preflight = \"upstream\" at the routes"
+                "allows pages of {origin} to call, but a browser would not let these pages read the responses. Write \
+                 the origin into `origins` of `[cors]` instead, or `preflight = \"upstream\"` in the routes"
             );
             section.warn(WarningKind::NoAccess, "mcp", message);
         }
     }
 }
 
-/// Checks the routes of resources whose MCP calls are checked.
+/// Checks the routes of resources that have `mcp`.
 pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
     for (section, route) in route_sections.iter().zip(&config.routes) {
         let resource = route.policy.resource.as_ref();
         let judged = config.resources.iter().any(|known| known.mcp.is_some() && resource == Some(&known.path));
         if judged && route.policy.upgrade {
-            let message =
-                "is impossible beside a resource with mcp: no call in a tunnel is judged; remove one of the two";
+            let message = "cannot be combined with a resource that has `mcp`, because the gate cannot check calls in \
+                           an upgraded connection; remove one of the two";
             section.blame("upgrade", message);
         }
         if judged && route.policy.credentials.key {
-            let message = "names keys, and a resource with mcp takes access tokens alone: its clients find their authorization \
-                           server by the metadata; remove \"key\"";
+            let message = "contains \"key\", but a resource with `mcp` accepts only access tokens, because its \
+                           clients find their authorization server through the metadata; remove \"key\"";
             section.blame("credentials", message);
         }
     }
@@ -215,8 +222,9 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
                     WarningKind::OfResource,
                     "path",
                     format!(
-                        "a token for the resource {} opens it, because {key} names its URL; remove {url} there (the routes of a \
-                         resource ask for it by themselves), or write audiences here",
+                        "this route accepts tokens for the resource {}, because `{key}` contains its URL. Remove \
+                         {url} there, because the routes of the resource require it anyway, or write `audiences` \
+                         here",
                         resource.path
                     ),
                 );
@@ -238,17 +246,17 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
     let is_dangerous = section.free().iter().any(|(key, v)| *key == "forward_token" && v.as_text() == Some(DANGEROUS));
     let Some(path) = section.get("resource", value::text) else {
         if is_dangerous {
-            section.blame("forward_token", "\"dangerous\" only applies beside resource; write true");
+            section.blame("forward_token", "\"dangerous\" only applies to a route with `resource`; write true");
         }
         return None;
     };
     super::check_known(section, "resource", "resource", &path, known.iter().map(|resource| resource.path.as_str()));
     if auth == Auth::None {
-        section.blame("resource", "demands a token, and auth = \"none\" reads no token; remove one of the two");
+        section.blame("resource", "requires a token, but `auth = \"none\"` ignores tokens; remove one of the two");
     }
     if forward_token && !is_dangerous {
-        let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \
-                       assertion, or accept that by forward_token = \"dangerous\"";
+        let message = "forwards the resource's token to the upstream, which could use it elsewhere (MCP forbids \
+                       token passthrough). Use an assertion, or accept the risk with `forward_token = \"dangerous\"`";
         section.blame("forward_token", message);
     }
     Some(path)

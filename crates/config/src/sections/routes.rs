@@ -52,7 +52,10 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     let known = [OWN].into_iter().chain(issuers.iter().map(|issuer| issuer.name.as_str()));
     let Some(named) = known_names(section, "issuers", "issuer", known) else { return Vec::new() };
     if named.is_empty() && !section.is_bad() {
-        section.blame("issuers", format!("is empty: no token could pass; expected at least one, such as \"{OWN}\""));
+        section.blame(
+            "issuers",
+            format!("is empty, so no token would be accepted; expected at least one issuer, such as \"{OWN}\""),
+        );
     }
     named
 }
@@ -81,8 +84,8 @@ fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trust
     {
         let name = printable(&issuer.name);
         let message = format!(
-            "the route takes the tokens of \"{name}\", and that entry of [[issuers]] names no claim of roles; write claims = \
-             {{ roles = \"…\" }} there, or take it out of issuers"
+            "the route accepts the tokens of \"{name}\", but that entry of `[[issuers]]` does not name a claim for \
+             roles. Write `claims = {{ roles = \"…\" }}` there, or remove the issuer from `issuers`"
         );
         section.blame(key, message);
     }
@@ -92,7 +95,7 @@ fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trust
 fn role(v: &Raw) -> Result<String, String> {
     value::text(v).and_then(|role| match role.len() {
         ..=256 => Ok(role),
-        _ => Err("is longer than 256 bytes, and no token has such a role".to_owned()),
+        _ => Err("is longer than 256 bytes, which is the maximum for a role".to_owned()),
     })
 }
 
@@ -106,9 +109,9 @@ pub(super) struct Names<'a> {
     pub(super) listeners: &'a [&'a str],
     /// Whether an endpoint creates sessions for browsers.
     pub(super) has_browser: bool,
-    /// Whether there are API keys.
+    /// Whether the configuration has the section `[api_keys]`.
     pub(super) has_keys: bool,
-    /// Whether other proxies send authorization requests. If so, a route does not need an upstream.
+    /// Whether other proxies send authorization requests. Routes then do not need an upstream.
     pub(super) are_asked_about: bool,
 }
 
@@ -151,12 +154,13 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
 
 fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
     let text = value::text(v)?;
-    // All methods except these have a slash. A rule that names only a tool would not apply to any call.
+    // Except for these, the names of all methods contain a slash. A pattern that consists only of a tool's name would
+    // not match any call.
     let method = text.split(':').next().unwrap_or_default();
     if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
         let tool = printable(&text);
         return Err(format!(
-            "a method has a slash, such as \"tools/call:{tool}\" for the tool, found {}",
+            "expected a method with a slash, such as \"tools/call:{tool}\" for a tool, found {}",
             v.describe()
         ));
     }
@@ -181,16 +185,16 @@ const OF_CALLS: [&str; 14] = [
     "rate",
 ];
 
-/// Reports keys that a rule for calls cannot have. Such a rule has no path, and only adds requirements to those of the
-/// path's route.
+/// Reports configuration keys that a rule for calls cannot have. A rule for calls has no path. It adds requirements to
+/// those of the route that serves the path.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
     for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
-        section.blame(key, "does not apply beside calls: the route of the resource's path decides it");
+        section.blame(key, "cannot be combined with `calls`; set it in the route for the path of the resource");
     }
     let resource = section.get("resource", value::text).unwrap_or_default();
     let known = names.resources.iter().find(|known| known.path == resource);
     if known.is_none_or(|known| known.mcp.is_none()) && !section.is_bad() {
-        section.blame("calls", "needs resource, one of [[resources]] that has mcp = {}");
+        section.blame("calls", "needs `resource`, which names one of the `[[resources]]` with `mcp = {}`");
     }
 }
 
@@ -198,7 +202,7 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-/// The requests that a route serves, and its upstream.
+/// Which requests a route serves, and the upstream that gets them.
 struct Destination {
     path: String,
     kuzzle: Vec<CallPattern>,
@@ -226,7 +230,11 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
         false => require("upstream", "the name of an upstream", value::text),
     };
     if !is_path && section.has("upstream") {
-        section.blame("upstream", "only applies to a route with a path: a call goes where its envelope's path leads");
+        section.blame(
+            "upstream",
+            "only applies to a route with `path`; a call is forwarded to the upstream of the route for the path of \
+             its request",
+        );
     }
     if !upstream.is_empty() {
         check_known(section, "upstream", "upstream", &upstream, upstreams.iter().copied());
@@ -234,8 +242,8 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     Destination { path, kuzzle, calls, upstream, is_path }
 }
 
-/// Reports requirements of a public route. They would never be checked, so that the route would look protected but
-/// would not be.
+/// Reports requirements of a public route. The gate would not check them, so the route would look protected without
+/// being protected.
 fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     let asked = [
         ("scopes", !policy.scopes.is_empty()),
@@ -253,36 +261,38 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
         ("certificate_bound", policy.certificate_required),
     ];
     for (key, _) in asked.iter().filter(|(_, given)| *given) {
-        section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
+        section
+            .blame(key, "has no effect, because `auth = \"none\"` does not check credentials; remove one of the two");
     }
 }
 
 section! {
     impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
         reload auth as "-": Auth = get_or(value::word(&AUTHS, &[]), Auth::Required),
-        /// Accepted credentials: `"token"`: an access token; `"session"`: the cookie of an endpoint with the dialect
-        /// browser; `"key"`: an API key. A token or a key takes precedence over a cookie; a request with a token and a
-        /// key gets 400.
+        /// Accepted credentials. `"token"`: an access token; `"session"`: the session cookie of an endpoint with the
+        /// dialect `browser`; `"key"`: an API key. An access token or an API key takes precedence over a cookie. A
+        /// request with both an access token and an API key gets 400.
         reload credentials: Credentials = by { credentials::read(section, names) },
-        /// Scopes of which the token must have at least one.
+        /// Scopes, of which the token must have at least one.
         reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
-        /// Scopes that the token must all have: a list, or `"read write"`.
+        /// Scopes, all of which the token must have: a list, or a string such as `"read write"`.
         reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
-        /// Accepted audiences, of which the token must have one. Empty: the audience of `[issuer]`. Set it if a service
-        /// has its own audience.
+        /// Accepted audiences, of which the token must have one. Empty: the `audience` of `[issuer]`. Set it if a
+        /// service has its own audience.
         reload audiences: Vec<String> = list_or_empty(value::text),
-        /// Accepted issuers: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers with
-        /// `everywhere = true`.
+        /// Accepted issuers of tokens: `"self"` for the gate, and names of `[[issuers]]`. Unset: the gate, and issuers
+        /// with `everywhere = true`.
         reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
-        /// Accepted roles, of which the token must have one: of the issuer's `claims.roles`, or the claim `roles`
-        /// of the gate's tokens. A route with several issuers names them: `["self:admin", "kc:boss"]`.
+        /// Accepted roles, of which the token must have one. The gate reads them from the issuer's `claims.roles`, or
+        /// from the claim `roles` in its own tokens. On a route with several issuers, each role names its issuer:
+        /// `["self:admin", "kc:boss"]`.
         reload roles as some: Vec<Role> = by {
             let roles = route_roles(section, "roles", &issuers, names.issuers);
             blame_empty(section, "any_scope", any_scope.is_empty());
             blame_empty(section, "roles", roles.is_empty());
             roles
         },
-        /// Roles that the token must all have, in addition to one of `roles`.
+        /// Roles, all of which the token must have, in addition to one of `roles`.
         reload all_roles as some: Vec<Role> = by {
             let all = route_roles(section, "all_roles", &issuers, names.issuers);
             blame_empty(section, "all_roles", all.is_empty());
@@ -296,59 +306,62 @@ section! {
         },
         reload compares_exactly as "-": bool = by { !section.get_or("loose_match", value::boolean, true) },
         reload forward_token as "-": bool = get_or(resources::forward_token, false),
-        /// Path of the route's entry of `[[resources]]`. Its URL is an accepted audience; challenges name its
-        /// metadata.
+        /// `path` of the resource that the route serves, as in `[[resources]]`. Tokens for the resource's URL are then
+        /// accepted, and challenges contain the URL of the resource's metadata.
         reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
         no_key implied: Option<Arc<Implied>> = by { None },
         reload ignores_bad_credential as "-": bool = by {
             section.get("auth", |v| Ok(v.as_text() == Some(LENIENT))).unwrap_or(false)
         },
-        /// `"keep"`: `%2F` is accepted as a character within its segment. Only for upstreams that read it in this way,
-        /// such as GitLab.
+        /// `"keep"`: the gate accepts `%2F` as a character within a path segment. Use it only for upstreams that
+        /// interpret `%2F` in the same way, such as GitLab.
         reload keeps_encoded_slash as ("encoded_slash" ENCODED_SLASHES): bool = get_or(value::word(&ENCODED_SLASHES, &[]), false),
         reload keep_underscore_headers as "-": bool = by { false },
         reload keep_override_headers as "-": bool = by { false },
-        /// Longest request body; the gate streams bodies. Unset: no limit. Set it if the upstream has no limit of its
-        /// own.
+        /// Maximum size of a request body. The gate streams bodies and does not buffer them. Unset: no limit. Set it if
+        /// the upstream has no limit of its own.
         reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
-        /// Protocol of the replies to refused requests. Set it for clients that understand only errors in this format.
+        /// Protocol (dialect) in which the gate writes error responses. Set it for clients that understand only errors
+        /// in this format.
         reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
-        /// Cookie that may carry the token and is not forwarded. With the cookie, a method other than GET, HEAD or
-        /// OPTIONS must come from `public_url` or one of `origins` of `[cors]`; otherwise 403. Set it for pages whose
-        /// token is in a cookie.
+        /// Name of a cookie that may carry the access token. The gate does not forward the cookie. A request with the
+        /// cookie and a method other than GET, HEAD or OPTIONS must come from a page of `public_url` or of `origins` in
+        /// `[cors]`; otherwise it gets 403. Set it for pages that keep their access token in a cookie.
         reload cookie: Option<String> = get(value::cookie_name),
-        /// true: WebSockets and other upgrades of HTTP/1.1 are allowed, for callers with a credential. Set it for routes of
+        /// true: callers with a credential may open WebSockets and other HTTP/1.1 upgrades. Set it for routes with
         /// WebSockets.
         reload upgrade: bool = get_or(value::boolean, false),
         reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
         reload certificate_required as "-": bool = by {
             section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
         },
-        /// `"close"`: tunnels and long responses end when the token expires; `"keep"`: they end only at a revocation.
-        /// Write `"keep"` for clients that cannot connect again.
+        /// `"close"`: WebSockets and other long responses end when the token expires; `"keep"`: they end only if the
+        /// token is revoked. Write `"keep"` for clients that cannot reconnect.
         reload keeps_on_expiry as ("on_expiry" EXPIRIES): bool = get_or(value::word(&EXPIRIES, &[]), false),
         reload preflight_to_upstream as "-": bool = by {
             section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
         },
-        /// Reply to a browser without a valid session, on a route for sessions. `"auto"`: a tab that opens a page is
-        /// redirected to the login, other requests get 401; `"never"`: always 401.
+        /// What a browser without a valid session gets on a route that accepts sessions. `"auto"`: a redirect to the
+        /// login if a tab opens a page, and 401 for other requests; `"never"`: always 401.
         reload never_leads_to_login as ("login" LOGINS): bool = get_or(value::word(&LOGINS, &[]), false),
-        /// Requirements for the caller's login (RFC 9470). If they are not met: 401.
+        /// Requirements for the caller's login (RFC 9470). A request that does not meet them gets 401.
         reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up::of_route(section)) },
-        /// Rate limits for callers of the route (docs/limits.md). Beyond them: 429.
+        /// Rate limits for callers of the route (docs/limits.md). Requests that exceed them get 429.
         reload rate as some: Vec<RateLimit> = by { rate::of_route(section) },
     }
     with {
-        /// Required: Pattern. One segment: `{id}`; the rest, which may be empty: `{*rest}`. /public, without the
-        /// slash, is another path. Not required beside `kuzzle` and `calls`.
+        /// Required: Pattern of the paths. `{id}` matches one segment, and `{*rest}` matches the rest of the path,
+        /// which may be empty. `/public` and `/public/` are different paths. Not required with `kuzzle` or `calls`.
         reload path: text,
-        /// `"required"`: a request needs a token; `"optional"`: a request may have none; `"lenient"`: in addition, an
-        /// invalid token is treated like a missing one; `"none"`: the gate does not read tokens.
+        /// `"required"`: a request needs a credential; `"optional"`: a request may have none; `"lenient"`: like
+        /// `"optional"`, but an invalid credential is treated like a missing one; `"none"`: the gate does not read
+        /// credentials.
         reload auth: text,
-        /// Required: Name of the upstream. Not required if other proxies send authorization requests
-        /// (`[[authorizers]]`), or with `kuzzle` or `calls`.
+        /// Required: Name of the entry of `[[upstreams]]` that gets the requests. Not required if other proxies send
+        /// authorization requests (`[[authorizers]]`), or with `kuzzle` or `calls`.
         reload upstream: text,
-        /// Name in logs and metrics. Set it if the path is long, or an alert names the route. Default: the path.
+        /// Name of the route in logs and metrics. Set it if the path is long, or if an alert uses the name. Default:
+        /// the path.
         reload id: text,
         /// Hosts of the route. Empty: all hosts.
         reload hosts: list,
@@ -358,43 +371,46 @@ section! {
         /// Listeners that serve this route; others respond with 404. Unset: all. Set it for routes of an internal
         /// network.
         reload listeners: list,
-        /// Requests to log. `"errors"`: those that the gate refuses, or whose status is not 2xx or 3xx; false: none;
-        /// true: all. Set it for routes that probes and monitors call.
+        /// Which requests are in the access log. `"errors"`: only requests that the gate refuses, or whose status is
+        /// not 2xx or 3xx; false: none; true: all. Set it for routes that probes and monitors call.
         reload access_log: text,
-        /// Kuzzle calls in /_query and in WebSockets to which this route applies, at any path. `"*"`: calls that have
-        /// no path.
+        /// Kuzzle calls in `/_query` and in WebSockets to which this route applies, at any path. `"*"`: all calls that
+        /// have no path of their own.
         reload kuzzle: list,
-        /// Headers that the gate forwards although some servers misread them. `"underscore"`: names with an
-        /// underscore, for an upstream that needs them and does not read x_auth_subject as x-auth-subject;
-        /// `"override"`: X-HTTP-Method-Override, X-Original-URL and the like, by which a client of an upstream that
-        /// obeys them bypasses the routes.
+        /// Headers that the gate forwards although they are dangerous for some upstreams. `"underscore"`: headers with
+        /// an underscore in their name. They are dangerous if the upstream treats `x_auth_subject` like
+        /// `x-auth-subject`. `"override"`: `X-HTTP-Method-Override`, `X-Original-URL` and similar headers. They are
+        /// dangerous if the upstream obeys them, because clients can then bypass the rules of routes.
         reload keep_headers: list,
-        /// MCP calls to its `resource` to which this route applies, instead of a path: `"method:name"`,
-        /// `"method:prefix*"`, `"method"`, or `"*"` for all others, which one route must have. The most specific
-        /// pattern applies. A call must meet the scopes, roles and login of this route and of the route of its path.
+        /// MCP calls to which this route applies, instead of a path: `"method:name"`, `"method:prefix*"`, `"method"`,
+        /// or `"*"` for all other calls. Each `resource` with such routes needs one for `"*"`. The most specific
+        /// pattern applies. A call must meet the requirements (scopes, roles, login) of this route and of the route for
+        /// its path.
         reload calls: list,
-        /// true: a path that a lax server reads as a path of a stricter route gets 404. false: only for an upstream
-        /// that compares paths byte for byte.
+        /// true: a path gets 404 if a lenient server could treat it as the path of a stricter route. Write `false` only
+        /// for an upstream that compares paths byte for byte.
         reload loose_match: boolean,
-        /// Conditions on claims, which must all be met (docs/conditions.md). Otherwise 403.
+        /// Conditions on claims, all of which must be met (docs/conditions.md). Otherwise the request gets 403.
         reload when: table,
-        /// Tables like `when`, of which at least one must be met.
+        /// List of tables like `when`. The conditions of at least one table must be met.
         reload when_any: list,
-        /// true: the upstream gets the bearer token. `"dangerous"`: also beside `resource`, whose token the upstream
-        /// could then use elsewhere. Default: `false`.
+        /// true: the gate forwards the bearer token to the upstream. On a route with `resource`, the value must be
+        /// `"dangerous"` instead, because the upstream could use the resource's token elsewhere. Default: `false`.
         reload forward_token: boolean,
-        /// `"required"`: only tokens bound to a key, with a proof (docs/dpop.md).
+        /// `"required"`: the route accepts only tokens that are bound to a key, with a DPoP proof (docs/dpop.md).
         reload dpop: text,
-        /// `"required"`: only tokens bound to a client certificate (docs/certificates.md).
+        /// `"required"`: the route accepts only tokens that are bound to the client's certificate
+        /// (docs/certificates.md).
         reload certificate_bound: text,
-        /// `"upstream"`: the upstream responds to CORS preflights. Set it for an application with its own CORS rules.
+        /// `"upstream"`: the gate forwards CORS preflights to the upstream, which responds to them. Set it for an
+        /// application with its own CORS rules.
         reload preflight: text,
     }
 }
 
 pub(super) fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
     if section.has(key) && is_empty && !section.is_bad() {
-        section.blame(key, "is empty; expected at least one, or remove it");
+        section.blame(key, "is empty; expected at least one value, or remove this configuration key");
     }
 }
 

@@ -10,8 +10,8 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Route, RouteProblem, RouteTable, ungoverned, warnings};
 use rotogate_kit::config::Section;
 
-const UNBOUND: &str =
-    "is impossible with auth = \"none\": a WebSocket ends with the authorization of its caller; remove one of the two";
+const UNBOUND: &str = "cannot be combined with `auth = \"none\"`, because the gate closes a WebSocket when the \
+                       authorization of its caller ends; remove one of the two";
 
 /// Checks the routes. `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
@@ -25,12 +25,15 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
         match error.problem {
             RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name without port")),
             RouteProblem::Pattern { pattern, reason } => {
-                section.blame("path", format!("{pattern:?} is not a pattern: {reason}"));
+                section.blame("path", format!("{pattern:?} is not a valid path pattern: {reason}"));
             }
             RouteProblem::SameAs { other, .. } => {
                 section.blame(
                     "path",
-                    format!("serves the same host, path and method as {}; remove one of the two", named(other)),
+                    format!(
+                        "serves the same host, path and method as the route {}; remove one of the two",
+                        named(other)
+                    ),
                 );
             }
             RouteProblem::Param(name) => {
@@ -38,17 +41,17 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 section.blame(
                     key,
                     format!(
-                        "{name:?} is no parameter of the route's path; name one, such as {{{name}}} in /…/{{{name}}}, which \
-                         a rule for calls does not have"
+                        "{name:?} is not a parameter of the route's path; name one, such as {{{name}}} in \
+                         /…/{{{name}}}. A rule for calls has no parameters"
                     ),
                 );
             }
             RouteProblem::SameCalls { calls, other, .. } => {
-                section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));
+                section.blame("kuzzle", format!("{calls} already has a rule: the route {}", named(other)));
             }
         }
     }
-    // With Kuzzle, clients open their WebSockets to the gate, which has its own connection to the upstream.
+    // Kuzzle clients open their WebSockets to the gate, which has its own connection to the upstream.
     let is_of_kuzzle = config.endpoints.iter().any(|endpoint| endpoint.kuzzle.is_some());
     let is_open = |route: &&Route| route.policy.auth == Auth::None && route.policy.upgrade && !is_of_kuzzle;
     for (section, _) in sections.iter().zip(routes).filter(|(_, route)| is_open(route)) {
@@ -59,10 +62,11 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     {
         let envelope = &envelope.id;
         let message = format!(
-            "asks for more than {envelope}, the route of Kuzzle calls in /_query and over WebSockets. A call without a path \
-             of Kuzzle's API, such as a plugin's, obeys {envelope} alone and would bypass this route. Write here which \
-             calls are as restricted: kuzzle = [\"*\"] for all that have no path, or kuzzle = [\"my-plugin:*\"] for \
-             those of a plugin, and then kuzzle = [\"*\"] on {envelope} if the others are not"
+            "requires more than {envelope}, the route for Kuzzle calls in `/_query` and over WebSockets. A call that \
+             has no path in Kuzzle's API, such as a plugin's, is checked only by {envelope} and would bypass this \
+             route. Name here the calls that need the same restrictions: `kuzzle = [\"*\"]` for all calls that have \
+             no path, or `kuzzle = [\"my-plugin:*\"]` for those of a plugin. In the second case, also write `kuzzle \
+             = [\"*\"]` in {envelope} if the other calls do not need these restrictions"
         );
         section.blame("kuzzle", message);
     }
