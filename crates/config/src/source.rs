@@ -30,7 +30,7 @@ struct ValuePlace {
     position: Option<(usize, usize)>,
 }
 
-// The text is not printed, because it may contain secrets.
+// The file's content is not printed, because it may contain secrets.
 rotogate_core::debug_with!(Source { file });
 
 impl Source {
@@ -45,13 +45,14 @@ impl Source {
         &self.file
     }
 
-    /// The text of the file. If a reload could not apply the whole file, it is the text of the last earlier file with
-    /// which a start would result in the running configuration.
+    /// The text of the file. If a reload could not apply the whole file, this is the text of the latest file from which
+    /// a start would produce the running configuration.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Keeps the text of the earlier configuration, because this file has values that only a start can apply.
+    /// Replaces the text by that of the earlier configuration, because the new file has values that only a restart can
+    /// apply.
     pub fn keep_text(&mut self, before: &Self) {
         self.text.clone_from(&before.text);
     }
@@ -77,14 +78,15 @@ impl Source {
         }
     }
 
-    /// A problem with the value of a key, with the key's position. If the key is absent, the problem has the position
+    /// Creates an error about a key's value, with the key's position. If the key is absent, the error has the position
     /// of the table to which the key would belong.
     pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let (source, position) = self.found(key);
         ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
     }
 
-    /// The file or variable of a key, and its line. If the key is absent, those of the table to which it would belong.
+    /// The file with the line, or the environment variable, that sets a key. If the key is absent, the result refers to
+    /// the table to which the key would belong.
     pub fn place(&self, key: &str) -> (String, Option<usize>) {
         let (source, position) = self.found(key);
         (source, position.map(|(line, _)| line))

@@ -59,7 +59,7 @@ fn a_gate_without_users_needs_no_audience_and_reads_again_what_it_prints() {
     );
     assert_eq!(
         said("[[directories]]\nkind = \"none\""),
-        ["2: directories[0].kind: is \"none\" in a list of directories; remove this entry"]
+        ["2: directories[0].kind: must not be \"none\" in a list of directories; remove this entry"]
     );
 }
 
@@ -157,13 +157,13 @@ fn a_bad_duration_says_what_is_expected() {
 fn a_bound_that_the_rules_break_is_blamed_on_the_key() {
     assert_eq!(
         said("[sessions]\naccess_ttl = \"15s\"\n"),
-        ["2: sessions.access_ttl: is 15s, and must be at least twice grace (10s), or a replay hands out a token \
-             about to expire"]
+        ["2: sessions.access_ttl: is 15s, and must be at least twice grace (10s), because otherwise a replay \
+             returns a token that is about to expire"]
     );
     assert_eq!(
         said("[sessions]\ngrace = \"30s\"\n[[clients]]\nid = \"a\"\nprofile = { access_ttl = \"59s\" }\n"),
-        ["5: clients[0].profile.access_ttl: is 59s, and must be at least twice grace (30s), or a replay hands out a \
-             token about to expire"]
+        ["5: clients[0].profile.access_ttl: is 59s, and must be at least twice grace (30s), because otherwise \
+             a replay returns a token that is about to expire"]
     );
 }
 
@@ -177,8 +177,10 @@ fn the_rules_of_a_client_are_held_against_those_of_each_endpoint_that_serves_it(
     };
     assert_eq!(
         said(&text("[\"a\", \"b\"]")),
-        ["3: clients[0].profile.access_ttl: is 1m at the endpoint /t, and must be at least twice grace (50s), or a \
-             replay hands out a token about to expire"]
+        [
+            "3: clients[0].profile.access_ttl: is 1m at the endpoint /t, and must be at least twice grace (50s), because \
+             otherwise a replay returns a token that is about to expire"
+        ]
     );
     let config = read(&format!("{MINIMAL}{}", text("[\"b\"]"))).unwrap();
     let rules = config.profile(&config.endpoints[0], &config.clients[1]);
@@ -200,7 +202,7 @@ fn a_name_that_leads_nowhere_is_named_with_those_that_exist() {
     assert_eq!(
         said("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\nclients = [ 7, \"web\"]\n"),
         [
-            "4: endpoints[0].clients[0]: expected a text without control characters that is not empty, found 7",
+            "4: endpoints[0].clients[0]: expected a string that is not empty and has no control characters, found 7",
             "4: endpoints[0].clients[1]: there is no client \"web\"; none is configured",
         ]
     );
@@ -226,7 +228,7 @@ fn everything_is_reported_at_once_in_the_order_of_the_file() {
             "gateway.toml:5:9: sessions.grace: expected a duration such as \"30s\", \"10m\" or \"1h 30m\", found \"soon\"",
             "gateway.toml:7:8: routes[0].path: expected a path that begins with /, found \"x\"",
             "gateway.toml:8:12: routes[0].upstream: there is no upstream \"app\"; none is configured",
-            "gateway.toml: issuer.audience: missing; expected the audiences (aud), such as [\"api\"]",
+            "gateway.toml: issuer.audience: missing; expected the audiences (`aud`), such as [\"api\"]",
             "environment ROTOGATE_LOG__LEVEL: log.level: expected \"error\" or \"warn\" or \"info\" or \"debug\" or \
              \"trace\", found \"loud\"",
         ]
@@ -280,8 +282,8 @@ fn o10_a_variable_that_names_no_key_is_an_error() {
     );
     assert!(say("ROTOGATE_SERVER").contains("is a table"));
     assert!(say("ROTOGATE_CLIENTS__0__ID").contains("expected [[clients]], found a table"));
-    assert!(say("ROTOGATE___X").contains("names no key"));
-    assert!(say("ROTOGATE_ISSUER__AUDIENCE__7").contains("no such element"));
+    assert!(say("ROTOGATE___X").contains("does not name a configuration key"));
+    assert!(say("ROTOGATE_ISSUER__AUDIENCE__7").contains("this element does not exist"));
 }
 
 #[test]
@@ -313,7 +315,11 @@ fn o1_the_admin_listener_is_never_a_public_one() {
         );
         read(&text).map(|_| ()).map_err(|e| e.to_string())
     };
-    assert!(text("\"0.0.0.0:80\"", "127.0.0.1:80").unwrap_err().contains("is the public listener 0.0.0.0:80"));
+    assert!(
+        text("\"0.0.0.0:80\"", "127.0.0.1:80")
+            .unwrap_err()
+            .contains("is already used by the public listener 0.0.0.0:80")
+    );
     assert!(text("[\"[::1]:80\", \"127.0.0.1:81\"]", "127.0.0.1:81").is_err());
     assert!(text("[\"127.0.0.1:80\", \"127.0.0.1:80\"]", "127.0.0.1:81").unwrap_err().contains("listen[1]"));
     assert_eq!(text("\"127.0.0.1:80\"", "127.0.0.1:81"), Ok(()));
@@ -335,7 +341,7 @@ fn o1_an_upstream_that_is_the_gate_itself_is_refused() {
     assert_eq!(say("http://127.0.0.1:3000"), Vec::<String>::new());
     let public = "[server]\npublic_url = \"http://Gate.example.com\"\nlisten = \"0.0.0.0:80\"\n[issuer]\n\
                   audience = [\"api\"]\n[[upstreams]]\nname = \"a\"\nurls = [\"http://gate.example.com\"]\n";
-    assert!(read(public).unwrap_err().to_string().contains("own public_url"));
+    assert!(read(public).unwrap_err().to_string().contains("own `public_url`"));
 }
 
 #[test]
@@ -390,7 +396,7 @@ fn p69_one_mistake_is_one_message_that_says_what_to_write() {
     for key in ["secret", "client_secret"] {
         let errors = said(&format!("[[clients]]\nid = \"web\"\n{key} = \"hunter2hunter2\"\n"));
         assert!(
-            errors.len() == 1 && errors[0].contains("write secret_hash") && !errors[0].contains("hunter2"),
+            errors.len() == 1 && errors[0].contains("write `secret_hash`") && !errors[0].contains("hunter2"),
             "{errors:?}"
         );
     }
@@ -474,33 +480,33 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         ("urls = [\"redis://:a-secret@127.0.0.1\"]\n".to_owned(), "store.urls[0]: the URL of Redis has credentials"),
         ("urls = [\"http://127.0.0.1\"]\n".to_owned(), "store.urls[0]: "),
         (sentinels.to_owned(), "store.sentinel: several URLs"),
-        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: expected a text"),
+        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: expected a string"),
         ("urls = [\"redis://s1\", \"rediss://s2\"]\nsentinel = \"main\"\n".to_owned(), "store.urls: the URLs"),
-        (format!("{url}sentinel_password_file = \"a\"\n"), "store.sentinel_password_file: needs sentinel"),
+        (format!("{url}sentinel_password_file = \"a\"\n"), "store.sentinel_password_file: needs `sentinel`"),
         (
             format!("{sentinels}sentinel = \"main\"\nsentinel_username = \"gate\"\n"),
             "store.sentinel_password_file: missing",
         ),
         (
             format!("{url}client_cert = {{ cert = \"a.pem\", key = \"b.pem\" }}\n"),
-            "store.client_cert: needs urls that begin with rediss://",
+            "store.client_cert: needs `urls` that begin with rediss://",
         ),
         ("urls = [\"rediss://a\"]\nclient_cert = { cert = \"a.pem\" }\n".to_owned(), "store.client_cert.key: missing"),
         (format!("{url}prefix = \"a b\"\n"), "store.prefix: "),
         (format!("{url}username = \"gate\"\n"), "store.password_file: missing"),
-        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs urls that begin with rediss://"),
+        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs `urls` that begin with rediss://"),
         (format!("{url}staleness = \"100ms\"\n"), "store.staleness: "),
         (format!("{url}when_stale = \"allow\"\n"), "store.when_stale: expected \"deny\", or how long"),
         (format!("{url}when_stale = \"1s\"\n"), "store.when_stale: is shorter"),
         (format!("{url}path = \"x\"\n"), "store.path: "),
         (
             "urls = [\"redis://127.0.0.1/2\"]\ncluster = true\n".to_owned(),
-            "store.urls: a cluster of Redis has only database 0",
+            "store.urls: a Redis cluster has only database 0",
         ),
         (format!("{url}cluster = 3\n"), "store.cluster: "),
         (
             format!("{sentinels}sentinel = \"main\"\ncluster = true\n"),
-            "store.cluster: a cluster of Redis has no Sentinels",
+            "store.cluster: a Redis cluster is not used with Sentinels",
         ),
     ] {
         let errors = redis(&more);
@@ -535,8 +541,8 @@ fn o1_an_h2c_upstream_is_not_the_gate_itself_and_cannot_keep_the_host() {
         read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
     assert!(said("h2c://localhost:8080", "").contains("own listener"));
-    assert!(said("h2c://gate.test:81", "").contains("own public_url"));
-    assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: is impossible"));
+    assert!(said("h2c://gate.test:81", "").contains("own `public_url`"));
+    assert!(said("h2c://rpc:50051", "preserve_host = true\n").contains("upstreams[0].preserve_host: cannot be used"));
 }
 
 #[test]
@@ -548,8 +554,8 @@ fn o1_an_https_upstream_is_not_the_gate_itself() {
         );
         read(&text).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
-    assert!(said("https://gate.test", "https://gate.test").contains("own public_url"));
-    assert!(said("https://gate.test", "https://Gate.test:443").contains("own public_url"));
+    assert!(said("https://gate.test", "https://gate.test").contains("own `public_url`"));
+    assert!(said("https://gate.test", "https://Gate.test:443").contains("own `public_url`"));
     assert!(said("https://gate.test", "https://localhost:8080").contains("own listener"));
     for (public, url) in [("https://gate.test", "https://gate.test:444"), ("http://gate.test", "https://gate.test")] {
         assert!(!said(public, url).contains("gate's own"), "{url}");
@@ -586,7 +592,7 @@ fn an_upstream_has_bounds_and_checks_of_its_own() {
     assert_eq!(check, rotogate_proxy::HealthCheck::new("/healthz".parse().unwrap()));
     for bad in ["health = \"healthz\"\n", "health = \"/a#b\"\n", "[upstreams.health]\npath = \"/healthz\"\n"] {
         let found = said(&upstream(bad));
-        assert!(found.len() == 1 && found[0].contains("such as health = \"/healthz\", found"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("such as `health = \"/healthz\"`, found"), "{found:?}");
     }
     assert_eq!(
         said(&upstream("max_requests = 0\n")),
@@ -616,7 +622,11 @@ fn t16_that_an_upstream_is_verified_cannot_be_switched_off() {
 fn a_route_that_asks_for_scopes_and_for_no_token_is_refused() {
     let text = "[[upstreams]]\nname = \"u\"\nurls = [\"echo:\"]\n[[routes]]\npath = \"/a\"\nupstream = \"u\"\n\
                 auth = \"none\"\nscopes = [\"admin\"]\n";
-    assert_eq!(said(text), ["8: routes[0].scopes: is never asked for, because auth = \"none\"; remove one of the two"]);
+    assert_eq!(
+        said(text),
+        ["8: routes[0].scopes: has no effect, because `auth = \"none\"` does not check credentials; remove one of \
+             the two"]
+    );
 }
 
 #[test]
@@ -630,7 +640,7 @@ fn t18_a_route_may_take_the_token_from_a_cookie() {
         said(&route("cookie = \"a=b\"\n")),
         ["7: routes[0].cookie: expected the name of a cookie, found \"a=b\""]
     );
-    assert!(said(&route("auth = \"none\"\ncookie = \"c\"\n"))[0].contains("is never asked for"));
+    assert!(said(&route("auth = \"none\"\ncookie = \"c\"\n"))[0].contains("has no effect, because `auth"));
 }
 
 #[test]
@@ -654,7 +664,7 @@ fn the_envelope_has_options_of_its_own() {
         said(&format!("[[clients]]\nid = \"web\"\n{secret}{}", endpoint("envelope", "client = \"web\"\n")))
     };
     assert_eq!(with_client(""), Vec::<String>::new());
-    assert!(with_client(&format!("secret_hash = \"{PHC}\"\n"))[0].contains("is confidential"));
+    assert!(with_client(&format!("secret_hash = \"{PHC}\"\n"))[0].contains("names a confidential client"));
     assert!(said(&endpoint("envelope", "client = \"web\"\n"))[0].contains("there is no client"));
     assert!(said(&endpoint("oauth2", "client = \"web\"\n"))[0].contains("unknown key"));
 }
@@ -664,7 +674,7 @@ const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6
 #[test]
 fn only_a_client_with_a_secret_may_use_client_credentials() {
     let client = "[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\n";
-    assert!(said(client)[0].contains("is for confidential clients"));
+    assert!(said(client)[0].contains("is only for confidential clients"));
     assert_eq!(said(&format!("{client}secret_hash = \"{PHC}\"\n")), Vec::<String>::new());
     assert_eq!(
         said("[[clients]]\nid = \"web\"\ngrants = [\"implicit\"]\n"),
@@ -692,9 +702,7 @@ fn o3_a_secret_is_printed_neither_by_a_dump_nor_by_an_error() {
 #[test]
 fn a3_a_secret_hash_dearer_than_the_caps_is_refused_at_start() {
     let dear = PHC.replace("m=19456", "m=1048576");
-    assert!(
-        said(&format!("[[clients]]\nid = \"svc\"\nsecret_hash = \"{dear}\"\n"))[0].contains("costs more than the caps")
-    );
+    assert!(said(&format!("[[clients]]\nid = \"svc\"\nsecret_hash = \"{dear}\"\n"))[0].contains("too costly to check"));
 }
 
 #[cfg(unix)]
@@ -716,9 +724,9 @@ fn o2_a_secret_hash_is_read_from_a_file_for_us_alone() {
 fn trusted_issuers_have_one_source_of_keys() {
     let issuer =
         |more: &str| said(&format!("[[issuers]]\nurl = \"https://idp/\"\naudience = \"x\"\neverywhere = true\n{more}"));
-    assert!(issuer("")[0].contains("jwks_url or jwks_file"));
-    assert!(issuer("jwks_file = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared-secret"));
-    assert!(issuer("discovery = true\njwks_file = \"a\"\n")[0].contains("one source of keys"));
+    assert!(issuer("")[0].contains("`jwks_url` or `jwks_file`"));
+    assert!(issuer("jwks_file = \"a.pem\"\nalgorithm = \"HS256\"\n")[0].contains("shared secret"));
+    assert!(issuer("discovery = true\njwks_file = \"a\"\n")[0].contains("one source of signing keys"));
     assert_eq!(issuer("jwks_file = \"a.pem\"\nalgorithm = \"RS256\"\n"), Vec::<String>::new());
     assert!(
         said("[[issuers]]\nurl=\"http://127.0.0.1:8080\"\naudience=\"x\"\njwks_file=\"a\"\n")[0]
@@ -755,11 +763,11 @@ fn t24_what_is_stripped_and_kept_is_a_header_or_its_beginning() {
     for (line, expected) in [
         ("strip = [\"*\"]", "expected a header name"),
         ("strip = [\"x-*-y\"]", "expected a header name"),
-        ("strip = [\"content-*\"]", "content-length has a meaning of its own"),
-        ("strip = [\"host\"]", "host has a meaning of its own"),
+        ("strip = [\"content-*\"]", "content-length has a special meaning"),
+        ("strip = [\"host\"]", "host has a special meaning"),
         ("keep = [\"x-auth-*\"]", "x-auth-subject is an identity header of the gate"),
         ("keep = [\"X-Auth-Subject\"]", "x-auth-subject is an identity header of the gate"),
-        ("keep = [\"x-request-id\"]", "passes anyway"),
+        ("keep = [\"x-request-id\"]", "forwards it anyway"),
     ] {
         let found = of(line);
         assert!(found.len() == 1 && found[0].contains(expected), "{line}: {found:?}");
@@ -783,7 +791,7 @@ fn more_identity_headers_than_a_token_keeps_are_refused() {
     assert_eq!(read(&config(59)).unwrap().identity.claims.len(), 59);
     let errors = read(&config(60)).unwrap_err().to_string();
     assert!(
-        errors.contains("identity.claims.x-c") && errors.contains("there are 64 identity headers already"),
+        errors.contains("identity.claims.x-c") && errors.contains("there are already 64 identity headers"),
         "{errors}"
     );
 }
@@ -793,7 +801,7 @@ fn two_identity_headers_of_one_name_are_refused() {
     let errors =
         said("[identity]\nheaders = { account = \"X-Auth-Subject\" }\nclaims = { \"x-auth-scope\" = \"s\" }\n");
     assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors.iter().all(|e| e.contains("is used for another value already")));
+    assert!(errors.iter().all(|e| e.contains("already carries another value")));
     let config =
         read(&format!("{MINIMAL}[identity]\nheaders = {{ account = \"\" }}\nclaims = {{ X-Mail = \"email\" }}\n"));
     let identity = config.unwrap().identity;
@@ -857,13 +865,13 @@ fn what_is_wrong_with_a_listener_is_named() {
     };
     let tls = |inner: &str| format!("tls = {{ {inner} }}");
     for (lines, said) in [
-        (tls("cert = \"a\""), "server.tls.key: missing; expected the file of the private key"),
+        (tls("cert = \"a\""), "server.tls.key: missing; expected the file with the private key"),
         (tls("cert = \"a\", key = \"b\", certificates = []"), "server.tls.certificates: was removed: "),
         (tls("cert = [], key = []"), "server.tls.cert: is empty"),
-        (tls("cert = [\"a\", \"b\"], key = \"c\""), "server.tls.key: has 1 files, and cert has 2"),
+        (tls("cert = [\"a\", \"b\"], key = \"c\""), "server.tls.key: lists 1 files, but `cert` lists 2"),
         (tls("cert = \"a\", kye = \"b\""), "server.tls.kye: unknown key"),
-        (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs client_ca"),
-        (tls("cert = \"a\", key = \"b\", client_crl = \"c\""), "server.tls.client_crl: needs client_ca"),
+        (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs `client_ca`"),
+        (tls("cert = \"a\", key = \"b\", client_crl = \"c\""), "server.tls.client_crl: needs `client_ca`"),
         (
             tls("cert = \"a\", key = \"b\", client_ca = \"c\", client_crl = []"),
             "server.tls.client_crl: is empty; expected at least one file",
@@ -878,23 +886,23 @@ fn what_is_wrong_with_a_listener_is_named() {
         ("[[server.listeners]]".to_owned(), "server.listeners[0].address: missing"),
         (
             "[[server.listeners]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true".to_owned(),
-            "server.listeners[0].proxy_protocol: needs server.trusted_proxies",
+            "server.listeners[0].proxy_protocol: needs `server.trusted_proxies`",
         ),
         (
             "listen = \"127.0.0.1:1\"\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
-            "server.listeners[0].address: 0.0.0.0:1 is taken by server.listen",
+            "server.listeners[0].address: 0.0.0.0:1 is already used by `server.listen`",
         ),
         (
             "[[server.listeners]]\naddress = \"127.0.0.1:8081\"".to_owned(),
-            "admin.listen: 127.0.0.1:8081 is the public listener 127.0.0.1:8081 too",
+            "admin.listen: 127.0.0.1:8081 is already used by the public listener 127.0.0.1:8081",
         ),
         (
             "tls = { cert = \"a\", key = \"b\" }\n[[server.listeners]]\naddress = \"0.0.0.0:1\"".to_owned(),
-            "server.tls: is for the addresses of listen, and listen is empty",
+            "server.tls: only applies to the addresses in `listen`, but `listen` is empty",
         ),
         (
             "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nmax_connections = 1".to_owned(),
-            "server.max_connections: is 1, and there are 2 listeners",
+            "server.max_connections: is 1, but there are 2 listeners",
         ),
         ("max_connections_per_address = 0".to_owned(), "server.max_connections_per_address: expected a whole number"),
     ] {
@@ -1027,7 +1035,7 @@ fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
         is_the_same(&again, &config);
         // A mask must not silently become a hash: no secret matches it, and there is a warning.
         let masked = config.clients.iter().filter(|client| client.secret_hash.is_some()).count();
-        assert_eq!(again.warnings.iter().filter(|warning| warning.message.contains("is masked")).count(), masked);
+        assert_eq!(again.warnings.iter().filter(|warning| warning.message.contains("is the mask")).count(), masked);
         for (one, other) in config.clients.iter().zip(&again.clients) {
             assert_eq!(one.secret_hash.is_some(), other.secret_hash.is_some());
             assert!(one.secret_hash.is_none() || one.secret_hash != other.secret_hash);

@@ -1,5 +1,5 @@
-//! Functions that read values which only the gate's configuration has: URLs, hosts, paths and headers. Those for other
-//! values are in the crate `rotogate_kit`.
+//! Functions that read values which only the gate's configuration has: URLs, hosts, paths and headers. The functions
+//! for other values are in the crate `rotogate_kit`.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -68,24 +68,24 @@ pub fn issuer_url(value: &Value) -> Result<String, String> {
     no_issuer(&url).map_or(Ok(url), Err)
 }
 
-/// The reason why no token can have this `iss`, and what to write instead. `None` if there is no such reason.
+/// If this URL cannot be the `iss` of any token, returns an error message that names the correct URL.
 fn no_issuer(url: &str) -> Option<String> {
     if let Some((issuer, _)) = url.split_once("/.well-known/") {
         return Some(format!("is the URL of the issuer's metadata; write the issuer, \"{issuer}\""));
     }
     let (host, path) = url.split_once("://")?.1.split_once('/').unwrap_or((host_of(url), ""));
     match (host, path.split('/').next()?) {
-        ("login.microsoftonline.com", word @ ("common" | "organizations" | "consumers")) => {
-            Some(format!("no token has this issuer; write an entry for each tenant, with its id instead of {word}"))
-        }
+        ("login.microsoftonline.com", word @ ("common" | "organizations" | "consumers")) => Some(format!(
+            "no token has this issuer; write an entry for each tenant, with the tenant's id instead of {word}"
+        )),
         (host, "") if host.ends_with(".auth0.com") && !url.ends_with('/') => {
-            Some(format!("no token has this issuer: those of Auth0 end with a slash; write \"{url}/\""))
+            Some(format!("no token has this issuer, because Auth0's issuers end with a slash; write \"{url}/\""))
         }
         _ => None,
     }
 }
 
-/// A URL to which the gate may send requests.
+/// Reads a URL to which the gate may send requests.
 pub fn asked_url(value: &Value) -> Result<String, String> {
     let url = text(value)?;
     match FetchTarget::parse(&url, Allowed::by_operator()) {
@@ -94,19 +94,19 @@ pub fn asked_url(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The URL of an endpoint for browsers. It may have a query, but no fragment (RFC 6749 §3.1).
+/// Reads the URL of an endpoint for browsers. It may have a query, but no fragment (RFC 6749 §3.1).
 pub fn endpoint_url(value: &Value) -> Result<String, String> {
     let fits = |url: &str| !url.contains('#') && http_url(url.split('?').next().unwrap_or_default()).is_some();
     matching(value, "an http or https URL without user and fragment", fits)
 }
 
-/// An origin as a browser sends it: lower case, no path, no default port.
+/// Reads an origin as a browser sends it: lower case, without path and default port.
 pub fn cors_origin(value: &Value) -> Result<String, String> {
     let (Value::String(found) | Value::Env(found)) = value else {
         return unexpected("an origin such as \"https://app.example.com\"", value);
     };
     if found == "*" || found == "null" {
-        return Err(format!("{} allows every site; list the origins", value.describe()));
+        return Err(format!("{} allows every website; list the origins", value.describe()));
     }
     let canonical = http_url(found).filter(|uri| uri.path() == "/").and_then(|uri| {
         let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
@@ -121,7 +121,7 @@ pub fn cors_origin(value: &Value) -> Result<String, String> {
     }
 }
 
-/// The URL of an upstream, or `echo:`.
+/// Reads the URL of an upstream, or `echo:`.
 ///
 /// # Errors
 /// A message that states what is expected.
@@ -146,12 +146,12 @@ pub fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = !last.is_empty() && (last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x"));
     if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
-        return unexpected("an IPv4 address in full, four decimal numbers", value);
+        return unexpected("a full IPv4 address with four decimal numbers", value);
     }
     found.parse().or_else(|_| unexpected(EXPECTED, value))
 }
 
-/// A host name in lower case, without port and wildcards.
+/// Reads a host name in lower case, without port and wildcards.
 pub fn host(value: &Value) -> Result<String, String> {
     let fits = |s: &str| {
         let bare = s.strip_prefix('[').and_then(|s| s.strip_suffix(']'));
@@ -159,43 +159,41 @@ pub fn host(value: &Value) -> Result<String, String> {
         let is_known = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         is_v6 || ((1..=253).contains(&s.len()) && s.bytes().all(is_known))
     };
-    matching(value, "a host name without port and wildcards", fits).map(|host| host.to_ascii_lowercase())
+    matching(value, "a host name without a port or wildcards", fits).map(|host| host.to_ascii_lowercase())
 }
 
-/// A host that the gate serves; may have a wildcard.
+/// Reads a host that the gate serves, which may have a wildcard.
 pub fn served_host(value: &Value) -> Result<String, String> {
     let host = text(value)?;
     match Hosts::default().add(&host) {
         Ok(()) => Ok(host),
-        Err(_) => unexpected("a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"", value),
+        Err(_) => unexpected("a host name without a port, such as \"example.com\", \"*.example.com\" or \"*\"", value),
     }
 }
 
-/// A response header that pages may read (Fetch §3.3.2).
+/// Reads the name of a response header that pages may read (Fetch §3.3.2).
 pub fn exposed_header(value: &Value) -> Result<HeaderName, String> {
     let name = text(value)?;
     if name == "*" {
-        return Err(
-            "\"*\" exposes every header, and means no header at all with credentials; list the names".to_owned()
-        );
+        return Err("\"*\" exposes no header to requests with credentials; list the names of the headers".to_owned());
     }
     name.parse().or_else(|_| unexpected("the name of a header, such as \"x-request-id\"", value))
 }
 
-/// A cookie name (RFC 6265 §4.1.1).
+/// Reads a cookie name (RFC 6265 §4.1.1).
 pub fn cookie_name(value: &Value) -> Result<String, String> {
     let is_known = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     fitting(value, "the name of a cookie", |name| name.bytes().all(is_known))
 }
 
-/// A method of HTTP.
+/// Reads an HTTP method.
 ///
 /// # Errors
 /// A message that states what is expected.
 pub fn method(value: &Value) -> Result<Method, String> {
     let name = text(value)?;
     match Method::from_bytes(name.as_bytes()) {
-        Ok(Method::CONNECT | Method::TRACE) => Err(format!("{name} is never forwarded")),
+        Ok(Method::CONNECT | Method::TRACE) => Err(format!("the gate never forwards {name} requests")),
         Ok(_) if name.bytes().any(|b| b.is_ascii_lowercase()) => {
             Err(format!("methods are case-sensitive; did you mean {}?", printable(&name.to_ascii_uppercase())))
         }
@@ -204,7 +202,7 @@ pub fn method(value: &Value) -> Result<Method, String> {
     }
 }
 
-/// The path of a route or an endpoint.
+/// Reads the path of a route or an endpoint.
 pub fn pattern(value: &Value) -> Result<String, String> {
     let path = text(value)?;
     if !path.starts_with('/') || !path.is_ascii() || path.contains(['?', '#', ' ', '\\']) {
@@ -212,11 +210,12 @@ pub fn pattern(value: &Value) -> Result<String, String> {
     }
     match check_pattern(&path) {
         Ok(()) => Ok(path),
-        Err(why) => Err(format!("{} is not a pattern: {why}", value.describe())),
+        Err(why) => Err(format!("{} is not a valid path pattern: {why}", value.describe())),
     }
 }
 
-/// A header that identifies the caller to an upstream. If empty, it is not sent.
+/// Reads the name of a header that identifies the caller to an upstream. `None` if the name is empty, so that the
+/// header is not sent.
 pub fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
     match value {
         Value::String(s) | Value::Env(s) if s.is_empty() => Ok(None),
@@ -225,7 +224,7 @@ pub fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
     }
 }
 
-/// A header name that the gate may set.
+/// Parses the name of a header that the gate may set.
 pub fn header(name: &str) -> Result<HeaderName, String> {
     const TAKEN: [&str; 20] = [
         "accept-encoding",
@@ -254,10 +253,12 @@ pub fn header(name: &str) -> Result<HeaderName, String> {
         return Err(format!("expected a header name such as \"x-auth-subject\", found \"{shown}\""));
     };
     if TAKEN.contains(&header.as_str()) || header.as_str().starts_with("x-forwarded-") {
-        return Err(format!("\"{shown}\" has a meaning of its own; take another name, such as \"x-auth-subject\""));
+        return Err(format!("\"{shown}\" has a standard meaning; choose another name, such as \"x-auth-subject\""));
     }
     if name.contains(['_', '.']) {
-        return Err(format!("\"{shown}\" is dropped or folded by many servers; write it with -"));
+        return Err(format!(
+            "many servers drop or rename a header such as \"{shown}\"; write it with - instead of _ and ."
+        ));
     }
     Ok(header)
 }

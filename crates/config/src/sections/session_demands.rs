@@ -1,5 +1,5 @@
-//! Warns about routes that accept browser sessions but require something that no such session has. Users could log in
-//! but would be refused.
+//! Warns about routes that accept browser sessions but require something that browser sessions never have. Users could
+//! log in, but the route would refuse them.
 
 use super::{Config, DirectoryConfig, UsersConfig};
 use rotogate::program::BROWSER;
@@ -13,7 +13,7 @@ struct SessionFacts<'a> {
     config: &'a Config,
     /// The issuer where the users log in, as routes name it.
     issuer: &'a str,
-    /// All scopes that a session can have. `None` for any scope.
+    /// All scopes that a session can have. `None` if it can have any scope.
     scopes: Option<&'a Scope>,
 }
 
@@ -24,26 +24,28 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     for (route, section) in config.routes.iter().zip(sections).filter(|(_, section)| !section.is_bad()) {
         let Some(takers) = takers(config, route) else { continue };
         for (key, what, remedy) in facts.unmet(route) {
-            let message =
-                format!("{what}, so no browser session passes; {remedy}, or take \"session\" out of {takers}");
+            let message = format!(
+                "{what}, so every request with a browser session is refused; {remedy}, or remove \"session\" from \
+                 {takers}"
+            );
             section.warn(WarningKind::NoAccess, key, message);
         }
     }
 }
 
-/// A description of the key `credentials` that makes a route or a rule for calls accept sessions. `None` if the route
-/// does not accept sessions, or if a rule for calls also accepts other credentials.
+/// A description of the `credentials` setting that makes a route or a rule for calls accept sessions. `None` if the
+/// route does not accept sessions, or if a rule for calls also accepts other credentials.
 fn takers(config: &Config, route: &Route) -> Option<&'static str> {
     if route.policy.auth == Auth::None {
         return None;
     }
     if route.calls.is_empty() {
-        return route.policy.credentials.session.then_some("credentials");
+        return route.policy.credentials.session.then_some("`credentials`");
     }
     let is_path = |other: &&Route| other.calls.is_empty() && other.policy.resource == route.policy.resource;
     let mut paths = config.routes.iter().filter(is_path).map(|path| path.policy.credentials).peekable();
     paths.peek()?;
-    paths.all(|taken| taken.session && !taken.token && !taken.key).then_some("credentials of the route of its path")
+    paths.all(|taken| taken.session && !taken.token && !taken.key).then_some("`credentials` of the route for its path")
 }
 
 impl<'a> SessionFacts<'a> {
@@ -59,29 +61,31 @@ impl<'a> SessionFacts<'a> {
         Some(Self { config, issuer: provider, scopes: issuer.scopes.listed() })
     }
 
-    /// The keys of a route with requirements that no session meets, each with the reason and the remedy.
+    /// The route's configuration keys with requirements that sessions never meet, each with the reason and the remedy.
     fn unmet(&self, route: &Route) -> Vec<(&'static str, String, String)> {
         let (issuer, policy) = (self.issuer, &route.policy);
         let mut unmet = Vec::new();
         let mut lacks = |key, what: String, remedy: String| unmet.push((key, what, remedy));
         if !policy.takes(issuer, true) {
-            let message = format!("does not name \"{issuer}\", where the users of browsers log in");
+            let message = format!("does not name \"{issuer}\", where browser users log in");
             lacks("issuers", message, format!("add \"{issuer}\""));
         } else if !policy.roles.is_empty() && !policy.roles.iter().any(|role| self.may_have(policy, role)) {
-            let remedy =
-                format!("write issuers = [\"{issuer}\"] if no other issuer's tokens come here, or a role of it");
-            lacks("roles", format!("names no role of \"{issuer}\", where the users of browsers log in"), remedy);
+            let remedy = format!(
+                "write `issuers = [\"{issuer}\"]` if no other issuer's tokens are used here, or add a role of that \
+                 issuer"
+            );
+            lacks("roles", format!("does not name a role of \"{issuer}\", where browser users log in"), remedy);
         }
         if policy.takes(issuer, true) && !policy.all_roles.iter().all(|role| self.may_have(policy, role)) {
-            let what = format!("names a role of another issuer than \"{issuer}\", where the users of browsers log in");
+            let what = format!("names a role of another issuer than \"{issuer}\", where browser users log in");
             lacks("all_roles", what, format!("write roles of \"{issuer}\""));
         }
         for (key, is_required, what) in [
-            ("dpop", policy.dpop_required, "key"),
+            ("dpop", policy.dpop_required, "DPoP key"),
             ("certificate_bound", policy.certificate_required, "client certificate"),
         ] {
             if is_required {
-                let message = format!("is \"required\", and no session is bound to a {what}");
+                let message = format!("is \"required\", but a session is not bound to a {what}");
                 lacks(key, message, "write \"optional\"".to_owned());
             }
         }
@@ -91,10 +95,10 @@ impl<'a> SessionFacts<'a> {
         if let Some(scopes) = self.scopes.filter(|scopes| policy.resource.is_none() && !policy.grants(scopes)) {
             let key = if policy.scopes.is_within(scopes) { "any_scope" } else { "scopes" };
             let (what, place) = match issuer {
-                OWN => ("the client of the endpoint", "scopes of that client"),
-                _ => ("the provider", "scopes of its [[issuers]]"),
+                OWN => ("the client of the endpoint", "`scopes` of that client"),
+                _ => ("the provider", "`scopes` of its `[[issuers]]` entry"),
             };
-            lacks(key, format!("asks for more than {what} may grant"), format!("add it to {place}"));
+            lacks(key, format!("requires a scope that {what} may not grant"), format!("add the scope to {place}"));
         }
         self.lacks_login(policy, &mut lacks);
         unmet
@@ -118,10 +122,10 @@ impl<'a> SessionFacts<'a> {
         let own = &self.config.issuer.audience;
         let is_asked = url.is_some() || !policy.audiences.is_empty();
         if is_asked && !policy.audiences.iter().chain(&url).any(|asked| own.contains(asked)) {
-            let remedy = format!("write audiences = [\"{}\"]", own.first().map_or("", String::as_str));
+            let remedy = format!("write `audiences = [\"{}\"]`", own.first().map_or("", String::as_str));
             let (key, asks) = match policy.audiences.is_empty() {
-                true => ("resource", "asks for tokens for the resource"),
-                false => ("audiences", "has none of issuer.audience"),
+                true => ("resource", "requires tokens for the resource"),
+                false => ("audiences", "does not contain an audience of `issuer.audience`"),
             };
             lacks(key, asks.to_owned(), remedy);
         }
@@ -132,8 +136,8 @@ impl<'a> SessionFacts<'a> {
     fn lacks_login(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
         let asks = policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty());
         if asks && self.issuer == OWN && !self.config.directories.iter().any(may_give_acr) {
-            let message = "needs acr, which a login with a password does not have".to_owned();
-            lacks("step_up", message, "name a provider at the endpoint of browsers, or remove it".to_owned());
+            let message = "requires `acr`, which a login with a password does not set".to_owned();
+            lacks("step_up", message, "set `provider` in the endpoint for browsers, or remove `acr`".to_owned());
         }
     }
 }

@@ -16,54 +16,57 @@ section! {
     /// `[sessions]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SessionsConfig, read by read_keys(section) {
-        /// Rules, unless an endpoint or a client overrides them.
+        /// The session rules, unless an endpoint or a client overrides them.
         reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
-        /// true: the record of a session contains the user agent and the address of the login. Write false if data
+        /// true: the gate stores the user agent and the address of the login with the session. Write `false` if data
         /// protection forbids that.
         reload keep_login_client: bool = get_or(value::boolean, true),
-        /// Longest duration of a WebSocket or another long response.
+        /// Maximum duration of a WebSocket or of another long response.
         fixed max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
     }
 }
 
 section! {
     impl ProfileOverride, read by read_profile(section) {
-        /// Lifetime of an access token. Shorten it if other servers, which see no revocation, check the tokens.
+        /// Lifetime of an access token. Shorten it if other servers check the tokens, because they do not see
+        /// revocations.
         reload access_ttl: Option<Duration> = get(value::duration),
-        /// Longest lifetime that a client may request. Raise it for clients that request a longer one, such as
-        /// `expiresIn` of Kuzzle.
+        /// Maximum access token lifetime that a client may request, for example by Kuzzle's `expiresIn`. Raise it for
+        /// clients that request a longer lifetime.
         reload max_access_ttl: Option<Duration> = get(value::duration),
         /// Lifetime of a session, counted from the login. After that the user must log in again. Shorten it if a policy
-        /// demands logins more often.
+        /// demands more frequent logins.
         reload session_ttl: Option<Duration> = get(value::duration),
-        /// Longest time between two refreshes. Raise it for applications that users open rarely.
+        /// Maximum time between two refreshes, after which the session ends. Raise it for applications that users open
+        /// rarely.
         reload idle_ttl: Option<Duration> = get(value::duration),
-        /// How long retries and refreshes of other tabs get the same tokens; 60s at most. Raise it if clients on slow
-        /// networks retry later.
+        /// How long after a refresh other requests with the same refresh token (retries, other tabs) get the same new
+        /// tokens; 60s at most. Raise it if clients on slow networks retry later.
         reload grace: Option<Duration> = get(value::duration),
-        /// How long the old refresh token remains valid while the new tokens have not been used, for example because
-        /// the response was lost. Set `"0s"` if only other servers check the access tokens.
+        /// How long the old refresh token remains valid if the new tokens have not been used, for example because the
+        /// response was lost. Set `"0s"` if only other servers check the access tokens, because the gate then does not
+        /// see that the tokens are used.
         reload lost_response_window: Option<Duration> = get(value::duration),
-        /// Reaction to a superseded refresh token, a sign of theft: `"revoke-session"`, `"revoke-subject"` or
-        /// `"deny"`.
+        /// What the gate does when a superseded refresh token is used, which is a sign of theft: `"revoke-session"`,
+        /// `"revoke-subject"` (end all sessions of the user) or `"deny"` (only refuse the request).
         reload on_reuse: Option<OnReuse> = get(value::word_of),
         // `with` has its description.
         no_key other_client_ends_session: Option<bool> = by {
             section.for_tests().get("on_other_client", value::word(&OTHER_CLIENTS, &[]))
         },
-        /// Most active sessions of one subject, at all clients together; 10000 at most. Raise it for a subject that
-        /// many devices share.
+        /// Maximum number of active sessions of one subject, with all clients together; 10000 at most. Raise it for a
+        /// subject that many devices share.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
         // `with` has its description.
         no_key ends_oldest: Option<bool> = by { section.for_tests().get("on_too_many", value::word(&TOO_MANY, &[])) },
-        /// A refresh revokes earlier access tokens after this delay. Unset: they stay valid until they expire. Set it
-        /// if a copied access token must not outlive the refresh.
+        /// Delay after which a refresh revokes the session's earlier access tokens. Unset: they stay valid until they
+        /// expire. Set it if a stolen access token must not outlive the next refresh.
         reload revoke_previous_after: Option<Duration> = get(value::duration),
     }
     with {
-        /// Reaction to a refresh token from another client.
+        /// What the gate does when another client presents the refresh token: it refuses the request.
         fixed on_other_client: text = "deny",
-        /// Reaction to a login beyond `max_sessions_per_subject`: the oldest session ends.
+        /// What the gate does at a login beyond `max_sessions_per_subject`: it ends the subject's oldest session.
         fixed on_too_many: text = "end-oldest",
     }
 }
@@ -120,7 +123,7 @@ pub(super) fn read_override(section: &Section<'_>) -> ProfileOverride {
     })
 }
 
-/// Reports each bound that the rules violate. Returns whether there is no violation.
+/// Reports each bound that the rules violate. Returns true if there is no violation.
 fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     let problems = rules.problems();
     for problem in &problems {

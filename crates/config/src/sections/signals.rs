@@ -16,9 +16,9 @@ section! {
     /// An endpoint for requests to end all sessions and tokens of a user.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct GlobalRevocationConfig, read by pub(super) read_global_revocation(section) {
-        /// Path to which the issuer posts. `public_url` and the path are the `aud` of its JWT.
+        /// Path to which the issuer posts. The `aud` of the issuer's JWT must be `public_url` followed by this path.
         reload path: String = required("a path such as \"/revoke/idp\"", events_path),
-        /// Id of this gate at the issuer: the `sub` of its JWT.
+        /// Id of this gate at the issuer, which is the `sub` of the issuer's JWT.
         reload client_id: String = required("the id of this gate at the issuer", value::text),
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
             (Some(_), Err(message)) => table.blame(word, message),
             (None, _) => {
                 let known = EventKind::configurable().map(EventKind::word).collect::<Vec<_>>().join(", ");
-                table.blame(word, format!("is not a type of event; expected one of {known}"));
+                table.blame(word, format!("is not an event type; expected one of {known}"));
             }
         }
     }
@@ -69,13 +69,15 @@ pub(super) fn user_names(section: &Section<'_>) -> Vec<UserNameForm> {
 pub(super) fn check(sections: &[Section<'_>], issuers: &[TrustedIssuer], directories: &[DirectoryConfig]) {
     for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
         if !issuer.user_names.is_empty() && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {
-            let message = "needs a directory of kind \"http\", whose lookup finds our users by these names";
+            let message = "needs a directory of kind \"http\", which can look up the gate's users by these names";
             section.blame("user_names", message);
         }
         if issuer.keys.is_none() && issuer.global_revocation.is_some() {
             let name = printable(&issuer.name);
-            section
-                .blame("global_revocation", format!("{name} has no keys, which verify its JWTs; add discovery = true"));
+            section.blame(
+                "global_revocation",
+                format!("{name} has no signing keys to verify its JWTs; add `discovery = true`"),
+            );
         }
     }
 }

@@ -15,16 +15,16 @@ pub(super) fn mark(config: &mut Config) {
     }
 }
 
-/// How the issuer's users become subjects of the gate, if they do.
+/// The way in which the issuer's users become subjects of the gate. `None` if they do not.
 fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     let rules = config.clients.iter().filter_map(|client| client.exchange.as_ref());
     let mut exchanged = rules.flat_map(|rules| &rules.issuers);
     if issuer.logs_in_browsers {
-        Some("the login of browsers")
+        Some("the browser login")
     } else if issuer.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Issuer) {
-        Some("id_jag")
+        Some("`id_jag`")
     } else {
-        exchanged.any(|name| **name == *issuer.name).then_some("the exchange of a client")
+        exchanged.any(|name| **name == *issuer.name).then_some("the token exchange of a client")
     }
 }
 
@@ -45,13 +45,15 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let Some(&(section, issuer, how)) = bare_source(&sources).and_then(|place| of_issuers.get(place)) else { return };
     let other = of_issuers.iter().map(|(_, other, _)| *other).find(|other| other.url != issuer.url);
     let (whose, remedy) = match (own, other) {
-        (Some(_), _) => ("users of [directory]".to_owned(), ", or [directory] kind = \"none\" if it has no users"),
+        (Some(_), _) => {
+            ("users of `[directory]`".to_owned(), ", or `kind = \"none\"` in `[directory]` if it has no users")
+        }
         (None, other) => (format!("users of {}", other.map(|it| printable(&it.name)).unwrap_or_default()), ""),
     };
     if !section.is_bad() {
         let message = format!(
-            "is missing: {how} makes its users subjects of the gate, and {whose} could have the same; write one, such as \
-             \"{}|\"{remedy}",
+            "is missing: through {how}, the issuer's users become subjects of the gate, and {whose} could have the \
+             same subject; write a prefix, such as \"{}|\"{remedy}",
             printable(&issuer.name)
         );
         section.blame("subject_prefix", message);

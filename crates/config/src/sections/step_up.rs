@@ -10,9 +10,9 @@ use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
     impl StepUp, read by read_step_up(section) {
-        /// Accepted values of the claim `acr` of the token.
+        /// Accepted values of the token's claim `acr`.
         reload acr as some: Vec<Box<str>> = by { read_acr(section) },
-        /// Greatest age of the login; 1s to 365d.
+        /// Maximum age of the user's login; 1s to 365d.
         reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
     }
 }
@@ -23,7 +23,7 @@ pub(super) fn of_route(section: &Section<'_>) -> StepUp {
     let step_up = read_step_up(&table);
     table.finish();
     if step_up == StepUp::default() && !table.is_bad() {
-        section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
+        section.blame("step_up", "does not require anything; expected `acr = [\"…\"]`, `max_age = \"5m\"`, or both");
     }
     step_up
 }
@@ -37,6 +37,6 @@ fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
 fn acr(v: &Raw) -> Result<String, String> {
     value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(acr),
-        false => Err("has a space or another character that no challenge can name".to_owned()),
+        false => Err("contains a space or another character that is not allowed in a challenge".to_owned()),
     })
 }

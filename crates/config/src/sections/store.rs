@@ -46,18 +46,18 @@ section! {
     /// `[store]` with `kind = "redb"`: the embedded store.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RedbSettings, read by read_redb(section, dir: &Path, keys: &Path) {
-        /// File of the store. Set it if the data are on another disk.
+        /// Database file of the store. Set it if the data are on another disk.
         restart path: PathBuf = get_or(path_in(dir), dir.join("data/rotogate.redb")),
-        /// File by which a start detects that an older copy of the store was restored. Do not back it up with the
-        /// store. Set it if the gate must not write below the folder of the configuration.
+        /// File by which the gate detects, when it starts, that an older copy of the store was restored. Do not back up
+        /// this file together with the store. Set it if the gate must not write below the folder of the configuration.
         // Requirement O5.
         restart mark: PathBuf = by { read_mark(section, dir, keys) },
-        /// The gate's own cache of the store's file, in addition to that of the operating system.
+        /// Size of the gate's own cache for the store's file, in addition to the operating system's cache.
         fixed cache_size: usize = get_or(value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE),
     }
     with {
-        /// `"redb"`: the embedded store; `"memory"`: nothing survives a restart; for several gates `"redis"`
-        /// (docs/redis.md) or `"postgres"` (docs/postgres.md), with further keys.
+        /// Kind of store. `"redb"`: the embedded store, for one gate; `"memory"`: a store that loses everything at a
+        /// restart; `"redis"` (docs/redis.md) or `"postgres"` (docs/postgres.md): a store that several gates share.
         restart kind: text,
     }
 }
@@ -85,10 +85,12 @@ const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")
 impl StoreConfig {
     /// The default of `mark`.
     const MARK: &str = "data/store.mark";
-    /// The name of the mark's file in the folder of the keys, where it was before the key `mark` existed.
+    /// The mark's file name in the folder of the signing keys, where the mark was before the configuration key `mark`
+    /// existed.
     const FORMER_MARK: &str = "store.mark";
 
-    /// The file with the high-water mark, by which a restored older copy of the store is detected.
+    /// The file with the high-water mark. With this mark, the gate detects that an older copy of the store was
+    /// restored.
     pub fn mark(&self) -> Option<&Path> {
         match self {
             Self::Memory => None,
@@ -98,7 +100,7 @@ impl StoreConfig {
         }
     }
 
-    /// The settings of a store that other gates also use.
+    /// The settings that all kinds of shared stores have. `None` if the store is not shared.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn shared(&self) -> Option<&SharedSettings> {
         match self {
@@ -115,7 +117,7 @@ impl StoreConfig {
         !matches!(self, Self::Memory | Self::Redb(_))
     }
 
-    /// How long the gate works without news of a shared store. `None` if the store is not shared.
+    /// How long the gate works without receiving changes from a shared store. `None` if the store is not shared.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn staleness(&self) -> Option<Staleness> {
         self.shared().map(|shared| shared.staleness)

@@ -37,38 +37,40 @@ section! {
             let of_variable = section.get_of_others("protocol", OTEL, value::word_of);
             of_variable.unwrap_or_else(|| section.for_tests().get_or("protocol", value::word_of, TraceProtocol::Http))
         },
-        /// URL of the collector; also in OTEL_EXPORTER_OTLP_ENDPOINT.
+        /// URL of the OpenTelemetry collector. If unset, the gate uses the environment variable
+        /// `OTEL_EXPORTER_OTLP_ENDPOINT`.
         reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
-        /// File (0600) with a line for each header, such as `authorization: Bearer …`; read again by SIGHUP.
+        /// File (0600) with headers for requests to the collector, one per line, such as `authorization: Bearer …`. The
+        /// gate reads it again at a reload.
         reload headers_file: Option<PathBuf> = get(path_in(dir)),
-        /// Fraction of new traces to record, from 0 to 1. For traces that a trusted proxy has begun, the proxy decides.
-        /// Lower it under load.
+        /// Fraction of new traces that the gate records, from 0 to 1. For traces that a trusted proxy started, the
+        /// proxy decides. Lower it under load.
         reload sample: f64 = get_or(value::fraction, 1.0),
-        /// Only trusted authorities, in PEM. Set it for a server with a certificate of an internal authority. Default:
-        /// the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for this server. Set it if an internal
+        /// authority issued the server's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
         /// `service.name` of all spans.
         no_key service_name: String = by {
             section.get_of_others("service_name", OTEL, value::text).unwrap_or_else(|| "rotogate".to_owned())
         },
-        /// true: spans name the user (`user.id`). Set it if your traces may contain personal data.
+        /// true: spans contain the user's id (`user.id`). Set it only if your traces may contain personal data.
         reload identity: bool = get_or(value::boolean, false),
-        /// Time for sending a batch of spans, including retries.
+        /// Time limit for sending a batch of spans, including retries.
         no_key timeout: Duration = by {
             let of_variable = section.get_of_others("timeout", OTEL, wait());
             of_variable.unwrap_or_else(|| section.for_tests().get_or("timeout", wait(), Duration::from_secs(10)))
         },
-        /// How long a span may wait for its batch.
+        /// How long a span may wait until the gate sends its batch.
         fixed flush_interval: Duration = get_or(wait(), SECOND),
-        /// Most spans that wait or are being sent; others are dropped and counted.
+        /// Maximum number of spans that wait or are being sent. Further spans are dropped and counted.
         fixed queue: usize = get_or(value::count(512, 1 << 20), 4096),
     }
     with {
-        /// OTLP in protobuf over HTTP, unless OTEL_EXPORTER_OTLP_PROTOCOL is `grpc`.
+        /// Protocol of the collector: OTLP in protobuf over HTTP, unless `OTEL_EXPORTER_OTLP_PROTOCOL` is `grpc`.
         fixed protocol: text = "http",
-        /// `service.name` of all spans, unless OTEL_SERVICE_NAME is set.
+        /// `service.name` of all spans, unless `OTEL_SERVICE_NAME` is set.
         fixed service_name: text = "rotogate",
-        /// Time for a batch of spans, with its retries, unless OTEL_EXPORTER_OTLP_TIMEOUT is set.
+        /// Time limit for sending a batch of spans, including retries, unless `OTEL_EXPORTER_OTLP_TIMEOUT` is set.
         fixed timeout: text = "10s",
     }
 }
@@ -77,7 +79,7 @@ section! {
 const OTEL: &str = "OTEL_";
 
 const ENDPOINT: &str =
-    "the URL of a collector, such as \"http://localhost:4318\", here or in OTEL_EXPORTER_OTLP_ENDPOINT";
+    "the URL of a collector, such as \"http://localhost:4318\", here or in `OTEL_EXPORTER_OTLP_ENDPOINT`";
 
 fn wait() -> impl Fn(&Raw) -> Result<Duration, String> {
     value::duration_within(Duration::from_millis(100), Duration::from_secs(60))
@@ -100,12 +102,12 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Option<TracingConfig> {
 
 fn blame_clear_text(section: &Section<'_>, tracing: &TracingConfig) {
     if tracing.headers_file.is_some() {
-        section.blame("headers_file", "would be sent in clear text to another machine; expected an https endpoint");
+        section.blame("headers_file", "would be sent unencrypted to another machine; expected an https endpoint");
     } else {
         section.warn(
             WarningKind::NoAccess,
             "endpoint",
-            "is http: spans, with paths and addresses of clients, go to another machine in clear text",
+            "uses http, so spans, with the paths and addresses of clients, are sent unencrypted to another machine",
         );
     }
 }
@@ -125,7 +127,7 @@ fn read_endpoint(v: &Raw, protocol: TraceProtocol) -> Result<Uri, String> {
         }
         (TraceProtocol::Grpc, "" | "/") | (TraceProtocol::Http, _) => Ok(uri),
         (TraceProtocol::Grpc, _) => {
-            Err("gRPC has no path: expected a URL such as \"http://localhost:4317\"".to_owned())
+            Err("expected a URL without a path for gRPC, such as \"http://localhost:4317\"".to_owned())
         }
     }
 }

@@ -18,21 +18,22 @@ use rotogate_proxy::{ExchangeSettings, Upstream};
 
 section! {
     impl ExchangeSettings, read by read_keys(section) {
-        /// Required: Entry of `[[providers]]`.
-        reload provider: String = required("the name of a [[providers]] entry", value::text),
-        /// `"rfc8693"`; `"entra"`: the on-behalf-of flow of Microsoft Entra; or `"id-jag"`: an identity assertion,
-        /// which `authorization_server` accepts as a grant.
+        /// Required: Name of the entry of `[[providers]]` that exchanges the tokens.
+        reload provider: String = required("the name of a `[[providers]]` entry", value::text),
+        /// Kind of token request: `"rfc8693"`: token exchange; `"entra"`: the on-behalf-of flow of Microsoft Entra;
+        /// `"id-jag"`: an identity assertion, which `authorization_server` accepts as a grant.
         reload form: ExchangeForm = get_or(value::word_of, ExchangeForm::default()),
-        /// Audience to request; not with `"entra"`. Required with `"id-jag"`: the issuer of the
+        /// Audience to request; not allowed with `"entra"`. Required with `"id-jag"`, where it is the issuer URL of the
         /// `authorization_server`.
         reload audience: Option<String> = get(value::text),
-        /// Resource to request; not with `"entra"`.
+        /// Resource to request; not allowed with `"entra"`.
         reload resource: Option<String> = get(value::text),
-        /// Scopes to request. Required with `"entra"`: delegated scopes.
+        /// Scopes to request. Required with `"entra"`, where they are delegated scopes.
         reload scope: Scope = by { scopes(section, "scope").unwrap_or_default() },
-        /// Entry of `[[providers]]` that is the upstream's authorization server; only with `"id-jag"`.
+        /// Name of the entry of `[[providers]]` that is the upstream's authorization server; only allowed with
+        /// `"id-jag"`.
         reload authorization_server: Option<String> = get(value::text),
-        /// Longest time that the gate keeps a token; 1s to 1h.
+        /// Maximum time for which the gate caches an exchanged token; 1s to 1h.
         reload max_age: Duration = get_or(value::duration_within(SECOND, HOUR), Duration::from_secs(300)),
     }
 }
@@ -46,20 +47,22 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
     let exchange = read_keys(section);
     if exchange.form == ExchangeForm::Entra {
         if exchange.scope.is_empty() && !section.is_bad() {
-            section
-                .blame("scope", "is needed with form = \"entra\": the delegated scopes of the API behind the upstream");
+            section.blame(
+                "scope",
+                "is missing: `form = \"entra\"` needs the delegated scopes of the API behind the upstream",
+            );
         }
-        let message = "is not a parameter of Entra's on-behalf-of flow: its scopes name the API";
+        let message = "is not a parameter of Entra's on-behalf-of flow, in which `scope` names the API; remove it";
         section.blame_present(&["audience", "resource"], message);
     }
     let is_jag = exchange.form == ExchangeForm::IdJag;
     for key in ["audience", "authorization_server"] {
         if is_jag && !section.has(key) && !section.is_bad() {
-            section.blame(key, "is needed with form = \"id-jag\": the authorization server of the upstream");
+            section.blame(key, "is missing: `form = \"id-jag\"` needs the authorization server of the upstream");
         }
     }
     if !is_jag {
-        section.blame_present(&["authorization_server"], "is for form = \"id-jag\" alone");
+        section.blame_present(&["authorization_server"], "only applies with `form = \"id-jag\"`");
     }
     exchange
 }
@@ -75,14 +78,18 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
             continue;
         };
         if provider.issuer.is_empty() {
-            section.blame("exchange.provider", "names an entry without issuer, whose tokens would be exchanged");
+            section.blame(
+                "exchange.provider",
+                "names an entry of `[[providers]]` that has no `issuer`, but the exchange needs to know whose tokens \
+                 it may send",
+            );
             continue;
         }
         if let Some(server) = &exchange.authorization_server {
             check_known(section, "exchange.authorization_server", "provider", server, known.iter().copied());
         }
         if upstream.authorization_file.is_some() {
-            section.blame("exchange", "conflicts with authorization_file; expected one of the two");
+            section.blame("exchange", "conflicts with `authorization_file`; remove one of the two");
         }
         let is_its = |route: &&Route| route.upstream.is_some_and(|upstream| upstream.position() == index);
         for route in config.routes.iter().filter(is_its) {
@@ -110,20 +117,22 @@ fn problem_of_sessions(
     let at_it = browsers().find(|browser| browser.provider.as_deref() == Some(issuer));
     let Some(client) = at_it.and_then(|browser| browser.client.as_ref()) else {
         return Some(format!(
-            "with form = \"id-jag\" exchanges ID tokens of sessions, and no endpoint of dialect \"browser\" logs in at {issuer}"
+            "with `form = \"id-jag\"` exchanges the ID tokens of sessions, but no endpoint with `dialect = \
+             \"browser\"` logs in users at {issuer}"
         ));
     };
     if client.id != provider.client.id {
         return Some(format!(
-            "with form = \"id-jag\" needs the client that logs browsers in, {}, and {} in [[providers]] has another one",
+            "with `form = \"id-jag\"` needs the client that logs in browser users, {}, but {} in `[[providers]]` has \
+             another client",
             client.id, provider.name
         ));
     }
     let sessions_alone = policy.credentials.session && !policy.credentials.token && !policy.credentials.key;
     (policy.auth != Auth::Required || policy.forward_token || !sessions_alone).then(|| {
         format!(
-            "with form = \"id-jag\" is for sessions alone, and the route {} to {name} takes other callers, or forwards \
-             their token: credentials = [\"session\"], without auth and forward_token",
+            "with `form = \"id-jag\"` works only for sessions, but the route {} to {name} accepts other callers or \
+             forwards their token; write `credentials = [\"session\"]` there, without `auth` and `forward_token`",
             route.id
         )
     })
@@ -138,22 +147,28 @@ fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) ->
     let other = other.or_else(|| policy.takes(OWN, true).then_some(OWN));
     if policy.auth != Auth::Required {
         return Some(format!(
-            "needs a caller, and the route {} to {name} requires no caller: set auth = \"required\"",
+            "needs an authenticated caller, but the route {} to {name} does not require one; write `auth = \
+             \"required\"` there",
             route.id
         ));
     }
     if policy.forward_token {
-        return Some(format!("takes the place of the caller's token, which the route {} to {name} forwards", route.id));
+        return Some(format!(
+            "replaces the caller's token, but the route {} to {name} forwards that token; remove `forward_token` there",
+            route.id
+        ));
     }
     if policy.credentials.session {
         return Some(format!(
-            "is for tokens, and the route {} to {name} takes sessions: credentials = [\"token\"]",
+            "works only for tokens, but the route {} to {name} accepts sessions; write `credentials = [\"token\"]` \
+             there",
             route.id
         ));
     }
     other.map(|other| {
         format!(
-            "is for tokens of {issuer}, and the route {} to {name} takes those of {other}: issuers = [\"{issuer}\"]",
+            "works only for tokens of {issuer}, but the route {} to {name} accepts those of {other}; write `issuers \
+             = [\"{issuer}\"]` there",
             route.id
         )
     })

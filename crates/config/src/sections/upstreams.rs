@@ -23,7 +23,7 @@ use rotogate_proxy::{
     ExchangeSettings, HealthCheck, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream, UpstreamUrl, authorization,
 };
 
-/// The shortest time of a timeout or an interval.
+/// The minimum of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);
 
 fn time() -> impl Fn(&Raw) -> Result<Duration, String> {
@@ -39,59 +39,61 @@ section! {
         admin: &AdminConfig,
         default: &Upstream,
     ) {
-        /// Required: Name for routes.
+        /// Required: Name by which routes refer to the upstream.
         reload name: String = by {
             unique(section, "name", "a name for routes to use", value::text, others.iter().map(|other| &*other.name))
         },
-        /// Required: Addresses: `["http://127.0.0.1:3000"]`, `"https://…"`, or for gRPC in clear HTTP/2
-        /// `["h2c://127.0.0.1:50051"]`. A host name stands for all its addresses. `"echo:"`: a built-in server whose
-        /// response shows the request.
+        /// Required: Addresses of the upstream, such as `["http://127.0.0.1:3000"]`, `"https://…"`, or
+        /// `["h2c://127.0.0.1:50051"]` for gRPC over HTTP/2 without TLS. If a host name has several addresses, the gate
+        /// uses all of them. `"echo:"`: a built-in server whose response shows the request.
         reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
-        /// true: the upstream gets the client's Host, and https:// uses HTTP/1.1. Set it for an application that
-        /// makes links from Host.
+        /// true: the gate forwards the client's `Host`, and uses HTTP/1.1 for `https://`. Set it for an application
+        /// that builds links from `Host`.
         reload preserve_host: bool = by { read_preserve_host(section, &urls) },
-        /// Most concurrent requests to one address, streams included. Lower it to what the upstream can serve at a
-        /// time.
+        /// Maximum number of concurrent requests to one address, streams included. Lower it to the number that the
+        /// upstream can serve at the same time.
         reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
-        /// Time for connecting, including TLS, and for looking up the host name.
+        /// Time limit for connecting, including TLS, and for looking up the host name.
         fixed connect_timeout: Option<Duration> = some_or(time(), Duration::from_secs(5)),
-        /// Time until the head of the response. Raise it for an upstream that needs longer before it responds.
+        /// Time limit for receiving the response's head. Raise it for an upstream that needs longer before it responds.
         reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
-        /// How long a body may stall. Raise it for an upstream that pauses for longer within a response, such as a
-        /// stream of rare events.
+        /// How long the upstream may pause while it sends or receives a body. Raise it for an upstream that pauses for
+        /// longer within a response, such as a stream with rare events.
         reload idle_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
         reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
         /// File (0600) with the gate's own credential for the upstream, such as `Bearer …`. It replaces the caller's
-        /// credential; the identity headers name the caller. Read again when the file changes. Set it for a server that
-        /// does not know the gate's tokens.
+        /// credential; the identity headers name the caller. The gate reads the file again when it changes. Set it for
+        /// a server that cannot check the gate's tokens.
         reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
-        /// `aud` of assertions for the upstream; not an audience of access tokens. Default: its name.
+        /// `aud` of the assertions that the gate sends to the upstream. It must not be an audience of access tokens.
+        /// Default: the upstream's `name`.
         reload assertion_audience: Option<String> = get(value::text),
-        /// Exchanges the caller's token at an entry of `[[providers]]` (docs/act-for-a-user.md).
+        /// Exchanges the caller's token for a token of the upstream, at an entry of `[[providers]]`
+        /// (docs/act-for-a-user.md).
         reload exchange: Option<ExchangeSettings> = table(super::upstream_exchange::read),
-        /// Part of `max_requests`: the most requests of one subject at a busy upstream; a subject that is alone may
-        /// have 7/8 (docs/upstreams.md).
+        /// Share of `max_requests` that one subject may use while the upstream is busy. If no other subject sends
+        /// requests, it may use 7/8 (docs/upstreams.md).
         fixed max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
-        /// As `max_requests_per_caller`, for one client address.
+        /// The same share as `max_requests_per_caller`, but for one client address.
         fixed max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
-        /// How long a request waits while the upstream is full, or while the upstream is busy and the caller has used
-        /// its share. Then 503.
+        /// How long a request waits while the upstream has reached `max_requests`, or while the upstream is busy and
+        /// the caller has used its share. After that, the request gets 503.
         fixed queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(1)),
-        /// Consecutive failures after which the gate ejects an address, if there is another.
+        /// Number of consecutive failures after which the gate ejects an address, unless it is the only one.
         fixed max_failures: u32 = get_or(value::count(1, 1000), 5),
-        /// Duration of an ejection, doubled with each consecutive one up to 5m.
+        /// Duration of an ejection. Each consecutive ejection doubles it, up to 5m.
         fixed eject_for: Duration = get_or(time(), Duration::from_secs(10)),
         /// Path of a periodic GET to each address. An address is healthy if the status is 2xx. Unset: only failed
-        /// requests eject an address. Set it if an address can be unusable although requests do not fail.
+        /// requests eject an address. Set it if a server can be unhealthy although its requests do not fail.
         reload health: Option<HealthCheck> = by { read_health(section) },
         /// How often the gate resolves a host name.
         fixed dns_refresh: Duration = get_or(time(), Duration::from_secs(30)),
-        /// Age after which a connection gets no further requests.
+        /// Age after which the gate does not send further requests on a connection.
         fixed max_connection_age: Duration = get_or(time(), Duration::from_secs(300)),
-        /// Reuse of HTTP/1.1 connections. `"safe"`: after a complete response; `"never"`: for an upstream that may
-        /// answer twice (docs/upstreams.md).
+        /// When the gate reuses an HTTP/1.1 connection. `"safe"`: after a complete response; `"never"`: for an upstream
+        /// that might send two responses to one request (docs/upstreams.md).
         reload reuse: Reuse = get_or(value::word_of, default.reuse),
-        /// Requests after which the gate closes an HTTP/1.1 connection.
+        /// Number of requests after which the gate closes an HTTP/1.1 connection.
         fixed max_requests_per_connection: NonZeroU32 = get_or(
             value::nonzero(1_000_000_000),
             MAX_REQUESTS_PER_CONNECTION
@@ -100,11 +102,11 @@ section! {
     with {
         /// Time between two health checks of one address.
         fixed health_interval: text = "5s",
-        /// Time for one health check.
+        /// Time limit for one health check.
         fixed health_timeout: text = "2.5s",
-        /// Consecutive successful checks after which an address is healthy.
+        /// Number of consecutive successful checks after which an address is healthy.
         fixed healthy_after: number = 2_u32,
-        /// Consecutive failed checks after which an address is unhealthy.
+        /// Number of consecutive failed checks after which an address is unhealthy.
         fixed unhealthy_after: number = 3_u32,
     }
 }
@@ -123,7 +125,9 @@ fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
 fn health_path(v: &Raw) -> Result<PathAndQuery, String> {
     let fits = |text: &str| text.starts_with('/') && !text.contains('#');
     let path = v.as_text().filter(|text| fits(text)).and_then(|text| text.parse().ok());
-    path.ok_or_else(|| format!("expected the path of the check, such as health = \"/healthz\", found {}", v.describe()))
+    path.ok_or_else(|| {
+        format!("expected the path of the health check, such as `health = \"/healthz\"`, found {}", v.describe())
+    })
 }
 
 impl Print for HealthCheck {
@@ -134,12 +138,13 @@ impl Print for HealthCheck {
 
 section! {
     impl UpstreamTls, read by read_tls_keys(section, dir: &Path) {
-        /// The gate's certificate for mutual TLS, with its key.
+        /// The gate's client certificate for mutual TLS, and its private key.
         reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
-        /// Only trusted authorities, in PEM. Verification is always on. Default: the system's.
+        /// File (PEM) with the only certificate authorities that the gate trusts for the upstream. Verification cannot
+        /// be turned off. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
-        /// Name that the upstream's certificate must have. Set it if `urls` have IP addresses. Default: the host of
-        /// the address.
+        /// Name that the upstream's certificate must have. Set it if `urls` contain IP addresses. Default: the host in
+        /// the URL.
         reload server_name: Option<String> = get(value::text),
     }
 }
@@ -162,8 +167,8 @@ pub(super) fn read(
 fn read_preserve_host(section: &Section<'_>, urls: &[UpstreamUrl]) -> bool {
     let preserve_host = section.get_or("preserve_host", value::boolean, false);
     if preserve_host && urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
-        let message = "is impossible for an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
-                       what the client sent";
+        let message = "cannot be used with an h2c:// address, because `:authority` must name the upstream; the \
+                       client's host is in `X-Forwarded-Host`";
         section.blame("preserve_host", message);
     }
     preserve_host
@@ -198,25 +203,29 @@ pub(super) fn check_assertions(
     let of_authorizers = of_authorizers.map(|(section, one)| (section, one.assertion_audience.as_ref(), None));
     for (section, audience, otherwise) in of_upstreams.chain(of_authorizers) {
         if audience.is_some() && config.identity.assertion.is_none() {
-            section
-                .blame("assertion_audience", "has no effect without `assertion` in [identity]; add it, or remove this");
+            section.blame(
+                "assertion_audience",
+                "has no effect without `assertion` in `[identity]`; add `assertion`, or remove this configuration key",
+            );
         }
         let key = if audience.is_some() { "assertion_audience" } else { "name" };
         if let Some(audience) = audience.or(otherwise)
             && config.identity.assertion.is_some()
             && taken.contains(&audience)
         {
-            let message =
-                format!("\"{audience}\" is an audience of access tokens, too; an assertion needs another one");
+            let message = format!(
+                "\"{audience}\" is already an audience of access tokens; choose another audience for assertions"
+            );
             section.blame(key, message);
         }
     }
 }
 
-/// The error message for an algorithm whose keys cannot be published for others to verify with.
+/// The error message for an algorithm whose keys cannot be published for other verifiers.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
-        "needs a key that others can verify with, and algorithm of [issuer] is {algorithm}; expected one such as \"EdDSA\""
+        "needs a signing key that others can verify with, but `algorithm` of `[issuer]` is {algorithm}; expected one \
+         such as \"EdDSA\""
     )
 }
 
@@ -231,16 +240,17 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
     let urls = urls.unwrap_or_default();
     for (index, url) in &urls {
         if let Some(what) = loops_back(url, server, admin) {
-            section.blame_element("urls", *index, format!("is {what}: requests would come back to the gate"));
+            section.blame_element("urls", *index, format!("is {what}, so requests would come back to the gate"));
         }
     }
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
 /// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16).
-/// Keys with which other programs turn it off get an error message that explains this.
+/// If the configuration has a key with which other programs turn it off, the error message explains this.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
-    let remedy = "an upstream's certificate is always verified; name its authority: ca = \"ca.pem\"";
+    let remedy = "an upstream's certificate is always verified; name the file of its certificate authority, such as \
+                  `ca = \"ca.pem\"`";
     section.misplaced(&["verify", "insecure", "insecure_skip_verify", "danger_accept_invalid_certs"], remedy);
     let tls = read_tls_keys(section, dir);
     if urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
@@ -254,14 +264,15 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         return tls;
     }
     if !urls.is_empty() {
-        // Such a key would suggest that TLS is used, although no address uses it.
-        let message = "only applies to https:// addresses, and urls has no such address; remove it";
+        // A configuration key for TLS would suggest that TLS is used, although no address uses it.
+        let message = "only applies to https:// addresses, but `urls` has none; remove it";
         section.blame_present(&["ca", "server_name", "client_cert"], message);
     }
     tls
 }
 
-/// Describes the address of the gate to which an upstream would lead back, if there is one (requirement O1).
+/// If requests to an upstream would return to the gate itself, describes the address of the gate that they reach
+/// (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("the gate's own admin listener, {}", admin.listen));
@@ -275,7 +286,7 @@ fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> 
     let public_host = public.host().unwrap_or_default().trim_matches(['[', ']']);
     let public_port = public.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let same = public_host.eq_ignore_ascii_case(url.name()) && public_port == url.port();
-    (is_tls == url.is_tls() && same).then(|| "the gate's own public_url".to_owned())
+    (is_tls == url.is_tls() && same).then(|| "the gate's own `public_url`".to_owned())
 }
 
 /// Whether a connection to `url` reaches a listener at `listen`.

@@ -7,7 +7,7 @@ const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
 fn n3_an_authorizer_names_who_may_ask() {
     let none = said(ONE);
     assert!(
-        none[0].contains("authorizers[0].trusted_proxies: is missing, and so is server.trusted_proxies"),
+        none[0].contains("authorizers[0].trusted_proxies: is missing, and so is `server.trusted_proxies`"),
         "{none:?}"
     );
     let tls = |auth: &str| format!("{ONE}tls = {{ cert = \"a\", key = \"b\", client_ca = \"c\"{auth} }}\n");
@@ -21,19 +21,26 @@ fn n3_an_authorizer_names_who_may_ask() {
 fn what_is_wrong_with_an_authorizer_is_said_where_it_stands() {
     let with = |from: &str, to: &str| said(&format!("{ONE}{TRUSTED}").replace(from, to));
     for (from, to, expected) in [
-        ("kind = \"nginx\"\n", "", "authorizers[0].kind: missing; expected the proxy that asks"),
+        (
+            "kind = \"nginx\"\n",
+            "",
+            "authorizers[0].kind: missing; expected the proxy that sends the authorization requests",
+        ),
         ("\"nginx\"", "\"ngnix\"", "did you mean \"nginx\"?"),
         ("kind = \"nginx\"", "kind = \"nginx\"\nneighbour = \"nginx\"", "authorizers[0].neighbour: was removed: "),
         ("listen = \"127.0.0.1:8082\"\n", "", "authorizers[0].listen: missing"),
-        ("8082", "8080", "authorizers[0].listen: 127.0.0.1:8080 is taken by server.listen"),
-        ("8082", "8081", "authorizers[0].listen: 127.0.0.1:8081 is taken by admin.listen"),
+        ("8082", "8080", "authorizers[0].listen: 127.0.0.1:8080 is already used by `server.listen`"),
+        ("8082", "8081", "authorizers[0].listen: 127.0.0.1:8081 is already used by `admin.listen`"),
         ("listen", "address", "authorizers[0].address: "),
     ] {
         let lines = with(from, to);
         assert!(lines.iter().any(|line| line.contains(expected)), "{to}: {lines:?}");
     }
     let twice = said(&format!("{ONE}{TRUSTED}{ONE}{TRUSTED}"));
-    assert!(twice[0].contains("authorizers[1].listen: 127.0.0.1:8082 is taken by authorizers[0].listen"), "{twice:?}");
+    assert!(
+        twice[0].contains("authorizers[1].listen: 127.0.0.1:8082 is already used by `authorizers[0].listen`"),
+        "{twice:?}"
+    );
 }
 
 #[test]
@@ -53,12 +60,12 @@ fn m23_what_would_bypass_or_refuse_each_call_of_a_resource_is_an_error() {
     };
     let asking = format!("{ONE}{TRUSTED}");
     for (config, expected) in [
-        (resource("mcp = {}", "upgrade = true"), ".upgrade: is impossible beside a resource with mcp"),
+        (resource("mcp = {}", "upgrade = true"), ".upgrade: cannot be combined with a resource that has `mcp`"),
         (
             resource("mcp = {}", "credentials = [\"token\", \"key\"]"),
-            ".credentials: names keys, and a resource with mcp",
+            ".credentials: contains \"key\", but a resource with `mcp`",
         ),
-        (format!("{asking}{}", resource("mcp = {}", "")), "resources[0].mcp: judges calls by their bodies"),
+        (format!("{asking}{}", resource("mcp = {}", "")), "resources[0].mcp: checks calls by their bodies"),
     ] {
         let lines = said(&config);
         assert!(lines.len() == 1 && lines[0].contains(expected), "{lines:?}");

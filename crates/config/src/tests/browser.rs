@@ -31,20 +31,26 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
     for (keys, expected) in [
         ("path = \"/{account}/auth\"\n", "endpoints[0].path: expected a path without parameters"),
         ("page = \"signin\"\n", "endpoints[0].page: expected \"built-in\", \"none\" or a path"),
-        ("page = \"/auth/login\"\n", "endpoints[0].page: expected a path of the gate outside of this endpoint"),
-        ("page = \"//evil\"\n", "endpoints[0].page: expected a path of the gate"),
-        ("page = \"/app/signin\"\n", "endpoints[0].page: leads to /app/{*rest}, which asks for a login"),
-        ("after_logout = \"https://evil.example/\"\n", "endpoints[0].after_logout: expected a path of the gate"),
+        (
+            "page = \"/auth/login\"\n",
+            "endpoints[0].page: expected a path that this gate serves outside of this endpoint",
+        ),
+        ("page = \"//evil\"\n", "endpoints[0].page: expected a path that this gate serves"),
+        ("page = \"/app/signin\"\n", "endpoints[0].page: leads to the route /app/{*rest}, which requires a login"),
+        (
+            "after_logout = \"https://evil.example/\"\n",
+            "endpoints[0].after_logout: expected a path that this gate serves",
+        ),
         ("same_site = \"none\"\n", "endpoints[0].same_site: "),
         ("same_site = \"strict\"\n", "routes[0].login: "),
         ("device_bound = \"always\"\n", "endpoints[0].device_bound: "),
         (
             "device_bound = \"required\"\n",
-            "endpoints[0].device_bound: is \"required\", and server.public_url does not begin",
+            "endpoints[0].device_bound: is \"required\", but `server.public_url` does not begin",
         ),
         ("csrf_header = \"accept\"\n", "endpoints[0].csrf_header: expected the name of a header that begins with x-"),
         ("csrf_header = \"x csrf\"\n", "endpoints[0].csrf_header: "),
-        ("profile = { idle_ttl = \"15m\" }\n", "endpoints[0].profile.idle_ttl: is less than twice access_ttl"),
+        ("profile = { idle_ttl = \"15m\" }\n", "endpoints[0].profile.idle_ttl: must be at least twice `access_ttl`"),
         ("clients = [\"web\"]\n", "endpoints[0].clients: "),
         ("accepts = [\"oauth2\"]\n", "endpoints[0].accepts: "),
     ] {
@@ -52,23 +58,26 @@ fn b54_settings_that_no_browser_could_use_are_refused_where_they_stand() {
         assert!(lines.len() == 1 && lines[0].contains(expected), "{keys}: {lines:?}");
     }
     let none = said(&format!("{UPSTREAM}{ROUTE}"));
-    assert!(none.len() == 1 && none[0].contains("routes[0].credentials: names sessions, and no entry of"), "{none:?}");
+    assert!(
+        none.len() == 1 && none[0].contains("routes[0].credentials: contains \"session\", but there is no entry of"),
+        "{none:?}"
+    );
     let cookie = ROUTE.replace("upstream", "cookie = \"app\"\nupstream");
     let beside = said(&format!("{ENDPOINT}{UPSTREAM}{cookie}"));
-    assert!(beside.len() == 1 && beside[0].contains("routes[0].cookie: is a token in a cookie"), "{beside:?}");
+    assert!(beside.len() == 1 && beside[0].contains("routes[0].cookie: names the cookie of a token"), "{beside:?}");
     let twice = with(&format!("{ENDPOINT}path = \"/other\"\n"));
-    assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: \"browser\" is there twice"), "{twice:?}");
+    assert!(twice.len() == 1 && twice[0].contains("endpoints[1].dialect: another endpoint also has"), "{twice:?}");
     let unused = format!("{MINIMAL}{ENDPOINT}{UPSTREAM}{}", ROUTE.replace("credentials", "# credentials"));
     let warned = |text: &str| {
         let warnings = read(text).unwrap().warnings;
-        warnings.iter().filter(|warning| warning.message.contains("no route takes its sessions")).count()
+        warnings.iter().filter(|warning| warning.message.contains("no route accepts its sessions")).count()
     };
     assert_eq!([warned(&unused), warned(&unused.replace("# ", ""))], [1, 0]);
     let users = said(&format!("{ENDPOINT}{UPSTREAM}{ROUTE}[directory]\nkind = \"none\"\n"));
-    assert!(users.len() == 1 && users[0].contains("endpoints[0].dialect: \"browser\" logs users"), "{users:?}");
+    assert!(users.len() == 1 && users[0].contains("endpoints[0].dialect: \"browser\" logs in users"), "{users:?}");
     let plain =
         read(&format!("{MINIMAL}{ENDPOINT}").replace("127.0.0.1:8080", "gate.example")).unwrap_err().to_string();
-    assert!(plain.contains("needs a server.public_url that begins with https://"), "{plain}");
+    assert!(plain.contains("needs a `server.public_url` that begins with https://"), "{plain}");
 }
 
 #[test]
@@ -112,24 +121,24 @@ fn b39_b54_a_provider_that_cannot_log_in_browsers_is_refused() {
         Vec::<String>::new()
     );
     for (keys, expected) in [
-        ("page = \"/signin\"\n", "endpoints[0].page: is for a login with a password"),
-        ("account = \"acme\"\n", "endpoints[0].account: is for a login with a password"),
+        ("page = \"/signin\"\n", "endpoints[0].page: only applies to a login with a password"),
+        ("account = \"acme\"\n", "endpoints[0].account: only applies to a login with a password"),
         ("scopes = [\"a b\"]\n", "expected a scope such as \"profile\""),
         ("parameters = { nonce = \"x\" }\n", "endpoints[0].parameters.nonce: is a parameter that the gate sets itself"),
         ("parameters = { redirect_uri = \"x\" }\n", "endpoints[0].parameters.redirect_uri: is a parameter"),
-        ("profile = { idle_ttl = \"4d\" }\n", "endpoints[0].profile.idle_ttl: is more than 3d"),
+        ("profile = { idle_ttl = \"4d\" }\n", "endpoints[0].profile.idle_ttl: must be at most 3d"),
     ] {
         let lines = at_provider(keys);
         assert!(lines.len() == 1 && lines[0].contains(expected), "{keys}: {lines:?}");
     }
     let own = with("scopes = [\"profile\"]\npar = true\n");
-    assert!(own.len() == 2 && own[0].contains("is for a login at a provider"), "{own:?}");
+    assert!(own.len() == 2 && own[0].contains("only applies to a login at a provider"), "{own:?}");
     let unknown = with("provider = \"kc\"\nclient = { id = \"web\" }\n");
     assert!(unknown[0].contains("endpoints[0].provider"), "{unknown:?}");
     let nobody = said(&format!("{ISSUER}{ENDPOINT}provider = \"kc\"\n{UPSTREAM}{ROUTE}"));
     assert!(nobody.iter().any(|line| line.contains("endpoints[0].client: is missing")), "{nobody:?}");
     let fixed = with_issuer(&ISSUER.replace("discovery = true", "jwks_url = \"https://id.example/keys\""), "");
-    assert!(fixed[0].contains("endpoints[0].provider: expected an issuer with discovery"), "{fixed:?}");
+    assert!(fixed[0].contains("endpoints[0].provider: expected an issuer with `discovery`"), "{fixed:?}");
     // With `forward_token`, the upstream gets the provider's access token.
     let forwarding = ROUTE.replace("upstream =", "forward_token = true\nupstream =");
     let keys = "provider = \"kc\"\nclient = { id = \"web\" }\n";
@@ -167,9 +176,12 @@ fn b39_i67_sources_of_users_whose_subjects_can_meet_are_refused() {
         assert_eq!(lines, Vec::<String>::new(), "{good}");
     }
     for (bad, expected) in [
-        (format!("{at_kc}{login}"), "issuers[0].subject_prefix: is missing: the login of browsers makes its users"),
-        (format!("{at_kc}{login}[api_keys]\nprefix = \"acme\"\n"), "users of [directory] could have the same"),
-        (format!("{}{exchanged}{clients}", issuer("okta", jag)), "issuers[0].subject_prefix: is missing: id_jag"),
+        (format!("{at_kc}{login}"), "issuers[0].subject_prefix: is missing: through the browser login"),
+        (format!("{at_kc}{login}[api_keys]\nprefix = \"acme\"\n"), "users of `[directory]` could have the same"),
+        (
+            format!("{}{exchanged}{clients}", issuer("okta", jag)),
+            "issuers[0].subject_prefix: is missing: through `id_jag`",
+        ),
         (format!("{at_kc}{exchanged}{clients}{login}{NOBODY}"), "users of ex could have the same"),
         (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|"))), "begins like that of another issuer"),
         (format!("{}{exchanged}{clients}", issuer("b", &prefix("ex|a|"))), "begins like that of another issuer"),
@@ -190,7 +202,7 @@ const RESOURCE: &str = "[[resources]]\npath = \"/mcp\"\nauthorization_servers = 
 /// The warnings of demands that no session of a browser meets.
 fn unmet(text: &str) -> Vec<ConfigError> {
     let warnings = read(text).unwrap_or_else(|errors| panic!("{text}: {errors}")).warnings;
-    warnings.into_iter().filter(|one| one.message.contains("no browser session passes")).collect()
+    warnings.into_iter().filter(|one| one.message.contains("every request with a browser session is refused")).collect()
 }
 
 /// `text` with `from` replaced by `to`.
@@ -219,27 +231,45 @@ fn b54_a_route_that_no_session_of_a_browser_passes_is_warned_of_until_it_is_mend
         ["issuers = [\"self\"]", "issuers", "add \"kc\"", "[\"self\"]", "[\"self\", \"kc\"]"],
         ["dpop = \"required\"", "dpop", "write \"optional\"", "required", "optional"],
         ["certificate_bound = \"required\"", "certificate_bound", "write \"optional\"", "required", "optional"],
-        ["audiences = [\"x\"]", "audiences", "write audiences = [\"api\"]", "[\"x\"]", "[\"api\"]"],
-        ["any_scope = [\"y\"]", "any_scope", "add it to scopes of its [[issuers]]", "[\"read\"]", "[\"read\", \"y\"]"],
-        ["scopes = [\"y\"]", "scopes", "add it to scopes of its [[issuers]]", "[\"read\"]", "[\"read\", \"y\"]"],
+        ["audiences = [\"x\"]", "audiences", "write `audiences = [\"api\"]`", "[\"x\"]", "[\"api\"]"],
+        [
+            "any_scope = [\"y\"]",
+            "any_scope",
+            "add the scope to `scopes` of its `[[issuers]]` entry",
+            "[\"read\"]",
+            "[\"read\", \"y\"]",
+        ],
+        [
+            "scopes = [\"y\"]",
+            "scopes",
+            "add the scope to `scopes` of its `[[issuers]]` entry",
+            "[\"read\"]",
+            "[\"read\", \"y\"]",
+        ],
         [
             "roles = [\"admin\"]",
             "roles",
-            "write issuers = [\"kc\"] if no other issuer's tokens come here",
+            "write `issuers = [\"kc\"]` if no other issuer's tokens are used here",
             "roles = [\"admin\"]",
             "roles = [\"admin\"]\nissuers = [\"kc\"]",
         ],
-        ["issuers = [\"self\", \"kc\"]\nroles = [\"self:a\"]", "roles", "or a role of it", "self:a", "kc:a"],
+        [
+            "issuers = [\"self\", \"kc\"]\nroles = [\"self:a\"]",
+            "roles",
+            "or add a role of that issuer",
+            "self:a",
+            "kc:a",
+        ],
         ["issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\"]", "all_roles", "write roles of", "self:a", "kc:a"],
         [
             "resource = \"/mcp\"",
             "resource",
-            "write audiences = [\"api\"]",
+            "write `audiences = [\"api\"]`",
             "resource = \"/mcp\"",
             "resource = \"/mcp\"\naudiences = [\"api\"]",
         ],
     ];
-    let of_client = "add it to scopes of that client";
+    let of_client = "add the scope to `scopes` of that client";
     let own: &[Case] = &[
         ["issuers = [\"kc\"]  # s", "issuers", "add \"self\"", "[\"kc\"]  # s", "[\"kc\", \"self\"]"],
         ["scopes = [\"y\"]", "scopes", of_client, "[\"write\"]", "[\"write\", \"y\"]"],
@@ -256,7 +286,7 @@ fn b54_a_route_that_no_session_of_a_browser_passes_is_warned_of_until_it_is_mend
         for [demand, key, says, from, to] in cases {
             let (text, key) = (with(demand), format!("routes[0].{key}"));
             is_warned_until(&text, &key, says, (from, to));
-            is_warned_until(&text, &key, "take \"session\" out of credentials", (", \"session\"", ""));
+            is_warned_until(&text, &key, "remove \"session\" from `credentials`", (", \"session\"", ""));
         }
         for met in ["step_up = { max_age = \"5m\" }", "step_up = { acr = [\"gold\"], max_age = \"5m\" }"] {
             assert_eq!(unmet(&with(met)).len(), 0, "{provider}{met}");
@@ -270,7 +300,7 @@ fn b54_a_route_that_no_session_of_a_browser_passes_is_warned_of_until_it_is_mend
          resource = \"/mcp\"\naudiences = [\"api\"]\n{rule}"
     );
     is_warned_until(&calls, "routes[1].issuers", "add \"kc\"", ("[\"self\"]", "[\"self\", \"kc\"]"));
-    let says = "take \"session\" out of credentials of the route of its path";
+    let says = "remove \"session\" from `credentials` of the route for its path";
     is_warned_until(&calls, "routes[1].issuers", says, ("[\"session\"]", "[\"token\"]"));
     assert_eq!(unmet(&mended(&calls, ("[\"session\"]", "[\"token\", \"session\"]"))).len(), 0);
 }
@@ -282,6 +312,6 @@ fn b54_a_route_that_asks_a_login_with_a_password_for_an_acr_is_warned_of_until_t
     let text = format!("{MINIMAL}{LDAP}{ISSUER}everywhere = true\n{ENDPOINT}{UPSTREAM}{ROUTE}{demand}");
     let provider = format!("{ENDPOINT}provider = \"kc\"\nclient = {{ id = \"web\" }}\n");
     for by in [(ENDPOINT, &*provider), (demand, ""), ("team = ", "acr = ")] {
-        is_warned_until(&text, "routes[0].step_up", "name a provider at the endpoint of browsers, or remove it", by);
+        is_warned_until(&text, "routes[0].step_up", "set `provider` in the endpoint for browsers, or remove `acr`", by);
     }
 }

@@ -55,20 +55,20 @@ require = { token_use = "access", "org.id" = [1, true], '"kubernetes.io".namespa
 #[test]
 fn i45_a_mapping_that_cannot_be_meant_is_refused_with_its_key() {
     for (text, expected) in [
-        ("claims = { roles = \"groups[0]\" }", "claims.roles: the claim path \"groups[0]\": dots separate"),
+        ("claims = { roles = \"groups[0]\" }", "claims.roles: the claim path \"groups[0]\": use dots to separate"),
         ("claims = { roles = [\"a\", \"b.*\"] }", "claims.roles[1]: the claim path \"b.*\""),
-        ("claims = { client = \"azp{}\" }", "claims.client: {} means several names"),
+        ("claims = { client = \"azp{}\" }", "claims.client: `{}` selects several names"),
         ("claims = { subject = [] }", "claims.subject: is empty"),
-        ("claims = { subject = 7 }", "claims.subject: expected a text"),
+        ("claims = { subject = 7 }", "claims.subject: expected a string"),
         ("claims = { role = \"groups\" }", "claims.role: unknown key; did you mean roles?"),
-        ("claims = { roles = \"user_metadata.roles\" }", "claims.roles: user_metadata is written by the users"),
+        ("claims = { roles = \"user_metadata.roles\" }", "claims.roles: users can set `user_metadata` themselves"),
         ("claims = \"roles\"", "claims: expected"),
         ("scope_map = { \"a b\" = \"read\" }", "scope_map.a b: is not a scope"),
-        ("scope_map = { a = 7 }", "scope_map.a: expected a text"),
+        ("scope_map = { a = 7 }", "scope_map.a: expected a string"),
         ("scope_map = { a = \"caf\u{e9}\" }", "scope_map.a: "),
         ("require = { typ = [] }", "require.typ: is empty"),
-        ("require = { typ = 1.5 }", "require.typ: expected a text, a whole number, true or false, found 1.5"),
-        ("require = { typ = { a = 1 } }", "require.typ: expected a text"),
+        ("require = { typ = 1.5 }", "require.typ: expected a string, a whole number, true or false, found 1.5"),
+        ("require = { typ = { a = 1 } }", "require.typ: expected a string"),
         ("require = { \"a.*\" = 1 }", "require.a.*: the claim path"),
     ] {
         let found = said(&format!("{ISSUER}{text}\n"));
@@ -113,28 +113,34 @@ fn i17_i45_a_role_of_a_route_has_one_issuer_that_the_route_takes_and_that_has_ro
         assert_eq!(read(&printed).unwrap().routes.remove(1).policy, policy, "{printed}");
     }
     for (bad, expected) in [
-        ("issuers = [\"self\", \"kc\"]\nroles = [\"admin\"]\n", "roles[0]: \"admin\" needs its issuer"),
+        ("issuers = [\"self\", \"kc\"]\nroles = [\"admin\"]\n", "roles[0]: \"admin\" needs the name of its issuer"),
         (
             "issuers = [\"kc\", \"okta\"]\nroles = [\"kc:admin\"]\n",
-            "roles: the route takes the tokens of \"okta\", and that entry",
+            "roles: the route accepts the tokens of \"okta\", but that entry",
         ),
-        ("issuers = [\"okta\"]\nroles = [\"admin\"]\n", "roles: the route takes the tokens of \"okta\""),
-        ("roles = [\"kc:admin\"]\n", "roles[0]: \"kc:admin\" is of an issuer whose tokens the route does not take"),
+        ("issuers = [\"okta\"]\nroles = [\"admin\"]\n", "roles: the route accepts the tokens of \"okta\""),
+        (
+            "roles = [\"kc:admin\"]\n",
+            "roles[0]: \"kc:admin\" belongs to an issuer whose tokens the route does not accept",
+        ),
         ("roles = []\n", "roles: is empty"),
         ("all_roles = []\n", "all_roles: is empty"),
-        ("issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\", \"b\"]\n", "all_roles[1]: \"b\" needs its issuer"),
+        (
+            "issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\", \"b\"]\n",
+            "all_roles[1]: \"b\" needs the name of its issuer",
+        ),
         (
             "issuers = [\"self\", \"kc\"]\nall_roles = [\"self:a\", \"kc:a\"]\n",
             "all_roles: \"self:a\" and a role of another issuer",
         ),
-        ("auth = \"none\"\nall_roles = [\"admin\"]\n", "all_roles: is never asked for"),
+        ("auth = \"none\"\nall_roles = [\"admin\"]\n", "all_roles: has no effect, because `auth"),
         ("any_scope = []\n", "any_scope: is empty"),
         ("any_scope = 7\n", "any_scope: expected a list"),
-        ("any_scope = \"\"\n", "any_scope: expected a text"),
+        ("any_scope = \"\"\n", "any_scope: expected a string"),
         ("scopes = \"a\\\"b\"\n", "scopes: "),
-        ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: is never asked for"),
-        ("auth = \"none\"\nupgrade = true\n", "upgrade: is impossible with auth = \"none\""),
-        ("auth = \"none\"\nany_scope = [\"a\"]\n", "any_scope: is never asked for"),
+        ("auth = \"none\"\nroles = [\"admin\"]\n", "roles: has no effect, because `auth"),
+        ("auth = \"none\"\nupgrade = true\n", "upgrade: cannot be combined with `auth = \"none\"`"),
+        ("auth = \"none\"\nany_scope = [\"a\"]\n", "any_scope: has no effect, because `auth"),
     ] {
         let found = said(&routes(bad));
         let fits = found.len() == 1 && found[0].contains(&format!("routes[1].{expected}"));
@@ -155,7 +161,7 @@ fn i17_the_header_of_roles_is_sent_where_another_issuer_has_roles() {
     assert_eq!(header("roles = \"\"", &with_roles), None);
     assert_eq!(header("roles = \"x-roles\"", ""), name("x-roles"));
     let twice = said("[identity]\nheaders = { roles = \"x-auth-scope\" }\n");
-    assert!(twice.len() == 1 && twice[0].contains("is used for another value"), "{twice:?}");
+    assert!(twice.len() == 1 && twice[0].contains("already carries another value"), "{twice:?}");
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     let found = said(&format!("{ISSUER}preset = \"github-actions\"\n"));
     assert!(found.len() == 1 && found[0].contains("issuers[0].require: needs repository_owner_id"), "{found:?}");
     let found = said(&format!("{ISSUER}preset = \"github-actions\"\nrequire = {{ repository_owner_id = 65 }}\n"));
-    assert!(found.len() == 1 && found[0].contains("repository_owner_id: is a text in the tokens"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("repository_owner_id: is a string in the tokens"), "{found:?}");
     let found = said(&format!("{ISSUER}preset = \"keyclock\"\n"));
     assert!(found.len() == 1 && found[0].contains("did you mean \"keycloak\"?"), "{found:?}");
     // Entra publishes keys without `alg`.
@@ -218,7 +224,7 @@ fn i60_an_issuer_that_serves_everybody_is_known_by_its_url() {
     let warned = |url: &str, keys: &str| {
         let text = format!("{MINIMAL}{}{keys}", ISSUER.replace("https://idp.test/", url));
         let warnings = read(&text).unwrap().warnings;
-        warnings.into_iter().filter(|warning| warning.message.contains("any person can have an account")).count()
+        warnings.into_iter().filter(|warning| warning.message.contains("anybody can have an account")).count()
     };
     let require = |claim: &str| format!("require = {{ {claim} = \"x\" }}\n");
     for (url, preset, claims) in [
@@ -257,6 +263,6 @@ fn i45_an_issuer_over_plain_http_is_on_this_machine() {
         "HTTP://idp.test/",
     ] {
         let found = url(bad);
-        assert!(found.len() == 1 && found[0].contains("issuers[0].url: is http"), "{bad}: {found:?}");
+        assert!(found.len() == 1 && found[0].contains("issuers[0].url: uses http"), "{bad}: {found:?}");
     }
 }

@@ -62,23 +62,23 @@ fn k23_a_condition_that_cannot_be_meant_is_refused_with_its_key() {
         ("when = 7", "when: expected a table"),
         ("when_any = { a = 1 }", "when_any: expected [[routes[0].when_any]]"),
         ("when = { plan = { nto = \"free\" } }", "when.plan: unknown operator nto; did you mean not?"),
-        ("when = { plan = {} }", "when.plan: names no operator; expected some of has"),
+        ("when = { plan = {} }", "when.plan: does not contain an operator; expected one or more of has"),
         ("when = { realm.roles = { has = \"a\" } }", "when.realm: unknown operator roles; expected one of has"),
-        ("when = { plan = { exists = false } }", "when.plan: exists: a missing claim lets no request pass"),
+        ("when = { plan = { exists = false } }", "when.plan: exists: expected true, because no condition accepts"),
         ("when = { plan = { min = \"3\" } }", "when.plan: min: expected a whole number, found \"3\""),
         ("when = { plan = { min = 1.5 } }", "when.plan: min: expected a whole number, found 1.5"),
-        ("when = { plan = { starts = 3 } }", "when.plan: starts: expected a text"),
-        ("when = { plan = { ends = \"\" } }", "when.plan: ends: the text is empty"),
-        ("when = { plan = 1.5 }", "when.plan: expected a text, a whole number, true or false, found 1.5"),
+        ("when = { plan = { starts = 3 } }", "when.plan: starts: expected a string"),
+        ("when = { plan = { ends = \"\" } }", "when.plan: ends: the string is empty"),
+        ("when = { plan = 1.5 }", "when.plan: expected a string, a whole number, true or false, found 1.5"),
         ("when = { plan = [] }", "when.plan: one of: the list is empty"),
-        ("when = { plan = { not = [1, \"a\"] } }", "when.plan: not: the values are of several types"),
+        ("when = { plan = { not = [1, \"a\"] } }", "when.plan: not: the values have several types"),
         ("when = { \"a[0]\" = 1 }", "when.a[0]: the claim path"),
-        ("when = { \"a{}\" = 1 }", "when.a{}: equals: {} means the names"),
+        ("when = { \"a{}\" = 1 }", "when.a{}: equals: a claim that ends with {} means the names"),
         ("when_any = [{ a = 1 }, { b = { foo = 1 } }]", "when_any[1].b: unknown operator foo"),
-        ("when = { org_id = { param = \"id\" } }", "when: \"id\" is no parameter of the route's path"),
-        ("auth = \"none\"\nwhen = { a = 1 }", "when: is never asked for"),
+        ("when = { org_id = { param = \"id\" } }", "when: \"id\" is not a parameter of the route's path"),
+        ("auth = \"none\"\nwhen = { a = 1 }", "when: has no effect, because `auth"),
         (&format!("when = {{ {many} }}"), "when: there are 17 comparisons"),
-        (&format!("when = {{ a = \"{long}\" }}"), "when.a: equals: a text is longer than 256 bytes"),
+        (&format!("when = {{ a = \"{long}\" }}"), "when.a: equals: a string is longer than 256 bytes"),
     ] {
         let found: Vec<_> =
             read(&route(text)).unwrap_err().iter().map(|error| format!("{}: {}", error.key, error.message)).collect();
@@ -87,7 +87,7 @@ fn k23_a_condition_that_cannot_be_meant_is_refused_with_its_key() {
     }
     let call = "[[routes]]\nkuzzle = [\"a:b\"]\nwhen = { a = { param = \"org\" } }\n";
     let found = read(&format!("{MINIMAL}{call}")).unwrap_err().to_string();
-    assert!(found.contains("which a rule for calls does not have"), "{found}");
+    assert!(found.contains("A rule for calls has no parameters"), "{found}");
 }
 
 #[test]
@@ -100,10 +100,11 @@ fn k6_k23_a_route_that_takes_keys_demands_nothing_that_no_key_can_satisfy() {
         let keys = "[api_keys]\nprefix = \"acme\"\n";
         let text = format!("{}{keys}", route(&format!("credentials = [\"token\", \"key\"]\n{more}\n")));
         let found = read(&text).unwrap_err().to_string();
-        let expected = format!("credentials: names keys, but no key can satisfy {what}; remove one of the two");
+        let expected =
+            format!("credentials: accepts API keys, but an API key cannot satisfy `{what}`; remove one of the two");
         assert!(found.contains(&expected), "{more}: {found}");
         let found = read(&text.replace(", \"key\"", "")).err().map(|errors| errors.to_string()).unwrap_or_default();
-        assert!(!found.contains("names keys"), "{more}: {found}");
+        assert!(!found.contains("accepts API keys"), "{more}: {found}");
     }
 }
 
@@ -115,7 +116,7 @@ fn k23_a_claim_that_users_write_is_warned_of_by_the_preset_of_their_issuer() {
              preset = \"{preset}\"\n"
         );
         let config = read(&route(&format!("issuers = [\"idp\"]\nwhen = {when}\n{issuer}"))).unwrap();
-        config.warnings.iter().any(|warning| warning.message.contains("write the claim"))
+        config.warnings.iter().any(|warning| warning.message.contains("can set the claim"))
     };
     assert!(warned("supabase", "{ \"user_metadata.role\" = \"admin\" }"));
     assert!(warned("entra-v2", "{ upn = { ends = \"@acme.test\" } }"));

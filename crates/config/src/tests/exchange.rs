@@ -24,14 +24,17 @@ fn d1_rules_for_exchanges_that_contradict_others_are_refused_at_start() {
     let asserted = "[identity]\nassertion = { header = \"x-a\" }\n[[upstreams]]\nname = \"billing\"\nurls = [\"echo:\"]\n\
                     [[routes]]\npath = \"/b/{*rest}\"\nupstream = \"billing\"\n";
     for (config, wanted) in [
-        (with_grant(""), "needs exchange ="),
+        (with_grant(""), "needs `exchange ="),
         (client(RULES), "has no effect without"),
-        (with_grant(RULES).replace(&format!("secret_hash = \"{PHC}\"\n"), ""), "is for confidential clients (RFC 8693"),
-        (with_grant("exchange = { as = [\"api\"] }\n"), "names no audience"),
+        (
+            with_grant(RULES).replace(&format!("secret_hash = \"{PHC}\"\n"), ""),
+            "is only for confidential clients (RFC 8693",
+        ),
+        (with_grant("exchange = { as = [\"api\"] }\n"), "does not name an audience"),
         (with_grant(&RULES.replace(" }", ", depth = 9 }")), "depth"),
         (with_grant(&RULES.replace(" }", ", issuers = [\"nobody\"] }")), "there is no issuer"),
-        (format!("{}{}", with_grant(&of_kc), issuer("")), "has no subject_prefix"),
-        (format!("{}{asserted}", with_grant(RULES)), "is the audience of assertions"),
+        (format!("{}{}", with_grant(&of_kc), issuer("")), "has no `subject_prefix`"),
+        (format!("{}{asserted}", with_grant(RULES)), "is an audience of assertions"),
     ] {
         let lines = said(&config);
         assert!(lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");
@@ -70,18 +73,18 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
         (config("token_url = \"https://kc.test/t\"\nclient = { id = \"gate\" }\n", good, of_kc), "confidential client"),
         (config("token_url = \"https://kc.test/t\"\n", good, of_kc), "client: is missing"),
         (config(provider, "{ provider = \"nobody\" }", of_kc), "there is no provider"),
-        (config(provider, "{ provider = \"kc\", form = \"entra\" }", of_kc), "scope: is needed"),
+        (config(provider, "{ provider = \"kc\", form = \"entra\" }", of_kc), "scope: is missing"),
         (
             config(provider, "{ provider = \"kc\", form = \"entra\", scope = [\"a\"], audience = \"x\" }", of_kc),
             "is not a parameter",
         ),
         (
             config(provider, "{ provider = \"kc\", form = \"id-jag\", audience = \"a\" }", of_kc),
-            "authorization_server: is needed",
+            "authorization_server: is missing",
         ),
         (
             config(provider, "{ provider = \"kc\", authorization_server = \"kc\" }", of_kc),
-            "is for form = \"id-jag\" alone",
+            "only applies with `form = \"id-jag\"`",
         ),
         (
             config(
@@ -89,13 +92,13 @@ fn d11_an_exchange_beside_what_would_forward_another_token_is_refused_at_start()
                 "{ provider = \"kc\", form = \"id-jag\", audience = \"a\", authorization_server = \"kc\" }",
                 "credentials = [\"session\"]\n",
             ),
-            "no endpoint of dialect \"browser\" logs in at kc",
+            "no endpoint with `dialect = \"browser\"` logs in users at kc",
         ),
         (config(provider, "{ provider = \"wiki\" }", of_kc), "there is no provider"),
-        (config(provider, good, "issuers = [\"self\", \"kc\"]\n"), "takes those of self"),
-        (config(provider, good, &format!("{of_kc}forward_token = true\n")), "takes the place of the caller's token"),
-        (config(provider, good, "auth = \"none\"\n"), "requires no caller"),
-        (config(provider, good, &format!("{of_kc}auth = \"optional\"\n")), "requires no caller"),
+        (config(provider, good, "issuers = [\"self\", \"kc\"]\n"), "accepts those of self"),
+        (config(provider, good, &format!("{of_kc}forward_token = true\n")), "replaces the caller's token"),
+        (config(provider, good, "auth = \"none\"\n"), "does not require one"),
+        (config(provider, good, &format!("{of_kc}auth = \"optional\"\n")), "does not require one"),
     ] {
         let lines = said(&config);
         assert!(lines.iter().any(|line| line.contains(wanted)), "{wanted}: {lines:?}");

@@ -66,7 +66,7 @@ fn i45_mistakes_of_introspection_are_reported() {
         (", cache = \"10m\"", "issuers[0].introspection.cache: expected at most 5m"),
         (", cache = \"-1s\"", "issuers[0].introspection.cache: expected a duration"),
         (", prefix = \"a b\"", "issuers[0].introspection.prefix: expected at most 64 visible ASCII"),
-        (", prefix = \"\"", "issuers[0].introspection.prefix: expected a text"),
+        (", prefix = \"\"", "issuers[0].introspection.prefix: expected a string"),
         (", always = \"yes\"", "issuers[0].introspection.always: expected true or false"),
         (", chache = \"1s\"", "did you mean cache?"),
     ] {
@@ -90,14 +90,15 @@ fn i45_mistakes_of_introspection_are_reported() {
         assert!(found.len() == 1 && found[0].contains("missing"), "{found:?}");
     }
     let found = with("audience = \"x\"\n", "audience = \"x\"\nalgorithm = \"RS256\"\n");
-    assert!(found.len() == 1 && found[0].contains("issuers[0].algorithm: is of no use"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("issuers[0].algorithm: has no effect"), "{found:?}");
     let found = with("audience = \"x\"\n", "audience = \"x\"\nfetch = { ca = \"ca.pem\", stale_for = \"2d\" }\n");
     assert!(
-        found.len() == 1 && found[0].contains("issuers[0].fetch.stale_for: is for keys that are fetched"),
+        found.len() == 1
+            && found[0].contains("issuers[0].fetch.stale_for: only applies to signing keys that are fetched"),
         "{found:?}"
     );
     let found = said("[[issuers]]\nurl = \"https://idp.test/\"\naudience = \"x\"\n");
-    assert!(found.len() == 1 && found[0].contains("for opaque tokens, introspection"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("for opaque tokens, `introspection`"), "{found:?}");
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn i20_i45_a_route_takes_opaque_tokens_of_one_issuer_unless_prefixes_part_them()
     let found = on(&both("", ""), "\"a\", \"b\"");
     assert!(
         found.len() == 1
-            && found[0].contains("routes[0].issuers: takes opaque tokens of \"a\" and of \"b\", both without"),
+            && found[0].contains("routes[0].issuers: accepts opaque tokens of \"a\" and of \"b\", both without"),
         "{found:?}"
     );
     let found = on(&both(", prefix = \"x_\"", ", prefix = \"x_\""), "\"a\", \"b\"");

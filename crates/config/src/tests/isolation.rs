@@ -7,7 +7,8 @@ fn r17_a_protocol_that_exchanges_access_tokens_accepts_no_session_that_has_refre
     let kuzzle = "[[endpoints]]\ndialect = \"kuzzle\"\n";
     for other in ["oauth2", "envelope", "application"] {
         let found = said(&format!("{kuzzle}accepts = [\"{other}\"]\n"));
-        let expected = format!("3: endpoints[0].accepts[0]: \"{other}\" has refresh tokens, and \"kuzzle\"");
+        let expected =
+            format!("3: endpoints[0].accepts[0]: sessions of \"{other}\" use refresh tokens, but \"kuzzle\"");
         assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
     }
     assert_eq!(
@@ -24,10 +25,11 @@ fn r20_a_confidential_client_is_no_endpoint_s_own_whether_it_is_written_or_not()
         let endpoint = format!("[[endpoints]]\ndialect = \"{dialect}\"\n");
         let confidential = client(&format!("secret_hash = \"{hash}\"\n"));
         let found = said(&format!("{confidential}{endpoint}"));
-        let expected = format!("endpoints[0].client: missing, so its sessions are those of the client \"{dialect}\"");
+        let expected =
+            format!("endpoints[0].client: missing, so its sessions would belong to the client \"{dialect}\"");
         assert!(found.len() == 1 && found[0].contains(&expected), "{found:?}");
         let found = said(&format!("{confidential}{endpoint}client = \"{dialect}\"\n"));
-        assert!(found.len() == 1 && found[0].contains("is confidential"), "{found:?}");
+        assert!(found.len() == 1 && found[0].contains("names a confidential client"), "{found:?}");
         for good in [client(""), String::new(), format!("{confidential}[[clients]]\nid = \"web\"\n")] {
             let named = if good.contains("web") { "client = \"web\"\n" } else { "" };
             assert_eq!(said(&format!("{good}{endpoint}{named}")), Vec::<String>::new());
@@ -57,16 +59,19 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
     // An issuer that no route accepts was probably forgotten.
     let found = by("name = \"kc\"\n", "");
     assert!(
-        found.len() == 1 && found[0].contains("no route accepts its tokens; write issuers = [\"self\", \"kc\"]"),
+        found.len() == 1 && found[0].contains("no route accepts its tokens; write `issuers = [\"self\", \"kc\"]`"),
         "{found:?}"
     );
     assert_eq!(by("everywhere = true\n", ""), Vec::<String>::new());
     let found = by("everywhere = true\n", "issuers = [\"self\", \"idp.tset\"]\n");
     assert!(found.iter().any(|said| said.contains("did you mean \"idp.test\"?")), "{found:?}");
     let found = by("everywhere = true\n", "issuers = []\n");
-    assert!(found.iter().any(|said| said.contains("routes[0].issuers: is empty: no token could pass")), "{found:?}");
+    assert!(
+        found.iter().any(|said| said.contains("routes[0].issuers: is empty, so no token would be accepted")),
+        "{found:?}"
+    );
     let found = by("everywhere = true\n", "auth = \"none\"\nissuers = [\"self\"]\n");
-    assert!(found.iter().any(|said| said.contains("never asked for")), "{found:?}");
+    assert!(found.iter().any(|said| said.contains("has no effect, because `auth")), "{found:?}");
     for (name, why) in [("self", "own issuer"), ("a b", "visible ASCII"), ("", "visible ASCII")] {
         let found = by(&format!("everywhere = true\nname = \"{name}\"\n"), "");
         assert!(found.iter().any(|said| said.contains(why)), "{found:?}");
@@ -74,7 +79,8 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
     let twice = format!("{idp}everywhere = true\n{}everywhere = true\n", issuer("https://idp.test/y", ""));
     let found = said(&twice);
     assert!(
-        found.len() == 1 && found[0].contains("\"idp.test\" is listed twice, because it is the host of url"),
+        found.len() == 1
+            && found[0].contains("\"idp.test\" is listed twice, because the name is by default the host of `url`"),
         "{found:?}"
     );
 }
@@ -115,5 +121,5 @@ fn r21_an_endpoint_is_for_one_account_by_its_path_or_by_its_key() {
     let hash = rotogate_core::password::hash(&secrecy::SecretString::from("secret")).unwrap();
     let found =
         said(&format!("[[clients]]\nid = \"{long}\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{hash}\"\n"));
-    assert!(found.len() == 1 && found[0].contains("too long for client_credentials"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("too long for `client_credentials`"), "{found:?}");
 }

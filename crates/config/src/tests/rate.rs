@@ -14,7 +14,7 @@ fn on_route(rate: &str) -> Vec<String> {
 fn k23_a_limit_that_cannot_be_used_is_an_error_at_its_key() {
     let table = [
         ("{ per = \"user\", limit = \"1/1m\" }", "per", "expected \"subject\""),
-        ("{ per = \"claim:a[0]\", limit = \"1/1m\" }", "per", "dots separate"),
+        ("{ per = \"claim:a[0]\", limit = \"1/1m\" }", "per", "use dots to separate"),
         ("{ limit = \"1/1m\" }", "per", "missing"),
         ("{ per = \"subject\" }", "limit", "missing"),
         ("{ per = \"subject\", limit = \"1\" }", "limit", "expected a rate"),

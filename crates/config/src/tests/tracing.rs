@@ -27,7 +27,7 @@ fn p45_each_key_has_bounds_and_its_error_says_what_is_expected() {
         (&format!("{good}header_file = \"a\""), "headers_file"),
         (
             "endpoint = \"http://collector:4318\"\nheaders_file = \"a\"",
-            "tracing.headers_file: would be sent in clear text",
+            "tracing.headers_file: would be sent unencrypted",
         ),
     ] {
         let found = of(lines);

@@ -14,19 +14,19 @@ section! {
     pub struct PostgresSettings, read by pub(super) read(section, dir: &Path, keys: &Path) {
         /// URL of the database, without a password.
         restart url: String = required(URL, self::url),
-        /// URL of the server itself, for notifications, if `url` is that of a pooler.
+        /// URL of the PostgreSQL server itself, for notifications. Set it if `url` is the URL of a connection pooler.
         restart listen_url: Option<String> = get(self::url),
-        /// Schema with the tables. Set it if several installations share a database.
+        /// Schema that contains the gate's tables. Set it if several installations share a database.
         restart schema: String = get_or(
             |v| value::checked(v, PostgresOptions::check_schema),
             PostgresOptions::SCHEMA.to_owned()
         ),
-        /// `"named"`: connections keep prepared statements. `"unnamed"`: for a pooler of transactions that loses them,
-        /// such as PgBouncer before 1.21.
+        /// `"named"`: the gate prepares each SQL statement once per connection. Write `"unnamed"` for a transaction
+        /// pooler that loses prepared statements, such as PgBouncer before 1.21.
         restart has_unnamed_statements as ("statements" STATEMENTS): bool = get_or(value::word(&STATEMENTS, &[]), false),
-        /// Most connections for operations, besides 5 for revocations and the feed.
+        /// Maximum number of connections for operations, in addition to 5 connections for revocations and the feed.
         fixed connections: usize = get_or(value::count(1, 1000), PostgresOptions::CONNECTIONS),
-        /// Keys of every shared store.
+        /// The settings of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }

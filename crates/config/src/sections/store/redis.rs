@@ -9,35 +9,35 @@ use super::shared::{self, SharedSettings};
 use rotogate::store::RedisOptions;
 use rotogate_kit::config::{Section, Value};
 
-/// The largest number of replicas, which is more than any installation has.
+/// The maximum of `wait_replicas`, which is more than any installation has.
 const MAX_REPLICAS: usize = 64;
 
 section! {
     /// A server that several gates share.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct RedisSettings, read by read_keys(section, dir: &Path, keys: &Path) {
-        /// Required: The URL of the server, or those of its Sentinels or of nodes of a cluster, without a password.
-        /// redis:// is without TLS; /2 at the end selects database 2.
+        /// Required: URL of the Redis server, or URLs of its Sentinels or of some nodes of a Redis Cluster, without a
+        /// password. `rediss://` uses TLS, `redis://` does not. `/2` at the end selects database 2.
         restart urls: Vec<String> = by { self::urls(section) },
         /// How the gate reaches the Sentinels.
         restart sentinel as "..": Option<SentinelSettings> = by { self::sentinel(section, dir) },
-        /// true: `urls` has nodes of a cluster, of which at least one must respond. Set it for a cluster, because the
-        /// gate cannot tell from a URL whether the server belongs to one.
+        /// true: `urls` lists nodes of a Redis Cluster, of which at least one must respond. Set it for a cluster,
+        /// because the gate cannot detect a cluster from its URLs.
         restart cluster: bool = by { read_cluster(section, &urls, sentinel.is_some()) },
-        /// User of the server; needs `password_file`. Default: the default user.
+        /// Name of the Redis user; needs `password_file`. Default: the user `default`.
         restart username: Option<String> = get(value::text),
-        /// First part of every key. Set it if several installations share a server.
+        /// Prefix of every Redis key. Set it if several installations share a server.
         restart prefix: String = get_or(
             |v| value::checked(v, RedisOptions::check_prefix),
             RedisOptions::PREFIX.to_owned()
         ),
-        /// true: the server never evicts keys. Set it if `username` is not allowed to run INFO, with which the gate
-        /// otherwise checks this. An evicted key would be a lost revocation.
+        /// true: the gate assumes that the Redis server never evicts keys. Set it if `username` is not allowed to run
+        /// `INFO`, with which the gate checks this by default. An evicted key would be a lost revocation.
         restart assume_noeviction: bool = get_or(value::boolean, false),
         /// How many replicas must have received a write before the gate acknowledges it. Raise it if a failover must
         /// not lose revocations.
         restart wait_replicas: u32 = get_or(value::count(0, MAX_REPLICAS), 0),
-        /// Keys of every shared store.
+        /// The settings of every shared store.
         restart shared as "..": SharedSettings = by { shared::read(section, dir, keys) },
     }
 }
@@ -46,11 +46,11 @@ section! {
     /// How the gate finds the primary by Sentinels, and authenticates to them.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct SentinelSettings, read by read_sentinel(section, dir: &Path) {
-        /// Name of the primary at the Sentinels.
+        /// Name under which the Sentinels know the primary.
         restart name as "sentinel": String = get_or(value::text, String::new()),
-        /// User for the Sentinels; needs `sentinel_password_file`.
+        /// The gate's user name for the Sentinels; needs `sentinel_password_file`.
         restart username as "sentinel_username": Option<String> = get(value::text),
-        /// File with the password for the Sentinels.
+        /// File with the gate's password for the Sentinels.
         restart password_file as "sentinel_password_file": Option<PathBuf> = get(path_in(dir)),
     }
 }
@@ -60,7 +60,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> RedisSetti
     check_login(section, settings.username.is_some(), "username", "password_file");
     let urls = &settings.urls;
     if !urls.is_empty() && !urls.iter().any(|url| url.starts_with("rediss://")) {
-        section.blame_present(&["ca", "client_cert"], "needs urls that begin with rediss://");
+        section.blame_present(&["ca", "client_cert"], "needs `urls` that begin with rediss://");
     }
     settings
 }
@@ -98,7 +98,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
     let settings = read_sentinel(section, dir);
     check_login(section, settings.username.is_some(), "sentinel_username", "sentinel_password_file");
     if !section.has("sentinel") {
-        section.blame_present(&["sentinel_username", "sentinel_password_file"], "needs sentinel");
+        section.blame_present(&["sentinel_username", "sentinel_password_file"], "needs `sentinel`");
     }
     Some(settings).filter(|settings| !settings.name.is_empty())
 }
@@ -106,7 +106,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
 /// Checks that a password is configured for a named user. A password without a user name is for the default user.
 fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str) {
     if has_name && !section.has(file) {
-        section.blame(file, format!("missing; expected a file with the password of {username}"));
+        section.blame(file, format!("missing; expected a file with the password for {username}"));
     }
 }
 
