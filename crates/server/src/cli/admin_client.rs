@@ -35,7 +35,9 @@ async fn send_with(
     accept: Option<&'static str>,
 ) -> Result<Option<Response<Incoming>>, Failure> {
     let Some(file) = &gate.token_file else {
-        return Err(Failure::Usage("--token-file FILE is missing: the file of an admin token of that gate".to_owned()));
+        return Err(Failure::Usage(
+            "--token-file FILE is missing; FILE must contain an admin token of that gate".to_owned(),
+        ));
     };
     // If this user has no permission to see the token file, the message must not say that it is missing.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
@@ -44,8 +46,9 @@ async fn send_with(
             Err(Unanswered::Failed(failure)) => Err(failure),
             Ok((_, body)) if body != health::ALIVE => Ok(None),
             Ok(_) => Err(Failure::Failed(format!(
-                "a gate answers on {}, but its admin token is missing: {} (admin.token_file). Write one of at least 32 characters \
-                 into that file, readable by the gate's user alone: the gate takes it within a second",
+                "a gate runs on {}, but the file of its admin token is missing: {} (`admin.token_file`). Write a \
+                 token of at least 32 characters to this file, and let only the gate's user read the file. The gate \
+                 reads it within a second",
                 gate.address,
                 file.display()
             ))),
@@ -78,14 +81,15 @@ async fn send_with(
         | StatusCode::UNPROCESSABLE_ENTITY => Ok(Some(response)),
         status @ StatusCode::UNAUTHORIZED if !is_admin(gate).await => Err(elsewhere(gate, status)),
         StatusCode::UNAUTHORIZED => Err(Failure::Failed(format!(
-            "a gate answers on {}, but the token in {} is not one of its admin tokens (admin.token_file, \
-             admin.tokens): use the file that the gate reads",
+            "a gate runs on {}, but the token in {} is not one of its admin tokens (`admin.token_file`, \
+             `admin.tokens`). Use a file that the gate reads",
             gate.address,
             file.display()
         ))),
         status => {
-            let why = problem(response).await?.map_or_else(|| "see its log".to_owned(), |problem| problem.detail);
-            Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", gate.address)))
+            let why =
+                problem(response).await?.map_or_else(|| "see the gate's log".to_owned(), |problem| problem.detail);
+            Err(Failure::Failed(format!("the gate on {} responded with {status}: {why}", gate.address)))
         }
     }
 }
@@ -95,7 +99,7 @@ async fn is_admin(gate: &AdminAccess) -> bool {
     matches!(probe(gate, Method::GET, "/livez").await, Ok((_, body)) if body == health::ALIVE)
 }
 
-/// The error if something other than an admin listener responds at the address, with this status.
+/// Returns the error for a response with this status that did not come from an admin listener.
 pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
     let address = &gate.address;
     Failure::Failed(format!(
@@ -107,7 +111,7 @@ pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
 pub(super) enum Unanswered {
     /// Nothing listens at the address.
     NoGate,
-    /// Any other failure: a gate may be running.
+    /// Any other failure. A gate may be running.
     Failed(Failure),
 }
 
@@ -205,9 +209,9 @@ impl Lines {
     }
 }
 
-/// The error if a response ends before it is complete.
+/// Returns the error for a response that ended before it was complete.
 pub(super) fn cut_short() -> Failure {
-    Failure::Failed("the gate's response was cut short; see the gate's log. The command can be run again".to_owned())
+    Failure::Failed("the gate's response ended early; see the gate's log. You can run the command again".to_owned())
 }
 
 /// Sends a request with a JSON body, and returns the response. A gate must be running.
@@ -240,18 +244,18 @@ async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> R
     }
 }
 
-/// The error if no gate runs.
+/// Returns the error for a gate that is not running.
 pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     Failure::Failed(format!(
-        "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
+        "no gate responds on {} (admin.listen): start it, because this command works only through a running gate",
         gate.address
     ))
 }
 
-/// The error that an unsuccessful response reports.
+/// Returns the error that an unsuccessful response reports.
 pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
     Ok(match problem(response).await? {
-        None => Failure::Failed(format!("the program that answers on {} is not rotogate", gate.address)),
+        None => Failure::Failed(format!("the program that responds on {} is not rotogate", gate.address)),
         Some(ProblemReply { detail, errors }) if errors.is_empty() => Failure::Failed(detail),
         Some(ProblemReply { detail, errors }) => Failure::Refused { what: detail, at: errors },
     })

@@ -14,17 +14,17 @@ use rotogate_config::AdminAccess;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApiKeyCommand {
-    /// Lists keys.
+    /// Lists API keys.
     List {
-        /// Only live keys of this subject. The subject of a client is `client:` and its id.
+        /// Only live API keys of this subject. The subject of a client is `client:` followed by the client's id.
         #[arg(long)]
         subject: Option<String>,
     },
-    /// Creates a key, and prints it. Later commands cannot print it again.
+    /// Creates an API key and prints it. It cannot be printed again later.
     Create {
-        /// The name of the key.
+        /// The name of the API key.
         name: String,
-        /// The owner: a user of the users file, by name.
+        /// The owner: the user with this name in the users file.
         #[arg(long, conflicts_with_all = ["subject", "client"], required_unless_present_any = ["subject", "client"])]
         user: Option<String>,
         /// The account of the user or subject.
@@ -33,36 +33,37 @@ pub(super) enum ApiKeyCommand {
         /// The owner: the user with this `sub`.
         #[arg(long, conflicts_with = "client")]
         subject: Option<String>,
-        /// The owner: this confidential client.
+        /// The owner: the confidential client with this id.
         #[arg(long)]
         client: Option<String>,
-        /// The scopes of the key, separated by spaces; by default all scopes of the owner.
+        /// The scopes of the API key, separated by spaces; by default all scopes of the owner.
         #[arg(long)]
         scopes: Option<String>,
-        /// The only audience of the key.
+        /// The only audience of the API key.
         #[arg(long)]
         audience: Option<String>,
-        /// A network from which the key is accepted, such as 10.0.0.0/8; may be repeated.
+        /// A network from which the API key is accepted, such as 10.0.0.0/8; may be repeated.
         #[arg(long = "network")]
         networks: Vec<String>,
-        /// How long the key is valid, such as 90d.
+        /// How long the API key is valid, such as 90d.
         #[arg(long)]
         lifetime: Option<String>,
     },
-    /// Replaces a key, and prints the new key. The old key stays valid for the overlap.
+    /// Replaces an API key, and prints the new one. The old API key stays valid for the overlap.
     Rotate {
-        /// The id of the old key.
+        /// The id of the old API key.
         id: String,
-        /// How long the old key stays valid, such as 1d; 0s ends it at once.
+        /// How long the old API key stays valid, such as 1d; 0s revokes it at once.
         #[arg(long)]
         overlap: Option<String>,
     },
-    /// Revokes a key: it is refused from the next request on.
+    /// Revokes an API key. The gate refuses it from the next request on.
     Revoke {
-        /// The id of the key.
+        /// The id of the API key.
         id: String,
     },
-    /// Revokes this gate's live keys among those on standard input, one a line, and prints their number.
+    /// Reads leaked API keys from standard input, one per line, revokes those that are valid at this gate, and prints
+    /// their number.
     Leaked,
 }
 
@@ -82,14 +83,14 @@ pub(super) fn run(gate: &AdminAccess, command: ApiKeyCommand, output: Output) ->
             ApiKeyCommand::Revoke { id } => {
                 let path = format!("/v1/api-keys/{}/revoke", admin_client::escaped(&id));
                 let key: ApiKeyInfo = admin_client::request(gate, Method::POST, &path).await?;
-                output.write(&key, || format!("key {} of {} is revoked", key.id, key.subject))
+                output.write(&key, || format!("API key {} of {} is revoked", key.id, key.subject))
             }
             ApiKeyCommand::Leaked => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text).map_err(Failure::failed)?;
                 let keys = text.split_whitespace().map(str::to_owned).collect();
                 let answer: LeakAnswer = admin_client::post(gate, "/v1/api-keys/leaked", &LeakReport { keys }).await?;
-                output.write(&answer, || format!("{} keys were live, and are revoked", answer.revoked))
+                output.write(&answer, || format!("{} of the keys were live, and are now revoked", answer.revoked))
             }
         }
     })

@@ -65,7 +65,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
         text.extend(found.resources.iter().map(|line| format!("{begin}resource {line}\n")));
-        text.push_str(&format!("{begin}{}: good", path.display()));
+        text.push_str(&format!("{begin}{}: valid", path.display()));
         if let Some(printed) = printed {
             text.push('\n');
             text.push_str(printed.trim_end());
@@ -73,12 +73,17 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         text
     })?;
     if strict && !warnings.is_empty() {
-        return Err(Failure::Failed(format!("{}: {} warnings, and --strict", path.display(), warnings.len())));
+        return Err(Failure::Failed(format!(
+            "{}: {} warnings, which `--strict` treats as errors",
+            path.display(),
+            warnings.len()
+        )));
     }
     Ok(())
 }
 
-/// The error of the command for these errors. If a file could not be examined, the exit code differs.
+/// Returns the failure of the command for these errors. Its exit code differs if the only problem is that files could
+/// not be examined.
 fn wrong(errors: &ConfigErrors) -> Failure {
     let mut at: Vec<ConfigError> = errors.iter().cloned().collect();
     for error in at.iter_mut().filter(|error| error.unchecked) {
@@ -123,8 +128,8 @@ async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
     for UnavailableAddress { key, address, is_denied, is_in_use, message } in unavailable {
         if is_in_use && may_be_ours {
             let what = format!(
-                "{address} is in use, probably by the gate that runs on this store, but that gate does not answer on {} \
-                 (admin.listen)",
+                "{address} is in use, probably by the gate that runs on this store, but no gate responds on {} \
+                 (`admin.listen`)",
                 config.admin.listen
             );
             warnings.push(config.blame(&key, what));

@@ -15,7 +15,7 @@ use rotogate_core::random::random;
 pub(super) enum ClientCommand {
     /// Creates a secret for a confidential client, and the `secret_hash` for its [[clients]] entry.
     Secret {
-        /// Reads a secret from standard input instead.
+        /// Reads the secret from standard input instead of creating one.
         #[arg(long)]
         stdin: bool,
     },
@@ -37,7 +37,7 @@ pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
     output.write(&SecretReport { client_secret: shown, secret_hash: &hash }, || {
         let line = format!("in gateway.toml:       secret_hash = \"{hash}\"");
         match shown {
-            Some(secret) => format!("client_secret, shown this once: {secret}\n{line}"),
+            Some(secret) => format!("client_secret (shown only once): {secret}\n{line}"),
             None => line,
         }
     })

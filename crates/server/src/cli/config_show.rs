@@ -15,14 +15,15 @@ use rotogate_config::Config;
 pub(super) enum ConfigCommand {
     /// Shows each value that the file or the environment sets, with its line or its variable. Secrets are masked.
     Show {
-        /// Also shows the defaults, and so every value in use.
+        /// Also shows the defaults, so that every value in use is listed.
         #[arg(long)]
         effective: bool,
         /// Shows the configuration of the running gate. The file may have changed since its start.
         #[arg(long)]
         running: bool,
     },
-    /// Prints every key with its default and its meaning: a configuration that `check` accepts. Reads no file.
+    /// Prints a configuration with every key, its default and its meaning. `check` accepts this configuration. Does not
+    /// read a file.
     Reference,
 }
 

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use rotogate_config::AdminAccess;
 
-/// The fields, except the last one, are the parameters of the query.
+/// All fields except the last are the parameters of the query.
 #[derive(Debug, Args, Serialize)]
 pub(super) struct EventsOptions {
     /// Only lines of this action, such as session.end (docs/logs.md).
@@ -21,13 +21,13 @@ pub(super) struct EventsOptions {
     /// Only lines about this session.
     #[arg(long)]
     session: Option<String>,
-    /// Only lines of this actor: the name of a token, cli:USER, file, system.
+    /// Only lines with this actor: the name of an admin token, cli:USER, file or system.
     #[arg(long)]
     actor: Option<String>,
-    /// At most this many of the last lines.
+    /// The maximum number of lines to print, counted from the end of the log.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
-    /// Then prints new lines as they are written.
+    /// Continues to print new lines as they are written.
     #[arg(long)]
     #[serde(skip)]
     follow: bool,
@@ -57,7 +57,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
     })
 }
 
-/// Formats an event: the fields that a reader looks for first, then the others.
+/// Formats an event. The fields that readers look for come first, followed by the other fields.
 fn line(event: &Value) -> String {
     const FIRST: [&str; 4] = ["timestamp", "event.action", "event.outcome", "rotogate.actor"];
     const LEFT_OUT: [&str; 8] = [

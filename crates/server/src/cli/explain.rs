@@ -26,7 +26,7 @@ pub(super) struct ExplainOptions {
     /// The method [default: GET].
     #[arg(long)]
     method: Option<String>,
-    /// The host that the request names [default: the host of public_url].
+    /// The host in the request [default: the host of public_url].
     #[arg(long)]
     host: Option<String>,
     /// The address of the client [default: 127.0.0.1].
@@ -45,14 +45,15 @@ pub(super) struct ExplainOptions {
     /// that the assertion names].
     #[arg(long, value_name = "ID")]
     client: Option<String>,
-    /// The token is an assertion, presented as a grant.
+    /// Treats the token as an assertion that is presented as a grant.
     #[arg(long)]
     #[serde(skip)]
     assertion: bool,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("expected a name, a colon and a value: 'origin: https://…'")?;
+    let (name, value) =
+        text.split_once(':').ok_or("expected a name, a colon and a value, such as 'origin: https://…'")?;
     let name = http::HeaderName::try_from(name.trim()).map_err(|_| "this is not a valid header name".to_owned())?;
     let value = value.trim();
     http::HeaderValue::try_from(value).map_err(|_| "this is not a valid header value".to_owned())?;
@@ -76,7 +77,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     let token = token()?;
     let token = without_scheme(&token);
     if options.path.is_none() && !options.assertion && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
-        let why = "--path is missing: only a refresh token or an assertion is explained without one";
+        let why = "--path is missing; it is optional only for a refresh token or an assertion";
         return Err(Failure::Usage(why.to_owned()));
     }
     let question = ExplainRequest {
@@ -89,7 +90,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// Returns the token in a string that may have been copied from a header, together with the scheme.
+/// Returns the token in a string. The string may have been copied from a header, together with the scheme.
 pub(super) fn without_scheme(text: &str) -> &str {
     let text = text.trim();
     match text.split_once(' ') {
@@ -109,11 +110,13 @@ fn text(report: &ExplainReport) -> String {
     let status = report.status.map_or_else(String::new, |status| format!(" {status}"));
     let decision = report.decision.to_uppercase();
     let mut lines = vec![match report.decision.as_str() {
-        "undecided" => format!("{decision}: the endpoint decides by the body, or by what the store has"),
+        "undecided" => format!("{decision}: the endpoint's decision depends on the request body or on the store"),
         "passed" if report.status.is_none() => decision,
         _ => format!("{decision}{status} {}", report.outcome),
     }];
-    lines.extend(report.problem.as_ref().map(|problem| format!("But {problem}: the client gets 502 or 503.")));
+    lines.extend(
+        report.problem.as_ref().map(|problem| format!("However, the client would get 502 or 503 ({problem}).")),
+    );
     let also = report.route.as_ref().map(|route| route.also_matched.join(" ")).filter(|also| !also.is_empty());
     for rule in &report.rules {
         let mut line = line(rule);
@@ -129,7 +132,7 @@ fn text(report: &ExplainReport) -> String {
         lines.extend(report.identity.headers.iter().map(|(name, value)| format!("  {name}: {value}")));
     }
     if report.token.as_ref().is_some_and(|token| token.unverified) {
-        lines.push("The claims are unverified: the signature does not prove them.".to_owned());
+        lines.push("The claims are unverified, because no signature proves them.".to_owned());
     }
     if let Some(advice) = &report.advice {
         let is_passed = report.decision == "passed";

@@ -12,10 +12,10 @@ use rotogate_config::{AdminAccess, Config, ConfigErrors, ProcessEnv};
 /// The options of commands that send requests to the running gate.
 #[derive(Debug, Args)]
 pub(super) struct GateOptions {
-    /// The URL of the gate's admin listener, such as http://127.0.0.1:8081; by default that of the configuration.
+    /// The URL of the gate's admin listener, such as http://127.0.0.1:8081 [default: admin.listen].
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
-    /// The file with a token of the admin listener [default: admin.token_file].
+    /// The file with an admin token [default: admin.token_file].
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -24,10 +24,10 @@ fn address(text: &str) -> Result<Authority, String> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     let authority = text.strip_suffix('/').unwrap_or(text).parse::<Authority>().ok();
     let authority = authority.filter(|it| it.port().is_some() && !it.as_str().contains('@'));
-    authority.ok_or_else(|| "expected http:// with a host and a port, such as http://127.0.0.1:8081".to_owned())
+    authority.ok_or_else(|| "expected an http:// URL with a host and a port, such as http://127.0.0.1:8081".to_owned())
 }
 
-/// What a command can work with.
+/// What a command can use: the configuration, or only the running gate.
 pub(super) enum Reach {
     /// The whole configuration is valid.
     Configured(Box<Config>),
@@ -49,8 +49,7 @@ impl GateOptions {
         }
     }
 
-    /// Returns the access for a command that the gate would refuse because of an invalid configuration. Fails if the
-    /// configuration is invalid.
+    /// Returns the access for a command that the gate refuses if the configuration is invalid. Fails if it is invalid.
     pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
         self.named().map_or_else(|| super::load(path).map(|config| self.with_token(config.admin.access())), Ok)
     }
@@ -85,11 +84,12 @@ fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();
     let more = match errors.len() - 1 {
         0 => String::new(),
-        more => format!(" (and {more} more: rotogate check)"),
+        more => format!(" (and {more} more: run `rotogate check`)"),
     };
     let address = &gate.address;
     print_error(&format!(
-        "rotogate: the configuration is broken: {first}{more}; the request is sent to the gate on {address} anyway"
+        "rotogate: the configuration is invalid: {first}{more}. The command still sends its request to the gate on \
+         {address}"
     ));
     Ok(gate)
 }

@@ -11,14 +11,14 @@ use rotogate_config::AdminAccess;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum IssuerCommand {
-    /// Lists the issuers: where their keys are, state, last failure.
+    /// Lists the issuers, with the location of their keys, their state and their last failure.
     List,
     /// Fetches the keys of an issuer now.
     Refresh {
         /// The name of the issuer in [[issuers]].
         name: String,
     },
-    /// Drops the keys of an issuer: its tokens get 503 until the next refresh or start.
+    /// Drops the keys of an issuer. Its tokens get 503 until the next refresh or start.
     Drop {
         /// The name of the issuer in [[issuers]].
         name: String,
@@ -50,7 +50,7 @@ fn line(issuer: &IssuerReport) -> String {
         return format!("{name}  {state}{file}  {url}");
     };
     let last = last_success.as_deref().unwrap_or("never");
-    let mut line = format!("{name}  {state}  keys {keys}  refused {}  last answer {last}  {url}", refused_keys.len());
+    let mut line = format!("{name}  {state}  keys {keys}  refused {}  last response {last}  {url}", refused_keys.len());
     if *dropped {
         line.push_str("  dropped");
     }

@@ -19,19 +19,20 @@ use rotogate_config::{AdminAccess, Config};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
-/// How long a running gate may take to load a key, and how often the command checks whether it has done so.
+/// How long a running gate may take to load a key, and how often the command checks whether the key is loaded.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Makes the keys of a new gate. With a shared store, a gate makes keys by itself only if it makes the store.
+    /// Creates the signing key and the refresh secret of a new gate. With a shared store, a gate creates them by itself
+    /// only if it also creates the store.
     Init {
         /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
     },
-    /// Lists the keys.
+    /// Lists the signing keys.
     List {
         /// Lists the secrets for refresh tokens instead.
         #[arg(long)]
@@ -39,7 +40,7 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Adds a new key that only verifies. This is the first step to change the signing key.
+    /// Adds a new key that only verifies tokens. This is the first step of a change of the signing key.
     Add {
         /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
@@ -48,8 +49,8 @@ pub(super) enum KeysCommand {
         #[arg(long, conflicts_with = "algorithm")]
         refresh: bool,
     },
-    /// Changes the signing key: publishes a new key, waits until other verifiers have it, and signs with it. Takes 5
-    /// minutes or more. After an interruption, keys promote --wait does the rest.
+    /// Changes the signing key: publishes a new key, waits until other verifiers have it, and then signs with it. This
+    /// takes 5 minutes or more. If the command is interrupted, `keys promote --wait` completes the change.
     Rotate {
         /// The algorithm of the key; by default that of the configuration.
         #[arg(long)]
@@ -57,46 +58,46 @@ pub(super) enum KeysCommand {
         /// Changes the secret for refresh tokens instead.
         #[arg(long, conflicts_with_all = ["algorithm", "after"])]
         refresh: bool,
-        /// How long the key is published before it signs; at least 5m, for which verifiers keep the published keys.
+        /// How long the key is published before the gate signs with it; at least 5m, because verifiers cache the
+        /// published keys for that time.
         #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
         after: Duration,
     },
-    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify with it, or other
-    /// verifiers may have the published keys without it.
+    /// Makes a key of the keyring the signing key. The command is refused while a gate of the store cannot verify with
+    /// the key, or while other verifiers may not have the key yet.
     Promote {
-        /// The key; refresh-2 is the second secret of refresh tokens.
+        /// The key's id; refresh-2 is the second secret for refresh tokens.
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Waits until the key may sign, instead of refusing.
+        /// Waits until the key may become the signing key, instead of failing.
         #[arg(long)]
         wait: bool,
-        /// Signs at once, even if verifiers may refuse the tokens: for a stolen key.
+        /// Makes it the signing key at once, even if verifiers may refuse the tokens. Use it if the old key was stolen.
         #[arg(long, conflicts_with = "wait")]
         force: bool,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Removes an unused key and its file. Refused while a gate signs with the key, or its access tokens or refresh
-    /// tokens may be in use.
+    /// Removes an unused key and its file. The command is refused while a gate signs with the key, or while tokens of
+    /// the key may be in use.
     Retire {
-        /// The key; refresh-1 is the first secret of refresh tokens.
+        /// The key's id; refresh-1 is the first secret for refresh tokens.
         #[arg(allow_hyphen_values = true)]
         kid: String,
-        /// Removes the key at once, even if tokens need it: for a stolen key.
+        /// Removes the key at once, even if tokens need it. Use it for a stolen key.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
+    /// Imports a key into the keyring: PKCS#8 in PEM, or a base64url secret for HS256, HS384 or HS512.
     Import {
-        /// The file. Other users must not be able to read it.
+        /// The file with the key. Other users must not be able to read it.
         file: PathBuf,
         /// The only algorithm of the key.
         #[arg(long)]
         algorithm: Algorithm,
-        /// Signs with the key from now on. By default the key only verifies until it is promoted, or imported with
-        /// --sign.
+        /// Makes it the signing key. By default, the key only verifies tokens until it is promoted.
         #[arg(long)]
         sign: bool,
     },
@@ -131,11 +132,12 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
     match command {
         KeysCommand::Init { algorithm } => {
             refuse_lost_keys(config).map_err(Failure::failed)?;
-            let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::failed)?;
+            let keyring =
+                Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::failed)?;
             let kid = keyring.signer().kid();
             audit::write_key(KeyEvent::Added, kid);
             output.write(&KeyChangeReport { kid, state: "signing" }, || {
-                format!("{kid} is in the new keyring {}, signing", folder.display())
+                format!("{kid} is the signing key of the new keyring {}", folder.display())
             })
         }
         KeysCommand::List { refresh, gate: _ } => {
@@ -146,20 +148,22 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::failed)?;
             confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             output.write(&KeyChangeReport { kid: &kid, state: "verifying" }, || {
-                format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
+                format!("{kid} was added. It does not sign yet; to sign with it, run `rotogate keys promote {kid}`")
             })
         }
         KeysCommand::Rotate { after, .. } if after < JWKS_MAX_AGE => {
             let least = humantime::format_duration(JWKS_MAX_AGE);
-            Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys that long")))
+            Err(Failure::Usage(format!(
+                "--after must be at least {least}, because other verifiers cache published keys for that long"
+            )))
         }
         KeysCommand::Rotate { algorithm, refresh, after } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::failed)?;
             confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
-                let copy = if config.store.is_shared() { ": copy the key folder to all gates now" } else { "" };
-                output.write(&(), || format!("{kid} is in the keyring; it signs once {waits}{copy}"))?;
+                let copy = if config.store.is_shared() { ". Copy the key folder to all gates now" } else { "" };
+                output.write(&(), || format!("{kid} was added. It signs as soon as {waits}{copy}"))?;
             }
             promote(config, &kid, Some((true, after)))?;
             output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
@@ -182,8 +186,8 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             output.write(&retired, || removed(&kid, retired.warning.as_deref()))
         }
         KeysCommand::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
-            "other gates of the store could not verify its tokens yet: import it without --sign, copy the key folder to all \
-             gates, then rotogate keys promote"
+            "the other gates of the store could not verify tokens that this key signs. Import the key without \
+             `--sign`, copy the key folder to all gates, then run `rotogate keys promote`"
                 .into(),
         )),
         KeysCommand::Import { file, algorithm, sign } => {
@@ -195,15 +199,15 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             }
             confirmed(config, &kid, Some(if sign { OwnKeyState::Signing } else { OwnKeyState::Verifying }))?;
             output.write(&KeyChangeReport { kid: &kid, state: word }, || {
-                format!("{kid} is in the keyring, {word}; a running gate uses it within a second")
+                format!("{kid} was imported as a {word} key; a running gate uses it within a second")
             })
         }
     }
 }
 
-/// Lets the running gate remove a refresh secret on which API keys may depend, because only the gate can count the API
-/// keys in its embedded store. Returns `None` if no gate runs, if the key is not such a secret, or if the removal is
-/// forced and the gate does not respond.
+/// Asks the running gate to remove a refresh secret on which API keys may depend, because only the gate can count the
+/// API keys in its embedded store. Returns `None` if no gate runs, if the key is not a refresh secret, or if the
+/// removal is forced and the gate does not respond.
 fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<ChangedKey>, Failure> {
     if config.store.is_shared() || config.api_keys.is_none() || Keyring::refresh_id(kid).is_none() {
         return Ok(None);
@@ -222,7 +226,7 @@ fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<Cha
     }
 }
 
-/// Lets the running gate change a key.
+/// Asks the running gate to change a key.
 fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<ChangedKey, Failure> {
     let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
     runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))
@@ -257,11 +261,13 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
     let why = match asked {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(failure)) => failure.to_string(),
-        Err(_) => format!("it has not applied the change after {} s; see its log", CONFIRM_WITHIN.as_secs()),
+        Err(_) => {
+            format!("the gate has not applied the change after {} s; see the gate's log", CONFIRM_WITHIN.as_secs())
+        }
     };
     Err(Failure::Failed(format!(
-        "the key folder is changed ({kid}), but the running gate did not confirm it: {why}. It reads the folder by itself \
-         within a second"
+        "the key folder was changed ({kid}), but the running gate did not confirm the change: {why}. The gate reads \
+         the folder by itself within a second"
     )))
 }
 
@@ -299,9 +305,9 @@ fn list(keys: &Keys, refresh: bool, output: Output) -> CommandResult {
 
 fn removed(kid: &str, warning: Option<&str>) -> String {
     let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
-    format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
+    format!("{kid} was removed. Copy `keyring.toml` to the other gates, then remove the key's file there{warning}")
 }
 
 fn signs(kid: &str) -> String {
-    format!("{kid} signs; a running gate uses it within a second")
+    format!("{kid} is now used for new tokens; a running gate uses the key within a second")
 }

@@ -12,8 +12,8 @@ use super::{Arguments, CommandResult, EXIT_CODES, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man: rotogate(1), rotogate-check(1)
-    /// and so on, gateway.toml(5). Replaces those of another version.
+    /// The folder for all man pages, such as /usr/local/share/man. Writes rotogate(1), rotogate-check(1) and so on into
+    /// its man1, and gateway.toml(5) into its man5. Replaces the pages of another version.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -91,30 +91,32 @@ fn more(text: &mut Vec<u8>) -> Result<(), Failure> {
 }
 
 const EXIT_STATUS: &[(&str, &str)] = &[
-    ("0", "Done. A gate: it was stopped, and all requests had ended."),
-    ("1", "It could not be done, it was refused, or nothing matched."),
-    ("2", "The command line or the configuration is wrong."),
+    ("0", "The command succeeded. A gate was stopped, and all its requests had ended."),
+    ("1", "The command failed, was refused, or matched nothing."),
+    ("2", "The command line or the configuration is invalid."),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
-    ("ROTOGATE_CONFIG", "The configuration file, as --config."),
-    ("ROTOGATE_LOG", "What the log has, as log.level."),
+    ("ROTOGATE_CONFIG", "The configuration file, like the option --config."),
+    ("ROTOGATE_LOG", "The log level, like the configuration key log.level."),
     (
         "ROTOGATE_SECTION__KEY",
-        "The value of a key, before the one in the file: ROTOGATE_STORE__PATH is path of [store], ROTOGATE_CLIENTS__0__ID is id \
-         of the first [[clients]]. A variable that begins with ROTOGATE_ and names no key is an error.",
+        "The value of a configuration key, which replaces the value in the file. For example, ROTOGATE_STORE__PATH \
+         sets path of [store], and ROTOGATE_CLIENTS__0__ID sets id of the first [[clients]] entry. A variable that \
+         begins with ROTOGATE_ but does not name a key is an error.",
     ),
-    ("SUDO_USER", "Who is named in the audit log, if root makes a change."),
+    ("SUDO_USER", "The user whom the audit log names if root makes a change."),
 ];
 
 const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGTERM, SIGINT",
-        "The gate stops: it takes no connection any more, and ends when all requests have, or after drain_timeout.",
+        "The gate stops: it accepts no more connections, and exits when all requests have ended, or after \
+         drain_timeout.",
     ),
     ("SIGHUP", "The gate reads its configuration again, as rotogate reload does."),
     ("SIGUSR1", "The gate opens its log files again."),
-    ("SIGUSR2", "The gate replaces itself by the program at its path, as rotogate upgrade does."),
+    ("SIGUSR2", "The gate replaces itself with the program at its path, as rotogate upgrade does."),
 ];
 
 fn configuration() -> String {
@@ -125,7 +127,8 @@ fn configuration() -> String {
     page.text([roman("gateway.toml - the configuration of rotogate")]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "The file that --config names, by default gateway.toml in the current folder. This one shows each key:",
+        "The file that --config names; the default is gateway.toml in the current folder. This example shows every \
+         key:",
     )]);
     page.control("PP", []);
     page.control("nf", []);

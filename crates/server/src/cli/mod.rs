@@ -1,8 +1,8 @@
-//! The command line: one file for each command, each a thin call into the library or the admin listener.
+//! The command line. Each command has a file, and mostly calls the library or the admin listener.
 //!
-//! Exit codes: 0 if the command succeeded; 1 if it failed, was refused, or matched nothing; 2 if the command line or
-//! the configuration is invalid. With `--json`, every error is one JSON object on standard output, even an error in the
-//! command line.
+//! Exit codes: 0 if the command succeeded; 1 if it failed, was refused, or did not match anything; 2 if the command
+//! line or the configuration is invalid. With `--json`, every error is one JSON object on standard output, even an
+//! error in the command line.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,11 +45,10 @@ use output::Output;
 use upgrade::Baton;
 
 /// The meaning of the exit codes, for the help and the man pages.
-const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the configuration \
-is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 the command succeeded; 1 it failed, was refused, or matched nothing; 2 the \
+                          command line or the configuration is invalid.";
 
-/// Validates bearer tokens, rotates refresh tokens, and acts on a revocation at the next request.
+/// Validates bearer tokens, rotates refresh tokens, and enforces revocations from the next request on.
 #[derive(Debug, Parser)]
 #[command(
     name = "rotogate",
@@ -76,10 +75,10 @@ enum Command {
     Serve,
     /// Writes a first gateway.toml with comments. Never replaces a file.
     Init(init::InitOptions),
-    /// Reports everything that a start would refuse: in the configuration, in the files that it names, in its
+    /// Reports every problem that would prevent a start: in the configuration, in the files that it names, and in its
     /// addresses.
     ///
-    /// Exit code 2 if something is wrong, 1 if something could not be examined. Creates no file.
+    /// The exit code is 2 if something is wrong, and 1 if something could not be examined. Does not create files.
     Check {
         /// Prints the configuration as TOML, with all defaults and masked secrets.
         #[arg(long)]
@@ -87,83 +86,84 @@ enum Command {
         /// Treats warnings as errors: exit code 1.
         #[arg(long)]
         strict: bool,
-        /// Also queries the directory, if users are not in a file, and issuers whose keys are fetched.
+        /// Also sends requests to the directory, if users are not in a file, and to issuers whose keys are fetched.
         #[arg(long)]
         online: bool,
     },
-    /// The configuration: every key, what the file says, and where each value comes from.
+    /// Shows the configuration: every key, its value, and where the value comes from.
     #[command(subcommand)]
     Config(config_show::ConfigCommand),
     /// Makes the running gate read gateway.toml again, and waits for the result.
     ///
-    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys whose new values need an upgrade.
+    /// The exit code is 1 if the file is refused, in which case nothing has changed. Names the configuration keys whose
+    /// new values need an upgrade.
     Reload(gate::GateOptions),
-    /// Makes the running gate replace itself by the program at its path, with the whole gateway.toml, and waits for the
-    /// result. No connection is refused.
+    /// Makes the running gate replace itself with the program that is now at its path, with all of gateway.toml, and
+    /// waits for the result. The gate accepts connections during the upgrade.
     ///
-    /// Exit code 1 if the upgrade is refused. The old program then continues to serve.
+    /// The exit code is 1 if the upgrade is refused. The old program then continues to serve.
     Upgrade,
-    /// Prints lines of the audit log, from the last 1000 lines.
+    /// Searches the last 1000 lines of the audit log.
     Events {
         #[command(flatten)]
         gate: gate::GateOptions,
         #[command(flatten)]
         options: events::EventsOptions,
     },
-    /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
+    /// Shows whether the running gate is ready. The exit code is 1 if it is not ready, or if no gate responds.
     Status(gate::GateOptions),
-    /// API keys of the running gate: list, create, rotate, revoke, report leaked ones.
+    /// Manages API keys of the running gate: list, create, rotate, revoke, report leaked ones.
     ApiKey {
         #[command(flatten)]
         gate: gate::GateOptions,
         #[command(subcommand)]
         command: api_key::ApiKeyCommand,
     },
-    /// Users of the users file; a running gate applies changes at once.
+    /// Manages users in the users file. A running gate applies changes at once.
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Confidential clients.
+    /// Creates secrets for confidential clients.
     #[command(subcommand)]
     Client(client::ClientCommand),
-    /// Sessions of the running gate: list, show, revoke.
+    /// Manages sessions of the running gate: list, show, revoke.
     Session {
         #[command(flatten)]
         gate: gate::GateOptions,
         #[command(subcommand)]
         command: session::SessionCommand,
     },
-    /// Issuers whose keys the running gate fetches: list, refresh, drop.
+    /// Manages issuers whose keys the running gate fetches: list, refresh, drop.
     Issuer {
         #[command(flatten)]
         gate: gate::GateOptions,
         #[command(subcommand)]
         command: issuer::IssuerCommand,
     },
-    /// Shows how the running gate would decide on a request, rule by rule, with the remedy of a refusal. Reads the
-    /// token from standard input.
+    /// Shows rule by rule how the running gate would decide on a request, and how to fix a refusal. Reads the token
+    /// from standard input.
     ///
-    /// Changes nothing. Exit code 1 if the request is refused.
+    /// Does not change anything. The exit code is 1 if the request is refused.
     Explain {
         #[command(flatten)]
         gate: gate::GateOptions,
         #[command(flatten)]
         options: explain::ExplainOptions,
     },
-    /// The keys that sign tokens; a running gate applies changes at once.
+    /// Manages the keys that sign tokens. A running gate applies changes at once.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Tokens: inspect one, or mint one by hand.
+    /// Inspects a token, or mints one by hand.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// The store.
+    /// Backs up, restores, copies or repairs the store.
     #[command(subcommand)]
     Store(store::StoreCommand),
-    /// Prints the hash that the audit log contains instead of the name of a refused login.
+    /// Prints the hash that the audit log contains instead of the username of a refused login.
     AuditHash {
-        /// The name, as it was typed.
+        /// The username, exactly as it was typed.
         name: String,
     },
-    /// Prints the completions of a shell.
+    /// Prints the completion script for a shell.
     Completions(completions::CompletionsOptions),
     /// Prints the man page rotogate(1), or writes all man pages into a folder.
     Man(man::ManOptions),
@@ -175,14 +175,14 @@ enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// Exit code 1. `at` lists the invalid places of an input file, at least one.
+    /// Exit code 1. `at` lists the invalid positions in an input file. It is not empty.
     #[error("{what}{}", at.iter().map(|at| format!("\n{at}")).collect::<String>())]
     Refused { what: String, at: Vec<At> },
     /// Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// The configuration, or a file that it names, is invalid. The exit code is 2, or 1 if only the permission to read
-    /// a file is missing. The list has at least one error.
+    /// The configuration, or a file that it names, is invalid. The exit code is 2, or 1 if the only fault is a missing
+    /// permission to read a file. The list has at least one error.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Configuration(Vec<ConfigError>),
     /// Exit code 1. The output of the command already explains the failure.
@@ -359,7 +359,7 @@ struct AuditHash<'a> {
 
 fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
-    let none = || Failure::Failed("the keyring has no secret of refresh tokens".to_owned());
+    let none = || Failure::Failed("the keyring does not contain a secret for refresh tokens".to_owned());
     let name_hash = keyring.refresh_keys().name_hash(name).ok_or_else(none)?;
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
 }
@@ -367,7 +367,7 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
 /// Opens the audit log for the changes that a command makes, until the returned value is dropped.
 ///
 /// # Errors
-/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`. The command must then change nothing.
+/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`. The command must then not change anything.
 fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
@@ -377,7 +377,7 @@ fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     match log::start_for_command(&config.audit_log, actor) {
         Ok(logs) => Ok(logs),
         Err(error) if config.audit_log.on_failure == OnAuditFailure::Refuse => {
-            Err(Failure::Failed(format!("{error}; nothing was changed (audit_log.on_failure)")))
+            Err(Failure::Failed(format!("{error}; nothing was changed, because of `audit_log.on_failure`")))
         }
         Err(error) => {
             print_error(&format!("rotogate: the change is not in the audit log: {error}"));
@@ -395,9 +395,9 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
     rotogate_config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
-/// The error of a command that needs the whole configuration.
+/// The error of a command that needs a valid configuration.
 fn no_gate_can() -> Failure {
-    Failure::Usage("the running gate cannot do this by itself: it needs the whole configuration".to_owned())
+    Failure::Usage("this command needs the whole configuration; access to a running gate is not enough".to_owned())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -15,20 +15,20 @@ const MAX_SECRET_CHARS: u64 = 4096;
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
 const MIN_PASSWORD_CHARS: usize = 8;
 
-/// Asks for a confirmation of `what`, for which the user types `word`. Without a terminal, `--yes` is needed.
+/// Asks the user to confirm `what` by typing `word`. Without a terminal, `--yes` is needed.
 pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     let mut typed = String::new();
     if std::io::stdin().is_terminal() {
-        eprintln!("{what}.\nType {word} to go on:");
+        eprintln!("{what}.\nType {word} to continue:");
         std::io::stdin().lock().take(MAX_SECRET_CHARS).read_line(&mut typed).map_err(Failure::failed)?;
     }
     if typed.trim() == word {
         Ok(())
     } else {
-        Err(Failure::Failed(format!("{what}. Nothing was changed: repeat the command with --yes")))
+        Err(Failure::Failed(format!("{what}. Nothing was changed; to confirm, repeat the command with --yes")))
     }
 }
 

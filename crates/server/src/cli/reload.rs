@@ -37,10 +37,12 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
         let (boot, _) = seen(gate, None).await?;
         let (_, refused) = seen(gate, Some(REFUSED)).await?;
         let pid = i32::try_from(before.pid).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is not a process", before.pid)))?;
+        let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is not a process id", before.pid)))?;
         let failed = |error| {
             let pid = before.pid;
-            Failure::Failed(format!("process {pid} cannot be signalled: {error}; run this as its user, or as root"))
+            Failure::Failed(format!(
+                "process {pid} cannot be signalled: {error}; run this command as the gate's user, or as root"
+            ))
         };
         kill_process(pid, Signal::USR2).map_err(failed)?;
         let waiting = tokio::time::timeout(config.server.drain_timeout + START_TIME, async {
@@ -51,7 +53,9 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
                 let Ok((_, last)) = seen(gate, Some(REFUSED)).await else { continue };
                 if last.is_some() && last.as_ref().map(|(id, _)| id) != refused.as_ref().map(|(id, _)| id) {
                     let reason = last.map(|(_, reason)| reason).unwrap_or_default();
-                    return Err(Failure::Failed(format!("upgrade refused, the old program serves on: {reason}")));
+                    return Err(Failure::Failed(format!(
+                        "upgrade refused; the previous program keeps running: {reason}"
+                    )));
                 }
                 if now != boot
                     && let Ok(now) = status(gate).await
@@ -60,7 +64,8 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
                 }
             }
         });
-        let too_long = || Failure::Failed("the upgrade is not done yet; its log says how far it is".to_owned());
+        let too_long =
+            || Failure::Failed("the upgrade has not finished yet; the gate's log shows its progress".to_owned());
         Ok((before, waiting.await.map_err(|_| too_long())??))
     })?;
     let (from, to, pid) = (&before.version, &now.version, now.pid);

@@ -20,7 +20,7 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
-    // A program that an in-place upgrade started already has these variables.
+    // After an in-place upgrade, the new process already has these variables.
     if baton.is_none() {
         exec_with_allocator_settings();
     }
@@ -49,7 +49,7 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
     }
 }
 
-/// Starts a gate and runs it until it stops. `sockets` has a second handle of each passed socket, which stays open
+/// Starts a gate and runs it until it stops. `sockets` gets a second handle of each passed socket, which stays open
 /// until the gate serves.
 fn start(
     path: &Path,
@@ -75,7 +75,7 @@ fn start(
     *logs = Some(log(&config)?);
     allow_many_files();
     for name in config.source.passed_over() {
-        tracing::debug!(name, "environment variable of an orchestrator ignored");
+        tracing::debug!(name, "environment variable ignored, because an orchestrator sets it");
     }
     if let Some((former, reason)) = refused {
         former.restore_process_name();
@@ -128,8 +128,8 @@ fn warn(warnings: &[ConfigError]) {
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ALLOW_THP", "0")];
 
 /// Applies the settings of the allocator. The allocator reads them from the environment at the first allocation, and no
-/// safe function changes them later. So the program executes itself once. This keeps the process and its open files,
-/// and only adds the variables. A value that the operator has set is kept.
+/// safe function changes them later. Therefore the program executes itself once, with the variables added. The process
+/// and its open files stay the same. A value that the operator has set is kept.
 fn exec_with_allocator_settings() {
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> = ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
@@ -168,7 +168,8 @@ fn allow_many_files() {
         tracing::warn!(
             %error,
             bound = bounds.current,
-            "limit of open files not raised; each connection needs one. Raise LimitNOFILE= of the service, or ulimit -n"
+            "limit of open files not raised, although each connection needs an open file. Raise `LimitNOFILE=` of the \
+             service, or `ulimit -n`"
         );
     }
 }
@@ -276,7 +277,7 @@ struct WatchedConfig {
 impl WatchedConfig {
     fn new(path: &Path) -> Self {
         let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
-        // The gate read this content at its start. If the file is already missing, a new file counts as a change.
+        // The gate read this content at its start. If the file is already missing, a new file is treated as a change.
         Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
     }
 

@@ -21,14 +21,14 @@ pub(super) enum SessionCommand {
         /// The id of the session: the `sid` of its tokens.
         id: String,
     },
-    /// Ends one session or many: their tokens are refused from the next request on.
+    /// Ends one session or many. Their tokens are refused from the next request on.
     Revoke(Which),
 }
 
 // The fields are the parameters of the query.
 #[derive(Debug, Args, Serialize)]
 pub(super) struct Whose {
-    /// Only sessions of the user of this name (`rotogate user list`).
+    /// Only sessions of the user with this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
     user: Option<String>,
     /// The user's account, if several have this name; "" for none.
@@ -58,7 +58,7 @@ pub(super) struct Which {
     /// The user's account, if several have this name; "" for none.
     #[arg(long, requires = "user")]
     account: Option<String>,
-    /// Revokes even if users, clients and store do not know the subject or client.
+    /// Revokes even if the subject or client is unknown to the users, the clients and the store.
     #[arg(long)]
     force: bool,
     /// Only counts the sessions.
@@ -94,7 +94,7 @@ struct SessionsReply {
     next: Option<String>,
 }
 
-/// A session, and who ended it.
+/// A session, with the actor who ended it.
 #[derive(Serialize, Deserialize)]
 struct Detail {
     #[serde(flatten)]
@@ -147,12 +147,15 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let Which { target, account, force, dry_run, yes } = which;
     let Target { id, user, subject, client, all } = target;
     if all && !dry_run {
-        prompt::confirm_at_terminal("Every session ends, of every user: all must log in again", yes)?;
+        prompt::confirm_at_terminal(
+            "This command ends every session of every user, so all users must log in again",
+            yes,
+        )?;
     }
     if let Some(id) = id {
         let ended: RevocationReport = ask_for(gate, Method::POST, &id, "/revoke").await?;
         let text = match ended.ended {
-            0 => format!("session {id} had ended before"),
+            0 => format!("session {id} had already ended"),
             _ => format!("session {id} ended"),
         };
         return output.write(&RevokeReport { revoked: &id, ended }, || text);
@@ -165,8 +168,8 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let ended: RevocationReport = admin_client::post(gate, "/v1/revocations", &request).await?;
-    // All tokens of a user belong to sessions, so without a match nothing was revoked. Clients may also have tokens
-    // without a session.
+    // All tokens of a user belong to sessions, so if no session matched, nothing was revoked. Clients may also have
+    // tokens without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }

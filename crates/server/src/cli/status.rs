@@ -26,7 +26,7 @@ struct StatusReport<'a> {
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::probe(gate, Method::GET, "/readyz"));
     let (status, body) = asked.map_err(|unanswered| match unanswered {
-        Unanswered::NoGate => Failure::Failed(format!("no gate answers on {} (admin.listen)", gate.address)),
+        Unanswered::NoGate => Failure::Failed(format!("no gate responds on {} (`admin.listen`)", gate.address)),
         Unanswered::Failed(failure) => failure,
     })?;
     let detail = String::from_utf8_lossy(&body);

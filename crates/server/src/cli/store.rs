@@ -30,29 +30,33 @@ pub(super) enum StoreCommand {
         #[command(flatten)]
         gate: gate::GateOptions,
     },
-    /// Replaces the store by a back-up. No gate may run. The previous store is kept next to it under another name.
+    /// Replaces the store with a backup. No gate may run. The previous store is kept next to it under another name.
     Restore {
-        /// The back-up, which stays unchanged.
+        /// The backup, which stays unchanged.
         from: PathBuf,
-        /// Ends every session, token and API key so far, so that nothing revoked since the back-up is valid again.
+        /// Ends all existing sessions, tokens and API keys. Otherwise revocations that were made after the backup are
+        /// lost.
         #[arg(long)]
         end_all: bool,
     },
-    /// Accepts a store that is older than its mark, or another one, so that the gate starts on it. No gate may run.
+    /// Accepts a store that is older than its mark file, or is another store, so that the gate starts on it. No gate
+    /// may run.
     ///
-    /// Refresh tokens that were exchanged since are valid again, and what was revoked since is not revoked. With a shared
-    /// store, run the command for each gate that refuses to start: each has a mark of its own.
+    /// Refresh tokens that were exchanged after the store was saved become valid again, and revocations after that time
+    /// are lost. With a shared store, run the command for each gate that refuses to start, because each gate has its
+    /// own mark file.
     AcceptRestored,
-    /// Copies all sessions and revocations into another store, and compares both. If the copy is interrupted, run it
-    /// again.
+    /// Copies all sessions and revocations into another store, and compares the two stores. If the copy is interrupted,
+    /// run the command again.
     Copy {
-        /// The configuration with the other store, and the same issuer and keys. No gate may run on either store.
+        /// A configuration with the other store, but the same issuer and keys. No gate may run on either store.
         #[arg(long)]
         to_config: PathBuf,
     },
     /// Repairs a store that was written while the clock was ahead. No gate may run. Every session ends.
     ///
-    /// Correct the clock first. Without this repair, the gate issues no tokens until the time of the wrong clock.
+    /// Correct the clock first. Without this repair, the gate does not issue tokens until the correct clock reaches the
+    /// time that the wrong clock showed.
     ResetClock {
         /// Does not ask for a confirmation.
         #[arg(long)]
@@ -97,13 +101,13 @@ fn embedded(config: &Config) -> Result<&Path, Failure> {
         StoreConfig::Redb(RedbSettings { path, .. }) => return Ok(path),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(_) => {
-            "store.kind is \"postgres\": back the database up and restore it by its own means, such as pg_dump"
+            "`store.kind` is \"postgres\": back up and restore the database with its own tools, such as `pg_dump`"
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(_) => {
-            "store.kind is \"redis\": back the server up and restore it by its own means, such as BGSAVE"
+            "`store.kind` is \"redis\": back up and restore the server with its own tools, such as `BGSAVE`"
         }
-        StoreConfig::Memory => "store.kind is \"memory\": there is nothing to back up or to restore",
+        StoreConfig::Memory => "`store.kind` is \"memory\": there is nothing to back up or to restore",
     };
     Err(Failure::Failed(why.into()))
 }
@@ -130,7 +134,7 @@ fn is_free(to: &Path) -> CommandResult {
     // If the command created the folder, a spelling mistake or an unmounted disk would go unnoticed.
     if !folder.is_dir() {
         let folder = folder.display();
-        return Err(Failure::Failed(format!("there is no folder {folder}; make it, or correct FILE")));
+        return Err(Failure::Failed(format!("there is no folder {folder}; create it, or correct FILE")));
     }
     match to.exists() {
         true => Err(Failure::Failed(format!("{} exists already; choose another name", to.display()))),

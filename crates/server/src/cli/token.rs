@@ -19,29 +19,30 @@ mod inspect;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
-    /// Shows what a token on standard input is, and how and why the gate would decide on it. Fetches the issuer's keys,
-    /// if the gate would. Asks the running gate about revocations. Exit code 1 if the token is refused.
+    /// Shows what kind of token is on standard input, whether the gate would accept it, and why. Fetches the issuer's
+    /// keys if the gate would. Asks the running gate about revocations. The exit code is 1 if the token is refused.
     Inspect {
-        /// The name of the issuer in [[issuers]], or "self", whose rules judge the token. By default the token's iss,
-        /// or the prefix of an opaque token.
+        /// The name of the issuer in [[issuers]], or "self", whose rules apply to the token. By default, the token's
+        /// iss or an opaque token's prefix selects the issuer.
         #[arg(long)]
         issuer: Option<String>,
-        /// Asks the introspection endpoint of its issuer, if the gate would.
+        /// Calls the issuer's introspection endpoint if the gate would.
         #[arg(long)]
         online: bool,
     },
-    /// Mints an access token without a session, for a job or a test; valid until it expires, or its jti is revoked.
+    /// Mints an access token without a session, for a job or a test. It is valid until it expires or its jti is
+    /// revoked.
     Mint {
         /// The `sub`.
         #[arg(long)]
         subject: String,
-        /// The client of the token, one of [[clients]], which can revoke it.
+        /// The client of the token, which must be in [[clients]] and can revoke the token.
         #[arg(long)]
         client: String,
         /// The scopes of the token, separated by spaces.
         #[arg(long, default_value = "")]
         scope: String,
-        /// The lifetime of the token; a day at most.
+        /// The lifetime of the token; at most one day.
         #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
         ttl: Duration,
     },
@@ -84,7 +85,7 @@ fn make(
     }
     if config.clients.iter().all(|known| *known.id != *client) {
         return Err(Failure::Failed(format!(
-            "there is no client {client:?} in [[clients]]: no client could revoke the token"
+            "`[[clients]]` does not contain the client {client:?}, so no client could revoke the token"
         )));
     }
     let scope = Scope::parse(scope).map_err(Failure::failed)?;

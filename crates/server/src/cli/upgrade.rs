@@ -2,9 +2,9 @@
 //! with their queued connections (requirements O13, O14).
 //!
 //! The path of the next program was determined when this program started. It is an absolute path, never a name to look
-//! up, and may contain another version by now. Besides the sockets, the next program receives the *baton*: this program
-//! as an open file, and the configuration in use. If the next program fails before it serves, it rolls back. The
-//! process then becomes this program again, with the same configuration and sockets.
+//! up. The file there may be another version by now. Besides the sockets, the next program receives the *baton*: this
+//! program as an open file, and the configuration in use. If the next program fails before it serves, it rolls back.
+//! The process then becomes this program again, with the same configuration and sockets.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -60,7 +60,8 @@ impl Program {
     /// Lets the next program check the configuration. Returns the addresses that it would listen on.
     ///
     /// # Errors
-    /// Returns the report of a failed check, or a message that the program is not rotogate if it prints no report.
+    /// If the check fails, returns its report. If the program does not print a report, the error says that it is not
+    /// rotogate.
     pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
         let shown = self.path.display();
         let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -75,7 +76,11 @@ impl Program {
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
             // Only rotogate reports addresses. Another program would not serve requests.
-            return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
+            return if said.ok {
+                Ok(said.listen)
+            } else {
+                Err(format!("{shown} is not rotogate: install rotogate at this path"))
+            };
         }
         let text = said.error.map_or_else(
             || String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).trim().to_owned(),
@@ -101,7 +106,7 @@ struct CheckError {
 }
 
 /// Returns the absolute path by which this program was invoked, if the file at that path is the running program. This
-/// path keeps symbolic links, unlike the path that the operating system reports. So an upgrade may change the target of
+/// path keeps symbolic links, unlike the path that the operating system reports, so an upgrade may change the target of
 /// a link.
 fn invoked_path(name: &OsStr) -> Option<PathBuf> {
     if !name.as_bytes().contains(&b'/') {
@@ -115,7 +120,7 @@ fn invoked_path(name: &OsStr) -> Option<PathBuf> {
     (!is_other).then_some(path)
 }
 
-/// The state that the previous program passed on, in case that this program fails.
+/// The state that the previous program passed on, for the case that this program fails.
 #[derive(Debug)]
 pub(super) struct Baton {
     program: PathBuf,
@@ -158,8 +163,8 @@ impl Baton {
         }
     }
 
-    /// Becomes the previous program again, with the configuration that was in use. Passes `sockets` on or, if it is
-    /// `None`, the passed sockets that this process has not used. Returns only on failure.
+    /// Becomes the previous program again, with the configuration that was in use. Passes on `sockets` or, if it is
+    /// `None`, the received sockets that this process has not used. Returns only on failure.
     pub(super) fn roll_back(self, why: &Failure, sockets: Option<Vec<TcpListener>>) -> Failure {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.former));
         command
@@ -174,7 +179,7 @@ impl Baton {
             }
         }
         let error = command.exec();
-        Failure::Failed(format!("{why}; and the previous program cannot be run again: {error}"))
+        Failure::Failed(format!("{why}; in addition, the previous program cannot be run again: {error}"))
     }
 }
 
@@ -209,7 +214,7 @@ pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure
     again.arg0(&program.path).args(&program.arguments).env(BATON_VAR, &numbers).env(REFUSED_VAR, reason(&why));
     set_listen_variables(&mut again, count);
     let error = again.exec();
-    Failure::Failed(format!("{why}; and this program cannot be run again: {error}"))
+    Failure::Failed(format!("{why}; in addition, this program cannot be run again: {error}"))
 }
 
 fn set_listen_variables(command: &mut Command, count: usize) {

@@ -29,21 +29,21 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
         if open(config, &keyring, false).await.is_ok() {
             return Ok(false);
         }
-        // If something else is wrong, this call also fails.
+        // If the store has another problem, this call also fails.
         open(config, &keyring, true).await.map(|()| true)
     })?;
     output.write(&AcceptReport { accepted }, || match accepted {
-        true => "accepted: gates start on this store. Sessions and tokens that were revoked since are valid again; to end all, \
-                 run rotogate session revoke --all once the gate runs"
+        true => "accepted: gates start on this store. Sessions and tokens that were revoked after this copy was made \
+                 are valid again. To end all sessions, run `rotogate session revoke --all` when the gate runs"
             .to_owned(),
-        false => "nothing to accept: the store agrees with its mark".to_owned(),
+        false => "nothing to accept: the store matches its high-water mark".to_owned(),
     })
 }
 
 /// Opens the store as a gate does at its start, which writes the mark file, and closes it.
 async fn open(config: &Config, keyring: &Keyring, accepts: bool) -> Result<(), Failure> {
     match &config.store {
-        StoreConfig::Memory => Err(Failure::failed("store.kind is \"memory\": there is nothing to accept")),
+        StoreConfig::Memory => Err(Failure::failed("`store.kind` is \"memory\": there is nothing to accept")),
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             let mut options = redb_options(config, keyring.id());
             options.accept_restored = accepts;

@@ -26,7 +26,8 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
-/// The minimum age of a gate's last heartbeat. A running gate sends a heartbeat at least every 15 seconds.
+/// If a gate's last heartbeat is older than this, the gate is not running. A running gate sends a heartbeat at least
+/// every 15 seconds.
 const SILENT_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Serialize)]
@@ -40,22 +41,25 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
     let to = load(to_config)?;
     if to.issuer.url != config.issuer.url {
         return Err(Failure::failed(format!(
-            "{}: issuer.url differs from the one in the tokens of all sessions",
+            "{}: `issuer.url` differs from the issuer in the tokens of the existing sessions",
             to_config.display()
         )));
     }
     let _trail = audit_trail(config)?;
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     if Keyring::load(&to.issuer.keys).map_err(Failure::failed)?.id() != keyring.id() {
-        return Err(Failure::failed(format!("{}: the keys differ; copy the key folder first", to_config.display())));
+        return Err(Failure::failed(format!(
+            "{}: the keyring is different; copy the key folder first",
+            to_config.display()
+        )));
     }
     let content = runtime()?.block_on(copied(config, &to, &keyring))?;
-    tracing::info!(target: "rotogate::audit", event = "store_copied", %content, "store copied to another one");
+    tracing::info!(target: "rotogate::audit", event = "store_copied", %content, "store copied to another store");
     let Content { sessions, revocations, .. } = content;
     output.write(&CopyReport { sessions, revocations, content: content.to_string() }, || {
         format!(
-            "copied and compared: {content}. Start the gates with {}; the store that was copied stays as it is, and no gate may \
-             run on it any more",
+            "copied and compared: {content}. Start the gates with {}. The old store is unchanged, but no gate may use \
+             it any more",
             to_config.display()
         )
     })
@@ -75,7 +79,7 @@ fn name(store: &StoreConfig) -> String {
 
 async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Content, Failure> {
     match &config.store {
-        StoreConfig::Memory => return Err(Failure::failed("store.kind is \"memory\": there is nothing to copy")),
+        StoreConfig::Memory => return Err(Failure::failed("`store.kind` is \"memory\": there is nothing to copy")),
         StoreConfig::Redb(RedbSettings { path, .. }) if !path.exists() => {
             return Err(Failure::failed(format!("{}: there is no store", path.display())));
         }
@@ -85,9 +89,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     no_gate_runs(&*from.sessions).await?;
     let cut = SystemTime::new().wall();
     match &to.store {
-        StoreConfig::Memory => {
-            Err(Failure::failed("the other store.kind is \"memory\": the copy would be lost when this command ends"))
-        }
+        StoreConfig::Memory => Err(Failure::failed(
+            "`store.kind` of the new store is \"memory\": the copy would be lost when this command ends",
+        )),
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             into_redb((&from, name(&config.store)), cut, (to, path), keyring).await
         }
@@ -149,7 +153,7 @@ async fn into_redb(
     target.close().await.map_err(Failure::failed)?;
     let content = content.map_err(|error| {
         Failure::failed(format!(
-            "{error}. Run the command again; if {} is of another store, remove it first",
+            "{error}. Run the command again. If {} is the partial copy of another store, remove this file first",
             part.display()
         ))
     })?;
@@ -173,7 +177,7 @@ pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult 
     }
     let names: Vec<_> = running.iter().map(|seen| &*seen.row.node).collect();
     Err(Failure::failed(format!(
-        "gates reported in the last {} seconds: {}. Stop them, then try again",
+        "gates that sent a report in the last {} seconds still use the store: {}. Stop them, then try again",
         SILENT_FOR.as_secs(),
         names.join(", ")
     )))

@@ -24,18 +24,18 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_directories::users::edit;
 use rotogate_kit::config::printable;
 
-/// The loss that the operator must confirm.
-const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \
-    (client_credentials) that was issued for a later time is refused until that time comes; rotate the signing key to end it \
-    for good";
+/// The consequence that the operator must confirm.
+const GIVEN_UP: &str = "ends every session and every token issued so far, so all users must log in again. A \
+                        `client_credentials` token that was issued while the clock was ahead is refused only until \
+                        that time comes; to end it permanently, rotate the signing key";
 
 #[derive(Serialize)]
 struct ResetReport {
-    /// Whether a time in the store was ahead.
+    /// Whether a time in the store was in the future.
     reset: bool,
     /// The latest time in the store.
     latest: String,
-    /// The current time, at which the clock of the store now starts.
+    /// The current time, from which the store's clock continues.
     now: String,
     sessions_ended: u64,
     /// The users of the users file whose logins get 503 until their `sessions_valid_from`.
@@ -70,15 +70,17 @@ pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
         let ResetReport { latest, now, sessions_ended, users_ahead, .. } = &report;
         let done = if report.reset {
             format!(
-                "the store clock is set back from {latest} to {now}. {sessions_ended} sessions ended; users log in again"
+                "the store clock was set back from {latest} to {now}. {sessions_ended} sessions ended; their users \
+                 must log in again"
             )
         } else {
-            format!("the store remembers no time later than {latest}, and it is {now}: nothing was changed")
+            format!("the latest time in the store is {latest}, and the current time is {now}: nothing was changed")
         };
         match users_ahead.as_slice() {
             [] => done,
             users => format!(
-                "{done}. Their sessions_valid_from in the users file lies ahead, so these users cannot log in; lower it to {now}: {}",
+                "{done}. These users cannot log in, because their `sessions_valid_from` in the users file is in the \
+                 future; set it to {now}: {}",
                 printable(&users.join(", "))
             ),
         }
@@ -98,7 +100,10 @@ async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration)
         users_ahead: users_ahead(config, now)?,
     };
     if report.reset {
-        let what = format!("the store remembers {}, and it is {}. A reset: {GIVEN_UP}", report.latest, report.now);
+        let what = format!(
+            "the latest time in the store is {}, but the current time is {}. A reset {GIVEN_UP}",
+            report.latest, report.now
+        );
         prompt::confirm(&what, "reset", yes)?;
         report.sessions_ended = reset_clock(&store, longest).await.map_err(Failure::failed)?;
     }
@@ -109,7 +114,7 @@ async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration)
 async fn open(config: &Config, keyring: &Keyring) -> Result<Arc<dyn RemembersTime>, Failure> {
     let store: Arc<dyn RemembersTime> = match &config.store {
         StoreConfig::Memory => {
-            return Err(Failure::Failed("store.kind is \"memory\": it remembers nothing after a restart".into()));
+            return Err(Failure::Failed("`store.kind` is \"memory\": there is no stored time to reset".into()));
         }
         StoreConfig::Redb(RedbSettings { path, .. }) => {
             if !path.exists() {

@@ -46,7 +46,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         // An interrupted run may have left a partial copy.
         remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
-        // The file for the copy's unwritten revocations remains even if the copy has become the store.
+        // The copy has replaced the store, but its second file, with unwritten revocations, is still there.
         let removed = remove_part(&part);
         if restored.is_ok() {
             removed?;
@@ -64,14 +64,16 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     let report = RestoreReport { store: path, from, kept, all_ended: end_all, api_keys };
     output.write(&report, || {
         let RestoreReport { store, from, kept, .. } = &report;
-        let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; the former store is {}", kept.display()));
+        let kept = kept
+            .as_ref()
+            .map_or_else(String::new, |kept| format!("; the previous store was kept as {}", kept.display()));
         let (ended, keys) = if end_all {
             ("Every session, token and API key so far has ended: users must log in again", "ended")
         } else {
             (
-                "What was revoked since the back-up is valid again, API keys too: end all with rotogate session revoke --all \
-                 once the gate runs, or restore with --end-all",
-                "are valid, whatever was revoked since",
+                "Sessions, tokens and API keys that were revoked after the back-up are valid again. To end all of \
+                 them, run `rotogate session revoke --all` when the gate runs, or restore with `--end-all`",
+                "are valid, even if they were revoked after the back-up",
             )
         };
         let keys = api_keys.filter(|keys| *keys > 0).map_or_else(String::new, |n| format!(". {n} API keys {keys}"));
@@ -87,13 +89,13 @@ async fn restore(
     part: &Path,
     end_all: bool,
 ) -> Result<(Option<PathBuf>, Option<u64>), Failure> {
-    // On a new machine, the folder may be missing. A start of the gate would create it, and so does this command.
+    // On a new machine, the folder may be missing. This command creates it, just as the gate does when it starts.
     private_file::create_private_dir(private_file::parent(part)).map_err(|error| cannot(path, &error))?;
     RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
-    // The copy is opened in any case, because this checks its keys and version before the store is replaced.
+    // The copy is opened in any case, because opening it checks its keyring and version before the store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     let keys = live_keys(config, &store).await;
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
@@ -139,7 +141,7 @@ fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Failure::Failed(format!(
-            "{} is in use by a gate: stop it, restore, and start it again",
+            "{} is in use by a gate: stop the gate, restore the store, and start the gate again",
             path.display()
         ))),
         Err(TryLockError::Error(error)) => Err(cannot(path, &error)),
@@ -204,7 +206,7 @@ mod tests {
             fs::write(&store, number.to_string()).unwrap();
             let kept = keep(&store).unwrap().unwrap();
             assert_eq!(fs::read_to_string(kept).unwrap(), number.to_string());
-            // As the back-up does, which takes the place of the store.
+            // In a real restore, the backup replaces this file.
             fs::remove_file(&store).unwrap();
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 10);

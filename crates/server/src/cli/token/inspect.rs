@@ -123,8 +123,8 @@ impl AccessReport {
     }
 }
 
-/// Applies the policy of a route. If a condition names a path parameter, it may hold for some paths only, so the result
-/// stays undecided.
+/// Applies the policy of a route. If a condition names a path parameter, it may be met for only some paths, so the
+/// result stays undecided.
 fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     policy::judge(policy, token)?;
     let conditions = policy.conditions.as_ref().map(|all| KeptConditions::judged(all, &token.claims()));
@@ -134,9 +134,9 @@ fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     }
 }
 
-/// Judges a token by the rules of the issuer with this name, or of the issuer that the token names. Fetches the keys of
-/// the issuer if the gate would. Calls the introspection endpoint only if `online` is set, because the endpoint then
-/// sees the token.
+/// Checks a token by the rules of the issuer with this name, or of the issuer that the token names. Fetches the
+/// issuer's keys if the gate would. Calls the introspection endpoint only if `online` is set, because the call sends
+/// the token to the endpoint.
 pub(super) async fn inspect(
     config: &Config,
     keyring: &Keyring,
@@ -156,7 +156,7 @@ pub(super) async fn inspect(
     if let Some(name) = issuer.filter(|name| !known(name)) {
         let names: Vec<_> = config.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
         let names = [&[OWN], names.as_slice()].concat().join(", ");
-        return Err(Failure::Usage(format!("--issuer {name}: there is no such issuer; expected one of {names}")));
+        return Err(Failure::Usage(format!("--issuer {name}: unknown issuer; expected one of {names}")));
     }
     let is_meant = |candidate: &&TrustedIssuer| match issuer {
         Some(name) => candidate.name == name,
@@ -167,7 +167,9 @@ pub(super) async fn inspect(
         (Some(trusted), None) => of_another(config, trusted, token, online).await?,
         (Some(first), Some(second)) => {
             let (first, second) = (&first.name, &second.name);
-            let why = format!("issuers {first} and {second} both accept the token; name one with --issuer");
+            let why = format!(
+                "both issuer {first} and issuer {second} may have issued the token; name one of them with `--issuer`"
+            );
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
         (None, _) => {
@@ -186,13 +188,13 @@ pub(super) async fn inspect(
     Ok(TokenReport::AccessToken(Box::new(report)))
 }
 
-/// Asks the running gate whether the token is revoked. The gate judges the token on the first route that accepts such
-/// tokens.
+/// Asks the running gate whether the token is revoked. The gate checks the token on the first route that accepts tokens
+/// of its kind.
 async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> AccessReport {
     let not_checked = |why: &str| Some(format!("not checked: {why}"));
     let is_accepted = |id: &str| report.routes.iter().any(|it| it.route == id && it.decision == "accepted");
     let Some(route) = config.routes.iter().find(|route| is_accepted(&route.id)) else {
-        return AccessReport { revocation: not_checked("no route takes the token"), ..report };
+        return AccessReport { revocation: not_checked("no route accepts the token"), ..report };
     };
     // Builds a path that matches the pattern.
     let path =
@@ -256,7 +258,7 @@ async fn of_another(
     Ok(AccessReport { issuer: Some(issuer.name.clone()), ..report })
 }
 
-/// Records the failed fetch. Without keys, the gate returns 503.
+/// Records that the keys could not be fetched. Without keys, the gate returns 503.
 fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Keys {
     report.detail = Some(format!("{}: {failure}", failure.cause));
     Keys::Live(IssuerKeys::unknown().into())
@@ -268,13 +270,16 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
     let now = SystemTime::new().wall();
     Ok(match verifier.verify(token, now, now) {
         Ok(access) => AccessReport::accepted(config, &access),
-        // Claims that cannot be verified are not shown: nothing in them can be trusted.
+        // Claims that cannot be verified are not shown, because nothing in them can be trusted.
         Err(Denial::UnknownIssuer) => {
             let named = peek(token).and_then(|says| says.issuer).unwrap_or_default();
-            let why = format!("the token's iss is {named:?}; expected {:?}, or a name for --issuer", &*expected);
+            let why = format!(
+                "the token's `iss` is {named:?}; expected {:?}, or name the issuer with `--issuer`",
+                &*expected
+            );
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
-        // The claims of the token are shown if only its times are wrong, because its signature is then valid.
+        // If the token has expired or is not valid yet, its signature was still verified, so its claims are shown.
         Err(denial @ (Denial::TokenExpired | Denial::TokenNotYetValid)) => {
             let AccessReport { refused, detail, .. } = AccessReport::refused(denial, None);
             let found = verifier.in_its_time(token).map(|access| AccessReport::accepted(config, &access));
@@ -299,7 +304,7 @@ async fn by_introspection(
 ) -> Result<AccessReport, Failure> {
     let Some(settings) = &issuer.introspection else { return Ok(AccessReport::default()) };
     if !online {
-        let why = format!("the issuer decides; --online sends the token, and asks {}", settings.url);
+        let why = format!("only the issuer can decide; `--online` sends the token to {}", settings.url);
         return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
     }
     let introspection = issuer_rules::load_introspection(settings, &issuer.files)

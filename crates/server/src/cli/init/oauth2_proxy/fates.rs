@@ -7,28 +7,32 @@ pub(super) enum Fate {
     Written,
     /// The setting has no counterpart, for this reason.
     None(&'static str),
-    /// No version of oauth2-proxy in this table has the setting.
+    /// None of the oauth2-proxy versions that this table covers has the setting.
     Unknown,
 }
 
 use Fate::{None as Gone, Written};
 
-const ALWAYS: Fate = Gone("always on, without a switch");
-const KEYRING: Fate = Gone("the keyring seals cookies; its files are made at the first start");
-const FIXED: Fate = Gone("the cookie has a fixed name, the path / and one host");
-const NO_PAGE: Fate = Gone("no page stands before the provider's");
-const DISCOVERY: Fate = Gone("the provider's discovery document names it");
-const LOGS: Fate = Gone("[log] has lines of its own format");
-const TOKENS: Fate = Gone("no ID token is passed; the service gets identity headers, or an [identity] assertion");
-const BASIC: Fate = Gone("no password is sent to a service; it gets identity headers");
-const NO_SKIP: Fate = Gone("certificates are always verified; name the authority as ca");
-const PROVIDERS_API: Fate = Gone("the gate asks no API of a provider; claims of the ID token count");
-const PROBES: Fate = Gone("/livez and /readyz of [admin] answer probes");
-const METRICS: Fate = Gone("[admin] has /metrics");
-const HEADERS: Fate = Gone("[identity] names the headers for services; answers to browsers get none");
-const REDIS: Fate = Gone("[store] asks for it in keys of its own: docs/redis.md");
+const ALWAYS: Fate = Gone("this is always on, and cannot be switched off");
+const KEYRING: Fate = Gone("the gate seals cookies with its own keyring, which it creates at the first start");
+const FIXED: Fate = Gone("the cookie has a fixed name, the path `/`, and is valid for one host");
+const NO_PAGE: Fate = Gone("the gate does not show a page before the provider's login page");
+const DISCOVERY: Fate = Gone("the gate reads this from the provider's discovery document");
+const LOGS: Fate = Gone("the gate's log has its own format: see `[log]`");
+const TOKENS: Fate = Gone(
+    "the gate does not forward the ID token; the service gets identity headers, or the assertion that `[identity]` \
+     sets up",
+);
+const BASIC: Fate = Gone("the gate does not send a password to a service; the service gets identity headers");
+const NO_SKIP: Fate = Gone("the gate always verifies certificates; name your certificate authority in `ca`");
+const PROVIDERS_API: Fate = Gone("the gate does not call the provider's API; it uses the claims of the ID token");
+const PROBES: Fate = Gone("use the probes `/livez` and `/readyz` of the `[admin]` listener");
+const METRICS: Fate = Gone("the `[admin]` listener serves `/metrics`");
+const HEADERS: Fate =
+    Gone("`[identity]` names the headers for services; responses to browsers do not get such headers");
+const REDIS: Fate = Gone("`[store]` has its own keys for Redis: see docs/redis.md");
 
-/// Which users the API of a provider lets in. No claim says it.
+/// Settings that restrict logins by data from the provider's API. Claims do not contain this data.
 pub(super) const MEMBERS: [&str; 10] = [
     "bitbucket_repository",
     "bitbucket_team",
@@ -41,10 +45,10 @@ pub(super) const MEMBERS: [&str; 10] = [
     "google_groups",
     "keycloak_groups",
 ];
-/// Which tenants may log in; `tid` of the ID token says it.
+/// The setting with the tenants whose users may log in. The ID token names the tenant in `tid`.
 pub(super) const TENANTS: &str = "entra_id_allowed_tenants";
 
-/// Names of the file of TOML.
+/// The settings by their names in the TOML file.
 const SETTINGS: &[(&[&str], Fate)] = &[
     (&MEMBERS, Written),
     (&[TENANTS], Written),
@@ -121,9 +125,12 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     ),
     (&["cookie_secret", "cookie_secret_file"], KEYRING),
     (&["cookie_name", "cookie_path", "cookie_domains"], FIXED),
-    (&["cookie_refresh"], Gone("the gate renews a session by itself, once in access_ttl")),
-    (&["cookie_samesite"], Gone("\"lax\"; same_site = \"strict\" needs login = \"never\" on the routes")),
-    (&["session_cookie_minimal"], Gone("the cookie is a handle of 106 bytes")),
+    (&["cookie_refresh"], Gone("the gate renews a session by itself, once per `access_ttl`")),
+    (
+        &["cookie_samesite"],
+        Gone("the cookie has `SameSite=Lax`; `same_site = \"strict\"` needs `login = \"never\"` on the routes"),
+    ),
+    (&["session_cookie_minimal"], Gone("the cookie contains only a handle of 106 bytes")),
     (
         &[
             "skip_provider_button",
@@ -170,10 +177,10 @@ const SETTINGS: &[(&[&str], Fate)] = &[
         ],
         PROVIDERS_API,
     ),
-    (&["oidc_audience_claims"], Gone("claims of the [[issuers]] entry name what is read")),
+    (&["oidc_audience_claims"], Gone("`claims` of the `[[issuers]]` entry names the claims that the gate reads")),
     (&["pass_authorization_header", "set_authorization_header"], TOKENS),
     (&["pass_basic_auth", "set_basic_auth", "basic_auth_password", "prefer_email_to_user", "signature_key"], BASIC),
-    (&["skip_auth_strip_headers"], Gone("the gate always removes a client's copies of identity headers")),
+    (&["skip_auth_strip_headers"], Gone("the gate always removes identity headers that a client sends")),
     (&["inject_request_headers", "inject_response_headers"], HEADERS),
     (&["ssl_insecure_skip_verify", "ssl_upstream_insecure_skip_verify", "insecure_skip_tlsverify"], NO_SKIP),
     (&["redis_insecure_skip_tls_verify"], NO_SKIP),
@@ -220,36 +227,59 @@ const SETTINGS: &[(&[&str], Fate)] = &[
         ],
         METRICS,
     ),
-    (&["use_system_trust_store"], Gone("fetch.ca of the issuer is the only authority, or those of the system are")),
-    (&["tls_cipher_suites", "tls_min_version", "server_tls_min_version"], Gone("TLS 1.2 and 1.3 with sound suites")),
+    (
+        &["use_system_trust_store"],
+        Gone(
+            "the gate trusts only the authority in `fetch.ca` of the issuer or, without that key, those of the system",
+        ),
+    ),
+    (
+        &["tls_cipher_suites", "tls_min_version", "server_tls_min_version"],
+        Gone("the gate supports only TLS 1.2 and 1.3, with secure cipher suites"),
+    ),
     (
         &["whitelist_domains"],
-        Gone("a login leads to pages of public_url; origins of [cors] with allow_credentials would admit further ones"),
+        Gone(
+            "after a login, the gate redirects only to pages of `public_url`; to allow other origins, list them in \
+             `[cors]` with `allow_credentials`",
+        ),
     ),
-    (&["backend_logout_url"], Gone("a logout leads to the provider's end-session page by itself")),
-    (&["bearer_token_login_fallback"], Gone("a bad token is 401; it never falls back to the cookie")),
-    (&["force_json_errors"], Gone("login = \"never\" on a route answers 401 always")),
+    (&["backend_logout_url"], Gone("a logout automatically redirects to the provider's end-session page")),
+    (&["bearer_token_login_fallback"], Gone("an invalid token gets 401; the gate does not then use the cookie")),
+    (
+        &["force_json_errors"],
+        Gone("on a route with `login = \"never\"`, the gate responds with 401 instead of a redirect"),
+    ),
     (
         &["htpasswd_file", "htpasswd_user_groups"],
-        Gone("an endpoint has one login: without provider it is the gate's own users"),
+        Gone("an endpoint has one kind of login; without `provider`, the gate's own users log in"),
     ),
-    (&["real_client_ip_header"], Gone("X-Forwarded-For of trusted_proxies counts")),
-    (&["relative_redirect_url"], Gone("the redirect URI is a constant, whatever host a request names")),
-    (&["skip_auth_preflight"], Gone("the gate answers preflights by [cors]; preflight = \"upstream\" on a route")),
+    (
+        &["real_client_ip_header"],
+        Gone("the gate reads the client's address from `X-Forwarded-For`, if a proxy in `trusted_proxies` sent it"),
+    ),
+    (&["relative_redirect_url"], Gone("the redirect URI is fixed, and does not depend on the request's host")),
+    (
+        &["skip_auth_preflight"],
+        Gone("the gate answers preflights according to `[cors]`, unless the route has `preflight = \"upstream\"`"),
+    ),
     (
         &["trusted_ips"],
-        Gone("an IP address is no login; give such clients tokens, or set auth = \"none\" for their paths"),
+        Gone(
+            "an IP address does not replace a login; give these clients tokens, or set `auth = \"none\"` for their \
+             paths",
+        ),
     ),
-    (&["allow_query_semicolons"], Gone("a query passes byte for byte")),
-    (&["disable_keep_alives"], Gone("reuse = \"never\" of the upstream")),
-    (&["proxy_raw_path"], Gone("encoded_slash of the route")),
-    (&["login_urlparameters"], Gone("parameters of the endpoint has fixed ones; a link cannot change them")),
-    (&["adfs_skip_scope"], Gone("scopes of the endpoint are sent as they stand there")),
+    (&["allow_query_semicolons"], Gone("the gate forwards the query unchanged")),
+    (&["disable_keep_alives"], Gone("set `reuse = \"never\"` of the upstream instead")),
+    (&["proxy_raw_path"], Gone("set `encoded_slash` of the route instead")),
+    (&["login_urlparameters"], Gone("the endpoint's `parameters` are fixed; a link cannot change them")),
+    (&["adfs_skip_scope"], Gone("the gate sends the endpoint's `scopes` unchanged")),
     (
         &["server_tls_key_value", "server_tls_key_from_env", "server_tls_cert_value", "server_tls_cert_from_env"],
-        Gone("certificate and key are files: write cert and key of [server.tls]"),
+        Gone("the certificate and the private key must be files: set `cert` and `key` of `[server.tls]`"),
     ),
-    (&["version", "config_test", "convert_config_to_alpha"], Gone("rotogate check")),
+    (&["version", "config_test", "convert_config_to_alpha"], Gone("use `rotogate check`")),
 ];
 
 /// The treatment of a setting by an import.
@@ -257,7 +287,7 @@ pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
-/// The beginning of the line of the result that a remark about a setting belongs to.
+/// A remark about a setting belongs to a line of the new configuration. This is the beginning of that line.
 pub(super) fn line(name: &str) -> Option<&'static str> {
     Some(match name {
         "redirect_url" => "public_url =",
@@ -275,7 +305,7 @@ pub(super) fn line(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Names in the alpha configuration that differ from the names in the TOML file.
+/// The settings whose names in the alpha configuration and in the TOML file differ.
 const ALPHA: &[(&str, &str)] = &[
     ("id", "config"),
     ("name", "provider_display_name"),

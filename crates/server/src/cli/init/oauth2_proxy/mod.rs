@@ -1,9 +1,9 @@
 //! `rotogate init --from-oauth2-proxy`: writes a gateway.toml with the behaviour of an oauth2-proxy
 //! configuration.
 //!
-//! The new configuration never admits more than the old one. A route without login is written only if its pattern
-//! has the same meaning in this gate. A restriction of users that no key can express becomes a rule that refuses
-//! every user, with a comment.
+//! The new configuration never admits more than the old one. A route without login is written only if its pattern has
+//! the same meaning in this gate. If no configuration key can express a restriction of users, the new configuration
+//! gets a rule that refuses every user, with a comment.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,16 +29,16 @@ use rotogate_core::clock;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
 
-/// A setting without a counterpart, or with a counterpart under a condition.
+/// A remark about a setting that has no counterpart, or whose counterpart depends on a condition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Remark {
     /// The name of the setting, and the file or flag that sets it. Never its value.
     pub(super) setting: String,
     pub(super) why: String,
-    /// The key whose value the operator still has to write.
+    /// The configuration key whose value the operator still has to write.
     #[serde(skip)]
     pub(super) key: Option<&'static str>,
-    /// The beginning of the line that it is about, if the configuration has one.
+    /// The beginning of the line to which the remark belongs, if the new configuration has such a line.
     #[serde(skip)]
     line: Option<&'static str>,
 }
@@ -47,9 +47,10 @@ pub(super) struct Remark {
 #[derive(Default)]
 pub(super) struct Imported {
     pub(super) text: String,
-    /// The same for a program without a feature that `text` needs: what a start must take. The remarks name the feature.
+    /// The configuration for a build without a feature that `text` needs. A start of this build must accept it. The
+    /// remarks name the feature.
     pub(super) without_feature: Option<String>,
-    /// Files with secrets, by their name beside gateway.toml.
+    /// The files with secrets to write beside `gateway.toml`, by name.
     pub(super) secrets: Vec<(&'static str, SecretString)>,
     pub(super) remarks: Vec<Remark>,
 }
@@ -71,7 +72,9 @@ pub(super) fn import(sources: &SettingSources<'_>) -> Result<Imported, String> {
     settings.read_variables(variables, "the environment");
     if sources.files.is_empty() && settings.all().next().is_none() {
         return Err(
-            "no setting of oauth2-proxy: name its files, or set OAUTH2_PROXY_* as its container does".to_owned()
+            "found no settings of oauth2-proxy: name its configuration files, or set the `OAUTH2_PROXY_*` variables \
+             of its container"
+                .to_owned(),
         );
     }
     let variable =
@@ -91,12 +94,12 @@ struct Import {
 
 /// The name of the provider in the configuration.
 const PROVIDER: &str = "idp";
-/// The claim with the address of a user, by default.
+/// The default claim with a user's email address.
 const EMAIL: &str = "email";
-/// The longest `idle_ttl` of sessions that began at a provider.
+/// The maximum `idle_ttl` of sessions with a login at a provider.
 const IDLE: u64 = 3 * 86_400;
 
-/// A table of these entries.
+/// Makes a table with these entries.
 fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
@@ -117,7 +120,7 @@ impl Import {
         });
     }
 
-    /// A remark about a key whose value the operator still has to write.
+    /// Adds a remark about a configuration key whose value the operator still has to write.
     fn fill_in(&mut self, key: &'static str, setting: &str, why: impl Into<String>) {
         self.remark(setting, why);
         if let Some(remark) = self.imported.remarks.last_mut() {
@@ -130,7 +133,7 @@ impl Import {
             let why = match fates::of_setting(name) {
                 Fate::Written => return None,
                 Fate::None(why) => why,
-                Fate::Unknown => "is not known to this version of rotogate, and was not read",
+                Fate::Unknown => "is not known to this version of rotogate, so it was ignored",
             };
             Some(Remark { setting: setting.place.clone(), why: why.to_owned(), key: None, line: None })
         });
@@ -162,12 +165,13 @@ impl Import {
         Ok(self.imported)
     }
 
-    /// The URL of the gate and the path of the endpoint, chosen so that the redirect URI stays the same.
+    /// Returns the gate's URL and the path of the browser endpoint. They are chosen so that the redirect URI stays the
+    /// same.
     fn public_url(&mut self) -> (String, String) {
         let prefix = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let url = self.settings.get("redirect_url").and_then(|url| url.parse::<Uri>().ok());
         let Some((url, authority)) = url.as_ref().and_then(|url| Some((url, url.authority()?))) else {
-            let why = "is not there: write public_url, the URL that browsers show";
+            let why = "is missing or is not an absolute URL: set `public_url` to the URL that browsers show";
             self.fill_in("server.public_url", "redirect_url", why);
             return (format!("http://localhost:{}", self.listen().map_or(4180, |at| at.port())), prefix);
         };
@@ -175,13 +179,13 @@ impl Import {
         let mut scheme = url.scheme_str().unwrap_or("https");
         if scheme == "http" && !is_loopback(authority.host()) {
             scheme = "https";
-            let why = "browsers keep the cookie over https alone: put TLS here or before the gate";
+            let why = "browsers store the cookie only over https: set up TLS here, or at a proxy in front of the gate";
             self.fill_in("server.tls", "redirect_url", why);
         }
         (format!("{scheme}://{authority}"), path)
     }
 
-    /// The address to listen on; with a certificate, the https address of oauth2-proxy.
+    /// Returns the address to listen on. If there is a certificate, it is oauth2-proxy's https address.
     fn listen(&self) -> Option<SocketAddr> {
         let name = if self.settings.get("tls_cert_file").is_some() { "https_address" } else { "http_address" };
         let default = if name == "https_address" { ":443" } else { "127.0.0.1:4180" };
@@ -193,7 +197,7 @@ impl Import {
 
     fn server(&mut self, public_url: &str) -> Table {
         let listen = self.listen().unwrap_or_else(|| {
-            self.fill_in("server.listen", "http_address", "is no address and port: write listen");
+            self.fill_in("server.listen", "http_address", "is not an IP address with a port: set `listen`");
             SocketAddr::from(([127, 0, 0, 1], 4180))
         });
         let mut server = table([("listen", listen.to_string().into()), ("public_url", public_url.into())]);
@@ -205,7 +209,7 @@ impl Import {
         if !proxies.is_empty() {
             server.insert("trusted_proxies".to_owned(), texts(proxies));
         } else if self.settings.is_on("reverse_proxy", false) {
-            let why = "trusts every client: write trusted_proxies, the addresses of your proxies";
+            let why = "trusts every client: set `trusted_proxies` to the addresses of your proxies";
             self.fill_in("server.trusted_proxies", "reverse_proxy", why);
         }
         if let Some(name) = self.settings.get("request_id_header") {
@@ -220,7 +224,7 @@ impl Import {
         }
         let url = self.settings.get("redis_connection_url");
         let Some(url) = url.and_then(|url| url.parse::<Uri>().ok()) else {
-            let why = "a cluster or Sentinels: write [store], docs/redis.md has the keys";
+            let why = "a Redis cluster or Sentinels cannot be imported: fill in `[store]` as docs/redis.md describes";
             self.fill_in("store.kind", "session_store_type", why);
             return Ok(table([("path", "data/rotogate.redb".into())]));
         };
@@ -245,19 +249,19 @@ impl Import {
         if let Some(ca) = self.settings.get("redis_ca_path") {
             store.insert("ca".to_owned(), absolute(ca).into());
         }
-        self.remark("session_store_type", "gates of one store need the same keys: docs/nodes.md");
+        self.remark("session_store_type", "gates that share a store need the same key folder: see docs/nodes.md");
         if !self.has_redis {
             let needs = rotogate_config::value::needs_feature("\"redis\"", "redis");
             self.fill_in(
                 "store.kind",
                 "session_store_type",
-                format!("{needs}. Without it, remove the keys of [store]: the store is then a file"),
+                format!("{needs}. Otherwise remove the keys of `[store]`, and the gate keeps its store in a file"),
             );
         }
         Ok(store)
     }
 
-    /// The identity headers for services, with the names of `--set-xauthrequest`.
+    /// Returns the identity headers for services, with the names that `--set-xauthrequest` uses.
     fn identity(&mut self) -> Table {
         let (asked, passed) =
             (self.settings.is_on("set_xauthrequest", false), self.settings.is_on("pass_user_headers", true));
@@ -265,17 +269,20 @@ impl Import {
             return Table::new();
         }
         if !asked {
-            let why = "names such as x-forwarded-user have a meaning of their own: services read x-auth-request-user, \
-                       -email, -groups and -preferred-username";
+            let why = "names such as `x-forwarded-user` have another meaning, so let the services read \
+                       `x-auth-request-user`, `-email`, `-groups` and `-preferred-username`";
             self.remark("pass_user_headers", why);
         }
         let named = |name: &str| Value::from(format!("x-auth-request-{name}"));
         let headers = table([("subject", named("user")), ("roles", named("groups"))]);
         let address = self.address_claim().to_owned();
-        // A header has a claim of the token itself, not one inside another.
+        // A header can carry only a top-level claim of the token.
         let is_inner = address.contains('.') && ClaimPath::parse(&address).is_ok();
         if is_inner {
-            self.remark("oidc_email_claim", "services get no x-auth-request-email: the claim is inside another");
+            self.remark(
+                "oidc_email_claim",
+                "services do not get `x-auth-request-email`, because the claim is nested in another claim",
+            );
         }
         let email = (!is_inner).then_some(("email", &*address));
         let claims = email.into_iter().chain([("preferred-username", "preferred_username")]);
@@ -283,19 +290,24 @@ impl Import {
         table([("headers", headers.into()), ("claims", claims.collect::<Table>().into())])
     }
 
-    /// Names the URLs of oauth2-proxy that have other names here, or none.
+    /// Adds remarks about oauth2-proxy's URLs that differ in this gate or do not exist.
     fn urls(&mut self, path: &str) {
         let old = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
-        let login = format!("{path}/login?to=PAGE leads to the login here");
+        let login = format!("use {path}/login?to=PAGE instead");
         for (url, why) in [
             (format!("{old}/sign_in"), login.clone()),
             (format!("{old}/start?rd=PAGE"), login),
             (format!("{old}/sign_out"), format!("POST {path}/logout ends the session; GET shows a page with a button")),
-            (format!("{old}/userinfo"), format!("GET {path}/session names the user")),
-            (format!("{old}/auth"), "a proxy asks the listener of [[authorizers]]: docs/forward-auth.md".to_owned()),
+            (format!("{old}/userinfo"), format!("GET {path}/session returns the user")),
+            (
+                format!("{old}/auth"),
+                "a proxy sends its authorization requests to the listener of `[[authorizers]]`: see \
+                 docs/forward-auth.md"
+                    .to_owned(),
+            ),
             (format!("{old}/static/"), "has no counterpart".to_owned()),
-            ("/ping, /ready".to_owned(), "the listener of [admin] answers /livez and /readyz".to_owned()),
-            ("/robots.txt".to_owned(), "has no counterpart; the upstream answers it".to_owned()),
+            ("/ping, /ready".to_owned(), "use the probes `/livez` and `/readyz` of the `[admin]` listener".to_owned()),
+            ("/robots.txt".to_owned(), "has no counterpart; the gate forwards the request to the upstream".to_owned()),
         ] {
             let line = Some("[[endpoints]]");
             self.imported.remarks.push(Remark { setting: format!("URL {url}"), why, key: None, line });
@@ -328,7 +340,8 @@ impl Import {
             endpoint.insert("parameters".to_owned(), parameters.into());
         }
         let expire = settings.get("cookie_expire").unwrap_or("168h");
-        // Less than a second must not become a session without an end of its own.
+        // An expiry of less than a second must not be rounded to zero, because zero means that the session has no end
+        // of its own.
         let life = go_duration(expire).filter(|life| life.is_zero() || life.as_secs() > 0);
         let life = life.ok_or("cookie_expire: expected a duration such as 168h")?.as_secs();
         if life == 0 {
@@ -343,7 +356,7 @@ impl Import {
             endpoint.insert("profile".to_owned(), profile.into());
             if idle < life {
                 let why = format!(
-                    "a session ends after {} without a request, before cookie_expire",
+                    "a session ends after {} without a request, even before `cookie_expire`",
                     clock::written(Duration::from_secs(idle))
                 );
                 self.remark("cookie_expire", why);
@@ -354,7 +367,8 @@ impl Import {
     }
 }
 
-/// The configuration, in the order of `rotogate init`. A remark is above the line that it is about, or at the top.
+/// Writes the configuration, in the order of `rotogate init`. Each remark is a comment above the line to which it
+/// belongs, or at the top.
 fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
     let sections = [
         "server",
@@ -380,7 +394,7 @@ fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
         "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.".to_owned(),
     ];
     for Remark { setting, why, key: _, line } in remarks {
-        // Places contain file names, which may have control characters.
+        // Settings contain file names, which may have control characters.
         let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let at = line.and_then(|line| lines.iter().position(|written| written.starts_with(line)));
         match at {
@@ -393,7 +407,7 @@ fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
     Ok(top.join("\n"))
 }
 
-/// A duration as Go writes it, such as `1h30m` or `1.5s`.
+/// Parses a duration in Go's notation, such as `1h30m` or `1.5s`.
 fn go_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut whole) = (text, Duration::ZERO);
     if text == "0" {
@@ -419,8 +433,8 @@ fn go_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// Makes a path absolute: oauth2-proxy resolves a relative path from its working directory, but gateway.toml
-/// from the folder of the file.
+/// Makes a path absolute, because oauth2-proxy resolves relative paths from its working directory, but the gate
+/// resolves them from the folder of `gateway.toml`.
 fn absolute(path: &str) -> String {
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }

@@ -1,19 +1,19 @@
-//! Upstreams and routes of a configuration of oauth2-proxy.
+//! The upstreams and routes of an oauth2-proxy configuration.
 
 use http::Uri;
 use toml::{Table, Value};
 
 use super::{Import, Remark, SentTo, go_duration, table, texts};
 
-/// An upstream of the gate, and the paths that lead there.
+/// An upstream of the gate, and the path that is forwarded to it.
 struct ServedTarget {
     name: String,
-    /// A path as in oauth2-proxy: with a slash at its end, it matches every path that begins with it.
+    /// A path in oauth2-proxy's form. If it ends with a slash, it matches every path that begins with it.
     path: String,
     upgrades: Option<bool>,
 }
 
-/// Writes `upstreams`, `routes`, and `authorizers` if there is nothing to forward to.
+/// Writes `upstreams` and `routes`, and also `authorizers` if there is no upstream.
 pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], &[String])) -> Result<(), String> {
     let mut sent = std::mem::take(&mut import.settings.upstreams);
     let named = import.settings.list("upstreams").into_iter();
@@ -24,7 +24,8 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         let line = Some("[[upstreams]]");
         if let Some(setting) = odd {
             let why = format!(
-                "no path is rewritten: serve {} under its path, and write its upstream and route",
+                "the gate does not rewrite paths: let {} serve the path that clients request, then add its \
+                 `[[upstreams]]` and `[[routes]]` entries",
                 without_password(&uri)
             );
             import.imported.remarks.push(Remark { setting, why, key: None, line });
@@ -32,12 +33,14 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         }
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let Some(url) = url else {
-            // `static://` is oauth2-proxy's fixed answer to proxies that ask. It needs no upstream.
+            // `static://` is oauth2-proxy's fixed response to authorization requests of other proxies. It does not need
+            // an upstream.
             if uri.starts_with("static://") {
                 has_fixed = true;
             } else {
                 let why = format!(
-                    "{} is left out: a server of files, a socket or a bad URL. Put a server with http before it",
+                    "{} was not imported, because it is a file server, a socket or an invalid URL. Put an HTTP server \
+                     in front of it",
                     without_password(&uri)
                 );
                 import.imported.remarks.push(Remark { setting: place, why, key: None, line });
@@ -63,7 +66,8 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
     } else {
         config.insert("upstreams".to_owned(), upstreams.into());
         if has_fixed {
-            import.remark("upstreams", "static:// answers nothing here: its path leads to another upstream, or is 404");
+            import
+                .remark("upstreams", "`static://` has no counterpart: its path leads to another upstream, or gets 404");
         }
     }
     let mut routes = Vec::new();
@@ -82,7 +86,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         routes.push((route_path(&destination.path), None, &*destination.name, keys));
     }
     let with_method = routes.iter().filter(|(_, method, ..)| method.is_some());
-    // A path with an open method is behind the login with all others. Without this route they would be 405.
+    // If a path is open for some methods, its other methods require a login. Without this route, they would get 405.
     let others: Vec<_> =
         with_method.map(|(path, _, upstream, _)| (path.clone(), None, *upstream, login.clone())).collect();
     routes.extend(others);
@@ -90,7 +94,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
     Ok(())
 }
 
-/// The entries of `routes`. Of two with the same path and method, the first counts.
+/// Returns the entries of `routes`. If two have the same path and method, only the first is used.
 fn tables(routes: Vec<NewRoute<'_>>) -> Vec<Value> {
     let mut written: Vec<Value> = Vec::new();
     for (path, method, upstream, mut keys) in routes {
@@ -110,11 +114,11 @@ fn tables(routes: Vec<NewRoute<'_>>) -> Vec<Value> {
     written
 }
 
-/// The wait for a response of an upstream, which may have its own.
+/// Returns the `head_timeout` of an upstream. `own` is the upstream's own timeout, if it has one.
 fn head_timeout(import: &mut Import, own: Option<&str>) -> Option<Value> {
     let millis = go_duration(own.or(import.settings.get("upstream_timeout"))?).map_or(0, |time| time.as_millis());
     if millis == 0 {
-        import.remark("upstream_timeout", "is no positive duration such as 30s: the default counts");
+        import.remark("upstream_timeout", "is not a positive duration such as 30s, so the default applies");
         return None;
     }
     Some(format!("{millis}ms").into())
@@ -122,21 +126,21 @@ fn head_timeout(import: &mut Import, own: Option<&str>) -> Option<Value> {
 
 type NewRoute<'a> = (String, Option<String>, &'a str, Table);
 
-/// The authorizer for a proxy that asks about its requests.
+/// Returns the entry of `[[authorizers]]` for a proxy that sends authorization requests.
 fn authorizer(import: &mut Import) -> Table {
     import.fill_in(
         "authorizers[0].kind",
         "upstreams",
-        "nothing to forward to: another proxy asks about its requests. Write which one it is as kind, and its address as \
-         trusted_proxies: docs/forward-auth.md",
+        "there is no upstream, so another proxy will ask the gate to authorize its requests. Set `kind` to the kind \
+         of this proxy, and `trusted_proxies` to its address: see docs/forward-auth.md",
     );
     let proxies = import.settings.list("trusted_proxy_ips");
     let proxies = if proxies.is_empty() { texts(["127.0.0.1/32"]) } else { texts(proxies) };
     table([("kind", "nginx".into()), ("listen", "127.0.0.1:8082".into()), ("trusted_proxies", proxies)])
 }
 
-/// `issuers` and `roles`: a role without an issuer would be one of the gate's own users, and one with an issuer needs a route
-/// that names the issuer.
+/// Returns the keys `issuers` and `roles` of a route. They are written together, because a role without an issuer would
+/// be a role of the gate's own users, and a role with an issuer needs a route that names the issuer.
 fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> Table {
     let tokens = import.settings.is_on("skip_jwt_bearer_tokens", false).then_some("token");
     let mut keys = table([("credentials", texts(tokens.into_iter().chain(["session"])))]);
@@ -154,12 +158,15 @@ fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> 
         keys.insert("forward_token".to_owned(), true.into());
     }
     if asked {
-        import.remark("pass_access_token", "services get the token in Authorization, not in X-Forwarded-Access-Token");
+        import.remark(
+            "pass_access_token",
+            "services get the token in `Authorization`, not in `X-Forwarded-Access-Token`",
+        );
     }
     keys
 }
 
-/// Routes without a login.
+/// Adds the routes that do not require a login.
 fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list(name).into_iter().map(str::to_owned).collect();
     for pattern in patterns {
@@ -174,17 +181,25 @@ fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &m
                     routes.push((path, method.map(str::to_owned), upstream, table([("auth", "none".into())])));
                 }
             }
-            None => import.remark(name, "a pattern that no route expresses stays behind the login; write its routes"),
+            None => import.remark(
+                name,
+                "a route cannot express one of the patterns, so its paths still need a login; write routes for these \
+                 paths",
+            ),
         }
     }
 }
 
-/// Routes that answer 401 instead of leading to the login.
+/// Adds the routes that respond with 401 instead of redirecting to the login.
 fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list("api_routes").into_iter().map(str::to_owned).collect();
     for pattern in patterns {
         let Some(paths) = paths(&pattern) else {
-            import.remark("api_routes", "a pattern that no route expresses leads to the login; write its routes");
+            import.remark(
+                "api_routes",
+                "a route cannot express one of the patterns, so its paths redirect to the login; write routes for \
+                 these paths",
+            );
             continue;
         };
         for (path, upstream) in served(import, "api_routes", all, paths) {
@@ -195,18 +210,19 @@ fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: 
     }
 }
 
-/// Those of the paths that an upstream serves, with its name. oauth2-proxy answers others with 404.
+/// Returns the paths that an upstream serves, each with the name of its upstream. For other paths, oauth2-proxy
+/// responds with 404.
 fn served<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], paths: Vec<String>) -> Vec<(String, &'a str)> {
     let first = paths.first().cloned().unwrap_or_default();
     let served: Vec<_> =
         paths.into_iter().filter_map(|path| Some(destination(all, &path)?).map(|upstream| (path, upstream))).collect();
     if served.is_empty() {
-        import.remark(name, format!("no upstream serves {first}, so it gets no route"));
+        import.remark(name, format!("no upstream serves {first}, so this path has no route"));
     }
     served
 }
 
-/// A URL as remarks show it.
+/// Returns a URL as remarks show it, without its password.
 fn without_password(uri: &str) -> String {
     match uri.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
@@ -214,7 +230,7 @@ fn without_password(uri: &str) -> String {
     }
 }
 
-/// The upstream with the longest prefix of a path.
+/// Returns the upstream with the longest path that is a prefix of `path`.
 fn destination<'a>(all: &'a [ServedTarget], path: &str) -> Option<&'a str> {
     let is_for = |one: &&ServedTarget| match one.path.as_str() {
         "" | "/" => true,
@@ -232,8 +248,8 @@ fn route_path(path: &str) -> String {
     }
 }
 
-/// The routes for a regular expression. They match no more than the expression. `None` if the expression is not simply
-/// a path after an anchor.
+/// Returns the path patterns for a regular expression. They never match more than the expression. `None` if the
+/// expression is not just a path after an anchor.
 pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
     let path = pattern.strip_prefix('^')?;
     let (path, is_whole) = path.strip_suffix('$').map_or((path, false), |path| (path, true));
@@ -241,7 +257,7 @@ pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
         Some(path) => (path, true),
         None => (path, !is_whole),
     };
-    // A dot of the path, which is none of the expression.
+    // An escaped dot or slash is a character of the path, not an operator of the expression.
     let path = path.replace("\\.", "\u{1}").replace("\\/", "/");
     let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'~' | 1);
     if !path.starts_with('/') || !path.bytes().all(is_literal) || path.contains("//") {

@@ -1,4 +1,5 @@
-//! Reads the settings of oauth2-proxy from all sources: a TOML file, flags, environment variables, alpha configuration.
+//! Reads the settings of oauth2-proxy from all sources: a TOML file, flags, environment variables and the alpha
+//! configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,33 +14,33 @@ pub(super) struct Setting {
     pub(super) values: Vec<String>,
     /// The name of the setting in its source, and the source. Never the value.
     pub(super) place: String,
-    /// Whether the source has the values as a list. Then a comma is a part of a value.
+    /// Whether the values are a list in the source. If so, a comma is a part of a value.
     is_array: bool,
 }
 
-/// A server behind oauth2-proxy, as alpha configuration describes it.
+/// A server behind oauth2-proxy, as the alpha configuration describes it.
 #[derive(Default)]
 pub(super) struct SentTo {
     /// The name of the server in its source, and the source.
     pub(super) place: String,
     pub(super) path: Option<String>,
     pub(super) uri: String,
-    /// The place of a key that this gate's upstreams do not support, if there is one.
+    /// The position of a setting that this gate's upstreams do not support, if there is one.
     pub(super) odd: Option<String>,
-    /// `passHostHeader`, `proxyWebSockets` and `timeout`, if it has its own.
+    /// The server's own `passHostHeader`, `proxyWebSockets` and `timeout`, if they are set.
     pub(super) preserves_host: Option<bool>,
     pub(super) upgrades: Option<bool>,
     pub(super) timeout: Option<String>,
 }
 
-/// All settings. If several sources have a setting, the source that is read first counts.
+/// All settings. If several sources have a setting, the source that is read first takes precedence.
 #[derive(Default)]
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
     pub(super) upstreams: Vec<SentTo>,
-    /// Parameters of the authorization request that no link changes.
+    /// Parameters of the authorization request that a login link cannot change.
     pub(super) parameters: Vec<(String, String)>,
-    /// Whether alpha configuration sends the access token in `Authorization`.
+    /// Whether the alpha configuration sends the access token in `Authorization`.
     pub(super) sends_token: bool,
 }
 
@@ -77,7 +78,7 @@ impl Settings {
         values.map(str::trim).filter(|value| !value.is_empty()).collect()
     }
 
-    /// A switch; `default` if it is not set.
+    /// Returns the value of a boolean setting, or `default` if it is not set.
     pub(super) fn is_on(&self, name: &str, default: bool) -> bool {
         self.get(name).map_or(default, is_true)
     }
@@ -100,7 +101,7 @@ impl Settings {
             return Ok(());
         }
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            // Shows only the message of the parser: an excerpt would show the line, which may hold a secret.
+            // Shows only the parser's message, because an excerpt would show the line, which may contain a secret.
             format!("{name} is neither TOML nor a file of flags or variables: {}", error.message())
         })?;
         for (key, value) in table {
@@ -125,7 +126,7 @@ impl Settings {
         for word in flags {
             match (word.strip_prefix("--"), waiting.take()) {
                 (Some(flag), before) => {
-                    // A switch has no value.
+                    // A boolean flag has no value.
                     before.into_iter().for_each(|switch| add(switch, "true".to_owned()));
                     match flag.split_once('=') {
                         Some((name, value)) => add(name.to_owned(), value.to_owned()),
@@ -134,7 +135,9 @@ impl Settings {
                 }
                 (None, Some(name)) => add(name, word),
                 (None, None) if matches!(&*word, "-" | "oauth2-proxy" | "/bin/oauth2-proxy") => {}
-                (None, None) => return Err(format!("{place} has a word that is no flag; expected --name=value")),
+                (None, None) => {
+                    return Err(format!("{place} contains a word that is not a flag; expected --name=value"));
+                }
             }
         }
         waiting.into_iter().for_each(|switch| add(switch, "true".to_owned()));
@@ -155,19 +158,24 @@ impl Settings {
 
     /// Reads the alpha configuration.
     fn read_alpha(&mut self, text: &str, place: &str, variables: Variables<'_>) -> Result<(), String> {
-        // The message of the parser could show the text, which may hold a secret.
+        // The parser's message is not shown, because it could quote the file, which may contain a secret.
         let wrong = |line: usize| format!("{place} is not YAML: see line {line}");
         let documents = YamlOwned::load_from_str(text).map_err(|error| wrong(error.marker().line()))?;
         let root = documents.first().and_then(YamlOwned::as_mapping);
-        let root = root.ok_or_else(|| format!("{place} is no alpha configuration; expected a mapping"))?;
+        let root =
+            root.ok_or_else(|| format!("{place} is not an alpha configuration of oauth2-proxy; expected a mapping"))?;
         for (key, value) in root {
             match key.as_str().unwrap_or_default() {
                 "providers" => match value.as_sequence().map(Vec::as_slice) {
                     Some([provider]) => self.put_all(provider, "", &format!("providers[0] in {place}"), variables),
-                    _ => return Err(format!("providers in {place}: expected one; an endpoint has one provider")),
+                    _ => {
+                        return Err(format!(
+                            "providers in {place}: expected exactly one provider, because an endpoint has one"
+                        ));
+                    }
                 },
                 "upstreamConfig" => self.read_upstream_config(value, place, variables),
-                // Before version 7.3.
+                // The form of the alpha configuration before version 7.3.
                 "upstreams" => self.read_upstreams(value, place, variables),
                 "injectRequestHeaders" => self.read_headers(value, place, variables),
                 "server" => self.put_all(value, "server_", &format!("server in {place}"), variables),
@@ -280,7 +288,7 @@ fn is_true(value: &str) -> bool {
     matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True")
 }
 
-/// A scalar of YAML, with each `${NAME}` and `${NAME:-default}` replaced.
+/// Returns a YAML scalar as a string, with each `${NAME}` and `${NAME:-default}` replaced.
 fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
     let text = match (value.as_str(), value.as_integer(), value.as_bool()) {
         (Some(text), _, _) => text.to_owned(),
@@ -321,7 +329,7 @@ fn unquoted(text: &str) -> String {
     inner.unwrap_or(text).to_owned()
 }
 
-/// The flags of a file: one on each line, as a YAML list, or as shell words.
+/// Returns the flags in a file, which are one on each line, a YAML list, or shell words.
 fn words(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim().trim_end_matches('\\').trim());
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));

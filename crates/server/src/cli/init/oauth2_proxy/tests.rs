@@ -163,7 +163,8 @@ providers:
     assert_eq!(imported.secrets[0].1.expose_secret(), SECRET);
     assert_eq!(
         why(&imported, "rewriteTarget of upstreams[2]"),
-        "no path is rewritten: serve http://old under its path, and write its upstream and route"
+        "the gate does not rewrite paths: let http://old serve the path that clients request, then add its \
+         `[[upstreams]]` and `[[routes]]` entries"
     );
     assert!(why(&imported, "injectRequestHeaders").contains("[identity]"));
     assert!(why(&imported, "insecureSkipNonce of oidcConfig of providers[0]").contains("always"));
@@ -322,7 +323,7 @@ fn b54_flags_and_variables_are_read_and_flags_count_first() {
         ("/probe", required, auto),
     ];
     assert_eq!(paths(&config), routes);
-    assert!(why(&imported, "OAUTH2_PROXY_SKIP_AUTH_ROUTES").contains("stays behind the login"));
+    assert!(why(&imported, "OAUTH2_PROXY_SKIP_AUTH_ROUTES").contains("still need a login"));
     assert!(why(&imported, "OAUTH2_PROXY_NEW_THING").contains("not known"));
     assert!(imported.text.contains("realm_access.roles") && imported.text.contains("\"12h\""), "{}", imported.text);
     assert!(imported.text.contains("id = \"web\""), "{}", imported.text);
@@ -348,7 +349,7 @@ fn b54_a_comma_in_a_list_is_part_of_a_pattern() {
     let text = format!("{DEX}skip_auth_routes=[\"^/x,y$\", \"^/z$\"]\n").replace("http://dex", "https://dex");
     let (imported, config) = Case::new(&[("old.cfg", &text)]).good();
     assert_eq!(paths(&config), [("/z", Auth::None, false), ("/{*rest}", Auth::Required, false)]);
-    assert!(why(&imported, "skip_auth_routes").contains("stays behind the login"));
+    assert!(why(&imported, "skip_auth_routes").contains("still need a login"));
 }
 
 #[test]
@@ -357,7 +358,7 @@ fn b54_an_address_that_nobody_verified_is_refused_as_before_and_the_access_token
     let with = |text: &str, more: &str| Case::new(&[("old.cfg", &format!("{text}{more}"))]).good();
     let (imported, config) = with(&text, "");
     assert!(imported.text.contains("email_verified = true"), "{}", imported.text);
-    assert!(why(&imported, "email_verified").contains("remove it from require"));
+    assert!(why(&imported, "email_verified").contains("remove it from `require`"));
     assert!(!config.routes[0].policy.forward_token);
     for more in ["insecure_oidc_allow_unverified_email=true\n", "scope=\"openid groups\"\n"] {
         assert!(!with(&text, more).0.text.contains("email_verified"), "{more}");
@@ -418,7 +419,7 @@ fn b54_no_value_is_lost_without_a_remark() {
     assert!(with("upstream_timeout=\"1.5s\"\n").text.contains("head_timeout = \"1500ms\""));
     for odd in ["soon", "0"] {
         let imported = with(&format!("upstream_timeout=\"{odd}\"\n"));
-        assert!(why(&imported, "upstream_timeout").contains("the default counts"), "{odd}");
+        assert!(why(&imported, "upstream_timeout").contains("the default applies"), "{odd}");
     }
     assert!(with("cookie_expire=\"1.5h\"\n").text.contains("session_ttl = \"1h 30m\""));
     let both = dex.replace("\"http://httpbin\"", "[\"http://httpbin\", \"static://200\"]");
@@ -447,7 +448,7 @@ fn b54_durations_are_gos() {
 #[test]
 fn b54_what_would_open_more_than_before_is_refused_or_stays_closed() {
     let error = Case::new(&[("old.cfg", DEX)]).import().map(drop).unwrap_err();
-    assert!(error.starts_with("oidc_issuer_url is http"), "{error}");
+    assert!(error.starts_with("`oidc_issuer_url` is an http URL"), "{error}");
     let dex = DEX.replace("http://dex", "https://dex");
     let with = |text: &str| Case::new(&[("old.cfg", &format!("{dex}{text}"))]).import();
     assert!(with("").is_ok());
@@ -495,7 +496,7 @@ fn b54_what_an_import_drops_is_named_above_the_line_that_it_is_about() {
     let (imported, _) = Case::new(&[("old.cfg", &dex.replace("\"http://httpbin\"", upstreams))]).good();
     let text = &imported.text;
     let left_out = above(text, "[[upstreams]]");
-    for uri in ["file:///var/www#/files/ is left out", "ftp://old/ is left out"] {
+    for uri in ["file:///var/www#/files/ was not imported", "ftp://old/ was not imported"] {
         assert!(left_out.iter().any(|line| line.contains(uri)), "{uri}: {left_out:?}");
     }
     // Each URL of oauth2-proxy, with the one that has its part here.
@@ -507,7 +508,7 @@ fn b54_what_an_import_drops_is_named_above_the_line_that_it_is_about() {
         ("/oauth2/userinfo", "GET /oauth2/session"),
         ("/oauth2/auth", "[[authorizers]]"),
         ("/oauth2/static/", "no counterpart"),
-        ("/ping, /ready", "/livez and /readyz"),
+        ("/ping, /ready", "`/livez` and `/readyz`"),
         ("/robots.txt", "no counterpart"),
     ] {
         assert!(urls.iter().any(|line| line.contains(url) && line.contains(counterpart)), "{url}: {urls:?}");
@@ -542,7 +543,7 @@ fn b54_a_path_that_no_upstream_served_gets_no_route() {
     ];
     assert_eq!(paths(&config), routes);
     for path in ["/status", "/", "/none"] {
-        let why = format!("no upstream serves {path}, so it gets no route");
+        let why = format!("no upstream serves {path}, so this path has no route");
         assert!(imported.remarks.iter().any(|remark| remark.why == why), "{path}: {:?}", imported.remarks);
     }
 }

@@ -1,4 +1,4 @@
-//! Issuers of a configuration of oauth2-proxy, and the rules that say which of their users may log in.
+//! The issuers of an oauth2-proxy configuration, and the rules that decide which of their users may log in.
 
 use http::Uri;
 use rotogate_core::claim::ClaimPath;
@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{EMAIL, Import, PROVIDER, absolute, fates, table, texts};
 
-/// The key of the rules that every user must meet.
+/// The configuration key with the rules that every user must meet.
 const REQUIRE: &str = "issuers[0].require";
 
 impl Import {
@@ -15,14 +15,14 @@ impl Import {
         self.settings.get("provider").unwrap_or("google")
     }
 
-    /// The claim that oauth2-proxy takes for the address of a user. The deprecated name of the setting counts if the other
-    /// has its default. Google's provider reads neither.
+    /// Returns the claim in which oauth2-proxy expects a user's email address. The setting with the deprecated name is
+    /// used if the other setting has its default. Google's provider ignores both settings.
     pub(super) fn address_claim(&self) -> &str {
         let set = |name| self.settings.get(name).filter(|claim| *claim != EMAIL && self.provider() != "google");
         set("oidc_email_claim").or_else(|| set("user_id_claim")).unwrap_or(EMAIL)
     }
 
-    /// The provider and further issuers, and the roles that routes require.
+    /// Returns the provider and the further issuers, and the roles that routes require.
     pub(super) fn issuers(&mut self) -> Result<(Vec<Value>, Vec<String>), String> {
         let (settings, provider) = (&self.settings, self.provider().to_owned());
         let (preset, url) = match &*provider {
@@ -36,18 +36,24 @@ impl Import {
             _ => ("oidc", None),
         };
         let url = settings.get("oidc_issuer_url").map(str::to_owned).or(url).ok_or_else(|| {
-            format!("provider \"{provider}\" has no oidc_issuer_url: a login needs an OpenID provider with discovery. Put one, \
-                     such as Dex or Keycloak, before a provider that speaks OAuth alone")
+            format!(
+                "provider \"{provider}\" has no `oidc_issuer_url`, but a login needs an OpenID provider with \
+                 discovery. If the provider supports only OAuth, put an OpenID provider such as Dex or Keycloak in \
+                 front of it"
+            )
         })?;
         let is_entra = url.starts_with("https://login.microsoftonline.com/") && url.ends_with("/v2.0");
         let preset = if is_entra { "entra-v2" } else { preset };
         let address = url.parse::<Uri>().ok();
         if address.is_some_and(|at| at.scheme_str() == Some("http") && !at.host().is_some_and(is_loopback)) {
-            let why = "oidc_issuer_url is http: nothing would tell the provider from another server. The gate asks it over https, or \
-                       on a loopback address. Give it a certificate first";
+            let why = "`oidc_issuer_url` is an http URL, so the gate could not authenticate the provider. Give the \
+                       provider a certificate first, because the gate connects only over https or to a loopback \
+                       address";
             return Err(why.to_owned());
         }
-        let client = settings.get("client_id").ok_or("client_id is missing: the gate's client at the provider")?;
+        let client = settings
+            .get("client_id")
+            .ok_or("client_id is missing; expected the id of the gate's client at the provider")?;
         let audience = std::iter::once(client).chain(settings.list("oidc_extra_audiences"));
         let mut issuer = table([
             ("name", PROVIDER.into()),
@@ -59,7 +65,9 @@ impl Import {
         let (groups, allowed) = (settings.list("allowed_groups"), settings.list("allowed_roles"));
         if !groups.is_empty() && !allowed.is_empty() {
             return Err(
-                "with allowed_groups and allowed_roles a user must have one of each, and a route has one list of roles: keep one of the two".into()
+                "allowed_groups and allowed_roles are both set, so a user must have one of each. A route has only one \
+                 list of roles: keep only one of the two settings"
+                    .into(),
             );
         }
         let claim = if allowed.is_empty() {
@@ -79,13 +87,20 @@ impl Import {
         if !require.is_empty() {
             issuer.insert("require".to_owned(), require.into());
         }
-        // Tokens of further issuers passed the same rules.
+        // In oauth2-proxy, the same rules apply to tokens of further issuers.
         let of_users: Table = ["claims", "require"]
             .into_iter()
             .filter_map(|key| Some((key.to_owned(), issuer.get(key)?.clone())))
             .collect();
         let mut issuers = vec![Value::Table(issuer)];
-        for (index, pair) in self.settings.list("extra_jwt_issuers").into_iter().enumerate() {
+        issuers.extend(self.further_issuers(&of_users)?);
+        Ok((issuers, roles))
+    }
+
+    /// Returns the entries for `extra_jwt_issuers`, with the same rules of users.
+    fn further_issuers(&self, of_users: &Table) -> Result<Vec<Value>, String> {
+        let pairs = self.settings.list("extra_jwt_issuers").into_iter().enumerate();
+        let issuers = pairs.map(|(index, pair)| {
             let (url, audience) = pair.split_once('=').ok_or("extra_jwt_issuers: expected issuer=audience")?;
             let name = format!("extra{}", index + 1);
             let mut further = table([
@@ -98,13 +113,13 @@ impl Import {
                 ("everywhere", true.into()),
             ]);
             further.extend(of_users.clone());
-            issuers.push(further.into());
-        }
-        Ok((issuers, roles))
+            Ok(further.into())
+        });
+        issuers.collect()
     }
 
-    /// The rule that a user's e-mail address must be verified. Entra ID has no such claim, so oauth2-proxy does not
-    /// require it there.
+    /// Returns the rule that a user's email address must be verified. Entra ID's tokens do not have this claim, so
+    /// oauth2-proxy does not require it for Entra ID.
     fn verified_address(&mut self, provider: &str) -> Table {
         let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
         if self.address_claim() != EMAIL {
@@ -115,7 +130,8 @@ impl Import {
             };
             self.remark(
                 name,
-                "users are admitted by this claim; email_verified, which is about email, is not required, as before",
+                "this claim decides who may log in. As in oauth2-proxy, `email_verified` is not required, because it \
+                 describes the claim `email`",
             );
             return Table::new();
         }
@@ -124,32 +140,33 @@ impl Import {
             return Table::new();
         }
         if !["google", "keycloak-oidc"].contains(&provider) {
-            let why = "refuses a user whose ID token has no email_verified, too: remove it from require if the provider has no \
-                       such claim";
+            let why = "also refuses a user whose ID token does not contain `email_verified`. If the provider does not \
+                       send this claim, remove it from `require`";
             self.remark("email_verified", why);
         }
         table([("email_verified", true.into())])
     }
 
-    /// The conditions for a user to log in.
+    /// Returns the conditions that a user must meet to log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
         if self.settings.list("provider_ca_files").len() > 1 {
             self.remark(
                 "provider_ca_files",
-                "fetch.ca is one file, the first of these: put all certificates into one file",
+                "`fetch.ca` takes only one file, so only the first file was imported: put all certificates into one \
+                 file",
             );
         }
         let mut require = self.verified_address(provider);
         let address = self.address_claim();
-        // A name that is no path is one segment.
+        // A name that is not a valid claim path is quoted as one segment.
         let address = if ClaimPath::parse(address).is_ok() { address.to_owned() } else { format!("\"{address}\"") };
         for name in fates::MEMBERS {
             let members = self.settings.list(name);
             if !members.is_empty() {
                 require.insert(name.to_owned(), texts(members));
                 let why = format!(
-                    "the gate asks no API of a provider. NO USER CAN LOG IN before the provider adds a claim {name}, or you \
-                     remove it from require, which admits all its users"
+                    "the gate does not call the provider's API. NO USER CAN LOG IN until the provider adds a claim \
+                     `{name}`, or until you remove the claim from `require`, which admits all users of the provider"
                 );
                 self.fill_in(REQUIRE, name, why);
             }
@@ -162,16 +179,21 @@ impl Import {
             let text = std::fs::read_to_string(file).map_err(|error| format!("authenticated_emails_file: {error}"))?;
             let emails = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             require.insert(address.clone(), texts(emails));
-            self.remark("authenticated_emails_file", "its addresses are in require; later ones are added there");
+            self.remark(
+                "authenticated_emails_file",
+                "the addresses in the file were copied to `require`; add new addresses there",
+            );
         }
         let claim = if provider == "google" { "hd" } else { "email_domain" };
         let domains = self.settings.list("email_domains");
         if domains.is_empty() && !require.contains_key(&address) {
-            // oauth2-proxy does not start so. All users of the provider would be more than it ever admitted.
+            // oauth2-proxy does not start without `email_domains`. Admitting all users of the provider would admit more
+            // users than oauth2-proxy did, so this rule refuses all of them.
             require.insert(claim.to_owned(), texts(["no email_domains was set"]));
             let why = format!(
-                "is not set, and oauth2-proxy does not start without it: it may be in another file or in a flag. NO USER CAN LOG IN \
-                 before you import that, too, or remove {claim} from require, which admits all users of the provider"
+                "is not set, but oauth2-proxy does not start without it, so it may be in another file or in a flag. \
+                 NO USER CAN LOG IN until you also import that setting, or until you remove `{claim}` from `require`, \
+                 which admits all users of the provider"
             );
             self.fill_in(REQUIRE, "email_domains", why);
             return Ok(require);
@@ -180,13 +202,14 @@ impl Import {
             return Ok(require);
         }
         if require.contains_key(&address) {
-            self.remark("email_domains", "admits more than the addresses in require; add theirs");
+            self.remark("email_domains", "admits users whose addresses are not in `require`; add their addresses");
             return Ok(require);
         }
         require.insert(claim.to_owned(), texts(domains));
         if claim != "hd" {
-            let why = "no rule compares the end of an address. NO USER CAN LOG IN before the provider adds a claim email_domain, \
-                       or you remove it from require, which admits all its users";
+            let why = "the gate cannot compare the domain of an address. NO USER CAN LOG IN until the provider adds a \
+                       claim `email_domain`, or until you remove the claim from `require`, which admits all users of \
+                       the provider";
             self.fill_in(REQUIRE, "email_domains", why);
         }
         Ok(require)
