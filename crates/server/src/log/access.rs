@@ -1,8 +1,8 @@
 //! The access log: one line for each request, written when its response body has ended. docs/logs.md lists the fields.
 //!
-//! The line is built as the request proceeds. The fields of the request head are written at once, so that the head need
-//! not be kept. The other fields follow as they become known. Every request drops its line at its end, and the drop
-//! writes the line.
+//! The line is built as the request proceeds. The fields of the request head are added at once, so that the head need
+//! not be kept. The other fields are added as they become known. The line is written when the request drops it at its
+//! end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,11 +36,11 @@ pub(crate) struct AccessLog {
     pub(super) time: SystemTime,
 }
 
-/// The fields that all requests of a connection have in common, ready to be copied into their lines.
+/// The fields that all requests of a connection have in common, in a form that can be copied into their lines.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionFields {
     fields: Arc<[u8]>,
-    /// The length of the fields before the address of the client, which comes last.
+    /// The length of the fields without the client's address, which comes last.
     without_client: usize,
 }
 
@@ -54,14 +54,15 @@ struct Head<'a> {
     version: Version,
     /// The time of the request since 1970.
     micros: u64,
-    /// Fields that are ready to be copied.
+    /// The connection's fields, in a form that can be copied.
     connection: &'a [u8],
-    /// `None` if `connection` has the client's address.
+    /// The client's address. `None` if `connection` contains it.
     client: Option<IpAddr>,
 }
 
-/// The positions of the parts of a [`Head`] in one buffer, which holds them until it is known whether the request gets
-/// a line. A copy of the bytes is cheaper than clones of the request's parts, each of which counts a reference.
+/// The positions of the parts of a [`Head`] in a buffer. The buffer keeps the parts until it is known whether the
+/// request gets a line. Copying the bytes is cheaper than cloning the request's parts, because each clone changes a
+/// reference count.
 #[derive(Debug)]
 struct RawHead {
     /// The ends of method, path, host, user agent and id. The fields of the connection follow.
@@ -94,7 +95,7 @@ impl RawHead {
         }
     }
 
-    /// The head whose parts are in `raw`.
+    /// Returns the head whose parts are in `raw`.
     fn read<'a>(&self, raw: &'a [u8]) -> Head<'a> {
         let [method, path, host, user_agent, id] = self.ends;
         let part = |from: usize, to: usize| raw.get(from..to).unwrap_or_default();
@@ -112,7 +113,7 @@ impl RawHead {
     }
 }
 
-/// The proxy's part in a request.
+/// The facts about the proxy's work for a request.
 pub(crate) struct UpstreamFields<'a> {
     pub(crate) upstream: Option<&'a str>,
     pub(crate) address: Option<&'a str>,
@@ -125,18 +126,18 @@ pub(crate) struct UpstreamFields<'a> {
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// Set for a request that gets a line only if the request does not pass. The line is not begun yet: `line` has
-    /// only the bytes of the head.
+    /// Set for a request outside the sample. Such a request gets a line only if it fails. Its line has not begun yet,
+    /// and `line` contains only the bytes of the head.
     unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,
-    /// How the exchange ended. Empty if the client disconnected before.
+    /// How the exchange ended. Empty if the client disconnected before the end.
     end: ExchangeEnd,
 }
 
 impl AccessLog {
-    /// The fields of a connection. `proxied_by` is the proxy that named the peer by a PROXY header, and `tls` the version
-    /// of TLS.
+    /// Creates the fields of a connection. `proxied_by` is the proxy that named the peer in a PROXY header. `tls` is
+    /// the TLS version.
     pub(crate) fn connection(
         &self,
         peer: &Peer,
@@ -198,7 +199,7 @@ impl AccessLog {
         self.format == LogFormat::Json
     }
 
-    /// Whether a request with this result gets a line. `chosen` says whether the sample includes the request.
+    /// Returns whether a request with this result gets a line. `chosen` is true if the sample includes the request.
     fn wants(&self, chosen: bool, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) -> bool {
         let is_good = reason == Reason::PASSED && (status.is_success() || status.is_redirection());
         let route = verdict.and_then(|verdict| verdict.route.as_ref()).filter(|_| !self.routes.is_empty());
@@ -209,7 +210,7 @@ impl AccessLog {
         }
     }
 
-    /// A line with the fields of a request head.
+    /// Creates a line with the fields of a request head.
     fn head(&self, head: &Head<'_>) -> LogLine {
         if self.is_short {
             let mut line = LogLine::fields(LogFormat::Text);
@@ -245,7 +246,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Adds the identity of the caller, or of the user that the reply is for.
+/// Adds the identity of the caller, or of the user who gets tokens in the response.
 fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     match who {
         Who::Caller(caller) => {
@@ -310,7 +311,8 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     }
 }
 
-/// The client of a short line, or else its subject. A token without a verified signature names nobody.
+/// Returns the client for a short line, or the subject if there is no client. Without a verified signature, a token
+/// does not identify anyone.
 fn short_name(who: &Who) -> Option<&str> {
     let (client, subject) = match who {
         Who::Caller(caller) => (caller.client(), Some(caller.subject())),
@@ -322,7 +324,7 @@ fn short_name(who: &Who) -> Option<&str> {
     client.or(subject)
 }
 
-/// Adds the fields of the upstream. `took` is the whole time until the head of the response.
+/// Adds the fields about the upstream. `took` is the time from the request to the head of the response.
 fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
         line.own(key!("rotogate.upstream"), upstream);
@@ -338,7 +340,7 @@ fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
 }
 
 impl AccessLogLine {
-    /// Begins the line of a request that the sample does not include.
+    /// Begins the line of a request that is outside the sample.
     fn write_head(&mut self) {
         if let (Some(head), Some(raw)) = (self.unsampled.take(), &mut self.line) {
             *raw = self.log.head(&head.read(raw.written()));
@@ -401,7 +403,7 @@ impl AccessLogLine {
         }
     }
 
-    /// Writes the line at the beginning of a stream or a tunnel.
+    /// Writes a line when a stream or a tunnel begins.
     pub(crate) fn begin_stream(&self) {
         if let Some(line) = &self.line {
             let mut begin = line.copy();
@@ -418,8 +420,7 @@ impl AccessLogLine {
 
 impl Drop for AccessLogLine {
     fn drop(&mut self) {
-        // A request whose client disconnected before the response counts as an error, so it always gets a
-        // line.
+        // If the client disconnected before the response, the request is treated as an error, so it always gets a line.
         self.write_head();
         let Some(mut line) = self.line.take() else { return };
         let took = self.log.time.monotonic().saturating_sub(self.began);

@@ -9,12 +9,13 @@ use super::line::LogLine;
 use super::request_id;
 use rotogate_config::LogAddresses;
 
-/// The target of the audit trail: no level hides its events, and they may use the reserve for errors.
+/// The `tracing` target of the audit trail. Its events are written at every log level, and may use the buffer space
+/// that is reserved for errors.
 pub(super) const TARGET: &str = "rotogate::audit";
 const DATASET: &str = "rotogate.audit";
 
-/// A kind of event. `packaging/schema/audit.schema.json` is generated from the kinds. Codes are stable, because rules
-/// and searches of operators use them.
+/// A kind of event. `packaging/schema/audit.schema.json` is generated from the kinds. Codes are stable, because
+/// operators use them in rules and searches.
 struct EventKind {
     /// The field `event` of the `tracing` event.
     event: &'static str,
@@ -31,7 +32,7 @@ const fn bad(event: &'static str, action: &'static str, code: &'static str) -> E
     EventKind { event, action, code, is_success: false }
 }
 
-/// All kinds. The last letter of a code is `I` for information, and `W` for an event that deserves a look.
+/// All kinds. The last letter of a code is `I` for information, or `W` for a warning.
 const KINDS: &[EventKind] = &[
     good("login", "session.start", "RG1001I"),
     bad("login_refused", "session.start_refused", "RG1002W"),
@@ -87,7 +88,7 @@ const KINDS: &[EventKind] = &[
     good("user_import", "user.import", "RG1806I"),
 ];
 
-/// An event of the trail, with its number.
+/// An event of the audit trail, with its number.
 pub(super) struct TrailEntry {
     kind: Option<&'static EventKind>,
     id: String,
@@ -135,7 +136,7 @@ impl Trail {
         line.number("rotogate.audit.seq", entry.number);
     }
 
-    /// The part of an address that the trail may contain.
+    /// Returns the part of an address that the audit trail may contain.
     pub(super) fn address(&self, address: IpAddr) -> Option<IpAddr> {
         match **self.addresses.load() {
             LogAddresses::Full => Some(address),
@@ -145,7 +146,7 @@ impl Trail {
     }
 }
 
-/// The first 24 bits of an IPv4 address, 48 of an IPv6 address.
+/// Returns the first 24 bits of an IPv4 address, or the first 48 bits of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into(),
@@ -167,8 +168,8 @@ mod tests {
     use super::*;
 
     impl EventKind {
-        /// The outcomes, the usual one first. The outcome of a revocation may be unknown, if the store has not
-        /// taken the revocation.
+        /// The possible outcomes, with the usual one first. The outcome of a revocation is unknown if the store has not
+        /// accepted the revocation.
         fn outcomes(&self) -> &'static [&'static str] {
             match (self.is_success, self.event == "revocation") {
                 (true, true) => &["success", "unknown"],

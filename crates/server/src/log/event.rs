@@ -16,7 +16,7 @@ use super::writer::Sink;
 use rotogate_config::LogFormat;
 use rotogate_core::context::{Actor, Context};
 
-/// Writes events to the outputs in force.
+/// Writes events to the current outputs.
 pub(super) struct EventWriter {
     pub(super) outputs: Arc<ArcSwap<Outputs>>,
     pub(super) trail: Arc<Trail>,
@@ -28,7 +28,7 @@ pub(super) struct Outputs {
     pub(super) format: LogFormat,
     /// The separate output of the audit trail, if configured. Every line there is JSON.
     pub(super) audit: Option<Arc<Sink>>,
-    /// Whether to colour the level, for a terminal.
+    /// Whether the level is coloured, for a terminal.
     pub(super) colours: bool,
 }
 
@@ -60,7 +60,7 @@ impl<S: Subscriber> Layer<S> for EventWriter {
 }
 
 impl EventWriter {
-    /// The line of an event, which belongs to the audit trail if it has an entry there.
+    /// Creates the line of an event. The event belongs to the audit trail if `entry` is set.
     fn line(
         &self,
         (format, colours): (LogFormat, bool),
@@ -160,7 +160,7 @@ enum FieldValue {
     Flag(bool),
 }
 
-/// The fields of an event, in order.
+/// The fields of an event, in their order.
 struct Fields {
     message: String,
     rest: Vec<(&'static str, FieldValue)>,
@@ -187,7 +187,7 @@ impl Visit for Fields {
         }
     }
 
-    /// `tracing` passes `Display` values to this method, too.
+    /// `tracing` also passes `Display` values to this method.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             // Writing into memory does not fail.

@@ -9,14 +9,14 @@ use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The longest text from outside, in bytes, both before and after escaping. With the number of such fields, no line is
-/// longer than 8 KiB.
+/// The maximum length of a string from a client or another system, in bytes, both before and after escaping. The number
+/// of these fields is limited, so lines are at most 8 KiB long.
 const MAX_FOREIGN_BYTES: usize = 256;
 const MAX_ESCAPED_BYTES: usize = 512;
-/// The longest text of the program itself, in bytes, such as an error with its causes.
+/// The maximum length of a string from the program itself, in bytes, such as an error with its causes.
 const MAX_OWN_BYTES: usize = 4096;
 
-/// A line being built. Begins with its time.
+/// A log line that is being built. It begins with its time.
 #[derive(Debug)]
 pub(crate) struct LogLine {
     bytes: Vec<u8>,
@@ -25,22 +25,22 @@ pub(crate) struct LogLine {
 }
 
 thread_local! {
-    /// Buffers of written lines, for reuse by the requests of this thread.
+    /// Buffers of lines that were written. Requests of this thread reuse them.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// The latest second that was formatted, and its text.
+    /// The latest second that was formatted, and the resulting string.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
-/// The key of a field.
+/// The name of a field in a log line.
 pub(crate) trait FieldKey {
-    /// Writes the key with JSON's comma, quotes and colon, or with the space and `=` of text.
+    /// Writes the name with JSON's comma, quotes and colon, or with the space and `=` of the text format.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
 
-    /// Writes the key as [`Self::write`] does, with the opening quote of a JSON string.
+    /// Writes the name like [`Self::write`], followed by the opening quote of a JSON string.
     fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>);
 }
 
-/// A key that is known at compile time, written in one piece. Made by [`key!`].
+/// A field name that is known at compile time, and is written in one piece. [`key!`] creates it.
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) json: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct Known {
     pub(crate) text: &'static str,
 }
 
-// Inlined, so that the compiler knows the length of each key: a copy of known length needs no call.
+// Inlined, so that the compiler knows the length of each name. It can then copy the name without a function call.
 impl FieldKey for Known {
     #[inline(always)]
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
@@ -86,7 +86,7 @@ impl FieldKey for &str {
     }
 }
 
-/// The key of a value that stands alone, in a line that begins without a time.
+/// Writes a value without a field name, in a line that begins without a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Bare;
 
@@ -102,7 +102,7 @@ impl FieldKey for Bare {
     }
 }
 
-/// A [`Known`] key.
+/// Creates a [`Known`] field name.
 macro_rules! key {
     ($name:literal) => {
         $crate::log::line::Known {
@@ -118,7 +118,7 @@ const MAX_SPARE_BUFFERS: usize = 64;
 const BUFFER_BYTES: usize = 1024;
 
 impl LogLine {
-    /// A line with this time, in microseconds since 1970.
+    /// Begins a line with this time, in microseconds since 1970.
     pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
         let mut line = Self::fields(format);
         if format == LogFormat::Json {
@@ -131,13 +131,13 @@ impl LogLine {
         line
     }
 
-    /// A buffer of fields without a time, for use in other lines.
+    /// Creates a buffer for fields without a time, which are copied into other lines.
     pub(super) fn fields(format: LogFormat) -> Self {
         let spare = SPARE.with_borrow_mut(Vec::pop);
         Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false }
     }
 
-    /// The text so far.
+    /// Returns the bytes of the line so far.
     pub(super) fn written(&self) -> &[u8] {
         &self.bytes
     }
@@ -173,7 +173,7 @@ impl LogLine {
         key.write(self.format, &mut self.bytes);
     }
 
-    /// A fixed word: visible ASCII without quotes and backslashes.
+    /// Adds a fixed word, which consists of visible ASCII without quotes and backslashes.
     #[inline(always)]
     pub(crate) fn word(&mut self, key: impl FieldKey, word: impl AsRef<[u8]>) {
         key.write_before_string(self.format, &mut self.bytes);
@@ -183,13 +183,13 @@ impl LogLine {
         }
     }
 
-    /// A session id.
+    /// Adds a session id.
     pub(crate) fn session(&mut self, key: impl FieldKey, session: SessionId) {
         let mut text = [0; Hyphenated::LENGTH];
         self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
     }
 
-    /// Adds a text from outside, truncated and escaped.
+    /// Adds a string from a client or another system, truncated and escaped.
     #[inline(always)]
     pub(crate) fn text(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
@@ -199,7 +199,7 @@ impl LogLine {
         self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
     }
 
-    /// Adds bytes from outside that may not be UTF-8, truncated and escaped.
+    /// Adds bytes from a client or another system, which may not be UTF-8, truncated and escaped.
     #[inline(always)]
     pub(crate) fn bytes(&mut self, key: impl FieldKey, bytes: &[u8]) {
         if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
@@ -211,7 +211,7 @@ impl LogLine {
         }
     }
 
-    /// Adds a text of the program itself, which may quote text from outside.
+    /// Adds a string of the program itself, which may quote a string from a client or another system.
     #[inline(always)]
     pub(crate) fn own(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
@@ -251,7 +251,7 @@ impl LogLine {
         }
     }
 
-    /// A part before the fields of a text line: target, message.
+    /// Adds a part that precedes the fields of a line in text format: the target or the message.
     pub(super) fn lead(&mut self, text: &str) {
         self.bytes.push(b' ');
         self.escaped(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
@@ -261,7 +261,7 @@ impl LogLine {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Adds a text that may need truncation, quotes or escapes.
+    /// Adds a string that may need truncation, quotes or escapes.
     #[inline(never)]
     fn value(&mut self, text: &str, most: usize, most_escaped: usize) {
         let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
@@ -275,8 +275,8 @@ impl LogLine {
         self.truncated |= is_cut;
     }
 
-    /// Writes the text up to the bound, escaped as in JSON. Also escapes characters that JSON allows but that affect a
-    /// terminal or split lines. Returns whether the text was cut.
+    /// Writes the string up to the maximum length, escaped as in JSON. Also escapes characters that JSON allows, but
+    /// that affect a terminal or split lines. Returns whether the string was truncated.
     fn escaped(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
         let head = beginning(text, most);
         if is_plain(head.as_bytes()) {
@@ -295,14 +295,14 @@ impl LogLine {
         head.len() < text.len()
     }
 
-    /// A copy of the line so far.
+    /// Returns a copy of the line so far.
     pub(crate) fn copy(&self) -> Self {
         let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         bytes.extend_from_slice(&self.bytes);
         Self { bytes, format: self.format, truncated: self.truncated }
     }
 
-    /// Ends the line and passes it to `take`.
+    /// Completes the line and passes it to `take`.
     pub(crate) fn end(mut self, take: impl FnOnce(&[u8])) {
         if self.truncated {
             self.flag("rotogate.truncated", true);
@@ -322,7 +322,7 @@ impl Drop for LogLine {
             return;
         }
         bytes.clear();
-        // This fails while the thread ends, when its buffers are gone already.
+        // This fails while the thread ends, because the thread's buffers were already dropped.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
                 && spare.len() < MAX_SPARE_BUFFERS
@@ -333,8 +333,8 @@ impl Drop for LogLine {
     }
 }
 
-/// Whether a text is visible ASCII and spaces, without quotes and backslashes. Looks at all bytes: without an early
-/// exit, the loop handles several bytes at a time.
+/// Returns whether a string consists of visible ASCII and spaces, without quotes and backslashes. Checks all bytes,
+/// because without an early exit the loop can process several bytes at a time.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, b| plain & matches!(b, b' '..=b'~') & (*b != b'"') & (*b != b'\\'))
 }

@@ -33,8 +33,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The outputs, for a signal, a panic and the end of the process. The list keeps outputs that no configured log uses
-/// any more, because a line that began before may still arrive.
+/// All outputs, so that a signal, a panic or the end of the process can flush or reopen them. The list also keeps
+/// outputs that the configuration no longer uses, because a line that began earlier may still arrive.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
 /// The prefix of this gate's API keys.
@@ -42,13 +42,13 @@ static KEY_PREFIX: OnceLock<KeyPrefix> = OnceLock::new();
 /// The part of the application log that a reload changes.
 static LIVE: OnceLock<Live> = OnceLock::new();
 
-/// From now on, paths in logs and traces do not show API keys with this prefix.
+/// Hides API keys with this prefix in the paths of logs and traces from now on.
 pub(crate) fn hide_keys(prefix: &KeyPrefix) {
-    // Setting it again does nothing: the prefix changes only by a restart.
+    // Setting the prefix again has no effect, because it changes only at a restart.
     let _ = KEY_PREFIX.set(prefix.clone());
 }
 
-/// The path of a request without API keys, for logs.
+/// Returns the path of a request for logs, without API keys.
 // Requirement K2.
 pub(crate) fn without_key(path: &[u8]) -> Cow<'_, [u8]> {
     let redacted = KEY_PREFIX.get().and_then(|prefix| prefix.redacted(std::str::from_utf8(path).ok()?));
@@ -61,7 +61,7 @@ struct Live {
     trail: Arc<audit::Trail>,
 }
 
-/// Why logging cannot start.
+/// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("{output}: cannot be opened for the log: {error} ({key} in gateway.toml)")]
@@ -86,13 +86,14 @@ pub(crate) struct PreparedLogs {
     outputs: event::Outputs,
     audit: (LogAddresses, OnAuditFailure),
     access: Option<AccessLog>,
-    /// The outputs in use, each with the number of bytes that may wait, and how long.
+    /// The outputs in use, each with the maximum number of bytes that wait to be written, and the maximum time that
+    /// they wait.
     sinks: Vec<(Arc<Sink>, (usize, Duration))>,
 }
 
-/// Opens the outputs of the configured logs. Reuses outputs that are open already.
+/// Opens the outputs of the configured logs. Outputs that are already open are reused.
 ///
-/// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
+/// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` omit the issuer.
 pub(crate) fn prepare(
     log: &LogConfig,
     access: &AccessLogConfig,
@@ -130,7 +131,7 @@ pub(crate) fn prepare(
     };
     let audit_sink = match &audit.output {
         Some(output) if *output == log.output || (access.enabled && *output == access.output) => {
-            let error = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "another log already uses this output");
             return Err(LogError::Open { output: output.clone(), error, key: "audit_log.output" });
         }
         Some(output) => Some(open(output, "audit_log.output")?),
@@ -165,8 +166,8 @@ pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     Ok(Logs(()))
 }
 
-/// Opens the audit log for a command, which writes events there and nothing else. `None` if no file is its output: a command
-/// cannot write to the standard error of a gate.
+/// Opens the audit log for a command. The command writes only its own audit events to it. `None` if the audit log is
+/// not a file, because a command cannot write to a gate's standard error.
 ///
 /// # Errors
 /// The file cannot be opened.
@@ -188,7 +189,7 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     Ok(Some(Logs(())))
 }
 
-/// Replaces the logs with logs of these settings.
+/// Replaces the logs by prepared ones.
 ///
 /// # Errors
 /// The level cannot be set. In this case nothing has changed.
@@ -223,7 +224,7 @@ fn put_in_force(
     ACCESS.store(access.map(|access| Arc::new(&*Box::leak(Box::new(access)))));
     let is_used = |sink: &&Arc<Sink>| used.iter().any(|(used, _)| Arc::ptr_eq(used, sink));
     sinks.iter().filter(|sink| !is_used(sink)).for_each(|sink| sink.retire());
-    // If the new output fails too, the next line sets the flag again.
+    // If the new output also fails, the next line sets the flag again.
     AUDIT_IS_FAILING.store(false, Ordering::SeqCst);
 }
 
@@ -232,15 +233,17 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.load().as_deref().copied()
 }
 
-/// The filter of the application log: from `ROTOGATE_LOG`, or else for this level. No level hides the audit
-/// trail.
+/// Returns the filter of the application log. It comes from `ROTOGATE_LOG` or, if that is not set, from `level`. The
+/// audit trail is written at every level.
 ///
 /// # Errors
-/// `ROTOGATE_LOG` is wrong.
+/// `ROTOGATE_LOG` is invalid.
 pub(crate) fn filter(level: Level) -> Result<EnvFilter, String> {
     let filter = EnvFilter::builder().with_env_var("ROTOGATE_LOG").with_default_directive(level.into()).from_env();
     let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
-    let trail = format!("{}=trace", audit::TARGET).parse().map_err(|error| format!("the audit trail: {error}"))?;
+    let trail = format!("{}=trace", audit::TARGET)
+        .parse()
+        .map_err(|error| format!("the filter of the audit trail: {error}"))?;
     Ok(filter.add_directive(trail))
 }
 
@@ -258,26 +261,25 @@ pub(crate) fn flush() {
     sinks().iter().for_each(|sink| sink.flush(FLUSH_TIMEOUT));
 }
 
-/// Waits after a panic, which may end the process, until everything is written, but at most
+/// Called after a panic, which may end the process. Waits until everything is written, but at most
 /// [`PANIC_FLUSH_TIMEOUT`].
 pub(crate) fn flush_after_panic() {
     sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
 }
 
-/// The flag that is set while no line of the audit log can be written and [`OnAuditFailure::Refuse`] is
-/// configured.
+/// Returns the flag that is set while the audit log cannot be written, if [`OnAuditFailure::Refuse`] is configured.
 pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
     &AUDIT_IS_FAILING
 }
 
-/// Waits until the audit log has all lines so far, but at most [`FLUSH_TIMEOUT`].
+/// Waits until all lines so far are in the audit log, but at most [`FLUSH_TIMEOUT`].
 pub(crate) async fn flush_audit() {
     let Some(sink) = LIVE.get().and_then(|live| live.outputs.load().audit.clone()) else { return };
     // The task fails only if the runtime stops.
     let _ = tokio::task::spawn_blocking(move || sink.flush(FLUSH_TIMEOUT)).await;
 }
 
-/// For each log: lines written, lines dropped, failed writes.
+/// Returns three numbers for each log: lines written, lines dropped and failed writes.
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
     let (own, sinks): (Vec<_>, Vec<_>) = sinks().into_iter().partition(|sink| sink.is_audit());

@@ -6,15 +6,15 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-/// How many lines are kept.
+/// The number of lines that are kept.
 pub(crate) const KEPT_LINES: usize = 1000;
-/// How many lines a follower may be behind. It misses older lines.
+/// How many lines a follower may lag behind. It misses older lines.
 const MAX_BEHIND: usize = 1000;
 
-/// One for the process, because the logs are global, too.
+/// The kept lines of the process. They are global, because the logs are global.
 static RECENT: LazyLock<Recent> = LazyLock::new(|| Recent::new(KEPT_LINES));
 
-/// Lines of JSON, the newest last.
+/// JSON lines, with the newest last.
 struct Recent {
     lines: Mutex<VecDeque<Arc<str>>>,
     most: usize,
@@ -33,8 +33,8 @@ impl Recent {
             lines.pop_front();
         }
         lines.push_back(Arc::clone(&text));
-        // Sent under the lock, so that a new follower misses no line between the kept lines and the first sent one.
-        // Sending fails if there are no followers.
+        // The line is sent under the lock, so that a new follower does not miss a line between the kept lines and the
+        // first line that it receives. Sending fails if there are no followers.
         let _ = self.followers.send(text);
     }
 
@@ -44,12 +44,12 @@ impl Recent {
     }
 }
 
-/// Keeps a line of JSON.
+/// Keeps a JSON line.
 pub(super) fn keep(line: &[u8]) {
     RECENT.keep(line);
 }
 
-/// The kept lines, the oldest first, and a receiver of new lines.
+/// Returns the kept lines, with the oldest first, and a receiver of new lines.
 pub(crate) fn follow() -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
     RECENT.follow()
 }

@@ -1,15 +1,15 @@
-//! Request ids: a trusted proxy's, or a new one.
+//! Request ids. An id comes from a trusted proxy or is new.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use rotogate_core::headers::unindexed;
 
-/// The longest id that is accepted from a proxy, in bytes.
+/// The maximum length of an id from a proxy, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
-/// The id that a trusted proxy gave the request, if there is exactly one and its characters need no escaping in any
-/// output.
+/// Returns the id that a trusted proxy gave the request, if there is exactly one id and its characters do not need
+/// escaping in any output.
 pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -18,8 +18,8 @@ pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderVa
     ((1..=MAX_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| unindexed(value.clone()))
 }
 
-/// A new id: a UUIDv7 (RFC 9562 §5.7) for this moment in microseconds since 1970. An id is no secret, so its
-/// random part comes from a fast generator without a system call.
+/// Returns a new id, which is a UUIDv7 (RFC 9562 §5.7) for this time in microseconds since 1970. An id is not secret,
+/// so its random part comes from a fast generator without a system call.
 pub(crate) fn new(micros: u64) -> HeaderValue {
     let mut random = [0; 10];
     fastrand::fill(&mut random);

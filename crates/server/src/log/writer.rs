@@ -1,9 +1,9 @@
-//! Writes log lines to their outputs. A thread that logs appends to a buffer in memory and continues; one thread for
-//! each output writes the buffers. A request never waits for an output: beyond the bound, lines are dropped and
-//! counted.
+//! Writes log lines to their outputs. A thread that logs appends its line to a buffer in memory and continues. Each
+//! output has a thread that writes the buffers. Requests never wait for an output. If a buffer is full, further lines
+//! are dropped and counted.
 //!
-//! Access lines have a buffer for each worker thread, so that no thread waits for another. Application lines are few,
-//! so they share one buffer.
+//! Each worker thread has its own buffer for access lines, so that threads do not wait for each other. There are few
+//! application lines, so they share one buffer.
 
 use std::fs::File;
 use std::io;
@@ -23,10 +23,10 @@ mod thread;
 
 use thread::Writer;
 
-/// A buffer of this size is written at once; a smaller one after the flush interval. Waking the writer costs a worker
-/// more than a hundred lines do, so this is as large as half of the default `buffer` allows.
+/// A buffer of this size is written at once, and a smaller buffer after the flush interval. Waking the writer costs a
+/// worker more than writing a hundred lines, so this size is the largest that half of the default `buffer` allows.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// The bound on buffered application lines, and the reserve for errors, warnings and audit events.
+/// The maximum number of bytes of buffered application lines, and the reserve for errors, warnings and audit events.
 const APPLICATION_BYTES: usize = 192 * 1024;
 const RESERVE_BYTES: usize = 64 * 1024;
 
@@ -46,16 +46,16 @@ struct Buffer {
 pub(crate) struct Sink {
     output: LogOutput,
     workers: Box<[Mutex<Buffer>]>,
-    /// The bound of each of these buffers, in bytes.
+    /// The maximum size of each of these buffers, in bytes.
     share: AtomicUsize,
     application: Mutex<Buffer>,
-    /// How long a line may wait, in milliseconds.
+    /// The maximum time that a line waits, in milliseconds.
     interval: AtomicU64,
     /// Whether no configured log writes to this output any more. Lines that began before are still written.
     is_retired: AtomicBool,
     /// Whether the application lines of this output are lines of the audit log.
     is_audit: AtomicBool,
-    /// Flags for the writer: there are lines; write at once; reopen the file.
+    /// Flags for the writer: there are lines to write, write at once, and reopen the file.
     pending: AtomicBool,
     urgent: AtomicBool,
     reopen: AtomicBool,
@@ -64,7 +64,7 @@ pub(crate) struct Sink {
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
-    /// Whether lines that cannot be written are kept and tried again.
+    /// Whether lines that cannot be written are kept and written again.
     keeps_lines: AtomicBool,
     /// The counts of application lines, and of access lines.
     app: WriterCounts,
@@ -80,7 +80,7 @@ pub(crate) struct WriterCounts {
 }
 
 impl Sink {
-    /// Opens an output and starts its thread. `workers` threads write access lines, which share `buffer` bytes.
+    /// Opens an output and starts its thread. `workers` threads write access lines, and share `buffer` bytes for them.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -117,7 +117,7 @@ impl Sink {
         &self.output
     }
 
-    /// Records that a log writes to this output from now on, with these bounds.
+    /// Records that a log writes to this output from now on, with these limits.
     pub(super) fn set(&self, buffer: usize, interval: Duration) {
         // One half is written while the other half fills.
         self.share.store((buffer / 2 / self.workers.len()).max(16 * 1024), Ordering::Relaxed);
@@ -127,8 +127,8 @@ impl Sink {
         self.keeps_lines.store(false, Ordering::Relaxed);
     }
 
-    /// Records that no log writes to this output any more. The file is closed. A line that began before opens
-    /// it again.
+    /// Records that no log writes to this output any more. The file is closed. If a line that began earlier still
+    /// arrives, the file is opened again.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.hurry();
@@ -176,7 +176,8 @@ impl Sink {
             let share = self.share.load(Ordering::Relaxed);
             let mut buffer = buffer_of_worker.lock();
             if buffer.bytes.len() + line.len() > share {
-                // Counted here, because a writer that hangs in its output cannot count (requirement O32).
+                // The line is counted here, because a writer that hangs in its output cannot count it (requirement
+                // O32).
                 self.access.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -230,13 +231,13 @@ impl Sink {
     }
 
     fn unpark(&self) {
-        // The lock is held for a moment only, and never by the writer while it writes.
+        // The lock is held only for a moment. The writer does not hold it while it writes.
         if let Some(thread) = &*self.writer.lock() {
             thread.unpark();
         }
     }
 
-    /// Reopens the file, after all lines so far were written to the old file.
+    /// Reopens the file after all lines so far have been written to the old file.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.hurry();

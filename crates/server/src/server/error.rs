@@ -24,8 +24,8 @@ pub enum ServerError {
     Part(Box<dyn std::error::Error + Send + Sync>),
     /// The shared store exists, but its keys are not on this machine.
     #[error(
-        "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another gate of \
-         this store", .folder.display()
+        "{error}. There are no keys in {}, and a gate creates keys only for a new store. Copy the key folder of \
+         another gate that uses this store", .folder.display()
     )]
     NoKeys {
         /// The reason why the store cannot be opened.
@@ -48,12 +48,12 @@ pub enum ServerError {
     #[error("the admin listener cannot be served: {0}")]
     AdminListener(io::Error),
     /// The last writes of the gate could not be stored.
-    #[error("revocations or confirmations could not be written: {0}")]
+    #[error("revocations or confirmations could not be written to the store: {0}")]
     Unwritten(StoreError),
 }
 
 impl ServerError {
-    /// Wraps the error of a part of the gate that cannot be opened or built.
+    /// Wraps the error that occurs when a part of the gate cannot be opened or built.
     pub(crate) fn part(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Part(Box::new(error))
     }
@@ -78,7 +78,7 @@ impl KeyFault {
     }
 }
 
-/// Collects the faults in the parts of a configuration.
+/// Collects the faults in a configuration.
 pub(crate) struct Faults<'a> {
     config: &'a Config,
     wrong: Vec<ConfigError>,

@@ -63,7 +63,7 @@ pub enum ShutdownKind {
     Upgrade(UpgradeState),
 }
 
-/// A listener. If it is for other proxies, it also has the service that answers their questions.
+/// A listener. If it is for other proxies, it also has the service that responds to their authorization requests.
 #[derive(Debug)]
 struct BoundListener {
     listener: Listener,
@@ -167,12 +167,12 @@ impl Server {
         own.chain(self.admin_addresses()).collect()
     }
 
-    /// Returns the parts of the gate. They also tell which missing files this start has created.
+    /// Returns the parts of the gate. They also show which missing files this start has created.
     pub fn parts(&self) -> &GateParts {
         &self.parts
     }
 
-    /// Serves until an order to stop, or until the sender of orders is dropped. Requests in flight then have
+    /// Serves until an order to stop arrives, or until the sender of orders is dropped. Requests in flight then have
     /// `drain_timeout` to finish.
     ///
     /// # Errors

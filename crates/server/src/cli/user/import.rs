@@ -20,22 +20,23 @@ use rotogate_directories::users::{UsersFile, audit};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ImportArguments {
-    /// The file. Only its owner may read it. With --to, the users file by default.
+    /// The file with the users. Only its owner may read it. With --to, the default is the users file.
     #[arg(required_unless_present = "to")]
     file: Option<PathBuf>,
-    /// Adds the users to this SQLite database, relative to the configuration, and prints its `[directory]`.
+    /// Adds the users to this SQLite database instead of the users file, and prints a `[directory]` section for it. The
+    /// path is relative to the configuration.
     #[arg(long, value_name = "sqlite:FILE")]
     pub(super) to: Option<String>,
-    /// Reports what would be imported, and changes nothing.
+    /// Reports what would be imported, without changing anything.
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// The password hash parameters of the Firebase project, as JSON; by default those in `[directory]`.
+    /// The file (JSON) with the password hash parameters of the Firebase project; by default those in `[directory]`.
     #[arg(long, value_name = "FILE", requires = "file")]
     firebase: Option<PathBuf>,
-    /// The account of users without one in the file.
+    /// The account of users that have no account in the file.
     #[arg(long, requires = "file")]
     account: Option<String>,
-    /// The scopes of users without any in the file, separated by spaces.
+    /// The scopes of users that have no scopes in the file, separated by spaces.
     #[arg(long, default_value = "", requires = "file")]
     scopes: String,
 }
@@ -76,13 +77,13 @@ impl ImportReport {
         let done = if self.dry_run { "would be imported; nothing was changed" } else { "imported" };
         let left_out = match self.without_password {
             0 => String::new(),
-            number => format!("\n{number} left out: they have no password"),
+            number => format!("\n{number} users were left out, because they have no password"),
         };
         let warnings: String = self.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
         let database = match (&self.database, &self.directory) {
             (Some(database), Some(directory)) => format!(
-                "\nThe database is {}. Write this in place of the directory of the users file in the configuration, and \
-                 start the gate again:\n\n{}",
+                "\nThe database is {}. In the configuration, replace the directory of the users file with these \
+                 lines, and restart the gate:\n\n{}",
                 database.display(),
                 directory.trim_end()
             ),
@@ -102,7 +103,7 @@ fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<Fir
     let read = read.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
     if configured.is_some_and(|configured| *configured != read) {
         return Err(Failure::Failed(format!(
-            "{}: these parameters differ from the gate's: hash_parameters in [directory]",
+            "{}: these parameters differ from `hash_parameters` in `[directory]`",
             path.display()
         )));
     }
@@ -158,8 +159,8 @@ pub(super) fn into_database(
         (Some(path), file) => {
             let defaults = arguments.defaults(file.as_ref())?;
             let text = private_file::read_private(path).map_err(Failure::Failed)?;
-            // The import accepts these hashes. The checks below refuse users whose hashes the database directory would
-            // not check.
+            // The import accepts these hashes. The checks below refuse users whose hashes a database directory does not
+            // support.
             let accepted = Accepted {
                 legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
                 firebase: defaults.firebase.clone(),
@@ -171,7 +172,7 @@ pub(super) fn into_database(
         }
         (None, Some(file)) => (file.path().display().to_string(), UserCopy::of_file(file)),
         (None, None) => {
-            let what = "the users are not in a file (directory.kind); name the file to import";
+            let what = "the users are not in a file (`directory.kind`), so name the file to import";
             return Err(Failure::Failed(what.to_owned()));
         }
     };
@@ -198,10 +199,10 @@ fn refused(file: &str, error: EditError) -> Failure {
     let problems = match error {
         EditError::Import(problems) => problems,
         EditError::TooMany { there, .. } => {
-            let first = if there > 0 { "rotogate user import --to sqlite:data/users.db, then " } else { "" };
+            let first = if there > 0 { "`rotogate user import --to sqlite:data/users.db`, then " } else { "" };
             return Failure::Failed(format!(
-                "{error}; nothing was imported. A database takes more: {first}rotogate user import {file} --to \
-                 sqlite:data/users.db"
+                "{error}; nothing was imported. A database can contain more users: run {first}`rotogate user import \
+                 {file} --to sqlite:data/users.db`"
             ));
         }
         other => return Failure::failed(other),

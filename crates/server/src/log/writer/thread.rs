@@ -15,11 +15,11 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause before a retry when an output would block.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// The pause before kept lines, which could not be written, are tried again.
+/// The pause before kept lines, which could not be written, are written again.
 const KEPT_RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The bound on lines that are kept.
+/// The maximum number of bytes in lines that are kept.
 const MAX_KEPT_BYTES: usize = 1 << 20;
-/// The shortest time between two synchronisations of a file whose lines must be durable.
+/// The minimum time between two syncs of a file whose lines must be durable.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The writer thread of an output.
@@ -27,15 +27,15 @@ pub(super) struct Writer {
     sink: Arc<Sink>,
     /// `None` once no log writes to this output, until a late line arrives.
     file: Option<File>,
-    /// Empty buffers, to swap for full ones.
+    /// Empty buffers, which are swapped for full ones.
     spare: Vec<Vec<u8>>,
-    /// Lines that could not be written and are tried again.
+    /// Lines that could not be written, and will be written again.
     kept: Buffer,
     /// Whether the last line was written only in part.
     torn: bool,
-    /// The last bytes of the file that this writer has written without another process's bytes among them.
+    /// The range at the end of the file that this writer has written, without bytes of another process in between.
     own: Range<u64>,
-    /// When the file was last synchronised.
+    /// The time of the file's last sync.
     synced_at: Option<Duration>,
     /// The number of dropped lines at the last report, and the time of this report.
     reported: u64,
@@ -62,14 +62,15 @@ impl Writer {
         }
     }
 
-    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines
-    /// arrive. So a line in an empty buffer wakes the writer only if it had nothing to write for a whole interval.
+    /// Waits for lines, then waits for the flush interval or a full buffer, and then writes. `pending` stays set while
+    /// lines arrive. A line in an empty buffer therefore wakes the writer only if the writer had nothing to write for a
+    /// whole interval.
     pub(super) fn run(mut self) {
         loop {
             while !self.sink.pending.load(Ordering::Acquire) {
                 let retry = (!self.kept.bytes.is_empty()).then_some(KEPT_RETRY_PAUSE);
                 match self.report_due_in().into_iter().chain(retry).min() {
-                    // Wake up to report the lines dropped meanwhile.
+                    // Wakes up to report the lines that were dropped meanwhile.
                     Some(wait) => std::thread::park_timeout(wait),
                     None => std::thread::park(),
                 }
@@ -92,7 +93,7 @@ impl Writer {
             let asked = self.sink.asked.load(Ordering::Acquire);
             let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
             if reopen && !self.kept.bytes.is_empty() {
-                // The new file may be on another volume that has room.
+                // The new file may be on another volume that has free space.
                 self.open_again();
             }
             let has_written = self.pass();
@@ -114,12 +115,12 @@ impl Writer {
         }
     }
 
-    /// Writes all buffers. Returns whether there was a line.
+    /// Writes all buffers. Returns whether they contained any line.
     fn pass(&mut self) -> bool {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
-        // Events are taken first and written last, so that a reader of an event finds all earlier access
-        // lines in the output.
+        // Events are taken from the buffer first and written last, so that the output contains all earlier access lines
+        // before an event.
         let events = std::mem::take(&mut *sink.application.lock());
         let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
@@ -150,8 +151,8 @@ impl Writer {
         bytes
     }
 
-    /// Writes lines of the audit log. Keeps lines that cannot be written for another attempt, if no line may
-    /// be missing.
+    /// Writes lines of the audit log. If no line may be missing, keeps lines that cannot be written for another
+    /// attempt.
     pub(super) fn write_audit(&mut self, events: &Buffer) {
         let mut buffer = std::mem::take(&mut self.kept);
         if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
@@ -174,7 +175,7 @@ impl Writer {
         let mut rest = &*buffer.bytes;
         let is_written = match self.put(&mut rest) {
             Ok(()) if self.sync() => true,
-            // After a failed synchronisation the system may drop what was written, so all of it is written again.
+            // After a failed sync, the operating system may drop what was written, so all of it is written again.
             Ok(()) => {
                 rest = &buffer.bytes;
                 self.take_back(rest.len());
@@ -192,8 +193,8 @@ impl Writer {
         sink.set_failing(!is_written);
     }
 
-    /// Removes the last bytes of the file, which are written again. The file has their lines twice if that fails, or if
-    /// another process has written to the file since: the lines of that process must stay.
+    /// Removes the last bytes of the file, because they will be written again. If this fails, or if another process has
+    /// written to the file since, the file contains these lines twice. Lines of another process are never removed.
     fn take_back(&self, written: usize) {
         if let Some(file) = &self.file
             && file.metadata().is_ok_and(|meta| meta.len() == self.own.end)
@@ -210,7 +211,7 @@ impl Writer {
         }
         let since = self.synced_at.map(|at| self.time.monotonic().saturating_sub(at));
         if let Some(wait) = since.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
-            // Lines that arrive meanwhile are then written and synchronised together.
+            // Lines that arrive meanwhile are then written and synced together.
             std::thread::sleep(wait);
         }
         let Some(file) = &self.file else { return true };
@@ -218,15 +219,15 @@ impl Writer {
         self.synced_at = Some(self.time.monotonic());
         match synced {
             Ok(()) => true,
-            // A pipe or a device cannot be synchronised.
+            // A pipe or a device cannot be synced.
             Err(error) if error.kind() == ErrorKind::InvalidInput => true,
             Err(_) => false,
         }
     }
 
-    /// Writes complete lines. Returns how many were lost.
+    /// Writes complete lines. Returns how many lines were lost.
     fn write(&mut self, mut bytes: &[u8], counts: &WriterCounts) -> u64 {
-        // End a torn line, so that the next line begins on a line of its own.
+        // Ends a line that was written only in part, so that the next line begins on a new line.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;
         }
@@ -247,7 +248,8 @@ impl Writer {
             match file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    // The file is opened for appending, so this is the end of what was written just now.
+                    // The file is opened for appending, so this position is the end of the bytes that were just
+                    // written.
                     let end = file.stream_position().unwrap_or(0);
                     let begin = end.saturating_sub(written as u64);
                     self.own = if begin == self.own.end { self.own.start } else { begin }..end;
@@ -270,12 +272,12 @@ impl Writer {
             Ok(file) => (self.file, self.torn) = (Some(file), false),
             Err(error) => {
                 self.sink.app.errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(output = %self.sink.output, %error, "log file not reopened; the old one stays in use");
+                tracing::error!(output = %self.sink.output, %error, "log file not reopened; the old file stays in use");
             }
         }
     }
 
-    /// The time until dropped lines may be reported, if there are any.
+    /// Returns the time until dropped lines may be reported. `None` if no lines were dropped.
     fn report_due_in(&self) -> Option<Duration> {
         (self.sink.dropped() > self.reported).then(|| {
             let since = self.reported_at.map_or(REPORT_INTERVAL, |at| self.time.monotonic().saturating_sub(at));

@@ -1,4 +1,4 @@
-//! The tokens of the admin listener. They are files that only the users who may administer the gate can read.
+//! The tokens of the admin listener. Each token is in a file that only administrators of the gate can read.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -52,8 +52,8 @@ impl AdminToken {
         let token = text.trim();
         if token.len() < MIN_CHARS {
             return Err(format!(
-                "the admin token in {} has fewer than {MIN_CHARS} characters; write {MIN_CHARS} or more to it, mode 0600, \
-                 or delete it, and the next start creates a new one",
+                "the admin token in {} has fewer than {MIN_CHARS} characters. Write a longer token to the file (mode \
+                 0600), or delete the file, and the next start creates a new token",
                 path.display()
             ));
         }

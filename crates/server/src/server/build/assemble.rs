@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-// With this lint, the code does not compile if a build ignores a part of the configuration.
+// With this lint, the code does not compile if it ignores a part of the configuration.
 #![deny(unused_variables)]
 
 use std::path::Path;
@@ -54,7 +54,8 @@ pub struct GateParts {
     pub(crate) redb: Option<RedbStore>,
     /// The tokens of the admin listener.
     pub(crate) admin_tokens: Arc<AdminTokens>,
-    /// The user that this start created because the users file was missing, with the password. It is shown only once.
+    /// The user that this start created because the users file was missing, and the user's password. The password is
+    /// shown only once.
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as they were at the start.
     pub(crate) trusted: Vec<IssuerRules>,
@@ -69,7 +70,7 @@ impl GateParts {
         if let Some(store) = &self.redb
             && let Err(error) = store.close().await
         {
-            tracing::error!(error = ?rotogate_core::fault::Chain(&error), "store not closed cleanly");
+            tracing::error!(error = ?rotogate_core::fault::Chain(&error), "the store was not closed cleanly");
         }
     }
 }
@@ -88,8 +89,8 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         tracing::warn!(
             configured = %config.issuer.algorithm,
             signing = %keyring.signer().algorithm(),
-            "issuer.algorithm ignored, because the signing key is for another algorithm. To change the key, run \
-             rotogate keys rotate"
+            "`issuer.algorithm` ignored, because the signing key is for another algorithm. To change the signing key, \
+             run `rotogate keys rotate`"
         );
     }
     let admin_tokens = Arc::new(AdminTokens::load_or_create(&config.admin).map_err(ServerError::Unusable)?);
@@ -173,8 +174,8 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     faults.result(builder)
 }
 
-/// Returns a builder with the sections that need no files. The sections are destructured without `..`. So a new section
-/// or key does not compile until it is passed to the builder, or listed here because other code reads it.
+/// Returns a builder with the sections that need no files. The sections are destructured without `..`, so that the code
+/// does not compile until a new section or key is passed to the builder, or is listed here because other code reads it.
 fn with_settings(config: &Config) -> GateBuilder {
     let Config {
         server,
@@ -368,7 +369,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
     let dialect = rotogate::program::by_name(dialect, &config.options())
-        .ok_or_else(|| KeyFault::new("dialect", format!("there is no dialect {dialect:?}")))?;
+        .ok_or_else(|| KeyFault::new("dialect", format!("unknown dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {
         endpoint = endpoint.clients(clients.iter().map(String::as_str));

@@ -59,7 +59,10 @@ impl LiveDirectories {
                 return Ok((config.clone(), Arc::clone(directory)));
             }
             let UsersConfig::Remote { source, bounds } = &config.users else {
-                return Err(KeyFault::new(&config.key, "a users file is opened only at a start"));
+                return Err(KeyFault::new(
+                    &config.key,
+                    "a new users file needs a restart, because the gate opens a users file only when it starts",
+                ));
             };
             let opened = source.open(bounds.timeout);
             let source = opened.map_err(|(key, message)| KeyFault::new(format!("{}.{key}", config.key), message))?;

@@ -33,7 +33,10 @@ pub(super) fn load(
     let named = |name: &str| {
         let found = config.providers.iter().find(|known| known.name == name);
         found.ok_or_else(|| {
-            KeyFault::new("name", "an upstream names this provider, but no entry has the name".to_owned())
+            KeyFault::new(
+                "name",
+                "an upstream names this provider, but no `[[providers]]` entry has this name".to_owned(),
+            )
         })
     };
     let provider = named(&provider)?;

@@ -1,6 +1,6 @@
 //! Detects whether files differ from the content in use. The attributes of the files are checked often. A file is read
-//! when its attributes change, and tried when its content or permissions change. If content is refused, this is logged
-//! once. As long as the content does not change, it is retried only occasionally.
+//! when its attributes change, and loaded when its content or permissions change. If the content cannot be used, this
+//! is logged once. As long as the content does not change, loading is retried only occasionally.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ pub(crate) struct FileGroup {
 type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
 impl FileGroup {
-    /// Creates a group of files that the caller is about to read. A change between this call and the caller's read is
-    /// read twice, but never missed.
+    /// Creates a group of files that the caller is about to read. If a file changes between this call and the caller's
+    /// read, the change is read twice, but never missed.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
@@ -68,8 +68,8 @@ impl FileGroup {
     }
 
     /// Continues with the files of the next configuration. Files in both groups keep the time at which they were read,
-    /// because a reload does not read files of parts whose keys are unchanged. So the next checks find a change of
-    /// these files.
+    /// because a reload does not read files of parts whose keys are unchanged. The next checks can therefore find a
+    /// change of these files.
     pub(crate) fn follow(&mut self, next: Self) {
         let as_before = |(path, read): (&PathBuf, &[u8; 32])| (path.clone(), *self.in_force.get(path).unwrap_or(read));
         let in_force: Digests = next.in_force.iter().map(as_before).collect();
@@ -135,8 +135,8 @@ impl LastRead {
     }
 }
 
-/// Returns the gate's own key files: the folder and its files. Leaves out the store's mark file, which changes all the
-/// time, and names that begin with a dot (locks, and files being written).
+/// Returns the gate's own key files: the folder and its files. Leaves out the store's mark file, because it changes all
+/// the time, and names that begin with a dot (locks, and files being written).
 pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");

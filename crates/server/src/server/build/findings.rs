@@ -55,8 +55,8 @@ impl<'a> Findings<'a> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// Reports a file that this process is not allowed to read. The gate's user may have the permission, so the check
-    /// does not count the file as wrong.
+    /// Reports a file that this process is not allowed to read. The gate's user may have the permission, so the file is
+    /// not reported as wrong.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
@@ -76,7 +76,7 @@ impl<'a> Findings<'a> {
         if self.is_denied([(key, path)]) {
             return None;
         }
-        // A dangling link does not count as a missing file, because the gate would create a missing file.
+        // A dangling link is not treated as a missing file, because the gate would try to create the file.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             self.creatable(key, path);
             return None;
@@ -114,16 +114,19 @@ impl<'a> Findings<'a> {
         if let Some(TlsConfig { key, .. }) = tls
             && config.server.public_url.scheme_str() == Some("http")
         {
-            let message =
-                format!("is http, but {key} makes a listener https: clients would be sent to the wrong place");
+            let message = format!(
+                "is an http URL, but a listener uses https because of {key}, so the gate would send clients to the \
+                 wrong URL"
+            );
             self.warn("server.public_url", message);
         } else if config.server.public_url.scheme_str() == Some("http")
             && let Some(host) = config.server.public_url.host()
             && !is_local(host)
         {
             let message = format!(
-                "is http: clients send their tokens to {host} in clear text; write the https URL of the proxy in front of \
-                 the gate; without a proxy, give the listener a certificate (server.tls), and write its https URL"
+                "is http: clients send their tokens to {host} in clear text. Write the https URL of the proxy in \
+                 front of the gate. Without a proxy, give the listener a certificate (`server.tls`), and write the \
+                 listener's https URL"
             );
             self.warn("server.public_url", message);
         }
@@ -131,8 +134,9 @@ impl<'a> Findings<'a> {
         let most = config.server.max_connections;
         if let Some(files) = files.filter(|files| *files < most as u64) {
             let message = format!(
-                "is {most}, and the system allows {files} open files here: later connections wait. Raise the hard limit \
-                 (LimitNOFILE of systemd, --ulimit nofile of Docker), or lower this"
+                "is {most}, but the system allows this process only {files} open files, so further connections would \
+                 wait. Raise the hard limit (`LimitNOFILE` of systemd, `--ulimit nofile` of Docker), or lower this \
+                 value"
             );
             self.warn("server.max_connections", message);
         }
@@ -145,7 +149,10 @@ impl<'a> Findings<'a> {
                 let file = config.source.file().display();
                 self.warn(
                     &key,
-                    format!("everyone may read it (mode {mode:03o}): chmod o-r {file}, or write a secret_hash_file"),
+                    format!(
+                        "every user of this machine can read the hash (mode {mode:03o}): run `chmod o-r {file}`, or \
+                         use `secret_hash_file`"
+                    ),
                 );
             }
         }
@@ -163,7 +170,10 @@ impl<'a> Findings<'a> {
         }
         if let Some(mode) = private_file::is_open(folder) {
             let shown = folder.display();
-            self.warn(KEY, format!("{shown}: others may look into it (mode {mode:03o}): chmod 700 {shown}"));
+            self.warn(
+                KEY,
+                format!("{shown}: other users can access this folder (mode {mode:03o}): run `chmod 700 {shown}`"),
+            );
         }
         match Keyring::load_if_there(folder) {
             Ok(Some(keyring)) => return Some(keyring),
@@ -275,7 +285,7 @@ impl<'a> Findings<'a> {
             let read = self.private(&key, &token.file, || AdminToken::load(&token.file));
             let Some(read) = read else { continue };
             if let Some((other, _)) = seen.iter().find(|(_, known)| known.is(read.expose())) {
-                self.blame(&key, format!("the token is that of {other}; expected a token of its own"));
+                self.blame(&key, format!("the token is the same as in {other}; expected a different token"));
             }
             seen.push((key, read));
         }
@@ -301,8 +311,7 @@ impl<'a> Findings<'a> {
 
     pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
-        // As long as one client exists, all clients share the system's CA certificates, so that they are read only
-        // once.
+        // The system's CA certificates are read only once, because all clients share them as long as one client exists.
         let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {

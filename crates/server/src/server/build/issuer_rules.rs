@@ -43,7 +43,7 @@ pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<Issuer
         of_pem(&text, algorithm).map_err(|error| in_file(error.to_string()))?
     } else {
         IssuerKeys::from_jwks(&text, algorithm)
-            .map_err(|error| in_file(format!("{error}; save the set that it publishes")))?
+            .map_err(|error| in_file(format!("{error}; save the JWK Set that {whose} publishes")))?
     };
     Ok(Some(keys))
 }
@@ -92,7 +92,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFile
             return Err(in_file(
                 "introspection.secret_file",
                 secret_file,
-                "is empty; expected the secret of client_id",
+                "is empty; expected the secret of the client in `client_id`",
             ));
         }
         credentials.secret = Some((SecretString::from(secret.to_owned()), *secret_in));

@@ -38,7 +38,7 @@ struct Remote {
 }
 
 /// The issuers of another configuration, whose keys are already being fetched. If this value is dropped before it is
-/// used, the fetches that it started stop.
+/// used, the fetches that it started are stopped.
 #[derive(Debug)]
 pub(crate) struct NextIssuers {
     all: Vec<Remote>,
@@ -373,8 +373,8 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
         let step_up = route.policy.step_up.as_ref()?;
         let is_missing = step_up.accepted_of(&acr_values.join(" ")).is_none();
         let message = format!(
-            "asks for an acr that {provider} does not list in acr_values_supported, so no browser session may pass; write \
-             one of {}, or let the provider offer it",
+            "requires an `acr` that {provider} does not list in `acr_values_supported`, so no browser session can \
+             meet this requirement. Write one of {}, or configure the provider to support the value",
             printable(&acr_values.join(", "))
         );
         is_missing.then(|| config.blame(&format!("routes[{index}].step_up"), message))
@@ -403,10 +403,11 @@ fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<Confi
             SecretPlace::Form => ("client_secret_post", "client_secret_basic", "basic"),
         };
         let remedy =
-            if is_offered(other) { format!("write secret_in = \"{word}\"") } else { "use one of these".into() };
+            if is_offered(other) { format!("write secret_in = \"{word}\"") } else { "use one of these methods".into() };
         let listed = printable(&offered.join(", "));
-        let message =
-            format!("is {method}, and {provider} lists {listed} in token_endpoint_auth_methods_supported; {remedy}");
+        let message = format!(
+            "is {method}, but {provider} lists only {listed} in `token_endpoint_auth_methods_supported`; {remedy}"
+        );
         (!is_offered(method)).then(|| config.blame(&format!("{entry}.client.secret_in"), message))
     });
     warned.collect()
@@ -441,13 +442,13 @@ async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFile
     let members = strict_json::object(&response).map_err(|why| KeyFault::new(URL, format!("malformed: {why}")))?;
     match members.get("active") {
         Some(serde_json::Value::Bool(false)) => {
-            Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])
+            Ok(vec![format!("introspection at {} works: it reports an unknown token as inactive", settings.url)])
         }
         Some(serde_json::Value::Bool(true)) => {
-            let what =
-                "calls a token active that cannot exist; expected {\"active\":false}. It cannot decide about tokens";
+            let what = "reports a token as active that cannot exist; expected {\"active\":false}. Do not let this \
+                        server decide about tokens";
             Err(KeyFault::new(URL, what))
         }
-        _ => Err(KeyFault::new(URL, "malformed: active must be true or false; is this the introspection endpoint?")),
+        _ => Err(KeyFault::new(URL, "malformed: `active` must be true or false; is this the introspection endpoint?")),
     }
 }

@@ -21,17 +21,17 @@ use rotogate_core::policy::{By, GateId, permit_anonymous};
 use rotogate_core::route::{Resource, Route};
 use rotogate_proxy::Proxy;
 
-/// The method in the body. It lists the capabilities of a server, and changes nothing.
+/// The method in the body. It lists a server's capabilities, and does not change anything.
 const METHOD: &str = "server/discover";
 /// The method in the header of the call whose header differs from the body.
 const OTHER: &str = "tools/list";
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Sends two calls to each server that should compare: one whose header agrees with the body, and one whose header
-/// differs. Returns a line for each server.
+/// Sends two calls to each server that should compare headers with bodies: one whose header agrees with the body, and
+/// one whose header differs. Returns a line for each server.
 ///
 /// # Errors
-/// A server does not compare. A server that does not respond is reported as unchecked.
+/// A server does not compare headers with bodies. A server that does not respond is reported as unchecked.
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
@@ -65,8 +65,9 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
                 Ok(false) => faults.add(
                     &key,
                     format!(
-                        "the upstream {name} took a call whose header Mcp-Method differs from its body: a caller could do \
-                         what the rules for its header allow, and its body do another thing. Use check = \"body\""
+                        "the upstream {name} accepted a call whose header `Mcp-Method` differs from its body. A \
+                         caller could bypass the rules of the gate, because they look only at the header. Use `check \
+                         = \"body\"`"
                     ),
                 ),
                 Err(why) => faults.add_unchecked(&key, format!("the upstream {name} {why}")),
@@ -81,13 +82,13 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
 async fn compares(proxy: &Proxy, config: &Config, route: &Route, path: &str) -> Result<bool, String> {
     let agreed = send(proxy, config, route, path, METHOD).await?;
     if !agreed.is_success() {
-        return Err(format!("answered {METHOD} with {agreed}; expected 2xx"));
+        return Err(format!("responded to {METHOD} with {agreed}; expected 2xx"));
     }
     let differing = send(proxy, config, route, path, OTHER).await?;
     match differing {
         StatusCode::BAD_REQUEST => Ok(true),
         status if status.is_success() => Ok(false),
-        status => Err(format!("answered a call whose header and body differ with {status}; expected 400")),
+        status => Err(format!("responded with {status} to a call whose header and body differ; expected 400")),
     }
 }
 
@@ -106,15 +107,15 @@ async fn send(proxy: &Proxy, config: &Config, route: &Route, path: &str, method:
         .header(HeaderName::from_static("mcp-protocol-version"), VERSIONS[0])
         .header(HeaderName::from_static("mcp-method"), HeaderValue::from_str(method).map_err(|why| why.to_string())?)
         .body(Full::new(Bytes::from(body)));
-    let mut request = request.map_err(|why| format!("cannot be asked at {path}: {why}"))?;
+    let mut request = request.map_err(|why| format!("cannot be called at {path}: {why}"))?;
     let by = By { gate: GateId::next(), layer: true, defers: false };
     request.extensions_mut().insert(permit_anonymous(&Arc::new(route.clone()), by));
     request.extensions_mut().insert(Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST), false));
     let answered = tokio::time::timeout(WITHIN, proxy.clone().oneshot(request)).await;
-    let Ok(answered) = answered else { return Err(format!("does not answer within {WITHIN:?}")) };
+    let Ok(answered) = answered else { return Err(format!("does not respond within {WITHIN:?}")) };
     let Ok(response) = answered;
     match response.extensions().get::<rotogate_proxy::ProxyError>() {
-        Some(why) => Err(format!("does not answer: {}", why.reason())),
+        Some(why) => Err(format!("does not respond: {}", why.reason())),
         None => Ok(response.status()),
     }
 }

@@ -1,5 +1,5 @@
-//! Builds a gate from a configuration. Here are the checks of a start, and the setup of files, store, directories and
-//! issuers.
+//! Builds a gate from a configuration. This module contains the checks of a start, and the setup of files, store,
+//! directories and issuers.
 
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;

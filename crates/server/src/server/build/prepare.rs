@@ -34,7 +34,7 @@ pub(crate) struct Inspected {
     /// Lines about the server of a shared store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) store: Vec<String>,
-    /// A line for each upstream whose MCP calls are judged by their headers.
+    /// A line for each upstream whose MCP calls are checked by their headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<String>,
     /// Settings that are allowed but probably not intended.
@@ -81,8 +81,8 @@ impl StartPlan {
                 && let Some(endpoint) = config.endpoints.iter().find(|endpoint| endpoint.may_have_account())
             {
                 let message = format!(
-                    "gives no user an account: logins at {} with an account are refused (no_account), even if the \
-                     password is right",
+                    "does not give users an account, so logins at {} with an account are refused (`no_account`), even \
+                     if the password is correct",
                     endpoint.path
                 );
                 warnings.push(config.blame(&format!("{}.{key}", section.key), message));

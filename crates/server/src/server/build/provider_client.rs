@@ -14,11 +14,11 @@ use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpCl
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 
-/// The key of the secret, relative to the endpoint's section.
+/// The configuration key of the secret's file, relative to the endpoint's section.
 const SECRET_FILE: &str = "client.secret_file";
-/// The key of the private key, relative to the endpoint's section.
+/// The configuration key of the private key's file, relative to the endpoint's section.
 const KEY_FILE: &str = "client.key_file";
-/// The key of the certificate, relative to the provider's entry.
+/// The configuration key of the certificate's file, relative to the provider's entry.
 pub(super) const CLIENT_CERT: &str = "client.client_cert";
 
 /// Builds an HTTP client. The file `ca`, which the configuration key `key` names, contains the CA certificates of the
@@ -92,7 +92,8 @@ pub(crate) fn login_provider(
 ) -> Result<Option<LoginProvider>, KeyFault> {
     let Some((name, client)) = browser.provider.as_deref().zip(browser.client.as_ref()) else { return Ok(None) };
     let issuer = trusted.iter().find(|issuer| issuer.name == name).and_then(|issuer| issuer.keys.remote());
-    let issuer = issuer.ok_or_else(|| KeyFault::new("provider", "expected an entry of [[issuers]] with discovery"))?;
+    let issuer = issuer
+        .ok_or_else(|| KeyFault::new("provider", "expected the name of an `[[issuers]]` entry with `discovery`"))?;
     let (issuers, of) = (issuers.clone(), name.to_owned());
     let ClientCredentials { id, secret, assertions } = credentials(client)?;
     let provider = LoginProvider::with_metadata(&issuer.issuer, id, Arc::new(move || issuers.metadata(&of)));

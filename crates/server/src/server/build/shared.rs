@@ -21,7 +21,7 @@ use rotogate_config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "redis")]
 use rotogate_config::{RedisSettings, SentinelSettings};
 
-/// Makes the same requests to the store's server as a start, for `check --online`.
+/// For `check --online`, sends the same requests to the store's server as a start does.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     // Without keys, a start would create them, so no existing store can match them.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
@@ -48,8 +48,8 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             return Err(KeyFault::new(
                 "store.staleness",
                 format!(
-                    "a round trip takes {away:.0} ms: with less than {needed_ms}ms, a gate refuses valid tokens. \
-                     Raise it to at least that"
+                    "a round trip to the store takes {away:.0} ms. With a value below {needed_ms}ms, a gate would \
+                     refuse valid tokens: raise `staleness` to at least {needed_ms}ms"
                 ),
             ));
         }

@@ -1,4 +1,4 @@
-//! Lets a start wait for the end of a store failover, as a running gate does.
+//! Makes a start wait for the end of a store failover, just as a running gate does.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl StartWait {
         if !std::mem::replace(&mut self.is_said, true) {
             tracing::warn!(
                 error = ?Chain(error),
-                "the store is not there yet: the start tries again, for 15 s at most"
+                "the store does not respond yet; the gate tries again for at most 15 s"
             );
         }
         tokio::time::sleep(PAUSE).await;

@@ -46,7 +46,7 @@ impl From<MemoryStore> for Stores {
 /// The embedded store, if the gate uses one, and the interfaces to the store.
 pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 
-/// Opens the keys, and the store that was created with them. All gates of a store have the same keys. So a gate without
+/// Opens the keys, and the store that was created with them. All gates of a store have the same keys, so a gate without
 /// keys creates keys only if it also creates the store.
 pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     if let Some(keys) = &config.api_keys {
@@ -83,8 +83,8 @@ fn is_of_another_keyring(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Fails if there is an embedded store, but there are no keys. New keys could not verify any token of the sessions in
 /// the store, and would make it harder to restore the lost keys.
 pub(crate) fn refuse_lost_keys(config: &Config) -> Result<(), ServerError> {
-    // At its first start, a gate creates the keys before the store. So this function looks for the store first, and for
-    // the keys last.
+    // At its first start, a gate creates the keys before the store. Therefore this function looks for the store first,
+    // and for the keys last.
     let refused = refuse_new_keys(config);
     let there = Keyring::load_if_there(&config.issuer.keys).map_err(ServerError::part)?;
     if there.is_some() { Ok(()) } else { refused.map_err(|fault| ServerError::at(config, fault)) }
@@ -102,9 +102,9 @@ pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
     Err(KeyFault::new(
         "issuer.keys",
         format!(
-            "there are no keys in {folder}, but there is the store {store}, whose sessions only its own keys verify. Copy the \
-             folder from the back-up, or name the folder that has the keys. To begin anew, without keys and sessions of \
-             before, move {store} and {mark} away"
+            "there are no keys in {folder}, but the store {store} exists, and only its own keys can verify its \
+             sessions. Copy the key folder from the back-up, or name the folder that contains the keys. To start over \
+             without the previous keys and sessions, move {store} and {mark} away"
         ),
     ))
 }
@@ -125,7 +125,7 @@ pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<O
 async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, ServerError> {
     match &config.store {
         StoreConfig::Memory => {
-            tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
+            tracing::warn!("`store.kind` is \"memory\": all sessions are lost when the gate stops");
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb(RedbSettings { path, .. }) => {

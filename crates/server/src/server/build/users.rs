@@ -35,7 +35,8 @@ pub(crate) enum ReloadError {
     Broken(String),
     /// The change has taken effect on this gate, but the store does not have all of the resulting revocations.
     #[error(
-        "the change applies on this gate, but the store cannot be written: sessions that it ended may return after a restart"
+        "the change has taken effect on this gate, but the store cannot be written. Sessions that the change ended \
+         may be valid again after a restart"
     )]
     NotDurable,
 }
@@ -99,7 +100,7 @@ impl LiveUsers {
 enum End {
     /// With this revocation.
     Now(Revocation),
-    /// With a revocation for the time at which the first gate of the store found the change.
+    /// With a revocation of the sessions up to the time at which the first gate of the store found the change.
     AsOfAll { subject: Box<str>, after: Option<User> },
 }
 
@@ -134,10 +135,11 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
             Err(error) => {
                 tracing::error!(
                     error = why(&error),
-                    "time of a user's change not known; user refused on this node, retrying"
+                    "the store did not return the time of a user's change; this gate refuses the user's tokens and \
+                     retries"
                 );
-                // This may refuse too much, because it also refuses a login that another gate admitted with the new
-                // state. So this revocation stays in memory, and is not written to the store.
+                // This revocation also refuses logins that another gate admitted with the user's new state. To limit
+                // that effect, it stays in memory and is not written to the store.
                 held.get_or_insert_with(|| {
                     let so_far = sessions.subject_before(subject, sessions.now());
                     sessions.refuse_for_now(&so_far);
@@ -181,7 +183,7 @@ async fn write_durably(gate: &Gate, entry: Revocation) {
     while let Err(error) = gate.sessions().write(entry.clone()).await {
         tracing::error!(
             error = why(&error),
-            "revocation of a changed user not written; refused on this node, retrying"
+            "revocation of a changed user not written to the store; this gate enforces the revocation and retries"
         );
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);

@@ -1,6 +1,6 @@
-//! Limits the connections of each client address (requirements A4, A14). An IPv6 address counts as its /64 network,
-//! because a /64 belongs to one subscriber. The surrounding /56 and /48 networks have larger limits, which are smaller
-//! than the sum of the limits of their /64 networks.
+//! Limits the connections of each client address (requirements A4, A14). IPv6 addresses in the same /64 network are
+//! treated as one address, because a /64 belongs to one subscriber. The surrounding /56 and /48 networks have larger
+//! limits, which are smaller than the sum of the limits of their /64 networks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -22,11 +22,11 @@ pub(crate) struct Addresses {
 #[derive(Debug, Default)]
 struct AddressUse {
     connections: usize,
-    /// Whether the log already says that this network has reached its limit.
+    /// Whether it was already logged that this network has reached its limit.
     is_logged: bool,
 }
 
-/// Counts one connection of its address until it is dropped.
+/// The permit of one connection, which counts for its address until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     of: Arc<Addresses>,
@@ -65,8 +65,9 @@ impl Addresses {
                 tracing::warn!(
                     %address,
                     most = max,
-                    "connection limit of an address reached; further connections are closed. Add a proxy to \
-                     trusted_proxies, or raise max_connections_per_address if many clients share the address"
+                    "connection limit of an address reached; further connections are closed. If the address is a \
+                     proxy, add it to `trusted_proxies`. If many clients share the address, raise \
+                     `max_connections_per_address`"
                 );
             }
             return None;

@@ -1,5 +1,5 @@
-//! The conditions under which a connection was accepted, and which may later no longer hold: the client's certificate
-//! is valid, and the proxy in front of the client is trusted (requirements T36, T43).
+//! The conditions under which a connection was accepted: the client's certificate is valid, and the proxy in front of
+//! the client is trusted. They may become false while the connection is open (requirements T36, T43).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ struct TrustedProxy {
 }
 
 impl ConnectionConditions {
-    /// Adds a certificate. `tls` must last have seen the state that accepted the certificate.
+    /// Adds a certificate. The last state that `tls` has seen must be the state that accepted the certificate.
     pub(super) fn add_certificate(&mut self, chain: &[CertificateDer<'_>], tls: watch::Receiver<Arc<TlsState>>) {
         // A certificate is valid up to the end of its last second.
         let end = chain.first().and_then(end_of).map(|last| at_unix_time(last.saturating_add(1)));
@@ -49,7 +49,7 @@ impl ConnectionConditions {
         self.proxy = Some(Box::new(TrustedProxy { address, bounds }));
     }
 
-    /// Resolves when one of the conditions no longer holds.
+    /// Resolves when one of the conditions becomes false.
     pub(super) async fn ended(&mut self) {
         let Self { certificate, proxy } = self;
         if certificate.is_none() && proxy.is_none() {

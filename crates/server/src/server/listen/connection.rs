@@ -45,7 +45,8 @@ const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// The interval of HTTP/2 pings, and the time limit for the response to a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// After a stop, how long a new connection may wait for its first request. The client could not know about the stop.
+/// How long a new connection may wait for its first request after the gate has begun to stop. The client could not know
+/// about the stop.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// The reason why a connection ended early.
@@ -94,8 +95,8 @@ pub(crate) async fn serve(
 ) {
     let listener = Arc::new(listener);
     loop {
-        // The permit is taken before a connection is accepted. So connections that cannot be served yet wait in the
-        // backlog of the operating system.
+        // The permit is taken before a connection is accepted. Connections that cannot be served yet therefore wait in
+        // the operating system's backlog.
         let permit = tokio::select! {
             permit = Arc::clone(&limits.permits).acquire_owned() => permit,
             () = until_stopped(&mut stopped) => break,
@@ -148,8 +149,8 @@ async fn serve_connection(
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
     let open = open.established(established.is_http2);
-    // Otherwise the listening socket would stay open as long as this connection, and connections would queue on it that
-    // no task accepts.
+    // Otherwise the listening socket would stay open as long as this connection, and new connections would queue on a
+    // socket that no task accepts from.
     drop(listener);
     let NewConnection { stream, mut origin, is_http2, permit: address_permit, mut conditions, carried_by } =
         established;
@@ -171,8 +172,8 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        // `handle` is called outside of the future. Over HTTP/2 the future becomes a separate task, and a request must
-        // count as in flight while its task still waits to run.
+        // `handle` is called outside of the future. Over HTTP/2, the future becomes a separate task, and a request must
+        // be counted as in flight while its task still waits to run.
         let is_bare = pending.is_some() && request.method() == Method::HEAD;
         let owed = pending.is_none().then(|| {
             origin.owed.begin(request.body().is_end_stream());
@@ -224,9 +225,9 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection until it ends. When the gate stops or a condition no longer holds, the request in
-/// flight is the last one. If the gate stops before the connection had a request (`asked`), the client gets a short
-/// time for its first request.
+/// Drives an HTTP/1.1 connection until it ends. When the gate stops or a condition becomes false, the request in flight
+/// is the last one. If the gate stops before the connection had a request (`asked`), the client gets a short time for
+/// its first request.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,
@@ -243,7 +244,7 @@ where
     };
     if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {
-            // `biased` makes sure that a request is handled that arrived while this worker waited for a CPU.
+            // `biased` makes sure that a request that arrived while this worker waited for a CPU is still handled.
             biased;
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
@@ -253,9 +254,9 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection until it ends. Sends `GOAWAY` when the gate stops, when a condition no longer holds,
-/// after `idle_timeout` without requests, and after a flood of resets. If the idle timeout or a flood of resets happens
-/// again after that, closes the connection at once.
+/// Drives an HTTP/2 connection until it ends. Sends `GOAWAY` when the gate stops, when a condition becomes false, after
+/// `idle_timeout` without requests, and after a flood of resets. If the idle timeout or a flood of resets happens again
+/// after that, closes the connection at once.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<GatheredStream<Stream>>, S, H2Streams>,
     streams: &H2Streams,
@@ -289,13 +290,13 @@ where
         if is_going_away {
             return Err(why.into());
         }
-        tracing::debug!(why, "HTTP/2 connection sent GOAWAY");
+        tracing::debug!(why, "the gate sent GOAWAY on an HTTP/2 connection");
         is_going_away = true;
         connection.as_mut().graceful_shutdown();
     }
 }
 
-/// Resolves when a connection must not serve further requests, because the gate stops or a condition no longer holds.
+/// Resolves when a connection must not serve further requests, because the gate stops or a condition has become false.
 /// Returns whether the gate stops.
 async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut ConnectionConditions) -> bool {
     tokio::select! {
@@ -306,6 +307,6 @@ async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut Connec
 
 /// Resolves when the gate stops.
 async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
-    // An error means that the sender was dropped, which also counts as a stop.
+    // An error means that the sender was dropped, which also means that the gate stops.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

@@ -123,8 +123,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatheredStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // h2 flushes between frames, and once more when it has no frames left. So a second flush without a write in
-        // between is the last one.
+        // h2 flushes between frames, and once more when it has no frames left. A second flush without a write in
+        // between is therefore the last one.
         if std::mem::take(&mut this.is_growing) {
             this.streams.delay_flush();
             return Poll::Ready(Ok(()));

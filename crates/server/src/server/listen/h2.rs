@@ -2,8 +2,8 @@
 //! when it was last active (requirements A4, T15).
 //!
 //! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2, each response has its own flow-control
-//! window, so an unread response stalls while pings are still answered. hyper spawns each request through the executor.
-//! So the executor can end a single request and leave the others running.
+//! window, so an unread response stalls while the client still responds to pings. hyper spawns each request through the
+//! executor, so the executor can end a single request and leave the others running.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ tokio::task_local! {
     static DELIVERY: Arc<Delivery>;
 }
 
-/// The state of one connection, which is cheap to clone.
+/// The state of one connection. Clones are cheap and share the state.
 #[derive(Clone, Debug)]
 pub(crate) struct H2Streams {
     shared: Arc<Shared>,
@@ -98,7 +98,7 @@ impl H2Streams {
     }
 }
 
-/// A request without a response. Dropping it counts as a reset by the client.
+/// A request that has no response yet. Dropping it counts as a reset by the client.
 #[derive(Debug)]
 pub(crate) struct PendingReply(Option<Arc<Shared>>);
 
@@ -195,9 +195,9 @@ pin_project! {
         #[pin]
         body: B,
         delivery: Option<Arc<Delivery>>,
-        // The pending response that ends with this body. Only for HTTP/1.1.
+        // The pending response that ends with this body. It is used only for HTTP/1.1.
         owed: Option<Arc<OwedAnswer>>,
-        // Whether the response has no body because the request is a `HEAD`. hyper would send the body that it gets
+        // Whether the request is a `HEAD`. If so, the response gets no body here, because hyper would send one
         // (requirement T47).
         is_bare: bool,
     }

@@ -1,9 +1,9 @@
 //! Clients that close their half of a connection after the request, and wait for the response (RFC 9112 §9.6).
 //!
-//! When a client sends no more data, hyper assumes that the client has gone, and drops the request in flight. hyper can
-//! be told not to read further until it has responded, but then it does not notice if the client is really gone. So
-//! this module hides the end of the data from hyper while a response is pending. A client that is really gone has
-//! usually sent the same `FIN`. It is detected because writing to it causes a reset.
+//! When a client sends no more data, hyper assumes that the client has gone, and drops the request in flight. hyper has
+//! a setting with which it stops reading until it has responded, but then it does not notice if the client is really
+//! gone. Therefore this module hides the end of the data from hyper while a response is pending. A client that is
+//! really gone has usually sent the same `FIN`. It is detected because writing to it causes a reset.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a response to a client that has closed its half of the connection may make no progress.
+/// How long a response may stall if its client has closed its half of the connection.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(10);
-/// The same time limit for a request whose body may be incomplete.
+/// The time limit that replaces [`HALF_CLOSED`] if the request's body may be incomplete.
 const UNFINISHED: Duration = Duration::from_secs(1);
 
 const NOTHING: u8 = 0;
@@ -50,12 +50,12 @@ impl OwedAnswer {
     }
 }
 
-/// The wait from the end of the client's data until the client counts as gone.
+/// The wait from the end of the client's data until the client is considered gone.
 #[derive(Debug, Default)]
 pub(super) struct HalfClosed(Option<(Instant, Pin<Box<Sleep>>)>);
 
 impl HalfClosed {
-    /// Resolves when the client counts as gone. Called when there is no more data to read.
+    /// Resolves when the client is considered gone. It is polled when there is no more data to read.
     // Requirement T48.
     pub(super) fn poll_gone(&mut self, owed: &OwedAnswer, cx: &mut Context<'_>) -> Poll<()> {
         loop {

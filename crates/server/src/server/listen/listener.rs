@@ -29,7 +29,7 @@ const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). An HTTP/1.1 request never begins with them.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A listener for the requests of clients, or for other proxies that ask whether to allow a request.
+/// A listener for the requests of clients, or for the authorization requests of other proxies.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
@@ -37,7 +37,7 @@ pub(crate) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
-    /// The networks from which proxies may ask for verdicts. `None` for a public listener.
+    /// The networks from which proxies may send authorization requests. `None` for a public listener.
     asking: Option<Arc<AskingNetworks>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
@@ -45,8 +45,8 @@ pub(crate) struct Listener {
     name: Option<Arc<str>>,
 }
 
-/// The networks from which a listener accepts questions of other proxies. `None` accepts all networks, because the peer
-/// must have a certificate. A reload replaces the networks (requirement T37).
+/// The networks from which a listener accepts authorization requests of other proxies. `None` accepts all networks,
+/// because the peer must have a certificate. A reload replaces the networks (requirement T37).
 #[derive(Debug, Default)]
 pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
 
@@ -59,7 +59,7 @@ impl AskingNetworks {
         self.0.load_full()
     }
 
-    /// Returns whether questions from a peer at this address are accepted.
+    /// Returns whether authorization requests from a peer at this address are accepted.
     fn has(&self, peer: IpAddr) -> bool {
         let (peer, networks) = (peer.to_canonical(), self.0.load());
         (**networks).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
@@ -73,7 +73,7 @@ pub(crate) struct NewConnection {
     pub(super) is_http2: bool,
     /// The permits of the address. `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// When one of these conditions no longer holds, the connection stops serving requests.
+    /// When one of these conditions becomes false, the connection stops serving requests.
     pub(super) conditions: ConnectionConditions,
     /// The trusted proxy that carries the connection.
     pub(super) carried_by: Option<IpAddr>,
@@ -108,7 +108,7 @@ impl Listener {
         Ok(Self { socket, tls, proxy_protocol, addresses, counts, asking: None, at_loopback, name })
     }
 
-    /// Makes this a listener for questions of other proxies.
+    /// Makes this a listener for authorization requests of other proxies.
     pub(crate) fn asked_by(self, asking: Arc<AskingNetworks>) -> Self {
         Self { asking: Some(asking), ..self }
     }
@@ -150,7 +150,7 @@ impl Listener {
         };
         // A trusted proxy forwards the connections of all its clients, so its address is not counted. If a PROXY header
         // names the client, the client's address is counted. In that case the client itself wrote the forwarding
-        // headers, so they are not trusted, whatever the client's network is.
+        // headers, so they are not trusted, even if the client is in a trusted network.
         let is_proxy = match &self.asking {
             Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
@@ -178,7 +178,7 @@ impl Listener {
             }
         };
         established.permit = permit;
-        // An authorizer checks for each question whether the peer is trusted (T37).
+        // An authorizer checks for each authorization request whether the peer is trusted (T37).
         established.carried_by = (self.is_public() && (is_proxy || proxied_by.is_some())).then(|| peer.ip());
         established.origin.proxied_by = proxied_by;
         Ok(established)

@@ -24,8 +24,8 @@ impl MinRate {
 }
 
 /// The time budget of one client in one direction. Waiting for the client reduces the budget. Transferred bytes add
-/// time at the minimum rate, up to `max_lag`. So a stalled client has `max_lag`, and a client that occasionally moves
-/// one byte has only a little more. The budget does not change while nothing waits for the client.
+/// time at the minimum rate, up to `max_lag`. A stalled client therefore has `max_lag`, and a client that occasionally
+/// transfers one byte has only a little more. The budget does not change while nothing waits for the client.
 #[derive(Debug)]
 pub(crate) struct RateBudget {
     min_rate: MinRate,
@@ -58,7 +58,7 @@ impl RateBudget {
         Poll::Ready(())
     }
 
-    /// Ends the wait, because the client moved this many bytes.
+    /// Ends the wait, because the client has sent or received this many bytes.
     pub(crate) fn record(&mut self, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
             self.remaining = self.remaining.saturating_sub(since.elapsed());

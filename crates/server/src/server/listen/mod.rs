@@ -1,5 +1,5 @@
-//! The lowest layer of the server: sockets, TLS, and connections up to the head of each request. The caller passes the
-//! handler for the requests.
+//! The lowest layer of the server: sockets, TLS, and connections up to the head of each request. The caller supplies
+//! the handler for requests.
 
 pub(crate) mod addresses;
 mod conditions;

@@ -65,8 +65,8 @@ impl Origin {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
-    /// Returns the origin of a request about which a proxy asks. The proxy is the peer of this connection, and names
-    /// the client.
+    /// Returns the origin of the request that an authorization request describes. The proxy that sent the authorization
+    /// request is the peer of this connection, and names the client.
     pub(crate) fn asked_for(&self, client: &Peer) -> Self {
         Self {
             proxied_by: Some(self.peer.address()),
@@ -84,8 +84,8 @@ impl Origin {
 
     /// Returns whether a request is for another server than the one whose certificate the client saw (RFC 9110
     /// §15.5.20, requirement T16). Names that share a certificate may share a connection (RFC 9113 §9.1.1). A client
-    /// without SNI may address the names of the first certificate (requirement T23). The gate refuses a malformed host
-    /// elsewhere.
+    /// without SNI may address the names of the first certificate (requirement T23). Another check refuses a malformed
+    /// host.
     pub(crate) fn is_misdirected<B>(&self, request: &Request<B>) -> bool {
         let Some(requested) = &self.requested else { return false };
         authority::check_head(request.method(), request.uri(), request.version(), request.headers())

@@ -26,7 +26,7 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr
         [signature @ .., _, _, high, low] if signature == PROTOCOL_PREFIX => {
             usize::from(u16::from_be_bytes([*high, *low]))
         }
-        _ => return Err(refused("is missing, or not of version 2")),
+        _ => return Err(refused("is missing, or is not version 2")),
     };
     if rest > MAX_REST_BYTES {
         return Err(refused("is too long"));

@@ -62,15 +62,15 @@ impl Sockets {
             let address = socket.local_addr().map(tracing::field::display).ok();
             tracing::warn!(
                 address,
-                "passed socket closed: gateway.toml does not name its address. Add it to server.listen, or remove it \
-                 from the socket unit"
+                "passed socket closed: gateway.toml does not name its address. Add the address to `server.listen`, or \
+                 remove it from the socket unit"
             );
         }
         self.spare
     }
 }
 
-/// Binds a socket for each wanted address that `spare` has no socket for. An in-place upgrade needs this while this
+/// Binds a socket for each wanted address for which `spare` has no socket. An in-place upgrade needs this while this
 /// program still serves. An address with port 0 is left to the next program.
 ///
 /// # Errors
@@ -92,7 +92,7 @@ pub(crate) struct UnavailableAddress {
     /// The configuration key that names the address.
     pub(crate) key: String,
     pub(crate) address: SocketAddr,
-    /// Whether the address cannot be bound only because a privilege is missing.
+    /// Whether a missing privilege is the only reason why the address cannot be bound.
     pub(crate) is_denied: bool,
     /// Whether another program listens on the address.
     pub(crate) is_in_use: bool,
@@ -100,7 +100,7 @@ pub(crate) struct UnavailableAddress {
 }
 
 /// Returns the addresses of a configuration that cannot be bound now, except those in `held`. The sockets are bound,
-/// but do not listen. So a client that connects at this moment is refused as before.
+/// but do not listen, so a client that connects at this moment is refused as before.
 pub(crate) fn unavailable_addresses(config: &Config, held: &[SocketAddr]) -> Vec<UnavailableAddress> {
     config
         .addresses()
@@ -130,7 +130,7 @@ fn bind_error(address: SocketAddr, error: &io::Error) -> String {
             "another program listens there, perhaps another rotogate; stop it, or choose another port"
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; choose a higher one, or grant CAP_NET_BIND_SERVICE"
+            "ports below 1024 need a privilege; choose a higher port, or grant `CAP_NET_BIND_SERVICE`"
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address",
         _ => "see the error",

@@ -33,10 +33,12 @@ impl Socket {
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => self
-                .budget
-                .poll_exhausted(cx)
-                .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read, or too slowly"))),
+            Poll::Pending => self.budget.poll_exhausted(cx).map(|()| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client does not read the response, or reads it too slowly",
+                ))
+            }),
         }
     }
 }

@@ -7,7 +7,7 @@ const KNOWN: [(&str, StatusCode, &str); 9] = [
     (
         "message head is too large",
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "more than 100 header fields, or a head longer than max_head",
+        "more than 100 header fields, or a head longer than `max_head`",
     ),
     ("URI too long", StatusCode::URI_TOO_LONG, "the request target is longer than 64 KiB"),
     (
@@ -15,11 +15,15 @@ const KNOWN: [(&str, StatusCode, &str); 9] = [
         StatusCode::BAD_REQUEST,
         "the request target has a byte that must be percent-encoded, such as a quotation mark (RFC 3986 section 2.1)",
     ),
-    ("invalid HTTP method", StatusCode::BAD_REQUEST, "not an HTTP method; perhaps TLS on a clear-text port"),
-    ("invalid HTTP version", StatusCode::BAD_REQUEST, "not an HTTP version that is served here"),
-    ("invalid content-length", StatusCode::BAD_REQUEST, "Content-Length is not a number, or its values differ"),
-    ("invalid transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding is not exactly chunked"),
-    ("unexpected transfer-encoding", StatusCode::BAD_REQUEST, "Transfer-Encoding in HTTP/1.0"),
+    (
+        "invalid HTTP method",
+        StatusCode::BAD_REQUEST,
+        "not an HTTP method; the client may have used TLS on a clear-text port",
+    ),
+    ("invalid HTTP version", StatusCode::BAD_REQUEST, "not an HTTP version that this port serves"),
+    ("invalid content-length", StatusCode::BAD_REQUEST, "`Content-Length` is not a number, or its values differ"),
+    ("invalid transfer-encoding", StatusCode::BAD_REQUEST, "`Transfer-Encoding` is not exactly `chunked`"),
+    ("unexpected transfer-encoding", StatusCode::BAD_REQUEST, "HTTP/1.0 does not allow `Transfer-Encoding`"),
     ("invalid HTTP header", StatusCode::BAD_REQUEST, "a header field is malformed"),
 ];
 

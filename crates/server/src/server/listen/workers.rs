@@ -1,13 +1,13 @@
 //! The worker threads that serve requests. Each thread has its own runtime. A connection stays on its thread from the
-//! first byte to the last, together with the upstream connections that its requests use. So a thread never waits for a
-//! lock of another thread, and is never woken for the I/O of another thread.
+//! first byte to the last, together with the upstream connections that its requests use. Therefore a thread never waits
+//! for a lock of another thread, and is never woken for another thread's I/O.
 //!
 //! A connection goes to the thread with the fewest connections. This spreads many small connections evenly. A single
 //! busy connection is not spread, because all its requests run on one thread.
 //!
-//! tokio-util's `LocalPoolHandle` chooses threads in the same way. But its threads have no names, it panics if a
-//! runtime cannot start, and dropping it does not wait for its threads. A stop needs this wait, because the store is
-//! closed after the last worker has ended.
+//! tokio-util's `LocalPoolHandle` chooses threads in the same way, but its threads have no names, it panics if a
+//! runtime cannot start, and dropping it does not wait for its threads. A stop must wait for the threads, because the
+//! store is closed after the last worker has ended.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -72,8 +72,8 @@ impl ResolvesServerCert for Certificates {
 /// Returns the Unix time at which a certificate expires.
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    // webpki reports the expiry time in its error about an expired certificate. At the time that is passed here, every
-    // certificate has expired.
+    // webpki reports the expiry time in its error about an expired certificate. The time in this call
+    // is later than the expiry of every certificate.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
         _ => None,
@@ -105,13 +105,16 @@ fn load(
         let certificate = EndEntityCert::try_from(first)
             .map_err(|error| format!("{shown}: its first certificate is not a server certificate: {error}"))
             .map_err(at("cert"))?;
-        let late = wrong_time(&certificate).map(|what| format!("{shown}: {what}: clients will refuse it"));
+        let late =
+            wrong_time(&certificate).map(|what| format!("{shown}: the certificate {what}, so clients will refuse it"));
         warnings.extend(late.map(at("cert")));
     }
     let pem = read_private_bytes(&files.key, MAX_FILE_BYTES).map_err(at("key"))?;
     let shown_key = files.key.display();
     let key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|error| format!("{shown_key}: no readable private key: {error}; expected an unencrypted key in PEM"))
+        .map_err(|error| {
+            format!("{shown_key}: not a readable private key: {error}; expected an unencrypted private key in PEM")
+        })
         .map_err(at("key"))?;
     let key = provider
         .key_provider
@@ -123,8 +126,8 @@ fn load(
         // rustls cannot compare this kind of key, so the pair is accepted.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
         Err(_) => Err(at("key")(format!(
-            "{shown_key}: is not the private key of the first certificate in {shown}, which must be the server's own, \
-             before those that issued it"
+            "{shown_key}: is not the private key of the first certificate in {shown}. The first certificate must be \
+             the server's own, followed by the certificates that issued it"
         ))),
     }
 }

@@ -185,20 +185,21 @@ fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, O
         .collect::<Result<_, _>>()
         .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
     if lists.is_empty() {
-        return Err(format!("{shown}: contains no list of revoked certificates; expected -----BEGIN X509 CRL-----"));
+        return Err(format!("{shown}: contains no certificate revocation list; expected -----BEGIN X509 CRL-----"));
     }
     let now = i64::try_from(SystemTime::new().wall().as_millis() / 1000).unwrap_or(i64::MAX);
     let mut late = None;
     for list in &lists {
         let (_, list) = CertificateRevocationList::from_der(list)
-            .map_err(|error| format!("{shown}: a list of revoked certificates cannot be read: {error}"))?;
+            .map_err(|error| format!("{shown}: a certificate revocation list cannot be read: {error}"))?;
         let Some(next) = list.next_update() else {
-            return Err(format!("{shown}: a list of revoked certificates has no time of the next update"));
+            return Err(format!("{shown}: a certificate revocation list has no `nextUpdate`"));
         };
         if next.timestamp() < now {
             let issuer = list.issuer();
             late = Some(format!(
-                "{shown}: the list of {issuer} was due to be replaced at {next}: certificates of that issuer are refused"
+                "{shown}: the certificate revocation list of {issuer} expired at {next}, so certificates of this \
+                 issuer are refused"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! The operator's requests about API keys: list, make, replace, revoke, and report leaked ones.
+//! The operator's requests about API keys: list, create, replace, revoke, and report leaked ones.
 
 use std::time::Duration;
 
@@ -15,41 +15,41 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 
-/// The maximum number of keys on a page.
+/// The maximum number of API keys on a page.
 const MAX_PAGE_KEYS: usize = 200;
 /// The maximum number of strings in one report of leaked keys.
 const MAX_REPORTED: usize = 500;
 
-/// A key as an operator sees it. Times are in RFC 3339.
+/// An API key as an operator sees it. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ApiKeyInfo {
-    /// The key's id. A request with the key has the id as `jti`, and `key:<id>` as client.
+    /// The id of the API key. A request with the API key has this id as `jti`, and `key:<id>` as client.
     pub(crate) id: String,
-    /// The name that the owner gave the key.
+    /// The name of the API key.
     pub(crate) name: String,
-    /// The owner of the key: the `sub` of a user, or `client:` and a client.
+    /// The owner of the API key: a user's `sub`, or `client:` followed by the client's id.
     pub(crate) subject: String,
     /// The owner's account, if any.
     pub(crate) account: Option<String>,
-    /// The scopes of requests with the key. Requests only get those scopes that the owner has.
+    /// The scopes of requests with the API key. A request gets only those of them that the owner still has.
     pub(crate) scopes: String,
-    /// The only audience of the key. `null` for the audience of the gate.
+    /// The only audience of the API key. `null` for the gate's audience.
     pub(crate) audience: Option<String>,
-    /// The networks from which the key is accepted. Empty for all networks.
+    /// The networks from which the API key is accepted. Empty for all networks.
     pub(crate) networks: Vec<String>,
     /// `live`, `expired` or `revoked`.
     pub(crate) status: String,
-    /// When the key was created.
+    /// When the API key was created.
     pub(crate) created: String,
-    /// When the key expires.
+    /// When the API key expires.
     pub(crate) expires: String,
-    /// When the key was last used, accurate to an hour.
+    /// When the API key was last used, accurate to an hour.
     pub(crate) last_used: Option<String>,
-    /// The key that replaces this key.
+    /// The id of the API key that replaces this one.
     pub(crate) successor: Option<String>,
 }
 
-/// A new key with its secret text. Later responses do not contain the text.
+/// A new API key with its secret. Later responses do not contain the secret.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct NewKeyAnswer {
     /// The key.
@@ -58,78 +58,80 @@ pub(crate) struct NewKeyAnswer {
     pub(crate) info: ApiKeyInfo,
 }
 
-/// The properties of a new key. Exactly one of `user`, `subject` and `client` names the owner.
+/// The properties of a new API key. Exactly one of `user`, `subject` and `client` names the owner.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ApiKeyRequest {
-    /// The name of the key: 1 to 100 characters.
+    /// The name of the API key, with 1 to 100 characters.
     pub(crate) name: String,
-    /// A user of the users file, by name.
+    /// The name of a user in the users file.
     pub(crate) user: Option<String>,
     /// The account of the user or subject.
     pub(crate) account: Option<String>,
     /// The `sub` of a user.
     pub(crate) subject: Option<String>,
-    /// A confidential client.
+    /// The id of a confidential client.
     pub(crate) client: Option<String>,
-    /// Scopes, separated by spaces. If absent, the key gets all scopes of the owner.
+    /// Scopes, separated by spaces. If absent, the API key gets all scopes of the owner.
     pub(crate) scopes: Option<String>,
     /// The only audience of the key.
     pub(crate) audience: Option<String>,
     /// The networks from which the key is accepted.
     pub(crate) networks: Vec<String>,
-    /// How long the key is valid, such as `90d`.
+    /// How long the API key is valid, such as `90d`.
     pub(crate) lifetime: Option<String>,
 }
 
-/// How a key is replaced.
+/// How an API key is replaced.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RotateKeyRequest {
-    /// How long the old key stays valid, such as `1d`; `0s` ends it at once. At most `7d`, the default.
+    /// How long the old API key stays valid, such as `1d`. `0s` revokes it at once. The default and maximum is `7d`.
     pub(crate) overlap: Option<String>,
 }
 
-/// Strings that were found in places where a key should not be.
+/// Strings that were found in places where API keys should not be.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeakReport {
-    /// At most 500.
+    /// The strings, at most 500.
     pub(crate) keys: Vec<String>,
 }
 
 /// The result of a report of leaked keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct LeakAnswer {
-    /// The number of live keys of this gate among the strings. They are revoked now.
+    /// The number of this gate's live API keys among the strings. They are now revoked.
     pub(crate) revoked: usize,
 }
 
-/// Which keys to list.
+/// Which API keys to list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct KeysQuery {
-    /// Only the live keys of this subject. For the keys of a client: `client:` and the client.
+    /// Only the live API keys of this subject. The subject of a client is `client:` followed by the client's id.
     pub(super) subject: Option<String>,
     /// The `next` of the previous page.
     pub(super) cursor: Option<String>,
-    /// The maximum number of keys on the page, up to 200.
+    /// The maximum number of API keys on the page, up to 200.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 200)]
     pub(super) limit: Option<String>,
 }
 
-/// A page of keys.
+/// A page of API keys.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct KeysPage {
-    /// The keys, in no particular order.
+    /// The API keys, in any order.
     pub(crate) keys: Vec<ApiKeyInfo>,
     /// The `cursor` of the next page; `null` at the end.
     pub(crate) next: Option<String>,
 }
 
 fn keys(state: &AdminState) -> Result<GateApiKeys, Refusal> {
-    let none = || Refusal::new(Code::NotConfigured, "the gate has no API keys: write a section [api_keys]");
+    let none = || {
+        Refusal::new(Code::NotConfigured, "API keys are not enabled: add a section `[api_keys]` to the configuration")
+    };
     state.gate.api_keys().ok_or_else(none)
 }
 
@@ -156,8 +158,8 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     }
 }
 
-/// Returns the live keys of an owner, or the keys that one scan of the store finds. The newest keys come first, and
-/// there are at most `most` keys. Also returns whether there are more.
+/// Returns the live API keys of an owner, or the API keys that one scan of the store finds. The newest come first, and
+/// there are at most `most`. Also returns whether there are more.
 pub(super) async fn newest(
     state: &AdminState,
     subject: Option<&str>,
@@ -176,7 +178,7 @@ pub(super) async fn newest(
     Ok((found.iter().take(most).map(|key| info(state, key)).collect(), is_more))
 }
 
-/// The API keys, or the live ones of one owner.
+/// Lists the API keys, or the live API keys of one owner.
 #[utoipa::path(
     get, path = "/v1/api-keys", operation_id = "list_api_keys", tag = "api keys",
     params(KeysQuery), responses((status = 200, description = "done", body = KeysPage))
@@ -199,7 +201,7 @@ pub(super) async fn list(state: &AdminState, query: KeysQuery) -> Result<KeysPag
     Ok(KeysPage { keys, next: next.map(Into::into) })
 }
 
-/// Creates an API key for a user or a client. Only this response contains the key's text.
+/// Creates an API key for a user or a client. Only this response contains the secret.
 #[utoipa::path(
     post, path = "/v1/api-keys", operation_id = "create_api_key", tag = "api keys",
     request_body = ApiKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
@@ -228,10 +230,11 @@ pub(super) async fn create(state: &AdminState, request: ApiKeyRequest) -> Result
     answer_of(state, keys.create(new).await.map_err(Refusal::of_store)?)
 }
 
-/// Replaces a key by a new key with the same owner, scopes, audience and networks. The old key stays valid for the overlap.
+/// Replaces an API key with a new one that has the same owner, scopes, audience and networks. The old API key stays
+/// valid for the overlap.
 #[utoipa::path(
     post, path = "/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "api keys",
-    params(("id" = String, Path, description = "its id")),
+    params(("id" = String, Path, description = "the id of the API key")),
     request_body = RotateKeyRequest, responses((status = 200, description = "done", body = NewKeyAnswer))
 )]
 pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyRequest) -> Result<NewKeyAnswer, Refusal> {
@@ -241,11 +244,11 @@ pub(super) async fn rotate(state: &AdminState, id: &str, request: RotateKeyReque
     answer_of(state, made.ok_or_else(|| unknown(id))?)
 }
 
-/// Revokes a key. Every gate refuses the key from the next request on. The response is sent when the revocation is
+/// Revokes an API key. Every gate refuses it from the next request on. The response is sent when the revocation is
 /// durable.
 #[utoipa::path(
     post, path = "/v1/api-keys/{id}/revoke", operation_id = "revoke_api_key", tag = "api keys",
-    params(("id" = String, Path, description = "its id")),
+    params(("id" = String, Path, description = "the id of the API key")),
     responses((status = 200, description = "done", body = ApiKeyInfo))
 )]
 pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, Refusal> {
@@ -253,8 +256,8 @@ pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, R
     Ok(info(state, &revoked.ok_or_else(|| unknown(id))?))
 }
 
-/// Revokes the live keys of this gate among the reported strings, and returns how many there were. Made for a scanner
-/// that looks for leaked keys in repositories. The audit log names the keys.
+/// Revokes this gate's live API keys among the reported strings, and returns their number. It is meant for scanners
+/// that look for leaked API keys in repositories. The audit log names the API keys.
 #[utoipa::path(
     post, path = "/v1/api-keys/leaked", operation_id = "report_leaked_api_keys", tag = "api keys",
     request_body = LeakReport, responses((status = 200, description = "done", body = LeakAnswer))
@@ -262,7 +265,7 @@ pub(super) async fn revoke(state: &AdminState, id: &str) -> Result<ApiKeyInfo, R
 // Requirement K14.
 pub(super) async fn leaked(state: &AdminState, report: LeakReport) -> Result<LeakAnswer, Refusal> {
     if report.keys.len() > MAX_REPORTED {
-        return Err(wrong("a report has at most 500 keys"));
+        return Err(wrong("a report must not have more than 500 keys"));
     }
     let texts: Vec<_> = report.keys.into_iter().map(SecretString::from).collect();
     let (revoked, done) = keys(state)?.leaked(&texts).await;

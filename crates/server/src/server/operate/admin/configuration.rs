@@ -32,10 +32,10 @@ pub(crate) struct ConfigValue {
     pub(crate) key: String,
     pub(crate) value: Value,
     pub(crate) source: ValueSource,
-    /// The line in the file.
+    /// The line in the file, if the file sets the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<usize>,
-    /// The environment variable.
+    /// The environment variable, if a variable sets the value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) variable: Option<String>,
 }
@@ -59,7 +59,7 @@ impl ValueSource {
     }
 }
 
-/// The configuration in use. Secrets are masked, and each value has its source.
+/// Shows the configuration in use. Secrets are masked, and each value has its source.
 #[utoipa::path(
     get, path = "/v1/config", operation_id = "show_config", tag = "config",
     responses((status = 200, description = "done", body = ConfigInfo))
@@ -86,7 +86,7 @@ impl ConfigInfo {
     }
 }
 
-/// Returns every key with its value. Secrets are masked. A list of plain values counts as one value.
+/// Returns every key with its value. Secrets are masked. A list of plain values is treated as one value.
 fn values(config: &Config) -> Vec<(String, toml::Value)> {
     fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
         match value {
@@ -106,15 +106,15 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
     all
 }
 
-/// Returns the keys that have another value in `other`, the configuration that a start would use.
+/// Returns the keys whose value differs in `other`, the configuration that a start would use.
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let (ours, theirs) = (values(in_force), values(other));
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // If an element of a list is missing in the other configuration, the element is reported as one key, because its
-    // single values would not help the reader.
+    // If an element of a list is missing in the other configuration, the element is reported as one key, because a list
+    // of the element's values would not help the reader.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()
@@ -129,20 +129,20 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     told.into_iter().collect()
 }
 
-/// The findings of a check.
+/// The result of a check.
 #[derive(Default, Serialize, ToSchema)]
 pub(super) struct CheckResult {
     file: String,
     /// Whether a start or a reload would accept the configuration.
     ok: bool,
-    /// What a start or a reload would refuse.
+    /// The problems for which a start or a reload would refuse the configuration.
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
     /// The keys whose value differs from the value in use.
     changed: Vec<String>,
 }
 
-/// Checks the configuration file, as `rotogate check` does. Changes nothing.
+/// Checks the configuration file, as `rotogate check` does. Does not change anything.
 #[utoipa::path(
     post, path = "/v1/config/check", operation_id = "check_config", tag = "config",
     responses((status = 200, description = "done", body = CheckResult))
@@ -194,7 +194,7 @@ impl std::fmt::Display for ReloadResult {
             _ => write!(f, "{file} reloaded: {}", applied.join(", "))?,
         }
         if !restart_needed.is_empty() {
-            write!(f, "\nrotogate upgrade is needed for: {}", restart_needed.join(", "))?;
+            write!(f, "\nthese keys take effect after `rotogate upgrade`: {}", restart_needed.join(", "))?;
         }
         warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {}: {}", warning.key, warning.detail))
     }

@@ -58,8 +58,8 @@ struct Filter {
     subject: Option<String>,
     session: Option<String>,
     actor: Option<String>,
-    /// Recognizes revocations that end `session` together with other sessions. `None` if the store does not have the
-    /// session.
+    /// Recognizes revocations that end `session` together with other sessions. `None` if the session is not in the
+    /// store.
     with_others: Option<WithOthers>,
 }
 
@@ -83,8 +83,8 @@ impl WithOthers {
     }
 
     /// Returns whether this line revokes all sessions of the session's user, of its client or of everyone, up to a time
-    /// after the session's creation. The time of the line itself does not matter: if the store took a revocation late,
-    /// there is a second, later line.
+    /// after the session's creation. The time of the line itself does not matter, because there is a second, later line
+    /// if the store accepted a revocation late.
     // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -106,8 +106,8 @@ impl WithOthers {
 
 impl Filter {
     /// Returns the lines that match the filter, in order. A session ends only once, so a later revocation of all
-    /// sessions of its user is left out. If the store took the end of the session late, a second line reports that the
-    /// end is durable.
+    /// sessions of its user is left out. If the store recorded the end of the session late, a second line reports that
+    /// the end is durable.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
         let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
@@ -161,8 +161,8 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     })
 }
 
-/// The last lines of the audit log, from the 1000 lines in memory. With `Accept: text/event-stream`, each further line
-/// follows when it is written.
+/// Lists the last lines of the audit log, of which 1000 are in memory. With `Accept: text/event-stream`, the response
+/// also streams new lines as they are written.
 #[utoipa::path(
     get, path = "/v1/events", operation_id = "list_events", tag = "events",
     params(EventsQuery),
@@ -179,7 +179,7 @@ pub(super) async fn list(state: &Arc<AdminState>, headers: &HeaderMap, query: Ev
     }
 }
 
-/// Ends a stream when the token of its request is replaced by another token (requirement A29).
+/// Ends a stream when the admin token of its request is replaced (requirement A29).
 fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> Body {
     let presented = credential::extract(headers, None).ok().flatten();
     let token = presented.and_then(|presented| state.tokens.entry(presented.token()));

@@ -31,15 +31,20 @@ pub(crate) fn failures() -> Failures {
     Failures::new(MAX_FAILURES, FAILURES_WITHIN, &time)
 }
 
-/// Refuses a request for another host than this listener, because a web page could rebind its DNS name to this address
+/// Refuses a request for a host other than this listener, because a web page could rebind its DNS name to this address
 /// (requirement O25).
 pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
-    let authority = authority::check(parts)
-        .map_err(|_| Refusal::new(Code::BadRequest, "Host or target is missing or malformed"))?;
+    let authority = authority::check(parts).map_err(|_| {
+        Refusal::new(Code::BadRequest, "the `Host` header or the request target is missing or malformed")
+    })?;
     if is_own_host(authority.host(), hosts) {
         return Ok(());
     }
-    Err(Refusal::new(Code::ForeignHost, "use an IP address or localhost, or add this name to admin.hosts"))
+    Err(Refusal::new(
+        Code::ForeignHost,
+        "this listener does not serve the host in the request: use an IP address or localhost, or add the name to \
+         `admin.hosts`",
+    ))
 }
 
 /// Returns whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
@@ -77,7 +82,7 @@ fn is_own_site(parts: &Parts) -> Result<(), Refusal> {
 }
 
 fn foreign() -> Refusal {
-    Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")
+    Refusal::new(Code::ForeignOrigin, "a web page of another origin must not change anything here")
 }
 
 /// Returns the holder of the token, if the operation needs a token.
@@ -94,7 +99,7 @@ pub(super) fn access<'a>(
         Access::Role(role) => role,
     };
     let unauthorised = || {
-        let what = "send the token of admin.token_file, or one of admin.tokens, as `Authorization: Bearer …`";
+        let what = "send the token in `admin.token_file`, or one of `admin.tokens`, as `Authorization: Bearer …`";
         Refusal::new(Code::Unauthorized, what)
     };
     let holder = match credential::extract(&parts.headers, None) {
@@ -111,16 +116,16 @@ pub(super) fn access<'a>(
     Ok(Some(holder))
 }
 
-/// Keeps a connection whose peer has shown an admin token from being closed in favor of peers without a token
-/// (requirement A26).
+/// Records that the peer of this connection has shown an admin token. From then on, the connection is not closed in
+/// favor of peers without a token (requirement A26).
 pub(super) fn hold_seat(parts: &Parts) {
     if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
         seat.hold();
     }
 }
 
-/// Returns whether a request comes from this machine. The peer address alone does not tell, because a proxy on this
-/// machine also has a loopback address.
+/// Returns whether a request comes from this machine. The peer address is not sufficient to decide this, because a
+/// proxy on this machine also has a loopback address.
 fn is_local(peer: IpAddr, parts: &Parts) -> bool {
     let is_forwarded = parts
         .headers
@@ -138,7 +143,7 @@ fn is_local(peer: IpAddr, parts: &Parts) -> bool {
 /// operator out (requirement P50).
 fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     if let Some(wait) = state.failures.wait(peer) {
-        let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
+        let what = format!("{peer} sent more than {MAX_FAILURES} wrong tokens within a minute; wait");
         return Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait));
     }
     state.failures.count(peer);
@@ -150,8 +155,10 @@ fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
 pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Result<(), Refusal> {
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
-        let what =
-            format!("the token {name} has the role {own}; this needs the role {needed} (admin.tokens in gateway.toml)");
+        let what = format!(
+            "the token {name} has the role {own}, but this operation needs the role {needed} (`admin.tokens` in the \
+             configuration)"
+        );
         let path = logged_path(parts.uri.path());
         tracing::warn!(
             target: TARGET,
@@ -160,7 +167,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
             rotogate.actor.role = own,
             method = %parts.method,
             path,
-            "operator lacks the role"
+            "operation refused, because the operator's role does not allow it"
         );
         return Err(Refusal::new(Code::Forbidden, what));
     }

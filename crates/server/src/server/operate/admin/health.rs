@@ -11,29 +11,29 @@ use super::{AdminState, Body, plain};
 /// The response of a running gate.
 pub(crate) const ALIVE: &str = "alive\n";
 
-/// Responds that the process runs.
-#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json")))]
+/// Responds that the process is running.
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain"), (status = "4XX", description = "the method is not allowed, or `Host` is neither an IP address nor a name in `admin.hosts` (421)", body = Problem, content_type = "application/problem+json")))]
 pub(super) fn live() -> Response<Body> {
     plain(StatusCode::OK, ALIVE)
 }
 
-/// Whether the gate can serve requests, and how well. The response lists problems and the states of issuers.
+/// Reports whether the gate can serve requests, and its problems. The response also lists the states of issuers.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "ready",
     tag = "health",
     responses(
-        (status = 200, description = "it can, perhaps degraded", body = String, content_type = "text/plain"),
-        (status = 503, description = "it cannot, and why", body = String, content_type = "text/plain"),
-        (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "the gate can serve requests, possibly with problems", body = String, content_type = "text/plain"),
+        (status = 503, description = "the gate cannot serve requests; the body says why", body = String, content_type = "text/plain"),
+        (status = "4XX", description = "the method is not allowed, or `Host` is neither an IP address nor a name in `admin.hosts` (421)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let (is_ready, readiness) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let found = GateState::judged(state, is_ready, &readiness);
-    // A gate that serves badly is still ready: an orchestrator must not take it out of service because of a failing
+    // A gate that serves errors is still ready, because an orchestrator must not take it out of service for a failing
     // upstream.
     let first = if readiness == "ready" { found.word } else { &readiness };
     let problems = found.reasons.iter().filter(|(_, reason)| *reason != readiness);
@@ -70,7 +70,7 @@ pub(super) async fn is_store_up(state: &AdminState) -> bool {
     path = "/metrics",
     operation_id = "metrics",
     tag = "health",
-    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"), (status = "4XX", description = "the method is not allowed, or `Host` is neither an IP address nor a name in `admin.hosts` (421)", body = Problem, content_type = "application/problem+json"))
 )]
 pub(super) async fn metrics(state: &AdminState, headers: &HeaderMap) -> Response<Body> {
     const OPEN: &str = "application/openmetrics-text";

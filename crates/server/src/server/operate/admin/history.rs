@@ -1,5 +1,6 @@
-//! The counts of the last 15 minutes, for the overview (requirement P71). They do not slow down requests: a task reads
-//! the counters of the metrics every five seconds, and keeps the differences in a ring of fixed size.
+//! The counts of the last 15 minutes, for the overview (requirement P71). They do not slow down requests, because a
+//! separate task reads the counters of the metrics every five seconds, and keeps the differences in a ring of fixed
+//! size.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl Totals {
         self
     }
 
-    /// Adds the counts of `other`, except the durations, which charts show for each sample.
+    /// Adds the counts of `other`, but not the durations, which charts show for each sample.
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.failed += other.failed;
@@ -129,7 +130,7 @@ pub(super) struct LiveSessions {
 impl LiveSessions {
     pub(super) fn in_words(self) -> String {
         let (number, more) = (self.number, if self.is_least { " or more" } else { "" });
-        format!("Live in all: {number}{more}, counted {} s ago.", files::now().since(self.at).as_secs())
+        format!("Live sessions in total: {number}{more}, counted {} s ago.", files::now().since(self.at).as_secs())
     }
 }
 

@@ -6,8 +6,8 @@ use super::AdminState;
 use super::problem::{Code, Refusal};
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
-/// The issuers. If the gate fetches the keys of an issuer: its state, its keys, the last failure and the refused keys.
-/// Otherwise, the source of its keys.
+/// Lists the issuers. If the gate fetches an issuer's keys, the entry has their state, their number, the last failure
+/// and the refused keys. Otherwise, it has the source of the keys.
 #[utoipa::path(
     get, path = "/v1/issuers", operation_id = "list_issuers", tag = "issuers",
     responses((status = 200, description = "done", body = IssuerReports))
@@ -19,7 +19,7 @@ pub(super) fn list(state: &AdminState) -> IssuerReports {
 /// Fetches the keys of an issuer now. The status is 502, with the cause, if the gate gets no keys.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/refresh", operation_id = "refresh_issuer", tag = "issuers",
-    params(("name" = String, Path, description = "its name in `[[issuers]]`")),
+    params(("name" = String, Path, description = "the issuer's name in `[[issuers]]`")),
     responses((status = 200, description = "done", body = IssuerReport))
 )]
 pub(super) async fn refresh(state: &AdminState, name: &str) -> Result<IssuerReport, Refusal> {
@@ -34,7 +34,7 @@ pub(super) async fn refresh(state: &AdminState, name: &str) -> Result<IssuerRepo
 /// Drops the keys of an issuer, including stored keys. The issuer's tokens get 503 until the next refresh or start.
 #[utoipa::path(
     post, path = "/v1/issuers/{name}/drop", operation_id = "drop_issuer_keys", tag = "issuers",
-    params(("name" = String, Path, description = "its name in `[[issuers]]`")),
+    params(("name" = String, Path, description = "the issuer's name in `[[issuers]]`")),
     responses((status = 200, description = "done", body = IssuerReport))
 )]
 pub(super) async fn drop_keys(state: &AdminState, name: &str) -> Result<IssuerReport, Refusal> {
@@ -54,9 +54,13 @@ fn unknown(state: &AdminState, name: &str) -> Refusal {
     let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
     let what = match issuer.and_then(|issuer| issuer.keys.file()) {
         Some((key, file)) => {
-            format!("its keys are in a file: replace {} ({key}); the gate reads it within a second", file.display())
+            format!(
+                "the issuer's keys are in a file, so the gate cannot fetch them. Replace {} ({key}); the gate reads \
+                 the file within a second",
+                file.display()
+            )
         }
-        None => "no issuer of this name has keys that are fetched".to_owned(),
+        None => "there is no issuer with this name whose keys the gate fetches".to_owned(),
     };
     Refusal::new(Code::UnknownIssuer, what)
 }

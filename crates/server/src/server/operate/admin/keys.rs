@@ -107,7 +107,7 @@ impl OwnKeyState {
     }
 }
 
-/// The gate's own keys that are in use.
+/// Lists the gate's own keys that are in use.
 #[utoipa::path(
     get, path = "/v1/keys", operation_id = "list_keys", tag = "keys",
     responses((status = 200, description = "done", body = Keys))
@@ -149,7 +149,7 @@ pub(super) struct RotateRequest {
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
-    /// Whether to change the key at once, even if valid tokens are then refused. For a stolen key.
+    /// Whether to change the key at once, even if valid tokens are then refused. Use it for a stolen key.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -162,7 +162,7 @@ pub(crate) struct ChangedKey {
     /// The number of seconds for which the key is published before it signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signs_after: Option<u64>,
-    /// What the operator must do in addition.
+    /// What the operator must also do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) warning: Option<String>,
 }
@@ -192,14 +192,14 @@ impl From<RollError> for Refusal {
 /// by hand.
 #[utoipa::path(
     post, path = "/v1/keys/rotate", operation_id = "rotate_keys", tag = "keys",
-    request_body = RotateRequest, responses((status = 202, description = "added; it signs later", body = ChangedKey))
+    request_body = RotateRequest, responses((status = 202, description = "the key was added, and signs later", body = ChangedKey))
 )]
 pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminResult {
     let RotateRequest { algorithm, refresh } = request;
     let algorithm = algorithm.map(|name| name.parse::<Algorithm>()).transpose();
     let algorithm = algorithm.map_err(|error| Refusal::new(Code::InvalidBody, format!("algorithm: {error}")))?;
     let Ok(turn) = Arc::clone(&state.rotating).try_lock_owned() else {
-        return Err(Refusal::new(Code::KeyInUse, "a rotation is under way: GET /v1/keys shows its key"));
+        return Err(Refusal::new(Code::KeyInUse, "a rotation is already running; `GET /v1/keys` shows its key"));
     };
     let config = state.config.load_full();
     let added = {
@@ -218,7 +218,7 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
             tracing::error!(
                 kid = promoted,
                 %error,
-                "the new key does not sign yet: run rotogate keys promote KID --wait"
+                "the new key does not sign yet: run `rotogate keys promote KID --wait`"
             );
         }
         drop(turn);
@@ -229,11 +229,11 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
     Ok(response)
 }
 
-/// Signs with a key from now on. The status is 409 as long as a gate of the store, or another verifier, may not have
-/// the key.
+/// Makes a key the signing key. The status is 409 as long as a gate of the store, or another verifier, may not have the
+/// key.
 #[utoipa::path(
     post, path = "/v1/keys/{kid}/promote", operation_id = "promote_key", tag = "keys",
-    params(("kid" = String, Path, description = "the key; `refresh-2` is the second secret of refresh tokens")), request_body = KeyRequest,
+    params(("kid" = String, Path, description = "the key's id; `refresh-2` is the second refresh secret")), request_body = KeyRequest,
     responses((status = 200, description = "done", body = ChangedKey))
 )]
 pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) -> Result<ChangedKey, Refusal> {
@@ -245,7 +245,7 @@ pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) 
 /// Removes a key that is no longer used. The status is 409 as long as a token or a session may need the key.
 #[utoipa::path(
     post, path = "/v1/keys/{kid}/retire", operation_id = "retire_key", tag = "keys",
-    params(("kid" = String, Path, description = "the key; `refresh-1` is the first secret of refresh tokens")), request_body = KeyRequest,
+    params(("kid" = String, Path, description = "the key's id; `refresh-1` is the first refresh secret")), request_body = KeyRequest,
     responses((status = 200, description = "done", body = ChangedKey))
 )]
 pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> Result<ChangedKey, Refusal> {

@@ -1,5 +1,6 @@
-//! Lists sessions with the newest first. Stores can only list the oldest first. So this module reads a window of time
-//! before the end, and widens or narrows the window until it contains enough sessions, but not too many.
+//! Lists sessions with the newest first. Stores can list sessions only with the oldest first. Therefore this module
+//! reads a window of time before the end, and widens or narrows the window until it contains enough sessions, but not
+//! too many.
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ use super::{
     store, traffic, users,
 };
 
-/// The admin listener of a gate. docs/admin.md has an example of each operation, and describes each code of a problem.
+/// The API of a gate's admin listener. docs/admin.md has an example of each operation, and describes the codes of
+/// problems.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -80,8 +81,8 @@ struct OfTable;
 
 impl Modify for OfTable {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let described = "the token of `admin.token_file`, or one of `admin.tokens`. Its role is `viewer`, `operator` or \
-                         `admin`; each may do what the ones before it may";
+        let described = "the token of `admin.token_file`, or one of `admin.tokens`. Its role is `viewer`, `operator` \
+                         or `admin`; each role may also do everything that the roles before it may do";
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
         document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
         for row in TABLE {
@@ -107,7 +108,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     format!("{text}\n")
 });
 
-/// This document.
+/// Returns this document.
 #[utoipa::path(
     get,
     path = "/v1/openapi.json",
@@ -115,7 +116,7 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     tag = "status",
     responses(
         (status = 200, description = "an OpenAPI 3.1 document", body = Object),
-        (status = "4XX", description = "a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "`Host` is neither an IP address nor a name in `admin.hosts` (421)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) fn document() -> Response<Body> {

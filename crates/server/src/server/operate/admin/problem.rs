@@ -43,55 +43,55 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Host or target is missing or malformed.
+    /// `Host` or the request target is missing or malformed.
     BadRequest = "bad_request", BAD_REQUEST;
-    /// A query parameter is unknown, repeated, or has a value that is not expected.
+    /// A query parameter is unknown or repeated, or its value is invalid.
     InvalidParameter = "invalid_parameter", BAD_REQUEST;
-    /// The body is not the JSON that is expected.
+    /// The body is not the expected JSON.
     InvalidBody = "invalid_body", BAD_REQUEST;
-    /// Several accounts have a user of this name.
+    /// Several accounts have a user with this name.
     AmbiguousUser = "ambiguous_user", BAD_REQUEST;
-    /// No token, or one that is not known.
+    /// The request has no token, or an unknown token.
     Unauthorized = "unauthorized", UNAUTHORIZED;
-    /// The role of the token does not include the operation.
+    /// The token's role does not permit the operation.
     Forbidden = "forbidden", FORBIDDEN;
-    /// A page of another origin asks for a change.
+    /// A page of another origin requested a change.
     ForeignOrigin = "foreign_origin", FORBIDDEN;
-    /// There is no such path.
+    /// The path does not exist.
     NotFound = "not_found", NOT_FOUND;
-    /// There is no session of this id.
+    /// There is no session with this id.
     UnknownSession = "unknown_session", NOT_FOUND;
-    /// Users, clients and store know no such target.
+    /// The target is unknown to the users, the clients and the store.
     UnknownTarget = "unknown_target", NOT_FOUND;
-    /// There is no key of this name.
+    /// There is no key with this name.
     UnknownKey = "unknown_key", NOT_FOUND;
-    /// There is no issuer of this name whose keys are fetched.
+    /// There is no issuer with this name whose keys the gate fetches.
     UnknownIssuer = "unknown_issuer", NOT_FOUND;
     /// The path does not serve this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
-    /// This gate is configured without what the operation needs.
+    /// The operation needs something that is not configured at this gate.
     NotConfigured = "not_configured", CONFLICT;
-    /// The key may not sign yet, or is still needed; or another one is waiting to sign.
+    /// The key may not sign yet, the key is still needed, or another key is waiting to sign.
     KeyInUse = "key_in_use", CONFLICT;
-    /// The users file is broken; the users stay as they were.
+    /// The users file is invalid, so the users did not change.
     BrokenUsersFile = "broken_users_file", CONFLICT;
     /// The body is too long.
     BodyTooLong = "body_too_long", PAYLOAD_TOO_LARGE;
     /// The body is not `application/json`.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
-    /// `Host` is not a name of this listener.
+    /// `Host` is not a host name of this listener.
     ForeignHost = "foreign_host", MISDIRECTED_REQUEST;
-    /// The configuration cannot be used; `errors` has each place.
+    /// The configuration is invalid. `errors` lists the problems.
     InvalidConfiguration = "invalid_configuration", UNPROCESSABLE_ENTITY;
     /// Too many wrong tokens came from this address.
     TooManyFailures = "too_many_failures", TOO_MANY_REQUESTS;
-    /// A failure of the gate; the log has more.
+    /// The gate failed. The log has the details.
     Internal = "internal", INTERNAL_SERVER_ERROR;
-    /// The issuer sent no keys that can be used.
+    /// The gate did not get usable keys from the issuer.
     IssuerFailed = "issuer_failed", BAD_GATEWAY;
-    /// The store failed; the log has more.
+    /// The store failed. The log has the details.
     StoreFailed = "store_failed", SERVICE_UNAVAILABLE;
-    /// The audit log cannot be written, so nothing may change.
+    /// The audit log cannot be written, so changes are refused.
     AuditLogFailed = "audit_log_failed", SERVICE_UNAVAILABLE;
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct Problem {
     /// The link to the description of the code.
     #[serde(rename = "type")]
     kind: String,
-    /// The text of the status.
+    /// The status in words.
     title: &'static str,
     status: u16,
     /// What went wrong this time, and what to do.
@@ -128,7 +128,7 @@ pub(crate) struct Problem {
     code: Code,
     /// The id of the request, as in the log.
     request_id: String,
-    /// The places in the configuration that are wrong.
+    /// The problems in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Finding>,
 }
@@ -161,16 +161,16 @@ impl Refusal {
         Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
     }
 
-    /// The refusal if the store failed, or the gate may not change the store now.
+    /// Returns the refusal for a store that failed, or that the gate must not change now.
     pub(super) fn of_store(error: Error) -> Self {
         let detail = format!("{error}; see the log and try again");
         Self::failed(error, detail)
     }
 
-    /// The refusal if the store failed during a revocation that this gate already applies.
+    /// Returns the refusal for a store that failed during a revocation. This gate already applies the revocation.
     pub(super) fn of_revocation(error: Error) -> Self {
-        let what = "The revocation holds at this gate, which writes it as soon as the store works; a stop before then loses \
-                      the revocation. See the log, and repeat the request until it succeeds";
+        let what = "This gate already enforces the revocation, and writes it as soon as the store works. If the gate \
+                    stops before that, the revocation is lost. See the log, and repeat the request until it succeeds";
         let detail = format!("{error}. {what}");
         Self::failed(error, detail)
     }

@@ -9,11 +9,11 @@ use crate::server::operate::admin::shown;
 use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/api-keys";
-/// The maximum number of keys in the view.
+/// The maximum number of API keys in the view.
 const MOST: usize = 100;
 
 impl Request<'_> {
-    /// Shows the keys, with the newest first. `problem` is the reason why a key was not created.
+    /// Shows the API keys, with the newest first. `problem` is the reason why an API key was not created.
     pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
         let subject = self.parameters().text("subject").to_owned();
         let asked = Some(&*subject).filter(|subject| !subject.is_empty());
@@ -40,7 +40,7 @@ impl Request<'_> {
         let back = self.back(&self.parameters());
         let (question, button) = match what {
             "revoke" => ("is refused from the next request on", "Revoke key"),
-            _ => ("lives on for the overlap, and the new one is shown once", "Rotate key"),
+            _ => ("stays valid for the overlap, and the new key is shown only once", "Rotate key"),
         };
         html(&view::ConfirmView {
             frame: self.frame(VIEW).await,
@@ -52,7 +52,7 @@ impl Request<'_> {
         })
     }
 
-    // Only the response to the form shows the text of the key (requirement K8).
+    // Only the response to the form shows the API key's secret (requirement K8).
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &FormFields) -> Shown {
         self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
@@ -60,7 +60,7 @@ impl Request<'_> {
             [id, "rotate"] => api_keys::rotate(self.state, id, RotateKeyRequest::default()).await,
             [id, "revoke"] => {
                 let ended = api_keys::revoke(self.state, id).await?;
-                return self.done(form, format!("Key {} revoked: it is refused.", ended.id));
+                return self.done(form, format!("API key {} revoked: it is refused.", ended.id));
             }
             _ => return Err(nothing()),
         };
@@ -75,7 +75,7 @@ impl Request<'_> {
     }
 }
 
-/// Builds the request for a key from a form. The owner is a user, a subject or a client.
+/// Builds the request for an API key from a form. The owner is a user, a subject or a client.
 fn request_of(form: &FormFields) -> ApiKeyRequest {
     let owner = |kind: &str| form.some("owner").filter(|_| form.get("kind") == Some(kind));
     ApiKeyRequest {
@@ -89,8 +89,8 @@ fn request_of(form: &FormFields) -> ApiKeyRequest {
     }
 }
 
-/// Returns the lowest role that may change keys in this way. As in the API, an operator may revoke keys, but only an
-/// admin may see the text of a key.
+/// Returns the lowest role that may change API keys in this way. As in the API, an operator may revoke API keys, but
+/// only an admin may see an API key's secret.
 fn role_to(change: &str) -> AdminRole {
     if change == "revoke" { AdminRole::Operator } else { AdminRole::Admin }
 }

@@ -41,7 +41,8 @@ pub(super) mod view;
 
 pub(crate) use sign_ins::SignIns;
 
-/// The policy does not contain `unsafe-*`. So markup in a value could not run a script even if the escaping failed.
+/// The policy does not contain `unsafe-*`. Even if the escaping failed, markup in a value could therefore not run a
+/// script.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 /// The cookie of a sign-in, and the cookie of the sign-in form.
@@ -65,7 +66,8 @@ pub(super) fn is_at(path: &str) -> bool {
     path == "/" || path == "/ui" || path.starts_with("/ui/")
 }
 
-/// Returns the folder of a sign-in in a path, and the rest of the path. `None` if the path has no such folder.
+/// Returns the folder of a sign-in in a path, and the rest of the path. `None` if the path does not contain a sign-in's
+/// folder.
 fn place_of(path: &str) -> Option<(&str, &str)> {
     let (place, rest) = path.strip_prefix("/ui/")?.split_once('/')?;
     sign_ins::is_secret(place).then_some((place, rest))
@@ -145,7 +147,8 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     }
     let cookie = cookie(parts, SIGN_IN);
     let caller = cookie.and_then(|cookie| state.sign_ins.find(&cookie, &state.tokens));
-    // The cookie is valid only under its own path. So a server on another port that receives the cookie cannot use it.
+    // The cookie is valid only under its own path. A server on another port that receives the cookie therefore cannot
+    // use it.
     let is_own = |caller: &SignedIn| place.is_some_and(|place| are_equal(place.as_bytes(), caller.place.as_bytes()));
     let Some(caller) = caller.filter(is_own) else {
         return Ok(lead_to("/ui/sign-in"));
@@ -161,7 +164,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
                 if !is_own_form(&form, &request.caller.csrf) {
                     return Err(Refusal::new(
                         Code::ForeignOrigin,
-                        "this form does not belong to your sign-in: load it again",
+                        "this form belongs to another sign-in: load the form again",
                     ));
                 }
                 if needs_audit_log(&segments) {
@@ -174,14 +177,14 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
         }
     };
     match Context::current() {
-        // Events that this request causes name the operator in the log.
+        // Log lines about events that this request causes name the operator.
         Some(context) => context.acted_by(actor).scope(work).await,
         None => work.await,
     }
 }
 
-/// Returns whether a form needs the audit log. A form needs it if the operation of `/v1` with the form's path does. Two
-/// forms have no such operation: one revokes sessions, the other signs the operator out.
+/// Returns whether a form needs the audit log. A form needs it if the operation of `/v1` with the same path needs it.
+/// Two forms have no corresponding operation: one revokes sessions, the other signs the operator out.
 fn needs_audit_log(segments: &[&str]) -> bool {
     let is_free = matches!(segments, ["sign-out"] | ["sessions", "revoke"]);
     let path = format!("/v1/{}", segments.join("/"));
@@ -208,11 +211,11 @@ async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Inco
     if !cookie(parts, FORM).is_some_and(|sent| is_own_form(&form, &sent)) {
         return sign_in_view(
             parts,
-            Some("The form was too old, or the browser keeps no cookies: try again.".to_owned()),
+            Some("The form was too old, or the browser does not store cookies: try again.".to_owned()),
         );
     }
     let Some((holder, token)) = guard::sign_in(state, peer.ip(), form.text("token"))? else {
-        return sign_in_view(parts, Some("This is not an admin token of this gate.".to_owned()));
+        return sign_in_view(parts, Some("The token that you entered is not an admin token of this gate.".to_owned()));
     };
     let (cookie, place) = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
     let folder = format!("/ui/{place}/");

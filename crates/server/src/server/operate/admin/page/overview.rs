@@ -43,7 +43,7 @@ pub(super) struct TopRefusal {
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// The newest value of the line, as text.
+    /// The newest value of the line, formatted.
     pub(super) latest: String,
     pub(super) path: String,
 }
@@ -77,9 +77,9 @@ impl Overview {
         let status = status::show(state).await;
         let gate = &state.gate;
         let feed = match gate.store_staleness() {
-            None => "one gate alone uses it".to_owned(),
-            Some(unheard) if gate.is_store_stale() => format!("no news for {:.1} s: stale", unheard.as_secs_f64()),
-            Some(unheard) => format!("news {:.1} s ago", unheard.as_secs_f64()),
+            None => "only one gate uses the store".to_owned(),
+            Some(unheard) if gate.is_store_stale() => format!("no update for {:.1} s: stale", unheard.as_secs_f64()),
+            Some(unheard) => format!("last update {:.1} s ago", unheard.as_secs_f64()),
         };
         Self {
             state: GateState::now(state).await,
@@ -180,7 +180,8 @@ fn path(values: &[Option<f64>], most: f64) -> String {
     for (place, value) in values.iter().enumerate().rev() {
         if let Some(value) = value {
             let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A point between two gaps becomes a line of one unit. Writing into a `String` cannot fail.
+            // A point between two gaps is drawn as a line with the length of one unit. Writing into a `String` cannot
+            // fail.
             let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
         }
         is_on = value.is_some();

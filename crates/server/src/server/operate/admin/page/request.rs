@@ -122,7 +122,7 @@ impl Request<'_> {
                 self.done(
                     &form,
                     match ended {
-                        0 => format!("Session {} had ended before.", shown(id)),
+                        0 => format!("Session {} had already ended.", shown(id)),
                         _ => format!("Session {} revoked: its tokens are refused.", shown(id)),
                     },
                 )
@@ -267,7 +267,7 @@ impl Request<'_> {
         })
     }
 
-    /// Offers to revoke all sessions of the user that was searched for, if there are any.
+    /// Offers to revoke all sessions of the user in the search, if the user has sessions.
     async fn all_of(&self, asked: &FormFields) -> Option<RevokeAll> {
         if self.may(AdminRole::Operator).is_err() {
             return None;
@@ -323,7 +323,7 @@ impl Request<'_> {
         let (field, value) = match (parameters.get("user"), parameters.get("subject")) {
             (Some(user), None) => ("user", user),
             (None, Some(subject)) => ("subject", subject),
-            _ => return Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
+            _ => return Err(Refusal::new(Code::InvalidParameter, "exactly one of `user` and `subject` is expected")),
         };
         let account = parameters.get("account").unwrap_or_default();
         let back = match parameters.get("back") {
@@ -396,7 +396,7 @@ fn revocation(form: &FormFields) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
         (Some(user), None) => Ok(named("user", user, form.some("account").as_deref())),
         (None, Some(subject)) => Ok(named("subject", subject, None)),
-        _ => Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
+        _ => Err(Refusal::new(Code::InvalidParameter, "exactly one of `user` and `subject` is expected")),
     }
 }
 

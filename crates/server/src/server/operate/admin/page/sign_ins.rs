@@ -21,8 +21,8 @@ pub(super) const TOTAL: Duration = Duration::from_secs(8 * 3600);
 /// The maximum number of sign-ins. Beyond it, the least recently used sign-in ends.
 const MOST: usize = 256;
 
-/// The SHA-256 digest of a cookie. The digest is the key, so that the duration of a lookup reveals nothing about the
-/// cookie.
+/// The SHA-256 digest of a cookie. Sign-ins are looked up by this digest, so that the duration of a lookup does not
+/// reveal anything about the cookie.
 type CookieDigest = [u8; 32];
 
 /// All sign-ins.
@@ -86,7 +86,7 @@ impl SignIns {
         self.all.lock()
     }
 
-    /// Signs the holder of a current token in. Returns the cookie and the name of its folder.
+    /// Signs in the holder of a current token. Returns the cookie and the name of its folder.
     pub(super) fn begin(&self, holder: Holder, token: &Arc<AdminToken>) -> Result<(String, Arc<str>), NoRandomness> {
         let (cookie, csrf) = (secret()?, secret()?.into());
         let place: Arc<str> = secret()?.into();

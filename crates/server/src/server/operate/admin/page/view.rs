@@ -25,7 +25,7 @@ pub(super) struct Frame {
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) may_operate: bool,
-    /// Whether the holder may see the text of an API key.
+    /// Whether the operator may see the secret of a new API key.
     pub(super) may_mint: bool,
     pub(super) csrf: String,
     pub(super) notice: Option<String>,
@@ -174,7 +174,7 @@ pub(super) struct ApiKeysView {
     pub(super) back: String,
 }
 
-/// A new key, with its text.
+/// A new API key, with its secret.
 #[derive(Template)]
 #[template(path = "page/new_api_key.html")]
 pub(super) struct NewApiKeyView {
@@ -301,7 +301,7 @@ pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
 }
 
-/// Returns what a route requires of a token.
+/// Returns a description of a route's requirements for a token.
 pub(super) fn asked_of(route: &RouteInfo) -> String {
     let mut asked = route.scopes.clone();
     if !route.any_scope.is_empty() {
