@@ -95,7 +95,7 @@ impl RunningGate {
                 Some(Order::RefusedReload) => self.reload.refuse(),
                 Some(Order::Upgrade(wanted)) => match self.prepare_upgrade(&wanted).await {
                     Ok(more) => {
-                        tracing::info!("in-place upgrade started; connections queue meanwhile");
+                        tracing::info!("in-place upgrade started; new connections wait in the queue");
                         let sockets = self.spare_sockets.drain(..).chain(more).collect();
                         let config = self.in_force.config.load_full();
                         return ShutdownKind::Upgrade(UpgradeState { sockets, config });
@@ -198,7 +198,7 @@ impl RunningGate {
             }
         };
         if !in_time {
-            tracing::warn!("drain_timeout passed; requests cut off");
+            tracing::warn!("`drain_timeout` passed; the gate closed the remaining requests");
         }
     }
 }
@@ -239,7 +239,7 @@ impl ShutdownKind {
     /// Cancels a running in-place upgrade if the order is `Stop`. Other orders are ignored at this point.
     fn cancel_upgrade_on_stop(&mut self, order: &Order) {
         if let (Self::Upgrade(_), Order::Stop) = (&*self, order) {
-            tracing::info!("in-place upgrade cancelled by a stop");
+            tracing::info!("in-place upgrade cancelled, because the gate is stopping");
             *self = Self::Stopped;
         }
     }
@@ -252,13 +252,14 @@ fn tell_unpaid(gate: &rotogate::Gate) {
         tracing::error!(
             revocations = lost_at_end,
             of = named,
-            "revocations lost with this process: the store did not take them. Revoke them again once the store works"
+            "revocations lost with this process, because the store did not accept them. Revoke them again when the \
+             store works"
         );
     }
     if total > lost_at_end {
         tracing::warn!(
             revocations = total - lost_at_end,
-            "revocations wait beside the store: the next start takes them over"
+            "revocations are kept in a file beside the store; the next start writes them to the store"
         );
     }
 }

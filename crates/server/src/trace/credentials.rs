@@ -65,11 +65,11 @@ fn headers(path: &Path) -> Result<HeaderMap, String> {
             return wrong("expected a header, such as \"authorization: Bearer …\"");
         };
         if OF_TRANSPORT.contains(&name) {
-            return wrong(&format!("{name} belongs to the protocol: remove the line"));
+            return wrong(&format!("the export protocol sets {name} itself: remove the line"));
         }
         value.set_sensitive(true);
         if headers.insert(&name, value).is_some() {
-            return wrong(&format!("{name} is there twice"));
+            return wrong(&format!("{name} occurs twice"));
         }
     }
     Ok(headers)
@@ -98,8 +98,8 @@ mod tests {
             ("x: 1\nkapikey-1234\n", "line 2: expected a header"),
             ("x:\n", "line 1: expected"),
             ("b\u{e4}d: 1\n", "line 1: expected"),
-            ("x: 1\nX: 2\n", "line 2: x is there twice"),
-            ("Host: example.com\n", "line 1: host belongs to the protocol"),
+            ("x: 1\nX: 2\n", "line 2: x occurs twice"),
+            ("Host: example.com\n", "line 1: the export protocol sets host itself"),
         ] {
             let message = read(bad).unwrap_err();
             assert!(message.contains("collector.headers: ") && message.contains(why), "{message}");

@@ -91,7 +91,7 @@ impl SpanExporter for Exporter {
         let sent = match sending.await {
             Ok(Ok(sent)) => sent,
             Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
-            Err(_) => Err(OTelSdkError::InternalFailure("the gate stops, or the exporter failed".to_owned())),
+            Err(_) => Err(OTelSdkError::InternalFailure("the gate is stopping, or the exporter failed".to_owned())),
         };
         // The number is reduced only now, because a span that is being sent still takes memory.
         self.queued.fetch_sub(spans, Ordering::Relaxed);

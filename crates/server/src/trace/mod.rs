@@ -2,7 +2,7 @@
 //! operators.
 //!
 //! The decision is made once for each request, before any span exists. If a request is not recorded, the only costs are
-//! reading its `traceparent`, and creating a new one unless the request has one from a trusted proxy.
+//! those of its `traceparent`: reading it, and replacing it unless a trusted proxy has sent it.
 //!
 //! The spans implement [`rotogate_core::trace`]. This module creates span data of the OpenTelemetry SDK, and passes it
 //! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans. Both decide about each

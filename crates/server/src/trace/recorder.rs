@@ -68,7 +68,7 @@ impl Tracer {
         u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.below
     }
 
-    /// Returns whether spans name the user.
+    /// Returns whether spans contain the user's id.
     pub(super) const fn names_user(&self) -> bool {
         self.settings.identity
     }
@@ -190,8 +190,8 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         let Some(processor) = self.processor.take() else { return };
-        // A separate thread waits for the collector. The last user may be a request, and a request must not wait for a
-        // collector.
+        // A separate thread waits for the collector. The last user of the recorder may be a request, which must not
+        // wait for a collector.
         let end = move || drop(processor.shutdown_with_timeout(FLUSH_TIMEOUT));
         let _ = std::thread::Builder::new().name("trace-flush".to_owned()).spawn(end);
     }
@@ -307,7 +307,7 @@ mod tests {
                     proptest::prop_assert_eq!(ours.span, theirs.span_id().to_bytes());
                     proptest::prop_assert_eq!(ours.is_sampled(), theirs.is_sampled());
                 }
-                // OpenTelemetry reads shorter ids, too.
+                // OpenTelemetry also reads shorter ids.
                 None => proptest::prop_assert!(!theirs.is_valid() || text.split('-').nth(1).unwrap().len() != 32),
             }
         }

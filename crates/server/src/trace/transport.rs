@@ -29,7 +29,7 @@ const MAX_ANSWER: usize = 256 << 10;
 
 type CollectorStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Connects to the collector, whatever URI a request has.
+/// Connects to the collector. It ignores the request's URI.
 #[derive(Clone)]
 pub(super) struct Connector {
     host: String,

@@ -21,7 +21,7 @@ use refresh::{knows, left_by, refresh_needed, sessions_of};
 
 /// How often `promote --wait` checks whether the key may sign.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a forced `retire` waits for the store, in order to report what needed the key.
+/// How long a forced `retire` waits for the store, because the store shows what still needed the key.
 const LOOK_FOR: Duration = Duration::from_secs(10);
 
 /// The reason why a key cannot be changed. The message says what to do.
@@ -56,7 +56,8 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), R
     })
 }
 
-/// Returns the gates that the store still lists but that no longer report. They have ended, or were cut off.
+/// Returns the gates that the store still lists but that no longer report. They have stopped, or are cut off from the
+/// store.
 async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
     let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::failed)?;
@@ -83,8 +84,8 @@ pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     let keyring = Keyring::load_if_there(folder).map_err(RollError::failed)?;
     keyring.ok_or_else(|| {
         RollError::Failed(format!(
-            "{}: there is no keyring.toml: make keys with rotogate keys init, or copy the key folder of another gate of the \
-             store",
+            "{}: there is no `keyring.toml`: create keys with `rotogate keys init`, or copy the key folder of another \
+             gate that uses the store",
             folder.display()
         ))
     })
@@ -119,7 +120,9 @@ async fn until_it_may_sign(
         };
         let Some(why) = why else { return Ok(()) };
         if !wait {
-            return Err(RollError::TooEarly(format!("{name} does not sign yet: {why}; --wait waits for that")));
+            return Err(RollError::TooEarly(format!(
+                "{name} cannot sign yet: {why}. Use `--wait` to wait until the key can sign"
+            )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -128,7 +131,7 @@ async fn until_it_may_sign(
 fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let named = nodes.iter().filter(|seen| are(seen)).map(|seen| {
         let ago = rotogate_core::clock::written(Duration::from_secs(now.since(seen.beat).as_secs()));
-        format!("{} (heard of {ago} ago)", seen.row.node)
+        format!("{} (last report {ago} ago)", seen.row.node)
     });
     let named: Vec<_> = named.collect();
     (!named.is_empty()).then(|| named.join(", "))
@@ -136,7 +139,7 @@ fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) ->
 
 fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let lacking = names(nodes, now, |seen| !has(seen))?;
-    Some(format!("these gates of the store cannot verify with it: {lacking}"))
+    Some(format!("these gates of the store cannot verify its tokens: {lacking}"))
 }
 
 /// Returns why some verifier might refuse a token that this key signs. `None` if all verifiers accept it.
@@ -150,11 +153,12 @@ fn why_not(
         return Some(why);
     }
     let left = since(written, nodes).plus(published_for).since(now);
-    (left > Duration::ZERO)
-        .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
+    (left > Duration::ZERO).then(|| {
+        format!("for another {}, other verifiers may use cached keys that were published before it", rounded(left))
+    })
 }
 
-/// Returns the time since which all gates have their present keys. The restart of a gate resets this time.
+/// Returns the time since which all gates have their present keys. A restart of a gate resets this time.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
@@ -163,7 +167,7 @@ fn rounded(left: Duration) -> String {
     rotogate_core::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
-/// The longest lifetimes, over all endpoints and clients of a configuration.
+/// The maximum lifetimes of tokens and cookies, over all endpoints and clients of a configuration.
 pub(crate) struct Longest {
     pub(crate) access: Duration,
     idle: Duration,
@@ -215,13 +219,16 @@ struct KeyNeeds {
 
 impl KeyNeeds {
     fn refusal(self, name: &str) -> RollError {
-        RollError::TooEarly(format!("{name} is still needed: {}", [self.reasons, self.notes].concat().join("; ")))
+        RollError::TooEarly(format!(
+            "the key {name} is still needed: {}",
+            [self.reasons, self.notes].concat().join("; ")
+        ))
     }
 
     /// Returns the warning about a key that was removed although it was needed.
     fn warning(self, name: &str) -> Option<String> {
         let reasons =
-            (!self.reasons.is_empty()).then(|| format!("{name} was still needed: {}", self.reasons.join("; ")));
+            (!self.reasons.is_empty()).then(|| format!("the key {name} was still needed: {}", self.reasons.join("; ")));
         let told: Vec<_> = reasons.into_iter().chain(self.notes).map(|what| format!("warning: {what}")).collect();
         (!told.is_empty()).then(|| told.join("\n"))
     }
@@ -261,8 +268,8 @@ async fn needs_of(
         match may_be_used(last, &names, window, now) {
             Some(why) => needs.reasons.push(why),
             None => needs.notes.push(format!(
-                "these gates of the store used {name} until they ended: {names}. Copy the key folder to each before it \
-                 starts again"
+                "these gates of the store used {name} until they stopped: {names}. Copy the key folder to each of \
+                 them before it starts again"
             )),
         }
     }
@@ -284,19 +291,21 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
         format!(
-            "for {}, tokens may be in use that these gates of the store made by it until they ended: {names}",
+            "for another {}, tokens may be in use that these gates of the store created with it before they stopped: \
+             {names}",
             rounded(left)
         )
     })
 }
 
-/// Returns why a key that has signed is still needed. `None` if nothing needs the key.
+/// Returns why a key that has signed tokens is still needed. `None` if it is no longer needed.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));
     }
     let left = since(changed, nodes).plus(access).since(now);
-    (left > Duration::ZERO).then(|| format!("for {}, access tokens that it signed may be in use", rounded(left)))
+    (left > Duration::ZERO)
+        .then(|| format!("for another {}, access tokens that it signed may be in use", rounded(left)))
 }
 
 /// Adds a key or a secret for refresh tokens. It does not sign yet.
@@ -318,7 +327,7 @@ pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) 
 pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
     let folder = &config.issuer.keys;
     let keyring = keys_with(folder, kid)?;
-    // The folder is not written again, because otherwise it would count as changed now.
+    // The folder is not written again, because otherwise the keys would seem to have changed now.
     if is_in_use(&keyring, kid) {
         return Ok(());
     }
@@ -345,18 +354,18 @@ pub(crate) async fn retire(
     let keyring = keys_with(&config.issuer.keys, kid)?;
     if is_in_use(&keyring, kid) {
         return Err(RollError::TooEarly(format!(
-            "{kid} is in use here: make another key sign first, with rotogate keys promote"
+            "{kid} is in use here: first let another key sign, with `rotogate keys promote`"
         )));
     }
     let looked = needs_of(config, &keyring, kid, asking.as_ref());
     let needs = if force {
         let unknown = |why: &dyn std::fmt::Display| KeyNeeds {
             reasons: Vec::new(),
-            notes: vec![format!("what needed {kid} is not known: {why}")],
+            notes: vec![format!("it is unknown what still needed {kid}: {why}")],
         };
         match tokio::time::timeout(LOOK_FOR, looked).await {
             Ok(looked) => looked.unwrap_or_else(|error| unknown(&error)),
-            Err(_) => unknown(&"the store has not answered in time"),
+            Err(_) => unknown(&"the store did not respond in time"),
         }
     } else {
         let needs = looked.await?;
@@ -388,7 +397,7 @@ mod tests {
         let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
         let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
         let why = why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(3)).unwrap();
-        assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");
+        assert!(why.contains("b (last report 3s ago)") && !why.contains("a ("), "{why}");
         let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1", "k2"], at(100))];
         assert!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(399)).unwrap().contains("published before"));
         assert_eq!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(400)), None);
@@ -418,9 +427,9 @@ mod tests {
         let ended = [node("a", &["k1"], at(0)), later, node("c", &["k2", "k1"], at(0))];
         let (last, names) = used_until_the_end(&ended, at(400), |row| &*row.signing == "k1").unwrap();
         assert_eq!(last, at(50));
-        assert!(names.contains("a (heard of 6m 40s ago), b (heard of") && !names.contains("c ("), "{names}");
+        assert!(names.contains("a (last report 6m 40s ago), b (last report") && !names.contains("c ("), "{names}");
         let why = may_be_used(last, &names, hour, at(3649)).unwrap();
-        assert!(why.contains("until they ended: a ("), "{why}");
+        assert!(why.contains("before they stopped: a ("), "{why}");
         assert_eq!(may_be_used(last, &names, hour, at(3650)), None);
         assert_eq!(used_until_the_end(&ended, at(400), |row| &*row.signing == "k3"), None);
     }

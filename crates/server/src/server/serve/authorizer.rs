@@ -1,6 +1,6 @@
-//! The listeners on which other proxies ask whether to allow a request. A question is converted into the request that
-//! it describes. This request then gets the same as every other request: a permit, a line in the access log, metrics,
-//! and the gate's decision.
+//! The listeners for authorization requests of other proxies. An authorization request, here called a question, is
+//! converted into the request that it describes. This request is then treated like every other request: it gets a
+//! permit, a line in the access log, metrics, and the gate's decision.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -23,7 +23,7 @@ use rotogate_config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, Serv
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::{Peer, Present};
 
-/// The service that answers the questions at an authorizer's listener.
+/// The service that responds to the questions at an authorizer's listener.
 #[derive(Debug)]
 pub(crate) struct Questions {
     kind: AuthorizerKind,
@@ -33,7 +33,7 @@ pub(crate) struct Questions {
     assertion_audience: Option<Arc<str>>,
 }
 
-/// The future of the answer to a question.
+/// The future of the response to a question.
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
 /// The type of every response.
@@ -49,7 +49,7 @@ impl Questions {
         questions
     }
 
-    /// Sets the networks of this configuration as those from which questions are accepted, from the next question on.
+    /// Accepts questions from the networks of this configuration, from the next question on.
     pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
         // If networks are configured in addition to the certificate, the peer must satisfy both conditions.
@@ -79,7 +79,7 @@ impl Questions {
     }
 }
 
-/// Answers a question.
+/// Responds to a question.
 pub(crate) fn answer(
     state: Arc<RequestState>,
     origin: Arc<Origin>,

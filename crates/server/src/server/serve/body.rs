@@ -39,7 +39,7 @@ pub(crate) struct FilteredBody {
     gate: Option<Gate>,
     /// Counts the received bytes.
     progress: Option<ExchangeProgress>,
-    /// Is told when the body was read completely. `None` if the body is empty.
+    /// Records when the body was read completely. `None` if the body is empty.
     owed: Option<Arc<OwedAnswer>>,
 }
 
@@ -66,7 +66,7 @@ impl RequestBody {
         progress: ExchangeProgress,
     ) -> Request<Self> {
         // Over HTTP/1.1, reading the body sends `100 Continue` to a client that waits for this status. The client would
-        // then send a body that nobody needs.
+        // then send a body that is not needed.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let budget = RateBudget::new(origin.min_rate);
         request.map(|body| {

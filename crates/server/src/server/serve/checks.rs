@@ -1,4 +1,4 @@
-//! The questions that Envoy sends over gRPC.
+//! The authorization requests (questions) that Envoy sends over gRPC.
 
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
-/// Answers a call. Only a verdict gets a line in the access log. This line describes the request that the verdict is
+/// Responds to a call. Only verdicts are written to the access log. Each line describes the request that the verdict is
 /// about.
 pub(crate) async fn answer(
     state: &RequestState,

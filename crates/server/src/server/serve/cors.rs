@@ -1,4 +1,4 @@
-//! CORS (requirement T19) with an explicit list of origins. Preflights are answered before authentication.
+//! CORS (requirement T19) with an explicit list of origins. The gate responds to preflights before authentication.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -60,7 +60,7 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-/// Returns whether the gate itself responds to this request, because it is a CORS preflight.
+/// Returns whether this request is a CORS preflight to which the gate itself responds.
 pub(crate) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
     if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
         return false;

@@ -1,5 +1,5 @@
 //! Ends streams early during an in-place upgrade (requirement P4). New requests wait until the last request in flight
-//! has ended. Because of an endless response, they would have to wait for `drain_timeout`.
+//! has ended. If a response is endless, they would have to wait for the whole `drain_timeout`.
 //!
 //! Endless responses are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the
 //! status `UNAVAILABLE`. The clients of both reconnect automatically. All other responses end by themselves.
@@ -63,7 +63,7 @@ impl DrainedStream {
         }
         self.is_over = true;
         let is_grpc = self.kind == StreamKind::Grpc;
-        Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is upgraded in place; try again")))
+        Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is being upgraded; try again")))
     }
 
     /// Returns whether the drain has ended the stream.

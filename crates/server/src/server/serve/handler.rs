@@ -14,7 +14,7 @@ use crate::server::listen::origin::Origin;
 use rotogate::gate::Reason;
 use rotogate_core::headers::Present;
 
-/// Serves requests, or answers the questions of other proxies about requests.
+/// Serves requests of clients, or authorization requests of other proxies.
 #[derive(Clone, Debug)]
 pub(crate) struct GateHandler {
     pub(crate) serving: Serving,

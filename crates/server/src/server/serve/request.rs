@@ -178,8 +178,9 @@ pub(crate) fn serve(
 pin_project! {
     /// A request that is being served, until its response begins.
     ///
-    /// This is a struct instead of nested `async` blocks. A block contains an awaited future twice, as a captured value
-    /// and as the awaited one. A future is also moved, and thereby copied, several times on its way to the connection.
+    /// This is a struct instead of nested `async` blocks. An `async` block contains an awaited future twice, as a
+    /// captured value and as the awaited future. A future is also moved, and thereby copied, several times on its way
+    /// to the connection.
     pub(crate) struct Served {
         // `None` after the response.
         #[pin]
@@ -333,7 +334,7 @@ fn call_service(
 
 /// The 421 response if the connection was opened for another server than the one in the request.
 fn misdirected() -> Response<ReplyBody> {
-    let detail = "this host is served on another connection";
+    let detail = "this connection does not serve the requested host; open another connection";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
     Reason::MISDIRECTED.tell();
     reply.extensions_mut().insert(Verdict::new(Reason::MISDIRECTED));
@@ -356,8 +357,8 @@ fn caught(run: &mut dyn FnMut()) {
 /// Returns the response, or a 500 if the service panicked.
 ///
 /// tower-http's `CatchPanic` boxes the body of every response, which would cost an allocation for each request. It
-/// would also hide the [`GateBody`], from which the access log learns how a response ended. `CatchUnwind` of
-/// futures-util copies each response twice.
+/// would also hide the [`GateBody`], which tells the access log how a response ended. `CatchUnwind` of futures-util
+/// copies each response twice.
 fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,

@@ -30,7 +30,7 @@ use rotogate_proxy::ProxyBody;
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
 const GRPC: &[u8] = b"application/grpc";
-/// A response of unknown length counts as a stream if it lasts longer than this.
+/// A response of unknown length is treated as a stream if it lasts longer than this.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 

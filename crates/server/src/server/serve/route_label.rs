@@ -13,7 +13,7 @@ pub(crate) enum RouteLabel<R = Arc<Route>> {
     Route(R),
     /// A request to one of the gate's own endpoints.
     Endpoint,
-    /// A CORS preflight, which is answered before routing.
+    /// A CORS preflight, to which the gate responds before routing.
     Preflight,
     /// A request that was refused before a route was found.
     #[default]

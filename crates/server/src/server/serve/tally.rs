@@ -1,4 +1,4 @@
-//! Counts answered requests: their number, outcome and duration. Each thread has its own counter, so that threads do
+//! Counts completed requests, with their outcomes and durations. Each thread has its own counter, so that threads do
 //! not wait for each other. A scrape adds the counters up.
 //!
 //! prometheus-client encodes the result. Its `Family` is not used to count, because all threads would share its lock
@@ -44,7 +44,7 @@ struct ThreadCounts {
     steps: [StepDurations; Step::ALL.len()],
 }
 
-/// A part of the gate's own work.
+/// A part of the gate's own work, whose duration is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The decision on a request, and its forwarding.
@@ -101,8 +101,8 @@ impl Tally {
         Box::leak(Box::new(Self::new(threads)))
     }
 
-    /// Counts an answered request. `took` is the time from the request's head to the response's head. `upstream` is the
-    /// upstream's part of this time.
+    /// Counts a request with a response. `took` is the time from the request's head to the response's head. `upstream`
+    /// is the upstream's part of this time.
     pub(super) fn count_answer(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
         let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
         let is_endpoint = verdict.is_some_and(|verdict| verdict.operation().is_some());
@@ -203,7 +203,7 @@ impl RouteTally {
 /// The number of gRPC statuses, which are 0 to 16. All other values are counted under this number.
 pub(crate) const GRPC_STATUSES: u64 = 17;
 
-/// Adds to the count of a key. The list is short, because a route has only a few different keys.
+/// Adds to the count for `key`. The list is short, because a route has only a few different keys.
 fn add<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, number: u64) {
     match counts.iter_mut().find(|(known, _)| *known == key) {
         Some((_, count)) => *count += number,

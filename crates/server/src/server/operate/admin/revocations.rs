@@ -22,18 +22,19 @@ use rotogate_config::Config;
 /// The maximum number of entries on a page.
 const MAX_PAGE: usize = 1000;
 
-/// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
+/// What to revoke. Exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user` must be
+/// set.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RevocationRequest {
-    /// Every session of the user of this name in the users file.
+    /// Every session of the user with this name in the users file.
     pub(crate) user: Option<String>,
-    /// Every session of this account. With `user`: the user's account, if several accounts have a user of that name; empty
-    /// for the user without an account.
+    /// Every session of this account. With `user`, it is the user's account, which is needed if several accounts have a
+    /// user with that name. It is empty for the user without an account.
     pub(crate) account: Option<String>,
-    /// Every session of this subject, or every token that `issuer` has issued to it.
+    /// Every session of this subject, or every token that `issuer` has issued to this subject.
     pub(crate) subject: Option<String>,
-    /// With `subject`: the name of another issuer in `[[issuers]]`.
+    /// With `subject`, the name of another issuer in `[[issuers]]`.
     pub(crate) issuer: Option<String>,
     /// Every session and token of this client.
     pub(crate) client: Option<String>,
@@ -41,11 +42,11 @@ pub(crate) struct RevocationRequest {
     pub(crate) token: Option<TokenName>,
     /// `true`: every session and token.
     pub(crate) all: Option<bool>,
-    /// Only counts the sessions, and ends none.
+    /// Whether to only count the sessions, without ending them.
     #[serde(default)]
     pub(crate) dry_run: bool,
-    /// Whether to enter the revocation even if users, clients and store do not know the target. Always needed for a
-    /// subject of another issuer, and for a token.
+    /// Whether to revoke even if the target is unknown to the users, the clients and the store. It is always needed for
+    /// a subject of another issuer, and for a token.
     #[serde(default)]
     pub(crate) force: bool,
 }
@@ -56,7 +57,7 @@ pub(crate) struct RevocationRequest {
 pub(crate) struct TokenName {
     /// The token's `jti`.
     pub(crate) jti: String,
-    /// The name of the token's issuer in `[[issuers]]`. If absent, the gate itself.
+    /// The name of the token's issuer in `[[issuers]]`. If absent, the gate is the issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) issuer: Option<String>,
 }
@@ -73,7 +74,7 @@ pub(crate) struct RevocationReport {
     /// single token, or single sessions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_before: Option<String>,
-    /// Whether the gate only counted the sessions, and ended none.
+    /// Whether the gate only counted the sessions, without ending them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) dry_run: bool,
 }
@@ -124,7 +125,7 @@ pub(super) struct EntriesQuery {
     limit: Option<String>,
 }
 
-/// The revocations that can still match a token.
+/// Lists the revocations that can still match a token.
 #[utoipa::path(
     get, path = "/v1/revocations", operation_id = "list_revocations", tag = "revocations",
     params(EntriesQuery), responses((status = 200, description = "done", body = Entries))
@@ -222,7 +223,7 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
     let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
-        return wrong("a name is expected, and is empty");
+        return wrong("a name in the request is empty");
     }
     match (user, account, subject, issuer, client, token, all) {
         (Some(user), account, None, None, None, None, None) => {
@@ -251,7 +252,7 @@ fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
         true => Ok(()),
         false => Err(Refusal::new(
             Code::UnknownTarget,
-            format!("the gate cannot know whether there is {what}; enter the revocation anyway with \"force\": true"),
+            format!("the gate cannot check whether {what} exists; to revoke it anyway, send \"force\": true"),
         )),
     }
 }
@@ -260,7 +261,7 @@ fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
 fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
     let issuer = issuer.ok_or_else(|| {
-        Refusal::new(Code::UnknownTarget, format!("no entry of [[issuers]] has the name {}", shown(name)))
+        Refusal::new(Code::UnknownTarget, format!("no `[[issuers]]` entry has the name {}", shown(name)))
     })?;
     Ok((issuer.url.clone(), issuer.max_lifetime))
 }
@@ -284,7 +285,7 @@ async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<
         match page.next {
             Some(next) => after = Some(next),
             None if report.matched == 0 => {
-                let what = format!("no session has the account {}", shown(account));
+                let what = format!("no session belongs to the account {}", shown(account));
                 return Err(Refusal::new(Code::UnknownTarget, what));
             }
             None => return Ok(report),
@@ -305,7 +306,7 @@ const NO_ACCOUNT: &str = "none";
 pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
     let asked = shown(user);
     let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
-        let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
+        let what = format!("the users are not in a file, so the gate cannot look up the name {asked}; use --subject");
         return Err(Refusal::new(Code::NotConfigured, what));
     };
     // Requirement O38.
@@ -323,22 +324,22 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         (Some(one), Some(other)) => {
             let named = |user: &User| user.account.as_deref().unwrap_or(NO_ACCOUNT).to_owned();
             let accounts = [&one, &other].into_iter().chain(&found).map(named).collect::<Vec<_>>().join(", ");
-            let what = format!("several accounts have a user {asked}: {accounts}; say which: --account");
+            let what = format!("several accounts have a user {asked}: {accounts}; choose one with --account");
             Err(Refusal::new(Code::AmbiguousUser, what))
         }
         (None, _) => {
             let mut what = format!("no user has the name {asked}");
             if let Some((_, name)) = users.user_of(user) {
                 let name = shown(&name);
-                what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
+                what.push_str(&format!(", but it is the subject of {name}: use --user {name} or --subject {asked}"));
             }
             Err(Refusal::new(Code::UnknownTarget, what))
         }
     }
 }
 
-/// Returns why there is nothing to end, and which target was probably meant. `None` if users, clients or the store know
-/// the target.
+/// Returns the reason why there is nothing to revoke, and the target that was probably meant. `None` if the target is
+/// known to the users, the clients or the store.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
@@ -352,7 +353,10 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
             let asked = shown(subject);
             let mut what = format!("no user, session or token has the subject {asked}");
             if let [user] = users.named(None, subject).as_slice() {
-                what.push_str(&format!("; a user of this name has sub {}: --user {asked}", user.subject));
+                what.push_str(&format!(
+                    ", but a user with this name has the subject {}: use --user {asked}",
+                    user.subject
+                ));
             }
             Ok(Some(what))
         }

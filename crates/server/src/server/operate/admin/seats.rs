@@ -3,11 +3,10 @@
 //! replaces the oldest one of the network with the most connections. When a peer has shown an admin token, its
 //! connection moves to a seat of another kind, which strangers cannot take.
 //!
-//! A new connection counts as a stranger's until its first request was read. Until then, a crowd that connects again
-//! and again must not be able to close it, even from the operator's own address. So a young connection is not closed.
-//! Young connections have additional seats, so that only a very large crowd makes the listener refuse a new connection.
-//! even from the operator's own address, must not close it before that. So a young connection is not closed. Young
-//! connections have additional seats, so that only a very large crowd makes the listener refuse a new connection.
+//! A new connection is treated as a stranger's until its first request was read. Until then, a crowd that connects
+//! again and again must not be able to close it, even from the operator's own address. Therefore a young connection is
+//! not closed. Young connections have additional seats, so that only a very large crowd makes the listener refuse a new
+//! connection.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -21,8 +20,7 @@ use tokio::time::Instant;
 use rotogate_core::network::{Network, networks};
 
 /// The maximum number of connections of each kind. It is enough for several scrapers, probes and commands, and small
-/// compared with the file descriptors of the process.
-/// descriptors.
+/// compared with the number of file descriptors of the process.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
 /// The maximum number of connections of strangers, including young ones. With this value of [`YOUNG`], the listener
@@ -41,8 +39,8 @@ struct Taken {
     /// The connections without a token, in the order of their arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether the log already says that the connections without a token have reached their limit. Reset when their
-    /// number falls below half of the limit.
+    /// Whether it was already logged that the connections without a token have reached their limit. It is reset when
+    /// their number falls below half of the limit.
     is_logged: bool,
 }
 
@@ -91,7 +89,8 @@ impl Taken {
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;
-            tracing::warn!(%newest, most = MAX_STRANGERS, "admin connections without a token at their bound; the oldest close");
+            tracing::warn!(%newest, most = MAX_STRANGERS, "admin connections without a token have reached their \
+                                                           limit; the gate closes the oldest");
         }
     }
 

@@ -26,9 +26,9 @@ const NEWEST_AT_ONCE: usize = 250;
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct SessionInfo {
-    /// The session's id: the `sid` of its tokens.
+    /// The session's id, which is the `sid` of its tokens.
     pub(crate) id: String,
-    /// The user that logged in.
+    /// The `sub` of the user who logged in.
     pub(crate) subject: String,
     /// The name of the user, if the users file contains the user.
     pub(crate) user: Option<String>,
@@ -41,7 +41,7 @@ pub(crate) struct SessionInfo {
     /// The scope granted at login.
     pub(crate) scope: String,
     /// `live`, `expired`, or the reason of the revocation: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
-    /// `user-changed`, `restored`, `issuer-logout`; `not-before` if all sessions of its user, of its client or of
+    /// `user-changed`, `restored`, `issuer-logout`, or `not-before` if all sessions of its user, of its client or of
     /// everyone were revoked.
     pub(crate) status: String,
     /// The time of the login.
@@ -52,7 +52,7 @@ pub(crate) struct SessionInfo {
     pub(crate) refreshed: String,
     /// The generation of the latest pair of tokens.
     pub(crate) generation: u64,
-    /// Whether a token of the latest pair was seen in use. This is not recorded for the first pair, because it does not
+    /// Whether a token of the latest pair was used. This is not recorded for the first pair, because it does not
     /// replace another pair.
     pub(crate) confirmed: bool,
     /// Whether a browser's session is bound to the browser's device. `null` if the session does not belong to a
@@ -73,7 +73,7 @@ pub(super) struct SessionDetail {
     /// session.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
-    /// The actor that ended the session, if the lines of `history` say so.
+    /// The actor that ended the session, if the lines of `history` name the actor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ended_by: Option<String>,
 }
@@ -83,19 +83,19 @@ pub(super) struct SessionDetail {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SessionsQuery {
-    /// Only sessions of the user of this name in the users file.
+    /// Only sessions of the user with this name in the users file.
     pub(super) user: Option<String>,
-    /// Only sessions of this account; with `user`, the account of the user. Empty: without an account.
+    /// Only sessions of this account. With `user`, the user's account. An empty value means no account.
     pub(super) account: Option<String>,
     /// Only sessions of this subject.
     pub(super) subject: Option<String>,
     /// Only sessions of this client.
     pub(super) client: Option<String>,
-    /// Only sessions that began at an endpoint of this dialect.
+    /// Only sessions that began at an endpoint with this dialect.
     pub(super) dialect: Option<String>,
-    /// Only sessions with this status: `live`, `ended`, or the reason of the end, as in the answer.
+    /// Only sessions with this status: `live`, `ended`, or a reason as in `status` of the response.
     pub(super) status: Option<String>,
-    /// Only sessions that began at this moment or later (RFC 3339).
+    /// Only sessions that began at or after this time (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
     pub(super) since: Option<String>,
     /// Only sessions that began before this time (RFC 3339).
@@ -113,7 +113,7 @@ pub(super) struct SessionsQuery {
 /// A page of sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page {
-    /// The sessions, the oldest first unless `order` says otherwise.
+    /// The sessions, with the oldest first unless `order` is `newest`.
     pub(super) sessions: Vec<SessionInfo>,
     /// The `cursor` of the next page. `null` at the end. A page may have fewer sessions than requested, or none, even
     /// if there is a next page.
@@ -181,8 +181,8 @@ fn session_info(state: &AdminState, session: &Session) -> SessionInfo {
     }
 }
 
-/// The sessions, with the oldest first, in pages. A session that was created before the request for the first page is
-/// on exactly one page, even if other sessions begin or end meanwhile.
+/// Lists the sessions in pages, with the oldest first. A session that was created before the request for the first page
+/// is on exactly one page, even if other sessions begin or end meanwhile.
 #[utoipa::path(
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions",
     params(SessionsQuery), responses((status = 200, description = "done", body = Page))
@@ -191,8 +191,9 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, order, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
-        (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
-        // This is the present account of the user. A session from before the user moved has another account.
+        (Some(_), Some(_)) => return Err(wrong("at most one of `user` and `subject` is expected")),
+        // The account here is the user's present account. If the user moved to it, earlier sessions have another
+        // account.
         (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
@@ -200,7 +201,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
     let status = asked_status(status.as_deref())?;
     let (since, until) = (moment("since", since.as_deref())?, moment("until", until.as_deref())?);
     let mut after = match cursor.map(|cursor| SessionId::parse(&cursor)) {
-        Some(None) => return Err(wrong("cursor: the next of the page before is expected")),
+        Some(None) => return Err(wrong("cursor: expected the value of `next` from the previous page")),
         cursor => cursor.flatten(),
     };
     let is_newest_first = asked_order(order.as_deref())?;
@@ -283,10 +284,10 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     }
 }
 
-/// One session.
+/// Shows one session.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}", operation_id = "show_session", tag = "sessions",
-    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    params(("id" = String, Path, description = "the id of the session: the `sid` of its tokens")),
     responses((status = 200, description = "done", body = SessionDetail))
 )]
 pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
@@ -305,7 +306,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
 /// `ended` is 0 if the session had already ended.
 #[utoipa::path(
     post, path = "/v1/sessions/{id}/revoke", operation_id = "revoke_session", tag = "sessions",
-    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    params(("id" = String, Path, description = "the id of the session: the `sid` of its tokens")),
     responses((status = 200, description = "done", body = RevocationReport))
 )]
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
@@ -331,9 +332,12 @@ fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-/// The refusal if the store does not have the session.
+/// Returns the refusal for a session that is not in the store.
 fn lost(id: &str) -> Refusal {
-    let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
+    let what = format!(
+        "the store does not contain the session {0}. It is revoked anyway, so that no gate writes it back",
+        shown(id)
+    );
     Refusal::new(Code::UnknownSession, what)
 }
 

@@ -1,5 +1,5 @@
-//! Judges whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain` all
-//! use this judgement.
+//! Determines whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain`
+//! all use the result.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::server::operate::reload::ReloadSource;
 const MIN_REQUESTS: u64 = 5;
 /// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
 pub(super) const MANY_ERRORS: f64 = 0.05;
-/// The share of failed requests at which a gate counts as failing. It is also the share of refused requests at which a
-/// gate counts as refusing.
+/// If at least this share of requests failed, the gate is reported as failing. If at least this share was refused, the
+/// gate is reported as refusing.
 pub(super) const MOST: f64 = 0.5;
 pub(super) const NEARLY_ALL: f64 = 0.9;
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
@@ -74,7 +74,7 @@ impl GateState {
             .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
         let lost = state.history.lost_lines();
         if lost > 0 {
-            let what = format!("log lines dropped or not written in the last 15 minutes: {lost}");
+            let what = format!("{lost} log lines were dropped or not written in the last 15 minutes");
             reasons.push((Grade::Doubtful, what));
         }
         reasons.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
@@ -101,12 +101,12 @@ fn no_address(upstream: &str) -> String {
     format!("upstream {upstream}: no address is up")
 }
 
-/// Returns the problem that a request to this upstream would meet now, if there is one.
+/// Returns the problem that a request to this upstream would have now, if there is one.
 pub(super) fn problem_of(state: &AdminState, upstream: &str) -> Option<String> {
     unreachable(state).any(|name| name == upstream).then(|| no_address(upstream))
 }
 
-/// Returns the problem that the requests of the last minute show, if there is one.
+/// Returns the problem that the requests of the last minute indicate, if there is one.
 fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
     let (failed, refused) = (share(minute.failed), share(minute.refused));
@@ -119,7 +119,7 @@ fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     (Some((grade, format!("{} of the requests of the last minute {what}", percent(number)))), Some(word))
 }
 
-/// A thing that has an age or expires: a key, a key set, or a certificate.
+/// A key, a key set or a certificate, with its age or its expiry.
 pub(super) struct Aging {
     pub(super) kind: &'static str,
     pub(super) name: String,
@@ -128,7 +128,7 @@ pub(super) struct Aging {
     pub(super) age: String,
     /// The time in RFC 3339 format.
     pub(super) end: Option<String>,
-    /// What ends a thing that does not expire at a fixed time.
+    /// What ends its use, if it does not expire at a fixed time.
     pub(super) until: &'static str,
 }
 
@@ -166,7 +166,7 @@ fn key_set(issuer: IssuerReport) -> Aging {
     let failure = issuer.failure.map(|failure| failure.cause);
     let grade = match &*issuer.state {
         "fresh" => Grade::Good,
-        // The set should be replaced, and may already be being fetched.
+        // The set should be replaced, and a new one may already be on its way.
         "aging" if failure.is_none() => Grade::Good,
         "aging" => Grade::Doubtful,
         _ => Grade::Bad,

@@ -1,4 +1,4 @@
-//! The operator's view of the gate as a whole.
+//! The operator's request for the state of the gate as a whole.
 
 use std::net::SocketAddr;
 
@@ -62,7 +62,7 @@ pub(crate) struct ReloadStatus {
     pub(super) taken: String,
 }
 
-/// Version, state, counts, and the results of the last reloads.
+/// Shows the version, the state, counts, and the results of the last reloads.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "status", tag = "status",
     responses((status = 200, description = "done", body = Status))

@@ -26,20 +26,23 @@ pub(super) struct BackupQuery {
     folder: Option<PathBuf>,
 }
 
-/// A consistent copy of the embedded store.
+/// Returns a consistent copy of the embedded store.
 #[utoipa::path(
     post, path = "/v1/store/backup", operation_id = "back_up_store", tag = "store", params(BackupQuery),
     responses((status = 200, description = "the copy", body = Vec<u8>, content_type = "application/octet-stream"))
 )]
 pub(super) async fn backup(state: &AdminState, BackupQuery { folder }: BackupQuery) -> AdminResult {
     let Some(store) = &state.redb else {
-        return Err(Refusal::new(Code::NotConfigured, "this store is not in a file; back it up as its server says"));
+        return Err(Refusal::new(
+            Code::NotConfigured,
+            "this store is not in a file; back it up with the tools of its database server",
+        ));
     };
     let file = copy_somewhere(store, folder.as_deref()).await.map_err(|error| {
         tracing::error!(%error, "store backup failed");
         let detail = format!(
-            "{error}. The running gate first copies the store to a folder that it can write: name another FILE, free space, or \
-             stop the gate, and the command writes the copy straight to its file"
+            "{error}. The running gate first copies the store to a folder in which it can write. Choose another FILE, \
+             or free disk space. If you stop the gate, the command writes the copy directly to FILE"
         );
         Refusal::new(Code::StoreFailed, detail).retry_after(Duration::from_secs(1))
     })?;

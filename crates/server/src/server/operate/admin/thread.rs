@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use super::{AdminState, Side, serve};
 use crate::server::error::ServerError;
 
-/// The admin listener, which has its own thread. So health checks are answered even if the worker threads are
+/// The admin listener. It has its own thread, so that it responds to health checks even if the worker threads are
 /// saturated.
 pub(crate) struct AdminThread(Option<Runtime>);
 
@@ -33,7 +33,7 @@ impl AdminThread {
             runtime.spawn(async move {
                 match TcpListener::from_std(listener) {
                     Ok(listener) => serve(listener, side, state).await,
-                    Err(error) => tracing::error!(%error, "admin listener not served"),
+                    Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
                 }
             });
         }

@@ -128,7 +128,7 @@ pub(super) struct AddressInfo {
     pub(super) in_flight: usize,
 }
 
-/// The upstreams, with the state of each address.
+/// Lists the upstreams, with the state of each address.
 #[utoipa::path(
     get, path = "/v1/upstreams", operation_id = "list_upstreams", tag = "routes",
     responses((status = 200, description = "done", body = Upstreams))

@@ -16,11 +16,11 @@ use rotogate_directories::users::edit::{self, EditError, UserKey};
 /// changed the file can wait for them.
 #[utoipa::path(
     post, path = "/v1/users/reload", operation_id = "reload_users", tag = "users",
-    responses((status = 204, description = "it is in force"))
+    responses((status = 204, description = "the gate uses the file's users"))
 )]
 pub(super) async fn reload(state: &AdminState) -> AdminResult {
     let Some(users) = &state.users else {
-        return Err(Refusal::new(Code::NotConfigured, "the users are not in a file (directory.kind)"));
+        return Err(Refusal::new(Code::NotConfigured, "the users are not in a file (`directory.kind`)"));
     };
     match users.reload().await {
         Ok(()) => {
@@ -41,7 +41,7 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
 pub(crate) struct DisableRequest {
     /// The user's name.
     pub(crate) user: String,
-    /// The user's account. If absent, the user with this name and without an account.
+    /// The user's account. If absent, the user without an account is disabled.
     pub(crate) account: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Finds what still needs a secret for refresh tokens: its tokens and cookies, the records that it sealed, and API
-//! keys.
+//! Finds what still needs a secret for refresh tokens: tokens and cookies that were created with it, records that were
+//! sealed with it, and API keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ pub(super) async fn left_by(
                 Ok(stores) => Some(stores),
                 Err(error) => {
                     needs.reasons.push(format!(
-                        "API keys may depend on it, and the store cannot be read: {error}: ask the gate, or stop it"
+                        "API keys may depend on it, but the store cannot be read: {error}. Let the running gate do \
+                         this, or stop the gate"
                     ));
                     return Ok(());
                 }
@@ -75,12 +76,13 @@ fn keys_known_by(left: u64) -> String {
     let (keys, were, them) =
         if left == 1 { ("key depends", "it was", "it") } else { ("keys depend", "they were", "them") };
     format!(
-        "{left} API {keys} on it, because {were} not used since another secret is current: use, rotate or revoke {them}"
+        "{left} API {keys} on it, because {were} not used since another secret became current: use, rotate or revoke \
+         {them}"
     )
 }
 
 /// Returns the tokens and records that still need a refresh secret, if there are any. If the sessions cannot be listed,
-/// the secret is needed for the longest time in which a session is refreshed or ends.
+/// the secret counts as needed for the longest time that may pass until a session is refreshed or ends.
 pub(super) fn refresh_needed(
     id: u8,
     changed: Timestamp,
@@ -90,18 +92,19 @@ pub(super) fn refresh_needed(
 ) -> Option<String> {
     let makes = |seen: &NodeSeen| seen.row.refresh_current.is_none_or(|current| current == id);
     if let Some(making) = names(nodes, now, makes) {
-        return Some(format!("these gates of the store may make refresh tokens with it: {making}"));
+        return Some(format!("these gates of the store may create refresh tokens with it: {making}"));
     }
     if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
         return Some(match sessions {
-            1 => "the refresh token or cookie of 1 session was made by it".to_owned(),
-            _ => format!("the refresh tokens or cookies of {sessions} sessions were made by it"),
+            1 => "the refresh token or cookie of 1 session was created with it".to_owned(),
+            _ => format!("the refresh tokens or cookies of {sessions} sessions were created with it"),
         });
     }
     let unknown = longest.idle.max(longest.again).max(longest.cookie);
     let known = if sessions.is_some() { longest.again } else { unknown };
     let left = since(changed, nodes).plus(known).since(now);
-    (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
+    (left > Duration::ZERO)
+        .then(|| format!("for another {}, clients may present refresh tokens that were created with it", rounded(left)))
 }
 
 /// Counts the live sessions that have a refresh token, a cookie or a sealed record from this secret.
@@ -184,7 +187,7 @@ mod tests {
         let longest = Longest { access, idle, again, cookie: Duration::ZERO };
         let nodes = [node("a", &["k1"], at(0))];
         let why = refresh_needed(1, at(0), (&nodes, Some(0)), at(5000), &longest).unwrap();
-        assert!(why.contains("a (heard of"), "{why}");
+        assert!(why.contains("a (last report"), "{why}");
         let mut rolled = node("a", &["k1"], at(50));
         rolled.row.refresh_current = Some(2);
         let rolled = [rolled];

@@ -280,7 +280,7 @@ impl GateCollector {
         self.elsewhere(output)
     }
 
-    /// Writes the metrics of requests to other systems, and of documents that others fetch from the gate.
+    /// Writes the metrics of requests to other systems, and of documents that other systems fetch from the gate.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;

@@ -60,7 +60,7 @@ impl Collector for ProcessCollector {
         let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second();
-            // A sum of ticks is far below the limit up to which a float is exact.
+            // A sum of ticks is so small that a float represents it exactly.
             let seconds = |of: u64| of as f64 / ticks as f64;
             output.one(&names::PROCESS_CPU, seconds(stat.utime + stat.stime))?;
             output.one(&names::PROCESS_RESIDENT_MEMORY, stat.rss.saturating_mul(procfs::page_size()))?;

@@ -17,8 +17,8 @@ use rotogate::gate::PreparedKeys;
 use rotogate_config::{AccessLogConfig, AuditLogConfig, Config, DeclaredKeys, LogConfig, TrustedIssuer};
 
 impl Reloadable {
-    /// Applies every key that a reload can apply. If one of these keys has an unusable value, applies nothing and
-    /// returns `false`.
+    /// Applies every key that a reload can apply. If one of these keys has an unusable value, does not apply any key
+    /// and returns `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.in_force.config.load_full();
         let mut now = new;
@@ -47,7 +47,7 @@ impl Reloadable {
             Arc::make_mut(&mut now.source).keep_text(&old.source);
             tracing::warn!(
                 keys = restart_only.join(", "),
-                "restart needed for changed keys: restart, or SIGUSR2 for an in-place upgrade"
+                "restart needed for changed keys: restart the gate, or upgrade it in place with SIGUSR2"
             );
         }
         last_read.certificates.iter_mut().zip(read.certificates).for_each(|(group, read)| group.follow(read));
@@ -150,7 +150,7 @@ impl Reloadable {
     }
 }
 
-/// Joins names to one value of a log line. Returns `None` if there are no names, because a line must not have empty
+/// Joins names to one value for a log line. Returns `None` if there are no names, because log lines must not have empty
 /// values.
 fn listed(names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
@@ -173,7 +173,7 @@ fn log_issuers(old: &Config, now: &Config) {
     );
 }
 
-/// Updates the file groups. An unchanged issuer keeps its group, because its files were not read again.
+/// Updates the file groups. An unchanged issuer keeps its group, because the issuer's files were not read again.
 fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
     if old.issuers == now.issuers {
         return;

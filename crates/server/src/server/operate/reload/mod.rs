@@ -1,8 +1,8 @@
 //! The reloads of a running gate. When files change, the gate reloads its own keys, the keys of trusted issuers and
 //! clients, its credentials at providers, and certificates. On SIGHUP, [`config`] applies those keys of `gateway.toml`
-//! that a reload can apply. The users file has its own watcher. An invalid file is not applied. The old content stays
-//! in use, and this is logged once for each change. An invalid file of one issuer or listener does not affect other
-//! issuers or listeners.
+//! that a reload can apply. The users file has its own watcher. If a file is invalid, the old content stays in use, and
+//! the problem is logged once for each change. An invalid file of one issuer or listener does not affect other issuers
+//! or listeners.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,17 +190,19 @@ impl Reloadable {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
-                    tracing::info!(files, "upstream files reloaded");
+                    tracing::info!(files, "files of upstreams reloaded");
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => {
-                    tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
+                    tracing::error!(%error, "files of upstreams changed but cannot be used; the old ones stay in \
+                                             force");
                 }
                 Err(_) => {}
             }
         }
         if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
-            // Installing the same configuration again builds the clients and endpoints, which reads their files.
+            // Installing the same configuration again rebuilds the clients and endpoints, and they then read their
+            // files again.
             match self.install(&config, &config).await {
                 Ok(()) => {
                     tracing::info!("files of clients and providers reloaded");
@@ -241,7 +243,7 @@ impl Reloadable {
                 if own.is_some() {
                     last_read.own.mark_applied();
                     let signing = self.gate.keyring().signer().kid().to_owned();
-                    tracing::info!(keys = %config.issuer.keys.display(), signing, "own keys reloaded");
+                    tracing::info!(keys = %config.issuer.keys.display(), signing, "the gate's own keys reloaded");
                     audit::write_found_keys(&former, &self.gate.keyring());
                 }
                 for index in issuers {
@@ -261,8 +263,8 @@ impl Reloadable {
                 }
                 tracing::error!(
                     error = ?Chain(&error),
-                    "keys changed but cannot be used; the old ones stay in force. Correct the key or the [[issuers]] \
-                     entry that `error` names"
+                    "keys changed but cannot be used; the old ones stay in force. Correct the key or the \
+                     `[[issuers]]` entry that `error` names"
                 );
             }
         }
@@ -301,8 +303,8 @@ impl Reloadable {
             if trusted.dropped {
                 tracing::error!(
                     issuer = %issuer.url,
-                    "issuer keys broken for a day, so the issuer's tokens are refused. Correct the file that rotogate \
-                     check names"
+                    "issuer keys broken for a day, so the issuer's tokens are refused. Correct the file that \
+                     `rotogate check` names"
                 );
             }
         }
@@ -317,15 +319,15 @@ fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>>
         Ok(keys) => return Some(Arc::new(keys)),
         Err(error) if group.mark_refused() => tracing::error!(
             error = ?Chain(&error),
-            "own keys changed but cannot be used; the old ones stay in force"
+            "the gate's own keys changed but cannot be used; the old ones stay in force"
         ),
         Err(_) => {}
     }
     None
 }
 
-/// Reloads certificates. If a certificate and its key do not match because only one of the two files was replaced so
-/// far, the next check finds both files replaced.
+/// Reloads certificates. A certificate and its key do not match while only one of the two files has been replaced. In
+/// that case, the next check finds both files replaced.
 fn reload_certificates(tls: &Tls, group: &mut FileGroup) {
     match tls.reload() {
         Ok(()) => {
