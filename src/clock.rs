@@ -1,4 +1,5 @@
-//! Time as the gate sees it: [`TimeSource`] reads the machine's clocks; in a test, `ManualTime` is set by hand.
+//! Time as the gate sees it: [`TimeSource`] reads the machine's clocks. In a test, `ManualTime` is a clock that the
+//! test sets.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is accepted only with a proof that is signed
-//! with that key for this one request.
+//! Proofs of possession (RFC 9449, DPoP): if a token is bound to a key, the gate accepts it only with a proof. The
+//! proof is signed with that key, for this one request.
 //!
 //! ```
 //! use rotogate::dpop::DpopSettings;

@@ -17,7 +17,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::MAX_TOKEN;
 
-/// The largest challenge from a provider that is passed on, in bytes.
+/// The maximum length of a provider's challenge that is passed on to the client, in bytes.
 const MAX_CLAIMS: usize = 4096;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -33,7 +33,7 @@ pub struct HttpExchanger {
     pub caller: HttpCaller,
     /// The token endpoint.
     pub url: UrlSource,
-    /// The description of the token endpoint, for messages.
+    /// The description of the token endpoint for log messages.
     pub place: String,
     /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,
@@ -75,7 +75,7 @@ impl HttpExchanger {
         };
         pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
         pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
-        // An identity assertion states its scope in its claims.
+        // An identity assertion states its scope in its claims, so the request does not need `scope`.
         let states_scope = !self.scope.is_empty() && self.form != ExchangeForm::JwtBearer;
         pairs.extend(states_scope.then(|| ("scope", self.scope.as_str())));
         // Reserve the final size, because a reallocation would leave a copy of the token in memory.
@@ -90,22 +90,25 @@ impl HttpExchanger {
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
         // An identity assertion is not an access token, so its `token_type` is `N_A`.
         let is_jag = self.form == ExchangeForm::IdJag;
-        let (kind, wrong) =
-            if is_jag { ("N_A", "its token_type is not N_A") } else { ("Bearer", "its token_type is not Bearer") };
+        let (kind, wrong) = if is_jag {
+            ("N_A", "`token_type` in the response is not `N_A`")
+        } else {
+            ("Bearer", "`token_type` in the response is not `Bearer`")
+        };
         if !text("token_type").is_some_and(|said| said.eq_ignore_ascii_case(kind)) {
             return Err(wrong);
         }
         let issued = text("issued_token_type");
         match self.form {
             ExchangeForm::Rfc8693 if !issued.is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) => {
-                return Err("its issued_token_type is not the type of an access token");
+                return Err("`issued_token_type` in the response is not the type of an access token");
             }
             ExchangeForm::IdJag if issued != Some(ID_JAG) => {
-                return Err("its issued_token_type is not the type of an identity assertion");
+                return Err("`issued_token_type` in the response is not the type of an identity assertion");
             }
             _ => {}
         }
-        // Entra returns scopes in a different form than the request has.
+        // Entra's response spells scopes differently from the request, so they are not compared.
         if self.form != ExchangeForm::Entra {
             let is_within = |scope: &Value| {
                 scope
@@ -116,28 +119,28 @@ impl HttpExchanger {
             // A `scope` that is a list is refused as well, because it could name additional scopes.
             let said = answer.get("scope").filter(|scope| !scope.is_null());
             if !self.scope.is_empty() && !said.is_none_or(is_within) {
-                return Err("its scope is wider than the requested one, or not a string");
+                return Err("`scope` in the response is not a string, or is wider than the requested scope");
             }
         }
         let token = text("access_token").filter(|token| {
             (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
         });
-        let token = Zeroizing::new(token.ok_or("it has no usable access_token")?.to_owned());
+        let token = Zeroizing::new(token.ok_or("the response has no usable `access_token`")?.to_owned());
         let expires_in = match answer.get("expires_in") {
             None => None,
-            Some(seconds) => Some(seconds.as_u64().ok_or("its expires_in is not a number of seconds")?),
+            Some(seconds) => Some(seconds.as_u64().ok_or("`expires_in` in the response is not a number of seconds")?),
         };
         Ok(ExchangedToken { token, expires_in: expires_in.map(std::time::Duration::from_secs) })
     }
 
     fn answered(&self, reply: &ProviderReply, error: &str) -> Box<str> {
-        format!("{}: it answered {} {error}", self.place, reply.status).into()
+        format!("{}: the provider returned status {} and the error `{error}`", self.place, reply.status).into()
     }
 
     /// Interprets the provider's response.
     ///
     /// # Errors
-    /// The response has no usable token.
+    /// The response does not contain a usable token.
     // Requirement D12.
     pub fn read(&self, reply: &ProviderReply) -> Result<ExchangedToken, ExchangeFault> {
         let unclear = |why: &str| {
@@ -148,9 +151,10 @@ impl HttpExchanger {
             }
         };
         if reply.status == 429 || reply.status >= 500 {
-            return Err(unclear(&format!("it answered {}", reply.status)));
+            return Err(unclear(&format!("the provider returned status {}", reply.status)));
         }
-        let answer = strict_json::object(&reply.body).map_err(|_| unclear("its answer is not a JSON object"))?;
+        let answer =
+            strict_json::object(&reply.body).map_err(|_| unclear("the provider's response is not a JSON object"))?;
         if reply.status == 200 {
             return self.granted(&answer).map_err(unclear);
         }
@@ -167,15 +171,17 @@ impl HttpExchanger {
             ("invalid_target" | "invalid_scope" | "invalid_resource", _) => {
                 ExchangeFault::NotGranted(self.answered(reply, error))
             }
-            // RFC 8693 section 2.2.2: `invalid_request` says that the subject token is not acceptable.
+            // RFC 8693 §2.2.2: `invalid_request` means that the subject token is not acceptable.
             ("invalid_request", _) => ExchangeFault::Refused,
-            ("", _) => unclear(&format!("it answered {}", reply.status)),
+            ("", _) => unclear(&format!("the provider returned status {}", reply.status)),
             (error, _) => match OAuthError::read(error) {
                 OAuthError::Grant | OAuthError::User => ExchangeFault::Refused,
                 OAuthError::Client | OAuthError::Request | OAuthError::Step => {
                     ExchangeFault::Ours(self.answered(reply, error))
                 }
-                OAuthError::Busy | OAuthError::Server => unclear(&format!("it answered {} {error}", reply.status)),
+                OAuthError::Busy | OAuthError::Server => {
+                    unclear(&format!("the provider returned status {} and the error `{error}`", reply.status))
+                }
             },
         })
     }
@@ -212,7 +218,7 @@ impl TokenExchanger for HttpExchanger {
 }
 
 impl HttpExchanger {
-    /// Sends one request to one server.
+    /// Sends the request to this token endpoint only, without [`Self::then`].
     async fn ask(&self, token: &str) -> Result<ExchangedToken, ExchangeFault> {
         let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),

@@ -1,5 +1,5 @@
-//! The result of a dialect for a request: a reply, a request to forward, or a connection that the dialect takes
-//! over.
+//! The result that a dialect returns for a request: a reply, a request to forward, or a connection that the dialect
+//! takes over.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -16,14 +16,15 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The result of a dialect for a request.
+/// The result that a dialect returns for a request.
 #[non_exhaustive]
 pub enum Answer {
     /// A reply, with the outcome that the access log records.
     Reply(Reply, Reason),
-    /// A reply that the dialect can write only after the service behind the gate has answered the same request.
+    /// A reply that the dialect can write only after the service behind the gate has responded to the same request.
     Consult(Consult),
-    /// The request is not for the gate itself. Its enclosed call is forwarded by the route of the path.
+    /// The request contains a call for the service behind the gate. The gate forwards it if the route for its path
+    /// permits it.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -44,11 +45,11 @@ rotogate_core::debug_with!(Answer, |it, f| f.write_str(match it {
     Answer::Upgrade(_) => "Upgrade(…)",
 }));
 
-/// A request that the gate authorises by the route of its path and sends to the service without its body. The
-/// dialect makes the gate's own reply from the service's response. Only operations for which
+/// A request that the gate sends to the service without its body, if the route for its path permits it. The dialect
+/// makes the gate's own reply from the service's response. Only operations for which
 /// [`Protocol::consults`](super::Protocol::consults) returns true may use it.
 pub struct Consult {
-    /// Makes the reply, and the outcome that the access log records.
+    /// Makes the reply from the service's response. Also makes the outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
@@ -57,15 +58,15 @@ pub struct Consult {
 pub enum ConsultResult {
     /// There is no service behind the gate.
     NoService,
-    /// The route of the path rejects the request.
+    /// The route for the request's path rejects the request.
     Refused(Denial),
-    /// No complete reply arrived within 10 seconds, or its body is longer than 1 MiB.
+    /// The service sent no complete response within 10 seconds, or the body of its response is longer than 1 MiB.
     Failed,
-    /// The status and the body of the reply.
+    /// The status and the body of the service's response.
     Said(StatusCode, Bytes),
 }
 
-/// A request that the gate authorises by the route of its path, and then forwards.
+/// A request that the gate forwards if the route for its path permits it.
 #[non_exhaustive]
 pub struct Forward {
     /// The credential from the body. It replaces a credential in `Authorization`.

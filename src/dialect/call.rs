@@ -27,13 +27,13 @@ use rotogate_core::strict_json;
 pub struct ServedPath {
     /// The dialect's own name for the operation.
     pub operation: &'static str,
-    /// The path as a `matchit` template. `{account}` in it stands for the account.
+    /// The path as a `matchit` template. Its parameter `{account}` is the account.
     pub template: String,
-    /// The methods; other methods get 405.
+    /// The methods of the operation. A request with another method gets 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path that are accepted besides the canonical one, because existing clients send them.
-    /// The gate responds with 404 to any other spelling that resembles the path, and never forwards it. `{account}`
-    /// means the same as in the template.
+    /// Raw spellings of this path that are accepted besides the canonical one, because existing clients send them. The
+    /// gate responds with 404 to any other spelling that resembles the path, and never forwards it. Like the template,
+    /// they can contain `{account}`.
     // Requirement R12.
     pub spellings: &'static [&'static str],
 }
@@ -103,15 +103,15 @@ impl<'a> Call<'a> {
 // Headers, query and body may contain credentials.
 rotogate_core::debug_with!(Call<'_> { operation });
 
-/// A call inside an envelope. Both the rules of the routes for this call and the rules for the envelope's own path
-/// apply to it.
+/// A call inside an envelope. The call must meet the rules of its own routes, and also the rules for the envelope's
+/// path.
 // Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
     /// The name that rules use for the call.
     pub name: String,
-    /// The requests that make the same call without an envelope, each with method and canonical path. The list is
-    /// empty if the call exists only in envelopes.
+    /// The requests by which a client can make this call without an envelope, each with method and canonical path. The
+    /// list is empty if the call exists only in envelopes.
     pub requests: Vec<(Method, String)>,
 }
 

@@ -42,7 +42,7 @@ pub enum RefreshCredential {
     Access {
         /// The token.
         access: SecretString,
-        /// Whether the token is accepted even if it has expired since its exchange. The token is accepted only
+        /// Whether a token that was already exchanged and has expired since is accepted again. It is accepted only
         /// while its successor is unused.
         may_have_expired: bool,
     },
@@ -57,8 +57,8 @@ pub enum RefreshCredential {
     },
 }
 
-/// The superseded tokens that [`Command::Check`] accepts. A protocol whose refresh accepts a superseded token
-/// again, because its successor is unused, accepts it here as well.
+/// The superseded tokens that [`Command::Check`] accepts. If a protocol's refresh accepts a superseded token again
+/// while its successor is unused, the check accepts that token as well.
 ///
 /// ```
 /// use rotogate::dialect::{Command, Superseded};
@@ -109,7 +109,7 @@ pub struct ExchangeRequest {
     pub scope: Option<Scope>,
 }
 
-/// A client's request to the engine. If the protocol does not name clients, `client` is `None` and stands for the
+/// A client's request to the engine. If the protocol does not name clients, `client` is `None`, and the gate uses the
 /// endpoint's own client.
 ///
 /// ```
@@ -150,7 +150,7 @@ pub enum Command {
     Exchange(Box<ExchangeRequest>),
     /// Requests a token in exchange for an assertion of another issuer (RFC 7523 §2.1).
     Assertion {
-        /// The client, or `None` if only the assertion identifies the caller.
+        /// The client. `None` if nothing but the assertion identifies the caller.
         client: Option<PresentedClient>,
         /// The assertion.
         assertion: SecretString,
@@ -186,9 +186,8 @@ pub enum Command {
         /// Whether all sessions of the token's user end.
         everywhere: bool,
     },
-    /// Another issuer asks the gate to end all sessions and tokens of a user: a
-    /// [`GlobalRevocation`](super::global_revocation::GlobalRevocation) of
-    /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
+    /// Ends all sessions and tokens of a user at the request of another issuer, which
+    /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations) has read.
     #[cfg(feature = "program")]
     RevokeGlobally(super::global_revocation::GlobalRevocation),
     /// Queries the state of a token (RFC 7662), on behalf of a confidential client.

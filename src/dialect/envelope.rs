@@ -148,7 +148,7 @@ impl Dialect for Envelope {
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
             Ok(Outcome::Issued(issued)) => issued_reply(&issued),
-            // The commands of this dialect never have another outcome.
+            // The commands of this dialect never have these outcomes.
             Ok(Outcome::Revoked | Outcome::Checked(_)) => {
                 failure(StatusCode::INTERNAL_SERVER_ERROR, MALFORMED, "Unexpected")
             }
@@ -220,7 +220,7 @@ impl Envelope {
     }
 }
 
-/// The reply if the gate could not decide. The client keeps its token and tries again.
+/// The reply if a fault kept the gate from deciding. The client keeps its token and tries again.
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
     retry_after(&mut reply, wait);

@@ -63,14 +63,14 @@ impl Events {
     /// Reads a request.
     ///
     /// # Errors
-    /// The request is too long, or has another fault for which the notice's error replies have no form.
+    /// The request is too long, or has another fault that the error replies of the notice's protocol cannot express.
     pub fn notice(&self, call: &Call<'_>) -> Result<Notice, Denial> {
         if call.body.len() > MAX_NOTICE {
             return Err(Denial::BodyTooLarge);
         }
         let token = match self.token(call) {
             Ok(token) => Ok(token),
-            // A request that cannot be read is rejected, counted and recorded like an invalid notice.
+            // A request that cannot be read is rejected, counted and logged like an invalid notice.
             Err(Denial::MalformedRequest(what)) => Err(what),
             Err(denial) => return Err(denial),
         };
@@ -171,9 +171,9 @@ pub(super) fn limited(wait: std::time::Duration) -> Reply {
     answer
 }
 
-/// The reply while the gate cannot decide.
+/// The reply if a fault keeps the gate from deciding.
 pub(super) fn unavailable(wait: std::time::Duration) -> Reply {
-    let detail = Some("no decision was possible; send the request again");
+    let detail = Some("the gate could not decide about the request; send the request again");
     let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     reply::retry_after(&mut answer, wait);
     answer

@@ -59,13 +59,15 @@ impl GlobalRevocations {
 /// Returns the bearer token of a request, which must have exactly one.
 fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     let mut values = call.headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err("one Authorization header is needed") };
-    let value = value.to_str().map_err(|_| "Authorization is not text")?;
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err("the request must have exactly one Authorization header");
+    };
+    let value = value.to_str().map_err(|_| "the Authorization header is not ASCII")?;
     match value.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => {
             Ok(SecretString::from(token.trim().to_owned()))
         }
-        _ => Err("Authorization has no bearer token"),
+        _ => Err("the Authorization header has no bearer token"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Dialects: thin translations between one wire protocol and the engine's commands. Each dialect reports a denial
-//! in the form that its protocol prescribes. A dialect has no state and makes no decisions.
+//! Dialects: thin translations between one wire protocol and the engine's commands. Each dialect reports a denial in
+//! the form that its protocol prescribes. A dialect does not have state and does not make decisions.
 //!
 //! To support another protocol, implement [`Dialect`]: `read` turns a request into a [`Command`], and `write` turns
 //! the outcome into a reply.

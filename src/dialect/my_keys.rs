@@ -1,16 +1,16 @@
-//! A user's own API keys over plain HTTP, for a page of an application on which users make, replace and revoke
-//! their keys.
+//! A user's own API keys over plain HTTP, for a page of an application on which users make, replace and revoke these
+//! keys.
 //!
 //! | request | result |
 //! |---|---|
-//! | `GET /keys` | lists the caller's live keys, newest first |
-//! | `POST /keys` with `{"name": "nightly"}` | makes a key, which is shown only once |
-//! | `POST /keys/{id}/rotate` | replaces a key, and shows the new key only once |
-//! | `DELETE /keys/{id}` | revokes a key |
+//! | `GET /keys` | lists the caller's live API keys, newest first |
+//! | `POST /keys` with `{"name": "nightly"}` | makes an API key, which is shown only once |
+//! | `POST /keys/{id}/rotate` | replaces an API key, and shows the new one only once |
+//! | `DELETE /keys/{id}` | revokes an API key |
 //!
 //! The caller is the user of a valid access token of this gate, in `Authorization` or in a cookie, or the user of a
-//! browser session. An API key is not accepted. Errors are problem documents (RFC 9457). A request for another
-//! user's key gets the same response as a request for a key that never existed.
+//! browser session. An API key is not accepted. Errors are problem documents (RFC 9457). A request for another user's
+//! API key gets the same response as a request for an API key that never existed.
 //!
 //! ```
 //! use rotogate::dialect::my_keys::MyKeys;
@@ -55,8 +55,8 @@ const ROTATE: &str = "rotate";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MyKeys {
-    /// The maximum age of an access token that makes, replaces or revokes a key. A refresh issues a new token. For
-    /// a session cookie, it is the maximum time since its user logged in.
+    /// The maximum age of an access token with which a user makes, replaces or revokes an API key. If the token is too
+    /// old, a refresh issues a new one. For a session cookie, this is the maximum time since its user logged in.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
@@ -111,7 +111,7 @@ impl OwnResource for MyKeys {
 
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         if call.query.is_some() {
-            return Err(Denial::MalformedRequest("the query has a parameter that is not expected"));
+            return Err(Denial::MalformedRequest("the query has an unexpected parameter"));
         }
         self.rules().presented(call)
     }
@@ -126,22 +126,22 @@ impl OwnResource for MyKeys {
     }
 }
 
-/// The error text for a body that does not describe a new key.
-const NEW_KEY: &str = "the body must be a JSON object with name (string), and optionally scopes, audience (strings), networks \
-                       (list) and lifetime (seconds)";
-/// The error text for a body that does not describe a rotation.
-const ROTATION: &str = "the body must be a JSON object with at most the member overlap (seconds)";
+/// The error text for a body that does not describe a new API key.
+const NEW_KEY: &str = "the body must be a JSON object with `name` (a string) and, optionally, `scopes` and \
+                       `audience` (strings), `networks` (a list) and `lifetime` (seconds)";
+/// The error text for a body that does not describe the rotation of an API key.
+const ROTATION: &str = "the body must be a JSON object, which may have only the member `overlap` (seconds)";
 
 /// Parses the body of a request.
 fn body<T: DeserializeOwned>(call: &Call<'_>, expected: &'static str) -> Result<T, Denial> {
     if said_json(call.headers) != Some(true) {
-        return Err(Denial::MalformedRequest("content-type: application/json is expected"));
+        return Err(Denial::MalformedRequest("the body must be application/json"));
     }
     // Unknown and repeated members are rejected.
     serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest(expected))
 }
 
-/// The properties of a new key. `lifetime` is in seconds.
+/// The properties of a new API key. `lifetime` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewOwnKey {
@@ -159,16 +159,19 @@ impl NewOwnKey {
         let networks = self.networks.iter().map(|text| text.parse::<IpNet>()).collect::<Result<_, _>>();
         Ok(NewApiKey {
             name: self.name,
-            scopes: scopes.map_err(|_| Denial::MalformedRequest("scopes: names separated by single spaces"))?,
+            scopes: scopes.map_err(|_| {
+                Denial::MalformedRequest("`scopes` must be scope names that are separated by single spaces")
+            })?,
             audience: self.audience,
-            networks: networks.map_err(|_| Denial::MalformedRequest("networks: a list such as [\"10.0.0.0/8\"]"))?,
+            networks: networks
+                .map_err(|_| Denial::MalformedRequest("`networks` must be a list such as [\"10.0.0.0/8\"]"))?,
             lifetime: self.lifetime.map(Duration::from_secs),
             ..NewApiKey::default()
         })
     }
 }
 
-/// The parameters of a rotation. `overlap` is in seconds.
+/// The parameters of an API key's rotation. `overlap` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyRotation {
@@ -191,7 +194,7 @@ struct OwnKeyList<'a> {
     keys: Vec<OwnKeyEntry<'a>>,
 }
 
-/// A key as shown to its user. Times are seconds since 1970, as in a token.
+/// An API key as shown to its user. Times are seconds since 1970, as in a token.
 #[derive(Serialize)]
 struct OwnKeyEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -53,7 +53,8 @@ const ONE: &str = "session";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MySessions {
-    /// The maximum age of an access token that ends sessions. A refresh issues a new token.
+    /// The maximum age of an access token with which a user ends sessions. If the token is too old, a refresh issues a
+    /// new one.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
@@ -82,7 +83,7 @@ impl MySessions {
             (ALL, &Method::DELETE, None) => {
                 return Err(Denial::MalformedRequest("name a session in the path, or send ?others"));
             }
-            _ => return Err(Denial::MalformedRequest("the query has a parameter that is not expected")),
+            _ => return Err(Denial::MalformedRequest("the query has an unexpected parameter")),
         };
         let rules = self.rules();
         let access = rules.presented(call)?;

@@ -90,15 +90,15 @@ pub trait Dialect: fmt::Debug + Any + Send + Sync {
     /// Writes the reply for the outcome of a request, or for its error.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody>;
 
-    /// Returns whether the headers of a request identify a client of this protocol. The gate calls this to select
-    /// the form of a denial on a path that belongs to no endpoint and no route.
+    /// Returns whether the headers of a request identify a client of this protocol. The gate calls this method to
+    /// choose the form of a denial on a path without an endpoint or route.
     fn knows(&self, headers: &HeaderMap) -> bool {
         let _ = headers;
         false
     }
 
-    /// Writes the denial of a request on a data route, or near an endpoint, in the protocol's own form. `None`
-    /// selects the plain reply.
+    /// Writes the denial of a request in the protocol's own form. The request is for a data route, or for a path that
+    /// resembles an endpoint's path. If the result is `None`, the gate sends its plain reply.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Response<ReplyBody>> {
         let _ = (headers, denial);
         None

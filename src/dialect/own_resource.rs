@@ -40,13 +40,13 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// Returns the requirements for a caller.
     fn rules(&self) -> OwnRules;
 
-    /// Returns the credential of a request, which the head of the request contains.
+    /// Returns the credential in the head of a request.
     ///
     /// # Errors
     /// The denial for a head that the endpoint does not allow.
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial>;
 
-    /// Returns the maximum time since the login of a session cookie that is used for a change.
+    /// Returns the maximum time since the user's login for a request that changes something with a session cookie.
     #[cfg(feature = "program")]
     fn max_login_age(&self) -> Option<Duration> {
         None
@@ -55,17 +55,17 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// Executes a request.
     ///
     /// # Errors
-    /// The denial of the request, or a fault because of which the gate cannot decide.
+    /// The denial of the request, or the fault that keeps the gate from deciding.
     async fn execute(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Result<Reply, Error>;
 }
 
-/// The requirements for the caller of an endpoint for its own sessions or API keys.
+/// The requirements for the callers of an endpoint that manages their own sessions or API keys.
 pub struct OwnRules {
     /// The cookie in which a browser sends the access token.
     pub cookie: &'static str,
     /// The required scope of the access token.
     pub scope: Scope,
-    /// The maximum age of an access token that is used for a change.
+    /// The maximum age of an access token for a request that changes something.
     pub max_age: Duration,
 }
 

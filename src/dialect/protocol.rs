@@ -1,4 +1,4 @@
-//! The additional interface between the gate and a built-in protocol, beyond [`Dialect`].
+//! The interface between the gate and a built-in protocol, which extends [`Dialect`].
 
 #[cfg(feature = "program")]
 use std::time::Duration;
@@ -43,15 +43,15 @@ pub trait Protocol: Dialect {
         false
     }
 
-    /// Returns whether the operation accepts any call in an envelope. Calls that the gate does not execute are
-    /// forwarded by the route of the path.
+    /// Returns whether the operation accepts envelopes with any call. The gate forwards a call that it does not execute
+    /// itself, if the route for the path permits the call.
     fn is_envelope(&self, operation: &str) -> bool {
         let _ = operation;
         false
     }
 
-    /// Returns whether the gate sends the request to the service behind it, by the route of the path, before it
-    /// replies.
+    /// Returns whether the gate first sends the request to the service behind it, if the route for the path permits
+    /// this, and then replies.
     fn consults(&self, operation: &str) -> bool {
         let _ = operation;
         false
@@ -64,15 +64,15 @@ pub trait Protocol: Dialect {
         None
     }
 
-    /// Returns the caller's credentials for an endpoint for own sessions or API keys, as far as the head of the
-    /// request shows them. Returns `None` for other endpoints.
+    /// Returns the credentials in the head of a request, if this is an endpoint for the caller's own sessions or API
+    /// keys. Returns `None` for other endpoints.
     #[cfg(feature = "program")]
     fn own_access(&self, call: &Call<'_>) -> Option<OwnAccess> {
         let _ = call;
         None
     }
 
-    /// Handles a request. The result contains the outcome for the access log.
+    /// Handles a request. The returned [`Answer`] also contains the outcome for the access log.
     async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
         answer::by_command(self, call, gate).await
     }
@@ -91,15 +91,16 @@ pub trait Protocol: Dialect {
         (self.write(call, Err(denial.into())), denial.into())
     }
 
-    /// Reports a failed request, with this status and cause, in the protocol's own form. `None` selects the plain
-    /// reply.
+    /// Writes the reply to a failed request, with this status and cause, in the protocol's own form. If the result is
+    /// `None`, the gate sends its plain reply.
     fn failed(&self, status: StatusCode, why: &'static str) -> Option<Reply> {
         let _ = (status, why);
         None
     }
 }
 
-/// A request's access to an endpoint for own sessions or API keys, as far as the head of the request shows it.
+/// The credentials in the head of a request to an endpoint for the caller's own sessions or API keys, and the rules for
+/// them.
 #[cfg(feature = "program")]
 pub struct OwnAccess {
     /// The kinds of credentials that the endpoint accepts, and the scope that it requires.
@@ -108,7 +109,7 @@ pub struct OwnAccess {
     pub presented: Result<SecretString, Denial>,
     /// The maximum age of an access token, if the request changes something.
     pub max_age: Option<Duration>,
-    /// The maximum time since the login of a session cookie.
+    /// The maximum time since the user's login, if the request has a session cookie.
     pub max_login_age: Option<Duration>,
 }
 

@@ -35,7 +35,7 @@ pub struct Options {
     pub my_sessions: my_sessions::MySessions,
 }
 
-/// Returns a built-in dialect by its name in `gateway.toml`.
+/// Returns the built-in dialect with this name in `gateway.toml`.
 pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         OAUTH2 => Some(Box::new(oauth2::OAuth2)),

@@ -1,4 +1,5 @@
-//! The interface for dialects that take over a connection, which are WebSockets whose messages the gate reads.
+//! The interface for dialects that take over a connection. Such a connection is a WebSocket whose messages the gate
+//! reads.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,16 +19,16 @@ pub(crate) type SocketIdentity = Box<[u8]>;
 /// The gate's interface for the messages of one connection.
 #[async_trait]
 pub(crate) trait SocketGate: CommandHandler {
-    /// Checks an open connection to the upstream against the rules in force. The caller is the one whose token was
-    /// verified for the lease, and the route is that of the connection's path. The token itself may have been
-    /// refreshed since.
+    /// Checks an open connection to the upstream against the rules in force. The caller is the holder of the lease, and
+    /// the route is the route of the connection's path. The token of the lease may have been refreshed since it was
+    /// verified.
     ///
     /// # Errors
     /// The reason why the connection is denied.
     fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial>;
 
     /// Authorises a message twice: as a request to the route of the connection's path, and as the call that it
-    /// contains. Counts the message towards the limits that apply to it.
+    /// contains. Counts the message against the limits that apply to it.
     ///
     /// # Errors
     /// The reason why the message is denied.

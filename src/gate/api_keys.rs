@@ -18,17 +18,18 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
-/// The longest time for which a request waits for the record of its key. The read itself continues after that time.
+/// The maximum time that a request waits for the record of its API key. The gate continues to read the record after
+/// that time.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// `Retry-After` for a request whose key could not be read in time.
+/// The `Retry-After` of the reply if the record of the API key could not be read in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// The API key in a request, for a route that accepts keys.
+    /// Returns the API key in a request to a route that accepts API keys.
     ///
     /// # Errors
-    /// [`Denial::TwoCredentials`] if the request has a key and a token, or two keys. [`Denial::UnusableCredential`] if
-    /// a key is in the query.
+    /// [`Denial::TwoCredentials`] if the request has an API key and a token, or two API keys.
+    /// [`Denial::UnusableCredential`] if an API key is in the query.
     // Requirement K6.
     pub(in crate::gate) fn presented_key<'p>(
         &self,
@@ -61,7 +62,7 @@ impl Inner {
         if has_token { Err(Denial::TwoCredentials) } else { Ok(Some(key)) }
     }
 
-    /// The first bearer token, if it has the form of a key.
+    /// Returns the first bearer token, if it has the form of an API key.
     fn bearer_key<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
         let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -69,8 +70,8 @@ impl Inner {
         (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
     }
 
-    /// The request headers that carry a key, which are not forwarded to any upstream. On a route that accepts keys, the
-    /// header for keys is always removed, whatever its value.
+    /// Returns the request headers that carry an API key. They are not forwarded to any upstream. On a route that
+    /// accepts API keys, the header for API keys is always removed, whatever its value.
     // Requirement K6.
     pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
         let keys = self.running.api_keys.as_deref();
@@ -93,7 +94,7 @@ impl Inner {
         }
     }
 
-    /// Loads an API key on behalf of the request that waits for it.
+    /// Loads the record of an API key for a request that waits for it.
     pub(in crate::gate) async fn loaded_key(self: &Arc<Self>, key: Arc<str>) -> SessionAnswer {
         let (gate, text) = (Arc::clone(self), Arc::clone(&key));
         let loading = to_its_end(async move {
@@ -107,7 +108,7 @@ impl Inner {
         SessionAnswer { cookie: key, outcome: outcome.map_or(Err(Denial::ApiKeyUnavailable(TRY_AGAIN)), decided) }
     }
 
-    /// The result that a request with this key would get, for an explanation (`explain`).
+    /// Returns the result that a request with this API key would get, for an explanation (`explain`).
     pub(in crate::gate) async fn foreseen_key(&self, parts: &Parts) -> Option<SessionAnswer> {
         let keys = self.running.api_keys.as_deref()?;
         let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
@@ -116,14 +117,14 @@ impl Inner {
         Some(SessionAnswer { cookie: key, outcome })
     }
 
-    /// The scopes that the client may use, if a client owns the key.
+    /// Returns the scopes that the client may use, if a client owns the API key.
     fn scopes_of_client(&self, id: &str) -> Option<Scope> {
         let client = self.clients.get(id).filter(|client| client.is_confidential())?;
         Some(client.scopes.clone().unwrap_or_default())
     }
 }
 
-/// Turns a fault into a denial that says that the key could not be checked.
+/// Turns a fault into a denial which says that the API key could not be checked.
 fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial> {
     loaded.map_err(|error| match error {
         Error::Denied(denial) => denial,
@@ -132,7 +133,7 @@ fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial
 }
 
 impl RequireLayer {
-    /// Also accepts API keys.
+    /// Also accepts an API key as the credential.
     #[must_use]
     pub fn api_key(self) -> Self {
         self.policy(|policy| policy.credentials.key = true)
@@ -140,7 +141,7 @@ impl RequireLayer {
 }
 
 impl Gate {
-    /// The interface to the gate's API keys; `None` if the gate has no API keys: see
+    /// Returns the interface to the gate's API keys, or `None` if API keys are not enabled with
     /// [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
     pub fn api_keys(&self) -> Option<GateApiKeys> {
         self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
@@ -176,18 +177,18 @@ impl GateApiKeys {
         self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
     }
 
-    /// Creates a key. Returns the key string, which is not stored, and the record of the key.
+    /// Creates an API key. Returns the key string, which is not stored, and the API key's record.
     ///
     /// # Errors
-    /// A fault. The inner result has the reason if no key was created.
+    /// A fault. If no API key was created, the inner result contains the reason.
     pub async fn create(&self, new: NewApiKey) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
         let gate = &self.0.0;
         self.keys().create(&gate.engine, new, &|id| gate.scopes_of_client(id)).await
     }
 
-    /// Replaces a key with a new key that has the same owner, scopes, audience and networks. The old key stays valid
-    /// for `overlap`, or for the longest permitted time if `overlap` is `None`. Returns `None` if the key does not
-    /// exist.
+    /// Replaces an API key with a new one that has the same owner, scopes, audience and networks. The old API key stays
+    /// valid for `overlap`, or for the longest permitted time if `overlap` is `None`. Returns `None` if the API key
+    /// does not exist.
     ///
     /// # Errors
     /// See [`create`](Self::create).
@@ -199,22 +200,23 @@ impl GateApiKeys {
         self.keys().rotate(&self.0.0.engine, id, overlap).await
     }
 
-    /// Revokes a key, which is refused from the next request on. Returns `None` if the key does not exist.
+    /// Revokes an API key. The gate refuses it from the next request on. Returns `None` if the API key does not exist.
     ///
     /// # Errors
-    /// A fault. This gate already refuses the key after a fault. Call this method again to revoke the key at the other
-    /// gates.
+    /// A fault. This gate refuses the API key even after a fault. Call this method again to revoke the API key at the
+    /// other gates.
     pub async fn revoke(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         self.keys().revoke(&self.0.0.engine, id).await
     }
 
-    /// Revokes those of the strings that are live keys of this gate. Returns the number of revoked keys, and the first
-    /// fault. If one key fails, the others are still revoked; after a fault, pass the same strings again.
+    /// Revokes each of these strings that is a live API key of this gate. Returns the number of revoked API keys, and
+    /// the first fault. If one revocation fails, the other API keys are still revoked. After a fault, pass the same
+    /// strings again.
     pub async fn leaked(&self, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         self.keys().leaked(&self.0.0.engine, texts).await
     }
 
-    /// The record of a key.
+    /// Returns the record of an API key.
     ///
     /// # Errors
     /// A fault.
@@ -222,13 +224,13 @@ impl GateApiKeys {
         self.keys().get(&self.0.0.engine, id).await
     }
 
-    /// Returns whether the key can be used. A key that was revoked or has expired cannot be used, nor can a key that a
-    /// revocation of all keys of its owner, or of all owners, has ended.
+    /// Returns whether the API key can be used. It cannot be used if it was revoked or has expired, or if all API keys
+    /// of its owner or of all owners were revoked after it was created.
     pub fn is_in_force(&self, key: &ApiKey) -> bool {
         ApiKeys::is_in_force(&self.0.0.engine, key)
     }
 
-    /// The live keys of an owner.
+    /// Returns the live API keys of an owner.
     ///
     /// # Errors
     /// A fault.
@@ -236,7 +238,7 @@ impl GateApiKeys {
         self.keys().of_owner(&self.0.0.engine, subject).await
     }
 
-    /// A page of all keys. It includes revoked and expired keys that are still in the store.
+    /// Returns a page of all API keys. It includes revoked and expired API keys that are still in the store.
     ///
     /// # Errors
     /// A fault.
@@ -244,7 +246,8 @@ impl GateApiKeys {
         self.keys().list(&self.0.0.engine, after, limit).await
     }
 
-    /// The number of live keys for each keyring secret that verifies them. This method reads every key.
+    /// For each secret of the keyring, returns the number of live API keys that the secret verifies. This method reads
+    /// the record of every API key.
     ///
     /// # Errors
     /// A fault.
@@ -252,7 +255,7 @@ impl GateApiKeys {
         self.keys().by_secret(&self.0.0.engine).await
     }
 
-    /// The number of key events at this gate, by the name of the event.
+    /// Returns how often each kind of API key event happened at this gate, by the name of the event.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.keys().counts().collect()
     }

@@ -1,4 +1,5 @@
-//! The body of a reply: either the inner service's unchanged body, or a body that the gate makes. Neither is boxed.
+//! The body of a reply: either the inner service's unchanged body, or a body that the gate makes. Both are stored
+//! without a box.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -68,8 +69,8 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is in memory. For the gate's own bodies, this is the body itself; for an inner service's
-    /// body, `of_inner` returns it.
+    /// The whole body, if it is in memory. For a body that the gate made, these are its own bytes. For an inner
+    /// service's body, `of_inner` returns them.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             BodyKind::Inner { body, .. } => of_inner(body),
@@ -90,7 +91,7 @@ impl<B> GateBody<B> {
         Self { kind: BodyKind::Inner { body, guard, counted } }
     }
 
-    /// A body of the gate's own.
+    /// A body that the gate makes.
     pub fn own(body: ReplyBody) -> Self {
         if let Some(stream) = body.stream {
             return Self { kind: BodyKind::Stream { stream } };

@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 #[derive(Debug, Default)]
 pub(super) struct BodyPieces {
     first: Bytes,
-    /// The collected pieces; empty unless there are several.
+    /// The collected pieces if there are several, otherwise empty.
     all: BytesMut,
 }
 

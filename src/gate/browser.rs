@@ -85,7 +85,7 @@ impl CookieAttributes {
         let age = seconds.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
         let name = session_cookie::NAME;
         let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={same_site}{age}");
-        // The value is base64url, and everything else is fixed.
+        // The value is base64url and the rest is fixed, so the conversion cannot fail.
         let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
         cookie.set_sensitive(true);
         cookie
@@ -110,8 +110,8 @@ impl Browser {
 
     /// A login at an OpenID provider, at `path`. For example, with `"/auth"`, `/auth/login` redirects the browser to
     /// the provider, and the provider redirects it back to `/auth/callback`. The URL of the callback must be registered
-    /// at the provider. The issuer must be a [trusted issuer](super::GateBuilder::trusted_issuer), because its rules
-    /// map the claims of the user. The gate keeps the provider's tokens in its [relay
+    /// at the provider. The issuer must be a [trusted issuer](super::GateBuilder::trusted_issuer), because the rules
+    /// for this issuer map the user's claims. The gate keeps the provider's tokens in its [relay
     /// store](super::GateBuilder::relay_store), encrypted with a key from the browser's cookie: see
     /// [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
@@ -152,7 +152,7 @@ impl Browser {
         self
     }
 
-    /// Makes a cookie that the browser drops when it closes.
+    /// Sets the cookie without `Max-Age`, so the browser drops it when it closes.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.cookie.is_persistent = false;
@@ -218,7 +218,7 @@ impl Browser {
         self
     }
 
-    /// The `iss` of the provider where browsers log in.
+    /// Returns the `iss` of the provider where browsers log in.
     #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
     pub(super) fn issuer(&self) -> Option<&str> {
         #[cfg(feature = "browser-oidc")]
@@ -227,7 +227,7 @@ impl Browser {
         None
     }
 
-    /// The path of the endpoint and the relay of its provider; `None` without a provider.
+    /// Returns the path of the endpoint and the relay of its provider, or `None` without a provider.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
         self.provider.as_ref().map(|provider| (self.endpoint.base(), vault::relay_config(provider)))
@@ -251,26 +251,32 @@ impl Browser {
             && !path.contains(['{', '}', '?', '#'])
             && CanonicalPath::parse(&path).is_ok_and(|path| !path.is_rewritten());
         if !is_path {
-            return Err(failed("the path of a browser endpoint is a canonical one below the root, without parameters"));
+            return Err(failed(
+                "the path of a browser endpoint must be canonical and below the root, without parameters and without \
+                 a slash at the end",
+            ));
         }
         let Some((origin, host)) = origin_of(public_url).zip(secure_host(public_url)) else {
             return Err(failed(
-                "browsers keep its cookie only over https or from loopback: the public URL must begin with https://",
+                "browsers keep the session cookie only over https or on loopback, so the public URL must begin with \
+                 https://",
             ));
         };
         let listed = if sessions.admits_listed { allowed.to_vec() } else { Vec::new() };
         dialect.targets = LoginTargets { origin, path: path.clone(), listed };
         let is_good = |to: &str| to == "/" || dialect.targets.admit(to) != LoginTarget::ROOT;
         if !is_good(&dialect.after_logout) {
-            return Err(failed("after_logout is neither a path of the gate nor a URL of an allowed origin"));
+            return Err(failed("`after_logout` must be a path of the gate or a URL of an allowed origin"));
         }
         if let LoginPage::At(page) = &dialect.page
             && !(page.starts_with('/') && is_good(page) && !page.contains('#'))
         {
-            return Err(failed("its page is not a path of the gate outside of the endpoint"));
+            return Err(failed("`page` must be a path of the gate, outside the paths of the endpoint"));
         }
         if dialect.has_provider && (endpoint.account.is_some() || dialect.page != LoginPage::BuiltIn) {
-            return Err(failed("page and account are for a login at the gate, but the endpoint has a provider"));
+            return Err(failed(
+                "`page` and `account` apply only to a login at the gate, but browsers log in at a provider here",
+            ));
         }
         dialect.binds_devices = device != Binding::Off;
         endpoint.dialect = Arc::new(dialect.clone());
@@ -325,13 +331,13 @@ impl BrowserLogins {
         }
     }
 
-    /// Each result with its number.
+    /// Lists each result with its number of logins.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<'_> {
         LOGIN_RESULTS.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }
 
-/// The host of a URL from which browsers keep a `Secure` cookie.
+/// Returns the host of a URL, if browsers accept a `Secure` cookie from this URL.
 fn secure_host(public_url: &str) -> Option<String> {
     let uri = public_url.parse::<Uri>().ok()?;
     let host = authority::host_of(uri.authority()?.as_str()).to_ascii_lowercase();
@@ -408,7 +414,7 @@ impl BrowserEndpoint {
         self.cookie.is_strict
     }
 
-    /// The URL of the provider's logout page, if the provider has one.
+    /// Returns the URL of the provider's logout page, if the provider has one.
     #[cfg_attr(not(feature = "browser-oidc"), expect(unused_variables, reason = "for a provider"))]
     pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]

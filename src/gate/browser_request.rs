@@ -23,23 +23,23 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
-/// The longest time for which a request waits for its session. The load itself continues after that time.
+/// The maximum time that a request waits for its session. The gate continues to load the session after that time.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The delay before a retry of a request whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// The rules by which a browser's session is renewed. They are the rules of the browser endpoint, even if the
-    /// application started the session.
+    /// Returns the rules by which a browser's session is renewed. They are the rules of the browser endpoint, even if
+    /// the application started the session.
     pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
         let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
         let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
         let client = of_endpoint.or_else(|| self.clients.get(&session.client));
-        let client = client.ok_or(Denial::SessionOver("its client is not registered any more"))?;
+        let client = client.ok_or(Denial::SessionOver("the session's client is no longer registered"))?;
         let begun_by_application = *session.dialect == *APPLICATION;
         let own = begun_by_application.then(|| self.endpoints.browser_profile().unwrap_or(&self.profile));
         let profile = self.endpoints.profile_for(session).or(own);
-        let profile = profile.ok_or(Denial::SessionOver("no endpoint of this gate serves it"))?;
+        let profile = profile.ok_or(Denial::SessionOver("no endpoint of this gate serves the session"))?;
         Ok(BrowserRules { profile: client.profile.over(profile), client })
     }
 
@@ -62,11 +62,11 @@ impl Inner {
         }
     }
 
-    /// The session of the cookie in a request to one of our endpoints. The request must also prove possession of the
-    /// session's device key.
+    /// Returns the session of the cookie in a request to one of our endpoints. If the session is bound to a device, the
+    /// request must also prove possession of the device's key.
     ///
     /// # Errors
-    /// [`Denial::DeviceProofMissing`]; the errors of
+    /// [`Denial::DeviceProofMissing`], and the errors of
     /// [`TokenChecker::check_session`](rotogate_core::verify_cache::TokenChecker::check_session).
     // Requirement B48.
     pub(in crate::gate) async fn checked_session(
@@ -98,7 +98,7 @@ impl Inner {
         check(Some(&answer))
     }
 
-    /// The provider where browsers log in, if there is one.
+    /// Returns the provider where browsers log in, if there is one.
     pub(super) fn session_provider(&self) -> Option<Box<dyn SessionProvider + '_>> {
         #[cfg(feature = "browser-oidc")]
         return self.vaults().map(|vaults| Box::new(vaults) as _);
@@ -112,13 +112,13 @@ impl Inner {
         self.engine.ask_about_browsers(self.session_provider().as_deref()).await;
     }
 
-    /// Loads the session of a cookie, and returns the result for the request that waits for it.
+    /// Loads a cookie's session for the request that waits for it, and returns the result.
     pub(in crate::gate) async fn loaded_session(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> SessionAnswer {
         let loading = self.session_loaded(Arc::clone(&cookie), when);
         let outcome = match tokio::time::timeout(MAX_WAIT, loading).await {
             Ok(Ok(verified)) => Ok(verified),
             Ok(Err(Error::Denied(denial))) => Err(denial),
-            // A fault is reported as unavailable, because it says nothing about the session.
+            // A fault does not show whether the session is valid, so it is reported as `SessionUnavailable`.
             Ok(Err(Error::Failed(fault))) => Err(Denial::SessionUnavailable(fault.retry_after())),
             Err(_) => Err(Denial::SessionUnavailable(TRY_AGAIN)),
         };
@@ -137,8 +137,8 @@ impl Inner {
         .await
     }
 
-    /// The result that a request with this session cookie would get, for an explanation (`explain`). `None` if there is
-    /// no session cookie of this gate, or if the session would first be renewed.
+    /// Returns the result that a request with this session cookie would get, for an explanation (`explain`). Returns
+    /// `None` if there is no session cookie of this gate, or if the session would first be renewed.
     // Requirement B54.
     pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
@@ -165,7 +165,7 @@ impl Inner {
     }
 
     fn renew_in_background(self: &Arc<Self>, cookie: Arc<str>) {
-        // Without a runtime, the first request after the token's expiry renews the session.
+        // Without a tokio runtime, the first request after the token's expiry renews the session instead.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let gate = Arc::clone(self);
         runtime.spawn(async move {
@@ -213,7 +213,7 @@ impl Inner {
     }
 }
 
-/// The header that carries the access token of a session, if the route forwards the token.
+/// Returns the header with a session's access token, if the route forwards the token.
 ///
 /// # Errors
 /// See [`token_for_service`].
@@ -236,12 +236,13 @@ pub(super) fn forwarded_token(
     Ok(header)
 }
 
-/// The access token of a session for the service. This is the provider's token if the user logged in at a provider. A
-/// handler gets the token from the extensions; an upstream gets it as the returned header if the route forwards it.
+/// Passes a session's access token to the service. If the user logged in at a provider, this is the provider's token. A
+/// handler gets the token from the extensions. An upstream gets the token in the returned header, if the route forwards
+/// it.
 ///
-/// [`Denial::ProviderTokenOver`] or [`Denial::SessionUnavailable`]: the request is not forwarded without the session's
-/// token.
-/// [`Denial::ProviderTokenOver`], [`Denial::SessionUnavailable`]: without the session's token, the request is not sent.
+/// # Errors
+/// [`Denial::ProviderTokenOver`] or [`Denial::SessionUnavailable`] if the session's token is not available. The request
+/// must then not be forwarded.
 // Requirement B40.
 pub(super) fn token_for_service(
     gate: &Inner,

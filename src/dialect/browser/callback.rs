@@ -55,11 +55,11 @@ impl Callback {
                 _ => continue,
             };
             if known.replace(value.into_owned()).is_some() {
-                return Err(refused("the callback has a parameter twice"));
+                return Err(refused("the callback has the same parameter twice"));
             }
         }
         let given = |text: &String| !text.is_empty();
-        let state = state.filter(given).ok_or(refused("the callback has no state"))?;
+        let state = state.filter(given).ok_or(refused("the callback has no `state`"))?;
         let said = error.as_deref().map(|error| provider_words(error, description.as_deref()));
         let answer = match (code.filter(given), error) {
             (Some(code), None) => ProviderAnswer::Code(code),
@@ -68,8 +68,8 @@ impl Callback {
                 "temporarily_unavailable" | "server_error" => ProviderError::Unavailable,
                 _ => ProviderError::Other,
             }),
-            (Some(_), Some(_)) => return Err(refused("the callback has a code and an error")),
-            (None, None) => return Err(refused("the callback has neither a code nor an error")),
+            (Some(_), Some(_)) => return Err(refused("the callback has both `code` and `error`")),
+            (None, None) => return Err(refused("the callback has neither `code` nor `error`")),
         };
         Ok(Self { state, answer, issuer, said })
     }
@@ -93,15 +93,15 @@ mod tests {
         assert_eq!((&*read.state, read.issuer.as_deref()), ("S", Some("https://id.example")));
         // Attacks 9 and 11, and CVE-2023-27496.
         for (query, expected) in [
-            ("", "the callback has no state"),
-            ("code=a", "the callback has no state"),
-            ("code=a&state=", "the callback has no state"),
-            ("state=S", "the callback has neither a code nor an error"),
-            ("state=S&code=", "the callback has neither a code nor an error"),
-            ("state=S&code=a&error=x", "the callback has a code and an error"),
-            ("state=S&state=S&code=a", "the callback has a parameter twice"),
-            ("state=S&code=a&code=b", "the callback has a parameter twice"),
-            ("state=S&code=a&iss=b&iss=b", "the callback has a parameter twice"),
+            ("", "the callback has no `state`"),
+            ("code=a", "the callback has no `state`"),
+            ("code=a&state=", "the callback has no `state`"),
+            ("state=S", "the callback has neither `code` nor `error`"),
+            ("state=S&code=", "the callback has neither `code` nor `error`"),
+            ("state=S&code=a&error=x", "the callback has both `code` and `error`"),
+            ("state=S&state=S&code=a", "the callback has the same parameter twice"),
+            ("state=S&code=a&code=b", "the callback has the same parameter twice"),
+            ("state=S&code=a&iss=b&iss=b", "the callback has the same parameter twice"),
         ] {
             assert_eq!(flaw(query), expected, "{query}");
         }

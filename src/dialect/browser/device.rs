@@ -52,7 +52,7 @@ impl<'a> ShownDevice<'a> {
 /// The `Set-Cookie` of a device cookie. An empty value with age 0 clears the cookie.
 pub(crate) fn set_cookie(value: &str, seconds: u64) -> HeaderValue {
     let cookie = format!("{}={value}; {ATTRIBUTES}; Max-Age={seconds}", device_cookie::NAME);
-    // The value is base64url, and everything else is fixed.
+    // The value is base64url and the rest is fixed, so the conversion cannot fail.
     let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
     cookie.set_sensitive(true);
     cookie
@@ -73,8 +73,8 @@ impl BrowserDialect {
         HeaderValue::try_from(format!("({ALGORITHMS});path=\"{path}\";challenge=\"{challenge}\"")).ok()
     }
 
-    /// The reply to a registration. From then on, the browser refreshes the device cookie before each request in
-    /// the session's scope that lacks it.
+    /// The reply to a registration. From then on, before a request in the session's scope, the browser refreshes the
+    /// device cookie if it is missing.
     pub(crate) fn registered(&self, session: SessionId) -> Reply {
         // A login, a logout and the refresh itself do not need a device cookie.
         let excluded = [LOGIN, CALLBACK, LOGOUT, DEVICE]

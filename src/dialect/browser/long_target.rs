@@ -1,6 +1,7 @@
 //! Login targets that are too long for the URL of the login, or for the cookie of a login in progress. The browser
-//! stores such a target in cookies that it sends only to the endpoint, so the gate stores nothing. All other places
-//! refer to the target by its digest and its path. If the cookies are gone, the login leads to the path.
+//! stores such a target in cookies that it sends only to the endpoint, so the gate does not need to store it.
+//! Everywhere else, the target is represented by its digest and its path. If the browser no longer has the cookies, the
+//! login leads to the path.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -15,10 +16,10 @@ use rotogate_core::credential;
 pub(crate) const SHORT: usize = 2048;
 /// The longest login URL that contains the whole target.
 pub(super) const LONGEST_URL: usize = 6 << 10;
-/// The prefix of the cookie names. The number of the target and the number of the part follow.
+/// The prefix of the cookie names. It is followed by the number of the target and the number of the part.
 const NAME: &str = "__Http-rg-to-";
-/// The number of targets that a browser stores. A further target replaces one of them, so the number of cookies
-/// stays small however many pages open.
+/// The number of targets that a browser stores. A further target replaces one of them, so the number of cookies stays
+/// small even if the user opens many pages.
 // Requirement B64.
 const KEPT: u8 = 2;
 /// The number of characters in one cookie, and the maximum number of cookies for one target.
@@ -30,7 +31,7 @@ const LIFETIME: u64 = 600;
 /// A target that is represented by its path and its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedTarget {
-    /// The target without query and fragment, or the root path if that is still too long.
+    /// The target without its query and fragment, or the root path if the shortened target is still too long.
     pub(crate) page: String,
     pub(crate) digest: String,
 }
@@ -94,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// The cookies of a browser that stores those of a reply.
+    /// Stores the cookies of a reply in `jar`, as a browser does.
     fn store(jar: &mut Vec<(String, String)>, reply: &HeaderMap) {
         for set in reply.get_all(SET_COOKIE) {
             let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
@@ -125,7 +126,7 @@ mod tests {
             assert_eq!(find(&headers(&jar), &digest_of(&to)).as_ref(), Some(&to), "{length}");
             assert!(headers(&jar)[COOKIE].len() < 24 << 10);
         }
-        // A target that was replaced, or that the browser never had, is not found, whatever the cookies hold.
+        // A target that was replaced, or that the browser never had, is not found, whatever the cookies contain.
         assert_eq!(find(&headers(&jar), &digest_of("/other")), None);
         let to = format!("/a?{}", "x".repeat(LONGEST - 39 - 3));
         let is_of_it = |cookie: &str| (0..PARTS).any(|part| cookie == name(&digest_of(&to), part));

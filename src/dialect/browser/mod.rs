@@ -61,8 +61,8 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
     session_ttl: Some(Duration::from_secs(7 * 86_400)),
     idle_ttl: Some(Duration::from_secs(8 * 3600)),
     grace: None,
-    // The client never receives a refresh token, so a lost response cannot lose one. The default window would be
-    // longer than `idle_ttl`.
+    // The client never receives a refresh token, so no refresh token is lost with a response. The default of
+    // `lost_response_window` would be longer than `idle_ttl`.
     lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
     other_client_ends_session: None,
@@ -88,7 +88,7 @@ pub enum LoginPage {
 pub(crate) struct BrowserDialect {
     pub(crate) targets: LoginTargets,
     pub(crate) page: LoginPage,
-    /// The URL to which a logout by a form leads.
+    /// The URL to which a browser is redirected after a logout by a form.
     pub(crate) after_logout: String,
     /// Whether browsers log in at a provider instead of by password at the gate.
     pub(crate) has_provider: bool,
@@ -101,7 +101,7 @@ pub(crate) struct SentLogin {
     pub(crate) username: String,
     pub(crate) password: SecretString,
     pub(crate) account: Option<String>,
-    /// The target to which the login shall lead, as named by the browser.
+    /// The target to which the login should redirect the browser, as the browser named it.
     pub(crate) to: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct SentLogin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentAs {
     Json,
-    /// By a form of a page, so that the browser shows the reply as a page.
+    /// By a page's form, so the browser shows the reply as a page.
     Form,
     Other,
 }

@@ -21,8 +21,8 @@ label,input,button{display:block;width:100%;box-sizing:border-box;font:inherit}\
 input{margin:.2rem 0 1rem;padding:.5rem}button{padding:.6rem;cursor:pointer}\
 [role=alert]{border-left:.3rem solid #b00020;padding-left:.7rem}";
 
-/// `form-action 'self'` also forbids that the response to a form redirects to another origin. [`onwards`] leads
-/// there instead.
+/// The content security policy of the pages. Because of `form-action 'self'`, a browser does not follow a redirect from
+/// a form's response to another origin. [`onwards`] makes a page that leads there instead.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     format!(
@@ -30,8 +30,8 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Sets the security headers of every response below the endpoint's path. With `no-referrer`, forms of the page
-/// would send `Origin: null`.
+/// Sets the security headers of every response below the endpoint's path. The referrer policy is not `no-referrer`,
+/// because forms of the page would then send `Origin: null`.
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -77,7 +77,7 @@ pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<
     page(status, "Log in", &body)
 }
 
-/// The page with the logout button. Without the button, a mere link or image could end a session.
+/// The page with the logout button. The button is necessary because otherwise a mere link or image could end a session.
 pub(super) fn logout(action: &str) -> Reply {
     let body = format!("<form method=\"post\" action=\"{}\">\n<button>Log out</button>\n</form>\n", escaped(action));
     page(StatusCode::OK, "Log out", &body)
@@ -120,7 +120,7 @@ pub(crate) fn not_sent(login: &str, is_live: bool) -> Reply {
     page(StatusCode::UNAUTHORIZED, title, &body)
 }
 
-/// Escapes a text for HTML, including attributes in double quotes.
+/// Escapes a string for HTML, including attributes in double quotes.
 fn escaped(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for character in text.chars() {

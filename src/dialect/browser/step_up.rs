@@ -1,7 +1,7 @@
 //! The stronger login that a route may require (RFC 9470), by `acr_values` and `max_age` of OpenID Connect. The
-//! requirement is passed from the denial to the login, and on to the provider. The provider's response is compared
-//! with it, and a weaker login fails. The reason why a live session was refused at the target is passed along as
-//! well. It distinguishes a target that refuses every login from a user who logs in twice.
+//! requirement is passed from the denial to the login, and on to the provider. The provider's response is compared with
+//! the requirement, and a weaker login fails. The reason why a live session was refused at the target is passed along
+//! as well. With this reason, the gate can distinguish a target that refuses every login from a user who logs in twice.
 
 #[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(crate) struct AskedLogin {
     /// The maximum time since the login, in seconds.
     #[serde(rename = "m", default)]
     max_age: Option<String>,
-    /// The reason why the route refused a live session, if the route has no requirements for the login.
+    /// The reason why the route refused a live session, if the route does not require a stronger login.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
@@ -43,7 +43,7 @@ impl AskedLogin {
         }
     }
 
-    /// Adds the reason for which a route refused a live session.
+    /// Adds the reason why a route refused a live session.
     pub(crate) fn after(mut self, refused: &str) -> Self {
         self.refused = self.is_plain().then(|| refused.to_owned());
         self
@@ -119,7 +119,7 @@ mod tests {
         let asked = AskedLogin::of_route(Some(&of_route));
         assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
         assert_eq!(asked.to_string(), "acr_values=gold silver, max_age=300");
-        // By the rule of the route itself.
+        // The test compares with the requirement that the route itself uses.
         assert_eq!((asked.step_up(), asked.age()), (of_route, five));
         assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
         for query in ["", "max_age=-1&acr_values=%00", "max_age=x&refused=%3Cb", "max_age=99999999999"] {

@@ -7,7 +7,7 @@ use rotogate_core::route::path::CanonicalPath;
 /// Escapes that a later parser could interpret as a separator, a line break or the start of a host name.
 const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 
-/// The targets to which a login may lead.
+/// The targets that a login may redirect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginTargets {
     /// The origin of the public URL.
@@ -28,7 +28,7 @@ pub(crate) enum LoginTarget<'a> {
 }
 
 impl<'a> LoginTarget<'a> {
-    /// The root path, which is the target of a login that names no accepted target.
+    /// The root path, which is the target if a login does not name an accepted target.
     pub(crate) const ROOT: Self = Self::Own("/");
 
     /// Returns the target as it is written in the parameter `to`.
@@ -84,7 +84,8 @@ impl LoginTargets {
     }
 }
 
-/// Returns whether a URL has this origin. A longer origin with the same prefix does not count.
+/// Returns whether a URL has this origin. An origin that is longer and only begins with this origin is a different
+/// origin.
 fn is_of_origin(url: &str, origin: &str) -> bool {
     let rest = url.strip_prefix(origin);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))

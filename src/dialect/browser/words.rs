@@ -20,8 +20,8 @@ use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
 
-/// The denial for a body of another media type. A form of any site may send such a request without a preflight
-/// (requirement T25).
+/// The denial for a body that is neither JSON nor a form. Any site can make a browser send such a body without a
+/// preflight (requirement T25).
 pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
 
 /// The reply to a login by JSON.
@@ -153,11 +153,15 @@ impl Words {
             Error::Failed(fault) => return unavailable(fault.retry_after()),
         };
         match denial.class() {
-            // A 401 at a refresh would make the browser end the binding.
+            // A 401 in reply to a refresh of the device cookie would make the browser end the binding to the device.
             Class::BadProof { .. } | Class::Forbidden => {
                 said(StatusCode::FORBIDDEN, "device_refused", "the device's key was not verified")
             }
-            Class::NoCredential => said(StatusCode::UNAUTHORIZED, "no_session", "there is no session to bind"),
+            Class::NoCredential => said(
+                StatusCode::UNAUTHORIZED,
+                "no_session",
+                "the browser has no session that could be bound to the device",
+            ),
             Class::Request(what) if *denial == NOT_A_LOGIN => {
                 said(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", what)
             }
@@ -178,16 +182,16 @@ impl Words {
                 ..said(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many attempts; try again later")
             },
             Class::Unavailable(wait) => unavailable(wait),
-            Class::NotFound(_) => said(StatusCode::NOT_FOUND, "not_found", "there is no such page"),
+            Class::NotFound(_) => said(StatusCode::NOT_FOUND, "not_found", "the page does not exist"),
             Class::UnknownHost => said(
                 StatusCode::MISDIRECTED_REQUEST,
                 "unknown_host",
-                "this host has no login; use the login of the public URL",
+                "this host has no login; log in at the public URL",
             ),
             Class::WrongMethod => {
-                said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "the method is not served here")
+                said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "this page does not support the method")
             }
-            // These classes do not concern a login, a logout or the state of a session.
+            // Denials of these classes do not occur at a login, a logout or the state of a session.
             Class::Head { .. }
             | Class::Tunnel
             | Class::UnusableCredential
@@ -204,7 +208,7 @@ impl Words {
     }
 }
 
-/// The reply to a request that failed: a problem document, or a page if the request came from a form.
+/// The reply to a failed request. It is a page if the request came from a form, and otherwise a problem document.
 pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
     let words = Words::of_error(error);
     let mut reply = match SentAs::of_call(call) {
@@ -265,7 +269,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
     if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
         && words.error != "too_many_sessions"
     {
-        // Nothing from a cross-origin request is reused, not even its target.
+        // The reply contains no data from a cross-origin request, not even its target.
         return page::message(words.status, "Not logged in", words.detail);
     }
     let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));

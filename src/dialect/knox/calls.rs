@@ -1,4 +1,4 @@
-//! The calls of the service. Each call is one command.
+//! The calls of the gRPC service. Each call executes one command.
 
 use std::sync::OnceLock;
 
@@ -24,7 +24,8 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
 /// A message that could not be decoded.
-pub(in crate::dialect) const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));
+pub(in crate::dialect) const UNREAD: Reason =
+    Reason::denied(&Denial::MalformedRequest("the message does not have the type that the call expects"));
 
 /// A call in progress.
 pub(super) struct Calling<'a> {
@@ -39,7 +40,7 @@ impl<'a> Calling<'a> {
         Self { call, gate, reason: OnceLock::new() }
     }
 
-    /// Returns the reason of a refusal, or `answered`.
+    /// Returns the outcome of the call, or [`UNREAD`] if its message could not be decoded.
     pub(super) fn reason(&self) -> Reason {
         self.reason.get().copied().unwrap_or(UNREAD)
     }
@@ -143,7 +144,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
     }
 }
 
-/// Collects a service's response, which has at most one message followed by trailers, into a reply.
+/// Collects a service's response into a reply. The response has at most one message, followed by trailers.
 pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, mut body) = response.into_parts();
     let mut reply = ReplyBody::default();

@@ -3,8 +3,7 @@
 //! | call | command |
 //! |---|---|
 //! | `AuthnWithPassword(email, password)` | a login; `email` is the user's name |
-//! | `RefreshAccessToken(refresh_token)` | a refresh; the token itself is the credential, and no metadata is
-//! required |
+//! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is needed |
 //! | `GetMe()` | a check of the access token in the metadata `authorization` |
 //!
 //! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol does not document status codes. The gate
@@ -133,6 +132,6 @@ impl Protocol for Knox {
 }
 
 pub(super) fn not_grpc() -> (Reply, Reason) {
-    let denial = Denial::MalformedRequest("this path speaks gRPC");
+    let denial = Denial::MalformedRequest("this path accepts only gRPC requests");
     (reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, denial.detail()), denial.into())
 }

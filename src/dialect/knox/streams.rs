@@ -39,14 +39,14 @@ pub(crate) struct Streams {
 rotogate_core::debug_with!(Streams);
 
 impl Streams {
-    /// Makes the services of a server that has this service and these descriptors.
+    /// Makes the reflection services for these descriptors, and a health service that reports on `service`.
     pub(crate) fn new(descriptors: &'static [u8], service: &'static str) -> Self {
         let builder = || {
             Builder::configure()
                 .register_encoded_file_descriptor_set(descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        // The descriptors are compiled in, and a test decodes them.
+        // The descriptors are compiled in, and a test decodes them, so an error cannot occur here.
         let v1 = builder().build_v1().ok();
         let v1alpha = builder().build_v1alpha().ok();
         Self {
@@ -107,13 +107,13 @@ fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
     stream::once(tokio::time::sleep(WATCH_TIMEOUT)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
-/// The health service. It reports SERVING whenever the gate can respond at all.
+/// The health service. It reports `SERVING` whenever the gate can respond.
 #[derive(Clone, Copy, Debug)]
 struct Alive(&'static str);
 
 impl Alive {
     fn health_of(self, service: &str) -> Option<HealthCheckResponse> {
-        // The empty name stands for the whole server.
+        // The empty name means the whole server.
         let is_known = service.is_empty() || service == self.0;
         is_known.then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
     }

@@ -1,4 +1,4 @@
-//! The gRPC status for each refusal and fault.
+//! The gRPC status for each denial and each fault.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ fn denied(denial: Denial) -> Status {
             Status::invalid_argument("the request is malformed")
         }
         Class::NoCredential | Class::UnusableCredential => {
-            Status::unauthenticated("send the metadata authorization: Bearer <access token>")
+            Status::unauthenticated("send an access token as metadata: `authorization: Bearer <access token>`")
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
         Class::BadToken { .. } | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
         // Every invalid token gets this message, so a caller learns only that the token is not valid.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),
-        Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not do this"),
+        Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not make this request"),
         Class::CrossOrigin => Status::permission_denied("the request came from another origin"),
         Class::InsufficientScope => Status::permission_denied("the access token lacks a scope"),
-        Class::Forbidden => Status::permission_denied("the access token does not permit this"),
+        Class::Forbidden => Status::permission_denied("the access token does not permit this request"),
         Class::NotFound(_) | Class::UnknownHost | Class::WrongMethod => Status::unimplemented("no such method"),
         Class::TooLarge => Status::resource_exhausted("the request is too large"),
         Class::TooManySessions => Status::resource_exhausted("too many sessions"),

@@ -1,6 +1,5 @@
-//! The HTTP requests that make the same call as an envelope (requirement T22). The rules of routes are written for
-//! paths. A call in `POST /_query` or over a WebSocket obeys the rules for the paths at which Kuzzle serves its
-//! action.
+//! The HTTP requests that are equivalent to a call in an envelope (requirement T22). Routes have rules for paths. A
+//! call in `POST /_query` or over a WebSocket obeys the rules for the paths at which Kuzzle serves its action.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -52,11 +51,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b':')
     .remove(b'@');
-/// The path segment that stands for a missing argument.
+/// The path segment in place of a missing argument.
 const ABSENT: &str = "_";
 
-/// Returns the call in an envelope. `prefix` is the first part of the endpoint's paths, and `args` are the members
-/// of the envelope.
+/// Returns the call that an envelope contains. `prefix` is the first part of the endpoint's paths, and `args` are the
+/// members of the envelope.
 pub(super) fn called(
     controller: &str,
     action: &str,

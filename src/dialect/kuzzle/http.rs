@@ -16,8 +16,8 @@ use rotogate_core::denial::Denial;
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie that may contain a token.
 pub const COOKIE: &str = "authToken";
-/// The same cookie with the prefix `__Host-`. A browser accepts it only from exactly this host over https, and
-/// sends it to no other host (RFC 10017 §4.1.3.2).
+/// The cookie that may contain a token, with the prefix `__Host-`. A browser accepts it only from exactly this host
+/// over https, and sends it only to this host (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that accepts an envelope with any call.
 pub(super) const QUERY: &str = "_query";

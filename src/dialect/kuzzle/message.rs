@@ -11,7 +11,7 @@ use super::actions;
 use super::words::{self, Problem};
 use rotogate_core::strict_json::{members_of_depth, object_of_depth};
 
-/// The maximum nesting depth of the JSON. Kuzzle's document queries need less.
+/// The maximum nesting depth of the JSON. Kuzzle's document queries have less depth.
 const MAX_DEPTH: usize = 64;
 
 /// The member of an envelope that contains a token.
@@ -72,8 +72,8 @@ impl Action {
     }
 }
 
-/// The part of the request that contains a call's arguments. In a query, the presence of a flag sets it, whatever
-/// its value.
+/// The part of the request that contains a call's arguments. In a query, a flag is set if it is present, whatever its
+/// value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
@@ -207,7 +207,7 @@ impl Message {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
     }
 
-    /// Returns the enclosed call, if the upstream serves it. The rules of routes apply to this call.
+    /// Returns the enclosed call, if the upstream serves it. The routes' rules apply to this call.
     pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
@@ -236,14 +236,13 @@ impl Message {
     }
 }
 
-/// Returns whether the text consists only of JSON white space (RFC 8259 §2). A form feed is not JSON white space,
-/// and an upstream would reject it.
+/// Returns whether the bytes consist only of JSON white space (RFC 8259 §2). A form feed is not JSON white space, and
+/// an upstream would reject it.
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b" \t\n\r".contains(byte))
 }
 
-/// Parses an object. An empty text is treated as an empty object, because the SDKs declare an empty body to be
-/// JSON.
+/// Parses an object. An empty body is treated as an empty object, because the SDKs declare an empty body to be JSON.
 fn read_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
     if is_blank(bytes) {
         return Ok(Map::new());

@@ -2,8 +2,8 @@
 //! own refresh credential, and a refresh ends the old token.
 //!
 //! | path | action |
+//! |---|---|
 //! | `POST`, `GET /_login/{strategy}` | `auth:login`; the only strategy is `local` |
-//! | `POST`, `GET /_login/{strategy}` | `auth:login`; the one strategy is `local` |
 //! | `POST /_refreshToken` | `auth:refreshToken` |
 //! | `POST /_logout` | `auth:logout` |
 //! | `POST /_checkToken` | `auth:checkToken` |
@@ -61,7 +61,7 @@ mod words;
 mod tests;
 
 /// The outcome in the access log for a request that is not a valid call.
-const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("not a call of this protocol"));
+const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("the message is not a call of the Kuzzle protocol"));
 /// The path of envelopes, below the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
 
@@ -81,7 +81,8 @@ pub struct Kuzzle {
     /// Whether cookies are `Secure`. Set this if the public URL is https.
     pub secure_cookies: bool,
     /// Whether the cookie is `__Host-authToken` instead of `authToken`. A browser accepts `__Host-` only from exactly
-    /// this host over https, so no other host of the domain can plant such a cookie. Needs `secure_cookies`.
+    /// this host over https, so no other host of the domain can plant such a cookie. This option needs
+    /// `secure_cookies`.
     pub host_cookie: bool,
 }
 
@@ -132,7 +133,8 @@ impl Dialect for Kuzzle {
         words::reply(&asked, &came)
     }
 
-    /// On every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM the other one.
+    /// Recognises both SDKs: on every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM
+    /// sends the other.
     fn knows(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
     }
@@ -229,7 +231,7 @@ impl Kuzzle {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// Returns the token of a call, which is in the envelope, otherwise in `Authorization`, otherwise in the query.
+    /// Returns the token of a call. Looks for it first in the envelope, then in `Authorization`, and then in the query.
     /// If the cookie contains a token, a token in any other place is rejected.
     fn credential_of<'a>(
         self,
@@ -304,8 +306,8 @@ impl Kuzzle {
     }
 }
 
-/// Returns the list of actions. The gate's own actions replace those of the upstream, and the upstream supplies the
-/// rest.
+/// Returns the list of actions. The gate's own actions replace those of the upstream, and all other actions come from
+/// the upstream.
 fn consult(asked: Message, path: &str) -> Answer {
     let own = self::http::public_api(path);
     let then = move |said| {
@@ -316,9 +318,9 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-/// Checks whether the reply may set a cookie (requirement T25). The cookie determines as which user a browser
-/// continues. Setting it therefore requires the same proof as using it: a `POST` of JSON from a page of the gate's
-/// origin or of a listed origin.
+/// Checks whether the reply may set a cookie (requirement T25). The cookie determines the user for whom the browser
+/// acts. Setting it therefore requires the same proof as using it: a `POST` of JSON from a page of the gate's origin or
+/// of a listed origin.
 fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
     if *call.method != Method::POST {
         // Any site can make a browser send a GET. In addition, logs and browser histories store the query.

@@ -136,7 +136,8 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => ActionPlan::Now(json!([STRATEGY])),
-        // The upstream is queried only over HTTP. The gate never executes this action from an envelope.
+        // The list contains only the gate's own actions. The upstream's list is added only over HTTP, because the gate
+        // never executes this action from an envelope.
         Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
 }

@@ -10,8 +10,8 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Returns the object without the member `remove`, and with the member `set` replaced or appended. Returns `None`
-/// if the text is not an object.
+/// Returns the object without the member `remove`, and with the member `set` replaced or appended. Returns `None` if
+/// the bytes are not a JSON object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(MembersVisitor).ok()?;
@@ -79,7 +79,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A visitor that collects the members of an object, in their order.
+/// A visitor that collects the members of an object in their original order.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {

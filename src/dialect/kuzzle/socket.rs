@@ -14,7 +14,7 @@
 //! - A connection has at most four identities at once. A fifth identity closes the oldest one.
 //! - The gate disconnects a client that stops reading, or that has been silent for a minute and does not answer a
 //!   ping.
-//! - The gate disconnects a client that has had no valid token for a minute, unless the route requires no token.
+//! - If the route requires a token, the gate disconnects a client that has had no valid token for a minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,15 +55,16 @@ const MAX_IDENTITIES: usize = 4;
 /// messages. The same limits apply to messages that wait for the call in progress.
 const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
-/// The number of unread messages from one upstream connection that may wait for the client. If it is reached, the
-/// gate stops reading from the upstream (back-pressure).
+/// The number of unread messages from one upstream connection that may wait for the client. At this number, the gate
+/// stops reading from the upstream (back-pressure).
 const MAX_UNREAD_MESSAGES: usize = 4;
 /// The interval at which the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// A client or an upstream that is silent for this long is considered gone, because each of them must answer pings.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// After this silence the gate sends a ping (RFC 6455 §5.5.2). The SDK for the JVM sends none, and a client may only
-/// listen. Load balancers close connections without data, often after a minute.
+/// After this silence the gate sends a ping (RFC 6455 §5.5.2). Pings keep the connection open, because load balancers
+/// close connections without data, often after a minute. The SDK for the JVM sends no pings, and some clients only
+/// listen.
 const PING_AFTER: Duration = Duration::from_secs(25);
 /// The maximum time that a connection may remain without a valid token.
 const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,8 +93,8 @@ struct Session<S> {
     prefix: String,
     gate: Arc<dyn SocketGate>,
     calls: Calls,
-    /// The reason why the client sends nothing more. Calls that the client sent earlier are still executed, but get
-    /// no replies.
+    /// The reason why no more messages are read from the client. Calls that the client sent earlier are still executed,
+    /// but get no replies.
     ended: Option<CloseReason>,
     linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
@@ -230,7 +231,8 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Applies the larger limits once a valid token was presented, and counts their use for the token's holder.
+    /// Applies the larger limits once a valid token was presented, and counts the connection's memory against the
+    /// limits of the token's holder.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))

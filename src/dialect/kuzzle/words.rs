@@ -43,7 +43,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, id, message)
     }
 
-    /// Returns the message, for a client that queries the state of a token.
+    /// Returns the error message, which is also sent to a client that queries the state of a token.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -91,7 +91,7 @@ impl Problem {
     /// The error if the upstream cannot be reached, or its queue is full.
     #[cfg(feature = "kuzzle")]
     pub(super) fn unreachable() -> Self {
-        let message = "Request discarded: the server behind the gate does not accept it now.";
+        let message = "Request discarded: the server behind the gate does not accept requests at the moment.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, PROCESS + 2, "api.process.overloaded", message)
     }
 
@@ -99,8 +99,8 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
-    /// The error for an expired token. The SDK for the JVM reacts to the id for expired tokens. The SDK for
-    /// JavaScript reacts only to the id for invalid tokens.
+    /// The error for an expired token. The SDK for the JVM reacts to the error id for expired tokens, and the SDK for
+    /// JavaScript only to the error id for invalid tokens.
     fn expired_token(asked: &Message) -> Self {
         if asked.is_jvm() {
             Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
@@ -133,7 +133,7 @@ impl Problem {
         }
     }
 
-    /// The error if the gate could not decide. The client keeps its token and tries again.
+    /// The error if a fault kept the gate from deciding. The client keeps its token and tries again.
     fn unavailable(wait: Duration) -> Self {
         let message = "Temporarily overloaded: the result is unknown, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -186,7 +186,7 @@ impl Problem {
             ),
             Class::Request(what) => Self::unexpected(StatusCode::BAD_REQUEST, what),
             Class::Head { status, summary, .. } => Self::unexpected(status, summary),
-            Class::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "no tunnel is given"),
+            Class::Tunnel => Self::unexpected(StatusCode::NOT_IMPLEMENTED, "the gate does not open a tunnel here"),
             Class::WrongMethod => Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 HTTP + 6,
@@ -226,7 +226,7 @@ fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
             "status": problem.status.as_u16(),
         })
     });
-    // The delay is in the body, because a WebSocket message has no header fields.
+    // The delay is in the body, because a message over a WebSocket does not have header fields.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,

@@ -8,7 +8,7 @@ use crate::dialect::{Command, ExchangeRequest};
 
 /// The token type of the tokens that the gate issues and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// An alternative name for that type, because the gate's access tokens are JWTs.
+/// The general token type of JWTs. The gate also accepts this type, because the gate's access tokens are JWTs.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.

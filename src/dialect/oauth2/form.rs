@@ -15,7 +15,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 
-/// The parameters of a request (RFC 6749 §3.2). Every parameter occurs once, and an empty parameter counts as
+/// The parameters of a request (RFC 6749 §3.2). Every parameter may occur only once, and an empty parameter counts as
 /// absent.
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
@@ -24,10 +24,10 @@ pub(in crate::dialect) struct Form {
 /// The media type of a form.
 pub(in crate::dialect) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The parameter of RFC 8707, which a request may repeat.
+/// The parameter that names a resource (RFC 8707). A request may repeat it.
 pub(super) const RESOURCE: &str = "resource";
 
-/// The parameter of RFC 8693, which a request may repeat.
+/// The parameter that names an audience (RFC 8693). A request may repeat it.
 pub(super) const AUDIENCE: &str = "audience";
 
 /// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), but must not be repeated. Only the
@@ -46,7 +46,7 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
     let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
     for (name, value) in form_urlencoded::parse(call.body) {
         if fields.len() == MAX_PARAMETERS {
-            return Err(Denial::MalformedRequest("more than 64 parameters"));
+            return Err(Denial::MalformedRequest("the body has more than 64 parameters"));
         }
         if !lists.contains(&&*name) && fields.iter().any(|(known, _)| *known == name) {
             return Err(Denial::MalformedRequest("a parameter was sent twice"));
@@ -57,7 +57,7 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
 }
 
 impl Form {
-    /// Returns all parameters, in their order.
+    /// Returns all parameters in the order of the request.
     pub(in crate::dialect) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -80,7 +80,8 @@ impl Form {
         self.fields.iter().filter(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the service for which the exchanged token is requested (RFC 8693 §2.1). There can be only one.
+    /// Returns the service for which the exchanged token is requested (RFC 8693 §2.1). A request may name only one
+    /// service.
     // Requirement D1.
     pub(super) fn target(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE, AUDIENCE]))?.filter(|one| !one.is_empty()))
@@ -92,8 +93,8 @@ impl Form {
         if twice { Err(Denial::MalformedRequest("a parameter was sent twice")) } else { Ok(()) }
     }
 
-    /// Returns the resource for which the tokens are requested (RFC 8707 §2). There can be only one, because the
-    /// gate issues a token for a single resource.
+    /// Returns the resource for which the tokens are requested (RFC 8707 §2). A request may name only one resource,
+    /// because the gate issues a token for a single resource.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE]))?.filter(|one| !one.is_empty()))
@@ -105,7 +106,7 @@ impl Form {
         used_basic(headers) || fields.iter().any(|name| self.get(name).is_some())
     }
 
-    /// Returns the client, which is named by Basic, in the body or by an assertion, but in only one of these ways
+    /// Returns the client. A request names it by Basic, in the body or by an assertion, but in only one of these ways
     /// (RFC 6749 §2.3). The body may repeat the `client_id`.
     // Requirement D24.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
@@ -114,7 +115,7 @@ impl Form {
         let (kind, assertion) = (self.get("client_assertion_type"), self.secret("client_assertion"));
         if let Some(assertion) = assertion {
             if body_secret.is_some() || used_basic(headers) {
-                return Err(Denial::MalformedRequest("the client authenticates in two ways"));
+                return Err(Denial::MalformedRequest("the client authenticates in two ways at once"));
             }
             if kind != Some(CLIENT_ASSERTION_TYPE) {
                 return Err(Denial::ClientAssertion("client_assertion_type is missing or not supported"));
@@ -135,7 +136,7 @@ impl Form {
             return Err(Denial::MalformedRequest("the client's secret was sent in two places"));
         }
         if id.is_some_and(|id| id != basic.id) {
-            return Err(Denial::MalformedRequest("client_id differs from the client of the Authorization header"));
+            return Err(Denial::MalformedRequest("client_id differs from the client in the Authorization header"));
         }
         Ok(basic)
     }
@@ -148,8 +149,8 @@ fn one<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<Option<Box<str>>
     }
 }
 
-/// Returns whether the client tried to authenticate with Basic. If it did, a denial has a challenge (RFC 6749
-/// §5.2).
+/// Returns whether the client tried to authenticate with Basic. If the client did, the reply to a refusal must have a
+/// challenge (RFC 6749 §5.2).
 pub(in crate::dialect) fn used_basic(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| scheme_and_rest(value.as_bytes()).is_some())
 }
@@ -160,7 +161,7 @@ fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"basic").then(|| rest.trim_ascii())
 }
 
-/// Reads the client from `Basic`, both parts of which are form-encoded (RFC 6749 §2.3.1). Any other scheme is
+/// Reads the client from `Basic`. Its id and its secret are form-encoded (RFC 6749 §2.3.1). Any other scheme is
 /// ignored, because many clients send their access token with every request.
 pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
     let all = headers.get_all(AUTHORIZATION);

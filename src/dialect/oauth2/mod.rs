@@ -3,10 +3,11 @@
 //!
 //! | path | operation |
 //! |---|---|
-//! | `/{account}/connect/token`, `/connect/token` | the grants `password`, `refresh_token`, `client_credentials`
-//! and `jwt-bearer` |
+//! | `/{account}/connect/token`, `/connect/token` | the grants that are listed below |
 //! | `/{account}/connect/revocation`, `/connect/revocation` | revocation |
 //! | `/{account}/connect/introspect`, `/connect/introspect` | introspection, for confidential clients |
+//!
+//! The grants are `password`, `refresh_token`, `client_credentials` and `jwt-bearer`.
 //!
 //! MeshyDB's C# client logs out at `/{account}//connect/revocation`, and writes the field name `Token` with a
 //! capital letter. Only the revocation endpoint accepts these two variants.
@@ -79,7 +80,7 @@ impl Dialect for OAuth2 {
         };
         let mut all = vec![served(TOKEN, base.to_owned())];
         all.extend(beside(folder));
-        // A path without an account stands for the default account.
+        // A path without an account belongs to the default account.
         if let Some(bare) = base.strip_prefix("/{account}/") {
             all.push(served(TOKEN, format!("/{bare}")));
             all.extend(beside(folder.strip_prefix("/{account}").unwrap_or(folder)));
@@ -92,7 +93,8 @@ impl Dialect for OAuth2 {
         if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
             form.once(form::AUDIENCE)?;
             return Ok(Command::Assertion {
-                // A workload that presents an assertion about itself does not need client credentials.
+                // A workload that presents an assertion about itself does not need client credentials, so the client is
+                // optional.
                 client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
                 assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
                 scope: form.scope()?,

@@ -83,7 +83,7 @@ fn padded(first: &str, count: usize) -> String {
 
 #[test]
 fn a23_a_form_has_so_many_parameters_and_as_many_as_that_are_read() {
-    let many = Denial::MalformedRequest("more than 64 parameters");
+    let many = Denial::MalformedRequest("the body has more than 64 parameters");
     for (operation, first) in [
         (TOKEN, "grant_type=refresh_token&refresh_token=a&client_id=K"),
         (REVOCATION, "token=a&client_id=K"),

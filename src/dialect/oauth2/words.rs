@@ -126,7 +126,7 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
     )
 }
 
-/// The reply to the introspection of any other token. It reveals nothing more.
+/// The reply to the introspection of a token that is not valid. It does not reveal the reason.
 pub(super) fn inactive() -> Reply {
     json(StatusCode::OK, &Introspection::default())
 }
@@ -139,7 +139,7 @@ struct Refusal<'a> {
 }
 
 /// The reply to a denial. Every invalid refresh token gets the same reply (requirement R7). MeshyDB documents five
-/// cases, which the reply distinguishes only as far as the error codes of the RFC do.
+/// cases, but the reply distinguishes only the cases for which the RFC has different error codes.
 ///
 /// `asks_for_basic` determines whether the reply to an unauthenticated client has a challenge for Basic.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
@@ -150,7 +150,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             (StatusCode::BAD_REQUEST, "invalid_request", "more than one Authorization header was sent")
         }
         Class::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
-        Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
+        Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "send the request with POST"),
         Class::Client => {
             let status = if asks_for_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
             (status, "invalid_client", "the client is unknown, or did not authenticate")
@@ -158,7 +158,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         Class::ClientNotAllowed => (
             StatusCode::BAD_REQUEST,
             "unauthorized_client",
-            "the client may not use this grant, or not with this token",
+            "the client may not use this grant type, or may not use it with this token",
         ),
         Class::GrantType => {
             (StatusCode::BAD_REQUEST, "unsupported_grant_type", "this endpoint does not serve the grant type")
@@ -168,9 +168,11 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or exceeds what may be granted")
         }
         // RFC 8707 §2.
-        Class::Target => {
-            (StatusCode::BAD_REQUEST, "invalid_target", "the resource is unknown, or differs from that of the login")
-        }
+        Class::Target => (
+            StatusCode::BAD_REQUEST,
+            "invalid_target",
+            "the resource is unknown, or differs from the resource of the login",
+        ),
         Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
         // RFC 6749 §5.2 has no code for this case, and `invalid_grant` would make clients ask for the password
         // again. The device grant also uses `access_denied` for a final refusal at the token endpoint (RFC 8628
@@ -180,14 +182,16 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
         }
         Class::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
         Class::Unavailable(wait) => return unavailable(wait),
-        Class::BadProof { needs_nonce: true } => {
-            (StatusCode::BAD_REQUEST, "use_dpop_nonce", "the proof must have the nonce of the DPoP-Nonce header")
-        }
+        Class::BadProof { needs_nonce: true } => (
+            StatusCode::BAD_REQUEST,
+            "use_dpop_nonce",
+            "the DPoP proof must contain the nonce from the DPoP-Nonce header",
+        ),
         // RFC 9449 §5.
         Class::BadProof { needs_nonce: false } => (
             StatusCode::BAD_REQUEST,
             "invalid_dpop_proof",
-            "the DPoP proof is missing, reused, or not for this request",
+            "the DPoP proof is missing, was used before, or was made for another request",
         ),
         Class::BadGrant { .. } => (
             StatusCode::BAD_REQUEST,
@@ -216,7 +220,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
     reply
 }
 
-/// The reply if the gate could not decide. The client keeps its token and tries again.
+/// The reply if a fault kept the gate from deciding. The client keeps its token and tries again.
 pub(super) fn failed(fault: &Fault) -> Reply {
     unavailable(fault.retry_after())
 }

@@ -20,7 +20,7 @@ mod provider;
 #[cfg(feature = "http-client")]
 pub use provider::EnvelopeProvider;
 
-/// The name of logins in the list of grants.
+/// The name that logins have in the list of grants.
 pub const PASSWORD: &str = "password";
 const LOGIN: &str = "POST";
 const REFRESH: &str = "PUT";
@@ -47,12 +47,12 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     let pair = [("token", access.as_str()), ("refreshToken", refresh.as_str())];
     let body = pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
     let request = sent(REFRESH, body);
-    // The stored reply can be decrypted only by a presenter of both tokens. One of them is not enough.
+    // The stored reply can be decrypted only by a presenter of both tokens. One of the tokens is not enough.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
     Ok(RelayRequest::Exchange(Presented { token: refresh.into(), presenter, request, ..Presented::default() }))
 }
 
-/// Writes the provider's reply to the client. It is JSON of the protocol.
+/// Writes the provider's reply to the client. The reply has the protocol's JSON format.
 pub(super) fn reply(reply: &ProviderReply) -> Reply {
     let mut written = passed_on(reply);
     written.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

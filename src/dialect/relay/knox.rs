@@ -31,8 +31,8 @@ use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
-/// The gRPC statuses that refuse a request, with their HTTP statuses. From any other status, the gate can only
-/// conclude whether the provider may have rotated the token.
+/// The gRPC statuses that refuse a request, with the HTTP statuses that represent them. Any other status only shows
+/// whether the provider may have rotated the token.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),
@@ -138,7 +138,7 @@ impl KnoxProvider {
         });
         let mut client = tonic::client::Grpc::new(service);
         let path = PathAndQuery::try_from(format!("/{}/{method}", super::super::knox::SERVICE));
-        let path = path.map_err(|_| SendError::NotSent("not a path".to_owned()))?;
+        let path = path.map_err(|_| SendError::NotSent("the method cannot be part of a path".to_owned()))?;
         let answered = client.unary(Request::new(message), path, ProstCodec::<I, O>::default()).await;
         if let Some(error) = failure.lock().take() {
             return Err(error);
@@ -152,7 +152,7 @@ impl KnoxProvider {
                 let number = match (known, status.code()) {
                     (Some((_, number)), _) => *number,
                     (None, Code::Unimplemented) => 501,
-                    // An intermediary reports UNAVAILABLE for a server that may still have processed the call.
+                    // An intermediary may report `UNAVAILABLE` although the server has processed the call.
                     (None, _) => 500,
                 };
                 let body = Zeroizing::new(status.message().as_bytes().to_vec());
@@ -162,8 +162,8 @@ impl KnoxProvider {
     }
 }
 
-/// Sends one request and reads the complete response. On failure, `failed` gets the cause, because a gRPC status
-/// does not show whether anything was sent.
+/// Sends one request and reads the complete response. On failure, `failed` is set to the cause, because a gRPC status
+/// does not show whether the request was sent.
 async fn exchange(
     http: &HttpClient,
     target: &FetchTarget,
@@ -234,7 +234,7 @@ impl Provider for KnoxProvider {
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
-        Err(SendError::NotSent("the protocol has no revocation".to_owned()))
+        Err(SendError::NotSent("the protocol does not support revocation".to_owned()))
     }
 }
 

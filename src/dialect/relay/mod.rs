@@ -1,5 +1,5 @@
-//! Relays in front of a provider that rotates refresh tokens itself. Each refresh token is sent to the provider
-//! once, and the provider's reply is repeated within a grace period.
+//! Relays in front of a provider that rotates refresh tokens itself. The relay sends each refresh token to the provider
+//! once, and repeats the provider's reply within a grace period.
 //!
 //! | protocol | exchange | passed through, if listed in `grants` | revocation |
 //! |---|---|---|---|
@@ -96,7 +96,7 @@ impl RelayDialect {
             Wire::OAuth => oauth::read(self, call),
             Wire::Envelope => envelope::read(self, call),
             #[cfg(all(feature = "grpc", feature = "http-client"))]
-            Wire::Knox => Err(Denial::MalformedRequest("a gRPC call is answered as a whole")),
+            Wire::Knox => Err(Denial::MalformedRequest("the relay does not read gRPC calls from a buffered body")),
         }
     }
 
@@ -165,7 +165,7 @@ impl Dialect for RelayDialect {
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            // This dialect does not execute commands.
+            // This dialect does not execute commands, so no other outcome occurs.
             Ok(_) => self.refusal(call, &Denial::NoRoute.into()),
             Err(error) => self.refusal(call, &error),
         }

@@ -57,7 +57,7 @@ fn one_proof(headers: &HeaderMap) -> Result<Option<SecretString>, Denial> {
     let mut proofs = headers.get_all(DPOP).iter();
     let Some(proof) = proofs.next() else { return Ok(None) };
     if proofs.next().is_some() {
-        return Err(ProofFlaw::Malformed("more than one proof was sent").into());
+        return Err(ProofFlaw::Malformed("more than one DPoP proof was sent").into());
     }
     let proof = proof.to_str().map_err(|_| ProofFlaw::Malformed("the proof is not ASCII"))?;
     Ok(Some(SecretString::from(proof.to_owned())))
@@ -74,7 +74,9 @@ fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Prese
         Some(own) => {
             let shows_secret = SECRETS.iter().any(|name| form.get(name).is_some());
             if shows_secret || headers.contains_key(AUTHORIZATION) {
-                return Err(Denial::MalformedRequest("the gate authenticates the client here; send no secret"));
+                return Err(Denial::MalformedRequest(
+                    "do not send a client secret, because the gate authenticates the client at the provider",
+                ));
             }
             if form.get("client_id").is_some_and(|id| id != own) {
                 return Err(Denial::InvalidClient);
@@ -95,25 +97,25 @@ fn request(own: Option<&str>, headers: &HeaderMap, form: &Form) -> Result<(Prese
     Ok((presenter, ProviderRequest { call: "", headers: sent, body }))
 }
 
-/// Returns the client's credentials, which may be in one place only (RFC 6749 §2.3).
+/// Returns the client's credentials, which may be in only one place (RFC 6749 §2.3).
 fn presenter(headers: &HeaderMap, form: &Form) -> Result<Presenter, Denial> {
     let id = form.get("client_id");
     let mut in_form = SECRETS.iter().filter_map(|name| form.secret(name));
     let (credential, another) = (in_form.next(), in_form.next());
     let basic = form::basic(headers)?;
     if another.is_some() || credential.is_some() && basic.is_some() {
-        return Err(Denial::MalformedRequest("the client authenticates in two ways"));
+        return Err(Denial::MalformedRequest("the client authenticates in two ways at once"));
     }
     let Some(basic) = basic else {
         return Ok(Presenter { client: id.unwrap_or_default().to_owned(), credential, jkt: None });
     };
     if id.is_some_and(|id| id != basic.id) {
-        return Err(Denial::MalformedRequest("client_id differs from the client of the Authorization header"));
+        return Err(Denial::MalformedRequest("client_id differs from the client in the Authorization header"));
     }
     Ok(Presenter { client: basic.id, credential: basic.secret, jkt: None })
 }
 
-/// Writes the provider's reply. The relay has already checked that the body is empty or the JSON of RFC 6749.
+/// Writes the provider's reply. The relay has already checked that the body is empty, or is JSON as in RFC 6749.
 pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
     let mut written = passed_on(reply);
     let headers = written.headers_mut();

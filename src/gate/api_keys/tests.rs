@@ -557,9 +557,9 @@ async fn k5_a_user_makes_keys_that_do_no_more_than_the_token_that_made_them() {
     assert_eq!(mine(&world, &token, CREATE, "{\"name\": \"x\", \"scopes\": \"read write\"}").await.0, 403);
     assert_eq!(mine(&world, &token, CREATE, "{\"name\": \"x\", \"audience\": \"https://other.test\"}").await.0, 401);
     for (body, why) in [
-        ("{\"name\": \"\"}", "the name of a key"),
+        ("{\"name\": \"\"}", "the name of an API key"),
         ("{\"name\": \"x\", \"lifetime\": 99999999}", "the lifetime is longer"),
-        ("{\"name\": \"x\", \"networks\": [\"here\"]}", "networks"),
+        ("{\"name\": \"x\", \"networks\": [\"here\"]}", "`networks`"),
         ("{\"name\": \"x\", \"name\": \"y\"}", "the body"),
         ("{\"name\": \"x\", \"subject\": \"eve\"}", "the body"),
         ("name=x", "the body"),
@@ -585,7 +585,7 @@ async fn k5_a_user_makes_keys_that_do_no_more_than_the_token_that_made_them() {
     for unknown in [&*of_batch.id, id, "nobody"] {
         for line in [format!("DELETE /my/keys/{unknown}"), format!("POST /my/keys/{unknown}/rotate")] {
             let (status, problem) = mine(&world, &token, &line, "").await;
-            assert_eq!((status, &problem["detail"]), (404, &"you have no such key".into()), "{line}");
+            assert_eq!((status, &problem["detail"]), (404, &"you have no API key with this id".into()), "{line}");
         }
     }
     assert_eq!(world.status("/keys", &other).await, 200);
@@ -620,7 +620,7 @@ async fn k5_neither_a_key_nor_a_token_that_is_old_or_has_no_scope_for_it_makes_a
         world.made(world.new_key()).await;
     }
     let (status, problem) = mine(&world, &client, CREATE, NAMED).await;
-    assert!(status == 400 && problem["detail"].as_str().unwrap().contains("50 live keys"), "{problem}");
+    assert!(status == 400 && problem["detail"].as_str().unwrap().contains("50 live API keys"), "{problem}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Step 8 for a request that another proxy forwards: the verdict, in the form that this proxy understands.
+//! Step 8 for a request that another proxy forwards. The response is the verdict, in the form that this proxy
+//! understands.
 
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ use rotogate_core::token::session_cookie::is_of_browser;
 
 /// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
-/// The status of a refusal, as a header, because some proxies change the status line.
+/// A header that repeats the status of a refusal, because some proxies change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 /// The flaw in the head of a refused request. It is also in the body, but some proxies do not pass the body on.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
@@ -52,7 +53,7 @@ const FEW_HEADERS: usize = 16;
 pub(super) struct Mutations {
     /// Headers that the proxy overwrites.
     pub(super) set: HeaderMap,
-    /// Headers that the proxy removes, as they are spelt in the request.
+    /// Headers that the proxy removes, in the spelling of the request.
     pub(super) remove: Vec<HeaderName>,
 }
 
@@ -63,8 +64,8 @@ impl Mutations {
     }
 }
 
-/// The changes that a permitted request needs because of the client's own headers and cookies, and the form of the
-/// response.
+/// Returns the changes that a permitted request needs because of the client's own headers and cookies, and the form of
+/// the response.
 fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, QuestionForm) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
@@ -106,10 +107,10 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
         is_of_browser(name) || places.cookies.into_iter().flatten().any(|cookie| cookie.as_bytes() == name)
     };
     match parts.headers.get(COOKIE) {
-        // Cookies that were joined with commas cannot be told apart, so none of them is passed on.
+        // Cookies that were joined with commas cannot be separated, so none of them is passed on.
         Some(_) if has_joined(&parts.headers, stays_here) => CookiesLeft::None,
         Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => CookiesLeft::All,
-        // One header holds the remaining cookies.
+        // A single header contains the remaining cookies.
         Some(rest) => CookiesLeft::These(rest.clone()),
         None => CookiesLeft::None,
     }
@@ -167,7 +168,7 @@ fn mutations(
     Ok(Mutations { set, remove })
 }
 
-/// Adds the headers that name the caller to the upstream. If the request has no caller, no such headers are added.
+/// Adds the headers that name the caller to the upstream. If the request has no caller, adds nothing.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; the errors of [`forwarded_token`].
@@ -234,8 +235,8 @@ pub(super) fn allowed(
             add_identity(gate, permitted, audience, headers)?;
             let left = cookies_left(gate, parts, permitted);
             state_cookies(neighbour, &parts.headers, left, headers);
-            // These proxies copy a header only if the response has it, and might otherwise keep the client's copy.
-            // Traefik removes the client's copy itself, and would forward an empty header.
+            // These proxies overwrite a client's header only if the response has it, so the response has an empty
+            // header. Traefik removes the client's copy itself, and would forward the empty header.
             if neighbour != Neighbour::Traefik {
                 let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
@@ -256,8 +257,8 @@ pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply
 }
 
-/// Makes the refusal. It never has the format of a dialect or of the application, because some of these refusals have
-/// the status 200, which a proxy would take for a permit.
+/// Makes the refusal. The refusal never has the format of a dialect or of the application, because some of these
+/// formats use the status 200, which a proxy would take for a permit.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -308,7 +309,7 @@ pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> 
     reply
 }
 
-/// The response to a check request that exceeds a bound, so that the gate has not decided anything.
+/// Makes the response to a check request that the gate did not judge because it exceeds a bound.
 pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
@@ -319,8 +320,8 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// Refuses a browser tab without a session. The response names the URL of the login page, and is a redirect if the
-/// proxy passes redirects on.
+/// Refuses a browser tab without a session. The response names the URL of the login page. It is a redirect if the proxy
+/// passes redirects on to its client.
 // Requirement B45.
 fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     let mut reply = stated(neighbour, plain);
@@ -351,7 +352,7 @@ pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     reply
 }
 
-/// The status that a refusal has for this proxy.
+/// Returns the status that this proxy can pass on for a refusal with this status.
 fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
     match neighbour {
         // nginx turns any other status into 500. A fault keeps its status, because 403 would claim that the gate had

@@ -32,9 +32,12 @@ pub(super) struct Facts {
 /// `is_ours` returns whether only the gate sets a header with this name.
 pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
-    // The proxy, or another proxy between it and the upstream, removes the headers that `Connection` names.
+    // `Connection` must not name a fact, because the proxy, or another one between it and the upstream, removes the
+    // headers that `Connection` names.
     if headers.get_all(CONNECTION).iter().any(|connection| names_a_fact(connection, &is_ours)) {
-        return Err(Denial::BadFact("the Connection header names a header that states a fact or the caller"));
+        return Err(Denial::BadFact(
+            "the Connection header names a header that describes the original request or the caller",
+        ));
     }
     match neighbour {
         Neighbour::Nginx | Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy => Ok(Facts {
@@ -70,7 +73,7 @@ impl Facts {
         if parts.headers.contains_key(SEC_WEBSOCKET_KEY) {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
-        // The client's address is a fact, so a header in the request cannot change it.
+        // The client's address is one of the facts, so a forwarding header in the request must not change it.
         parts.extensions.insert(Peer::new(client, is_secure).without_forwarding());
         Ok(parts)
     }
@@ -105,7 +108,7 @@ fn names_a_fact(connection: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> boo
     })
 }
 
-/// The value of a header that occurs exactly once and is not empty.
+/// Returns the value of a header that occurs exactly once and is not empty.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -116,12 +119,12 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
             "x-forwarded-uri" => "x-forwarded-uri is missing, empty or repeated",
             "x-forwarded-proto" => "x-forwarded-proto is missing, empty or repeated",
             "x-forwarded-for" => "x-forwarded-for is missing, empty or repeated",
-            _ => "a fact is missing, empty or repeated",
+            _ => "a header that describes the original request is missing, empty or repeated",
         })),
     }
 }
 
-/// The value of a header that occurs exactly once and is not a list.
+/// Returns the value of a header that occurs exactly once and is not a list.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     match only(headers, name)? {
         list if list.contains(',') => Err(Denial::BadFact(match name.as_str() {
@@ -129,20 +132,20 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Deni
             "x-forwarded-host" => "x-forwarded-host is a list",
             "x-forwarded-proto" => "x-forwarded-proto is a list",
             "x-forwarded-for" => "x-forwarded-for is a list",
-            _ => "a fact is a list",
+            _ => "a header that describes the original request contains a list",
         })),
         one => Ok(one),
     }
 }
 
-/// The last element of a list, which the proxy itself appended.
+/// Returns the last element of a header's list, which the proxy itself appended.
 fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let list = only(headers, name)?;
     Ok(list.rsplit(',').next().unwrap_or(list).trim())
 }
 
 pub(super) fn method(text: &str) -> Result<Method, Denial> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| Denial::BadFact("the method is not a method"))
+    Method::from_bytes(text.as_bytes()).map_err(|_| Denial::BadFact("x-forwarded-method is not a valid method"))
 }
 
 pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
@@ -152,11 +155,11 @@ pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| Denial::BadHost)
 }
 
-/// A target in origin form, unchanged byte for byte, because the proxy forwards exactly the target that the gate
-/// judges.
+/// Parses a target in origin form. The target stays unchanged byte for byte, because the proxy forwards exactly the
+/// target that the gate judges.
 pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
-    // This parser cuts off a fragment, but some upstreams do not.
+    // The parser of `http` cuts off a fragment, but some upstreams do not.
     if !text.starts_with('/') || target.as_str() != text {
         return Err(Denial::BadTarget);
     }
@@ -169,5 +172,5 @@ pub(super) fn is_secure(scheme: &str) -> Result<bool, Denial> {
 }
 
 pub(super) fn client(text: &str) -> Result<IpAddr, Denial> {
-    text.parse().map_err(|_| Denial::BadFact("the client's address is not an address"))
+    text.parse().map_err(|_| Denial::BadFact("the client's address is not an IP address"))
 }

@@ -1,7 +1,7 @@
 //! Envoy's external authorization over gRPC, version 3 (`envoy.service.auth.v3.Authorization/Check`).
 //!
-//! The facts are attributes that Envoy itself sets; they are never headers. Envoy joins equal names in `headers` with
-//! commas. The filter can instead send `header_map`, which lists each header separately; the gate then reads only
+//! The facts are attributes that Envoy itself sets, and never headers. In `headers`, Envoy joins headers with equal
+//! names by commas. If the filter sends `header_map`, which lists each header separately, the gate reads only
 //! `header_map`. A failure of the gate is reported as a refusal with an HTTP status, not as a gRPC error, because with
 //! `failure_mode_allow` Envoy permits a request after an error.
 
@@ -76,10 +76,10 @@ rotogate_core::debug_with!(WireHeader);
 /// The response for a permitted request. It is kept in the extensions of the reply.
 #[derive(Clone, Debug)]
 pub(super) enum Allowed {
-    /// A cached response, already encoded.
+    /// A cached response, which is already encoded.
     Kept(Bytes),
-    /// A new response: the changes to the request, its caller, and the route. If the route is present, the response is
-    /// cached, because it is the same for all of the caller's requests on that route.
+    /// A new response. If `keep_for` has a route, the response is cached, because all of the caller's requests on that
+    /// route get the same response.
     Made { changes: Mutations, caller: Option<Arc<Verified>>, keep_for: Option<Arc<Route>> },
 }
 
@@ -160,7 +160,10 @@ impl Checks {
         F: Future<Output = Reply> + Send,
     {
         if !reply::is_grpc(&call.headers) {
-            return reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("this listener speaks gRPC"));
+            return reply::problem(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Some("this listener accepts only gRPC requests"),
+            );
         }
         if call.uri.path() != CHECK {
             let body = StreamedBody::new(body.map_err(Into::into));
@@ -177,13 +180,14 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            // Pin the future in place, as below, because awaiting it by value would copy it and the request in it.
+            // Pin the future in place, as below, because awaiting the future by value would copy it, together with the
+            // request in it.
             let mut reply = pin!(verdict(head)).await;
             Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
         let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_QUESTION);
         let mut request = http::Request::new(body);
-        // tonic does not read any other header.
+        // The encoding is the only header that tonic reads.
         request.headers_mut().extend(call.headers.get(&ENCODING).map(|encoding| (ENCODING, encoding.clone())));
         let answer = pin!(grpc.unary(tower::service_fn(serve), request)).await;
         collected(answer).await
@@ -332,8 +336,8 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     }
 }
 
-/// Headers that overwrite the client's copies, because Envoy appends by default. Further values of the same name, such
-/// as a second challenge, are appended to the first.
+/// Returns headers that overwrite the client's copies. They say so explicitly, because Envoy appends by default.
+/// Further values of the same name, such as a second challenge, are appended to the first.
 fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption> {
     let mut previous = None;
     // The values of one name are adjacent.
@@ -351,7 +355,7 @@ fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption>
     headers.iter().map(one).collect()
 }
 
-/// Like `from_utf8_lossy`, but faster for valid text.
+/// Converts a header value as `from_utf8_lossy` does, but faster if the value is valid UTF-8.
 fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.into(),
@@ -359,7 +363,7 @@ fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     }
 }
 
-/// The strings of a message, one after the other in a single allocation.
+/// The strings of a message, stored one after the other in a single allocation.
 struct Texts(BytesMut);
 
 impl Texts {
@@ -373,7 +377,7 @@ impl Texts {
     }
 }
 
-/// The caller's properties, for other filters and for logs.
+/// Returns the caller's properties for Envoy's other filters and its logs.
 fn metadata(token: &AccessToken, texts: &mut Texts) -> Struct {
     let mut text = |text: &str| Kind::StringValue(texts.copy(text));
     let scope = token.scope.iter().map(|scope| Value { kind: Some(text(scope)) }).collect();

@@ -3,8 +3,8 @@
 //! caller's token and the route, so it is the same for all of the caller's requests whose own headers do not have to be
 //! removed.
 //!
-//! The addresses of the token and the route select the slot of a response. A cached response keeps both alive, so no
-//! other token or route can have these addresses.
+//! The addresses of the token and the route select the slot of a response. A cached response keeps its token and its
+//! route alive, so their addresses cannot be reused.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use rotogate_core::verify_cache::Verified;
 
 /// The number of slots for each thread.
 const SLOTS: usize = 1024;
-/// The largest response that is cached, in bytes. A larger response is encoded each time. The cached responses of a
+/// The maximum length of a cached response, in bytes. A longer response is encoded each time. The cached responses of a
 /// thread take at most 2 MiB.
 const MAX_ANSWER_BYTES: usize = 2048;
 

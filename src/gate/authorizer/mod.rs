@@ -1,5 +1,5 @@
 //! The gate as an authorizer: another proxy sends each request's properties to the gate, gets a verdict, and forwards
-//! the request itself. The code calls this proxy the neighbour.
+//! the request itself. In the code, this proxy is called `Neighbour`.
 //!
 //! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). The gate builds the head
 //! of the original request from these facts, and performs steps 1 to 7 as for any other request. Step 8 responds with a
@@ -143,9 +143,9 @@ enum Trusted {
     All,
 }
 
-/// Headers in the request that the upstream must not see, because they imitate a header of this gate, or because other
-/// kinds of proxies state facts in them. They were already removed from the head that is judged. Also contains the form
-/// of the response, which tells the proxy to remove them.
+/// The headers in the request that the upstream must not see, because they imitate a header of this gate, or because
+/// other kinds of proxies state facts in them. They were already removed from the head that is judged. The response
+/// tells the proxy to remove them. This type also contains the form of that response.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
@@ -202,7 +202,7 @@ impl Gate {
     }
 }
 
-/// Makes the routes and hosts treat a head as if it had arrived on the listener of the check request. Clients of a
+/// Makes the gate match routes and hosts as if the head had arrived on the listener of the check request. Clients of a
 /// proxy on this machine may use the names of this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
@@ -270,7 +270,7 @@ impl Authorizer {
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
-    /// Returns whether only the gate sets a header with this name, including the headers that the configuration names.
+    /// Returns whether only the gate may set the header with this name. The configuration can name further such headers.
     fn is_ours(&self, name: &str) -> bool {
         let mut is_ours = false;
         self.gate.0.strip(|names| is_ours |= names.protects(name));
@@ -315,22 +315,22 @@ impl Authorizer {
         {
             parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
         }
-        // The gate cannot rewrite the path, because the proxy forwards its own copy of the path. A path that is not
-        // canonical is therefore refused.
+        // The gate cannot rewrite the path, because the proxy forwards its own copy of the path. The gate therefore
+        // refuses a path that is not canonical.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
             Admission::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
-            // The check request does not have the body of the call.
+            // The check request does not contain the body of the MCP call.
             Admission::Call(permitted) => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            // A layer with `Refuse` does not serve endpoints, and this layer does not leave the audience to a
-            // `require()`.
+            // A layer with `Refuse` does not serve endpoints, and this layer checks the audience itself instead of
+            // leaving it to a `require()`.
             Admission::Endpoint(_) | Admission::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
@@ -366,8 +366,8 @@ impl Authorizer {
         }
     }
 
-    /// Returns whether the proxy would forward the client's header with an API key because it cannot remove the header.
-    /// `Authorization` does not count, because every example configuration removes it.
+    /// Returns whether an API key in a header would reach the upstream. This happens if the proxy cannot remove the
+    /// header. `Authorization` does not count, because every example configuration removes it.
     // Requirement K6.
     fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
@@ -381,8 +381,8 @@ impl Authorizer {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// The header that the response to a check request with a body needs. The gate does not read the body, so it closes
-    /// the connection.
+    /// If the check request has a body, returns the header that closes the connection, because the gate does not read
+    /// the body.
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)

@@ -1,4 +1,4 @@
-//! Pauses refreshes at a provider that rejects the gate's client credentials.
+//! Pauses refreshes at a provider while the provider rejects the gate's client credentials.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,8 +13,9 @@ const FIRST: Duration = Duration::from_secs(5);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The pause after a provider has refused the gate's credentials (`invalid_client`), because every refresh would get
-/// the same response. A reload of the configuration starts without a pause, because it may bring other credentials.
+/// The pause in refreshes after a provider has refused the gate's credentials (`invalid_client`), because every further
+/// refresh would be refused as well. A reload of the configuration starts without a pause, because it may bring other
+/// credentials.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct ClientRefusals(Mutex<Option<Paused>>);
 
@@ -52,7 +53,7 @@ impl ClientRefusals {
         let mut paused = self.paused();
         let error = oauth::error(reply);
         let is_refusal = match error.as_deref().map(OAuthError::read) {
-            // The refusal concerns one refresh token or one user, whatever its status is.
+            // Whatever the status of this refusal is, it concerns only one refresh token or one user.
             Some(OAuthError::Grant | OAuthError::User) => false,
             Some(OAuthError::Client) => error.as_deref() != Some("unauthorized_client"),
             _ => reply.status == 401,
@@ -100,10 +101,10 @@ mod tests {
             }
         }
         assert_eq!(asked, [5, 10, 20, 40, 60, 60, 60]);
-        // Any other answer shows that the provider accepts the gate again.
+        // Any other response shows that the provider accepts the gate's credentials again.
         refusals.note(&reply(400, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
-        // The end of one session pauses no other session.
+        // A refusal that ends one session does not pause the refreshes of other sessions.
         refusals.note(&reply(401, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
         refusals.note(&reply(401, ""), after(300), after(301));

@@ -65,7 +65,7 @@ impl Inner {
         PresentedDevice::new(mode, shown_device(headers).filter(|_| mode != Binding::Off))
     }
 
-    /// Checks that a caller also has the device cookie if the session is bound to a device.
+    /// Checks that the request also has the device cookie if the caller's session is bound to a device.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`].
@@ -100,7 +100,7 @@ impl Inner {
         headers.append(SET_COOKIE, set_cookie("", 0));
     }
 
-    /// Removes the headers from a service's reply that would end a device binding or begin another.
+    /// Removes from a service's reply the headers that would end a device binding or begin another.
     // Requirement B27.
     pub(in crate::gate) fn keep_binding(&self, headers: &mut HeaderMap) {
         if self.browser.as_ref().is_none_or(|browser| browser.device == Binding::Off) {

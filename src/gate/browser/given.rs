@@ -1,5 +1,5 @@
-//! The session cookies that a service's reply may set. A service behind the gate cannot set session cookies that the
-//! gate did not give it.
+//! The session cookies that a service's reply may set. A service behind the gate can set only session cookies that it
+//! got from the gate.
 //!
 //! [`BrowserSessions`](super::BrowserSessions) gives the application such a cookie as headers for its reply. The gate
 //! remembers the cookie until that reply passes through.
@@ -18,15 +18,17 @@ use crate::gate::browser_request::strip_set_cookie;
 use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::Route;
 
-/// The largest number of given cookies that are remembered. More can be pending only if many handlers delay their
-/// replies for long. The oldest of these replies then does not set its cookie, and its user has to log in again.
+/// The maximum number of remembered cookies. If even more replies with cookies are pending, the oldest of these replies
+/// does not set its cookie, and its user has to log in again. This only happens if many handlers delay their replies
+/// for long.
 const REMEMBERED: usize = 4096;
 
 /// Digests of the cookies that the gate has given to the application, but that have not yet passed in a reply.
 #[derive(Debug, Default)]
 pub(crate) struct GivenCookies(Mutex<VecDeque<[u8; 32]>>);
 
-/// The cookies that a layer or `require()` of a gate has let pass in a reply. An outer layer lets them pass as well.
+/// The cookies that a layer or `require()` of a gate has let pass in a reply. An outer layer lets these cookies pass as
+/// well.
 #[derive(Clone)]
 struct PassedCookies(Vec<HeaderValue>);
 
@@ -64,8 +66,8 @@ pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
 }
 
 impl Inner {
-    /// The permit that a `require()` on this route uses to adapt the reply. If a layer is in front, it adapts the reply
-    /// itself.
+    /// Returns the permit with which a `require()` on this route adapts the reply. If a layer is in front of the
+    /// `require()`, that layer adapts the reply instead.
     pub(in crate::gate) fn adapts_alone(&self, parts: &Parts, route: &Arc<Route>) -> Option<Permitted> {
         self.browser.as_ref()?;
         match parts.extensions.get::<Permitted>().filter(|known| known.by().gate == self.id) {

@@ -52,22 +52,26 @@ impl Gate {
 }
 
 impl BrowserSessions {
-    /// Begins a session for the browser that sent this request. The application has logged the user in itself. Returns
-    /// the headers of the reply. If the browser presented a session, that session ends.
+    /// Begins a session for the browser that sent this request. Call it after the application itself has logged the
+    /// user in. Returns the headers of the reply. If the browser presented a session, that session ends.
     ///
-    /// The gate does not look up the user in a directory, as with [`Sessions::start`](crate::gate::Sessions::start).
+    /// As with [`Sessions::start`](crate::gate::Sessions::start), the gate does not look up the user in a directory.
     /// The application must limit login attempts itself.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`] if the request does not prove that it comes from a page of our own or of an allowed
-    /// origin; [`Denial::NoRoute`] without a [`Browser`](super::Browser); the errors of
+    /// origin. [`Denial::NoRoute`] without a [`Browser`](super::Browser). The errors of
     /// [`Sessions::start`](crate::gate::Sessions::start).
     pub async fn begin(&self, request: &Parts, new: NewSession) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
         let presented = presented_to_handler(gate, request)?;
         let own = gate.endpoints.browser_client().filter(|client| client.id == new.client);
         if own.is_none() && gate.clients.get(&new.client).is_none() {
-            tracing::warn!(client = %new.client, "session not started: register its client with GateBuilder::client");
+            tracing::warn!(
+                client = %new.client,
+                "session not started, because its client is not registered: register the client with \
+                 `GateBuilder::client`"
+            );
             return Err(Denial::InvalidClient.into());
         }
         let agent = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -98,8 +102,8 @@ impl BrowserSessions {
     /// the cookie.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as for [`Self::begin`]; a fault, after which this gate refuses
-    /// the session, and the reply must not clear the cookie.
+    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as for [`Self::begin`]. A fault: this gate then refuses the
+    /// session, but the reply must not clear the cookie.
     pub async fn revoke(&self, request: &Parts) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
         gate.origins.judge_session(request, &RoutePolicy::default())?;
@@ -143,8 +147,8 @@ impl Inner {
     }
 }
 
-/// The cookie in a request from this address. A cookie that was not made with a key of this gate is ignored, and counts
-/// as forged.
+/// The cookie in a request from this address. A cookie that was not made with one of this gate's secrets is ignored,
+/// and counts as forged.
 // Requirement B3.
 pub(in crate::gate) fn presented(
     gate: &Inner,
@@ -163,8 +167,9 @@ fn authenticated(gate: &Inner, value: &[u8], address: Option<IpAddr>) -> Option<
 }
 
 impl Inner {
-    /// Ends the session that the browser presented when the same user logged in again. It ends after a delay, so that
-    /// parallel requests can finish. If this gate stops before, the session expires at that time on its own.
+    /// Ends the session that the browser presented when the same user logged in again. The session ends after a delay,
+    /// so that parallel requests can finish. If the gate stops before then, the session expires by itself at the end of
+    /// this delay.
     // Requirement B8.
     pub(in crate::gate) fn end_presented_later(
         self: &Arc<Self>,
@@ -206,7 +211,7 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     }
 }
 
-/// Like [`presented`], but for a handler or a layer that may itself be behind a layer.
+/// Returns the same cookie as [`presented`], but for a handler or a layer that may itself be behind a layer.
 pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
     let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {

@@ -26,9 +26,10 @@ use rotogate_core::store::Store;
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
-/// The number of characters from the hash of `state` that are in the name of the cookie.
+/// The number of characters of the hash of `state` that the cookie's name contains.
 const NAMED: usize = 8;
-/// The largest number of logins in progress in one browser. If there are more, the oldest login is dropped.
+/// The maximum number of logins in progress in one browser. If a browser begins another login, its oldest login is
+/// dropped.
 // Requirement B31.
 const MOST: usize = 12;
 /// The largest number of bytes that login cookies may take in a request. If they take more, the oldest login is
@@ -36,10 +37,10 @@ const MOST: usize = 12;
 const MOST_BYTES: usize = 8 << 10;
 /// The longest time that a login may take, in seconds.
 const LIFETIME: u64 = 600;
-/// The largest tolerated lead of another gate's clock, in seconds.
+/// How far another gate's clock may be ahead of this gate's clock, in seconds.
 const AHEAD: u64 = 60;
-/// If the target requires another login within this time after a login, in seconds, the logins count as repeated: they
-/// succeed without waiting for the user.
+/// If the target requires another login within this time after a login, in seconds, the login counts as repeated,
+/// because it succeeded without waiting for the user.
 const AT_ONCE: u64 = 30;
 /// The largest number of logins for one target in immediate succession.
 const MOST_AT_ONCE: usize = 4;
@@ -60,14 +61,14 @@ pub(in crate::gate) struct Transaction {
     pub(in crate::gate) to: String,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub(in crate::gate) rest: Option<String>,
-    /// The requirements of the route for the login.
+    /// The requirements that the route has for the login.
     #[serde(flatten)]
     pub(in crate::gate) asked: AskedLogin,
     /// The time at which the login began, in seconds.
     #[serde(rename = "b")]
     begun: u64,
-    /// Digests of the logins that this browser has just made for the same target. It includes this login once it has
-    /// ended.
+    /// Digests of the logins that this browser has just completed for the same target. The list includes this login
+    /// once it has ended.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
     /// When the login ended, in seconds, and the session that it began.
@@ -91,12 +92,12 @@ impl Transaction {
         Ok(Self { state, nonce, verifier, to, rest, asked, begun, made: Vec::new(), ended: None })
     }
 
-    /// Records the earlier logins from which this browser's session came, if the target immediately requires another
-    /// login.
+    /// If the target requires another login immediately after a login, records the earlier logins that led to this
+    /// browser's session.
     ///
     /// # Errors
-    /// The login that has just ended, if its target requires a login that was already made. Otherwise the target would
-    /// require logins endlessly.
+    /// The login that has just ended, if its target requires a login that the browser has already completed. Without
+    /// this check, the target could require logins endlessly.
     // Requirement B36.
     pub(in crate::gate) fn follow(
         &mut self,
@@ -127,14 +128,14 @@ impl Transaction {
         self.to == other.to && self.rest == other.rest
     }
 
-    /// A digest of the target's login requirements, which distinguishes this login from others.
+    /// Returns a digest of the target's login requirements. It distinguishes logins with different requirements.
     fn digest(&self) -> u32 {
         let hash = digest(&SHA256, self.asked.to_string().as_bytes());
         hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
     }
 
     /// Replaces the cookie of this login, which has begun a session, with a cookie without the login's secrets. The new
-    /// cookie lasts for as long as [`Self::follow`] considers the login.
+    /// cookie lasts as long as [`Self::follow`] needs it to detect a repeated login.
     pub(in crate::gate) fn end(&self, reply: &mut HeaderMap, session: SessionId, keyring: &Keyring, now: Timestamp) {
         let name = name_of(&self.state);
         let ended = Self {
@@ -155,7 +156,7 @@ impl Transaction {
         }
     }
 
-    /// The login in progress with this `state`, if this browser began it.
+    /// Returns the login in progress with this `state`, if this browser began it.
     // Requirement B29.
     pub(in crate::gate) fn of_state(
         headers: &HeaderMap,
@@ -183,7 +184,7 @@ impl Transaction {
         }
     }
 
-    /// Adds the cookie of this login to a reply, and clears the cookies of the logins that no longer fit.
+    /// Adds the cookie of this login to a reply, and clears the cookies of older logins if there are too many.
     // Requirement B31.
     pub(in crate::gate) fn put(
         &self,
@@ -193,7 +194,8 @@ impl Transaction {
         now: Timestamp,
     ) -> Result<(), Fault> {
         let name = name_of(&self.state);
-        let text = Zeroizing::new(serde_json::to_vec(self).map_err(|_| Fault::Signing("a login could not be sealed"))?);
+        let text =
+            Zeroizing::new(serde_json::to_vec(self).map_err(|_| Fault::Signing("a login could not be encrypted"))?);
         let value = login_cookie::seal(keyring.refresh_keys(), &name, &text)?;
         let mut others: Vec<(String, usize, u64)> = Vec::new();
         for (name, value) in credential::cookies_with_prefix(request, PREFIX) {
@@ -244,7 +246,7 @@ fn clear(reply: &mut HeaderMap, name: &str) {
 /// `SameSite=Lax`, because the browser returns from another site.
 fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
     let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
-    // The value is base64url, and everything else is fixed.
+    // The value is base64url and the rest is fixed, so the conversion cannot fail.
     let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
     cookie.set_sensitive(true);
     cookie
@@ -260,7 +262,7 @@ impl SpentLogins {
     /// Marks this login as spent at all gates that share the store.
     ///
     /// # Errors
-    /// [`ProviderFlaw::NotBegun`] if an earlier call has already marked the login; a fault of the store.
+    /// [`ProviderFlaw::NotBegun`] if an earlier call has already marked the login. A fault of the store.
     pub(in crate::gate) async fn spend(
         &self,
         transaction: &Transaction,
@@ -276,8 +278,8 @@ impl SpentLogins {
         }
     }
 
-    /// Marks this login as spent at this gate, and returns the login's name in the store. `None` if an earlier call has
-    /// already marked it.
+    /// Marks this login as spent at this gate. Returns the login's name in the store, or `None` if an earlier call has
+    /// already marked the login.
     fn spend_here(&self, transaction: &Transaction, now: Timestamp) -> Option<[u8; 16]> {
         let hash = digest(&SHA256, transaction.state.as_bytes());
         let name = *hash.as_ref().first_chunk()?;
@@ -308,7 +310,7 @@ mod tests {
         Timestamp::from_secs(NOW.as_secs() + seconds)
     }
 
-    /// The cookies of a browser that stores the cookies of replies.
+    /// A browser's cookies, with those that it got in replies.
     #[derive(Default)]
     struct Jar(Vec<(String, String)>);
 
@@ -357,7 +359,7 @@ mod tests {
             let expected = (n >= 8).then(|| format!("/{n}"));
             assert_eq!(jar.has(state, &keyring, after(20)), expected);
         }
-        // A restored window begins all of its logins within one second.
+        // A browser that restores a window with many tabs begins all their logins within one second.
         let mut jar = Jar::default();
         let states: Vec<_> = (0..16).map(|n| jar.begin(&format!("/{n}"), &keyring, after(0))).collect();
         for (n, state) in states.iter().enumerate() {
@@ -368,7 +370,7 @@ mod tests {
             jar.begin("/", &keyring, after(30 + n / 100));
         }
         assert_eq!(jar.0.len(), MOST);
-        // Logins with long targets take the room of several logins.
+        // The cookie of a login with a long target is as large as the cookies of several other logins.
         for n in 0..12 {
             jar.begin(&format!("/{}", "x".repeat(SHORT - 1)), &keyring, after(60 + n));
         }
@@ -433,14 +435,15 @@ mod tests {
         assert!(jar.0.len() == 1 && jar.0[0].0 == name, "in place of the cookie of the login");
         assert!(jar.has(&state, &keyring, NOW).is_none() && jar.has("", &keyring, NOW).is_none());
         assert_eq!(follow(&jar, "/x", asks("gold"), Some(ours), after(29)).err().unwrap(), "acr_values=gold");
-        // A user who logs in again: of another page, later, with another or no session, or by a plain link.
+        // In these cases the user logs in again deliberately: for another page, later, with another session or none, or
+        // by a plain link.
         for (to, session, now) in
             [("/y", Some(ours), NOW), ("/x", Some(ours), after(31)), ("/x", Some(other), NOW), ("/x", None, NOW)]
         {
             assert!(follow(&jar, to, asks("gold"), session, now).is_ok_and(|begun| begun.made.is_empty()), "{to}");
         }
         assert!(follow(&jar, "/x", AskedLogin::default(), Some(ours), NOW).is_ok());
-        // One login after the other.
+        // The target requires one login after the other.
         let silver = follow(&jar, "/x", asks("silver"), Some(ours), NOW).unwrap();
         end(&mut jar, &silver);
         jar.0.retain(|(known, _)| *known != name);
@@ -451,13 +454,13 @@ mod tests {
             end(&mut jar, &next);
         }
         assert_eq!(follow(&jar, "/x", asks("c"), Some(ours), NOW).err().unwrap(), "acr_values=b");
-        // A login that may be 2 s old is asked for again after these.
+        // The target requires a login that is at most 2 s old.
         let fresh = || AskedLogin::read(Some("max_age=2"));
         let mut jar = Jar::default();
         end(&mut jar, &login("/x", fresh(), NOW));
         assert!(follow(&jar, "/x", fresh(), Some(ours), after(2)).is_err());
         assert!(follow(&jar, "/x", fresh(), Some(ours), after(3)).is_ok());
-        // A plain login leaves nothing.
+        // A login without requirements does not leave a cookie.
         let mut jar = Jar::default();
         end(&mut jar, &login("/x", AskedLogin::default(), NOW));
         assert!(jar.0.is_empty());
@@ -470,7 +473,7 @@ mod tests {
         let is_new = |login, now| spent.spend_here(login, now).is_some();
         assert!(is_new(&first, NOW) && is_new(&second, after(1)));
         assert!(!is_new(&first, after(599)) && !is_new(&second, after(599)));
-        // Older ones are forgotten.
+        // Older logins are forgotten.
         assert!(is_new(&Transaction::begin("/", AskedLogin::default(), after(700)).unwrap(), after(700)));
         assert_eq!(spent.0.lock().len(), 1);
     }

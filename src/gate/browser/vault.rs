@@ -1,9 +1,8 @@
 //! The vault of a session whose user logged in at a provider: a row in the relay's table with the provider's tokens,
-//! encrypted under the cookie. The store and the gate's keys together cannot open it (requirement B5).
+//! encrypted under the cookie. Even with both the store and the gate's keys, nobody can decrypt it (requirement B5).
 //!
-//! A refresh goes through the relay: the gate reads the vault, exchanges its refresh token, and writes the vault. Only
-//! then does the relay drop the response. If the gate is killed in between, the browser's next request finds the
-//! response in the relay.
+//! A refresh goes through the relay, which keeps the provider's response until the new tokens are in the vault. If the
+//! gate is killed before that, the browser's next request gets the response from the relay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,17 +39,17 @@ use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, Refres
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// The time limit for a revocation at the provider during a logout.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
-/// How many times a logout tries to remove the vault.
+/// The maximum number of times that a logout tries to remove the vault.
 const CLOSE_TRIES: usize = 5;
-/// How long the relay repeats a response that is in the vault, as another gate may have read the old vault.
+/// How long the relay repeats a response that the vault already has, because a gate may have read the old vault.
 const GRACE: Duration = Duration::from_secs(60);
 /// The assumed lifetime of an access token if the response does not state one.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How long after its last refresh a session continues without its provider, if the token is not forwarded.
+/// How long a session continues after its last refresh if the provider does not respond and the token is not forwarded.
 const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
-/// The pause after a failed refresh during which no other refresh begins.
+/// The pause between a failed refresh and the next one.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The minimum time for which the tokens of a response are used, even if only to name the user.
+/// The minimum time for which the tokens of a response are used, even if they expire earlier.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// The interval at which a gate checks whether another gate has finished its refresh.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -59,13 +58,13 @@ const MAX_HINT: usize = 4 << 10;
 /// The deepest nesting of an ID token's claims.
 const MAX_DEPTH: usize = 16;
 
-const OVER: Denial = Denial::SessionOver("its provider does not continue it");
+const OVER: Denial = Denial::SessionOver("the provider does not continue the session");
 
 /// The provider's tokens for one session. `Debug` does not print them.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(in crate::gate) struct KeptTokens {
     pub(in crate::gate) refresh_token: Option<String>,
-    /// The ID token, as the hint for a logout at the provider.
+    /// The ID token. It is the hint in a logout at the provider.
     pub(in crate::gate) id_token: Option<String>,
     access_token: Option<String>,
     #[zeroize(skip)]
@@ -107,7 +106,7 @@ impl KeptTokens {
         self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
     }
 
-    /// Returns whether the tokens must be refreshed now, either before the request or in the background.
+    /// Returns whether the tokens must be refreshed now, before the request or (if `when` is `Due`) in the background.
     fn is_due(&self, session: SessionId, when: RenewWhen, keeps_access_token: bool, now: Timestamp) -> bool {
         let is_over = self.expires <= now || keeps_access_token && self.access_token.is_none();
         let is_ahead = when == RenewWhen::Due && self.refresh_from(session) <= now;
@@ -121,13 +120,13 @@ impl KeptTokens {
             token_until: self.expires,
             is_refreshable,
             refresh_from: if is_refreshable { self.refresh_from(session) } else { Timestamp::MAX },
-            // Without a refresh token, the session lasts until its own limits. The tokens of a response are used at
-            // least once before the next refresh.
+            // Without a refresh token, only the session's limits apply. With a refresh token, the tokens of a response
+            // are used for at least `AT_LEAST`, even if they expire earlier.
             good_until: if is_refreshable { self.expires.max(now.plus(AT_LEAST)) } else { Timestamp::MAX },
         }
     }
 
-    /// The terms after a failed refresh. `None` if the provider has not responded for too long.
+    /// Returns the session's terms after a failed refresh, or `None` if the provider has not responded for too long.
     // Requirement B40.
     fn terms_without_provider(&self, session: SessionId, now: Timestamp) -> Option<ProviderTerms> {
         let (terms, again) = (self.terms(session, now), now.plus(PAUSE));
@@ -165,7 +164,7 @@ impl Inner {
 /// The result of an attempt to refresh the tokens.
 enum Attempt {
     Refreshed(KeptTokens),
-    /// Another gate has written the vault, or the response was an old one whose access token has expired.
+    /// Another gate has changed the vault, or the relay repeated an old response whose access token has expired.
     Changed,
     /// Another gate is waiting for the provider's response.
     UnderWay,
@@ -174,7 +173,7 @@ enum Attempt {
 
 impl Vaults<'_> {
     fn keys(&self, cookie: &SessionCookie) -> Result<RelayKeys, Fault> {
-        const NOT_SEALED: Fault = Fault::Signing("a vault could not be sealed");
+        const NOT_SEALED: Fault = Fault::Signing("the provider's tokens could not be encrypted");
         let secret = cookie.vault(self.gate.engine.keyring().refresh_keys()).ok_or(NOT_SEALED)?;
         RelayKeys::vault(&secret).map_err(|_| NOT_SEALED)
     }
@@ -200,12 +199,12 @@ impl Vaults<'_> {
         let record = sealed(&keys, record, tokens)?;
         match self.relay.store().insert_relay(keys.id(), record, now).await? {
             RelayInserted::Inserted => Ok(()),
-            // Session ids are random, so this does not happen.
+            // Session ids are random, so a vault with this id does not exist yet.
             RelayInserted::Present(_) => Err(Fault::Contention),
         }
     }
 
-    /// Loads the vault of a session; `None` without a vault. A vault that the cookie cannot open is a fault.
+    /// Loads the vault of a session, if there is one. If the cookie cannot open the vault, the result is a fault.
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
@@ -217,7 +216,8 @@ impl Vaults<'_> {
                 tracing::error!(
                     session = %cookie.session(),
                     others,
-                    "another program or release wrote this vault, so requests get 503. Run rotogate session revoke ID"
+                    "another program or release wrote this session's tokens, so the session's requests get 503. Run \
+                     `rotogate session revoke ID`"
                 );
             }
             return Err(Fault::Provider { reason: "vault_unusable", retry_after: PAUSE });
@@ -241,12 +241,12 @@ impl Vaults<'_> {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        self.tell_not_revoked(&format!("its vault was not read: {:?}", Chain(&failed)));
+        self.tell_not_revoked(&format!("the stored tokens could not be read: {:?}", Chain(&failed)));
         None
     }
 
-    /// Removes a vault and returns its tokens, so that no other request has them. `None` without a vault. Another
-    /// request may refresh the tokens meanwhile, so a vault is removed only if its tokens are those that were read.
+    /// Removes a vault and returns its tokens, so that no other request can use them. Returns `None` without a vault.
+    /// The vault is removed only if no other request has refreshed its tokens since they were read.
     async fn taken(&self, cookie: &SessionCookie) -> Result<Option<KeptTokens>, Fault> {
         let Some(Vault { keys, record, tokens }) = self.load(cookie).await? else { return Ok(None) };
         match self.relay.store().remove_relay(keys.id(), Some(record.version())).await? {
@@ -255,17 +255,17 @@ impl Vaults<'_> {
         }
     }
 
-    /// The ID token of a session; `None` if the provider did not send one, or sent one that is too long.
+    /// Returns the ID token of a session, or `None` if the provider did not send one, or sent one that is too long.
     pub(in crate::gate) async fn id_token(&self, cookie: &SessionCookie) -> Result<Option<Zeroizing<String>>, Fault> {
         let vault = self.load(cookie).await?;
         Ok(vault.and_then(|vault| vault.tokens.id_token.clone()).map(Zeroizing::new))
     }
 
-    /// Removes the vault of an ended session. If that fails, the vault is swept when the session would have expired.
+    /// Removes the vault of an ended session. If that fails, a sweep removes it when the session would have expired.
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
         if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
-            tracing::warn!(error = ?Chain(&error), "the vault of an ended session was not removed; it is swept later");
+            tracing::warn!(error = ?Chain(&error), "an ended session's tokens could not be removed; they will expire");
         }
     }
 
@@ -277,10 +277,10 @@ impl Vaults<'_> {
         let why = match answered {
             Ok(Ok(status)) if status.is_success() => return,
             Ok(Ok(status)) => format!("status {status}"),
-            // Without a revocation endpoint, the provider's logout page ends the login with the hint.
+            // The provider has no revocation endpoint. Its logout page, which gets the hint, ends the login instead.
             Ok(Err(LoginFailure::Unknown(..))) => return,
             Ok(Err(why)) => why.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "no response in time".to_owned(),
         };
         self.tell_not_revoked(&why);
     }
@@ -291,7 +291,7 @@ impl Vaults<'_> {
                 issuer = self.provider.name(),
                 why,
                 others,
-                "a refresh token was not revoked at this provider; the session has ended at the gate"
+                "the provider did not revoke the refresh token of a session that has ended at the gate"
             );
         }
     }
@@ -321,21 +321,21 @@ impl Vaults<'_> {
                 if answer.id_token.as_ref().is_some_and(|token| !is_of_user(token, user)) {
                     tracing::error!(
                         issuer = self.provider.name(),
-                        "the provider refreshed for another user, so the session ends. Report this to the provider"
+                        "the provider returned another user's tokens, so the session ends. Report this to the provider"
                     );
                     return self.end(cookie).await;
                 }
                 let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
                 if !self.write(vault, &tokens).await? {
-                    // A logout has meanwhile removed the vault, with the previous refresh token.
+                    // A logout has meanwhile removed the vault, which contained the previous refresh token.
                     if self.load(cookie).await?.is_none() {
                         self.revoke(&tokens).await;
                     }
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
-                    // The relay's record is removed when the session expires.
-                    tracing::warn!(error = ?Chain(&error), "the relay did not remove a response that is in a vault");
+                    // The relay's record remains until the session expires.
+                    tracing::warn!(error = ?Chain(&error), "the relay still stores a response that it does not need");
                 }
                 let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
                 Ok(if is_old { Attempt::Changed } else { Attempt::Refreshed(tokens) })
@@ -346,7 +346,7 @@ impl Vaults<'_> {
                     tracing::error!(
                         issuer = self.provider.name(),
                         others,
-                        "the provider refuses to refresh: compare client.id, its secret and client.secret_in with the provider's entry"
+                        "the provider refuses to refresh: check `client.id`, `client.secret_in` and the client secret"
                     );
                 }
                 Err(refused(PAUSE).into())
@@ -396,14 +396,14 @@ impl SessionProvider for Vaults<'_> {
         when: RenewWhen,
     ) -> Result<ProviderTerms, Error> {
         if *user.issuer != *self.provider.url() {
-            return Err(Denial::SessionOver("the endpoint no longer uses its provider").into());
+            return Err(Denial::SessionOver("the endpoint no longer uses the session's provider").into());
         }
         let (id, begun) = (cookie.session(), tokio::time::Instant::now());
         loop {
             let Some(vault) = self.load(cookie).await? else {
                 // A restored store has no vaults, because the provider would treat an older refresh token as reuse.
                 if when == RenewWhen::Never {
-                    return Err(Denial::SessionOver("its tokens of the provider are lost").into());
+                    return Err(Denial::SessionOver("the provider's tokens of the session are lost").into());
                 }
                 return self.end(cookie).await;
             };
@@ -429,13 +429,12 @@ impl SessionProvider for Vaults<'_> {
 }
 
 fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<RelayRecord, Fault> {
-    const NOT_SEALED: Fault = Fault::Signing("a vault could not be sealed");
+    const NOT_SEALED: Fault = Fault::Signing("the provider's tokens could not be encrypted");
     let text = postcard::to_stdvec(tokens).map(Zeroizing::new).map_err(|_| NOT_SEALED)?;
     keys.seal(record, &text).map_err(|_| NOT_SEALED)
 }
 
-/// Returns whether this ID token, which the token endpoint itself returned, names the user of the session (OpenID
-/// Connect Core §12.2).
+/// Returns whether this ID token from the token endpoint names the session's user (OpenID Connect Core §12.2).
 // Attack 39.
 fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).map(Zeroizing::new);
@@ -453,14 +452,15 @@ fn is_end(reply: &ProviderReply) -> bool {
     matches!(meaning, Some(OAuthError::Grant | OAuthError::User)) || error.as_deref() == Some("unauthorized_client")
 }
 
-/// A login provider, as the relay uses it for refreshes.
+/// Adapts a login provider to the interface that the relay uses for refreshes.
 #[derive(Debug)]
 struct RefreshingProvider(LoginProvider);
 
 #[async_trait]
 impl Provider for RefreshingProvider {
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
-        // Less than the relay's own limit. This timeout knows whether anything was sent, so it must come first.
+        // This timeout must expire before the relay's own timeout, because only the error after this timeout tells
+        // whether anything was sent.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(oauth::with_usual_status(reply(answer))),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
@@ -482,7 +482,7 @@ impl Provider for RefreshingProvider {
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
-        Err(SendError::NotSent("a logout revokes by itself".to_owned()))
+        Err(SendError::NotSent("a logout revokes the tokens without the relay".to_owned()))
     }
 }
 

@@ -31,7 +31,8 @@ use rotogate_core::session::SessionId;
 
 /// The reply to a ping as the protocol itself defines it.
 const PONG: &str = r#"{"p":2}"#;
-/// A longer message is queued, even if it is a ping. Clients write `{"p":1}`.
+/// The maximum length of a message that may be a ping, in bytes. A longer message is queued like any other call.
+/// Clients send `{"p":1}`.
 const MAX_PING_BYTES: usize = 64;
 
 /// The calls that the client has sent and that the gate has neither executed nor forwarded yet.
@@ -199,7 +200,7 @@ impl<S: Stream> Session<S> {
         // The session is looked up now, because the token no longer has a lease after the logout.
         let ending = found.as_ref().filter(|_| action == Action::Logout);
         let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret(), true).ok()?.session());
-        // The token of the connection may have been in the URL of the request that opened it.
+        // The connection's token may have been in the URL of the request that opened the connection.
         let by_query = asked.jwt.is_none();
         Ok(Some(Box::pin(async move {
             let credential = found.as_ref().map(|(token, by_cookie)| Found {

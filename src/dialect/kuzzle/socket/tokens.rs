@@ -16,8 +16,7 @@ pub(super) struct LinkedToken {
     pub(super) by_cookie: bool,
     /// Whether the client sent the token. Otherwise the gate has just issued it.
     is_presented: bool,
-    /// The token's lease, or the reason why it has none: the token was invalid when it arrived, or a fault
-    /// prevented its check.
+    /// The token's lease. If the token was invalid when it arrived, or a fault prevented its check, this is the reason.
     pub(super) lease: Result<Lease, Denial>,
 }
 

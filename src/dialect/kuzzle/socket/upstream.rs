@@ -31,7 +31,7 @@ pub(super) struct Upstream {
     pub(super) identity: SocketIdentity,
     pub(super) caller: Option<Caller>,
     to: mpsc::Sender<(String, PoolPermit)>,
-    /// The number of bytes in `to`.
+    /// The number of bytes that wait in `to`.
     waiting: Arc<AtomicUsize>,
     /// The messages from the upstream. Each connection has its own queue, so that no connection waits for the
     /// caller of another.
@@ -54,7 +54,8 @@ impl Upstream {
         Self { identity, caller, to, waiting, said, is_undecided: false }
     }
 
-    /// Continues with another token of the same identity. A token of an earlier generation has no effect.
+    /// Continues the connection with another token of its identity. A token of an earlier generation does not change
+    /// anything.
     pub(super) fn go_on(
         &mut self,
         gate: &dyn SocketGate,
@@ -91,7 +92,7 @@ impl Upstream {
 pub(super) struct Caller {
     pub(super) token: SecretString,
     pub(super) lease: Lease,
-    /// Whether the client sent the token, which is then in use.
+    /// Whether the client sent the token, which shows that the token is in use.
     is_presented: bool,
 }
 
@@ -105,8 +106,8 @@ impl Caller {
 /// A message from the upstream, with its permit.
 pub(super) type UpstreamEvent = (String, PoolPermit);
 
-/// Returns the next message from an upstream whose caller's token could be checked, or `None` if such an upstream
-/// has closed its connection. The upstreams are served in turn, beginning with `turn`.
+/// Returns the next message from an upstream whose caller's token could be checked, or `None` if this upstream has
+/// closed its connection. The upstreams are served in turn, beginning with `turn`.
 pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Option<UpstreamEvent> {
     poll_fn(|cx| {
         let first = *turn % upstreams.len().max(1);

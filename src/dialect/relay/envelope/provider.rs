@@ -52,7 +52,7 @@ impl Provider for EnvelopeProvider {
                 }
                 None => Meaning::Unclear,
             },
-            // A refusal has an empty string in `content`.
+            // In a refusal, `content` is an empty string.
             Some(code) if object.get("content").and_then(Value::as_str) == Some("") => match code {
                 envelope::BAD_TOKEN | envelope::BAD_CREDENTIALS => Meaning::Dead,
                 _ => Meaning::Refused,
@@ -76,11 +76,11 @@ impl Provider for EnvelopeProvider {
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
-        Err(SendError::NotSent("the protocol has no revocation".to_owned()))
+        Err(SendError::NotSent("the protocol does not support revocation".to_owned()))
     }
 }
 
-/// Returns the position of the whole seconds in `content[0].validityTime`, and their value.
+/// Returns the position and the value of the whole seconds in `content[0].validityTime`.
 fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
     type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
     let members: Members<'_> = serde_json::from_slice(body).ok()?;
