@@ -45,7 +45,7 @@ pub const DEFAULT_MAX_ENDPOINT_BODY: usize = rotogate_core::bounds::MAX_ENDPOINT
 /// The longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 
-/// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`. Without
+/// Builds a [`Gate`](super::Gate). Each setting has the same default as in `gateway.toml`. Without
 /// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a
 /// resource server: it accepts tokens, but does not issue them.
 ///
@@ -96,7 +96,7 @@ struct TimeArc(Arc<dyn TimeSource>);
 rotogate_core::debug_with!(TimeArc);
 
 impl GateBuilder {
-    /// The `iss` of minted tokens: an https URL without query or fragment. Plain http is accepted on loopback.
+    /// Sets the `iss` of minted tokens: an https URL without query or fragment. Plain http is accepted on loopback.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
         self.issuer = Some(issuer.into());
@@ -111,7 +111,7 @@ impl GateBuilder {
         self
     }
 
-    /// The `aud` of minted tokens. On every route without its own `audiences`, a token must name one of these
+    /// Sets the `aud` of minted tokens. On every route without its own `audiences`, a token must name one of these
     /// audiences. The default is the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
@@ -119,7 +119,7 @@ impl GateBuilder {
         self
     }
 
-    /// The keys that sign and verify the gate's own tokens.
+    /// Sets the keys that sign and verify the gate's own tokens.
     #[must_use]
     pub fn keys(mut self, keyring: Keyring) -> Self {
         self.keyring = Some(Arc::new(keyring));
@@ -151,7 +151,7 @@ impl GateBuilder {
         self
     }
 
-    /// The source of users. Without a directory, only the application can start sessions: see
+    /// Sets the source of users. Without a directory, only the application can start sessions: see
     /// [`Gate::sessions`](super::Gate::sessions).
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
@@ -159,8 +159,8 @@ impl GateBuilder {
         self
     }
 
-    /// The checker for the secrets of confidential clients. If a directory shares this checker, the limit on concurrent
-    /// hashes covers both.
+    /// Sets the checker for the secrets of confidential clients. If a directory uses the same checker, they share its
+    /// limit on concurrent hashes.
     #[cfg(feature = "passwords")]
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
@@ -175,7 +175,7 @@ impl GateBuilder {
         self
     }
 
-    /// Replaces the keys of a registered client.
+    /// Replaces the public keys of a registered client.
     #[cfg(feature = "program")]
     #[must_use]
     pub fn client_keys(mut self, client: &str, keys: &rotogate_core::client::ClientKeys) -> Self {
@@ -214,8 +214,8 @@ impl GateBuilder {
         self
     }
 
-    /// Describes a protected resource (RFC 9728). The gate serves its metadata document, and names the document in the
-    /// challenges of the routes whose policy has the path of the resource. The tokens on these routes must name the
+    /// Describes a protected resource (RFC 9728). The gate serves its metadata document, and names this document in
+    /// challenges on the routes whose policy names the resource's path. The tokens on these routes must name the
     /// resource, or one of the route's audiences.
     // Requirements N41–N44.
     #[must_use]
@@ -224,16 +224,16 @@ impl GateBuilder {
         self
     }
 
-    /// The headers that name the caller to the inner service, at most 64. The gate removes the client's own copies of
-    /// these headers, in any spelling.
+    /// Sets the headers that name the caller to the inner service, at most 64. The gate removes the client's own copies
+    /// of these headers, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.rules.identity = Some(headers.into_iter().collect());
         self
     }
 
-    /// Asserts each caller to the service behind a route with a JWT in this header. The gate signs the JWT, and its
-    /// `typ` is `identity+jwt`. The JWT is valid for `ttl` (10 s to 10 min), and for the audience that the route names:
+    /// Sends a signed JWT in this header, which tells the service behind a route who the caller is. The `typ` of the
+    /// JWT is `identity+jwt`. The JWT is valid for `ttl` (10 s to 10 min), and for the audience that the route names:
     /// [`Route::assertion_audience`]. The gate removes the client's own copies of the header on all routes, in any
     /// spelling.
     // Requirements N57–N60.
@@ -244,7 +244,7 @@ impl GateBuilder {
         self
     }
 
-    /// The rate limits for logins, refreshes and invalid tokens.
+    /// Sets the rate limits for logins, refreshes and invalid tokens.
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
@@ -252,15 +252,16 @@ impl GateBuilder {
     }
 
     /// Sets whether replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
-    /// With `true`, all replies on routes with limits do; with `false`, no reply does. By default, only the replies
-    /// that refuse a request because of a limit do.
+    /// With `true`, all replies on routes with limits state them. With `false`, no reply does. By default, only replies
+    /// that refuse a request because of a limit state them.
     #[must_use]
     pub const fn rate_headers(mut self, always: bool) -> Self {
         self.rules.rate_headers = if always { RateHeaders::Always } else { RateHeaders::Off };
         self
     }
 
-    /// The name of this gate among the gates that share its store, for messages. The default is a random name.
+    /// Sets the name of this gate, which distinguishes it in messages from the other gates that share its store. The
+    /// default is a random name.
     #[must_use]
     pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
         self.node_name = Some(name.into());
@@ -268,39 +269,40 @@ impl GateBuilder {
     }
 
     /// Counts logins and failed logins at this gate only, even if other gates write to the store. N gates then admit N
-    /// times as many guesses. By default, gates that share a store count them together.
+    /// times as many password guesses. By default, gates that share a store count them together.
     #[must_use]
     pub const fn limits_per_node(mut self) -> Self {
         self.limits_per_node = true;
         self
     }
 
-    /// The tolerance for clock differences, at most 30 s.
+    /// Sets the tolerance for clock differences, at most 30 s.
     #[must_use]
     pub const fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = Some(leeway);
         self
     }
 
-    /// The peers whose `X-Forwarded-For` is trusted.
+    /// Sets the peers whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: Vec<IpNet>) -> Self {
         self.rules.trusted_proxies = proxies;
         self
     }
 
-    /// How long the gate continues without news from a store that other gates also write to. `limit`, from 0.5 s to 60
-    /// s, is the longest time for which this gate may not know a revocation that another gate has acknowledged: without
-    /// news for longer, it does not issue tokens. Requests with a token pass for `served`, which equals `limit` unless
-    /// the operator prefers availability. The default of both is 2 s. A store for a single gate ignores these values.
+    /// Sets how long the gate continues without news from a store that other gates also write to. `limit`, from 0.5 s
+    /// to 60 s, is the longest time for which this gate may not know a revocation that another gate has acknowledged.
+    /// Without news for longer than `limit`, the gate does not issue tokens. Without news for longer than `served`, it
+    /// does not accept tokens either. `served` equals `limit` unless the operator prefers availability. The default of
+    /// both is 2 s. A store for a single gate ignores these values.
     #[must_use]
     pub const fn staleness(mut self, limit: Duration, served: Duration) -> Self {
         self.staleness = Staleness { limit, served };
         self
     }
 
-    /// The store for the records of relays, and for the provider's tokens behind browser sessions. It may be the same
-    /// store as the gate's.
+    /// Sets the store for the records of relays, and for the provider's tokens behind browser sessions. It may be the
+    /// same store as the gate's.
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
@@ -308,7 +310,7 @@ impl GateBuilder {
     }
 
     /// Lets callers present API keys on routes that accept them
-    /// ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The records of the keys are in the [store of
+    /// ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The records of the API keys are in the [store of
     /// relays](Self::relay_store).
     #[must_use]
     pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
@@ -316,15 +318,15 @@ impl GateBuilder {
         self
     }
 
-    /// The source of time.
+    /// Sets the source of time.
     #[must_use]
     pub fn time(mut self, time: Arc<dyn TimeSource>) -> Self {
         self.time = Some(TimeArc(time));
         self
     }
 
-    /// The size in bytes of the cache of verified tokens, which all threads share. The default is 64 MiB. Zero disables
-    /// the cache.
+    /// Sets the size in bytes of the cache of verified tokens, which all threads share. The default is 64 MiB. Zero
+    /// disables the cache.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
@@ -338,38 +340,38 @@ impl GateBuilder {
         self
     }
 
-    /// The longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
+    /// Sets the longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
     #[must_use]
     pub const fn max_stream(mut self, longest: Duration) -> Self {
         self.max_stream = Some(longest);
         self
     }
 
-    /// The bounds on concurrency and buffers: pending bodies of requests to endpoints, streams and WebSockets that the
-    /// gate serves itself, and buffered bytes. A request that exceeds a bound gets 503 with `Retry-After`.
+    /// Sets the bounds on concurrency and buffers: pending bodies of requests to endpoints, streams and WebSockets that
+    /// the gate serves itself, and buffered bytes. A request that exceeds a bound gets 503 with `Retry-After`.
     #[must_use]
     pub const fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
         self
     }
 
-    /// Does not store the address and user agent of a login. When a refresh token is reused, the audit event then
-    /// cannot compare them with those of the presenter.
+    /// Makes the gate forget the address and user agent of a login. If a refresh token is reused later, the audit event
+    /// cannot compare the presenter's address and user agent with those of the login.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
         self
     }
 
-    /// The URL of the gate for its clients: `scheme://host[:port]`. The metadata (RFC 8414) use this URL, and requests
-    /// from this origin are same-origin. The default is the origin of the issuer.
+    /// Sets the URL at which clients reach the gate: `scheme://host[:port]`. The metadata (RFC 8414) use this URL, and
+    /// requests from this origin are same-origin. The default is the origin of the issuer.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.rules.public_url = Some(url.into());
         self
     }
 
-    /// The authorization endpoint in the issuer's metadata (RFC 8414 §2), which belongs to the server where users log
+    /// Sets the authorization endpoint in the issuer's metadata (RFC 8414 §2). It belongs to the server where users log
     /// in. The gate itself has no authorization endpoint, but some clients do not accept metadata without one.
     #[must_use]
     pub fn authorization_endpoint(mut self, url: impl Into<String>) -> Self {
@@ -377,7 +379,7 @@ impl GateBuilder {
         self
     }
 
-    /// The hosts to serve, in addition to the host of [`GateBuilder::public_url`] and the hosts that routes name:
+    /// Sets the hosts to serve, in addition to the host of [`GateBuilder::public_url`] and the hosts that routes name:
     /// `example.com`, `*.example.com`, or `*` for any host. Requests for other hosts get 421. By default every host is
     /// served, because a layer leaves this check to the server in front of it.
     // Requirement T23.
@@ -387,8 +389,8 @@ impl GateBuilder {
         self
     }
 
-    /// Client headers to remove, in addition to the identity headers of known products. A pattern is a name such as
-    /// `x-vouch-user`; with a trailing `*` it matches all names with that prefix.
+    /// Sets client headers to remove, in addition to the identity headers of known products. A pattern is a name such
+    /// as `x-vouch-user`. A pattern with a trailing `*` matches all names with that prefix.
     // Requirement T24.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -396,17 +398,17 @@ impl GateBuilder {
         self
     }
 
-    /// Identity headers of known products that are not removed, because the product is in front of the gate and sets
-    /// them. The patterns are the same as in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`]
-    /// are always removed.
+    /// Sets the identity headers of known products that the gate does not remove, because the product is in front of
+    /// the gate and sets them. The patterns have the same form as in [`Self::strip_headers`]. The headers of
+    /// [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.rules.keep = patterns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Origins whose pages may make changes with a token in a cookie, in addition to the gate's own origin. Spell them
-    /// as a browser does.
+    /// Sets origins whose pages may make changes with a token in a cookie, in addition to the gate's own origin. Spell
+    /// them as a browser does.
     // Requirement T18.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
@@ -430,14 +432,14 @@ impl GateBuilder {
         self
     }
 
-    /// A hook that replaces the replies to requests that [`Gate::layer`](super::Gate::layer),
+    /// Sets a hook that replaces the replies to requests that [`Gate::layer`](super::Gate::layer),
     /// [`Gate::require`](super::Gate::require) or the extractors [`Identity`](super::Identity) and
     /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's own reply is sent.
     /// [`Denial::reason`](rotogate_core::denial::Denial::reason) is meant for a log, not for the client.
     ///
-    /// The gate adds headers that clients rely on, unless the hook's reply has them: `WWW-Authenticate`, `Allow`,
-    /// `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a route
-    /// whose dialect has its own refusal format, and at the gate's endpoints.
+    /// The gate adds headers that clients rely on, unless the hook's reply already has them: `WWW-Authenticate`,
+    /// `Allow`, `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a
+    /// route whose dialect has its own refusal format, and at the gate's endpoints.
     ///
     /// ```
     /// # use rotogate::Gate;

@@ -12,9 +12,9 @@ use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 
 pub use rotogate_core::credential::ACCESS_COOKIE;
-/// The cookie of the refresh token.
+/// The cookie with the refresh token.
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
-/// The largest cookie that browsers keep, as the length of name and value together in bytes (RFC 6265 §6.1).
+/// Browsers must support at least this total length of a cookie's name and value, in bytes (RFC 6265 §6.1).
 const LONGEST_COOKIE: usize = 4096;
 
 /// Selects which pages' requests carry the cookies (RFC 6265bis §5.4.7).
@@ -25,7 +25,7 @@ enum SameSite {
     Strict,
     /// The cookies are also sent when the user follows a link from another site.
     Lax,
-    /// Requests from every page carry the cookies. For a client on another site, whose origin is among
+    /// Requests from every page carry the cookies. This is for a client on another site, whose origin is among
     /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     None,
 }
@@ -123,8 +123,8 @@ impl Cookies {
         self
     }
 
-    /// Sends the cookies with requests from every page (`SameSite=None`). For a client on another site, whose origin is
-    /// among [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    /// Sends the cookies with requests from every page (`SameSite=None`). This is for a client on another site, whose
+    /// origin is among [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     #[must_use]
     pub const fn cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
@@ -138,7 +138,8 @@ impl Cookies {
         self
     }
 
-    /// The headers of a reply that sets these tokens: two `Set-Cookie` headers and `Cache-Control: no-store`.
+    /// Returns the headers of a reply that sets the cookies with these tokens: two `Set-Cookie` headers and
+    /// `Cache-Control: no-store`.
     pub fn set(&self, issued: &IssuedTokens) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.put(&mut headers, ACCESS_COOKIE, issued.access_token.expose(), Some(issued.expires_in));
@@ -149,7 +150,7 @@ impl Cookies {
         headers
     }
 
-    /// The headers of a reply that clears the tokens.
+    /// Returns the headers of a reply that clears the cookies.
     pub fn clear(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for name in [ACCESS_COOKIE, REFRESH_COOKIE] {
@@ -196,7 +197,7 @@ impl Cookies {
     /// request's [`Peer`](super::Peer).
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]; [`Denial::NoCredential`] if the request has no cookie; the errors of
+    /// [`Denial::CrossOrigin`]. [`Denial::NoCredential`] if the request has no cookie. The errors of
     /// [`Sessions::refresh`](super::Sessions::refresh).
     pub async fn refresh(&self, request: &Parts) -> Result<IssuedTokens, Error> {
         self.admit(&request.headers)?;
@@ -207,7 +208,7 @@ impl Cookies {
     /// Ends the session of the refresh token in the request's cookie. Without the cookie, nothing changes.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]; a fault, after which this gate refuses the session already.
+    /// [`Denial::CrossOrigin`]. A fault: this gate then already refuses the session.
     pub async fn log_out(&self, request: &Parts) -> Result<(), Error> {
         self.admit(&request.headers)?;
         match refresh_token(&request.headers)? {

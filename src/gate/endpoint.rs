@@ -1,8 +1,8 @@
 //! The gate's own endpoints: the table that finds them, and their responses.
 //!
-//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task. Otherwise a client that
-//! disconnects in the middle of a rotation could stop it between the write to the store and the update of the
-//! revocation list.
+//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task, because a client that
+//! disconnects in the middle of a rotation must not stop the engine between the write to the store and the update of
+//! the revocation list.
 
 use std::sync::Arc;
 
@@ -46,11 +46,11 @@ pub(super) use handler::to_its_end;
 pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 
-/// The path of the JWK set, the public keys.
+/// The path of the JWK set with the gate's public signing keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// The `Cache-Control` of the JWK set and of the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// How long other verifiers may keep the published keys. It is as long as the `max-age` that caches get.
+/// How long other verifiers may keep the published signing keys. It equals the `max-age` in the reply.
 pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// An endpoint: a dialect that is served at a path, with its own rules.
@@ -141,7 +141,7 @@ impl Endpoint {
         self
     }
 
-    /// The path of the endpoint with this dialect, if exactly one endpoint has this dialect.
+    /// Returns the path of the endpoint with this dialect, if exactly one endpoint has the dialect.
     pub(in crate::gate) fn sole_path(all: &[Self], dialect: &str) -> Option<String> {
         let mut paths = Self::paths(all, dialect);
         paths.next().filter(|_| paths.next().is_none()).map(str::to_owned)
@@ -174,7 +174,7 @@ impl Endpoint {
     }
 
     /// Restricts the endpoint to these listeners, by the names in
-    /// [`Peer::on_listener`](crate::gate::Peer::on_listener). Other listeners answer its paths with 404. Without names,
+    /// [`Peer::on_listener`](crate::gate::Peer::on_listener). At other listeners, its paths return 404. Without names,
     /// every listener serves the endpoint.
     #[must_use]
     pub fn listeners<I>(mut self, names: I) -> Self
@@ -186,8 +186,8 @@ impl Endpoint {
         self
     }
 
-    /// Restricts the endpoint to one account. Users log in to that account, and sessions and tokens of other accounts
-    /// are unknown at this endpoint. It cannot be combined with `{account}` in the path.
+    /// Restricts the endpoint to one account. Users log in to that account, and the endpoint treats sessions and tokens
+    /// of other accounts as unknown. This setting cannot be combined with `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
@@ -212,7 +212,7 @@ impl Endpoint {
         Ok(self.relay.clone())
     }
 
-    /// Keeps the running relay of the same path, if the endpoint has a relay. Returns that relay with its new settings.
+    /// If the endpoint has a relay, returns the running relay at the endpoint's path, with its new settings.
     pub(super) fn go_on_with(
         &mut self,
         running: &[Arc<super::relay::EndpointRelay>],
@@ -242,13 +242,13 @@ impl Endpoint {
     }
 }
 
-/// The public keys (RFC 7517 §5).
+/// Serves the gate's public signing keys (RFC 7517 §5).
 pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
-/// The authorization server metadata (RFC 8414 §3.2).
+/// Serves the authorization server metadata (RFC 8414 §3.2).
 pub(super) fn metadata(gate: &Inner, index: usize, method: &Method) -> (Reply, Reason) {
     document(method, "application/json", gate.endpoints.metadata(index))
 }

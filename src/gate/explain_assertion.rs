@@ -15,8 +15,8 @@ use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
 impl Gate {
     /// Explains what an assertion (RFC 7523 §2.1) would do at the endpoints of this gate: whether it is valid, and
-    /// whether its session continues. The explanation does not consume or count anything. `client` is the presenting
-    /// client; `None` means the client that the assertion names.
+    /// whether its session continues. The assertion is not consumed, and nothing is counted. `client` is the client
+    /// that presents the assertion. `None` means the client that the assertion names.
     #[cfg(feature = "program")]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
@@ -25,7 +25,7 @@ impl Gate {
         rules.push(match &read {
             Ok(grant) => {
                 let by = &grant.vouched_by;
-                RuleVerdict::ok(Rule::Credential, format!("an assertion of {} about {}", by.issuer, by.subject))
+                RuleVerdict::ok(Rule::Credential, format!("assertion from {} about {}", by.issuer, by.subject))
             }
             Err(denial) => RuleVerdict::fail(Rule::Credential, denial.to_string()),
         });
@@ -37,13 +37,13 @@ impl Gate {
             (Err(_), _) => RuleVerdict::skip(Rule::Session, "the assertion is not valid"),
             (Ok(_), Err(error)) => RuleVerdict::fail(Rule::Session, with_cause(error)),
             (Ok(_), Ok((_, Some(session)))) => {
-                RuleVerdict::ok(Rule::Session, format!("session {} goes on", session.id))
+                RuleVerdict::ok(Rule::Session, format!("session {} continues", session.id))
             }
             (Ok(_), Ok((Some(user), None))) => RuleVerdict::ok(
                 Rule::Session,
-                format!("the directory names {}; it has not been used yet", user.subject),
+                format!("the directory returned {}; the assertion has not been used yet", user.subject),
             ),
-            (Ok(_), Ok((None, None))) => RuleVerdict::ok(Rule::Session, "it has not been used yet"),
+            (Ok(_), Ok((None, None))) => RuleVerdict::ok(Rule::Session, "the assertion has not been used yet"),
         });
         let outcome = found.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED);
         Explanation {
@@ -73,13 +73,14 @@ impl Gate {
         }
     }
 
-    /// Reads the assertion as the endpoint that accepts it would. If no endpoint accepts it, reads it as an endpoint of
-    /// the gate's issuer would.
+    /// Reads the assertion in the same way as the endpoint that accepts it. If no endpoint accepts it, reads it like an
+    /// endpoint of the gate's own issuer.
     fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {
             let sent = SentGrant { audience: (issuers, endpoint), client, token: assertion };
-            // An assertion about a workload does not name a client of this gate.
+            // An assertion about a workload does not need a client of this gate, so the assertion is also read without
+            // a client.
             gate.checker
                 .proved_grant(sent)
                 .or_else(|denial| gate.checker.proved_grant(SentGrant { client: None, ..sent }).map_err(|_| denial))
@@ -95,7 +96,7 @@ impl Gate {
     }
 }
 
-/// The client that an assertion names, unverified.
+/// Returns the client that an assertion names, without verifying the assertion.
 fn client_named_in(assertion: &str) -> Option<String> {
     let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
     strict_json::object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)

@@ -18,10 +18,11 @@ use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status, use_in_words};
 
 impl Gate {
-    /// Explains the effect of a refresh token at the endpoint of its session, as a row of the table of
-    /// [`session::rotation`](rotogate_core::session::rotation). The explanation does not consume, end or count
-    /// anything. It reads the session's record, and looks up the user in the directory, as a refresh does. `client` is
-    /// the client that presents the token; `None` means the client of its session.
+    /// Explains the effect that a refresh token would have at the endpoint of its session. The effects are those in the
+    /// table of [`session::rotation`](rotogate_core::session::rotation). As a refresh does, this method reads the
+    /// session's record and looks up the user in the directory. It does not consume the token or end the session, and
+    /// nothing is counted. `client` is the client that presents the token. `None` means the client of the token's
+    /// session.
     ///
     /// ```
     /// use rotogate::gate::Conclusion;
@@ -43,7 +44,7 @@ impl Gate {
     }
 
     /// Explains the token as [`explain_refresh`](Self::explain_refresh) does, for a client at this address. The rate
-    /// limits of the address come before any other rule.
+    /// limits of the address are checked before any other rule.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         self.explained_refresh(token, client, from, None).await
@@ -91,7 +92,7 @@ impl Gate {
         };
         let session = decided.as_ref().ok().filter(|decision| rotates(**decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate limit of the address comes first, that of the session last.
+        // The rate limit of the address is checked first, and that of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -131,7 +132,7 @@ impl Gate {
         }
     }
 
-    /// The result of each rule.
+    /// Returns the result of each rule.
     fn rows(
         &self,
         explained: &ExplainedRefresh,
@@ -140,18 +141,19 @@ impl Gate {
         at: Option<&RefreshPlace<'_>>,
     ) -> Vec<RuleVerdict> {
         let mut rules = Vec::new();
-        rules
-            .extend(at.map(|place| RuleVerdict::ok(Rule::Route, format!("the gate itself answers: {}", place.name()))));
+        rules.extend(
+            at.map(|place| RuleVerdict::ok(Rule::Route, format!("the gate itself responds: {}", place.name()))),
+        );
         rules.push(match held_up {
             Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
-            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] refuses it"),
+            None => RuleVerdict::ok(Rule::Limit, "no rate limit in `[limits]` refuses the request"),
         });
         rules.push(match explained.named {
             Some((id, generation)) => RuleVerdict::ok(
                 Rule::Credential,
                 format!("a refresh token of session {id}, generation {}", generation.get()),
             ),
-            None => RuleVerdict::fail(Rule::Credential, "not a refresh token of this gate"),
+            None => RuleVerdict::fail(Rule::Credential, "the token is not a refresh token of this gate"),
         });
         rules.push(match (&explained.session, denial.map(|denial| denial.rule())) {
             (Some(session), Some(Rule::Session | Rule::Credential)) => {
@@ -161,7 +163,7 @@ impl Gate {
             (Some(session), _) => RuleVerdict::ok(Rule::Session, self.told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names no session"),
             (None, Some(_)) => {
-                RuleVerdict::fail(Rule::Session, "the session does not exist, or it does not have this token")
+                RuleVerdict::fail(Rule::Session, "the session does not exist, or the token does not belong to it")
             }
             (None, None) => RuleVerdict::skip(Rule::Session, "the session was not read"),
         });
@@ -169,13 +171,13 @@ impl Gate {
             Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
             Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, with_cause(fault)),
-            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table was not used"),
+            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the rotation rules were not applied"),
         });
         rules
     }
 
-    /// The terms on which a client presents a session's refresh token. The engine refuses a token that belongs to
-    /// another client.
+    /// Returns the terms on which a client may present a session's refresh token. The engine refuses a token that
+    /// belongs to another client.
     fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms<'_>, Denial> {
         let gate = &self.0;
         let own = || gate.endpoints.client_of(session).map(Arc::clone);
@@ -201,7 +203,7 @@ impl Gate {
         let Session { subject, client, dialect, current, confirmed, .. } = session;
         let seen = use_in_words(*current, *confirmed);
         format!(
-            "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
+            "{state}, subject {subject}, client {client}, started in {dialect}; the current generation is {}, {seen}",
             current.get()
         )
     }
@@ -218,30 +220,43 @@ fn denial_in(error: &Error) -> Option<Denial> {
 fn row(decision: Decision) -> String {
     match decision {
         Decision::Revoked(SessionEnd::NotBefore) => {
-            "all sessions of its user, of its client or of everyone were revoked since it began".to_owned()
+            "all sessions, or all sessions of the user or the client, were revoked after this session began".to_owned()
         }
         Decision::Revoked(SessionEnd::BeforeValidFrom) => {
-            "the user's sessions are valid from a later moment".to_owned()
+            "the user's sessions are valid only if they began later than this session".to_owned()
         }
-        Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, gone, or in another account".to_owned(),
-        Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that confirmed the login has ended it".to_owned(),
+        Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, does not exist any more, or is in \
+                                                        another account"
+            .to_owned(),
+        Decision::Revoked(SessionEnd::Elsewhere) => {
+            "the issuer that confirmed the login has ended the session".to_owned()
+        }
         Decision::Revoked(SessionEnd::Record | SessionEnd::List) => "the session has ended".to_owned(),
-        Decision::Expired(_) => "the session has exceeded a lifetime".to_owned(),
+        Decision::Expired(_) => "the session has exceeded one of its lifetimes".to_owned(),
         Decision::Ahead { fast_forward: true } => {
-            "ahead of the store: the session continues from this token".to_owned()
+            "the token is newer than the session in the store, so the session continues from this token".to_owned()
         }
-        Decision::Ahead { fast_forward: false } => "ahead of the store: refused".to_owned(),
-        Decision::Rotate => "the current generation: a new pair of tokens".to_owned(),
-        Decision::Replay => "the previous generation within grace: the current pair again".to_owned(),
+        Decision::Ahead { fast_forward: false } => {
+            "the token is newer than the session in the store, so it is refused".to_owned()
+        }
+        Decision::Rotate => {
+            "the token has the current generation, so the request would get a new pair of tokens".to_owned()
+        }
+        Decision::Replay => "the token has the previous generation and the grace period has not ended, so the \
+                             request would get the current pair again"
+            .to_owned(),
         Decision::Reissue => {
-            "the previous generation, while the current one was never used: the request would get a new pair".to_owned()
+            "the token has the previous generation, but the current one was never used, so the request would get a \
+             new pair"
+                .to_owned()
         }
         Decision::Reuse(reuse) => {
             let since = reuse
                 .superseded_for
                 .map_or_else(String::new, |since| format!(", superseded {} s ago", since.as_secs()));
             format!(
-                "a superseded token: {} generations old{since}; the request itself would have the effect of on_reuse",
+                "the token is superseded, {} generations old{since}; a request with the token would trigger \
+                 `on_reuse`",
                 reuse.generations_old
             )
         }

@@ -26,8 +26,8 @@ use rotogate_core::session::Scope;
 pub struct Explanation {
     /// The conclusion: the request passes, is refused, or cannot be decided now.
     pub decision: Conclusion,
-    /// The status of the gate's own reply. `None` if the service behind the gate answers, or if the reply depends on
-    /// more than the head of the request.
+    /// The status of the gate's own reply. `None` if the service behind the gate sends the reply, or if the reply
+    /// depends on more than the head of the request.
     pub status: Option<u16>,
     /// The outcome, as the log and the metrics name it.
     pub outcome: &'static str,
@@ -49,8 +49,8 @@ pub struct Explanation {
     pub identity: Vec<(HeaderName, HeaderValue)>,
     /// The claims of the presented token.
     pub token: Option<ExplainedToken>,
-    /// Advice: what to do about a refusal that does not explain itself, or what was not checked for a request that
-    /// passes.
+    /// Advice for the operator. If the request is refused for a reason that does not explain itself, it says what to
+    /// do. If the request passes, it says what was not checked.
     pub advice: Option<&'static str>,
 }
 

@@ -1,7 +1,7 @@
-//! Logs the faults because of which the gate could neither accept nor reject a request. An outage of the store affects
-//! each request that needs the store. The gate logs the first fault of a kind with its cause, counts the following
-//! faults, and logs their number once a minute. The number of lines therefore depends on the length of an outage, not
-//! on the number of requests. The access log still has a line for each request.
+//! Logs the faults that kept the gate from accepting or rejecting a request. An outage of the store affects each
+//! request that needs the store. The gate logs the first fault of a kind with its cause, counts the following faults,
+//! and logs their number once a minute. The number of lines therefore depends on the length of an outage, not on the
+//! number of requests. The access log still has a line for each request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ struct Lasting {
     requests: u64,
 }
 
-/// The next log line about requests since the last line.
+/// The decision about the next log line with the number of faults.
 #[derive(Debug, PartialEq, Eq)]
 enum Count {
     More(&'static str, u64),
@@ -38,7 +38,7 @@ impl FaultLog {
         self.0.lock()
     }
 
-    /// Returns whether this is the first fault of its kind.
+    /// Counts a fault. Returns whether it is the first fault of its kind.
     fn is_first(&self, reason: &'static str, now: Duration) -> bool {
         let mut lasting = self.lasting();
         match lasting.get_mut(reason) {
@@ -91,7 +91,8 @@ impl FaultLog {
                     target: "rotogate::fault",
                     reason,
                     requests,
-                    "requests since the last line that were neither accepted nor rejected because of a fault"
+                    "since the last line, `requests` more requests were neither accepted nor rejected because of a \
+                     fault"
                 ),
                 Count::Over(reason) => tracing::info!(
                     target: "rotogate::fault",

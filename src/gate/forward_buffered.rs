@@ -1,4 +1,5 @@
-//! Forwards requests whose body the gate has read to the service behind the gate, if the layer is set up for that.
+//! Forwards a request to the service behind the gate after the gate has read the request's body. The layer must be set
+//! up for this.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,16 +17,16 @@ use crate::dialect::{ConsultResult, Dialect, Reply};
 use rotogate_core::bounds::MAX_CONSULTED;
 use rotogate_core::reply;
 
-/// The time limit for the service's reply when the gate consults it.
+/// The time limit for the reply of a service that the gate consults.
 const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Forwards a request whose body the gate has already read, or refuses to forward it: [`NoForward`] and
-/// [`BufferedForward`].
+/// Forwards a request whose body the gate has already read ([`BufferedForward`]), or refuses to forward it
+/// ([`NoForward`]).
 pub trait ForwardBuffered<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
-    /// The part of the service that the layer keeps until the body has been read.
+    /// The part of the service that the layer keeps until the gate has read the body.
     type Kept: Send + 'static;
 
     /// Copies from the service the part that the layer keeps.
@@ -73,7 +74,7 @@ impl NotForwarded {
         why: "WebSocket not served: make the layer with `gate.layer().forward_buffered()`, in a hyper server",
     };
 
-    /// Logs the setup mistake, and writes the reply in the endpoint's dialect.
+    /// Logs the mistake in the setup, and writes the reply in the endpoint's dialect.
     pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
@@ -86,8 +87,8 @@ impl NotForwarded {
 #[derive(Clone, Copy, Debug)]
 pub struct NoForward;
 
-/// Forwards a request whose body the gate has read: the layer clones the service, and makes the body from bytes. See
-/// [`super::GateLayer::forward_buffered`].
+/// Forwards a request whose body the gate has read. For this, the layer clones the service, and makes a new body from
+/// the bytes. See [`super::GateLayer::forward_buffered`].
 ///
 /// ```
 /// use rotogate::gate::{BufferedForward, GateLayer};

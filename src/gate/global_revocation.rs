@@ -25,8 +25,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Executes the request, and returns its `jti`, its user and the result. The named user is looked up before the request is marked
-    /// as used, so a failure of the directory does not use up the request.
+    /// Executes the request. Returns the JWT's `jti`, the user and the result. The user is looked up before the request
+    /// is marked as used, so that a failure of the directory does not use up the request.
     async fn revoked_globally(
         &self,
         request: &GlobalRevocation,
@@ -120,7 +120,7 @@ mod tests {
             (reply.status().as_u16(), reply.headers().contains_key("retry-after"))
         };
         assert_eq!(ask("first").await, (204, false));
-        // As many as the rate of a client's assertions permits at once.
+        // Takes as many requests as the rate limit for a client's assertions permits at once.
         let taken = (0..2000).take_while(|_| gate.0.engine.limits().assertion("issuer:idp").is_ok()).count();
         assert_eq!(taken, 999);
         assert_eq!(ask("later").await, (429, true));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Inner;
 
 /// A handle to a gate, which owns the keys, sessions, revocations, cache of verified tokens, route policies and
-/// dialects. Cheap to clone.
+/// dialects. A handle is cheap to clone.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {

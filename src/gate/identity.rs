@@ -26,7 +26,7 @@ use rotogate_core::verify_cache::Verified;
 
 /// The caller of a request that the gate has admitted. [`Identity::from_extensions`] reads it. With the feature `axum`
 /// it is an extractor: use `Identity` where the route requires a caller, and `Option<Identity>` where a caller is
-/// optional. If no gate is in front of the handler, both reply with 500.
+/// optional. If no gate is in front of the handler, both extractors reply with 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -71,13 +71,13 @@ impl Identity {
         }
     }
 
-    /// The `sub` claim, or the claim that the issuer's rules name, with the prefix from those rules if they set one.
-    /// Equal subjects of two issuers are different users: see [`Self::issuer`].
+    /// The `sub` claim, or the claim that the issuer's rules name. If the rules set a prefix, the subject begins with
+    /// it. Two issuers can use the same subject for different users: see [`Self::issuer`].
     pub fn subject(&self) -> &str {
         &self.verified.token().subject
     }
 
-    /// The subject exactly as the token has it, without a prefix and without encoding.
+    /// The subject exactly as it is in the token, without a prefix and without encoding.
     pub fn token_subject(&self) -> &str {
         self.verified.token().token_subject()
     }
@@ -98,7 +98,7 @@ impl Identity {
         &self.verified.token().scope
     }
 
-    /// The `iss` of the token. For the session of a browser whose user logged in at a provider, the provider's issuer.
+    /// The `iss` of the token. For a browser session whose user logged in at a provider, this is the provider's issuer.
     pub fn issuer(&self) -> &str {
         self.verified.token().vouching_issuer().url()
     }
@@ -150,8 +150,9 @@ impl Identity {
         self.verified.token().expires
     }
 
-    /// Returns whether the caller has this role. For our own tokens the claim `roles` decides; for tokens of another
-    /// issuer, the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
+    /// Returns whether the caller has this role. For our own tokens, the roles are in the claim `roles`. For tokens of
+    /// another issuer, they are in the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles)
+    /// names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         self.verified.token().roles().contains(role)
@@ -233,7 +234,7 @@ mod extract {
     #[derive(Clone, Copy, Debug)]
     pub struct Claims<T>(pub T);
 
-    /// Why an extractor did not find a caller, with the reply to send.
+    /// The reason why an extractor did not find a caller. It is also the reply to send.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
@@ -266,13 +267,13 @@ mod extract {
         #[error("the claims do not have the expected shape")]
         Shape,
         #[cfg(feature = "browser-oidc")]
-        #[error("the caller has no access token of a provider")]
+        #[error("the caller has no access token from a provider")]
         NoToken,
-        /// A mistake in the application. It is an error because otherwise every caller would silently be anonymous if
-        /// the gate is missing.
+        /// The application has no gate in front of the handler. This is an error because otherwise every caller would
+        /// silently be anonymous.
         #[error(
-            "no gate has named the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
-             the route; `headers_only()` leaves out the caller"
+            "no gate has identified the caller of this request: put `gate.layer()` around the router, or \
+             `gate.require()` on the route. With `headers_only()`, handlers do not get the caller"
         )]
         NoGate,
     }
@@ -306,7 +307,7 @@ mod extract {
             Self::with(why, denial, parts)
         }
 
-        /// The reply to a request whose caller has no token of a provider.
+        /// Makes the reply if the handler needs a provider's token, but the caller does not have one.
         #[cfg(feature = "browser-oidc")]
         pub(in crate::gate) fn without_token(denial: Denial, parts: &Parts) -> Self {
             match Why::from_parts(parts) {
@@ -344,7 +345,8 @@ mod extract {
         }
     }
 
-    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front.
+    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front of the
+    /// handler.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
@@ -372,7 +374,8 @@ mod extract {
         }
     }
 
-    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front.
+    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front of the
+    /// handler.
     impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
         type Rejection = NoIdentity;
 

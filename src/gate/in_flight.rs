@@ -9,8 +9,8 @@ use rotogate_core::verify_cache::Verified;
 /// One request of a caller, which is counted from its admission until the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// Set if the caller has exceeded its share and uses spare capacity. The slot does not count against the caller's
-    /// address, so other callers at that address keep their share.
+    /// Set if the caller has exceeded its share and uses spare capacity. The slot then does not count against the
+    /// caller's address, so that other callers at that address keep their share.
     #[expect(dead_code, reason = "held, not read")]
     lent: Option<Lent>,
     /// The permit for buffering the request body, if the gate buffers the body.

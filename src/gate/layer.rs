@@ -12,8 +12,8 @@
 //! 9. Service
 //!
 //! [`GateLayer::admit`] performs steps 1 to 7, and [`GateService::answer`] performs steps 8 and 9.
-//! [`GateLayer::explain`] performs steps 1 to 7 without side effects. The comment at each step explains its position in
-//! the order.
+//! [`GateLayer::explain`] performs steps 1 to 7 without side effects. A comment at each step explains why the step has
+//! its place in this order.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ struct LayerOptions {
     edge: bool,
     defer_audience: bool,
     headers_only: bool,
-    /// Whether requests are judged without their bodies.
+    /// Whether the bodies of requests are unavailable, so that only the heads are judged.
     head_alone: bool,
 }
 
@@ -103,10 +103,10 @@ impl GateLayer {
         Self { gate, options: LayerOptions::default(), forward: PhantomData }
     }
 
-    /// Forwards calls that a protocol wraps. Such a call is a request to an endpoint whose body turns out to be for the
-    /// service behind the gate (Kuzzle's `POST /_query`), or a connection that a protocol takes over (Kuzzle's
-    /// WebSocket). The service must be `Clone`, and its request body must be constructible from [`Bytes`]. Without this
-    /// option, such a request gets 501.
+    /// Lets endpoints forward requests to the service behind the gate. An endpoint does so if the body of a request
+    /// turns out to be a call for the service (Kuzzle's `POST /_query`), or if a protocol takes over a connection
+    /// (Kuzzle's WebSocket). The service must be `Clone`, and its request body must be constructible from [`Bytes`].
+    /// Without this option, these requests get 501.
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer { gate: self.gate, options: self.options, forward: PhantomData }
@@ -124,7 +124,8 @@ impl<M> GateLayer<M> {
     }
 
     /// Lets [`require().audience(…)`](super::RequireLayer::audience) behind this layer replace the gate's own audience.
-    /// By default this layer refuses a token for another audience, because it cannot know which `require()` follows.
+    /// By default this layer refuses a token for another audience, because it cannot know which `require()` is behind
+    /// it.
     ///
     /// On routes that do not require an audience themselves, the layer lets a request with such a token pass without a
     /// caller. A `require()` for the token's audience then makes the token's subject the caller.
@@ -146,8 +147,8 @@ impl<M> GateLayer<M> {
         self
     }
 
-    /// For the proxy, which has no other layer in front. The service inside obeys the policy's `upgrade`, and ends an
-    /// upgraded connection with its [`Lease`](rotogate_core::lease::Lease).
+    /// Adapts the layer for the proxy, which has no other layer in front of it. The service behind the layer obeys the
+    /// policy's `upgrade`, and ends an upgraded connection when its [`Lease`](rotogate_core::lease::Lease) ends.
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.options.edge = true;
@@ -262,8 +263,8 @@ impl<S, M> GateService<S, M> {
                 Counted::Waits(waiting) => admission = waiting,
             }
         }
-        // The request is decided again after the token has been judged or its proof has been counted. Move the ready
-        // service into the future, because a clone of it may not be ready.
+        // The request is decided again after the token has been judged or its proof has been counted. The ready service
+        // is moved into the future, because a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

@@ -24,7 +24,7 @@ use rotogate_core::verify_cache::Verified;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
-/// The largest number of times that one request asks the store for capacity within its limits.
+/// The maximum number of times that one request queries the store for the remaining capacity of its limits.
 const ROUNDS: usize = 32;
 
 /// Selects the replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
@@ -76,12 +76,12 @@ impl RouteLimits {
         Ok(Self { all, headers })
     }
 
-    /// Makes these limits the ones that count requests from now on.
+    /// From now on, counts requests against these limits.
     pub(super) fn put_in_force(&self, limits: &Limits) {
         limits.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
     }
 
-    /// The limits that apply to a route.
+    /// Returns the limits that apply to a route.
     fn of_policy<'a>(&'a self, policy: &'a RoutePolicy) -> impl Iterator<Item = &'a Arc<RunningLimit>> {
         policy.rate.iter().filter_map(|limit| self.all.get(limit.place)).map(|(_, running)| running)
     }
@@ -112,7 +112,7 @@ impl Inner {
     /// counts the request.
     ///
     /// # Errors
-    /// Returns the limit that refuses the request, or that must first query the store.
+    /// The limit that refuses the request, or that must first query the store.
     pub(super) fn count(
         &self,
         parts: &Parts,
@@ -123,7 +123,7 @@ impl Inner {
         let mut fields = (self.limits.headers == RateHeaders::Always).then(<(String, String)>::default);
         self.with_limited(parts, caller, |request| {
             let own = self.limits.of_policy(policy);
-            // Routes may share a limit, which must count the request only once.
+            // If several routes share a limit, the limit must count the request only once.
             let further = more.iter().enumerate().filter(|(at, limit)| {
                 let before = more.iter().take(*at).chain(self.limits.of_policy(policy));
                 !before.into_iter().any(|known| Arc::ptr_eq(known, limit))
@@ -144,7 +144,7 @@ impl Inner {
     /// Counts a request as [`Self::count`] does, and waits for the store if a limit requires it.
     ///
     /// # Errors
-    /// Returns the limit that refuses the request.
+    /// The limit that refuses the request.
     pub(super) async fn count_waiting(
         &self,
         parts: &Parts,
@@ -262,13 +262,15 @@ impl Inner {
     }
 }
 
-/// Appends the header fields instead of replacing them, because the service may have added fields about its own limits.
+/// Appends header fields instead of replacing fields of the same name, because the service may have added fields about
+/// its own limits.
 pub(super) fn add(headers: &mut http::HeaderMap, fields: &QuotaFields) {
     headers.append(POLICY, fields.policy.clone());
     headers.append(LEFT, fields.left.clone());
 }
 
-/// A claim's value as the key of a limit. The string `"1"` and the number 1 are different keys.
+/// Converts a claim's value to the form in which a limit counts it. The string `"1"` and the number 1 are counted
+/// separately.
 fn said(value: &Value) -> Option<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Some(value.to_string()),

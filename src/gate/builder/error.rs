@@ -34,17 +34,20 @@ pub enum BuildError {
         why: &'static str,
     },
     /// The public URL has a path, or is not a URL.
-    #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
+    #[error("the public URL {0:?} must have the form `scheme://host[:port]` with http or https")]
     PublicUrl(String),
     /// The authorization endpoint is not a URL, or has a fragment.
     #[error("the authorization endpoint {0:?} is not an http or https URL without a fragment")]
     AuthorizationEndpoint(String),
-    /// A feature needs the public URL, but a resource server does not have its own issuer from which the URL could be
-    /// taken.
+    /// A feature needs the public URL, but it was not set. A resource server has no issuer of its own from which the
+    /// URL could be derived.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
     NoPublicUrl(&'static str),
-    /// A resource server does not list an audience for the tokens of this issuer.
-    #[error("the tokens of {0}: call `.audience(…)`. Without an audience, tokens for other services would pass")]
+    /// A resource server needs an audience for the tokens of this issuer, but none is listed.
+    #[error(
+        "tokens from {0} need an audience: call `.audience(…)`. Otherwise the gate would accept tokens for other \
+         services"
+    )]
     NoAudience(String),
     /// The keys of this issuer cannot be fetched.
     #[cfg(feature = "remote-keys")]
@@ -73,7 +76,7 @@ pub enum BuildError {
     #[error("staleness: `limit` must be from {least:?} to {most:?}, and `served` must not be below `limit`", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
     Staleness,
     /// [`GateBuilder::keys`](crate::gate::GateBuilder::keys) was not called.
-    #[error("keys are needed: call `.keys(Keyring::…)`")]
+    #[error("signing keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
     /// A pattern of headers to remove or to keep cannot be used.
     #[error("the header pattern {pattern:?}: {why}")]
@@ -86,13 +89,14 @@ pub enum BuildError {
     /// Running gates that share the store have other keys, and the difference is more than one step of a key rotation.
     #[error("{0}")]
     OtherKeys(String),
-    /// The gate does not have a store for records, but an endpoint with a relay, a browser login at a provider, or API
-    /// keys need one.
+    /// The gate has no store for records, but needs it for an endpoint with a relay, for a browser login at a provider,
+    /// or for API keys.
     #[error(
-        "an endpoint with a relay, a login at a provider, or API keys need a store for their records: call `.relay_store(…)`"
+        "endpoints with a relay, logins at a provider, and API keys need a store for their records: call \
+         `.relay_store(…)`"
     )]
     NoRelayStore,
-    /// The new rules name an endpoint with a relay that the running gate does not have.
+    /// The new rules have a relay at an endpoint at which the running gate has no relay.
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
     /// The settings of a profile contradict each other.
@@ -108,10 +112,11 @@ pub enum BuildError {
     /// A value in [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
     #[error("{0}")]
     Host(String),
-    /// Calls in envelopes could bypass a stricter route.
+    /// Calls in envelopes could bypass a stricter route, because another route admits the envelopes.
     #[error(
-        "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
-         unknown would bypass it: write which calls it is for (`Route::kuzzle`), or a route for all others: `*`"
+        "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, so a call whose path is \
+         unknown would bypass {strict:?}. Name the calls that {strict:?} governs with `Route::kuzzle`, or add a \
+         route `*` for all other calls"
     )]
     Ungoverned {
         /// The id of the stricter route.
@@ -134,10 +139,12 @@ pub enum BuildError {
     #[error("assertions: {0}")]
     Assertion(String),
     /// A route with a token exchange for its upstream does not require a caller, or also forwards the caller's token.
-    #[error("the route {0:?} has an exchange, so it must require a caller and forward no token")]
+    #[error(
+        "the route {0:?} has a token exchange, so it must require a caller and must not forward the caller's token"
+    )]
     Exchange(String),
     /// There are too many [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
-    #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
+    #[error("there are {0} identity headers, but the maximum is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
     /// A role that a route requires cannot be judged, or no token can have it.
     #[error("the role {role:?} of route {route:?} {why}")]
@@ -158,7 +165,7 @@ pub enum BuildError {
         why: String,
     },
     /// A route names an unknown dialect.
-    #[error("there is no dialect {0:?}")]
+    #[error("the dialect {0:?} does not exist")]
     Dialect(String),
     /// Endpoints conflict, or a template is malformed.
     #[error("endpoint {dialect} at {path}: {problem}")]

@@ -75,7 +75,7 @@ pub(super) struct RunningParts {
     pub(super) leeway: Duration,
 }
 
-/// Returns whether the route serves every path that does not have another route.
+/// Returns whether the route serves every path that no other route serves.
 fn is_catch_all(route: &Route) -> bool {
     route.path.starts_with("/{*") && route.hosts.is_empty() && route.methods.is_empty()
 }
@@ -91,7 +91,7 @@ impl Rules {
         self.assertion.is_some()
     }
 
-    /// Sets the clock by which the validity of clients' fetched keys is judged.
+    /// Sets the clock that determines whether clients' fetched keys are still valid.
     pub(super) fn set_clock(&self, clock: &Arc<EngineClock>) {
         let fetched = self.clients.iter().filter_map(|client| client.keys.as_ref()?.keys().live());
         fetched.for_each(|keys| keys.set_clock(clock));
@@ -148,7 +148,8 @@ impl Rules {
         sound::sources(trusted, provider, self.clients.iter(), has_users)
     }
 
-    /// Checks that no limit counts over all gates if this gate counts separately (`limits_per_node`).
+    /// If this gate counts by itself (`limits_per_node`), checks that none of the limits count requests at all gates
+    /// together.
     pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
         let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
         self.routes.iter().find(is_over_gates).map_or(Ok(()), |route| {
@@ -245,7 +246,7 @@ impl Rules {
 /// # Errors
 /// A configured feature needs the public URL.
 fn needs_no_url(uses_dpop: bool, describes_resources: bool) -> Result<(), BuildError> {
-    let needs = [(uses_dpop, "proofs (DPoP)"), (describes_resources, "the description of a resource")];
+    let needs = [(uses_dpop, "the check of DPoP proofs"), (describes_resources, "the description of a resource")];
     let needed = needs.into_iter().find(|(is_used, _)| *is_used);
     needed.map_or(Ok(()), |(_, what)| Err(BuildError::NoPublicUrl(what)))
 }
@@ -262,7 +263,7 @@ fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<
     Ok(hosts)
 }
 
-/// The policies of the routes that require their own audiences.
+/// Returns the policies of the routes with their own `audiences`.
 fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
     let policies = routes.iter().map(|route| &route.policy);
     policies.filter(|policy| !policy.audiences.is_empty()).cloned().collect()
@@ -282,7 +283,7 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
-/// Checks that routes name only known issuers.
+/// Checks that the issuers that routes name are known.
 fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
     match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
@@ -291,12 +292,12 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// The problem of a route, as a string.
+/// Converts a route's problem to the error of the builder.
 fn unusable(error: &RouteError) -> InvalidValue {
     InvalidValue::new(error.to_string())
 }
 
-/// The patterns of headers to remove or to keep.
+/// Parses the patterns of headers to remove or to keep.
 fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     let parsed = texts
         .iter()
@@ -304,8 +305,9 @@ fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     parsed.collect()
 }
 
-/// The default identity headers. With several issuers, a subject is ambiguous without its issuer, so the issuer also has
-/// a header. Roles have a header if tokens of another issuer contain roles.
+/// Returns the default identity headers. If there are several issuers, they include a header for the issuer, because a
+/// subject is ambiguous without its issuer. If tokens of another issuer contain roles, they include a header for the
+/// roles.
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());

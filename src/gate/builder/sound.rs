@@ -14,8 +14,8 @@ use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, UserSource, bare_source, is_name};
 
-/// Checks that an issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http, an attacker on the
-/// network could impersonate the issuer.
+/// Checks that an issuer is an https URL without query and fragment (RFC 8414 §2). An issuer over plain http could be
+/// impersonated by an attacker on the network.
 pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
     let Some((uri, host)) = url(issuer) else {
@@ -24,7 +24,7 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     match uri.scheme_str() {
         Some("https") => Ok(()),
         Some("http") if plain || is_loopback(&host) => Ok(()),
-        Some("http") => refuse("plain http is for loopback only; `dangerous_plain_issuer()` accepts it nevertheless"),
+        Some("http") => refuse("plain http is allowed only on loopback, unless you call `dangerous_plain_issuer()`"),
         Some(_) | None => refuse("its scheme is not https"),
     }
 }
@@ -44,7 +44,8 @@ pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
     if is_url { Ok(()) } else { Err(BuildError::AuthorizationEndpoint(given.to_owned())) }
 }
 
-/// Checks that each origin is spelt as a browser spells it, because otherwise a request would never match it.
+/// Checks that each origin is spelt as a browser spells it, because a request's `Origin` could not match any other
+/// spelling.
 pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
         Some(origin) => Err(BuildError::Origin(origin.to_string())),
@@ -52,7 +53,7 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     }
 }
 
-/// Checks that each client is registered once, that its id fits into a token, and that it may use its grants.
+/// Checks that each client is registered once, that its id fits into a token, and that its settings allow its grants.
 pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
@@ -70,12 +71,12 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
             return refuse(&client.id, why);
         }
         if client.secret_hash.is_some() && client.keys.is_some() {
-            return refuse(&client.id, "it has a secret and keys: a client authenticates in one way");
+            return refuse(&client.id, "it has both a secret and keys, but a client authenticates in only one way");
         }
         if client.keys.is_some() && !has_records {
             return refuse(
                 &client.id,
-                "each of its assertions counts once, so the gate needs a store for used assertions: call \
+                "each of its assertions may be used only once, so the gate needs a store for used assertions: call \
                  `.relay_store(…)` (feature `relay`)",
             );
         }
@@ -90,11 +91,13 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
 }
 
-/// Checks that a store for used requests exists, because a request for global revocation is accepted only once.
+/// Checks that the gate has a store for used requests if it accepts requests for global revocation, because each
+/// request is accepted only once.
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, GLOBAL_REVOCATION).next() {
         Some(path) if !has_records => {
-            const WHY: &str = "used requests must be remembered in a store: call `.relay_store(…)` (feature `relay`)";
+            const WHY: &str = "the gate must remember used requests in a store: call `.relay_store(…)` (feature \
+                               `relay`)";
             Err(BuildError::endpoint(GLOBAL_REVOCATION, path, WHY))
         }
         Some(_) | None => Ok(()),
@@ -113,7 +116,9 @@ fn exchange(client: &Client) -> Option<&'static str> {
         }
         Some(rules) if rules.to.iter().any(|to| to.is_empty()) => Some("an audience of `exchange` is empty"),
         Some(rules) if rules.to.is_empty() => Some("`exchange.to` names no audience"),
-        Some(rules) if !(1..=ExchangeRules::MAX_DEPTH).contains(&rules.depth) => Some("`exchange.depth` is 1 to 8"),
+        Some(rules) if !(1..=ExchangeRules::MAX_DEPTH).contains(&rules.depth) => {
+            Some("`exchange.depth` must be 1 to 8")
+        }
         Some(_) => None,
     }
 }
@@ -129,8 +134,9 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
         for role in route.policy.roles.iter().chain(all) {
             let named = |rules: &&IssuerRules| role.issuer.as_ref().is_none_or(|issuer| *rules.name == **issuer);
             let has_none = others.clone().filter(named).any(|rules| rules.claims.roles.is_empty());
-            let none =
-                has_none.then_some("is of an issuer whose rules name no claim of roles: call `IssuerRules::roles`");
+            let none = has_none.then_some(
+                "belongs to an issuer whose rules do not name a claim with roles: call `IssuerRules::roles`",
+            );
             if let Some(why) = role_problem(role, &taken).or(none) {
                 return Err(BuildError::Role { route: route.id.to_string(), role: role.to_string(), why });
             }
@@ -151,7 +157,7 @@ pub(in crate::gate) fn sources<'a>(
     has_users: bool,
 ) -> Result<(), BuildError> {
     const BARE: &str =
-        "it needs a subject_prefix: its users get subjects of this gate, and two users could have one subject";
+        "it needs a `subject_prefix`, because two users could otherwise have the same subject at this gate";
     let refuse = |rules: &IssuerRules| Err(RulesError::Rule { issuer: rules.issuer.to_string(), why: BARE }.into());
     let exchanged: Vec<_> = clients.filter_map(|client| client.exchange.as_ref()).flat_map(|it| &it.issuers).collect();
     let is_exchanged = |rules: &IssuerRules| exchanged.iter().any(|name| ***name == *rules.name);
@@ -167,19 +173,20 @@ pub(in crate::gate) fn sources<'a>(
     bare_source(&sources).and_then(|place| named.get(place)).map_or(Ok(()), |rules| refuse(rules))
 }
 
-/// Checks that assertions are signed with a key pair. Upstreams verify them with the published keys, but a shared
-/// secret is not published.
+/// Checks that assertions are signed with a key pair. Upstreams verify assertions with the gate's published keys, and a
+/// shared secret is never published.
 pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     match keyring.signer().algorithm() {
         algorithm if can_sign_assertions(algorithm) => Ok(()),
         algorithm => Err(BuildError::Assertion(format!(
-            "the signing key is for {algorithm}, a shared secret that no upstream can verify with; sign with EdDSA, ES256 or RS256"
+            "the signing key is for {algorithm}, and upstreams do not have its secret to verify assertions; sign \
+             with EdDSA, ES256 or RS256"
         ))),
     }
 }
 
-/// Checks that no assertion has an audience that an access token can have, because an upstream could replay the
-/// assertion as a token.
+/// Checks that an access token cannot have the audience of an assertion, because an upstream could replay the assertion
+/// as a token.
 pub(super) fn assertion_audiences(
     routes: &[Route],
     clients: &[Client],
@@ -212,7 +219,7 @@ pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// Parses a URL and its host. `None` if the URL has a part that neither an issuer nor an origin may have.
+/// Parses a URL and its host. Returns `None` if the URL has a part that neither an issuer nor an origin may have.
 fn url(text: &str) -> Option<(Uri, String)> {
     if text.contains(['#', '?']) {
         return None;

@@ -34,9 +34,9 @@ const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The response of an endpoint to a request.
 pub(in crate::gate) enum EndpointResponse {
-    /// A reply, with its reason and recipient for the access log.
+    /// A reply, with the reason and the recipient of tokens for the access log.
     Reply(Reply, Reason, Option<Who>),
-    /// The service gets the same request, and the dialect makes its own reply from the service's reply.
+    /// The service also gets the request, and the dialect makes its own reply from the service's reply.
     Consult(Box<Parts>, Consult),
     /// The request has a new body, and its route decides on it as on any other request. The permit is for the buffered
     /// body.
@@ -185,7 +185,7 @@ impl<'a> EndpointRequest<'a> {
         let denial = match unread {
             Unread::TooLong => Denial::BodyTooLarge,
             Unread::Undecided(denial) => *denial,
-            Unread::Broken => Denial::MalformedRequest("the body broke off"),
+            Unread::Broken => Denial::MalformedRequest("the body ended early"),
             Unread::TooSlow => return EndpointResponse::reply(self.too_slow(), Reason::BODY_TOO_SLOW),
             Unread::Shed(refusal) => return self.shed(*refusal),
         };
@@ -212,9 +212,9 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Returns whether the request relies on a cookie, but does not come from an allowed page. Only requests that may
-    /// change something are checked, except that requests with a session cookie are always checked. A browser adds
-    /// cookies to requests that any site causes (requirements T18 and B20).
+    /// Returns whether the request relies on a cookie, but does not come from an allowed page. A request is checked
+    /// only if it may change something or has a session cookie. A browser adds cookies to requests that any site causes
+    /// (requirements T18 and B20).
     pub(super) fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
         let has = |name| credential::cookies(headers, name).next().is_some();
@@ -225,7 +225,7 @@ impl<'a> EndpointRequest<'a> {
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // Only the protocol of an OAuth token endpoint defines what a proof or a certificate does.
+        // Proofs and client certificates have a meaning only in the protocol of an OAuth token endpoint.
         let is_oauth = self.endpoint.dialect.protocol().is_some_and(|own| own.oauth("").is_some());
         EndpointHandler {
             gate: self.gate,
@@ -249,8 +249,8 @@ impl<'a> EndpointRequest<'a> {
         reason: Reason,
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
-        // A dialect must not set cookies in response to a safe request, and checks this itself. This second check
-        // catches mistakes (requirement T25).
+        // A reply to a request with a safe method must not set cookies. Each dialect checks this rule itself, and this
+        // second check catches mistakes (requirement T25).
         let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
@@ -263,7 +263,7 @@ impl<'a> EndpointRequest<'a> {
             let denial = Denial::CrossOrigin;
             return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
         }
-        // A client that proves possession of its key needs the latest nonce for its next request.
+        // A client that proves possession of its key needs the latest nonce for its next proof.
         if handler.proof.is_some()
             && let Some(nonce) = self.gate.dpop_nonce()
         {

@@ -45,7 +45,7 @@ impl EndpointCommand<'_> {
         };
         let (proof, certificate) = presented.of_client(self.gate, &client)?;
         if grant.bound_to.is_some() && grant.bound_to != proof.as_ref().map(OnceProof::key) {
-            return Err(Denial::GrantAssertion("the request has no proof of the key in cnf.jkt").into());
+            return Err(Denial::GrantAssertion("the request does not prove possession of the key in `cnf.jkt`").into());
         }
         let login = AssertedLogin {
             client: &client,
@@ -63,7 +63,7 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Issued(Box::new(self.gate.engine.asserted(login).await?)))
     }
 
-    /// Verifies the assertion. If its key is unknown, waits until the issuer's keys have been fetched.
+    /// Verifies the assertion. If its signing key is unknown, waits until the issuer's keys have been fetched.
     async fn proved_grant(&self, client: Option<&Client>, assertion: &SecretString) -> Result<ProvedGrant, Error> {
         let (limits, address, checker) = (self.gate.engine.limits(), self.origin.address, &self.gate.checker);
         limits.admit_unverified(address)?;
@@ -81,15 +81,15 @@ impl EndpointCommand<'_> {
             let is_final = wait.ended().await;
             read = checker.proved_grant(sent);
             if is_final && matches!(read, Err(Denial::KeysUnavailable(_))) {
-                read = Err(Denial::GrantAssertion("no key of the issuer signed it"));
+                read = Err(Denial::GrantAssertion("it was not signed with a key of the issuer"));
             }
         }
         limits.record_read(address, sent.token, &read);
         Ok(read?)
     }
 
-    /// The client that gets the token. An assertion about a user requires an authenticated client. An assertion about a
-    /// workload authenticates the client by itself.
+    /// Returns the client that gets the token. An assertion about a user requires an authenticated client. An assertion
+    /// about a workload authenticates the client by itself.
     fn client_of(&self, grant: &ProvedGrant, named: Option<Arc<Client>>) -> Result<Arc<Client>, Denial> {
         let is_confidential = named.as_ref().is_some_and(|client| client.is_confidential());
         if grant.user.is_some() && !is_confidential {
@@ -103,8 +103,8 @@ impl EndpointCommand<'_> {
         if is_here && client.may(Grant::JwtBearer) { Ok(client) } else { Err(Denial::UnauthorizedClient) }
     }
 
-    /// The resource for the token: one of the resources that the assertion names. All of them must be resources of this
-    /// gate.
+    /// Returns the resource for the token, which is one of the resources that the assertion names. All resources in the
+    /// assertion must be resources of this gate.
     fn resource_of(&self, named: &[Box<str>], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
         let granted = |resource: Option<Box<str>>| resources::granted(&self.gate.resources, resource);
         let is_ours = named.iter().all(|resource| granted(Some(resource.clone())).is_ok());

@@ -12,7 +12,7 @@ use rotogate_core::fault::{Error, StoreError};
 use rotogate_core::token::verify::{SentClientAssertion, UsableOnce};
 
 impl EndpointCommand<'_> {
-    /// The authenticated client, if it may use this endpoint and grant.
+    /// Authenticates the client, and checks that it may use this endpoint and this grant.
     pub(super) async fn client(
         &self,
         presented: Option<PresentedClient>,
@@ -36,8 +36,8 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         if let Some(used) = used {
-            // The assertion is marked as used last, so that a request that is refused for another reason does not use
-            // it up.
+            // The assertion is marked as used only after all other checks, so that a request that is refused for
+            // another reason does not use up the assertion.
             self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
@@ -62,15 +62,15 @@ impl EndpointCommand<'_> {
             let is_final = wait.ended().await;
             read = verify();
             if is_final && matches!(read, Err(Denial::KeysUnavailable(_))) {
-                read = Err(Denial::ClientAssertion("no key of the client signed it"));
+                read = Err(Denial::ClientAssertion("it was not signed with a key of the client"));
             }
         }
         engine.limits().record_read(address, assertion.expose_secret(), &read);
         Ok((Arc::clone(&client), read?))
     }
 
-    /// The audiences by which an assertion may name this endpoint: our issuer, and the issuer of the endpoint's own
-    /// metadata.
+    /// Returns the values of `aud` with which an assertion may name this endpoint: the gate's issuer, and the issuer in
+    /// the endpoint's own metadata.
     pub(super) fn issuers(&self) -> Vec<&str> {
         let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
         [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
@@ -87,8 +87,8 @@ impl Inner {
     ) -> Result<(), Error> {
         match &self.running.records {
             Some(store) => self.engine.use_once(&**store, (used, client), replayed).await,
-            // A gate without this store is never built.
-            None => Err(StoreError::new("there is no store for used assertions").into()),
+            // A gate that needs this store is never built without it.
+            None => Err(StoreError::new("the gate has no store for used assertions").into()),
         }
     }
 }

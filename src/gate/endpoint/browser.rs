@@ -41,7 +41,7 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
     admitted
 }
 
-/// The result that [`admit`] would have, without counting the request.
+/// Returns the result that [`admit`] would have, without counting the request.
 ///
 /// # Errors
 /// See [`admit`].
@@ -75,7 +75,7 @@ pub(super) async fn answer(
         match (call.operation, call.method) {
             (LOGIN, &Method::GET) => return provider::begin(browser, provider, call, handler).await,
             (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
-            // A HEAD request neither begins a login nor ends one.
+            // A HEAD request neither begins a login nor completes one.
             (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),
             _ => {}
         }
@@ -170,7 +170,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
         let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
         let ended = to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await;
         handler.tell(&ended);
-        // After a fault the cookie stays, so that the browser can try again.
+        // After a fault, the reply does not clear the cookie, so that the browser can try again.
         hint = ended?;
     }
     let at_provider = browser.logout_at_provider(hint.as_ref().map(|hint| hint.as_str()));
@@ -179,7 +179,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
     Ok(reply)
 }
 
-/// The state of the session. This query does not count as activity.
+/// Returns the state of the session. Such a request does not keep the session alive.
 async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let gate = handler.gate;
     let Some(cookie) = presented(gate, call.headers, handler.origin.address)? else {

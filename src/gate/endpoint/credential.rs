@@ -1,4 +1,4 @@
-//! The credential for a refresh, and access tokens that a refresh would accept again.
+//! Reads the credential for a refresh, and checks access tokens that a refresh would accept again.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::claims::AccessToken;
 
-/// How long ago a token may have expired, if it was valid when it was exchanged.
+/// Returns how long ago a token may have expired, if the token was still valid when it was exchanged.
 const fn expired_before_exchange(may_have_expired: bool, profile: &Profile) -> Duration {
     if may_have_expired { profile.lost_response_window } else { Duration::ZERO }
 }
@@ -48,8 +48,8 @@ impl ReadCredential {
 
     /// Converts the credential to the form that the engine exchanges.
     pub(super) fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // A token of another issuer is not a refresh credential at this gate, and the reply does not reveal the
-        // difference. The engine checks the account of the session.
+        // A token of another issuer is not a refresh credential at this gate, and the reply does not reveal that
+        // another issuer issued the token. The engine checks the account of the session.
         let own = |access| AccountRule::Any.admit(access)?.own().map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),

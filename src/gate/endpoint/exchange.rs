@@ -13,7 +13,8 @@ use rotogate_core::limit::Source;
 use rotogate_core::token::claims::AccessToken;
 
 impl EndpointCommand<'_> {
-    /// Exchanges a user's token. The token is verified like the token of any request, but the limits count the client.
+    /// Exchanges a user's token. The token is verified like a token on a data route, but the limits count the client
+    /// instead of an address.
     // Requirement D1.
     pub(super) async fn exchange(
         &self,

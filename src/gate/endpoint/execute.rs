@@ -168,7 +168,7 @@ pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin
     gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await
 }
 
-/// The account that the request's path names, the device of a session cookie, and the origin of the request.
+/// The account that the request's path names, the presented device cookie, and the origin of the request.
 pub(super) type OwnRequester<'a> = (Option<&'a str>, PresentedDevice, &'a Origin);
 
 /// Lists or ends a user's own sessions.
@@ -198,7 +198,7 @@ pub(super) async fn own_keys(
     keys.own(&gate.engine, at.concerns(verified.token())?.own()?, request, by_cookie, by.2).await
 }
 
-/// The account that a request names, and the accounts that the endpoint serves to it.
+/// Returns the account that a request names, and the rule for the accounts that the endpoint serves for this request.
 pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
     match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
@@ -207,7 +207,7 @@ pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Op
     }
 }
 
-/// Separates a denial, which is a decision about the token, from a fault, which is a failure to decide.
+/// Separates denials from faults: a denial is a decision about the token, and a fault prevents that decision.
 pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
@@ -263,7 +263,7 @@ impl EndpointCommand<'_> {
         if !client.is_confidential() {
             return Err(Denial::InvalidClient.into());
         }
-        // The limits count the resource server, not an address. Forged tokens from one client of the resource server
+        // The limits count the resource server instead of an address, because forged tokens from one of its clients
         // must not block the introspection of other clients' tokens.
         let checked = self.check_unproved(token, Source::Client(&client.id)).and_then(|verified| {
             let token = self.concerns(verified.token())?;
@@ -296,7 +296,8 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Checks a token for any audience and account. If the issuer must decide, waits for its response.
+    /// Checks a token for any audience and account. If the issuer must introspect the token, waits for the issuer's
+    /// response.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
@@ -323,7 +324,7 @@ impl EndpointCommand<'_> {
         self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
-    /// Checks that a token is for an audience that this gate serves, and for the account of this endpoint.
+    /// Checks that a token has an audience that this gate serves, and the account that this endpoint serves.
     pub(super) fn concerns<'t>(&self, token: &'t AccessToken) -> Result<OfAccount<'t>, Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
@@ -375,8 +376,8 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Ends the session of a token that has expired or was replaced by a rotation. The token is refused, but its
-    /// session may still be live, and the token's holder requests the logout (requirement R16).
+    /// Ends the session of a token that has expired or was replaced by a rotation. The gate refuses this token, but its
+    /// session may still be live, and the user wants to log out (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -394,7 +395,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// RFC 7009: ends the session of an access or refresh token. An unknown token is not an error.
+    /// Ends the session of an access or refresh token. An unknown token is not an error (RFC 7009).
     async fn revoke(&self, client: &Client, token: &SecretString) -> Result<(), Error> {
         let engine = &self.gate.engine;
         if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {

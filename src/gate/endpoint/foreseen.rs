@@ -1,4 +1,4 @@
-//! The decision that an endpoint makes from the head of a request, for an explanation.
+//! Predicts, for an explanation, how an endpoint decides on the head of a request.
 
 use std::sync::Arc;
 
@@ -36,8 +36,8 @@ pub(in crate::gate) struct Foreseen {
     pub(in crate::gate) policy: Option<RoutePolicy>,
 }
 
-/// Judges the head of a request as [`answer`](super::answer()) does. `first` adds a denial to those that the observer
-/// has recorded, and returns the first of them.
+/// Predicts the decision on the head of a request, as [`answer`](super::answer()) makes it. `first` records a denial in
+/// the observer, and returns the first denial that the observer has recorded.
 pub(in crate::gate) fn foresee<O: Observer>(
     gate: &Arc<Inner>,
     operation: &MatchedOperation,
@@ -129,7 +129,8 @@ impl<'a> RefreshPlace<'a> {
         format!("{}.{}", self.endpoint.dialect.name(), self.operation.name())
     }
 
-    /// The terms on which a token may be presented here by the named client, or else by the session's client.
+    /// Returns the terms for the named client when it presents a token here. If no client is named, returns the terms
+    /// for the session's client.
     pub(in crate::gate) fn terms_of(
         &self,
         gate: &Inner,

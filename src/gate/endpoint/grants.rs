@@ -9,7 +9,7 @@ use crate::dialect::{Command, Outcome};
 
 const GRANTS: [Grant; 5] =
     [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::TokenExchange, Grant::JwtBearer];
-/// The values of the label `result`.
+/// The values of the metric's label `result`.
 const RESULTS: [&str; 3] = ["granted", "refused", "unavailable"];
 const COUNTERS: usize = GRANTS.len() * RESULTS.len();
 

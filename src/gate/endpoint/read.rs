@@ -104,11 +104,11 @@ impl Reading<'_> {
         self.gate.running.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
     }
 
-    /// The holder of the valid token in the head or at the start of the body.
+    /// Returns the holder of the valid token in the head or at the start of the body.
     ///
     /// # Errors
-    /// A denial that leaves the token undecided. A token that was not verified because of a limiter is not an invalid
-    /// token (requirement R15).
+    /// The denial that prevented the check of the token. If a limiter prevented the check, the token does not count as
+    /// invalid (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };

@@ -96,12 +96,12 @@ impl Ready {
         let failed = |problem: String| BuildError::endpoint(endpoint.dialect.name(), endpoint.base(), problem);
         let client = own_client(&endpoint, common.clients).map_err(failed)?;
         if names_accounts && endpoint.account.is_some() {
-            return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
+            return Err(failed("the endpoint is bound to one account, but its path contains {account}".to_owned()));
         }
         if let Some(unknown) = endpoint.accepts.iter().find(|other| !dialects.all.contains(&&***other)) {
             return Err(failed(format!(
-                "accepts {unknown:?}, which is not a dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
-                 application begins"
+                "`accepts` contains {unknown:?}, which is not a dialect: expected the name of a dialect, or \
+                 {APPLICATION:?} for sessions that the application starts"
             )));
         }
         let impossible = endpoint.accepts.iter().find(|other| !dialects.by_access.contains(other));
@@ -109,12 +109,12 @@ impl Ready {
             && let Some(other) = impossible
         {
             return Err(failed(format!(
-                "accepts {other:?}, whose access tokens are not refresh credentials, \
-                 so its sessions could never be refreshed here"
+                "`accepts` contains {other:?}, whose access tokens cannot be used to refresh, so sessions of that \
+                 dialect could never be refreshed here"
             )));
         }
         let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
-        // Contradictory rules are found when the gate is built, not at a client's refresh.
+        // Contradictory rules are reported when the gate is built, instead of at a client's first refresh.
         let of_clients = common.clients.iter().map(|client| client.profile.over(&profile));
         let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
         if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
@@ -140,23 +140,23 @@ impl Ready {
 }
 
 /// The client of an endpoint's sessions, if the protocol does not name a client. It is the registered client with its
-/// grants and scopes, or else a public client. A confidential client is an error, because it could not authenticate
-/// (requirement R20).
+/// grants and scopes or, if no client is registered, a public client. A confidential client is an error, because it
+/// could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
     // If several clients have the same id, the last one is used.
     match clients.iter().rev().find(|client| *client.id == *id) {
         Some(client) if client.is_confidential() => Err(format!(
-            "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
+            "the client {id:?} is confidential, but this protocol cannot carry a client secret; name a public client"
         )),
         Some(client) => Ok(Some(Arc::new(client.clone()))),
         None if endpoint.client.is_none() => Ok(Some(Arc::new(Client::public(id)))),
-        None => Err(format!("there is no client {id:?}")),
+        None => Err(format!("the client {id:?} is not registered")),
     }
 }
 
-/// What is served at one of our paths.
+/// The operation or document that the gate serves at one of its paths.
 #[derive(Clone, Debug)]
 enum PathEntry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
@@ -214,7 +214,7 @@ impl MatchedOperation {
     }
 }
 
-/// A request for one of our endpoints.
+/// The endpoint, document or similar path that a request's path matches.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
     Operation(MatchedOperation),
@@ -223,12 +223,12 @@ pub(in crate::gate) enum Hit {
     Metadata(usize),
     /// The document of the resource with this index.
     Resource(usize),
-    /// A path that is nearly a path of this endpoint. `None` if it is nearly one of the gate's own paths.
+    /// A path that resembles a path of this endpoint. `None` if it resembles the path of one of the gate's documents.
     NearMiss(Option<usize>),
 }
 
 impl Endpoints {
-    /// The style of access token that the clients of each dialect need.
+    /// Returns the style of access token that the clients of each dialect need.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
         let style = |dialect: &dyn Dialect| dialect.protocol().map_or_else(TokenStyle::default, Protocol::token_style);
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), style(&*endpoint.dialect))).collect()
@@ -329,9 +329,9 @@ impl Endpoints {
             path: template.to_owned(),
             problem: match error {
                 matchit::InsertError::Conflict { with } => {
-                    format!("{with} is served already: give one of the two another path")
+                    format!("the path conflicts with {with}, which is served already: change one of the two paths")
                 }
-                other => format!("is not a template of a path: {other}"),
+                other => format!("the path is not a valid template: {other}"),
             },
         };
         let endpoint = entry.endpoint();
@@ -347,12 +347,12 @@ impl Endpoints {
         }
     }
 
-    /// The profile of the endpoint at which a session is refreshed.
+    /// Returns the profile of the endpoint at which a session is refreshed.
     pub(in crate::gate) fn profile_for(&self, session: &Session) -> Option<&Profile> {
         self.for_session(session).map(|ready| &ready.profile)
     }
 
-    /// The client of the endpoint at which a session is refreshed, if the protocol does not name a client.
+    /// Returns the client of the endpoint at which a session is refreshed, if the protocol does not name a client.
     pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
         self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
     }
@@ -376,7 +376,8 @@ impl Endpoints {
             ready.accepts.contains(&session.dialect)
                 && ready.clients.as_ref().is_none_or(|clients| clients.contains(&session.client))
         };
-        // The endpoint of the session's own dialect precedes an endpoint that only accepts its sessions.
+        // An endpoint with the session's own dialect takes precedence over an endpoint that only accepts this dialect's
+        // sessions.
         let is_own = |ready: &&Ready| *ready.dialect.name() == *session.dialect;
         self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
@@ -428,7 +429,8 @@ impl Endpoints {
 
     /// Finds the endpoint for a request with this path. `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
-        // Most requests end here. However leniently a path is decoded, these characters at its start stay the same.
+        // For most requests, the search ends here. Decoding a path, however leniently it is done, does not change these
+        // characters at its start.
         if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
             && self.begins >> first & 1 == 0
         {

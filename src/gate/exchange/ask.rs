@@ -17,12 +17,12 @@ use rotogate_core::verify_cache::Verified;
 /// How long a refusal by the provider is remembered.
 pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 
-/// The pauses that providers request. If an exchange continues at the authorization server of its upstream, either of
-/// the two servers may have requested the pause, so the pause applies only to this upstream.
+/// The pauses that providers request. If an exchange has a second step at its upstream's authorization server, either
+/// of the two servers may have requested the pause, so the pause applies only to this upstream.
 #[derive(Default)]
 pub(super) struct ProviderPauses(HashMap<PausedAt, Arc<ServicePauses>>);
 
-/// The provider. Also the upstream, if the pause applies only to this upstream.
+/// The provider, and the upstream if the pause applies only to this upstream.
 type PausedAt = (Arc<str>, Option<Arc<str>>);
 
 impl ProviderPauses {
@@ -33,7 +33,7 @@ impl ProviderPauses {
 }
 
 impl Inner {
-    /// The response for a caller whose exchange failed, and how long it is remembered.
+    /// Returns the response for a caller whose exchange failed, and how long the gate remembers it.
     pub(super) fn refused_exchange(
         &self,
         exchange: &UpstreamExchange,
@@ -58,7 +58,7 @@ impl Inner {
                 state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
                 (Err(UNAVAILABLE.into()), Duration::ZERO)
             }
-            // The reason may depend on the token, so other tokens are still exchanged.
+            // The reason may concern only this token, so the gate still exchanges other tokens.
             ExchangeFault::NotGranted(why) => {
                 if self.running.exchanges.state.lock().not_granted.is_due(self.engine.clock().source().monotonic()) {
                     tracing::error!(
@@ -125,7 +125,8 @@ impl Inner {
         let said = match &asked {
             Err(ExchangeFault::Unavailable(wait, _)) => ServiceAnswer::fault(*wait, false),
             Err(ExchangeFault::TooMany(wait, _)) => ServiceAnswer::BusyForAsker(*wait),
-            // The gate refuses some tokens without sending a request.
+            // The gate itself may have refused the token without sending a request, so this error is not a response of
+            // the provider.
             Err(ExchangeFault::Refused) => ServiceAnswer::Failed,
             Ok(_) | Err(ExchangeFault::StepUp(_) | ExchangeFault::Ours(_) | ExchangeFault::NotGranted(_)) => {
                 ServiceAnswer::Answered

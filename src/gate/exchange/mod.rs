@@ -1,5 +1,5 @@
-//! Token exchange for upstreams, after the request is permitted. The caller is judged before the table of exchanged
-//! tokens is read, and the upstream gets the exchanged token instead of the caller's token.
+//! Token exchange for upstreams, which happens after the request is permitted. The caller is judged before the table of
+//! exchanged tokens is read, and the upstream gets the exchanged token instead of the caller's token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,9 +32,10 @@ mod table;
 use ask::ProviderPauses;
 use table::{Entry, EntryKey, Table};
 
-/// The largest number of requests that are sent to one provider or wait for its responses.
+/// The maximum number of requests that are being sent to one provider or wait for its responses.
 const MAX_PLACES: usize = 256;
-/// The largest number of these requests for one caller once half of the slots are taken.
+/// The maximum number of a caller's requests that may use slots of one provider. It applies once half of the slots are
+/// taken.
 const MAX_OF_CALLER: usize = 16;
 /// The delay before a retry if the provider does not state one, and before the next attempt after the provider has
 /// refused the gate's credentials.
@@ -58,7 +59,7 @@ impl From<Denial> for ExchangeRefusal {
 
 type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
 
-/// The exchange for a request, and the caller of the request.
+/// The exchange for a request, and the request's caller.
 type Exchanging<'a> = (&'a Arc<UpstreamExchange>, &'a Arc<Verified>);
 
 /// The token for the upstream, kept in the extensions of a request that waited for the token.
@@ -101,7 +102,7 @@ struct ExchangeState {
 }
 
 impl ExchangeState {
-    /// Takes a slot for a request to the provider, or for a request that waits for the response.
+    /// Takes a slot for a request that is sent to the provider or waits for the provider's response.
     ///
     /// # Errors
     /// Returns an error if no slot is free. The limit for each caller protects other callers, so a caller without
@@ -152,13 +153,14 @@ fn paused_for(left: Duration) -> Denial {
     Denial::ExchangeUnavailable(left.max(TRY_AGAIN))
 }
 
-/// The key of an entry. It differs between callers, issuers, upstreams and settings.
+/// Returns the table key of an entry. It is different for each caller, issuer, upstream and setting.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
     let digest = |token: &AccessToken| process_digest(&[token.issuer().as_bytes(), token.expose().as_bytes()]);
     Some(EntryKey { exchange: *exchange.tag(), token: caller.digest(digest)? })
 }
 
-/// Identifies the caller's session at this gate or at its issuer. Tokens without a session are grouped by subject.
+/// Identifies the caller's session at this gate or at its issuer. For tokens without a session, it identifies the
+/// subject instead.
 fn session_of(token: &AccessToken) -> Box<[u8]> {
     let (kind, of) = match (&token.session, token.issuer_session()) {
         (Some((session, _)), _) => (2, &session.as_bytes()[..]),
@@ -168,7 +170,7 @@ fn session_of(token: &AccessToken) -> Box<[u8]> {
     [token.issuer().as_bytes(), &[0, kind], of].concat().into()
 }
 
-/// The header for a token. Its bytes are zeroised when it is dropped.
+/// Makes the header with a token. The header's bytes are zeroised when it is dropped.
 fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     let text = Zeroizing::new([b"Bearer ", token.token.as_bytes()].concat());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
@@ -176,8 +178,8 @@ fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The token that a permitted request carries to the service behind the gate: the exchanged token, or the access token
-/// of a session.
+/// Returns the token that a permitted request carries to the service behind the gate: the exchanged token, or the
+/// access token of a session.
 ///
 /// # Errors
 /// Returns an error if the token is missing, so that the request is not forwarded.
@@ -195,7 +197,7 @@ pub(in crate::gate) fn token_for_upstream(
 }
 
 impl Exchanges {
-    /// The stored response, if it is still valid at this time.
+    /// Returns the stored response, if it is still valid at this time.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
         self.state.lock().table.find(key, now).map(|entry| entry.answer(|| now))
     }
@@ -208,7 +210,7 @@ impl Exchanges {
     }
 
     /// Returns the exchange in progress to wait for, and begins one if there is none. The exchange has its own slot, so
-    /// that it still counts after its client has disconnected.
+    /// that it still counts after the client has disconnected.
     // Requirements D13 and D16.
     fn join(
         &self,
@@ -224,7 +226,7 @@ impl Exchanges {
         }
     }
 
-    /// Begins the exchange for a key.
+    /// Begins the exchange for this table key.
     fn begin(
         &self,
         state: &mut ExchangeState,
@@ -238,8 +240,8 @@ impl Exchanges {
                 return Err(UNAVAILABLE);
             }
             let pauses = state.pauses.of_exchange(exchange);
-            // Check for a pause before taking a slot, because returning the slot would wait for the lock that the
-            // caller of this function already holds.
+            // Check for a pause before taking a slot, because releasing the slot again would wait for the lock, which
+            // the calling function already holds.
             pauses.admit(caller.holder(), gate.engine.clock().source().monotonic()).map_err(paused_for)?;
             let place = state.take_place(gate, &exchange.provider, caller.holder())?;
             let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
@@ -264,7 +266,7 @@ impl Inner {
     ) -> ExchangeAnswer {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
-        // The caller's token was revoked meanwhile, so drop the exchanged token.
+        // The caller's token was revoked in the meantime, so the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.results.count(&exchange.provider, "revoked");
             exchanges.state.lock().table.remove_session(&session);
@@ -290,7 +292,7 @@ impl Inner {
             exchanges.results.count(&exchange.provider, "ok");
         }
         match state.table.find_mut(&key, now).filter(|entry| is_undecided && entry.answer.is_ok()) {
-            // The old token is still used, and its next renewal is delayed.
+            // The old token stays in use, and its next renewal is delayed.
             Some(entry) => entry.renew_from = now.plus(kept_for.max(TRY_AGAIN)),
             None if now < until => {
                 let renew_from = until.minus(until.since(now) / 5);
@@ -301,7 +303,7 @@ impl Inner {
         answer
     }
 
-    /// The caller whose token is exchanged for this request, and the exchange.
+    /// Returns the exchange for this request, and the caller whose token is exchanged.
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
@@ -365,11 +367,12 @@ impl Inner {
         Ok(())
     }
 
-    /// The token for the upstream of a permitted request. `None` if the route has no exchange. It is never the caller's
-    /// token. [`owes_exchange`](Self::owes_exchange) has just checked that the token has not expired.
+    /// Returns the exchanged token for the upstream of a permitted request. Returns `None` if the route does not
+    /// exchange tokens. The result is never the caller's own token. [`owes_exchange`](Self::owes_exchange) has just
+    /// checked that the token has not expired.
     ///
+    /// # Errors
     /// Returns an error if no token is currently available.
-    /// No token is available now.
     // Requirement D11.
     pub(in crate::gate) fn exchanged_token(
         self: &Arc<Self>,

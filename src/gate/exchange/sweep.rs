@@ -6,8 +6,8 @@ use crate::gate::Inner;
 use rotogate_core::verify_cache::Verified;
 
 impl Inner {
-    /// Drops expired tokens, and tokens of revoked callers. Without the sweep, a gate that makes no further exchanges
-    /// would keep them.
+    /// Drops expired tokens, and tokens of revoked callers. Without this sweep, a gate that does not exchange further
+    /// tokens would keep the old ones.
     // Requirement D15.
     pub(in crate::gate) fn sweep_exchanges(&self) {
         let now = self.engine.clock().now();

@@ -9,7 +9,7 @@ use super::{ExchangeRefusal, TRY_AGAIN};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 
-/// The key of a table entry.
+/// The table key of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey {
     /// Identifies the exchange, with its settings.
@@ -19,7 +19,7 @@ pub(super) struct EntryKey {
 }
 
 impl Hash for EntryKey {
-    /// A part of the digest can serve as the hash, because a client that does not know the secret cannot choose equal
+    /// Uses a part of the digest as the hash. A client that does not know the secret cannot choose tokens with equal
     /// parts.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let part = |of: &[u8; 32]| of.first_chunk().map_or(0, |part| u64::from_le_bytes(*part));
@@ -27,7 +27,7 @@ impl Hash for EntryKey {
     }
 }
 
-/// A map whose keys are entry keys.
+/// A map whose keys are the table keys of the entries.
 pub(super) type ByKey<V> = HashMap<EntryKey, V, BuildHasherDefault<Digested>>;
 
 /// A hasher for values that are already hashes.
@@ -73,8 +73,8 @@ pub(super) struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// The stored result at this time. If the provider refused, the client may try again when the entry expires. A
-    /// result with a token does not read the clock.
+    /// Returns the stored result. If no token is available at present, the result states how long the client should
+    /// wait, which is until the entry expires. `now` is called only in this case.
     pub(super) fn answer(&self, now: impl FnOnce() -> Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
         self.answer.clone().map_err(|refusal| match refusal.denial {
             Denial::ExchangeUnavailable(_) => {
@@ -96,23 +96,23 @@ impl<C> Default for Table<C> {
 }
 
 impl<C> Table<C> {
-    /// The entry with this key, if it has not expired.
+    /// Returns the entry with this table key, if it has not expired.
     pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
         self.get(key).filter(|entry| now < entry.until)
     }
 
-    /// The entry with this key, if it has not expired, so that its renewal time can be changed.
+    /// Returns the entry with this table key for a change of its renewal time, if the entry has not expired.
     pub(super) fn find_mut(&mut self, key: &EntryKey, now: Timestamp) -> Option<&mut Entry<C>> {
         self.known.get_mut(key).filter(|entry| now < entry.until)
     }
 
-    /// The entry with this key. The calling code has already checked that it has not expired.
+    /// Returns the entry with this table key. The calling code has already checked that the entry has not expired.
     pub(super) fn get(&self, key: &EntryKey) -> Option<&Entry<C>> {
         self.known.get(key)
     }
 
-    /// Adds an entry, or replaces the entry with the same key. If the session has too many entries, its oldest entry is
-    /// dropped. If the table is full, the entries that expire first are dropped.
+    /// Adds an entry, or replaces the entry with the same table key. If the session has too many entries, its oldest
+    /// entry is dropped. If the table is full, the entries that expire first are dropped.
     // Requirement D14.
     pub(super) fn insert(&mut self, key: EntryKey, entry: Entry<C>) {
         self.remove(&key);
@@ -194,7 +194,7 @@ mod tests {
         assert!(table.find(&key(11), now).is_none() && table.find(&key(12), now).is_some());
         table.insert(key(30), entry("other", 100, 10));
         assert_eq!(table.len(), MAX_OF_SESSION + 1, "another session has its own");
-        // Replacing an entry evicts no other entry.
+        // Replacing an entry does not evict another entry.
         table.insert(key(19), entry("s", 100, 10));
         assert!(table.find(&key(12), now).is_some());
         assert!(table.find(&key(19), Timestamp::from_secs(100)).is_none(), "it is over");

@@ -36,17 +36,18 @@ pub(in crate::gate) enum Admission {
     Call(Permitted),
     /// The request goes to one of our endpoints.
     Endpoint(Hit),
-    /// The request goes to the service without a caller, and a `require()` in the service decides.
+    /// The request goes to the service without a caller, and a `require()` in the service decides whether it accepts
+    /// the token.
     Undecided(Undecided, Permitted),
     /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// The request is refused because no route at this path serves the method. Boxed, because the admission of every
-    /// request is moved.
+    /// The request is refused because no route at this path serves the method. The reply is boxed because it is large,
+    /// and the admission of every request is moved.
     WrongMethod(Box<Reply>),
 }
 
 impl Admission {
-    /// The permit for a request that an endpoint sends to the service, or the denial with its route.
+    /// Returns the permit for a request that an endpoint sends to the service, or the denial and its route.
     pub(super) fn permitted(self) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
         match self {
             Self::In(permitted) => Ok(permitted),
@@ -59,12 +60,12 @@ impl Admission {
     }
 }
 
-/// What happens to a request whose path matches one of our endpoints (step 3).
+/// The treatment of a request whose path matches one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum EndpointMatch {
     /// The endpoint serves the request.
     Serve,
-    /// The match is ignored, because the endpoint itself has requested the route's decision.
+    /// The match is ignored, because the endpoint itself asks for the route's decision.
     Skip,
     /// The request is refused, because another proxy would forward the request instead of using the endpoint's
     /// response.
@@ -81,7 +82,7 @@ impl Admission {
     }
 }
 
-/// The steps that a permit may still need, in order. Between the two steps, limits count the request.
+/// The checks that a permit may still need, in order. Between the two checks, limits count the request.
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,
@@ -101,7 +102,8 @@ fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
 }
 
 impl<M> GateLayer<M> {
-    /// Decides on a request by steps 1 to 7. It does not await anything, because all data are in memory.
+    /// Decides on a request by steps 1 to 7. This function is not `async`, because all data that it needs are in
+    /// memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         self.admit_observed(parts, endpoints, &mut ())
     }
@@ -120,7 +122,7 @@ impl<M> GateLayer<M> {
         if let Err(denial) = observer.judged(Rule::Request, host.map(drop)) {
             return Admission::Refused(denial, None);
         }
-        // 2. Canonical path. All later steps match the same path that is forwarded.
+        // 2. Canonical path. All later steps match exactly the path that is forwarded.
         let whole = self.whole::<O>(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match observer.read(Rule::Path, CanonicalPath::parse(raw).map_err(Denial::from)) {
@@ -156,8 +158,8 @@ impl<M> GateLayer<M> {
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential in a preflight was not verified, but a route
-            // that forwards tokens would forward it as if it were.
+            // Browsers send preflights without credentials. A credential in a preflight has not been verified, but a
+            // route that forwards tokens would forward it like a verified one.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
@@ -200,7 +202,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The last part of step 7, on the routes of a resource whose MCP calls are judged.
+    /// Performs the last part of step 7, on the routes of a resource whose MCP calls are judged.
     fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
         let gate = &self.gate.0;
         match gate.judge_head(mcp, parts, &permitted, observer) {
@@ -261,10 +263,10 @@ impl<M> GateLayer<M> {
         Some(Admission::Endpoint(hit))
     }
 
-    /// Returns whether the gate ignores the upgrade in a request to a route (RFC 9110 §7.8). If an endpoint opens the
-    /// WebSockets for the path or for the route's dialect, no other upgrade may reach the service past the endpoint.
-    /// Kuzzle opens WebSockets at any path, but the gate judges only the calls on the endpoint's WebSockets. MCP calls
-    /// in a tunnel would not be judged by any rule.
+    /// Returns whether the gate ignores the upgrade in a request to a route (RFC 9110 §7.8). It does so if an endpoint
+    /// opens the WebSockets for the path or for the route's dialect, because the gate judges only calls on the
+    /// endpoint's own WebSockets, but Kuzzle opens a WebSocket at any path. It also does so on routes whose MCP calls
+    /// are judged, because the gate could not judge the calls in a tunnel.
     pub(super) fn ignores_upgrade(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         let table = &self.gate.0.endpoints;
         if self.gate.0.mcp(policy).is_some() {
@@ -332,13 +334,14 @@ impl<M> GateLayer<M> {
         }))
     }
 
-    /// Returns whether a path that is not canonical may stay unchanged. A router outside of this layer has matched the
-    /// client's spelling. Upper and lower case in an escape can change its match only if a pattern has an escape.
+    /// Returns whether a path that is not canonical may stay unchanged. A router in front of this layer has already
+    /// matched the client's spelling. If the spelling differs from the canonical path only in the case of an escape's
+    /// letters, the match can differ only for a pattern with an escape.
     fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
         path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
 
-    /// The methods of the path whose routes are on the listener of the request.
+    /// Returns the methods of the path's routes that are served on the request's listener.
     fn served_here(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> Vec<Method> {
         let is_here = |method: &&Method| match self.gate.0.routes.find(Some(host), method, path) {
             Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
@@ -347,8 +350,8 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// The event that a request must wait for before the gate can decide on it. `None` if no pending event could change
-    /// the decision, or if too many requests wait.
+    /// Returns the event that a request must wait for before the gate can decide on it. Returns `None` if no pending
+    /// event could change the decision, or if too many requests wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
             Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
@@ -398,15 +401,15 @@ impl<M> GateLayer<M> {
             Completion::Proof => gate.count_proof(permitted).await,
             Completion::Again => gate.judged_again(permitted),
         };
-        // The permit of an undecided request has no caller.
+        // The permit of an undecided request does not contain the caller, so the caller is checked here.
         let again = undecided.as_ref().map(|it| gate.checker.check_known(Arc::clone(it.caller()), &mut ()));
         let completed = again.map_or(Ok(()), |again| again.map(drop)).and(completed);
         match (completed, undecided) {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // The response is the same as for a proof that was used at this gate. If call rules apply, they have judged
-            // the caller, so the request is refused.
+            // A route that ignores bad tokens then admits the request without a caller. If the route has call rules,
+            // the request is refused instead, because those rules have already judged the token's caller.
             (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
                 match NotGood::from_denial(denial) {
                     Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
@@ -417,7 +420,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Decides on a request, and waits first if the decision requires it.
+    /// Decides on a request. Waits first if the decision depends on a pending event.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);
@@ -425,33 +428,33 @@ impl<M> GateLayer<M> {
         if !counts && self.is_settled(wait.as_ref(), &admission) {
             return admission;
         }
-        // Boxed, because few requests wait, but the future of every request would need space for the wait.
+        // The future is boxed because few requests wait, but every request's future would need space for it.
         Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
     }
 
-    /// Returns whether the admission waits for nothing except the limits.
+    /// Returns whether the admission is complete, except that it may still have to wait for the limits.
     pub(super) fn is_settled(&self, wait: Option<&Awaited>, admission: &Admission) -> bool {
         wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
     }
 
-    /// The permit from an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and
-    /// routes, so this layer does not repeat the steps.
+    /// Returns the permit from an outer layer of the same gate. That layer saw the whole path, and has the same
+    /// endpoints and routes, so this layer does not repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.options.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// The whole path of a request, if this layer is inside a nest and sees only part of the path. Routes match whole
-    /// paths.
+    /// Returns the whole path of a request, if this layer is inside a nest (axum's `Router::nest`) and sees only part
+    /// of the path. Routes match whole paths.
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.options.edge { None } else { nested::whole(parts) }?;
         if O::HAS_EFFECTS && self.gate.0.running.notices.first(SetupNotice::Nested) {
             tracing::error!(
-                "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
-                 path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \
-                 Logged once"
+                "`gate.layer()` is inside a nested router, which removes the prefix of the path. Routes and \
+                 endpoints of the gate match the whole path nevertheless. Put `gate.layer()` around the outermost \
+                 router, and `gate.require()` into nested routers. Logged once"
             );
         }
         Some(whole)
@@ -469,9 +472,9 @@ impl<M> GateLayer<M> {
 }
 
 impl Inner {
-    /// Step 1: the host, without port. Refuses requests that no later check can make safe: CONNECT, whose bytes the
-    /// gate never sees, and requests whose body framing is ambiguous. Host and target are checked before any step that
-    /// depends on them.
+    /// Performs step 1. Returns the host without the port. Refuses requests that no later check can make safe: CONNECT
+    /// requests, because the gate would not see the tunnel's bytes, and requests with ambiguous body framing. Host and
+    /// target are checked before any step that depends on them.
     pub(super) fn host<'a>(&self, parts: &'a Parts) -> Result<&'a str, Denial> {
         if parts.method == Method::CONNECT {
             return Err(Denial::Tunnel);

@@ -28,7 +28,7 @@ use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{OnExpiry, Route};
 
-/// Why a request that its route permits is not passed to the service.
+/// The reason why a request is not passed to the service although its route permits it.
 pub(super) enum NotEntered {
     /// A concurrency bound has been reached.
     Shed(Refusal, Permitted),
@@ -49,7 +49,7 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
-            // Such a request has an empty body, which does not describe the call.
+            // The body is not available to this layer, so the call in it cannot be judged.
             Admission::Call(permitted) if layer.options.head_alone => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
@@ -61,8 +61,8 @@ impl<S, M> GateService<S, M> {
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
-                // Boxed, because a rotation costs a disk write anyway, and the future of forwarded requests stays
-                // small.
+                // The future is boxed so that the future of forwarded requests stays small. The cost is negligible
+                // compared to the disk write of a rotation.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
@@ -118,7 +118,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// 9. Service.
+    /// Performs step 9: calls the service.
     fn serve<B>(&mut self, passed: Option<PassedRequest>, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>>,
@@ -129,9 +129,9 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Step 8, prepare. Concurrency bounds are judged first, so that a request that exceeds a bound is not changed. The
-    /// state of the request is kept only if its reply needs the state, so that other requests do not cost anything
-    /// here.
+    /// Performs step 8, which prepares the request for the service. Concurrency bounds are checked first, so that a
+    /// request that exceeds a bound is not changed. The state of the request is kept only if the reply needs it, so
+    /// that other requests do not pay for it.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -168,7 +168,7 @@ impl<M> GateLayer<M> {
             || permitted.clears_session()
             || permitted.quota().is_some()
             || gate.browser.is_some();
-        // If the caller has a session cookie, a handler finds the cookie in the permit instead.
+        // If the caller has a session cookie, the permit already contains the cookie for a handler.
         if !self.options.edge
             && (self.options.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none()))
         {

@@ -6,8 +6,8 @@ use crate::gate::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::Permitted;
 
-/// The header for the service of this route. `None` if the request has no caller, or if the route does not send an
-/// assertion.
+/// Returns the header with the assertion for this route's service. Returns `None` if the request has no caller, or if
+/// the route does not send an assertion.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].

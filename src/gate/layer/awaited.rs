@@ -29,8 +29,8 @@ pub(in crate::gate) struct Awaited {
 enum Wait {
     /// The keys of the token's issuer.
     Keys(KeysWait),
-    /// The issuer's response about the token. The counters of valid and invalid tokens from the client's address are
-    /// updated with it.
+    /// The issuer's response about the token. The response updates the counters of valid and invalid tokens from the
+    /// client's address.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
     /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
@@ -41,15 +41,16 @@ enum Wait {
 /// The result of a wait.
 #[derive(Clone)]
 pub(in crate::gate) struct Settled {
-    /// The issuer responded after the request arrived. A key that is still missing therefore does not exist.
+    /// Whether the issuer responded after the request had arrived. In that case, a key that is still missing does not
+    /// exist.
     is_final: bool,
     introspected: Option<Introspected>,
     /// The result for a session or an API key.
     session: Option<SessionAnswer>,
 }
 
-/// What a refused request can wait for. `None` if no pending event could change the decision, or if too many requests
-/// wait.
+/// Returns what a refused request can wait for. Returns `None` if no pending event could change the decision, or if too
+/// many requests wait.
 pub(in crate::gate) fn awaited(
     gate: &Arc<Inner>,
     parts: &Parts,
@@ -76,7 +77,7 @@ pub(in crate::gate) fn awaited(
     wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 
-/// What to wait for if a client of this holder presented the token.
+/// Returns what to wait for if a client at this address presented the token.
 pub(in crate::gate) fn awaited_token(
     gate: &Inner,
     token: &str,
@@ -158,12 +159,12 @@ impl Settled {
         parts.extensions.remove::<SessionAnswer>();
     }
 
-    /// The issuer's response about the token.
+    /// Returns the issuer's response about the token.
     pub(in crate::gate) fn introspected(&self) -> Option<&Introspected> {
         self.introspected.as_ref()
     }
 
-    /// The final denial for the request, given the denial of the second decision.
+    /// Returns the final denial for the request. `denial` is the denial of the second decision.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

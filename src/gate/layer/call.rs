@@ -1,4 +1,4 @@
-//! An MCP call that is judged by its body. The body is read, judged, and forwarded byte for byte.
+//! MCP calls that are judged by their bodies. The gate reads a call's body, judges it, and forwards it byte for byte.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

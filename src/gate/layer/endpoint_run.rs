@@ -1,4 +1,4 @@
-//! Runs a request to one of our endpoints, up to its reply.
+//! Executes a request to one of our endpoints, and makes the reply.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl<M> EndpointRun<M> {
         self.gate().endpoints.dialect(self.index)
     }
 
-    /// The verdict on the request. Every part of an endpoint reports its outcome through this method.
+    /// Returns the verdict on the request. Every reply of an endpoint gets its verdict from this method.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
         self.layer.options.annotate.then(|| Verdict::at(self.named, reason))

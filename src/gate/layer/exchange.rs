@@ -12,7 +12,7 @@ impl<M> GateLayer<M> {
     pub(super) fn owes_exchange(&self, admission: &Admission) -> bool {
         match admission {
             Admission::In(permitted) => permitted.route().exchange.is_some() && self.gate.0.owes_exchange(permitted),
-            // For a call, the exchange happens after its body has been judged.
+            // For an MCP call, the exchange happens after the body has been judged.
             _ => false,
         }
     }

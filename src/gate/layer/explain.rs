@@ -1,5 +1,5 @@
-//! The explanation of a request. An observer records the result of each rule as the request passes through the steps,
-//! and continues after a refusal, so that later rules are judged as well.
+//! The explanation of a request. An observer records the result of each rule while the request passes through the
+//! steps. It continues after a refusal, so that later rules are judged as well.
 
 use std::sync::Arc;
 
@@ -39,9 +39,9 @@ struct Decision {
     caller: Option<Arc<Verified>>,
     /// The reply to a refused request.
     refusal: Option<Reply>,
-    /// The gate's endpoint or document that responds to the request, if there is one.
+    /// The endpoint or document of the gate that responds to the request, if there is one.
     endpoint: Option<String>,
-    /// Whether this endpoint decides by more than the head of the request.
+    /// Whether the decision of this endpoint depends on more than the head of the request.
     is_open: bool,
     /// The credentials that the endpoint accepts, if the head must have a credential.
     own_policy: Option<RoutePolicy>,
@@ -50,7 +50,8 @@ struct Decision {
 }
 
 impl Decision {
-    /// Records that the gate itself responds. If the method is refused, the text names the supported methods.
+    /// Records that the gate itself responds. If the method is refused, the recorded name also lists the supported
+    /// methods.
     fn at_endpoint(&mut self, mut what: String, refusal: Option<Reply>, method: &Method) {
         if let Some(allowed) = refusal.as_ref().and_then(|reply| reply.headers().get(ALLOW)?.to_str().ok()) {
             what.push_str(&format!(" serves {allowed}, not {method}"));
@@ -84,8 +85,8 @@ impl Decision {
 
 impl<M> GateLayer<M> {
     /// Explains what the layer would do with a request that has this head, and why. The explanation has no side
-    /// effects: it does not count, confirm, cache, fetch or forward anything. If a request would wait for the keys of
-    /// an issuer, for the issuer's response about a token, or for the renewal of its session, the conclusion is
+    /// effects: nothing is counted, confirmed, cached, fetched or forwarded. If a request would wait for the keys of an
+    /// issuer, for the issuer's response about a token, or for the renewal of its session, the conclusion is
     /// [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
     ///
     /// The origin of the request is the [`Peer`] in the extensions.
@@ -227,7 +228,7 @@ impl<M> GateLayer<M> {
                 decision.at_endpoint(of, foreseen.refusal, &parts.method);
                 (decision.is_open, decision.own_policy) = (foreseen.is_open, foreseen.policy);
                 if let (Some(fault), Some(of)) = (&decision.fault, &mut decision.endpoint) {
-                    of.push_str(&format!("; it cannot issue tokens now: {fault}"));
+                    of.push_str(&format!("; the gate cannot issue tokens now: {fault}"));
                 }
             }
             Admission::Endpoint(Hit::Jwks) => {

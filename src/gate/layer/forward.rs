@@ -27,7 +27,7 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
-/// The reply to a request that must not be forwarded, the reason, and the route.
+/// The reply to a request that must not be forwarded, with the reason and the route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
@@ -35,7 +35,7 @@ fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
 }
 
 impl<M> GateLayer<M> {
-    /// Decides by the route of its path on a request that an endpoint forwards.
+    /// Decides on a request that an endpoint forwards, by the route of the request's path.
     pub(super) async fn forwarded(
         &self,
         endpoint: usize,
@@ -83,7 +83,7 @@ impl<M> GateLayer<M> {
             return refuse(denial, Some(Arc::clone(permitted.route())));
         }
         // The token is removed from every place in which the protocol may put it, whether or not it was used, and
-        // whatever the route's policy (R13).
+        // whatever the route's policy is (requirement R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });

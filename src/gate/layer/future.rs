@@ -33,7 +33,7 @@ pub(super) enum EndpointOutcome<F> {
     Admitted(Box<ResponseFuture<F>>),
 }
 
-/// The state of a request that was passed to the service.
+/// The state that the gate keeps while the service processes a request.
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
@@ -58,8 +58,8 @@ impl PassedRequest {
         self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
     }
 
-    /// The guard of a long reply, which ends with its caller's session. Boxed, because few replies have a guard, but
-    /// each reply is moved several times on its way to the connection.
+    /// Returns the guard that ends a long reply when its caller's session ends. The guard is boxed because few replies
+    /// have one, but every reply is moved several times on its way to the connection.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
@@ -81,16 +81,17 @@ impl PassedRequest {
         Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
     }
 
-    /// The reply that replaces the handler's reply if the token is for another audience, and a `require()` has not
-    /// judged it.
+    /// Returns the reply that replaces the handler's reply if the token is for another audience and no `require()` has
+    /// judged the token.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
         }
         if self.gate.running.notices.first(SetupNotice::Unjudged) {
             tracing::error!(
-                "reply dropped: a handler behind `gate.layer().deferring_audience()` answered a token for another \
-                 audience. Put the handler behind `gate.require()`, or let it take an `Identity`. Logged once"
+                "reply dropped: a handler behind `gate.layer().deferring_audience()` replied to a request with a \
+                 token for another audience. Put the handler behind `gate.require()`, or let the handler take an \
+                 `Identity`. Logged once"
             );
         }
         let denial = Denial::WrongAudience;
@@ -131,7 +132,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         kind: FutureKind<F>,
-        // Whether the gate's own reply has no body because the request is a `HEAD`.
+        // Whether the request is a `HEAD`, so that the gate's own reply must not have a body.
         is_bare: bool,
     }
 }
@@ -141,7 +142,7 @@ pin_project! {
     pub(super) enum FutureKind<F> {
         Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
-        // Boxed, because a reply is larger than the other states, and the future is moved several times.
+        // The reply is boxed because it is larger than the other states, and the future is moved several times.
         Own { reply: Option<Box<(Reply, Option<Verdict>)>> },
     }
 }
@@ -274,8 +275,8 @@ fn answered<R: Body>(
     annotated(response.map(|body| GateBody::inner(body, guard, counted)), verdict)
 }
 
-/// A reply that the gate itself makes. The reply to a `HEAD` has no body, because hyper drops the body only over
-/// HTTP/1.1 (RFC 9110 §9.3.2).
+/// Completes a reply that the gate itself makes. The reply to a `HEAD` has no body, because hyper drops the body only
+/// over HTTP/1.1 (RFC 9110 §9.3.2).
 fn own<R>(mut reply: Reply, is_bare: bool) -> Response<GateBody<R>> {
     if is_bare {
         let body = std::mem::take(reply.body_mut());

@@ -83,9 +83,9 @@ impl PermittedRequest {
         Identity::from_extensions(&self.head.extensions)
     }
 
-    /// The head of the request for the service. It does not contain the token, unless the route forwards it, or headers
-    /// that imitate the gate's headers, but it has the gate's own headers. A token in the query is also removed from
-    /// the URI. A [`require`](Gate::require) judges this head without verifying the token again.
+    /// The head of the request for the service. It contains the gate's own headers, but no headers that imitate them.
+    /// It contains the token only if the route forwards the token. A token in the query is also removed from the URI. A
+    /// [`require`](Gate::require) judges this head without verifying the token again.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
@@ -124,7 +124,7 @@ impl PermittedRequest {
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// A body that is never read. It stands for a reply of unknown length, which the layer would end with its caller's
+/// A body that is never read. Its length is unknown, so the layer treats it as a long reply that ends with the caller's
 /// session.
 impl Body for PreparedHead {
     type Data = Bytes;
@@ -186,9 +186,9 @@ where
 }
 
 impl Gate {
-    /// Judges a request by its head, with the routes of [`Gate::layer`]. Meant for a server that is not a tower
+    /// Judges a request by its head, with the routes of [`Gate::layer`]. This is meant for a server that is not a tower
     /// service. The head must have the whole path, `Host` (or an authority, over HTTP/2), and the
-    /// [`Peer`](crate::gate::Peer) in its extensions, which limits by address need. The body is not available, so
+    /// [`Peer`](crate::gate::Peer) in its extensions, because limits by address need it. The body is not available, so
     /// tokens in bodies are never read, and a Model Context Protocol call is refused with
     /// [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
     /// [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
@@ -249,7 +249,7 @@ impl<M> GateLayer<M> {
 
 impl RequireLayer {
     /// Judges a request by its head, like [`Gate::judge`]. If the head comes from a [`PermittedRequest`], only the
-    /// conditions are judged; in this case keep both permits.
+    /// conditions of this `require()` are judged. In this case, keep both permits until the reply is complete.
     ///
     /// ```
     /// use rotogate::Gate;

@@ -1,4 +1,4 @@
-//! Between steps 7 and 8, the limits of the route count the request.
+//! Counts a request against the limits of its route, between steps 7 and 8.
 
 use std::sync::Arc;
 
@@ -14,12 +14,13 @@ use rotogate_core::verify_cache::Verified;
 /// The result of counting an admitted request.
 pub(in crate::gate) enum Counted {
     Done(Admission),
-    /// The shared store must first be queried.
+    /// The gate must first query the shared store.
     Waits(Admission),
 }
 
 impl Admission {
-    /// The permit that the limits count, and its caller. A call is counted when its body is judged.
+    /// Returns the permit to count against the limits, and its caller. An MCP call is counted later, when its body is
+    /// judged.
     fn to_count(&self) -> Option<(&Permitted, Option<&Arc<Verified>>)> {
         match self {
             Self::In(permitted) => Some((permitted, permitted.caller())),

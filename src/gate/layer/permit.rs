@@ -62,9 +62,9 @@ impl<'a> From<Cow<'a, str>> for PresentedToken<'a> {
 /// A verified caller.
 struct CheckedCaller {
     verified: Arc<Verified>,
-    /// The client's address, if the token was not in the cache.
+    /// The client's address, if known. It is set only if the token was not in the cache.
     first_sight: Option<Option<IpAddr>>,
-    /// The proof that the caller has the key of the token. It has been checked, but is not marked as used yet.
+    /// The proof that the caller has the key of the token. The proof has been checked, but is not marked as used yet.
     proof: Option<CheckedProof>,
 }
 
@@ -89,8 +89,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Self { places_of, ..self }
     }
 
-    /// Performs steps 5 to 7. If this gate has already permitted the request, the request keeps its caller and is only
-    /// authorised again, because its credential was removed.
+    /// Performs steps 5 to 7. If this gate has already permitted the request, its credential was removed. The request
+    /// then keeps its caller and is only authorised again.
     pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
         match self.parts.extensions.get::<Permitted>() {
             None => self.permit_first(),
@@ -153,19 +153,19 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    /// The permit for the caller. `None` without a credential.
+    /// Returns the permit for the caller, or `None` if the request has no credential.
     pub(super) fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
         let Some(found) = self.credential()? else { return Ok(None) };
         let checked = self.verify(found)?;
         self.authorise(checked).map(Some)
     }
 
-    /// 5. Credential.
+    /// Performs step 5: finds the credential.
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let found = self.observer.read(Rule::Credential, self.extract())?;
-        // The origin is judged first, so that a page that may not send the request learns nothing, and does not confirm
-        // a generation.
+        // The origin is judged first. If the page may not send the request, the reply then does not depend on the
+        // token, and the token's generation is not confirmed.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let judged = match &found.token {
                 PresentedToken::Session(_) => gate.origins.judge_session(parts, places_of),
@@ -177,8 +177,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(found)
     }
 
-    /// The only credential of a kind that the route accepts. A session cookie is ignored beside a token or an API key,
-    /// because the browser adds the cookie automatically.
+    /// Returns the credential, which must be the only one of the kinds that the route accepts. If the request also has
+    /// a token or an API key, the session cookie is ignored, because a browser adds the cookie automatically.
     // Requirements B16 and B17.
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
@@ -208,7 +208,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    /// 6. Verify.
+    /// Performs step 6: verifies the credential.
     fn verify(&mut self, found: Found<PresentedToken<'a>>) -> Result<CheckedCaller, Denial> {
         let Self { gate, parts, route, .. } = *self;
         let observer = &mut *self.observer;
@@ -243,20 +243,22 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(CheckedCaller { verified, first_sight, proof })
     }
 
-    /// 7. Authorise.
+    /// Performs step 7: authorises the caller.
     fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
             .and_then(|permitted| self.further_judged(permitted));
-        // The verification was useless, unless a `require()` behind the layer requires this audience. The limit counts
-        // it only once, because later requests with this token hit the cache.
+        // The gate verified a token that it cannot accept, unless a `require()` behind the layer requires this
+        // audience. A limit counts such verifications. It counts each token only once, because later requests find the
+        // token in the cache.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
             && O::HAS_EFFECTS
         {
             self.gate.engine.limits().record_refused(address);
         }
         let permitted = authorised?;
-        // The proof is marked as used last, so that a request that is refused for another reason leaves it unused.
+        // The proof is marked as used only after all other checks, so that a request that is refused for another reason
+        // does not use up the proof.
         let used = self.use_proof(proof.as_ref())?;
         Ok(permitted.proved_by(used))
     }
@@ -266,8 +268,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.further_judged(permitted)
     }
 
-    /// The permit, if the caller meets the conditions of the route, and has logged in as the route requires. The login
-    /// is judged for each request, because its age grows.
+    /// Returns the permit if the caller meets the conditions of the route and has logged in as the route requires. The
+    /// login is checked for each request, because the age of the login grows.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -279,8 +281,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted)
     }
 
-    /// The caller of a request whose token meets everything in the route's policy except the audience, and the permit
-    /// for the request without a caller.
+    /// Returns the caller if the token meets the route's whole policy except the audience. Also returns the permit for
+    /// the request without a caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -303,7 +305,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.proved(used)
     }
 
-    /// The result of a proof. `None` if the proof is invalid but the observer continues.
+    /// Returns the result of a proof, or `None` if the proof is invalid but the observer continues.
     fn proved<T>(&mut self, proof: Result<Option<T>, Denial>) -> Result<Option<T>, Denial> {
         match proof {
             Ok(proof) => {
@@ -315,11 +317,11 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 }
 
-/// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
+/// Performs step 8: removes credentials and the client's copies of identity headers, then sets the gate's own headers.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]; the errors of [`token_for_service`]; [`Denial::ProofsUnavailable`] before the
-/// permit is [completed](Inner::completed). After an error the request is unchanged.
+/// [`Denial::AssertionUnavailable`]. The errors of [`token_for_service`]. [`Denial::ProofsUnavailable`] if the permit
+/// has not been [completed](Inner::completed) yet. After an error the request is unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
@@ -353,7 +355,8 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     Ok(())
 }
 
-/// Removes the tokens in these places, and the cookies of browser sessions and logins, wherever the request goes.
+/// Removes the tokens in these places, and the cookies of browser sessions and logins. They are removed whatever the
+/// destination of the request is.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_cookies(parts, places);
@@ -368,7 +371,7 @@ fn withhold_cookies(parts: &mut Parts, places: Places<'_>) {
 }
 
 /// Removes an `X-Forwarded-Host` that names a host which the gate does not serve, because a trusted proxy may pass on a
-/// client's header. The upstream then gets the host that was judged.
+/// client's header. The upstream then gets the host by which the gate has judged the request.
 // Requirement T23.
 fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     let Some(hosts) = gate.hosts.as_ref().filter(|_| !gate.trusted_proxies.is_empty()) else { return };
@@ -378,12 +381,12 @@ fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     }
 }
 
-/// Returns whether a token is in the query, whether or not the route accepts it there.
+/// Returns whether the query contains a token, whether or not the route accepts it there.
 pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
     uri.query().is_some_and(|query| without_token(query, places.query).is_some())
 }
 
-/// The query without tokens. `None` if the query does not contain tokens.
+/// Returns the query without its tokens, or `None` if the query does not contain tokens.
 fn without_token(query: &str, parameter: Option<&str>) -> Option<String> {
     let rest = credential::strip_query_token(query);
     let stripped = parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name));
@@ -397,8 +400,8 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // A part of a valid target is itself valid, so this cannot fail. If it did, only the path would be
-            // forwarded.
+            // A part of a valid target is also valid, so this cannot fail. If it failed nevertheless, only the path
+            // would be forwarded.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
@@ -416,14 +419,15 @@ impl Inner {
         }
     }
 
-    /// The client's address: the peer's address, or the address that trusted proxies state. Logs setup mistakes.
+    /// Returns the client's address, which is the peer's address or the address that trusted proxies state. Logs setup
+    /// mistakes.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {
             None if self.running.notices.first(SetupNotice::NoPeer) => {
                 tracing::warn!(
-                    "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
-                     address. Insert one where you accept connections: \
+                    "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited \
+                     by address. Insert a `Peer` where you accept connections: \
                      `request.extensions_mut().insert(Peer::new(address, tls))`. Logged once"
                 );
             }
@@ -445,7 +449,7 @@ impl Inner {
         client
     }
 
-    /// The client's address, without logging.
+    /// Returns the client's address without logging setup mistakes.
     pub(in crate::gate) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?;
         let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };

@@ -67,8 +67,7 @@ pub(in crate::gate) fn permit_call(
     Ok((permitted, limits))
 }
 
-/// Judges a permitted request by the policy of a second route. The token is in the place where the first route accepts
-/// it.
+/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
 fn judge_also(
     gate: &Inner,
     parts: &Parts,

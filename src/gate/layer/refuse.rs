@@ -21,8 +21,8 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Route, RoutePolicy};
 
-/// Renders a denial in the route's dialect. Without a route, it uses the dialect of the client that the request
-/// reveals, and otherwise a gRPC status or a problem document.
+/// Renders a denial in the route's dialect. Without a route, uses the client's dialect if the request reveals it, and
+/// otherwise a gRPC status or a problem document.
 pub(super) fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -107,7 +107,8 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
-    /// Records in the audit log that a limit refused a request before its token was checked, with the sender's address.
+    /// Records in the audit log, with the sender's address, that a limit refused a request before its token was
+    /// checked.
     // Requirement O46.
     pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
         if let Denial::RateLimited(..) = denial {
@@ -116,7 +117,7 @@ impl Inner {
         }
     }
 
-    /// The claims of the token because of which a request was refused.
+    /// Returns the claims of the token that caused the refusal of a request.
     pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
         RefusedToken::peek(denial, &found.token)

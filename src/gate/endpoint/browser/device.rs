@@ -1,7 +1,8 @@
-//! Responds to a browser that proves possession of its device key, when a session is registered and later.
+//! Responds to a browser that proves possession of its device key, both when it registers a session and at later
+//! refreshes.
 //!
-//! A refused refresh gets 403 with a challenge, which the browser then signs. Every other refusal would end the device
-//! binding.
+//! A refused refresh gets 403 with a challenge, which the browser then signs. Any other refusal would make the browser
+//! end the device binding.
 
 use std::sync::Arc;
 
@@ -31,7 +32,8 @@ pub(super) async fn answer(
         Ok(cookie) => cookie,
         Err(denial) => return (words::denied(&browser.dialect, call, &denial.into()), denial.into()),
     };
-    // After a second login, a browser may send a request for its first session, whose cookie it no longer has.
+    // After a second login, the browser no longer has the cookie of its first session, but may still send device
+    // requests for that session.
     let cookie = cookie.filter(|cookie| shown.session.is_none_or(|id| SessionId::parse(id) == Some(cookie.session())));
     let answered = match (&cookie, shown.session) {
         (None, None) => Err(Denial::NoCredential.into()),
@@ -85,7 +87,7 @@ async fn register(
     .await
 }
 
-/// A new device cookie for a session. `None` if the session has ended, or is not bound to a device.
+/// Makes a new device cookie for a session. Returns `None` if the session has ended, or is not bound to a device.
 // Requirement B49.
 async fn refresh(
     cookie: &SessionCookie,

@@ -22,16 +22,16 @@ use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::SentIdToken;
 use rotogate_issuers::login::{LoginFailure, LoginProvider, LoginSecrets};
 
-/// The time after which a provider that failed is contacted again.
+/// The delay after which a client may retry because the provider failed.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
-/// The error for a missing `iss`. Keycloak's discovery document promises `iss` even if the settings of the client
-/// exclude it.
-const NO_ISSUER: &str = "iss is missing, and the provider's discovery document says that it is always there (Keycloak: \
-                         turn off \"Exclude Issuer From Authentication Response\" of the client)";
+/// The error for a missing `iss`. Keycloak's discovery document announces the parameter `iss` even if the settings of
+/// the client exclude it.
+const NO_ISSUER: &str = "`iss` is missing, although the provider's discovery document says that every response has \
+                         it (Keycloak: turn off \"Exclude Issuer From Authentication Response\" of the client)";
 
-/// Redirects a browser to the provider. Does not write to the store. The start of a login counts as a refresh from its
-/// address, because it may send a request to the provider (RFC 9126).
+/// Redirects a browser to the provider. Does not write to the store. The start of a login counts as a refresh from the
+/// client's address, because the gate may send a request to the provider (RFC 9126).
 pub(super) async fn begin(
     browser: &BrowserEndpoint,
     provider: &LoginProvider,
@@ -47,7 +47,8 @@ pub(super) async fn begin(
     }
 }
 
-/// If the browser would be redirected to one login after another, `before` is set to a description of both logins.
+/// Redirects a browser to the provider. If the browser would be redirected to one login after another, refuses instead,
+/// and sets `before` to a description of both logins.
 // Requirements B28, B36 and B38.
 async fn begin_after(
     browser: &BrowserEndpoint,
@@ -70,10 +71,11 @@ async fn begin_after(
             to = target.as_str(),
             %asked,
             made = %made,
-            "no login, because the browser would loop: after the login that the page asked for (`made`), it asks for \
-             another one (`asked`). Change the route, or what the provider grants"
+            "login refused, because the browser would loop: the user has made the login that the page required \
+             (`made`), but now the page requires another login (`asked`). Change the route, or what the provider \
+             grants"
         );
-        *before = Some(format!("It asks for {asked}. The login before was for {made}."));
+        *before = Some(format!("The page requires {asked}, but the previous login was for {made}."));
         return Err(Denial::ProviderLogin(ProviderFlaw::Repeated).into());
     }
     let secrets =
@@ -133,7 +135,7 @@ pub(super) async fn finish(
     }
 }
 
-/// The response to a callback without a login in progress, for example after the back button or a reload.
+/// Responds to a callback without a matching login in progress, for example after the back button or a reload.
 async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> (Reply, Reason) {
     let gate = handler.gate;
     if let Ok(Some(cookie)) = presented(gate, call.headers, handler.origin.address)
@@ -162,7 +164,7 @@ fn logged_in(
     reply
 }
 
-/// Begins the session of a login to which the provider has responded.
+/// Begins the session after the provider has responded to a login.
 async fn log_in(
     provider: &LoginProvider,
     browser: &BrowserEndpoint,
@@ -201,7 +203,7 @@ fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Deni
     let refused = |what| Err(Denial::ProviderLogin(ProviderFlaw::Issuer(what)));
     match said {
         Some(issuer) if issuer == provider.url() => Ok(()),
-        Some(_) => refused("iss is another provider"),
+        Some(_) => refused("`iss` names another provider"),
         None if provider.names_itself() == Some(true) => refused(NO_ISSUER),
         None => Ok(()),
     }
@@ -234,8 +236,8 @@ impl Exchange {
             token: &tokens.id_token,
         });
         let proved = proved.await?;
-        // If the gate redirected the browser to the route, the route would redirect the browser back to the login at
-        // once.
+        // Without this check, the gate would redirect the browser to the route, and the route would redirect it back to
+        // the login at once.
         if !proved.meets(&asked.step_up(), gate.engine.clock().wall()) {
             return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
         }
@@ -255,8 +257,8 @@ impl Exchange {
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
         gate.engine.end_if_over(&begun, proved.issued_at, origin).await?;
-        // No browser has the cookie yet, so if the process is killed before this point, only an unusable session
-        // remains.
+        // The browser does not have the cookie yet. If the process is killed before this point, only a session that
+        // nobody can use remains.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;
             return Err(fault.into());
@@ -273,7 +275,7 @@ impl Exchange {
     }
 }
 
-/// The error for a request to which the provider did not respond usefully. The log has the cause.
+/// Makes the error for a request to which the provider did not send a usable response. The log has the cause.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
     let (reason, retry_after) = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),

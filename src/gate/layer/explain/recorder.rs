@@ -15,8 +15,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// The result of a rule. `None` if the rule was not judged. If a rule has several parts, it refuses with the first
-    /// part that refuses.
+    /// Returns the result of a rule, or `None` if the rule was not judged. If several parts of a rule refuse, the
+    /// result is the first of these refusals.
     pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
         let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
         all.clone().find(Result::is_err).or_else(|| all.next())
@@ -28,7 +28,7 @@ impl Recorder {
         *self.refusal.get_or_insert(denial)
     }
 
-    /// Returns whether the issuer's key or the issuer itself has confirmed the token.
+    /// Returns whether the token was verified with the issuer's signing key, or the issuer itself has confirmed it.
     pub(super) fn is_proved(&self) -> bool {
         self.said(Rule::Signature) == Some(Ok(()))
     }

@@ -10,14 +10,14 @@ use rotogate_core::denial::Denial;
 use rotogate_core::route::Credentials;
 use rotogate_core::token::claims::AccessToken;
 
-/// Describes the bindings of the token whose proofs the request has.
+/// Describes the key and the client certificate that the token is bound to, and that the request has proved.
 pub(super) fn bindings_of(token: &AccessToken) -> String {
-    let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
+    let key = token.bound_to().map(|key| format!("the request proves possession of the key {key}"));
     let certificate =
         token.certificate().map(|certificate| format!("the connection has the certificate {certificate}"));
     let bindings: Vec<String> = key.into_iter().chain(certificate).collect();
     match bindings.is_empty() {
-        true => "the token is bound to no key and no certificate".to_owned(),
+        true => "the token is not bound to a key or a certificate".to_owned(),
         false => bindings.join(", "),
     }
 }
@@ -30,14 +30,15 @@ pub(super) fn two(denial: Denial, headers: &HeaderMap) -> String {
     let number = headers.get_all(AUTHORIZATION).iter().count();
     match (denial, number) {
         (Denial::TwoCredentials, 2..) => format!("{number} Authorization headers"),
-        (Denial::TwoCredentials, _) => "two credentials, in two places".to_owned(),
+        (Denial::TwoCredentials, _) => "the request has two credentials, in different places".to_owned(),
         (Denial::UnusableCredential, 1) => "the Authorization header is not one bearer token".to_owned(),
         (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is not text".to_owned(),
         (denial, _) => denial.to_string(),
     }
 }
 
-/// The difference between the clock and a time of the token, if this time is the reason for the refusal.
+/// Describes how far the clock is from `exp`, `nbf` or `iat` of the token, if the token was refused because of that
+/// time.
 pub(super) fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
@@ -58,7 +59,7 @@ pub(super) fn shown(duration: Duration) -> String {
     }
 }
 
-/// The credentials that a route accepts, by their names in the configuration.
+/// Lists the credentials that a route accepts, by their names in the configuration.
 pub(super) fn taken(credentials: Credentials) -> String {
     let Credentials { token, session, key } = credentials;
     let all = [(token, "token"), (session, "session"), (key, "key")];

@@ -1,4 +1,4 @@
-//! Finds the requirement that a rule refuses by: the route or the MCP call rule, and the configuration key.
+//! Finds the requirement that makes a rule refuse a request: the route or MCP call rule, and the configuration key.
 
 use std::sync::Arc;
 
@@ -34,21 +34,22 @@ impl<M> Described<'_, M> {
         })
     }
 
-    /// The claims and operators of the conditions that the token does not meet, without any values.
+    /// Describes the conditions that the token does not meet, by their claims and operators but without any values.
     // Requirement K24.
     pub(super) fn unmet_words(&self, token: &AccessToken) -> String {
         let unmet = self.demanding().find_map(|(route, path)| unmet(route, path.as_deref(), token));
         unmet.map_or_else(|| "a condition is not met".to_owned(), |(_, words)| format!("not met: {words}"))
     }
 
-    /// The route with the path of the request, and the rules for the call.
+    /// Lists the route with the request's path, and then the rules for the MCP call.
     fn demanding(&self) -> impl Iterator<Item = (&Arc<Route>, Option<String>)> {
         let of_call = self.call_rules().iter().map(|rule| (rule, None));
         self.route.into_iter().map(|route| (route, Some(self.raw()))).chain(of_call)
     }
 }
 
-/// The unmet conditions of a route for this path, or of a call rule: the configuration key and the description.
+/// Returns the configuration key and the description of the conditions that are not met, for a route with this path or
+/// for a call rule.
 fn unmet(route: &Route, path: Option<&str>, token: &AccessToken) -> Option<(&'static str, String)> {
     let path = path.and_then(|raw| CanonicalPath::parse(raw).ok());
     let param = |name: &str| {
