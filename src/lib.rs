@@ -1,10 +1,10 @@
 //! rotogate validates bearer tokens before requests reach a service. It also serves the refresh route itself, and
-//! rotates tokens there. A revoked token is refused on the next request, and a user stays logged in even if a refresh
-//! response is lost.
+//! rotates tokens there. A revoked token is refused from the next request on, and a user stays logged in even if a
+//! refresh response is lost.
 //!
 //! A [`Gate`] owns the keys, sessions, revocations, cache of verified tokens, route policies and dialects.
 //! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, such as those of axum and
-//! hyper; the program `rotogate` is that layer around a reverse proxy.
+//! hyper. The program `rotogate` is that layer around a reverse proxy.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -1,5 +1,5 @@
-//! The API that only the program `rotogate-server` needs, with the feature `program`. It has no promise of
-//! compatibility, because it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
+//! The API that only the program `rotogate-server` needs, with the feature `program`. Its compatibility is not
+//! guaranteed, because it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
 //! [`Authorizer`](crate::gate::Authorizer) have additional methods with this feature.
 
 pub use crate::dialect::answer::Answer;

@@ -2,9 +2,9 @@
 //!
 //! Each issuer has its own task that fetches the keys, and requests only read them. A token with an unknown key waits
 //! for one fetch, at most once per `cooldown`. If the keys cannot be fetched, the last valid keys remain in use for
-//! `stale_for`. After that, and before the first keys arrive, the gate answers 503 instead of refusing tokens, because
-//! the token may be valid, and a client discards a token that is refused. A response that is not a valid key set counts
-//! as a failed fetch.
+//! `stale_for`. After that, and before the first keys arrive, the gate replies with 503 instead of refusing tokens. The
+//! tokens may be valid, and clients discard a token that is refused. A response that is not a valid key set counts as a
+//! failed fetch.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! A resource server: accepts the access tokens of other issuers, and issues no tokens.
+//! A resource server, which accepts the access tokens of other issuers but does not issue tokens itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,8 +162,8 @@ impl ResourceServer {
         self
     }
 
-    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not answer is
-    /// not an error: requests with its tokens get 503 until it answers. Needs a tokio runtime.
+    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not respond is
+    /// not an error, but requests with its tokens get 503 until it responds. This method needs a tokio runtime.
     ///
     /// # Errors
     /// See [`BuildError`].

@@ -1,6 +1,6 @@
-//! The background tasks of a gate: engine time, confirmations, removal of expired records, and the revocations of other
-//! gates. Each is a separate task, so that a store that hangs delays only the task that waits for it. The tasks end
-//! with the gate.
+//! The background tasks of a gate. They advance engine time, write confirmations, remove expired records, and apply the
+//! revocations of other gates. Each is a separate task, so that a hanging store delays only the tasks that wait for it.
+//! The tasks end with the gate.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -67,7 +67,7 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Calls `act` at each tick until the gate ends. `S` is state that one call leaves for the next.
+/// Calls `act` at each tick until the gate ends. `S` is the state that is passed from one call to the next.
 async fn each<S: Default>(mut ticks: Interval, gate: Weak<Running>, act: impl AsyncFn(Arc<Running>, &mut S)) {
     let mut state = S::default();
     loop {
@@ -85,7 +85,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
         let Some(gate) = gate.upgrade() else { return };
         match step {
             Ok(step) => {
-                // One part of the store may fail while another delivers entries.
+                // The step may contain entries although a part of the store has failed.
                 if step.complete.is_some() {
                     not_followed = StoreFaults::default();
                 }
@@ -102,8 +102,10 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Err(error) => not_followed.log(
                 &gate,
                 &error,
-                "the store cannot be followed just now, so revocations of other gates arrive late; retrying",
-                "the store cannot be followed: revocations of other gates are not received; retrying",
+                "this gate cannot receive changes from the store at the moment, so it learns of other gates' \
+                 revocations late; retrying",
+                "this gate does not receive changes from the store, so it does not learn of other gates' \
+                 revocations; retrying",
             ),
         }
     }
@@ -124,7 +126,7 @@ struct StoreFaults {
 }
 
 impl StoreFaults {
-    /// The severity with which to log this failure; `None` if it should not be logged.
+    /// Counts a failure. Returns the severity with which to log it, or `None` if it should not be logged.
     fn due(&mut self, gate: &Running) -> Option<Severity> {
         let now = gate.engine.clock().source().monotonic();
         let is_shared = gate.engine.beats_every().is_some();
@@ -135,7 +137,7 @@ impl StoreFaults {
         }
     }
 
-    /// Returns the value of a successful result. Logs a failure with the text `late` or `failing`.
+    /// Returns the value of a successful result. Logs a failure with the message `late` or `failing`.
     fn heed<T>(&mut self, gate: &Running, result: Result<T, StoreError>, late: &str, failing: &str) -> Option<T> {
         match result {
             Ok(done) => {
@@ -166,7 +168,7 @@ async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
         Ok(0) => {}
         Ok(revocations) => {
             *unpaid = Seldom::default();
-            tracing::info!(revocations, "revocations that the store had not acknowledged were written");
+            tracing::info!(revocations, "the store now has the revocations that it had not acknowledged");
         }
         Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => {
             let Unpaid { total, lost_at_end, named } = engine.unpaid();
@@ -175,8 +177,8 @@ async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
                 revocations = total,
                 lost_at_end,
                 of = named,
-                "revocations not written: this gate enforces and retries them, but a stop loses `lost_at_end` of them. \
-                 Repair the store before you stop the gate"
+                "revocations could not be written to the store. This gate enforces and retries them, but it loses \
+                 `lost_at_end` of them if it stops. Repair the store before you stop the gate"
             );
         }
         Err(_) => {}
@@ -188,19 +190,21 @@ async fn beat(gate: Arc<Running>, (): &mut ()) {
     gate.engine.beat();
 }
 
-/// Checks whether the shared store still has suitable settings. Whether the store is reachable is not checked here,
-/// because the feed shows that.
+/// Checks whether the shared store still has suitable settings. The reachability of the store is not checked here,
+/// because the feed already shows it.
 async fn watch_store(gate: Arc<Running>, (): &mut ()) {
     let unfit = match gate.engine.store().check().await {
         Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-        // If the check fails, the last result stays valid.
+        // If the check cannot be made, the last result stays valid.
         Err(_) => return,
         Ok(()) => None,
     };
     let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
     match (before, unfit) {
-        (None, Some(why)) => tracing::error!(why, "the store is no longer suitable: this gate is not ready"),
-        (Some(_), None) => tracing::info!("the store is suitable again"),
+        (None, Some(why)) => {
+            tracing::error!(why, "the store's settings are no longer suitable, so this gate is not ready");
+        }
+        (Some(_), None) => tracing::info!("the store's settings are suitable again"),
         _ => {}
     }
 }
@@ -211,32 +215,35 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
     gate.faults.tell_counts(clock.source().monotonic());
     match clock.tick() {
         ClockState::Jumped if clock.follows_store() && wrong.is_due(clock.source().monotonic()) => tracing::error!(
-            "the clock of the store jumped more than an hour ahead of the monotonic clock: it is not followed, nothing \
-             is swept or minted. Correct it; if it is correct, restart the gate"
+            "the store's clock jumped more than an hour ahead of the monotonic clock, so the gate ignores the \
+             store's clock, and neither mints tokens nor removes expired records. Correct the store's clock. If it \
+             is right, restart the gate"
         ),
         ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
-            "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
-             or minted. Correct it; if it is correct, restart the gate"
+            "the wall clock jumped more than an hour ahead of the monotonic clock, so the gate ignores the wall \
+             clock, and neither mints tokens nor removes expired records. Correct the wall clock. If it is right, \
+             restart the gate"
         ),
         ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
             wall = %clock.wall().rfc3339(),
             store = %clock.now().rfc3339(),
-            "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
+            "the wall clock differs from the store's time by more than the leeway, so the gate does not mint tokens. \
+             Correct the wall clock"
         ),
         ClockState::Behind if wrong.is_due(clock.source().monotonic()) => tracing::error!(
             wall = %clock.wall().rfc3339(),
             store = %clock.persisted_at_start().rfc3339(),
-            "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
-             the clock; if the clock is right, run rotogate store reset-clock"
+            "the store was last written at a time that the wall clock has not reached yet, so the gate does not mint \
+             tokens until then. Correct the wall clock. If it is right, run `rotogate store reset-clock`"
         ),
         ClockState::Good => match clock.wall_is_behind() {
             Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
                 wall = %clock.wall().rfc3339(),
                 engine = %clock.now().rfc3339(),
                 behind_s = by.as_secs(),
-                "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate \
-                 continues with its own time; after a restart it issues nothing until the wall clock has reached this \
-                 time. Correct the wall clock"
+                "the wall clock is behind the gate's own time, because it was set back or was ahead before. The gate \
+                 continues with its own time, but after a restart it mints no tokens until the wall clock has \
+                 reached that time. Correct the wall clock"
             ),
             Some(_) => {}
             None => *wrong = Seldom::default(),
@@ -250,25 +257,25 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
             // `restore` logs this change.
             Freshness::Restoring => {}
             Freshness::Degraded => tracing::error!(
-                "no news from the store for longer than the staleness: tokens are accepted for now, but not minted. \
-                 Check the store, the network, and the CPU time of this machine"
+                "no news from the store for longer than the configured staleness, so the gate accepts tokens for \
+                 now, but does not mint any. Check the store, the network, and the CPU time of this machine"
             ),
             Freshness::Stale => tracing::error!(
-                "no news from the store for longer than the staleness: tokens are neither accepted nor minted. Check \
-                 the store, the network, and the CPU time of this machine"
+                "no news from the store for longer than the configured staleness, so the gate neither accepts nor \
+                 mints tokens. Check the store, the network, and the CPU time of this machine"
             ),
         }
     }
 }
 
-/// Moves long-lived connections to the tokens that other gates issued.
+/// Continues long-lived connections with the newer tokens that other gates have issued.
 async fn advance(gate: Arc<Running>, (): &mut ()) {
     gate.engine.advance_expiring_lines().await;
 }
 
 /// Ends the streams of browsers whose user was disabled.
 async fn ask_about_browsers(gate: Arc<Running>, (): &mut ()) {
-    // If no gate is in force, all gates were dropped. The task then ends when the running state is dropped.
+    // There is no gate once all its handles were dropped. The task then ends when the running state is dropped.
     if let Some(gate) = gate.in_force() {
         gate.ask_about_browsers().await;
     }
@@ -281,13 +288,14 @@ async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     unwritten.heed(
         &gate,
         written,
-        "confirmations cannot be written just now; they are kept and retried",
-        "confirmations were not written; they are kept and retried",
+        "the store cannot record which sessions use their new tokens at the moment; the gate keeps the changes and \
+         retries",
+        "the store did not record which sessions use their new tokens; the gate keeps the changes and retries",
     );
     engine.catch_up().await;
 }
 
-/// Removes expired records. `unswept` has the failures for sessions and for relay records.
+/// Removes expired records. `unswept` counts the failures for sessions and for relay records.
 async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     let engine = &gate.engine;
     // If the clock has jumped ahead, a sweep would remove live records.
@@ -302,8 +310,8 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     let swept = unswept.0.heed(
         &gate,
         engine.store().sweep(now).await,
-        "the store cannot be swept just now; next attempt in a minute",
-        "store sweep failed; next attempt in a minute",
+        "expired records cannot be removed from the store at the moment; next attempt in a minute",
+        "expired records could not be removed from the store; next attempt in a minute",
     );
     if let Some(swept) = swept {
         tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
@@ -312,20 +320,23 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
         unswept.1.heed(
             &gate,
             store.sweep_relay(engine.clock().now()).await,
-            "relay records cannot be swept just now; next attempt in a minute",
-            "relay records not swept; next attempt in a minute",
+            "expired relay records cannot be removed from the store at the moment; next attempt in a minute",
+            "expired relay records could not be removed from the store; next attempt in a minute",
         );
     }
     write_key_uses(&gate, &mut unswept.1).await;
 }
 
-/// Writes the last use of each API key, and recomputes keys' HMACs under the current secret.
+/// Writes the last use of each API key, and recomputes the API keys' HMACs under the current secret.
 async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     let Some(keys) = &gate.api_keys else { return };
     if let Err(error) = keys.write_uses(&gate.engine).await
         && unwritten.due(gate).is_some()
     {
-        tracing::warn!(?error, "uses of API keys were not written; the next use of each key will be written");
+        tracing::warn!(
+            ?error,
+            "the last uses of API keys could not be written to the store; the next use of each API key will be written"
+        );
     }
 }
 

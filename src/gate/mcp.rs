@@ -21,7 +21,7 @@ use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
 
-/// How the calls of a resource are judged, and its call rules.
+/// The settings by which the MCP calls of a resource are judged, and the rules for these calls.
 #[derive(Debug)]
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
@@ -45,8 +45,8 @@ pub(super) enum HeadVerdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// A call in an older protocol version, which is not named in headers, and the scopes of its token. They are kept
-    /// because clients of these versions forget the scopes that they already had.
+    /// A call in an older protocol version, and the scopes of its token. In these versions, headers do not name the
+    /// call. The scopes are kept because clients of these versions forget the scopes that they already had.
     older: Option<(Call<'static>, Scope)>,
 }
 
@@ -101,7 +101,7 @@ impl ReadyMcp {
 }
 
 impl Inner {
-    /// The settings by which calls on a route are judged; `None` if the route does not judge calls.
+    /// Returns the settings by which calls on a route are judged, or `None` if the route does not judge calls.
     pub(super) fn mcp(&self, policy: &RoutePolicy) -> Option<&ReadyMcp> {
         policy.resource.as_deref()?;
         resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
@@ -111,7 +111,7 @@ impl Inner {
     /// before its body is read.
     ///
     /// # Errors
-    /// Returns the reason for the refusal.
+    /// The reason for the refusal.
     pub(super) fn judge_head<O: Observer>(
         &self,
         mcp: &ReadyMcp,
@@ -140,7 +140,7 @@ impl Inner {
         }
         match mcp.settings.headers_alone {
             true => Ok(HeadVerdict::Decided),
-            // An explained request has no body, so it does not need to state a content type.
+            // The request is only explained and does not have a body, so it does not need a content type.
             false if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => Ok(HeadVerdict::NeedsBody),
             false => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
@@ -152,7 +152,7 @@ impl Inner {
     /// Judges the body of a call whose head has been judged. Stores what it has read about the call in the extensions.
     ///
     /// # Errors
-    /// Returns the reason for the refusal.
+    /// The reason for the refusal.
     // Requirements M5 and M7.
     pub(super) fn judge_body(
         &self,
@@ -183,7 +183,9 @@ impl Inner {
         let call = message.call();
         let is_older = !head.version.is_some_and(has_call_headers);
         if call.method.is_none() && !is_older {
-            return Err(Denial::BadCall(CallFlaw::NotOneMessage("in this version clients do not send responses")));
+            return Err(Denial::BadCall(CallFlaw::NotOneMessage(
+                "in this version of MCP, clients do not send responses",
+            )));
         }
         if head.into_call().is_some_and(|known| known == call) {
             return Ok(());
@@ -215,7 +217,8 @@ impl Inner {
         asked.scopes = std::borrow::Cow::Owned(scopes);
     }
 
-    /// The call that was read from a head or body, its settings, and for an older version the scopes of its token.
+    /// Returns the call that was read from a head or body, with its settings and, for an older version, the scopes of
+    /// its token.
     fn known_call<'a>(
         &'a self,
         policy: &RoutePolicy,
@@ -246,7 +249,7 @@ impl Inner {
         mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect()
     }
 
-    /// The reply to an invalid call.
+    /// Makes the reply to an invalid call.
     pub(super) fn bad_call(&self, flaw: CallFlaw, policy: &RoutePolicy, parts: &Parts) -> Reply {
         let id = parts.extensions.get::<CallContext>().and_then(|context| context.id.as_ref());
         let supported = self.mcp(policy).map(|mcp| mcp.settings.versions.as_slice()).unwrap_or_default();
@@ -254,7 +257,7 @@ impl Inner {
         mcp::reply(flaw, id, supported, requested)
     }
 
-    /// Lists each pattern of calls with its resource, and the number of calls that it refused and permitted.
+    /// Lists, for each pattern of calls, the resource and the numbers of permitted and refused calls.
     pub(crate) fn call_counts(&self) -> impl Iterator<Item = (&str, &CallRule)> {
         let all = self.resources.iter().filter_map(|resource| Some((&*resource.path, resource.mcp.as_ref()?)));
         all.flat_map(|(path, mcp)| mcp.rules.iter().map(move |rule| (path, rule)))

@@ -12,13 +12,13 @@ use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::session::Binding;
 use rotogate_core::token::algorithm::{Algorithm, Family};
 
-/// RFC 8414 §3. An issuer's path is appended to this path.
+/// The path of the metadata (RFC 8414 §3). An issuer's path is appended to it.
 const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
-/// OpenID Connect Discovery §4. An issuer's path is put before this path.
+/// The path of the metadata (OpenID Connect Discovery §4). An issuer's path is put in front of it.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
-/// The metadata of an authorization server without an authorization endpoint. It has no response types and does not
-/// issue ID tokens.
+/// The metadata of an authorization server without an authorization endpoint. The server has no response types and does
+/// not issue ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
@@ -61,7 +61,7 @@ pub(super) struct Metadata<'a> {
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 /// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// The method of RFC 7523 §2.2. The metadata list it if any client has keys.
+/// The authentication method of RFC 7523 §2.2. The metadata list this method if any client has public keys.
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
@@ -77,8 +77,8 @@ impl<'a> Metadata<'a> {
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
-        // If an issuer's path has one segment, that segment names the account. Any other path belongs to the default
-        // account.
+        // If an issuer's path has exactly one segment, this segment is the account. Any other path belongs to the
+        // default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
         let (mut grants, mut by_certificate, mut by_assertion) = (Vec::new(), false, false);
@@ -133,7 +133,7 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// The algorithms of public keys (RFC 8414 §2).
+/// Returns the signature algorithms that use public keys (RFC 8414 §2).
 fn signing_algorithms() -> Vec<&'static str> {
     let names = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name);
     // RFC 9864 gave EdDSA with Ed25519 a second name, `Ed25519`.
@@ -146,8 +146,9 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer of an additional OAuth endpoint: the public URL, followed by the directory of the token endpoint. `None`
-/// for a path with an account, and for a path at the root, which belongs to the gate's own issuer.
+/// Returns the issuer of an additional OAuth endpoint, which is the public URL followed by the parent path of the token
+/// endpoint. Returns `None` for a path with an account, and for a path at the root, which belongs to the gate's own
+/// issuer.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;
@@ -155,7 +156,7 @@ pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String>
     is_own.then(|| format!("{}{folder}", public_url.trim_end_matches('/')))
 }
 
-/// An issuer's path without its final slash; empty if it has no path.
+/// Returns an issuer's path without the final slash. The result is empty if the issuer has no path.
 fn path_of(issuer: &str) -> String {
     let path = issuer.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();
     path.trim_end_matches('/').to_owned()

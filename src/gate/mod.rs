@@ -180,20 +180,21 @@ pub(crate) struct Inner {
     is_replaced: AtomicBool,
     /// Whether tokens may be bound to a key, so that clients may send proofs of possession.
     uses_dpop: bool,
-    /// The URLs under which proofs are accepted.
+    /// The URLs that DPoP proofs may name.
     external: possession::External,
     /// The limits of the routes.
     limits: limits::RouteLimits,
 }
 
 impl Inner {
-    /// The gate with the current rules, if they replaced these rules while a connection or a request was in progress.
+    /// If newer rules have replaced these rules, returns the gate with the newer rules. This can happen while a
+    /// connection or a request is in progress.
     fn successor(&self) -> Option<Arc<Self>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers in these rules and in the current rules. A header may have
-    /// become an identity header after the client sent it.
+    /// Calls `strip` with the names of the identity headers in these rules and in the current rules. With the current
+    /// rules, a header may have become an identity header after the client sent it.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
@@ -201,7 +202,7 @@ impl Inner {
         }
     }
 
-    /// The requirements that a challenge on this route states.
+    /// Returns the requirements that a challenge on this route states.
     fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::ChallengeParams {
@@ -213,7 +214,7 @@ impl Inner {
         }
     }
 
-    /// The context for checking a token that is not in the cache, presented from `source`.
+    /// Returns the context for checking a token that is not in the cache and was presented from `source`.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
         MissContext::new(&self.engine, source)
     }
@@ -222,12 +223,12 @@ impl Inner {
     /// tokens. Our own endpoints refuse any other token (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| policy::takes(policy, token) && token.is_for(&policy.audiences);
-        // A delegated token may be for a service that is not behind this gate.
+        // A delegated token (RFC 8693) may be for a service that is not behind this gate.
         let is_exchanged = || token.delegation().is_some() && self.clients.exchange_for(|to| token.is_for(&[to]));
         token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()
     }
 
-    /// The holder under which pools that count by address count a request.
+    /// Returns the holder under which a request counts in pools that count by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
@@ -243,17 +244,17 @@ impl Gate {
     }
 
     /// Follows the events of this gate from now on: sessions that begin and end, refresh token reuse, and refusals.
-    /// This is useful for an application's notifications and dashboards. The audit log gets the same session events
-    /// from the same call. A follower that is too slow misses events, but the log does not.
+    /// This is useful for an application's notifications and dashboards. The audit log records the same session events.
+    /// A follower that is too slow misses events, but the audit log does not.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }
 
     /// Puts the gate in front of a service. The layer serves the gate's endpoints, and applies the policies of its
-    /// routes to all other paths. A request reaches the service only if its route permits it. It then has a `Permitted`
-    /// in its extensions, from which [`Identity::from_extensions`] reads the caller. The client's own identity headers
-    /// are removed. Trailers are part of the body, which the layer does not read, so never take an identity from
-    /// trailers.
+    /// routes to all other paths. A request reaches the service only if its route permits it. The request then has a
+    /// `Permitted` in its extensions, from which [`Identity::from_extensions`] reads the caller. The client's own
+    /// identity headers are removed. Trailers are part of the body, which the layer does not read, so never take an
+    /// identity from trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }
@@ -279,13 +280,13 @@ impl Gate {
             })
     }
 
-    /// Returns whether the route of this CORS preflight lets its upstream reply. A CORS layer in front of the gate must
-    /// pass such a preflight on.
+    /// Returns whether the route of this CORS preflight leaves the reply to the upstream. A CORS layer in front of the
+    /// gate must pass such a preflight on.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// The gate's own keys.
+    /// Returns the keyring with the gate's own keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.0.engine.keyring()
     }
@@ -301,24 +302,24 @@ impl Gate {
         self.0.strip(|names| names.strip_trailers(trailers));
     }
 
-    /// Ends upgraded connections, for which a server does not wait, and long replies that the gate watches (server-sent
-    /// events, streams), for which a graceful shutdown would wait. The replies end within a second. Meant for a process
-    /// that is about to stop.
+    /// Ends upgraded connections and the long replies that the gate watches (server-sent events, streams). A server
+    /// does not wait for upgraded connections when it shuts down, but it would wait for long replies. The replies end
+    /// within a second. Meant for a process that is about to stop.
     pub fn close_connections(&self) {
         self.0.leases.close();
         self.0.leases.close_replies();
     }
 
-    /// Ends only the upgraded connections, because the server drains the replies.
+    /// Ends only the upgraded connections. It is for a server that itself waits until the replies are complete.
     #[cfg(feature = "program")]
     pub fn close_tunnels(&self) {
         self.0.leases.close();
     }
 
-    /// Writes queued confirmations to the store, and revocations that the store has not acknowledged. Await it before
-    /// the process ends, because a lost confirmation may force a user to log in again. Revocations that the store still
-    /// rejects are lost when the process ends, unless they are kept [beside it](crate::store::RedbStore); the log names
-    /// them.
+    /// Writes to the store the queued confirmations, and the revocations that the store has not acknowledged. Await
+    /// this method before the process ends, because a lost confirmation may force a user to log in again. Revocations
+    /// that the store still rejects are lost when the process ends, unless they are kept [beside the
+    /// store](crate::store::RedbStore). The log names the lost revocations.
     ///
     /// # Errors
     /// The errors of the store.
@@ -328,9 +329,9 @@ impl Gate {
         paid.and(flushed)?;
         match self.0.engine.unpaid().lost_at_end {
             0 => Ok(()),
-            lost => {
-                Err(rotogate_core::store::StoreError::new(format!("{lost} revocations are in force only at this gate")))
-            }
+            lost => Err(rotogate_core::store::StoreError::new(format!(
+                "{lost} revocations could not be written to the store, so only this gate enforces them"
+            ))),
         }
     }
 
@@ -339,7 +340,7 @@ impl Gate {
         self.0.running.clients.load().contains(id)
     }
 
-    /// The number of verified tokens in the cache, and the number of revocations in force.
+    /// Returns the number of verified tokens in the cache, and the number of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
     }

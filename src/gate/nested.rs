@@ -4,7 +4,7 @@ use axum::extract::OriginalUri;
 use http::Uri;
 use http::request::Parts;
 
-/// The original URI of the request, if its path differs from the path that the layer sees.
+/// Returns the original URI of the request, if the URI's path differs from the path that the layer sees.
 pub(super) fn whole(parts: &Parts) -> Option<Uri> {
     let OriginalUri(whole) = parts.extensions.get::<OriginalUri>()?;
     (whole.path() != parts.uri.path()).then(|| whole.clone())

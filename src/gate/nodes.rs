@@ -12,24 +12,24 @@ pub(super) mod keys;
 /// A gate whose last heartbeat is older than this is considered stopped.
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
-/// How often a gate reads the state of the other gates.
+/// The interval at which a gate reads the state of the other gates.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the users of two gates may differ before the gate logs it. A changed users file needs time to reach all
-/// gates.
+/// How long the users of two gates may differ before the gate logs the difference. A changed users file needs time to
+/// reach all gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
 /// Reads the state of the other gates that share the store.
 pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
     let Some(shared) = gate.engine.store().shared() else { return };
-    // Other tasks already log that the store does not respond.
+    // A failure of the store is already logged by other tasks.
     let Ok(nodes) = shared.nodes().await else { return };
     gate.engine.set_nodes(nodes.len());
     let now = gate.engine.clock().source().monotonic();
     match users.see(gate.row.get().users.as_deref(), &nodes, now) {
-        Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),
+        Some(differ) if differ.is_empty() => tracing::info!("all gates that share the store have the same users again"),
         Some(differ) => tracing::warn!(
             nodes = differ.join(", "),
-            "the users of other gates differ from the users of this gate: copy the users file to all gates"
+            "other gates have different users than this gate: copy the same users file to all gates"
         ),
         None => {}
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Mistakes in the setup around a gate that a request reveals.
+/// A mistake that a request reveals in the setup around a gate.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SetupNotice {
     /// An upgrade on a route that does not allow upgrades.

@@ -22,7 +22,7 @@ const LONGEST_CSRF_VALUE: usize = 64;
 /// The rules for requests with a browser's session cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRules {
-    /// The header that requests from scripts must have. A page of another origin cannot add the header without a
+    /// A header that requests from scripts must have. A page of another origin cannot add the header without a
     /// preflight.
     pub(crate) csrf_header: Option<HeaderName>,
     /// Whether the listed origins may use sessions.
@@ -35,10 +35,10 @@ impl Default for SessionRules {
     }
 }
 
-/// The origins from which a request with a token cookie or session cookie is accepted.
+/// The origins whose pages may send requests with a token cookie or session cookie.
 #[derive(Debug)]
 pub(crate) struct Origins {
-    /// The gate's own origin; `None` if the public URL has none.
+    /// The gate's own origin, or `None` if the public URL does not have an origin.
     own: Option<String>,
     allowed: Vec<Box<str>>,
     sessions: SessionRules,
@@ -55,7 +55,7 @@ enum StatedOrigin {
     Foreign,
 }
 
-/// The relation between the page that caused a request and the gate, as `Sec-Fetch-Site` states it.
+/// The relation of the page that caused a request to the gate, as `Sec-Fetch-Site` states it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedSite {
     SameOrigin,
@@ -74,8 +74,8 @@ struct Stated {
 }
 
 impl Stated {
-    /// Rules 2, 4 and 5: returns whether a page of our own or of a listed origin sent the request. `Origin` decides.
-    /// `Sec-Fetch-Site` decides only if there is no origin, and `null` counts as no origin.
+    /// Rules 2, 4 and 5: returns whether a page of our own or of a listed origin sent the request. `Origin` decides. If
+    /// the request has no `Origin`, or if it is `null`, `Sec-Fetch-Site` decides.
     fn is_proof(self) -> bool {
         match self.origin {
             StatedOrigin::Own | StatedOrigin::Listed => true,
@@ -121,7 +121,8 @@ impl Origins {
     }
 
     /// Returns whether this request may use the session of its cookie. The decision is made before the cookie is looked
-    /// up. The rules are those of docs/browser.md, in the same order; the last rule refuses every other request.
+    /// up. The rules are those of `docs/browser.md`, in the order of that page. The last rule refuses every other
+    /// request.
     // Requirements B20 and B24.
     pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.judge_session(parts, policy).is_ok()
@@ -135,34 +136,34 @@ impl Origins {
 
     fn admits(&self, parts: &Parts, policy: &RoutePolicy) -> Result<bool, Denial> {
         let headers = &parts.headers;
-        // 1: the header occurs twice, or is a list.
+        // Rule 1: the header occurs twice, or is a list.
         let Some(stated) = self.stated(headers) else { return Ok(false) };
         let Stated { origin, site } = stated;
-        // 2: `null` counts as no origin.
+        // Rule 2: the origin `null` is treated like a missing origin.
         if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
             return Ok(false);
         }
-        // 3: the header that scripts must send.
+        // Rule 3: the header that scripts must send.
         if let Some(name) = &self.sessions.csrf_header
             && needs_csrf_header(parts, policy)
             && !has_csrf_header(headers, name)
         {
             return if origin == StatedOrigin::Foreign { Ok(false) } else { Err(Denial::NoCsrfHeader) };
         }
-        // 4: a page of our own, or of a listed origin.
+        // Rule 4: a page of our own, or of a listed origin.
         if origin == StatedOrigin::Own || (origin == StatedOrigin::Listed && self.sessions.admits_listed) {
             return Ok(true);
         }
-        // 5: a request that may change something, or opens a WebSocket.
+        // Rule 5: a request that may change something, or opens a WebSocket.
         if !is_safe(parts, policy) {
             return Ok(origin != StatedOrigin::Listed && stated.is_proof());
         }
         Ok(match site {
-            // 6: our own page, or the user's own action.
+            // Rule 6: our own page, or the user's own action.
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
-            // 7: an old browser, in which `SameSite` protects the cookie.
+            // Rule 7: an old browser, in which `SameSite` protects the cookie.
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
-            // 8 and 9: other pages may cause only navigations of a whole tab.
+            // Rules 8 and 9: other pages may cause only navigations of a whole tab.
             Some(StatedSite::Other) | None => {
                 fetch_metadata(headers, &MODE) == Some(b"navigate")
                     && fetch_metadata(headers, &DEST) == Some(b"document")
@@ -170,7 +171,8 @@ impl Origins {
         })
     }
 
-    /// Rule 1: `None` for a request that states an origin or a site twice, or as a list.
+    /// Rule 1: reads the origin and the site of a request. Returns `None` if the request states either of them twice,
+    /// or as a list.
     fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
         let origin = only(headers, &ORIGIN).ok()?.map_or(StatedOrigin::None, |origin| self.stated_origin(origin));
         let site = only(headers, &SITE).ok()?.map(|site| match site {
@@ -199,7 +201,7 @@ impl Origins {
 /// The error for a header that occurs twice, or whose value is a list.
 struct NotOne;
 
-/// The only value of a header.
+/// Returns the value of a header that occurs at most once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, NotOne> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -211,7 +213,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
     }
 }
 
-/// The value of a Fetch Metadata header. `None` if the header is missing or has several values.
+/// Returns the value of a Fetch Metadata header, or `None` if the header is missing or has several values.
 fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     only(headers, name).ok().flatten()
 }
@@ -220,8 +222,8 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Rule 3: returns whether the request must have the header, because a script may have sent it and can add headers.
-/// Navigations, WebSockets, event streams, images and other subresources cannot have added headers.
+/// Rule 3: returns whether the request must have the header. It must if a script may have sent it, because scripts can
+/// add headers. Navigations, WebSockets, event streams, images and other subresources cannot have added headers.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;
     let mode = fetch_metadata(headers, &MODE);
@@ -240,20 +242,20 @@ fn has_csrf_header(headers: &HeaderMap, name: &HeaderName) -> bool {
     values.next().is_some_and(is_usable) && values.next().is_none()
 }
 
-/// Returns whether a request cannot change anything. A request that opens a WebSocket may change something, because any
-/// message may follow.
+/// Returns whether a request is safe, which means that it cannot change anything. A request that opens a WebSocket may
+/// change something, because any message may follow.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     has_safe_method(parts, policy) && !parts.headers.contains_key(UPGRADE)
 }
 
-/// Returns whether the method is safe (RFC 9110 §9.2.1). A method is not safe if the request has a method override that
-/// the upstream obeys.
+/// Returns whether the method is safe (RFC 9110 §9.2.1). The method does not count as safe if the request has a method
+/// override that the upstream obeys.
 fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))
 }
 
-/// The origin of a URL as a browser writes it: in lower case, without a default port and path.
+/// Returns the origin of a URL as a browser writes it: in lower case, without a default port and path.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

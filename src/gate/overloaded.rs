@@ -1,6 +1,6 @@
-//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` does not judge the request: it does
-//! not read the credential or the body, and limits do not count the request. It only looks up the dialect of the reply,
-//! because some clients would take a reply in another format for a success.
+//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` does not judge the request. It does
+//! not read the credential or the body, and limits do not count the request. It only determines the dialect for the
+//! reply, because some clients would take a reply in another format for a success.
 
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 }
 
 impl Inner {
-    /// The dialect in which the gate would refuse a request, and the request's route. A malformed request has neither.
+    /// Returns the dialect in which the gate would refuse a request, and the request's route. A malformed request has
+    /// neither a dialect nor a route.
     pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };

@@ -1,6 +1,7 @@
 //! The second half of step 6. A token that is bound to a key is accepted only with a proof that its caller has the key
 //! (RFC 9449 §7). A token that is bound to a client certificate is accepted only on a connection with that certificate
-//! (RFC 8705 §3). Both are checked for every request, whether or not the token is in the cache.
+//! (RFC 8705 §3). The proof and the certificate are checked for every request, whether or not the token is in the
+//! cache.
 
 use std::sync::Arc;
 
@@ -39,9 +40,9 @@ impl External {
             Some((HttpScheme::parse(scheme)?, authority.to_owned()))
         });
         let mut named = Hosts::default();
-        // `*` does not name a host: it would accept a proof that a client made for an attacker's host.
+        // `*` does not name a host: with it, the gate would accept a proof that a client made for an attacker's host.
         for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
-            // An invalid host has already been refused, so an error cannot occur here.
+            // Invalid hosts were already refused when the gate was built, so an error cannot occur here.
             let _ = named.add(host);
         }
         Self { public, named }
@@ -68,7 +69,7 @@ impl Inner {
         self.uses_dpop.then(|| &*self.running.dpop)
     }
 
-    /// The URL of a request as its client sees it. `None` if the request's host is not a host of the gate.
+    /// Returns the URL of a request as its client sees it, or `None` if the request's host is not a host of the gate.
     fn target(&self, parts: &Parts) -> Option<TargetUri> {
         let named = authority::check(parts).ok()?;
         #[cfg(feature = "axum")]
@@ -91,8 +92,8 @@ impl Inner {
         }
     }
 
-    /// Judges whether the caller has the key or the certificate, or both, that a verified token is bound to. The proof
-    /// is marked as used only once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Checks that the caller has the key and the client certificate that a verified token is bound to, if it is bound.
+    /// The proof is marked as used only once the request is permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,
@@ -126,7 +127,8 @@ impl Inner {
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
     }
 
-    /// Counts the proof of a permitted request in the store that gates share, if the store must count it.
+    /// Marks the proof of a permitted request as used in the store that several gates share, if that store must count
+    /// proofs.
     ///
     /// # Errors
     /// The proof was used at another gate, or the store cannot determine whether it was used.
@@ -141,7 +143,7 @@ impl Inner {
         }
     }
 
-    /// Counts the proof of a permitted request, and then judges its caller again.
+    /// Marks the proof of a permitted request as used, and then judges the request's caller again.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -150,8 +152,8 @@ impl Inner {
         self.judged_again(permitted)
     }
 
-    /// Judges the caller of a permitted request again after it has waited for a body, a proof or limits. A revocation
-    /// during the wait therefore refuses the request.
+    /// Judges the caller of a permitted request again after the request has waited for a body, a proof or limits. If
+    /// the caller's token was revoked during the wait, the request is therefore refused.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -212,7 +214,7 @@ impl Inner {
         }
     }
 
-    /// The certificate to which a client's new tokens are bound.
+    /// Returns the certificate to which a client's new tokens are bound.
     ///
     /// # Errors
     /// The client must present a certificate, but its connection does not have one.

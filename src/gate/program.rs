@@ -1,5 +1,5 @@
-//! Operations of a gate that only the program needs and embedders do not: counters, pools, and the users shared with
-//! other gates.
+//! Operations of a gate that the program needs, but embedders do not: counters, pools, and the users shared with other
+//! gates.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -36,7 +36,7 @@ impl Gate {
         (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
     }
 
-    /// The counts of token exchanges for upstreams: provider, result, number.
+    /// Returns the number of token exchanges for upstreams, by provider and result.
     pub fn exchanges(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.running.exchanges.results.counted()
     }
@@ -46,23 +46,23 @@ impl Gate {
         &self.0.running.overload
     }
 
-    /// Refuses logins, refreshes and other grants with 503 while this flag is set. Meant for a program whose audit log
-    /// cannot be written. Revocations and tokens that were already issued are not affected. Only the first call has an
-    /// effect.
+    /// Makes the gate refuse logins, refreshes and other grants with 503 while this flag is set. This is meant for a
+    /// program whose audit log cannot be written. Revocations and tokens that were already issued are not affected.
+    /// Only the first call has an effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
     /// Resolves once no refresh token is being sent to a provider. A process awaits this before it stops, because an
-    /// exchange continues after its client disconnects. If the exchange is aborted, its record shows only that it
-    /// began.
+    /// exchange continues even after its client disconnects. If the exchange were aborted, its record would only show
+    /// that it began.
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
             relay.idle().await;
         }
     }
 
-    /// The revocations that the store has not acknowledged.
+    /// Returns the revocations that the store has not acknowledged.
     pub fn unpaid(&self) -> Unpaid {
         self.0.engine.unpaid()
     }
@@ -72,17 +72,17 @@ impl Gate {
         self.0.engine.counts()
     }
 
-    /// The results of the checks of access tokens, with their counts.
+    /// Returns the number of access tokens that were checked, by the result of the check.
     pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
     }
 
-    /// How long the signature operations of each algorithm took, by the algorithm's name.
+    /// Returns how long the signature operations took, by the name of the algorithm.
     pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
         self.0.checker.signature_times()
     }
 
-    /// How many grants of each type were made, refused, or failed because of a fault: type, result, number.
+    /// Returns how many grants were made, were refused, or failed because of a fault, by type and result.
     pub fn grants(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.0.running.grants.counts().collect()
     }
@@ -97,27 +97,27 @@ impl Gate {
         self.0.running.browser_devices.counts().collect()
     }
 
-    /// How many MCP calls were permitted and refused, by resource and by the pattern of the rule that applied.
+    /// Returns how many MCP calls were permitted and refused, by resource and by the pattern of the rule that applied.
     pub fn mcp_calls(&self) -> Vec<(String, [u64; 2])> {
         self.0.call_counts().map(|(path, rule)| (format!("{path} {}", rule.calls), rule.counted())).collect()
     }
 
-    /// How many attempts each limit refused, by the limit's key in `[limits]`.
+    /// Returns how many attempts each limit refused, by the limit's configuration key in `[limits]`.
     pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
     }
 
-    /// How many requests each route limit refused, by the name of the limit.
+    /// Returns how many requests each route limit refused, by the name of the limit.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         self.0.engine.limits().refused_requests()
     }
 
-    /// The counts of writes to a store that gates share. `None` without such a store.
+    /// Returns the counts of writes to a store that several gates share, or `None` without a shared store.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.0.engine.shared_writes()
     }
 
-    /// Returns whether tokens are refused because the last contact with the store is too old.
+    /// Returns whether the last contact with the store is too old. If it is, tokens are refused.
     pub fn is_store_stale(&self) -> bool {
         self.0.engine.freshness() == Freshness::Stale
     }
@@ -138,13 +138,13 @@ impl Gate {
         relay::RESULTS.into_iter().zip(sums).collect()
     }
 
-    /// The time since the last contact with a store that gates share. `None` if this gate is the only one that writes
+    /// The time since the last contact with a store that several gates share. `None` if only this gate writes
     /// to the store.
     pub fn store_staleness(&self) -> Option<Duration> {
         self.0.engine.unheard_for()
     }
 
-    /// The counts of introspection results: issuer name, result, number.
+    /// Returns the number of introspections, by issuer name and result.
     pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         self.0.checker.introspections()
     }
@@ -167,9 +167,9 @@ pub struct Tally {
 }
 
 impl Sessions {
-    /// The time to pass to [`Self::subject_before`] when a user has changed. Every gate that shares the store detects
-    /// the change independently, and all of them get the same time. `after` is the user after the change, or `None` if
-    /// the user was removed.
+    /// Returns the time to pass to [`Self::subject_before`] when a user has changed. Every gate that shares the store
+    /// detects the change independently, but all gates get the same time. `after` is the user after the change, or
+    /// `None` if the user was removed.
     ///
     /// # Errors
     /// The errors of the store.
@@ -177,14 +177,14 @@ impl Sessions {
         Ok(self.gate.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// Revocations for a user's sessions that began at this gate after `moment`, if they began with user data that
-    /// differs from the current data. `None` if these sessions are not known.
+    /// Returns revocations for the sessions of a user that began at this gate after `moment`, with user data that
+    /// differs from the current data. Returns `None` if these sessions are not known.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.gate.0.engine.begun_otherwise(subject, after, moment)
     }
 
-    /// Refuses the target of a revocation until another revocation replaces it. If the process stops before
-    /// [`Self::let_go`], the refusal is lost.
+    /// Refuses the target of a revocation until [`Self::let_go`] is called. If the process stops before that, the
+    /// refusal is lost.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
         self.gate.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }
@@ -194,8 +194,8 @@ impl Sessions {
         self.gate.0.engine.let_go(revocation);
     }
 
-    /// Calls [`Self::revoke_all`], and then counts the selected sessions. The revocation takes effect before the count,
-    /// however many sessions there are.
+    /// Calls [`Self::revoke_all`], and then counts the selected sessions. The revocation takes effect before the
+    /// sessions are counted, however many there are.
     ///
     /// # Errors
     /// See [`Self::revoke`].
@@ -216,7 +216,8 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // A revocation by the other key, subject or client, may have ended the session earlier.
+            // If sessions are selected by subject, a revocation by client may already have ended some of them, and vice
+            // versa.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),

@@ -33,11 +33,11 @@ struct Found(Result<ProviderToken, Denial>);
 rotogate_core::debug_with!(ProviderToken);
 
 impl ProviderToken {
-    /// The token of the request with these extensions.
+    /// The provider's token for the request that has these extensions.
     ///
     /// # Errors
-    /// [`Denial::NoCredential`] if the caller did not log in at a provider; [`Denial::ProviderTokenOver`];
-    /// [`Denial::SessionUnavailable`] if the provider did not refresh the token.
+    /// [`Denial::NoCredential`] if the caller did not log in at a provider. [`Denial::ProviderTokenOver`] if the
+    /// provider's token has expired. [`Denial::SessionUnavailable`] if the provider did not refresh the token.
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, Denial> {
         extensions.get::<Found>().ok_or(Denial::NoCredential)?.0.clone()
     }

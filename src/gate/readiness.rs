@@ -6,9 +6,10 @@ use super::Gate;
 use rotogate_core::clock::{ClockState, written};
 use rotogate_core::engine::Freshness;
 
-/// The reason why a gate with a shared store is not ready, or only partly ready.
-const NOT_HEARD: &str = "no news from the store for longer than the staleness";
-const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
+/// The reason why a gate with a shared store is unready or degraded.
+const NOT_HEARD: &str = "no news from the store for longer than the configured staleness";
+const RESTORING: &str = "the store has lost writes, so the gate does not mint tokens until the gates have written \
+                         back the revocations that they know";
 
 /// Whether the gate can serve requests.
 ///
@@ -32,8 +33,8 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 pub enum Readiness {
     /// The gate can serve requests.
     Ready,
-    /// The gate accepts tokens, but does not mint tokens, or a revocation is not durable, or the keys of an issuer are
-    /// not known. The string gives the operator the reason.
+    /// The gate accepts tokens, but with a restriction: it does not mint tokens, a revocation is not durable yet, or
+    /// the keys of an issuer are not known. The string gives the operator the reason.
     Degraded(String),
     /// The gate cannot serve requests. The string gives the operator the reason.
     NotReady(String),
@@ -47,7 +48,10 @@ impl Gate {
         if issuers.is_empty() {
             return state;
         }
-        let keys = format!("the keys of {} are not known: requests with their tokens get 503", issuers.join(", "));
+        let keys = format!(
+            "the signing keys of {} are not known, so requests with tokens from there get 503",
+            issuers.join(", ")
+        );
         match state {
             Readiness::Ready => Readiness::Degraded(keys),
             Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {keys}")),
@@ -66,35 +70,36 @@ impl Gate {
             ClockState::Good => {}
             ClockState::Jumped if self.0.engine.clock().follows_store() => {
                 return Readiness::NotReady(
-                    "the clock of the store jumped more than an hour ahead; it is not followed, and nothing is minted"
+                    "the store's clock jumped more than an hour ahead, so the gate ignores it and does not mint tokens"
                         .into(),
                 );
             }
             ClockState::Jumped => {
                 return Readiness::NotReady(
-                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed, and nothing is \
-                     minted"
+                    "the wall clock jumped more than an hour ahead of the monotonic clock, so the gate ignores it \
+                     and does not mint tokens"
                         .into(),
                 );
             }
             ClockState::Behind => {
                 return Readiness::NotReady(
-                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up"
+                    "the wall clock is behind the last time in the store, so the gate does not mint tokens until the \
+                     wall clock has reached that time"
                         .into(),
                 );
             }
             ClockState::Skewed => {
                 return Readiness::NotReady(
-                    "the wall clock differs from the time of the store by more than the leeway; nothing is minted until \
-                     they agree"
+                    "the wall clock differs from the store's time by more than the leeway, so the gate does not mint \
+                     tokens until the two agree"
                         .into(),
                 );
             }
         }
         match (self.store_readiness().await, self.0.engine.clock().wall_is_behind()) {
             (Readiness::Ready, Some(by)) => Readiness::Degraded(format!(
-                "the wall clock is {} behind the time of this gate: correct it. After a restart nothing is minted until the \
-                 wall clock has reached this time",
+                "the wall clock is {} behind the gate's own time. Correct the wall clock, because after a restart \
+                 the gate mints no tokens until the wall clock has reached that time",
                 written(Duration::from_secs(by.as_secs()))
             )),
             (state, _) => state,
@@ -106,13 +111,15 @@ impl Gate {
         let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {
             (0, _) => return self.state_of_store().await,
-            (total, 0) => format!("revocations that the store has not acknowledged: {total}, all kept beside it"),
+            (total, 0) => {
+                format!("the store has not acknowledged {total} revocations; all of them are kept beside the store")
+            }
             (total, lost) => {
-                format!("revocations that the store has not acknowledged: {total}, of which a stop loses {lost}")
+                format!("the store has not acknowledged {total} revocations; the gate loses {lost} of them if it stops")
             }
         };
         match self.state_of_store().await {
-            // The unacknowledged revocations are kept beside the store, and will be written later.
+            // All unacknowledged revocations are kept beside the store, and will be written to the store later.
             Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
             Readiness::Ready => Readiness::Degraded(owed),
             Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),

@@ -1,4 +1,4 @@
-//! Relays at endpoints: connect an endpoint with its provider, and with the gate's tokens and revocations.
+//! The relays of endpoints. A relay connects an endpoint with its provider, and with the gate's tokens and revocations.
 
 use std::sync::Arc;
 
@@ -32,9 +32,10 @@ pub struct RelayConfig {
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// Identifies the provider in the keys of the records: its token URL, or its issuer.
+    /// Identifies the provider when the keys of the relay's records are derived. This is the provider's token URL or
+    /// issuer.
     pub place: String,
-    /// Whether an issuer that the gate trusts issues the provider's access tokens.
+    /// Whether the provider's access tokens come from an issuer that the gate trusts.
     pub known_issuer: bool,
 }
 
@@ -53,7 +54,7 @@ impl RelayConfig {
 /// The results of an exchange, as the metrics name them.
 pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
 
-/// The index of a result in [`RESULTS`].
+/// Returns the index of a result in [`RESULTS`].
 fn result(answer: &RelayAnswer) -> usize {
     match answer {
         RelayAnswer::Reply(_, Source::Replayed) => 2,
@@ -130,7 +131,7 @@ impl EndpointRelay {
         self.relay.replace(self.config.load().settings(&self.path, keyring));
     }
 
-    /// The number of exchanges with each of [`RESULTS`].
+    /// Returns the number of exchanges with each result in [`RESULTS`].
     pub(super) fn exchanges(&self) -> [u64; RESULTS.len()] {
         self.exchanges.sums()
     }
@@ -139,7 +140,7 @@ impl EndpointRelay {
         &self.path
     }
 
-    /// The store of the records, which also has the vaults of browser sessions.
+    /// Returns the store of the relays' records, which also contains the vaults of browser sessions.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn store(&self) -> &dyn RelayStore {
         &*self.store
@@ -202,7 +203,7 @@ impl EndpointRelay {
                     rotogate.client.id = client,
                     client.address = origin.address.map(tracing::field::display),
                     outcome = outcome(&reply),
-                    "revocation passed on to the provider",
+                    "revocation forwarded to the provider",
                 );
                 Ok(reply)
             }
@@ -223,8 +224,8 @@ impl EndpointRelay {
                 endpoint = self.path,
                 reason = denial.reason(),
                 detail = denial.detail(),
-                "relay: the provider's access token does not meet the rules of its [[issuers]] entry, so this gate \
-                 refuses it. rotogate token inspect shows the rule"
+                "relay: the provider issued an access token that does not meet the rules of its `[[issuers]]` entry, \
+                 so this gate would refuse the token. `rotogate token inspect` shows the rule"
             );
         }
         tracing::info!(
@@ -274,9 +275,9 @@ struct TokenEnder {
 
 impl TokenEnder {
     /// Makes the revocation entry for an access token. The entry covers the tokens of the provider's session up to this
-    /// token. If the token does not name a session, the entry covers only this token if a client presented it.
-    /// Otherwise it covers all tokens of the record's subject up to this token, and other sessions of the subject then
-    /// have to refresh once.
+    /// token. If the token does not name a session and a client presented the token, the entry covers only this token.
+    /// If the token does not name a session and comes from a record, the entry covers all tokens of its subject up to
+    /// this token, and the subject's other sessions then have to refresh once.
     // Requirement I68.
     fn entry(&self, token: &AccessToken, presented: bool) -> Revocation {
         let now = self.engine.clock().now();
@@ -298,20 +299,21 @@ impl EndTokens for TokenEnder {
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
-            // The gate does not accept the token, so there is nothing to revoke.
+            // The gate does not accept the token anyway, so it does not have to be revoked here.
             Err(Ok(_)) => return Ok(()),
             Err(Err(undecided)) => {
-                return Err(StoreError::caused_by("a token to revoke could not be verified", undecided));
+                return Err(StoreError::caused_by("the access token to revoke could not be verified", undecided));
             }
         };
-        // The provider cannot revoke our own tokens. A token for another service does not affect tokens for this gate.
+        // The provider cannot revoke the gate's own tokens. The revocation of a token for another service does not
+        // affect tokens for this gate.
         if token.is_ours() || (presented && !token.is_for(&token.issued_by.audience)) {
             return Ok(());
         }
         match self.engine.revoke(self.entry(&token, presented), RevokedBecause::Logout).await {
             Ok(_) => Ok(()),
             Err(Error::Failed(Fault::Store(error))) => Err(error),
-            Err(error) => Err(StoreError::caused_by("a token could not be revoked", error)),
+            Err(error) => Err(StoreError::caused_by("the access token could not be revoked", error)),
         }
     }
 }

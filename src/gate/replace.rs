@@ -43,11 +43,11 @@ impl PreparedKeys {
         Ok(Self { verifier, keyring })
     }
 
-    /// Performs the part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules differ.
+    /// Performs the part of [`Gate::set_keys`] that cannot fail. Returns whether the keys or rules have changed.
     pub fn put_in_force(self, Gate(gate): &Gate) -> bool {
         let Self { verifier, keyring } = self;
         gate.engine.set_sources(Arc::clone(verifier.sources()));
-        // The verifier is replaced first, because otherwise the gate could mint a token that it refuses.
+        // The verifier is replaced before the signer, because otherwise the gate could mint a token that it refuses.
         let other = gate.checker.set_verifier(verifier);
         gate.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
         if keyring.fingerprint() != *gate.running.row.get().keyring {
@@ -72,11 +72,12 @@ impl Gate {
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
-    /// From the next request on, mints and verifies with other keys, and trusts exactly these issuers. If the keys and
-    /// rules of an issuer stay the same, its tokens remain in the cache of verified tokens. If an issuer is no longer
-    /// in `trusted`, or its rules differ, its tokens are refused, and its long-lived connections end within a second.
-    /// Routes do not change: they name issuers, and do not accept any other issuer unless its rules say `everywhere`.
-    /// To change only the gate's own keys, call [`Gate::set_keyring`].
+    /// Replaces the keys and the trusted issuers. From the next request on, the gate mints and verifies with these
+    /// keys, and trusts exactly these issuers. If the keys and rules of an issuer stay the same, its tokens remain in
+    /// the cache of verified tokens. If an issuer is no longer in `trusted`, or its rules differ, its tokens are
+    /// refused, and its long-lived connections end within a second. Routes do not change: they name issuers, and do not
+    /// accept any other issuer unless its rules say `everywhere`. To change only the gate's own keys, call
+    /// [`Gate::set_keyring`].
     ///
     /// # Errors
     /// A verifier cannot be made from the keys. The old keys stay in use.
@@ -87,9 +88,9 @@ impl Gate {
         Ok(())
     }
 
-    /// Rotates the gate's own keys: mints and verifies with other keys from the next request on, and trusts the same
-    /// other issuers as before. The new keyring must still contain the previous key so that its tokens stay valid until
-    /// they expire.
+    /// Rotates the gate's own keys. From the next request on, the gate mints and verifies with these keys. It trusts
+    /// the same other issuers as before. The new keyring must still contain the previous key so that its tokens stay
+    /// valid until they expire.
     ///
     /// ```
     /// use rotogate::Gate;
@@ -108,7 +109,7 @@ impl Gate {
         self.set_keys(keyring, self.0.checker.trusted())
     }
 
-    /// The rules for this gate's own tokens, if it is an issuer.
+    /// Returns the rules for this gate's own tokens, if the gate is an issuer.
     fn own_rules(&self, keyring: &Keyring) -> Option<IssuerRules> {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
@@ -118,20 +119,21 @@ impl Gate {
     /// shares all other state with this gate, and ignores the builder's other values. Does not change this gate.
     ///
     /// # Errors
-    /// See [`GateBuilder::build`](super::GateBuilder::build). If an endpoint has a relay, it must already have one in
-    /// the running gate.
+    /// See [`GateBuilder::build`](super::GateBuilder::build). If an endpoint has a relay, the same endpoint must
+    /// already have a relay in the running gate.
     #[cfg(feature = "program")]
     pub fn prepare_rules(&self, builder: super::GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
     /// Puts the prepared rules in force. Returns the gate with these rules, so that a server can replace its services.
-    /// Requests that a service of this gate has already admitted continue under its rules. Call it only once for each
-    /// gate, and apply later rules to the returned gate.
+    /// Requests that a service of this gate has already admitted continue under the old rules. Call this method only
+    /// once for each gate, and apply later rules to the returned gate.
     #[cfg(feature = "program")]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, relays, rates, keep_login_origin, max_stream } = prepared;
-        // Put the rules in force first. From then on, each of the two gates strips the identity headers of both.
+        // Put the rules in force first. From then on, the old gate and the new gate each strip the identity headers of
+        // both.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, std::sync::atomic::Ordering::Release);
         self.0.engine.set_styles(styles);
@@ -147,8 +149,8 @@ impl Gate {
 
     /// Replaces the keys of one trusted issuer from the next request on. Meant for an application that fetches the keys
     /// itself. A token whose key was removed is refused, and its long-lived connections end within a second. The gate's
-    /// own tokens, the tokens of other issuers, and tokens whose key remains stay in the cache. Equal keys do not
-    /// change anything.
+    /// own tokens, the tokens of other issuers, and tokens whose key remains stay in the cache. If the new keys equal
+    /// the current keys, nothing changes.
     ///
     /// To build the gate before the first keys are known, use
     /// [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown). Requests with the issuer's tokens then get

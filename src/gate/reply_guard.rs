@@ -1,6 +1,6 @@
-//! Ends long replies when their caller's session ends: server-sent events, gRPC streams, downloads. If the length of a
-//! reply is unknown or exceeds [`LONG_REPLY_BYTES`], the reply has a [`Lease`] like a tunnel, and the lease is checked
-//! every second.
+//! Ends long replies (server-sent events, gRPC streams, downloads) when their caller's session ends. If the length of a
+//! reply is unknown or exceeds [`LONG_REPLY_BYTES`], the reply has a [`Lease`], like a tunnel. The gate checks this
+//! lease every second.
 //!
 //! A reply that ends early is aborted, so that a client does not mistake a part for the whole reply. Over HTTP/1.1 the
 //! connection closes without the last chunk, and over HTTP/2 the stream is reset. A gRPC reply ends with the status
@@ -30,7 +30,7 @@ const LONG_REPLY_BYTES: u64 = 1024 * 1024;
 /// If frames are always ready, the reply is checked after this many frames.
 const FRAMES_UNCHECKED: u32 = 64;
 
-/// The caller whose session ends a reply, and the route of the request.
+/// The route and the caller of a request. When the caller's session ends, the reply ends.
 struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
@@ -56,7 +56,7 @@ pub(super) struct ReplyGuard {
 rotogate_core::debug_with!(ReplyGuard);
 
 enum State {
-    /// The reply has no lease yet. Most replies end in this state.
+    /// The reply has no lease yet. Most replies end before they get one.
     New {
         frames: u32,
     },
@@ -69,7 +69,7 @@ enum State {
 
 /// The body error of an aborted reply.
 #[derive(Debug, thiserror::Error)]
-#[error("reply ended by its lease: {0}")]
+#[error("the gate ended the response early: {0}")]
 struct ReplyEnded(&'static str);
 
 /// How an aborted reply ends.
@@ -78,7 +78,7 @@ pub(super) enum Cut {
     Trailers(HeaderMap),
     /// An error in the middle of the body.
     Broken(Box<dyn std::error::Error + Send + Sync>),
-    /// No further frame, because the reply has already ended.
+    /// The reply has already ended, so nothing more is sent.
     Silence,
 }
 
@@ -99,7 +99,7 @@ impl ReplyGuard {
         self.cut
     }
 
-    /// Checks the lease; called before each frame. `waits` is true if no frame is ready.
+    /// Checks the lease. This method is called before each frame. `waits` is true if no frame is ready.
     pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
@@ -130,7 +130,7 @@ impl ReplyGuard {
                     rotogate.route = &*self.caller.route.id,
                     http.request.id = request.and_then(|request| request.id().to_str().ok()),
                     client.address = request.and_then(|request| request.client()).map(tracing::field::display),
-                    "reply ended by its lease"
+                    "the gate ended a response early, because the request is no longer permitted"
                 );
                 self.cut = Some(ending.end());
                 self.state = State::Over;
@@ -148,7 +148,7 @@ impl ReplyGuard {
 fn trailers_of(ending: &LeaseEnd) -> HeaderMap {
     let (code, message) = match ending {
         LeaseEnd::Undecided(_) => (GrpcCode::Unavailable, "the access token cannot be checked at this moment"),
-        LeaseEnd::Closing => (GrpcCode::Unavailable, "the gate stops"),
+        LeaseEnd::Closing => (GrpcCode::Unavailable, "the gate is stopping"),
         LeaseEnd::Denied(_) | LeaseEnd::MaxStream => (GrpcCode::Unauthenticated, "the access token is no longer valid"),
     };
     grpc_trailers(code, message)

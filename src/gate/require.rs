@@ -39,9 +39,9 @@ use rotogate_core::session::scope::{Scope, impossible};
 
 /// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///
-/// Each method adds a condition, and all conditions must hold. A refusal is 401 if the token is missing or not accepted
-/// here, and 403 if it does not meet a condition. A refusal is logged (target `rotogate::denial`), and is in the
-/// [`Verdict`](super::Verdict) of an annotated layer.
+/// Each method adds a condition, and all conditions must hold. If the token is missing or not accepted here, the reply
+/// is 401. If the token does not meet a condition, the reply is 403. Each refusal is logged (target
+/// `rotogate::denial`), and appears in the [`Verdict`](super::Verdict) of an annotated layer.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -65,13 +65,13 @@ pub struct RequireLayer {
 /// Conditions for a caller, in addition to the conditions in a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
-    /// Sets of scopes. The token needs one scope from each set.
+    /// Sets of scopes. The token must have at least one scope from each set.
     any_scopes: Vec<Scope>,
     /// Alternative roles. The token needs one of them, unless the list is empty.
     roles: Vec<Role>,
     /// Roles that the token must all have, in addition to one of `roles`.
     all_roles: Vec<Role>,
-    /// A claim and its required value. `None` stands for a malformed path, which no token can satisfy.
+    /// Claims and their required values. `None` means a malformed path, which no token can satisfy.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
 }
@@ -83,7 +83,7 @@ type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 rotogate_core::debug_with!(Check);
 
-/// The scopes of a requirement. If the string is malformed, the result is a scope that no token has.
+/// Parses the scopes of a requirement. If the string is malformed, the result is a scope that no token has.
 fn required(all: &str) -> Scope {
     Scope::parse(all).unwrap_or_else(|_| {
         tracing::error!(scope = all, "malformed scope in `require()`: every request is refused");
@@ -120,12 +120,12 @@ impl RequireLayer {
     }
 
     /// Requires this role, or one of the roles of other calls. To require several roles together, use
-    /// [`Self::all_roles`]. The roles come from the token's issuer: for our own tokens the claim `roles`, and for
-    /// another issuer's tokens the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
+    /// [`Self::all_roles`]. For our own tokens, the roles are in the claim `roles`. For another issuer's tokens, they
+    /// are in the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
-    /// the only issuer that [`Self::issuer`] names. If there is none, it belongs to the only trusted issuer, and
-    /// otherwise to our own issuer.
+    /// the only issuer that [`Self::issuer`] names. If `issuer` was not called, the role belongs to the only trusted
+    /// issuer if there is exactly one, and otherwise to our own issuer.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -138,7 +138,7 @@ impl RequireLayer {
         self.condition(|conditions| conditions.roles.push(role))
     }
 
-    /// Requires all these roles, in addition to one of the roles of [`Self::role`]. The roles are spelt as in
+    /// Requires all of these roles, in addition to one of the roles of [`Self::role`]. The roles are spelt as in
     /// [`Self::role`].
     ///
     /// ```
@@ -157,7 +157,7 @@ impl RequireLayer {
         let checker = &self.gate.0.checker;
         let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
         if role.issuer.is_none() && role.name.contains(':') {
-            tracing::warn!(%role, "no issuer is named before the colon in `require()`: the whole string is the role");
+            tracing::warn!(%role, "`require()`: no trusted issuer before the colon, so the whole string is the role");
         }
         role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
         if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
@@ -188,8 +188,8 @@ impl RequireLayer {
     }
 
     /// Adds a check by the application. The function gets the caller and the head of the request. If it returns
-    /// `false`, the request is refused with 403 and the reason `predicate`. It is called for each request, so it must
-    /// not block. Inside an axum nest, the head has only the rest of the path.
+    /// `false`, the request is refused with 403 and the reason `predicate`. The function is called for each request, so
+    /// it must not block. Inside an axum nest, the head has only the rest of the path.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -205,8 +205,8 @@ impl RequireLayer {
     /// Requires that the token is for this audience, or for the audience of an earlier call, instead of the gate's own
     /// audience.
     ///
-    /// Behind [`Gate::layer`] a token must be for both audiences, because the layer's route requires the gate's own
-    /// audience first, and the layer cannot know that this `require()` follows. To change that, use
+    /// Behind [`Gate::layer`], a token must be for both audiences, because the layer's route requires the gate's own
+    /// audience first. The layer cannot know that this `require()` is behind it. To change that, use
     /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add the audience to a route of
     /// the gate ([`RoutePolicy::audiences`]).
     #[must_use]
@@ -253,7 +253,7 @@ impl RequireLayer {
         self.policy(|policy| policy.credentials.session = true)
     }
 
-    /// Admits a request without a credential, as a request without a caller. An invalid credential is still refused,
+    /// Admits a request that has no credential. The request then has no caller. An invalid credential is still refused,
     /// and the other conditions apply to requests with a credential.
     #[must_use]
     pub fn optional(self) -> Self {
@@ -355,7 +355,7 @@ where
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
-        // Move the ready service into the future, because a clone of it may not be ready.
+        // The ready service is moved into the future, because a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
@@ -412,8 +412,8 @@ impl<S> Require<S> {
                 super::exchange::ClaimsChallenge::state(&parts, &mut reply);
                 gate.give_nonce(denial, &mut reply);
                 gate.clear_session(&parts, denial, &mut reply);
-                // The gate's layer around this one reads the reason. Without it, that layer would report the request as
-                // `passed`.
+                // The gate's layer around this `require()` reads the reason. Without the reason, that layer would
+                // report the request as `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None).to(&parts.method)
             }
@@ -422,8 +422,8 @@ impl<S> Require<S> {
 }
 
 impl RequireLayer {
-    /// Judges a request. Returns `None` if the gate's layer had left the audience to this `require()`; this method has
-    /// then admitted and prepared the request.
+    /// Judges a request. Returns `None` if the gate's layer has left the audience to this `require()`. In that case,
+    /// this method has already admitted and prepared the request.
     fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
@@ -489,7 +489,7 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// The scopes that the challenge in the reply names.
+    /// Returns the scopes that the challenge in the reply names.
     fn asked_scopes(&self) -> Scope {
         let asked = &self.route.policy.scopes;
         let Some(any) = self.conditions.any_scopes.first() else { return asked.clone() };

@@ -36,7 +36,7 @@ pub(super) struct ReadyResource {
     pub(super) scopes: Scope,
     /// The scopes that imply other scopes at this resource.
     pub(super) implied: Option<Arc<Implied>>,
-    /// How calls to the resource are judged; `None` if they are not.
+    /// The settings by which MCP calls to the resource are judged, or `None` if they are not judged.
     pub(super) mcp: Option<ReadyMcp>,
     document: Bytes,
 }
@@ -72,11 +72,12 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if all.iter().any(|other| other.path == resource.path) {
-            return Err(BuildError::Resource { path: resource.path, why: "it is described twice".into() });
+            return Err(BuildError::Resource { path: resource.path, why: "the resource is described twice".into() });
         }
         let of_it = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
         if resource.mcp.is_none() && routes.iter().any(|route| of_it(route) && !route.calls.is_empty()) {
-            let why = "a route governs its calls, and `Resource::mcp` does not say how calls are judged";
+            let why = "a route has rules for the resource's MCP calls, but `Resource::mcp`, which reads the calls, \
+                       is not set";
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if resource.mcp.is_some() && routes.iter().any(|route| of_it(route) && route.policy.upgrade) {
@@ -120,7 +121,7 @@ pub(super) fn ready(
     for route in routes {
         let Some(path) = &route.policy.resource else { continue };
         let Some(resource) = all.iter().find(|resource| resource.path == *path) else {
-            let why = "a route names it, but it is not described";
+            let why = "a route names the resource, but the gate has no description of it";
             return Err(BuildError::Resource { path: path.clone(), why: why.into() });
         };
         if !route.policy.audiences.contains(&resource.url) {
@@ -131,10 +132,11 @@ pub(super) fn ready(
 }
 
 impl RequireLayer {
-    /// Applies the requirements of the gate's resource with this path ([`Resource`](rotogate_core::route::Resource)).
-    /// The token must be for the resource's audience. A required scope counts as present if the token has a scope that
-    /// [implies](rotogate_core::route::Resource::implies) it. A challenge names the document of the resource. Behind
-    /// [`Gate::layer`](super::Gate::layer), name the same resource as the layer's route does.
+    /// Applies the requirements of the gate's protected resource with this path
+    /// ([`Resource`](rotogate_core::route::Resource)). The token must be for the resource's audience. A required scope
+    /// counts as present if the token has a scope that [implies](rotogate_core::route::Resource::implies) it. A
+    /// challenge names the document of the resource. Behind [`Gate::layer`](super::Gate::layer), name the same resource
+    /// as the layer's route does.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -157,13 +159,13 @@ impl RequireLayer {
     }
 }
 
-/// The resource with this path.
+/// Returns the resource with this path.
 pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<&'a ReadyResource> {
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
-/// The resource for which a client requests tokens (RFC 8707), if this gate issues the resource's tokens. The
-/// comparison is byte for byte, so a relative URL or a URL with a fragment does not match any resource.
+/// Returns the resource for which a client requests tokens (RFC 8707), if this gate issues the resource's tokens. URLs
+/// are compared byte for byte, so a relative URL or a URL with a fragment does not match any resource.
 // Requirement N45.
 pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
     let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);

@@ -30,14 +30,14 @@ impl RefusalHook {
         Self(Arc::new(move |denial, parts| Some(reply(denial, parts)?.map(Into::into))))
     }
 
-    /// The hook of the gate that admitted the request with these extensions.
+    /// Returns the hook of the gate that admitted the request with these extensions.
     #[cfg(feature = "axum")]
     pub(super) fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 
-    /// The application's reply, with the headers added that clients rely on. If the hook does not return a reply, the
-    /// plain reply.
+    /// Returns the application's reply, with the headers that clients rely on, or the plain reply if the hook does not
+    /// return one.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
@@ -52,18 +52,18 @@ impl RefusalHook {
     }
 }
 
-/// The reply to a refused request: a gRPC status, the hook's reply, or the plain reply.
+/// Makes the reply to a refused request: a gRPC status, the hook's reply, or the plain reply.
 #[cfg(any(feature = "axum", test))]
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     hooked(hook, parts, denial, plain(parts, denial, asked))
 }
 
-/// The plain reply to a refused request, or a gRPC status.
+/// Makes the plain reply to a refused request, or a gRPC status.
 pub(super) fn plain(parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     if reply::is_grpc(&parts.headers) { denied_grpc(denial) } else { denied(denial, asked) }
 }
 
-/// The hook's reply, or the plain reply.
+/// Returns the hook's reply, or the plain reply if there is no hook.
 pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
     match hook {
         Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
@@ -71,7 +71,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// The refusal in a dialect's own format if the dialect has one, otherwise `plain`.
+/// Returns the refusal in the dialect's own format for refusals, or `plain` if the dialect has no such format.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! The state of a gate that stays while its rules may be replaced: keys, sessions, caches, bounds and relays. The
+//! The state of a gate that stays when its rules are replaced: keys, sessions, caches, bounds and relays. The
 //! background tasks keep a reference only to this state.
 
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub(crate) struct Running {
     pub(super) engine: Arc<Engine>,
     pub(super) notices: Notices,
     pub(super) faults: FaultLog,
-    /// Limits log messages that a connection may cause to one per minute for each kind.
+    /// Limits the log messages that a connection can cause: each kind is logged at most once a minute.
     #[cfg(feature = "kuzzle")]
     pub(super) seldom: rotogate_core::counters::SeldomByKind,
     /// Whether any `require()` requires an audience.
@@ -36,12 +36,12 @@ pub(crate) struct Running {
     /// The state that this gate publishes to the other gates that share the store.
     pub(super) row: Arc<LiveRow>,
     pub(crate) overload: Overload,
-    /// Why a store that gates share is no longer suitable; `None` if it is suitable.
+    /// Why the shared store is no longer suitable, or `None` if it is suitable.
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
-    /// Whether the gate is an issuer itself. A gate without its own issuer is a resource server: it does not mint
-    /// tokens, does not have tokens of its own to accept, and does not serve keys or metadata.
+    /// Whether the gate is an issuer itself. A gate without its own issuer is a resource server. It accepts only the
+    /// tokens of other issuers, and does not mint tokens or serve keys or metadata.
     pub(super) is_issuer: bool,
     /// The rules for proofs, and the proofs that were used.
     pub(super) dpop: Arc<Dpop>,
@@ -64,7 +64,7 @@ pub(crate) struct Running {
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     /// The API keys, if they are configured.
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
-    /// The relays of the endpoints, which stay when the rules are replaced.
+    /// The relays of the endpoints. They stay when the rules are replaced.
     pub(super) relays: Vec<Arc<EndpointRelay>>,
     /// The gate with the rules in force.
     pub(super) in_force: Mutex<Weak<Inner>>,

@@ -109,20 +109,24 @@ impl Sessions {
     }
 
     /// Starts a session for a user whom the application has logged in itself. The gate does not look up the user in a
-    /// directory, neither now nor at a refresh, so the session lasts until it is revoked or expires. Its tokens are
+    /// directory, either now or at a refresh, so the session lasts until it is revoked or expires. Its tokens are
     /// refreshed at endpoints with `accepts("application")`.
     ///
-    /// If the user already has as many sessions as the profile allows, either the oldest session ends or the new
-    /// session is refused, as the profile says.
+    /// If the user already has as many sessions as the profile allows, the profile determines whether the oldest
+    /// session ends or the new session is refused.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`] if the client is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// because its refresh token would be useless; a denial if no token can have this subject, or if there are too many
-    /// sessions; a fault of store or clock.
+    /// because the session's refresh token would be useless. A denial if no token can have this subject, or if there
+    /// are too many sessions. A fault of the store or the clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.gate.0;
         if gate.clients.get(&new.client).is_none() {
-            tracing::warn!(client = new.client, "session not started: register its client with GateBuilder::client");
+            tracing::warn!(
+                client = new.client,
+                "session not started, because its client is not registered: register the client with \
+                 `GateBuilder::client`"
+            );
             return Err(Denial::InvalidClient.into());
         }
         let start = ApplicationLogin {
@@ -138,10 +142,10 @@ impl Sessions {
         gate.engine.start(start).await
     }
 
-    /// Exchanges a refresh token of a session that [`Self::start`] began for new tokens. Rotation, replay within grace
-    /// and reuse detection work as at an endpoint. The rules are those of the gate's profile and of the session's
-    /// client. Meant for an application whose login page or single-page client does not use an endpoint of the gate.
-    /// See also [`Gate::cookies`].
+    /// Refreshes a session that [`Self::start`] began: exchanges its refresh token for new tokens. Rotation, replay
+    /// within grace and reuse detection work as at an endpoint. The rules are those of the gate's profile and of the
+    /// session's client. Meant for an application whose login page or single-page client does not use an endpoint of
+    /// the gate. See also [`Gate::cookies`].
     ///
     /// The refresh runs to completion even if the future is dropped.
     ///
@@ -158,8 +162,9 @@ impl Sessions {
     /// ```
     ///
     /// # Errors
-    /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`]
-    /// if the session began at an endpoint; [`Denial::RateLimited`]; a fault, after which the same token still works.
+    /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh. [`Denial::OtherDialect`]
+    /// if the session began at an endpoint. [`Denial::RateLimited`]. A fault, after which the same token can still be
+    /// refreshed.
     pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), None).await
     }
@@ -212,7 +217,7 @@ impl Sessions {
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
-    /// The record of one session. `Debug` does not print the record's secret.
+    /// Returns the record of one session. `Debug` does not print the record's secret.
     ///
     /// # Errors
     /// A fault of the store.
@@ -220,7 +225,7 @@ impl Sessions {
         Ok(self.gate.0.engine.store().load(id).await?)
     }
 
-    /// A page of sessions, oldest first.
+    /// Returns a page of sessions, oldest first.
     ///
     /// # Errors
     /// A fault of the store.
@@ -228,7 +233,8 @@ impl Sessions {
         Ok(self.gate.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// The live sessions of a subject, newest first, at most 1000. Meant for a page that shows the user's devices.
+    /// Returns the live sessions of a subject, newest first, at most 1000. Meant for a page that shows the user's
+    /// devices.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -250,13 +256,14 @@ impl Sessions {
         self.gate.0.engine.live_of(subject).await
     }
 
-    /// Returns why a session has ended although its record is still live: `expired`; `not-before` if a revocation
-    /// covers all sessions that began before it; or the reason of a revocation that the store has not written yet.
+    /// Returns why a session has ended although its record still says that it is live. The reason is `expired`, or
+    /// `not-before` if a revocation covers all sessions that began before a certain moment, or the reason of a
+    /// revocation that is not in the store yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.gate.0.engine.is_over(session)
     }
 
-    /// The moment to pass to [`Self::subject_before`] to cover every session that has begun so far.
+    /// Returns the moment to pass to [`Self::subject_before`] to cover every session that has begun so far.
     pub fn now(&self) -> Timestamp {
         self.gate.0.engine.clock().stamp_not_before()
     }
@@ -266,7 +273,7 @@ impl Sessions {
         self.gate.0.engine.store().shared().is_some()
     }
 
-    /// A revocation of every session of a subject that began at or before `moment`. It takes effect with
+    /// Makes a revocation of every session of a subject that began at or before `moment`. It takes effect with
     /// [`Self::refuse`], and becomes durable with [`Self::write`].
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         self.gate.0.engine.subject_before(subject, moment)
@@ -290,9 +297,9 @@ impl Sessions {
         self.acting(self.gate.0.engine.keep(revocation, RevokedBecause::Operator)).await
     }
 
-    /// Ends a session, whose tokens are refused from the next request on. Returns `false` if no session has this id. A
-    /// store that several gates share may have lost the session, so the id is revoked in any case, and no gate can
-    /// restore the session.
+    /// Ends a session, whose tokens are refused from the next request on. Returns `false` if no session has this id. If
+    /// several gates share the store, the id is revoked in any case, because the store may have lost the session. This
+    /// prevents all gates from restoring the session.
     ///
     /// # Errors
     /// A fault of the store, after which this gate already refuses the session. Call again until it succeeds.
@@ -315,8 +322,8 @@ impl Sessions {
                 return Ok(true);
             }
         };
-        // If the session has expired, the store needs no record of its end. If it ended with other sessions, that
-        // revocation may not be durable yet.
+        // The end of an expired session does not have to be recorded in the store. Any other session is revoked here,
+        // even if an earlier revocation of several sessions covers it, because that revocation may not be durable yet.
         if session.status == Status::Live && session.expires <= engine.clock().now() {
             return Ok(true);
         }
@@ -339,7 +346,7 @@ impl Sessions {
         self.acting(ended).await.map(drop)
     }
 
-    /// The revocations that could still match a token.
+    /// Returns the revocations that could still match a token.
     ///
     /// # Errors
     /// A fault of the store.

@@ -17,9 +17,9 @@ use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
 
-/// What a browser gets instead of the plain refusal.
+/// The reply that a browser gets to a refused request.
 pub(super) enum Led {
-    /// The plain refusal. It names the path of the login if another login would help.
+    /// The plain refusal, with the path of the login if another login would help.
     Plain(Reply),
     /// A redirect or a page.
     Shown(Reply),
@@ -67,9 +67,9 @@ impl Inner {
 }
 
 impl Inner {
-    /// Returns whether a new login would not be enough either. This is the case if the password login that began the
-    /// session is recent enough for the route, but was not accepted: another issuer confirmed the user, and its login
-    /// is older, or `auth_time` does not state its age.
+    /// Returns whether a new login with a password would also be refused. This is the case if the session began with a
+    /// password login that is recent enough for the route, but another issuer confirmed the user, and the route refused
+    /// the login at that issuer because it is too old or has no `auth_time`.
     // Requirement N46.
     fn was_in_vain(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> bool {
         let max_age = policy.step_up.as_ref().and_then(|step_up| step_up.max_age);
@@ -79,8 +79,8 @@ impl Inner {
     }
 }
 
-/// Returns whether another login can help. A login with a password does not have an `acr`, but a provider can be asked
-/// for one.
+/// Returns whether another login can help. A login with a password does not have an `acr`, but a provider may support a
+/// login with the required `acr`.
 fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     let needs_acr = match denial {
         Denial::InsufficientAuthentication => policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty()),
@@ -89,7 +89,7 @@ fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     at_provider || !needs_acr
 }
 
-/// The path and query of the client's request.
+/// Returns the path and query of the client's request.
 fn asked(parts: &Parts) -> String {
     #[cfg(feature = "axum")]
     if let Some(whole) = nested::whole(parts)

@@ -1,4 +1,5 @@
-//! A connection that a dialect takes over: the gate's decisions on its messages, and its connections to the upstream.
+//! Connections that a dialect takes over: the gate's decisions on their messages, and their connections to the
+//! upstream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -49,7 +50,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
         return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
-    // The dialect presents the connection's credential itself, as it does for each message.
+    // The dialect itself presents the connection's credential, as it does for each message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
         credential::remove_cookie(&mut head.headers, cookie);
@@ -90,8 +91,8 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    /// The endpoint under the current rules, which may have replaced the rules under which the connection began
-    /// (requirement T34). `None` if the current rules do not have this endpoint.
+    /// Returns the connection's endpoint under the current rules, which may have replaced the rules under which the
+    /// connection began (requirement T34). Returns `None` if the current rules do not have this endpoint.
     fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
         let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
         let raw = self.head.uri.path();
@@ -136,7 +137,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            // Each call has its own note, which records the limit that refuses it.
+            // Each call has its own note for the log, which records the limit that refuses the call.
             origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             device: gate.presented_device(&http::HeaderMap::new()),
@@ -222,7 +223,8 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(self.request(token).ok()?, called).ok()?;
-        // The connection keeps the service with which it began, and that service knows only the routes of that time.
+        // The connection keeps the service with which it began. That service knows only the routes of that time, so the
+        // layer of that time makes this decision.
         let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
         // Every message is counted.
         let permitted = self.gate().judged_again(permitted.counted(None)).ok()?;

@@ -16,7 +16,7 @@ use crate::dialect::StreamedBody;
 
 /// The deadline has passed.
 #[derive(Debug, thiserror::Error)]
-#[error("request body did not end in time")]
+#[error("the request body did not arrive in time")]
 struct Stalled;
 
 /// A body that fails if the reader has to wait for a frame after the deadline, no matter what arrived before.

@@ -18,8 +18,8 @@ mod websocket;
 /// How often the token is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The protocol to which a request upgrades. `None` for several protocols, and for another version of HTTP, because the
-/// gate would not see the requests on such a connection.
+/// Returns the protocol to which a request upgrades. Returns `None` if the request names several protocols or another
+/// version of HTTP, because the gate would not see the requests on an upgraded HTTP connection.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// Returns the reason if the lease ended the connection.
+/// Waits for the copying to end. Returns the reason if the lease ended the connection.
 async fn until_ended(carried: impl Future<Output = io::Result<Option<LeaseEnd>>>, lease: &Lease) -> Option<LeaseEnd> {
     let ending = tokio::select! {
         ended = carried => match ended {
@@ -70,7 +70,7 @@ async fn until_ended(carried: impl Future<Output = io::Result<Option<LeaseEnd>>>
         target: "rotogate::denial",
         reason,
         session.id = lease.session().map(tracing::field::display),
-        "upgraded connection ended by its lease"
+        "the gate ended an upgraded connection, because the connection is no longer permitted"
     );
     Some(ending)
 }

@@ -39,7 +39,7 @@ const PIPE: usize = 8 * 1024;
 /// The request that opens the HTTP connection over the pipe.
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
-/// Ties the upgrade of a request to a lease, if the route's policy allows upgrades; otherwise removes the upgrade.
+/// If the route's policy allows upgrades, ties the upgrade of a request to a lease. Otherwise removes the upgrade.
 pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
@@ -95,7 +95,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
-                    // An error means that the other end was dropped, and this connection ended with it.
+                    // An error means that the service has dropped its end, so this connection has ended as well.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -103,8 +103,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
         })
     };
     let mut pipe = Box::pin(http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
-    // One poll is enough: the pipe has room for the request, and hyper reads it at once, so the service can be called
-    // without waiting. The noop waker is harmless, because the task below polls again.
+    // One poll is enough, because the pipe has room for the request and hyper reads it at once. The service can
+    // therefore be called without waiting. The noop waker is harmless, because the task below polls again.
     let mut cx = Context::from_waker(Waker::noop());
     let mut begin = tokio::task::unconstrained(std::future::poll_fn(|cx| {
         let asked = Pin::new(&mut near).poll_write(cx, ASKS);
@@ -114,8 +114,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let _ = Pin::new(&mut begin).poll(&mut cx);
     let own = made.lock().take()?;
     runtime.spawn(async move {
-        // An error means that the service did not answer 101, or that the client disconnected. The service's upgrade
-        // then fails as well.
+        // An error means that the service did not reply with 101, or that the client disconnected. The service's
+        // upgrade then fails as well.
         let Ok(client) = client.await else { return };
         let _ = agree.send(());
         if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {

@@ -141,7 +141,7 @@ impl Verdict {
         self.who.as_ref()
     }
 
-    /// The session of the request, if a verified or newly issued token names it.
+    /// The session of the request, if a verified or newly issued token belongs to a session.
     pub fn session(&self) -> Option<SessionId> {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),

@@ -12,7 +12,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::store::SharedStore;
 use rotogate_core::token::Algorithm;
 
-/// The accepted form of a proof. The provider may have further requirements.
+/// The form of a proof that the relay accepts. The provider may have further requirements.
 const FORM: Form = Form {
     typ: DPOP,
     max_length: MAX_RELAYED_PROOF,
@@ -30,16 +30,16 @@ const FORM: Form = Form {
 };
 /// The maximum difference between a proof's `iat` and the gate's clock.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a used proof is remembered: as long as any gate could accept it, plus the maximum difference between
-/// the clocks of two gates.
+/// How long a used proof is remembered. This is as long as any gate could accept the proof, plus the maximum difference
+/// between the clocks of two gates.
 const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// The maximum number of remembered proofs.
 const MAX_SEEN: u64 = 100_000;
-/// The delay before a retry if a key has used up its share of the memory, or if the memory is full.
+/// The delay before a retry if a DPoP key has used up its share of the memory for proofs, or if this memory is full.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The proofs of requests whose reply contained tokens. A proof is remembered as long as it could be accepted. A
-/// client without a valid token cannot fill this memory.
+/// The proofs of requests whose reply contained tokens. A proof is remembered as long as it could be accepted. Proofs
+/// of other requests are not remembered, so a client without a valid token cannot fill this memory.
 pub(super) struct Proofs {
     seen: ProofMemory,
 }
@@ -83,7 +83,7 @@ impl Proofs {
         self.seen.record(&proof.id, now)
     }
 
-    /// Marks a proof as used for all gates that share the store. Otherwise like [`Self::use_once`].
+    /// Marks a proof as used, as [`Self::use_once`] does, but for all gates that share the store.
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }

@@ -1,5 +1,6 @@
-//! The steps of an exchange, independent of the wire format: read the record (`look`), share an exchange in
-//! progress (`flight`), claim the token, send it and store the reply (`ask`), and reply to the client (`answer`).
+//! The steps of an exchange, independent of the wire format: read the record (`look`), share an exchange in progress
+//! (`flight`), claim the token, send it to the provider and store the reply (`ask`), and reply to the client
+//! (`answer`).
 //!
 //! The intent to send a token is durable before the token is sent. The provider's reply is durable before the
 //! client gets it. If a token was sent but no complete reply arrived, its state is *unknown*, and the relay never
@@ -43,15 +44,15 @@ use flight::{Finished, Next, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
-/// The time by which the lease exceeds the timeout, to allow for writes to the store.
+/// How much longer than the timeout the lease of an attempt is. This leaves time for writes to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The delay before a retry if an attempt got no reply, or if the provider does not name a delay.
+/// The delay before a retry if an attempt got no reply, or if the provider's reply does not state a delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The maximum delay that a provider may demand from clients.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// The number of times that one request reads the record again because other requests have changed it.
+/// The maximum number of times that one request reads the record because other requests keep changing it.
 const MAX_ROUNDS: usize = 4;
-/// The rate at which the same token may be sent.
+/// The maximum rate at which the same token may be sent to the provider.
 const SENDS: Rate = Rate::new(10, Duration::from_secs(2));
 const SEND_BUCKET_BITS: u32 = 14;
 
@@ -80,7 +81,7 @@ struct Core {
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
-    /// Logs each kind of message that requests can cause at most once a minute.
+    /// Limits the log messages that requests can cause: each kind is logged at most once a minute.
     seldom: SeldomByKind,
 }
 
@@ -154,7 +155,7 @@ impl Relay {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 if let Some(others) = core.is_due("no_answer") {
-                    tracing::warn!(endpoint = core.endpoint, %error, others, "relay: provider did not answer");
+                    tracing::warn!(endpoint = core.endpoint, %error, others, "relay: the provider did not respond");
                 }
                 let is_unsent = matches!(error, SendError::NotSent(_));
                 let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
@@ -173,7 +174,12 @@ impl Relay {
             }
             Meaning::Unclear => {
                 if let Some(others) = core.is_due("provider_failed") {
-                    tracing::warn!(endpoint = core.endpoint, status = reply.status, others, "relay: provider failed");
+                    tracing::warn!(
+                        endpoint = core.endpoint,
+                        status = reply.status,
+                        others,
+                        "relay: the provider returned a response that the gate cannot use"
+                    );
                 }
                 return RelayAnswer::unavailable(RETRY_AFTER, "provider_failed");
             }
@@ -198,7 +204,7 @@ impl Relay {
         };
         let answer = self.answer(&presentation).await;
         match &proof {
-            // The proof is marked as used last, and only if the reply has tokens. Otherwise a client without a
+            // The last step marks the proof as used, and only if the reply has tokens. Otherwise a client without a
             // valid token could fill the memory of proofs.
             Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
@@ -218,8 +224,8 @@ impl Relay {
                     Ok(place) => Next::Ask(before, place),
                     Err(answer) => return answer,
                 },
-                // The attempt belongs to another process. Or the exchange has just ended in this one, and the store
-                // already has its outcome.
+                // Either the attempt belongs to another process, or the exchange has just ended in this process and its
+                // outcome is already in the store.
                 Known::Pending(left) if was_pending => Next::Orphaned(left),
                 Known::Pending(_) => Next::MaybeOurs,
             };
@@ -231,8 +237,8 @@ impl Relay {
         RelayAnswer::failed(&Fault::Contention)
     }
 
-    /// Forwards a revocation in its own task. If the provider accepts it, ends the access token of the stored reply
-    /// and removes the record, so that the reply is not replayed.
+    /// Forwards a revocation in its own task. If the provider accepts the revocation, ends the access token of the
+    /// stored reply and removes the record, so that the reply is not replayed.
     pub async fn revoke(&self, presented: Presented) -> RelayAnswer {
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
@@ -251,7 +257,7 @@ impl Relay {
     /// Records that the presenter has stored the reply for this token. Until now, the reply was
     /// [kept](Presented::keep_until).
     ///
-    /// The store fails.
+    /// # Errors
     /// The store fails.
     pub async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
         match self.core.presentation(presented) {
@@ -269,9 +275,9 @@ impl Relay {
     }
 }
 
-const NOT_SEALED: Fault = Fault::Signing("a reply could not be encrypted for the store");
-/// The maximum number of concurrent exchanges and revocations of one endpoint, and the share of one address. Each
-/// uses a connection, and continues if its client disconnects.
+const NOT_SEALED: Fault = Fault::Signing("the provider's reply could not be encrypted for the store");
+/// The maximum number of concurrent exchanges and revocations of one endpoint, and the maximum share of one address.
+/// Each exchange or revocation uses a connection, and continues even if its client disconnects.
 // Requirement A30.
 const PLACES: Bound = Bound { all: 256, each: 32 };
 const NO_TOKEN: &str = "not a refresh token";
@@ -279,7 +285,7 @@ const NO_TOKEN: &str = "not a refresh token";
 impl Core {
     /// Checks that a DPoP proof is valid and has not been used before.
     fn proved(&self, proof: &SecretString) -> Result<GoodProof, ProofFlaw> {
-        // No proof can match as long as the URL is unknown.
+        // As long as the URL is unknown, a proof cannot match it.
         let url = self.settings.load().provider.proof_url().ok_or(ProofFlaw::Url)?;
         self.proofs.check(proof.expose_secret(), &url, self.clock.now())
     }
@@ -306,7 +312,11 @@ impl Core {
             Ok(()) => answer,
             Err(Error::Denied(_)) => RelayAnswer::InvalidProof(ProofFlaw::Replayed),
             Err(Error::Failed(fault)) => {
-                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: proof not counted");
+                tracing::error!(
+                    endpoint = self.endpoint,
+                    error = ?Chain(&fault),
+                    "relay: the store could not record that a DPoP proof was used, so the request was refused"
+                );
                 RelayAnswer::unavailable(fault.retry_after(), "proofs_unavailable")
             }
         }
@@ -318,7 +328,7 @@ impl Core {
         place.map_err(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_saturated"))
     }
 
-    /// Gets a permit, if the limits allow this sender another token.
+    /// Gets a permit, if the limits allow this address to send another token.
     fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.place(address)?;
         self.limits.admit_unverified(address).map_err(|denial| match denial {
@@ -334,7 +344,7 @@ impl Core {
 
     fn store_failed(&self, error: StoreError) -> RelayAnswer {
         if let Some(others) = self.is_due("store_failed") {
-            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), others, "relay: store failed");
+            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), others, "relay: the store failed");
         }
         RelayAnswer::failed(&Fault::Store(error))
     }

@@ -44,8 +44,8 @@ pub struct HttpCaller {
 impl HttpCaller {
     /// Makes a caller that sends over this client. A reply must arrive within `timeout`.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        // The timeout is a little shorter than the relay's own timeout, so that it expires first. In contrast to
-        // the relay, it can tell whether anything was sent.
+        // The timeout is a little shorter than the relay's own timeout, so that it expires first. In contrast to the
+        // relay, this caller knows whether anything was sent.
         let timeout = timeout - timeout / 20;
         Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
     }
@@ -61,7 +61,7 @@ impl HttpCaller {
         headers: HeaderMap,
         body: &[u8],
     ) -> Result<ProviderReply, SendError> {
-        let target = url().ok_or_else(|| SendError::NotSent("its URL is not known yet".to_owned()))?;
+        let target = url().ok_or_else(|| SendError::NotSent("the provider's URL is not known yet".to_owned()))?;
         let sent = self.http.send(&target, method, headers, Bytes::copy_from_slice(body)).await;
         sent.map(|answer| oauth::with_usual_status(reply(answer))).map_err(|error| send_error(&error))
     }
@@ -142,7 +142,7 @@ impl Provider for OAuthProvider {
 
     async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
         let url = self.urls.revocation.as_ref();
-        let url = url.ok_or_else(|| SendError::NotSent("it has no revocation URL".to_owned()))?;
+        let url = url.ok_or_else(|| SendError::NotSent("the provider has no revocation URL".to_owned()))?;
         let reply = self.post(url, request).await?;
         // The status is 200, even for an unknown token (RFC 7009 §2.2).
         if reply.status == StatusCode::OK {
@@ -150,7 +150,7 @@ impl Provider for OAuthProvider {
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // The body of a reply with this meaning is not shown to clients.
+            // The bodies of replies with these meanings are not shown to clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

@@ -1,9 +1,9 @@
 //! The relay, which stands in front of a provider that rotates refresh tokens itself.
 //!
-//! A provider may accept each refresh token only once, and end the login if a token is presented twice. This
-//! affects for example a client with two tabs, or one that lost a reply. The relay exchanges each token once, and
-//! repeats the reply for every presentation within `grace`. It does not store tokens: the presented token is the
-//! key that decrypts its stored reply.
+//! A provider may accept each refresh token only once, and end the login if a token is presented twice. This affects,
+//! for example, a client with two tabs, or a client that lost a reply. The relay exchanges each token once, and repeats
+//! the reply for every presentation within `grace`. It does not store tokens: the presented token is the key that
+//! decrypts its stored reply.
 //!
 //! [`engine`] has the steps of an exchange, [`provider`] the interface to a provider, [`http`] a provider at URLs,
 //! [`oauth`] the replies of RFC 6749, [`seal`] the keys, and `dpop` the proofs of RFC 9449.

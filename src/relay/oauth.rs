@@ -20,14 +20,14 @@ const MAX_DEPTH: usize = 16;
 pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     match reply.status {
         200 => granted(token, reply),
-        // The status says that the provider has not processed the request.
+        // These statuses mean that the provider has not processed the request.
         429 | 501 | 503 => Meaning::Busy,
         400..=499 => match error(reply).as_deref().map(OAuthError::read) {
             Some(OAuthError::Grant) => Meaning::Dead,
             Some(OAuthError::User | OAuthError::Client | OAuthError::Request) => Meaning::Refused,
             Some(OAuthError::Step) => Meaning::Again,
             Some(OAuthError::Busy) => Meaning::Busy,
-            // The body is not a reply of a token endpoint.
+            // Either the provider reports an internal error, or the body is not an error reply of a token endpoint.
             Some(OAuthError::Server) | None => Meaning::Unclear,
         },
         // With 500, the provider may have failed after the rotation. 502 and 504 come from an intermediary, which
@@ -36,7 +36,7 @@ pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
     }
 }
 
-/// Implements [`Provider::aged`](super::provider::Provider::aged). Changes only the bytes of `expires_in`.
+/// Implements [`Provider::aged`](super::provider::Provider::aged). Only the bytes of `expires_in` are changed.
 pub fn aged(mut reply: ProviderReply, passed: Duration) -> ProviderReply {
     if passed.as_secs() > 0
         && let Some((from, to, old, quoted)) = expires_in(&reply.body)
@@ -60,8 +60,8 @@ pub fn error(reply: &ProviderReply) -> Option<String> {
     error.filter(|word| !word.is_empty())
 }
 
-/// Returns the reply with the usual status for its meaning. GitHub and Slack refuse with status 200, and some
-/// providers grant with 201.
+/// Returns the reply with the usual status for its meaning. GitHub and Slack send refusals with status 200, and some
+/// providers send tokens with status 201.
 pub fn with_usual_status(mut reply: ProviderReply) -> ProviderReply {
     if (200..300).contains(&reply.status) {
         let has = |name| member(&reply, name).is_some_and(|text| !text.is_empty());

@@ -88,8 +88,8 @@ pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// The reason why no complete reply arrived. The text is for the log and does not contain any part of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The provider did not process any byte of the request, because the name, the connection, TLS or the stream
-    /// failed.
+    /// The provider did not process any byte of the request, because the name resolution, the connection, the TLS
+    /// handshake or the stream failed.
     #[error("not sent: {0}")]
     NotSent(String),
     /// The provider may have processed the request.
@@ -109,34 +109,34 @@ pub enum Meaning {
     },
     /// The refresh token is invalid.
     Dead,
-    /// Another part of the request is invalid. Nothing was rotated.
+    /// Another part of the request is invalid. The token was not rotated.
     Refused,
-    /// The protocol requires that the client repeats the request in the way that the reply demands. Nothing was
+    /// The protocol requires that the client repeats the request in the way that the reply demands. The token was not
     /// rotated.
     Again,
-    /// The provider did not process the request. Nothing was rotated.
+    /// The provider did not process the request. The token was not rotated.
     Busy,
-    /// The reply is of another kind. The provider may have rotated the token.
+    /// The reply has none of these meanings. The provider may have rotated the token.
     Unclear,
 }
 
-/// A provider with one wire format. It sends each request exactly once. Neither the provider nor a connection
-/// retries.
+/// A provider with one wire format. It sends each request exactly once, and neither this type nor its connections retry
+/// a request.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// Returns the URL for which a DPoP proof of an exchange is made (RFC 9449 §4.2), if the URL is known and the
-    /// format supports proofs.
+    /// Returns the URL for which clients make the DPoP proof of an exchange (RFC 9449 §4.2), if the URL is known and
+    /// the format supports proofs.
     fn proof_url(&self) -> Option<String> {
         None
     }
 
-    /// Sends a request to exchange a refresh token. The relay limits the time.
+    /// Sends a request to exchange a refresh token. The relay limits the time for the reply.
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError>;
 
     /// Returns the meaning of the reply to the exchange of `token`.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// Returns the reply for a replay after the time `passed`, by which all lifetimes in the reply are shortened.
+    /// Adapts a stored reply for a replay: shortens all lifetimes in it by the time that has `passed`.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
     /// Returns the access token of a reply with tokens.

@@ -10,9 +10,9 @@
 //! sealed = nonce ‖ AES-256-GCM(key, nonce, answer, aad = version ‖ id ‖ the record's other fields)
 //! ```
 //!
-//! HMAC, HKDF and the digest use SHA-256. The store by itself reveals nothing about T, and not even an id can be
-//! computed from a known T. With both the store and the keyring, one can decrypt only the records whose T is known,
-//! as the client that exchanged it.
+//! HMAC, HKDF and the digest use SHA-256. The store by itself reveals nothing about T, and the id cannot be computed
+//! from a known T without the keyring. With both the store and the keyring, one can decrypt only a record whose T and
+//! presenter are known.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -38,7 +38,7 @@ const NONCE: usize = 12;
 
 /// The error if a key cannot be derived, or a reply cannot be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a reply of the relay could not be encrypted for the store")]
+#[error("a provider's reply could not be encrypted for the store")]
 pub struct NotSealed;
 
 /// The presenter of a refresh token, as its request showed it.
@@ -52,7 +52,7 @@ pub struct Presenter {
     pub jkt: Option<String>,
 }
 
-/// The parameters that affect a reply. Order and repetitions within a parameter do not matter.
+/// The parameters that affect a reply. The order and repetition of values within a parameter do not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params {
     /// `scope`, split into single scopes.
@@ -80,8 +80,8 @@ impl Sealer {
         Self { salts: secrets.iter().map(|secret| Salt::new(HKDF_SHA256, secret.as_ref())).collect() }
     }
 
-    /// Returns the keys of a token under each refresh key. A record is written under the first keys, and read under
-    /// any of them.
+    /// Returns the keys of a token under each refresh key. A record is written under the first of these keys, and read
+    /// under any of them.
     ///
     /// # Errors
     /// The cryptographic library fails.

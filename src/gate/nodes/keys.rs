@@ -7,7 +7,7 @@ use rotogate_core::store::{LiveRow, NodeRow, NodeSeen};
 use rotogate_core::token::keyring::Keyring;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Publishes the keys with which this gate verifies from now on.
+/// Publishes the ids of the keys with which this gate verifies tokens from now on.
 pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     let refresh = keyring.refresh_keys();
     row.change(|row| {
@@ -37,9 +37,10 @@ pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp)
         return Ok(());
     }
     Err(format!(
-        "the keys of this gate are more than one step of a roll (a key added, promoted or retired) away from the keys \
-         of running gates of the store: {}. Copy the key folder of a gate that has the right keys to the others, the \
-         keys before keyring.toml, and start again. A gate that ended counts for {} s",
+        "this gate's keys differ by more than one step of a key rotation (a key added, promoted or retired) from the \
+         keys of running gates with the same store: {}. Copy the key folder of a gate that has the right keys to the \
+         others, the key files before `keyring.toml`, and start again. A gate that has ended is still considered \
+         running for {} s",
         apart.join("; "),
         RUNS_FOR.as_secs()
     ))
@@ -58,14 +59,14 @@ impl Differences {
         self.said.push(said);
     }
 
-    /// Compares the names of the keys, and which keys are in use.
+    /// Compares the names of two gates' keys, and the keys that they use for new tokens.
     fn compare(&mut self, [own, other]: [BTreeSet<String>; 2], in_use: [Option<String>; 2], uses: &str) {
-        other.difference(&own).for_each(|key| self.add(1, format!("has {key}, which is not here")));
-        own.difference(&other).for_each(|key| self.add(1, format!("lacks {key}, which is here")));
+        other.difference(&own).for_each(|key| self.add(1, format!("has {key}, which this gate does not have")));
+        own.difference(&other).for_each(|key| self.add(1, format!("lacks {key}, which this gate has")));
         if let [Some(here), Some(there)] = in_use
             && here != there
         {
-            self.add(1, format!("{uses} {there} (here {here})"));
+            self.add(1, format!("{uses} {there} (this gate: {here})"));
         }
     }
 }
@@ -80,12 +81,12 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     let kids = rows.map(|row| row.kids.iter().map(ToString::to_string).collect());
     found.compare(kids, rows.map(|row| Some(row.signing.to_string())), "signs with");
     let refresh = rows.map(|row| row.refresh_keys.iter().copied().map(refresh_name).collect());
-    found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens by");
+    found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens with");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // A key rotation never leads to two secrets with the same id, so the two gates must have made their secrets
-        // separately.
-        found.add(2, format!("has another secret {} than this one", refresh_name(*id)));
+        // A key rotation never leads to two secrets with the same id, so the two gates must have created their secrets
+        // independently.
+        found.add(2, format!("has a different secret {} than this gate", refresh_name(*id)));
     }
     found
 }
@@ -137,16 +138,19 @@ mod tests {
             }
         }
         let said = refused(&first, &roll[2]).unwrap();
-        assert!(said.contains("b has k2, which is not here, and signs with k2 (here k1)"), "{said}");
+        assert!(said.contains("b has k2, which this gate does not have, and signs with k2 (this gate: k1)"), "{said}");
         let said = refused(&roll[6], &roll[4]).unwrap();
-        assert!(said.contains("has refresh-1, which is not here, and makes refresh tokens by refresh-1"), "{said}");
+        assert!(
+            said.contains("has refresh-1, which this gate does not have, and makes refresh tokens with refresh-1"),
+            "{said}"
+        );
     }
 
     #[test]
     fn c28_two_secrets_of_one_id_are_no_step_of_a_roll() {
         let (own, mut other) = (row(&["k1"], &[1, 2], 1), row(&["k1"], &[1, 2], 1));
         other.refresh_prints[1] = "another print".into();
-        assert!(refused(&own, &other).unwrap().contains("another secret refresh-2"));
+        assert!(refused(&own, &other).unwrap().contains("a different secret refresh-2"));
         other.refresh_prints = Vec::new();
         assert_eq!(refused(&own, &other), None, "a version that does not say");
     }

@@ -35,8 +35,9 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// A session with this client, for a user whom the application has logged in. A [`StepUp`](crate::route::StepUp)
-    /// with `max_age` assumes that the user logged in now, unless the session has the claim `auth_time`.
+    /// Makes a session with this client, for a user whom the application has logged in. A
+    /// [`StepUp`](crate::route::StepUp) with `max_age` assumes that the user logged in now, unless the session has the
+    /// claim `auth_time`.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -70,7 +71,7 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// The gate itself sets this claim, the name or value is invalid, or the claims exceed 2 KiB.
+    /// The gate itself sets this claim, the name or value is invalid, or the claims together are longer than 2 KiB.
     // Requirement I42.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, InvalidValue> {
         self.claims.insert(name, value)?;
@@ -80,8 +81,7 @@ impl NewSession {
     /// Sets the issuer that confirmed the user: an OpenID provider where the application logged the user in. It must be
     /// an issuer that the gate trusts. When the issuer reports the end of that login, the session ends. The session
     /// must be refreshed at least every three days. The claim `auth_time` states when the user logged in there. If the
-    /// subject begins with the `subject_prefix` of an issuer, that issuer must be set here, because otherwise the
-    /// session is not started.
+    /// subject begins with an issuer's `subject_prefix`, set that issuer here. Otherwise the session cannot be started.
     ///
     /// ```
     /// use rotogate::gate::NewSession;
@@ -105,8 +105,8 @@ impl NewSession {
         self
     }
 
-    /// Overrides the gate's profile for the session's lifetime, and for the lifetime of its first access token.
-    /// Refreshes use the profile of the endpoint.
+    /// Overrides the gate's profile for the session's lifetime, and for the lifetime of its first access token. A
+    /// refresh uses the profile of the endpoint instead.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = Some(profile);

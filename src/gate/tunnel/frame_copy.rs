@@ -99,7 +99,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the buffered bytes. Then writes this Close frame as the last one, if a frame may begin at this point.
+    /// Drops the buffered bytes. Then writes this Close frame as the last frame, if a frame may begin at this point.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()
@@ -154,7 +154,8 @@ impl FrameCopy {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                // Flush while the sender pauses, so that the receiver gets all bytes that were read so far.
+                // While the sender pauses, the written bytes are flushed, so that the receiver gets everything that was
+                // read so far.
                 if self.unflushed {
                     ready!(Pin::new(to).poll_flush(cx))?;
                     self.unflushed = false;

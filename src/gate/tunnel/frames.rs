@@ -25,8 +25,8 @@ impl Frames {
         }
     }
 
-    /// The number of the next bytes that belong to the current frame. It is the number of all bytes if the frame does
-    /// not end within them, and 0 if they turn out not to be a frame.
+    /// Returns how many of the next bytes belong to the current frame. If the frame does not end within these bytes,
+    /// all of them do. If the bytes turn out not to be a frame, the result is 0.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -46,7 +46,7 @@ impl Frames {
         self.has_close
     }
 
-    /// Returns whether bytes passed that were not a frame. The boundaries of all later frames are then unknown.
+    /// Returns whether bytes that are not a frame have passed. The boundaries of all later frames are then unknown.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
@@ -82,13 +82,13 @@ impl Frames {
         }
     }
 
-    /// The length of the header, if the header is complete.
+    /// Returns the length of the header, if the header is complete.
     fn take_header(&mut self, bytes: &[u8]) -> Option<usize> {
         let header = Header::read(bytes)?;
         match header.opcode {
             CONTINUATION | TEXT | BINARY | PING | PONG => {}
             CLOSE => self.has_close = true,
-            // An opcode that no standard defines. Its frame may have any format.
+            // This opcode is not defined by any standard, so the frame may have any format.
             _ => {
                 self.is_lost = true;
                 return None;

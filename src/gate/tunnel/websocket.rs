@@ -1,5 +1,5 @@
-//! A WebSocket through the gate. Its frames pass unchanged. The gate only tracks frame boundaries, so that it can end
-//! the connection with its own Close frame (RFC 6455 §5.5.1).
+//! Passes a WebSocket through the gate. Its frames are not changed. The gate only tracks frame boundaries, so that it
+//! can end the connection with its own Close frame (RFC 6455 §5.5.1).
 
 use std::future::poll_fn;
 use std::io;
@@ -100,7 +100,7 @@ where
         self.to_upstream.end_with(&masked_close_frame(why));
         let mut has_rest = false;
         poll_fn(|cx| {
-            // Neither side waits for the other, which may be broken or slow.
+            // Neither side waits for the other side, which may be broken or slow.
             let upstream = self.to_upstream.poll_copy(cx, &mut self.client, &mut self.upstream).map(drop);
             let client = self.poll_tell_client(cx, &mut has_rest, &to_client).map(drop);
             ready!(upstream);
@@ -119,14 +119,15 @@ where
     }
 }
 
-/// The Close frame for a reason, with the code and text of the `kuzzle` dialect, if that dialect defines one.
+/// Makes the Close frame for a reason. The frame has the code and the text that the `kuzzle` dialect uses for the
+/// reason, if there are any.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer valid"),
-        // This code is registered with IANA and means: try again later.
+        // This code is registered with IANA, and means "try again later".
         LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
-        LeaseEnd::MaxStream => (1012, "open for the longest time allowed"),
-        LeaseEnd::Closing => (1001, "the gate stops"),
+        LeaseEnd::MaxStream => (1012, "the connection was open for the maximum time"),
+        LeaseEnd::Closing => (1001, "the gate is stopping"),
     };
     let payload = code.to_be_bytes().into_iter().chain(reason.bytes());
     // The payload of a control frame has at most 125 bytes (§5.5), so its length fits into seven bits.
@@ -137,7 +138,7 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// The Close frame with a random mask, as a client must send it (§5.3), because its bytes on the wire must be
+/// The Close frame with a random mask. A client must mask its frames (§5.3), so that the bytes on the wire are
 /// unpredictable.
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {

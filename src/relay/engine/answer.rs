@@ -25,10 +25,10 @@ pub struct Presented {
     pub params: Params,
     /// The request to the provider.
     pub request: ProviderRequest,
-    /// The client's address, for the audit trail.
+    /// The client's address, for the audit log.
     pub address: Option<IpAddr>,
-    /// The time until which a reply with a new refresh token is kept. It replaces the grace period, and ends early
-    /// if [`Relay::settle`] reports that the presenter has stored the reply.
+    /// The time until which a reply with a new refresh token is kept, instead of for the grace period. The reply is
+    /// kept for less time if [`Relay::settle`] reports that the presenter has stored it.
     ///
     /// [`Relay::settle`]: crate::relay::Relay::settle
     pub keep_until: Option<Timestamp>,
@@ -52,12 +52,12 @@ pub enum Source {
 pub enum RelayAnswer {
     /// The provider's reply, which is passed on.
     Reply(ProviderReply, Source),
-    /// The token is not valid for this presenter, or may not be retried. The status is 400, and nothing was sent.
-    /// The text states the reason.
+    /// The token is not valid for this presenter, or may not be retried. The status is 400, and nothing was sent to the
+    /// provider. The string states the reason.
     InvalidGrant(&'static str),
-    /// The DPoP proof is invalid. The status is 400, and nothing was sent.
+    /// The DPoP proof is invalid. The status is 400, and nothing was sent to the provider.
     InvalidProof(ProofFlaw),
-    /// The parameters differ from those of the stored reply. The status is 400, and nothing was sent.
+    /// The parameters differ from those of the stored reply. The status is 400, and nothing was sent to the provider.
     InvalidScope,
     /// The token was sent too often, or its sender presented too many invalid tokens. The status is 429.
     TooMany {

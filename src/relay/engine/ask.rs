@@ -29,7 +29,7 @@ impl Core {
             return Ok(End::TooMany(wait));
         }
         let before = before.map(|before| before.record);
-        // If the provider refused another presenter, that does not count as an attempt of this presenter.
+        // If the provider has refused another presenter, the record does not count as an attempt of this presenter.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
         match self.claim(keys, before.as_ref(), intent.clone()).await {
@@ -39,18 +39,29 @@ impl Core {
                 let fault = Fault::Store(error);
                 if let Some(others) = self.is_due("no_intent") {
                     let error = Chain(&fault);
-                    tracing::error!(endpoint = self.endpoint, ?error, others, "relay: intent not stored; nothing sent");
+                    tracing::error!(
+                        endpoint = self.endpoint,
+                        ?error,
+                        others,
+                        "relay: the gate could not record in the store that it would send a token, so it did not \
+                         send the token"
+                    );
                 }
                 return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
             }
         }
-        // The intent is durable. From now on, the token is considered sent.
+        // The intent to send the token is durable. From now on, the token is considered sent.
         let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(SendError::NotSent(why))) => {
                 if let Some(others) = self.is_due("not_reached") {
-                    tracing::warn!(endpoint = self.endpoint, why, others, "relay: provider not reached");
+                    tracing::warn!(
+                        endpoint = self.endpoint,
+                        why,
+                        others,
+                        "relay: the provider could not be reached, so the token was not sent"
+                    );
                 }
                 self.undo(keys, &intent, unknown).await;
                 return Ok(End::Unavailable(RETRY_AFTER, "provider_unreachable"));
@@ -61,7 +72,7 @@ impl Core {
         Ok(self.act_on(presentation, keys, &intent, unknown, reply).await)
     }
 
-    /// Returns the record that is stored before the token is sent.
+    /// Makes the record that is stored before the token is sent.
     fn intent(
         &self,
         rules: &RelayRules,
@@ -146,8 +157,8 @@ impl Core {
         }
     }
 
-    /// Replaces the intent by the reply. If that fails, the client still gets the reply, because the tokens already
-    /// exist.
+    /// Replaces the intent in the store by the reply. If the store fails, the client still gets the reply, because the
+    /// new tokens already exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -163,7 +174,12 @@ impl Core {
             Ok(record) if grace > Duration::ZERO => self.swap(keys, intent, record).await,
             Ok(_) => self.remove(keys, intent).await,
             Err(error) => {
-                tracing::error!(endpoint = self.endpoint, %error, "relay: reply not stored, so it cannot be repeated");
+                tracing::error!(
+                    endpoint = self.endpoint,
+                    %error,
+                    "relay: the provider's reply could not be encrypted for the store, so a retry of the client does \
+                     not get it again"
+                );
             }
         }
     }
@@ -172,7 +188,13 @@ impl Core {
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         if let Some(others) = self.is_due("no_reply") {
             let (endpoint, attempt) = (&self.endpoint, intent.attempt);
-            tracing::warn!(endpoint, why, attempt, others, "relay: token sent, but no complete reply arrived");
+            tracing::warn!(
+                endpoint,
+                why,
+                attempt,
+                others,
+                "relay: the token was sent to the provider, but no usable reply arrived"
+            );
         }
         let now = self.clock.now();
         let until = now.plus(rules.grace);
@@ -198,16 +220,27 @@ impl Core {
         match self.store.swap_relay(keys.id(), intent.version(), record).await {
             Ok(RelaySwapped::Swapped) => {}
             // In the meantime, a revocation has removed the intent.
-            Ok(RelaySwapped::Changed(_)) => tracing::debug!(endpoint = self.endpoint, "relay: record already removed"),
+            Ok(RelaySwapped::Changed(_)) => tracing::debug!(
+                endpoint = self.endpoint,
+                "relay: a revocation has already removed the record of a token"
+            ),
             Err(error) => {
-                tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: outcome not stored");
+                tracing::error!(
+                    endpoint = self.endpoint,
+                    error = ?Chain(&error),
+                    "relay: the outcome of sending a token to the provider could not be stored"
+                );
             }
         }
     }
 
     async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) {
         if let Err(error) = self.store.remove_relay(keys.id(), Some(intent.version())).await {
-            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: record not removed");
+            tracing::error!(
+                endpoint = self.endpoint,
+                error = ?Chain(&error),
+                "relay: the record of a token could not be removed from the store"
+            );
         }
     }
 }

@@ -16,7 +16,7 @@ use rotogate_core::overload::PoolPermit;
 pub(super) enum Next {
     /// Send the token to the provider, with this permit.
     Ask(Option<Before>, PoolPermit),
-    /// An attempt is pending, possibly in this process.
+    /// A pending attempt is recorded in the store. It may belong to this process.
     MaybeOurs,
     /// The pending attempt belongs to another process. Its outcome may still arrive within this time.
     Orphaned(Duration),

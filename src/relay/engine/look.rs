@@ -19,7 +19,7 @@ pub(super) struct Before {
 /// The state of a token in the store.
 pub(super) enum Known {
     Answer(RelayAnswer),
-    /// An attempt is pending, and will last at most for this time.
+    /// An attempt is pending, and will end within this time.
     Pending(Duration),
     /// The token may be sent.
     Ask(Option<Before>),
@@ -51,14 +51,14 @@ impl Core {
         match record.state {
             RelayState::Done => {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
-                    // The provider has authenticated the client that received the reply, so this presenter is a
-                    // different one.
-                    self.audit_refused(presentation, "another client, credential or key");
+                    // The provider has authenticated the client that received the reply, and this presenter is a
+                    // different client.
+                    self.audit_refused(presentation, "the token belongs to another client, credential or key");
                     let why = "the token belongs to another client, credential or key";
                     return Known::Answer(RelayAnswer::InvalidGrant(why));
                 };
                 if keys.params(&presentation.presented.params) != record.params {
-                    self.audit_refused(presentation, "other parameters");
+                    self.audit_refused(presentation, "the parameters differ from those of the first request");
                     return Known::Answer(RelayAnswer::InvalidScope);
                 }
                 let reply = presentation.settings.provider.aged(reply, now.since(record.since));
@@ -73,15 +73,15 @@ impl Core {
             RelayState::Pending if record.lease > now && !self.is_over(&record) => {
                 Known::Pending(record.lease.since(now))
             }
-            // Once the lease has expired, the pending attempt can no longer store an outcome, so its outcome is
-            // unknown.
+            // The lease has expired, so the pending attempt can no longer store its outcome. The outcome therefore
+            // stays unknown.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
-                    // The earlier attempt says nothing about this presenter.
+                    // The earlier attempt was made for another presenter, so its outcome does not apply to this one.
                     _ if !is_same => Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown")),
                     AfterUnknown::Refuse => {
-                        let why = "the token was sent before, but no complete reply arrived";
+                        let why = "the token was sent to the provider before, but no complete reply arrived";
                         Known::Answer(RelayAnswer::InvalidGrant(why))
                     }
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
@@ -113,16 +113,18 @@ impl Core {
             let before = record.version();
             let attempt = record.attempt.saturating_add(1);
             let record = RelayRecord { attempt, until, sealed: Vec::new(), ..record };
-            let record = keys.seal(record, &reply).map_err(|error| StoreError::caused_by("not sealed", error))?;
+            let record = keys.seal(record, &reply).map_err(|error| {
+                StoreError::caused_by("the reply with its shorter lifetime could not be encrypted", error)
+            })?;
             // In the meantime, another gate may have reduced the lifetime of the record.
             self.store.swap_relay(keys.id(), before, record).await?;
         }
         Ok(())
     }
 
-    /// Returns whether it is certain, before the end of the lease, that no outcome will be stored. It is certain if
-    /// only this process writes to the store and the record belongs to an earlier process, which has ended
-    /// (requirement I56).
+    /// Returns whether it is certain, even before the lease ends, that the outcome of the attempt will never be stored.
+    /// This is the case if no other process writes to the store, and the record belongs to an earlier process, which
+    /// has ended (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner
     }
@@ -134,7 +136,7 @@ impl Core {
             rotogate.endpoint = self.endpoint,
             client.address = presentation.presented.address.map(tracing::field::display),
             why,
-            "relay refused",
+            "relay refused a refresh token",
         );
     }
 }

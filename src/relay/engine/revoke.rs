@@ -20,7 +20,12 @@ impl Core {
             // The client may retry, because a revocation is idempotent.
             Ok(Err(error)) => {
                 if let Some(others) = self.is_due("not_revoked") {
-                    tracing::warn!(endpoint = self.endpoint, %error, others, "relay: revocation not forwarded");
+                    tracing::warn!(
+                        endpoint = self.endpoint,
+                        %error,
+                        others,
+                        "relay: a revocation could not be forwarded to the provider"
+                    );
                 }
                 return RelayAnswer::unavailable(RETRY_AFTER, "provider_unreachable");
             }

@@ -20,12 +20,12 @@ pub const MAX_GRACE: Duration = Duration::from_secs(60);
 /// The policy for a client's retry after an attempt without a complete reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AfterUnknown {
-    /// The token is sent once more. It is accepted if the provider has not processed the first attempt, or has its
-    /// own grace period.
+    /// The token is sent once more. The provider accepts the token if it has not processed the first attempt, or if it
+    /// has its own grace period.
     #[default]
     TryOnce,
-    /// The token is sent again, at most once in this interval. This is for a token that the gate itself stores, so
-    /// that nobody else presents it.
+    /// The token is sent again, at most once in this interval. This is for tokens that the gate itself stores, because
+    /// nobody else can present them.
     Every(Duration),
     /// The token is refused. This is for providers that end all logins of a user if a token is presented twice.
     Refuse,
@@ -56,8 +56,8 @@ impl Default for RelayRules {
 /// Revokes an access token at the gate before the record of its refresh token is removed.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
-    /// Adds the token to the revocation list. A `presented` token comes from a client instead of a record, and may
-    /// belong to another service.
+    /// Adds the token to the revocation list. If `presented` is true, the token comes from a client instead of a
+    /// record, and may belong to another service.
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError>;
 }
 
@@ -80,12 +80,11 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
-    /// Whether this process is the only one that writes to the store, so that exchanges of earlier processes have
-    /// ended.
+    /// Whether only this process writes to the store. In that case, the exchanges of earlier processes have ended.
     pub is_alone: bool,
-    /// The store in which used proofs are counted for all gates, or `None` if each gate counts for itself.
+    /// The store in which used proofs are counted for all gates, or `None` if each gate counts them separately.
     pub counts_proofs: Option<Arc<dyn Store>>,
-    /// The limits for refused tokens.
+    /// The limits that count refused tokens.
     pub limits: Arc<Limits>,
     /// Ends the access tokens of revoked replies.
     pub end_tokens: Arc<dyn EndTokens>,
