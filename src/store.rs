@@ -1,8 +1,8 @@
-//! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
-//! conformance suite (`store::conformance`, with the feature `test-util`).
+//! Stores of sessions and revocations. The engine uses only the trait [`Store`], and every implementation passes the
+//! same conformance suite (`store::conformance`, with the feature `test-util`).
 //!
 //! When a method that writes returns `Ok`, the write is *durable*: it survives even if the process is killed right
-//! afterwards. The memory store is the exception, and logs that at the start.
+//! afterwards. The memory store is the exception, and a message in the log says so when the gate starts.
 //!
 //! ```
 //! use std::time::Duration;

@@ -41,7 +41,7 @@
 //! assert_eq!(app.oneshot(request).await?.status(), 200);
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
-#![expect(clippy::expect_used, reason = "a test whose caller cannot be has failed")]
+#![expect(clippy::expect_used, reason = "a caller that cannot exist is a mistake in the test")]
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -67,9 +67,9 @@ use rotogate_core::token::mint::mint;
 use rotogate_core::token::verify::{IssuerRules, Verifier};
 use rotogate_core::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
-/// The issuer, and the audience, of the tokens of test callers.
+/// The issuer and the audience of test callers' tokens.
 const ISSUER: &str = "https://test.invalid";
-/// The lifetime of the tokens of test callers.
+/// The lifetime of test callers' tokens.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A caller for tests.
@@ -123,7 +123,7 @@ impl TestIdentity {
     /// Panics if the gate sets this claim itself: see [`OwnClaims::insert`].
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        self.claims.insert(name, value).expect("a claim that a test caller may have");
+        self.claims.insert(name, value).expect("a test caller may have this claim");
         self
     }
 
@@ -165,7 +165,7 @@ impl TestIdentity {
     /// # Panics
     /// Panics if the subject, scope, client or account has a value that a token cannot have.
     pub fn build(&self) -> Identity {
-        Identity::new(Arc::clone(self.permitted().caller().expect("it has one")))
+        Identity::new(Arc::clone(self.permitted().caller().expect("the caller is permitted")))
     }
 
     /// Returns a layer that makes this identity the caller of every request.
@@ -203,7 +203,7 @@ impl TestIdentity {
             own: Some(&self.claims),
             style: TokenStyle::default(),
         };
-        let token = mint(keyring.signer(), &claims).expect("a token can say this");
+        let token = mint(keyring.signer(), &claims).expect("the test claims fit into a token");
         let rules = IssuerRules::own(ISSUER, audience.to_vec(), &keyring, Duration::ZERO);
         let verifier = Verifier::new(vec![rules]).expect("one issuer");
         let list = Arc::new(RevocationList::new());
@@ -211,13 +211,14 @@ impl TestIdentity {
         let (limits, confirmations) = (Limits::new(Rates::default(), time), Confirmations::default());
         let context =
             || MissContext { limits: &limits, confirmations: &confirmations, source: None.into(), introspected: None };
-        let verified = checker.check(Credential::new(token.expose()), context, &mut ()).expect("it was made so");
+        let verified =
+            checker.check(Credential::new(token.expose()), context, &mut ()).expect("the test token is valid");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
-        authorise(&route, verified, by(), &mut ()).expect("the route asks for nothing else")
+        authorise(&route, verified, by(), &mut ()).expect("the test caller meets the route's requirements")
     }
 }
 
-/// Makes one caller the caller of every request. This type is the layer and also the service that the layer makes. See
+/// Makes one caller the caller of every request. This type is both the layer and the service that the layer makes. See
 /// [`TestIdentity::layer`].
 ///
 /// ```

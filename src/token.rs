@@ -4,10 +4,10 @@
 //! issuers. A refresh token is opaque to clients, and the gate can derive it again from its secret. The [`Keyring`]
 //! keeps the secrets for both kinds of tokens.
 //!
-//! The gate checks an access token in this order: first its size, form and header, because these checks are cheap; then
-//! issuer and key; then `exp`, `nbf` and `iat`, because they can only lead to a refusal; then the signature; and finally
-//! the other claims. Issuer and `kid` select the key, and the key determines the algorithm. A token with duplicate
-//! members, `crit`, a wrong `typ` or claims of a wrong type is refused.
+//! The gate checks an access token in this order: size, form and header, because these checks are cheap; issuer and
+//! signing key; `exp`, `nbf` and `iat`, because these claims can only lead to a refusal; the signature; and finally the
+//! other claims. The issuer and `kid` select the signing key, and the key determines the algorithm. A token is refused
+//! if it has duplicate members, `crit`, a wrong `typ`, or a claim of a wrong type.
 //!
 //! ```
 //! use rotogate::token::Keyring;
