@@ -1,5 +1,5 @@
-//! Several directories, each for its own accounts. The account of a login selects the one directory to query, and the
-//! gate never falls back to another directory. So a user of one directory is never taken for a user of another
+//! Several directories, each for its own accounts. The account of a login selects the one directory to query. The gate
+//! never falls back to another directory, so that it cannot take a user of one directory for a user of another
 //! (requirement I25).
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ pub struct AccountDirectory {
     pub directory: Arc<dyn Directory>,
 }
 
-/// The directories of a gate. A reload replaces them. All clones share the same directories.
+/// The directories of a gate. A reload replaces them. Clones share their directories.
 #[derive(Clone, Debug)]
 pub struct Directories {
     all: Arc<ArcSwap<Vec<AccountDirectory>>>,
@@ -65,7 +65,8 @@ impl Directory for Directories {
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
-            // Takes as long as a password check, as for an unknown user (requirement I64).
+            // Takes as long as a password check, so that the response does not reveal whether the account exists
+            // (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
         }
     }
@@ -81,8 +82,8 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session may have been created under another configuration, so this does not mean that the user was
-            // removed.
+            // The session may have been created under another configuration, so a missing directory does not mean that
+            // the user was removed.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no directory of the configuration has the account {account:?}"),
                 None => "no directory of the configuration has users without an account".to_owned(),
@@ -90,7 +91,8 @@ impl Directory for Directories {
         }
     }
 
-    /// Queries the directory of users without an account, because users of another issuer have no account here.
+    /// Queries the directory of the users without an account, because users of another issuer have no account at this
+    /// gate.
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
@@ -98,7 +100,7 @@ impl Directory for Directories {
         }
     }
 
-    /// Queries the directory of users without an account, as `lookup_of_issuer` does.
+    /// Queries the directory of the users without an account, as `lookup_of_issuer` does.
     async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_named(issuer, name).await,

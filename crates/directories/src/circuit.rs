@@ -15,7 +15,7 @@ const MAX_FAULTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The last state that the circuit logged.
+/// The state that the circuit logged last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reported {
     #[default]
@@ -91,7 +91,7 @@ impl Circuit {
         let mut state = self.state();
         state.faults = state.faults.saturating_add(1);
         match state.open {
-            // A request from before the circuit opened says nothing new about the source.
+            // The request was sent before the circuit opened, so its failure gives no new information about the source.
             Some((until, _)) if now < until => {}
             Some((_, pause)) => state.open = Some((now + pause, (pause * 2).min(LAST_PAUSE))),
             None if state.faults >= MAX_FAULTS => state.open = Some((now + FIRST_PAUSE, FIRST_PAUSE * 2)),
@@ -105,19 +105,25 @@ impl Circuit {
         if is_changed {
             let (Label { directory, kind }, cause) = (&self.of, error.cause.word());
             if is_open {
-                tracing::error!(directory, kind, cause, %error, "directory fails; it gets few requests until it responds");
-            } else if error.cause == Cause::Credentials {
-                // Such a cause does not disappear by itself, so an operator must act.
                 tracing::error!(
                     directory,
                     kind,
                     cause,
                     %error,
-                    "directory refuses the gate's credentials; logins and refreshes get 503. Correct bind_dn and its \
-                     password, the database URL, or the hook's secret"
+                    "directory fails repeatedly, so the gate sends it few requests until it responds"
+                );
+            } else if error.cause == Cause::Credentials {
+                // A problem with this cause does not disappear by itself, so an operator must act.
+                tracing::error!(
+                    directory,
+                    kind,
+                    cause,
+                    %error,
+                    "directory refuses the gate's credentials, so logins and refreshes get 503. Correct `bind_dn` \
+                     and its password, the database URL, or the hook's secret"
                 );
             } else {
-                tracing::warn!(directory, kind, cause, %error, "directory fails; logins and refreshes get 503");
+                tracing::warn!(directory, kind, cause, %error, "directory fails, so logins and refreshes get 503");
             }
         }
     }

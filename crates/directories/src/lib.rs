@@ -41,7 +41,7 @@ pub use remote::RemoteDirectory;
 /// An entry of the configuration key `hashes`: a hash scheme with its usual cost, or with a given cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedHash {
-    /// The entry as it stands in the configuration.
+    /// The entry as it is written in the configuration.
     pub text: String,
     /// The cost of checking such a hash.
     pub class: CostClass,
@@ -94,7 +94,7 @@ impl Cause {
     }
 }
 
-/// A failure of a source. It never says anything about a user.
+/// A failure of a source. It does not mean that a user is unknown or has a wrong password.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {
@@ -143,7 +143,7 @@ impl SourceSettings {
         }
     }
 
-    /// Returns whether the system can find its user for a subject of another issuer.
+    /// Returns whether the system can find a user by the subject of another issuer.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {
             Self::Http(_) => true,
@@ -253,7 +253,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// Looks up a user for a login. `username::is_acceptable` has already accepted the name.
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
 
-    /// Looks up the current entry of a subject whose session has this account.
+    /// Looks up the current entry of a subject. `account` is the account in the subject's session.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
     /// Looks up the user with this `sub` of another issuer.
@@ -261,7 +261,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Looks up the users that another issuer identifies by something else than its `sub`.
+    /// Looks up the users whom another issuer identifies by another value than `sub`, such as an email address.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
         Ok(NamedUsers::None)
     }

@@ -1,5 +1,5 @@
 //! Pads the duration of refusals. A source that checks passwords itself may refuse an unknown user faster than a wrong
-//! password. So each refusal takes at least as long as the slowest recent refusal and the slowest recent login
+//! password. Therefore each refusal takes at least as long as the slowest recent refusal and the slowest recent login
 //! (requirement A2).
 //!
 //! Old measurements expire only when a login succeeds. Anyone can cause fast refusals, and could otherwise lower the
@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A measurement counts for one to two of these windows. Only windows with logins count.
+/// A measurement is used for one to two of these windows. Windows without a login are not counted.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
 /// The slowest recent logins and refusals.
@@ -30,8 +30,8 @@ impl SlowestCheck {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // Shifts by one window only, however long ago the last login was. If a pause made measurements expire, the
-            // next refusal would reveal whether the user exists.
+            // Moves on by only one window, however long ago the last login was. If measurements expired during a time
+            // without logins, the next refusal would reveal whether the user exists.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
@@ -44,7 +44,7 @@ impl SlowestCheck {
         windows.missing(took)
     }
 
-    /// Returns how much longer a refusal must take that is inherently fast. Its own duration does not count as a
+    /// Returns how much longer a refusal must take if no password was checked for it. Its duration is not recorded as a
     /// measurement.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)

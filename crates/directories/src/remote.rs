@@ -1,8 +1,9 @@
 //! A directory in another system, with limits on the requests to it.
 //!
-//! A fault is never a verdict on a user. It is a [`DirectoryError`]: the endpoint returns 503, and nothing is consumed
-//! (requirement I22). Requests to the source run as tasks of the gate's own runtime, not on the threads that serve HTTP
-//! requests. A bulkhead limits the number of running and waiting requests (requirement I25).
+//! A failed request is never treated as a decision about a user. It results in a [`DirectoryError`], for which the
+//! endpoint returns 503, and no code or token is used up (requirement I22). Requests to the source run as tasks of the
+//! gate's own runtime, not on the threads that serve HTTP requests. A bulkhead limits the number of running and waiting
+//! requests (requirement I25).
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -38,9 +39,9 @@ pub struct Bounds {
     pub timeout: Duration,
     /// The maximum number of concurrent requests.
     pub max_requests: usize,
-    /// How long a request waits in the queue at most.
+    /// The maximum time that a request waits in the queue.
     pub queue_timeout: Duration,
-    /// How long a cached entry of a lookup is used.
+    /// How long the cached result of a lookup is used.
     pub lookup_cache: Duration,
 }
 
@@ -171,7 +172,7 @@ impl RemoteDirectory {
         let open = |rest: Duration| {
             inner.metrics.count(&inner.label, operation, "not_asked");
             let seconds = rest.as_secs().max(1);
-            Fault::Failed(format!("the directory failed repeatedly; it gets the next request in {seconds} s"))
+            Fault::Failed(format!("the directory failed repeatedly; the gate sends the next request in {seconds} s"))
         };
         if let Some(rest) = inner.circuit.rest(Instant::now()) {
             return Err(open(rest));
@@ -209,8 +210,8 @@ impl RemoteDirectory {
                         this.circuit.answered();
                     } else {
                         if matches!(error.cause, Cause::Timeout | Cause::Connect) {
-                            // If a server disappeared silently, each of its idle connections would cost the time limit
-                            // of one request.
+                            // If the server disappeared without closing its connections, each idle connection would
+                            // make one request run into its time limit.
                             this.source.close_idle();
                         }
                         this.circuit.failed(error, now);
@@ -227,7 +228,7 @@ impl RemoteDirectory {
             })
         }));
         // The task fails only if the runtime ends because the gate stops.
-        task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate stops".to_owned())))
+        task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate is stopping".to_owned())))
     }
 
     /// Connects to the source, and describes it.
@@ -250,8 +251,8 @@ impl RemoteDirectory {
         self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await
     }
 
-    /// Checks a password against the hash from the source. The check takes the same work for every user (requirement
-    /// A2).
+    /// Checks a password against the hash from the source. The check takes the same effort for every user, even an
+    /// unknown one (requirement A2).
     async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
         let inner = &self.0;
         let Some(HashedUser { mut user, hash, is_marked }) = found else {
@@ -266,7 +267,7 @@ impl RemoteDirectory {
                 let dearest = self.dearest_with(None).await;
                 inner.passwords.check(password, None, dearest).await?;
                 let directory = &inner.label.directory;
-                return Err(DirectoryError::Entry(format!("{directory}: a stored password hash: {error}")));
+                return Err(DirectoryError::Entry(format!("{directory}: a stored password hash is {error}")));
             }
         };
         let dearest = self.dearest_with(Some(parsed.class())).await;
@@ -317,7 +318,11 @@ impl RemoteDirectory {
             Ok(false) => None,
             Err(_) => {
                 let Label { directory, kind } = &inner.label;
-                tracing::warn!(directory, kind, "password hash not replaced; the next login tries again");
+                tracing::warn!(
+                    directory,
+                    kind,
+                    "the user's password hash could not be replaced; the user's next login tries again"
+                );
                 None
             }
         }

@@ -1,4 +1,4 @@
-//! Several equal servers: the order in which connections try them, and the time limit for each.
+//! Several equivalent servers: the order in which connections try them, and the time limit for each server.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{Cause, SourceError};
 
 /// The maximum time to connect to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// After a failover, how long new connections try the working server first, before they start with the first server
+/// How long after a failover new connections try the working server first. After that, they start with the first server
 /// again.
 const MEMORY: Duration = Duration::from_secs(60);
 
@@ -19,7 +19,8 @@ pub(super) struct Servers {
     count: usize,
     /// The time limit for each server. All servers together get half the time of a request.
     pub(super) patience: Duration,
-    /// A server other than the first one to which a connection succeeded, and since when it is tried first.
+    /// The index of a server, other than the first one, to which a connection succeeded, and since when this server is
+    /// tried first.
     good: Mutex<Option<(usize, Instant)>>,
 }
 

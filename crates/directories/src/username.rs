@@ -1,5 +1,5 @@
 //! The names that users log in with. A database or an LDAP server often ignores differences in case, spaces and
-//! accents. So all spellings of one name must share one rate limit (requirement I26).
+//! accents, so all spellings of one name must share one rate limit (requirement I26).
 
 use std::borrow::Cow;
 
@@ -36,8 +36,8 @@ const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
 
 /// Returns the key under which the rate limits count a name. The key has folded case, unified compatibility characters,
 /// and no ignored characters and accents. It also unifies the letters, digits and numbers that a database collation or
-/// a numeric column treats as equal. Names that a source distinguishes may share a limit. Names that a source does not
-/// distinguish always share one, except for runes, Han radicals and some Arabic and Syriac marks.
+/// a numeric column treats as equal. Names that a source does not distinguish always share a limit, except for runes,
+/// Han radicals and some Arabic and Syriac marks. Names that a source distinguishes may also share a limit.
 ///
 /// `as_one` replaces letters that only few collations treat as equal: see [`vowels_as_one`].
 pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
@@ -100,7 +100,7 @@ pub(crate) const fn vowels_as_one(c: char) -> char {
     }
 }
 
-/// Returns the letters that stand for all letters that some collation treats as equal to `c`.
+/// Returns the letters that represent `c`. They are the same for all letters that some collation treats as equal.
 fn folded(c: char) -> impl Iterator<Item = char> {
     let moved = |by: u32| char::from_u32(u32::from(c).wrapping_add(by)).unwrap_or(c);
     let (first, second) = match c {

@@ -97,7 +97,7 @@ impl Introspector for HttpIntrospector {
         ]);
         let mut body = form(token);
         if self.credentials.add_to(&mut headers, &mut body).is_none() {
-            let what = "client_id, secret or assertion cannot be sent";
+            let what = "a request cannot carry the `client_id`, secret or assertion";
             return Err(IntrospectionFault::new(IntrospectionFault::CLIENT_REFUSED, what));
         }
         let body = Bytes::copy_from_slice(&body);
@@ -116,13 +116,14 @@ impl Introspector for HttpIntrospector {
             status if is_refused => Err(IntrospectionFault::new(
                 IntrospectionFault::CLIENT_REFUSED,
                 format!(
-                    "{host}: answered {status} to the gate: client_id, secret or key is wrong, or it may not introspect"
+                    "{host}: returned {status}: the gate's `client_id`, secret or key is wrong, or the client may \
+                     not introspect tokens"
                 ),
             )),
             status => Err(IntrospectionFault {
                 retry_after: wait_of(&head.headers),
                 of_asker: status != StatusCode::SERVICE_UNAVAILABLE,
-                ..IntrospectionFault::new("status", format!("{host}: answered {status}"))
+                ..IntrospectionFault::new("status", format!("{host}: returned {status}"))
             }),
         }
     }

@@ -1,5 +1,5 @@
-//! HTTPS requests to other issuers. This crate fetches their keys and keeps them up to date, introspects their
-//! tokens, and logs in browsers with them.
+//! HTTPS requests to other issuers. This crate fetches their keys and keeps them up to date, introspects their tokens,
+//! and lets users of browsers log in there.
 //!
 //! The API of this crate may change at any time. Applications should depend on `rotogate`, which re-exports what
 //! they need.

@@ -57,7 +57,7 @@ pub const OWN_PARAMETERS: [&str; 13] = [
 /// Returns the latest discovery document of an issuer, or `None` if it has not been read yet.
 pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 
-/// A provider with which browsers log in, and the gate's client at that provider.
+/// A provider at which users log in with a browser, and the gate's client at that provider.
 ///
 /// ```no_run
 /// # async fn example(secret: rotogate::SecretString) -> Result<(), Box<dyn std::error::Error>> {
@@ -167,8 +167,8 @@ rotogate_core::debug_with!(ExchangedTokens);
 /// The reason why a login at a provider fails.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailure {
-    /// The provider's discovery document has not been read yet, or does not contain the endpoint.
-    #[error("the discovery document of {0} is not known, or names no usable {1}")]
+    /// The provider's discovery document has not been read yet, or does not contain the endpoint that is needed.
+    #[error("the discovery document of {0} is not known, or does not name a usable {1}")]
     Unknown(Arc<str>, &'static str),
     /// A file of the client cannot be used, or the client's id or secret cannot be sent.
     #[error("{0}")]
@@ -177,15 +177,15 @@ pub enum LoginFailure {
     #[error(transparent)]
     Unreachable(#[from] FetchError),
     /// The provider demands a pause of this length.
-    #[error("the provider asks for a pause of {} s", .0.as_secs())]
+    #[error("the provider asked the gate to wait {} s before the next request", .0.as_secs())]
     Busy(Duration),
     /// The provider rejects the code.
     #[error("the provider refused the code")]
     Code,
     /// The provider rejects the gate's client.
     #[error(
-        "the provider rejects the gate's client: {0}; compare client.id, its secret and client.secret_in with the \
-         provider's entry"
+        "the provider rejects the gate's client: {0}; compare `client.id`, the client secret and `client.secret_in` \
+         with the client's entry at the provider"
     )]
     Refused(&'static str),
     /// The response is not a valid response of a token endpoint.
@@ -260,7 +260,7 @@ impl LoginProvider {
         self
     }
 
-    /// Discards the access token. Use this if no route forwards the token and no handler needs it.
+    /// Makes the gate discard the access token. Use this if no route forwards the token and no handler needs it.
     #[must_use]
     pub const fn identity_only(mut self) -> Self {
         self.keeps_access_token = false;
@@ -352,7 +352,10 @@ impl LoginProvider {
         match self.post(&target, form).await? {
             (StatusCode::CREATED | StatusCode::OK, answer) => match text(&answer, "request_uri") {
                 Some(uri) if !uri.is_empty() => Ok(uri.to_owned()),
-                _ => Err(LoginFailure::Unusable("the response to a pushed authorization request has no request_uri")),
+                _ => Err(LoginFailure::Unusable(
+                    "the response to a pushed authorization request has no \
+                                                 `request_uri`",
+                )),
             },
             (_, answer) => Err(refusal(&answer)),
         }
@@ -383,16 +386,19 @@ impl LoginProvider {
             let error = text(&answer, "error");
             if let Some(error) = error {
                 let said = provider_words(error, text(&answer, "error_description"));
-                tracing::warn!(issuer = self.name(), said, "the provider refused a code");
+                tracing::warn!(issuer = self.name(), said, "the provider refused an authorization code");
             }
             let error = error.map(OAuthError::read);
             return Err(if error == Some(OAuthError::Grant) { LoginFailure::Code } else { refusal(&answer) });
         }
         let token = |name, missing| text(&answer, name).map(str::to_owned).ok_or(LoginFailure::Unusable(missing));
         Ok(ExchangedTokens {
-            id_token: token("id_token", "the response to the code has no id_token: check the scopes for openid")?
-                .into(),
-            access_token: token("access_token", "the response to the code has no access_token")?.into(),
+            id_token: token(
+                "id_token",
+                "the token response has no `id_token`: check that the scopes include `openid`",
+            )?
+            .into(),
+            access_token: token("access_token", "the token response has no `access_token`")?.into(),
             scope: text(&answer, "scope").map_or_else(|| self.scopes.join(" "), str::to_owned),
             further: FurtherTokens::read(&answer),
         })
@@ -457,7 +463,7 @@ impl LoginProvider {
         }
         let body = Zeroizing::new(body.to_vec());
         let object = object_of_depth(&body, MAX_DEPTH);
-        Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the response is not one JSON object"))?))
+        Ok((parts.status, object.map_err(|_| LoginFailure::Unusable("the response is not a JSON object"))?))
     }
 }
 
@@ -480,7 +486,7 @@ fn refusal(answer: &Map<String, Value>) -> LoginFailure {
         Some("invalid_client") => LoginFailure::Refused("invalid_client"),
         Some("unauthorized_client") => LoginFailure::Refused("unauthorized_client"),
         Some(_) => LoginFailure::Unusable("the provider refused the request"),
-        None => LoginFailure::Unusable("the provider failed"),
+        None => LoginFailure::Unusable("the provider failed to process the request"),
     }
 }
 

@@ -85,7 +85,7 @@ impl Default for Tunnel {
 }
 
 impl TunnelEnd {
-    /// Begins the tunnel. `told` is called at the tunnel's end.
+    /// Begins the tunnel. `told` is called with the reason when the tunnel ends.
     pub fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
         self.0.lock().told = Some(Box::new(told));
     }

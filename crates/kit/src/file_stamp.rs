@@ -1,8 +1,8 @@
-//! Detects changes of files without reading them. A stamp has not only size and modification time, which image builds,
-//! archives and `cp -p` preserve, but also device, inode and change time.
+//! Detects changes of files without reading them. Image builds, archives and `cp -p` can preserve size and modification
+//! time, so a stamp also has device, inode and change time.
 //!
-//! Files are polled a few times a second, without notifications from the system. A notification covers only the watched
-//! folder: a mounted secret, a link into another folder or a change on another machine causes none.
+//! Files are polled a few times a second. Notifications from the system are not used, because they cover only the
+//! watched folder. They miss changes of a mounted secret, of a link's target in another folder, or by another machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use rotogate_core::clock::Timestamp;
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// If the state keeps changing for this many checks, the files are read anyway.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
-/// If a file changed less than this ago, another change may leave its timestamps as they are, because timestamps have a
-/// limited resolution: whole seconds on some file systems.
+/// If a file changed less than this time ago, another change may not alter its timestamps, because some file systems
+/// store only whole seconds.
 const TIME_GRANULARITY: Duration = Duration::from_millis(2500);
 
 /// The attributes of a file; `None` if it is missing.
@@ -79,19 +79,19 @@ pub struct ChangeDetector {
 }
 
 impl ChangeDetector {
-    /// A detector for files that are about to be read.
+    /// Creates a detector for files that are about to be read.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> Self {
         let read = stamps(paths);
         let again = read.iter().any(|(_, stamp)| stamp.is_recent(now));
         Self { read, found: None, again }
     }
 
-    /// Records that the files are about to be read, although no check asked for it.
+    /// Records that the files are about to be read for another reason than a detected change.
     pub fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
         *self = Self::new(paths, now);
     }
 
-    /// Checks the files. Returns whether to read them now, because they changed or may have changed.
+    /// Checks the files. Returns `true` if they changed or may have changed, and must therefore be read now.
     pub fn poll_changed(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> bool {
         let is = stamps(paths);
         if is == self.read {

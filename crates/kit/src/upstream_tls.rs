@@ -16,9 +16,9 @@ use rotogate_core::http_client::Tls;
 /// How the gate verifies an upstream, and which client certificate it presents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file with the trusted authorities; no others are trusted. `None` for the system's authorities.
+    /// A PEM file with the only trusted authorities. If `None`, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
-    /// The name that the upstream's certificate must have, and that is sent as SNI. `None` for the host of the
+    /// The name that the upstream's certificate must have, and that is sent as SNI. If `None`, the host in the
     /// upstream's URL.
     pub server_name: Option<String>,
     /// PEM files of the gate's certificate with its chain, and of its private key.

@@ -19,7 +19,7 @@ impl WorkerId {
         (1..=number.get()).map(Self)
     }
 
-    /// One item for each worker, preceded by one for all other threads.
+    /// Creates one item for each worker, preceded by an item for all other threads.
     pub fn per_worker<T>(workers: usize, mut one: impl FnMut() -> T) -> Box<[T]> {
         (0..=workers).map(|_| one()).collect()
     }

@@ -1,10 +1,10 @@
 //! One address of an upstream: its connections, its load, and whether it is in service.
 //!
-//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures. A failure is: no connection, a
-//! failed handshake, a connection that broke or carried something other than HTTP before the response head, or no head
-//! in time. A response is never a failure, not even a 5xx, because otherwise one bad page would eject every address.
-//! After a time the address is readmitted; the first failure then ejects it again, for twice as long. If health checks
-//! are configured, successful checks readmit the address instead.
+//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures. An attempt fails if the connection
+//! or the TLS handshake fails, if the connection breaks or carries something other than HTTP before the response head,
+//! or if the head does not arrive in time. A response with a 5xx status is not a failure, because otherwise one faulty
+//! page would eject every address. After a time the address is readmitted. Its first failure then ejects it again, for
+//! twice as long. If health checks are configured, successful checks readmit the address instead.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -68,23 +68,23 @@ pub(super) struct Address {
     bad_checks: AtomicU32,
 }
 
-/// What a request does with its connection.
+/// How a request uses its connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionUse {
-    /// Other requests use the connection afterwards.
+    /// The connection may be reused for other requests.
     Shared,
-    /// The connection changes its protocol. It is not reused, even if the upstream refuses the change, because the
-    /// request may have a credential that counts for the whole connection.
+    /// The connection changes its protocol. It is not reused, even if the upstream refuses the upgrade, because the
+    /// request may have a credential that authenticates the whole connection.
     Upgrade,
-    /// The request's credential may count for all later requests on the connection. Other requests must not use the
-    /// connection.
+    /// The request's credential may authenticate all later requests on the connection, so other requests must not use
+    /// it.
     Authenticate,
 }
 
 /// The connections to an address, for each worker.
 pub(super) struct Clients(Box<[Client]>);
 
-/// The connections of one worker.
+/// The connections of one worker thread.
 enum Client {
     /// HTTP/1.1 in clear text, without negotiation.
     Http1(Connections),
@@ -96,7 +96,7 @@ struct NegotiatedClient {
     requests: Requests,
     /// The connections for upgrades. They negotiate only HTTP/1.1, because HTTP/2 has no upgrades (RFC 9113 §8.6).
     upgrades: Requests,
-    /// An HTTP/1.1 connection is closed after this many requests. `None` if all connections are HTTP/2.
+    /// The number of requests after which an HTTP/1.1 connection is closed. `None` if all connections are HTTP/2.
     requests_each: Option<NonZeroU32>,
 }
 
@@ -123,18 +123,20 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends the request, which is passed by reference to avoid a copy in each future on the way. Returns the response
-    /// head and, for clear-text HTTP/1.1, a guard of the connection.
+    /// Sends the request. It is passed by reference, so that it is not copied into each nested future. Returns the
+    /// response head and, for clear-text HTTP/1.1, a guard of the connection.
     ///
     /// # Errors
-    /// `None`: the response head timed out.
+    /// Fails with `None` if the response head timed out.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,
         using: ConnectionUse,
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), Option<SendError>> {
-        match WorkerId::current(&self.0).ok_or_else(|| SendError::unconnected("there are no connections"))? {
+        match WorkerId::current(&self.0)
+            .ok_or_else(|| SendError::unconnected("the worker that sends the request has no connections"))?
+        {
             Client::Http1(connections) => {
                 connections.send(request, using, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
@@ -322,8 +324,8 @@ impl Address {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    /// Whether the last attempts all failed, and are as many as would eject the address. This is asked only of an
-    /// address in service.
+    /// Whether at least [`Upstream::max_failures`] attempts in a row failed. Call this only for an address that is in
+    /// service.
     // Requirement O30.
     pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
@@ -332,7 +334,7 @@ impl Address {
 
     /// Records a response. Returns whether the address was failing until then, see [`Self::is_failing`].
     pub(super) fn record_success(&self, upstream: &Upstream) -> bool {
-        // Usually both counters are zero. Not writing to them avoids contention between threads.
+        // Usually both counters are zero. Then they are not written, which avoids contention between threads.
         let (failures, ejections) = (self.failures.load(Ordering::Relaxed), self.ejections.load(Ordering::Relaxed));
         if failures == 0 && ejections == 0 {
             return false;
@@ -350,8 +352,8 @@ impl Address {
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
-    /// Counts a failure. If the failure ejects the address, returns the time until its readmission. The time does not
-    /// apply if the upstream has health checks.
+    /// Counts a failure. If the failure ejects the address, returns the time until its readmission. If the upstream has
+    /// health checks, they readmit the address instead.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         self.record_failure_alone();
         if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {

@@ -21,7 +21,7 @@ pub fn load(path: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Whether the text has a scheme and a credential (RFC 9110 §11.4). A single word is probably a credential without its
+/// Whether the value has a scheme and a credential (RFC 9110 §11.4). A single word is probably a credential without its
 /// scheme.
 fn is_complete(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|text| {

@@ -34,13 +34,13 @@ pub enum BodyError {
     #[error("the body stalled")]
     Idle,
     /// The connection of the body failed.
-    #[error("the body broke off")]
+    #[error("the body ended early")]
     Broken(#[source] BoxError),
 }
 
-/// The error of a request body that arrives more slowly than the minimum rate. It is treated as [`BodyError::Idle`].
+/// The error for a request body that arrives more slowly than the minimum rate. It is treated like [`BodyError::Idle`].
 #[derive(Debug, thiserror::Error)]
-#[error("the request body comes too slowly")]
+#[error("the request body arrives too slowly")]
 pub struct TooSlow;
 
 /// A timer that runs while the next frame of a body is awaited. It restarts whenever the other body of the exchange
@@ -89,13 +89,13 @@ struct Forwarding {
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
-    /// The frames that an earlier attempt sent, and that are sent again first.
+    /// The frames that an earlier attempt already sent. They are sent again before the rest of the body.
     again: VecDeque<Bytes>,
     is_over: bool,
 }
 
-/// A counter of the frames that the upstream has received or sent. The default value does not count: if there is no
-/// request body, no timer depends on the progress of the other body.
+/// A counter of the frames that the upstream has received or sent. The default value does not count frames, because
+/// without a request body no timer depends on the progress of the other body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<MovedFrames>>);
 
@@ -174,8 +174,8 @@ impl Forwarding {
 }
 
 impl RequestBody {
-    /// Returns a body to send, and a handle that takes the body back. This is possible as long as at most `most` bytes
-    /// of the body were sent.
+    /// Returns a body to send, and a handle with which the caller can take the body back. Taking it back is possible as
+    /// long as at most `most` bytes were sent.
     pub(super) fn lend(self, most: usize) -> (LentBody, BodyReturn) {
         let loan = (!self.is_end_stream()).then(|| {
             Arc::new(Mutex::new(Loan { body: Some(self), sent: VecDeque::new(), room: Some(most), is_over: false }))
@@ -186,10 +186,9 @@ impl RequestBody {
 
 /// A body that an attempt sends.
 struct Loan {
-    /// `None` once it was taken back.
+    /// `None` after the body was taken back.
     body: Option<RequestBody>,
-    /// The frames that were sent, and how many more bytes can be kept. If `room` is `None`, the body cannot be sent
-    /// again.
+    /// The frames that were sent, kept for another attempt.
     sent: VecDeque<Bytes>,
     room: Option<usize>,
     is_over: bool,
@@ -329,7 +328,7 @@ struct UpstreamBody {
     under_way: Option<(InFlightSlot, Option<ConnectionGuard>)>,
 }
 
-/// Resources that a response holds until its body ends.
+/// Resources that a response needs until its body ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) progress: Progress,
@@ -357,7 +356,7 @@ impl ProxyBody {
         Self(Kind::Upstream(Box::new(UpstreamBody { body, knows_end, idle, sent, under_way })))
     }
 
-    /// Sets how the request was forwarded.
+    /// Sets the facts about forwarding for the access log.
     pub(super) fn set_sent(&mut self, info: ForwardInfo) {
         match &mut self.0 {
             Kind::Own { sent, .. } => *sent = Some(Box::new(info)),

@@ -19,7 +19,7 @@ pub enum AttemptResult {
     Ok,
     /// No connection could be opened.
     Unreachable,
-    /// The upstream did not answer in time.
+    /// The upstream did not respond in time.
     Timeout,
     /// The upstream closed the connection.
     Reset,
@@ -91,7 +91,7 @@ pub struct Counted {
     pub durations: Durations,
 }
 
-/// The counters of an upstream, which outlive a change of its configuration.
+/// The counters of an upstream. They are kept when its configuration changes.
 #[derive(Debug)]
 pub(super) struct UpstreamCounts {
     of_threads: Box<[Mutex<Counted>]>,
@@ -168,7 +168,7 @@ impl<'a> Attempt<'a> {
         Self(Some(counts))
     }
 
-    /// Ends the attempt without counting, because its result is counted elsewhere.
+    /// Ends the attempt without counting it here. The attempt's result is counted elsewhere.
     pub(super) fn end(mut self) {
         self.0 = None;
     }

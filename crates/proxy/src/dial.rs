@@ -23,7 +23,7 @@ use super::counts::{OpenConnection, UpstreamCounts};
 use super::link::Link;
 use super::pool::InFlightSlot;
 
-/// Connects to one address, regardless of the request's URI.
+/// Connects to one address. It ignores the request's URI.
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) to: SocketAddr,
@@ -84,9 +84,9 @@ impl UpstreamConnection {
     }
 }
 
-/// State that belongs to a connection. An upgraded connection counts as a request at its address until the connection
-/// is closed, regardless of which task owns it. If hyper pools the connection, each response has a clone of this value
-/// in its extensions.
+/// State that belongs to a connection. An upgraded connection is counted as a request at its address until it is
+/// closed, regardless of which task owns it. If hyper pools the connection, each response has a clone of this value in
+/// its extensions.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionHold(Arc<HoldState>);
 

@@ -1,4 +1,4 @@
-//! The built-in upstream `echo:`, which answers with the request that an upstream would have received.
+//! The built-in upstream `echo:`. Its response shows the request that an upstream would have received.
 
 use http::request::Parts;
 use http::{HeaderValue, Response, header};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::body::{BodyError, ProxyBody, RequestBody};
 
-/// The largest number of bytes of the body that are shown.
+/// The maximum number of bytes of the body that are shown.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Serialize)]

@@ -1,5 +1,5 @@
-//! Failures between the gate and an upstream, and the responses to them. The client learns the status; the log has the
-//! details.
+//! Failures between the gate and an upstream, and the responses for them. The client gets only the status; the details
+//! are logged.
 
 use std::error::Error as StdError;
 use std::{fmt, io};
@@ -44,16 +44,17 @@ pub enum ProxyError {
     HeadTimeout,
     /// All addresses of the upstream are at `max_requests`.
     Overloaded,
-    /// The caller or the client address already uses its full share of the upstream.
+    /// The caller or the client address already uses its full share of the upstream's slots.
     ShareTaken,
     /// The route has no upstream, because it serves only the authorization requests of other proxies.
     NoUpstream,
-    /// The gate is assembled wrongly: the upstream does not exist, or the request has no route or no peer address.
+    /// The program that embeds the gate is assembled wrongly: the upstream does not exist, or the request has no route
+    /// or no peer address.
     Miswired,
 }
 
 impl ProxyError {
-    /// The outcome word for logs and metrics, from a fixed set.
+    /// The word for the outcome in logs and metrics, from a fixed set.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::NotCanonical => "not_canonical",
@@ -73,7 +74,7 @@ impl ProxyError {
         }
     }
 
-    /// The name of the timeout that was exceeded, because two errors share the reason `upstream_timeout`.
+    /// The name of the timeout that was exceeded. It distinguishes the two errors with the reason `upstream_timeout`.
     pub const fn detail(self) -> Option<&'static str> {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
@@ -120,8 +121,8 @@ impl ProxyError {
         response
     }
 
-    /// The response in the format of a dialect, if the dialect has one. Its clients could mistake any other response
-    /// for a success.
+    /// The response in the error format of a dialect, if the dialect has one. Clients of the dialect could mistake any
+    /// other response for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let why = self.status().canonical_reason().unwrap_or_default();
@@ -141,7 +142,7 @@ impl ProxyError {
             }
             Self::Overloaded | Self::ShareTaken => (GrpcCode::Unavailable, "the upstream is busy"),
             Self::ConnectTimeout | Self::HeadTimeout => {
-                (GrpcCode::DeadlineExceeded, "the upstream did not answer in time")
+                (GrpcCode::DeadlineExceeded, "the upstream did not respond in time")
             }
             Self::NoUpstream => (GrpcCode::Unimplemented, "no such method"),
             Self::Miswired => (GrpcCode::Internal, "internal error"),
@@ -149,7 +150,7 @@ impl ProxyError {
         self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
     }
 
-    /// Whether the failure counts against the address.
+    /// Whether the failure is counted as a failure of the address.
     pub(super) const fn blames_address(self) -> bool {
         matches!(
             self,
@@ -174,22 +175,22 @@ pub(super) struct SendError {
 }
 
 impl SendError {
-    /// The error if no connection could be opened.
+    /// Creates the error for a connection that could not be opened.
     pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
         Self { error: error.into(), connecting: true, unsent: true }
     }
 
-    /// The error if there is no request to send.
+    /// Creates the error for a missing request.
     pub(super) fn nothing() -> Self {
         Self::unconnected("there is no request to send")
     }
 
-    /// The error if the connection was lost before any byte of the request was written.
+    /// Creates the error for a connection that was lost before any byte of the request was written.
     pub(super) fn unsent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: true }
     }
 
-    /// The error if the request may have been written in full or in part.
+    /// Creates the error for a request that may have been written in full or in part.
     pub(super) fn sent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: false }
     }
@@ -267,7 +268,7 @@ impl From<legacy::Error> for SendError {
     }
 }
 
-/// The error and all its causes, on one line.
+/// Prints the error and all its causes on one line.
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, cause) in self.causes().enumerate() {

@@ -1,6 +1,6 @@
-//! Parses the response of a login hook strictly: a JSON object without repeated members, with the expected types. Any
-//! other response is a fault, never a verdict on the user (requirement I24). Error messages never contain a value from
-//! the response.
+//! Parses the response of a login hook strictly. It must be a JSON object without repeated members, with the expected
+//! types. Any other response is an error of the hook, and not a decision about the user (requirement I24). Error
+//! messages never contain a value from the response.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use rotogate_core::session::{Scope, VouchedBy};
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::is_name;
 
-/// The longest delay that a hook can ask for.
+/// The maximum delay that a hook can request, in seconds.
 const MAX_RETRY_AFTER: u64 = 86_400;
 
 fn wrong(message: &str) -> SourceError {
@@ -23,7 +23,7 @@ fn wrong(message: &str) -> SourceError {
 
 /// Parses the user in a response. `None` if the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
-    let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
+    let object = strict_json::object(body).map_err(|what| wrong(&format!("the response is {what}")))?;
     let mut answer = Answer(object);
     match answer.0.remove("active") {
         Some(Value::Bool(true)) => answer.user().map(Some),
@@ -34,7 +34,7 @@ pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
 
 /// Parses the response to a lookup by name: one user, no user, or `"several": true`.
 pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
-    let object = strict_json::object(body).map_err(|what| wrong(&format!("the answer is {what}")))?;
+    let object = strict_json::object(body).map_err(|what| wrong(&format!("the response is {what}")))?;
     match object.get("several") {
         Some(Value::Bool(true)) if object.get("active") == Some(&Value::Bool(false)) => Ok(NamedUsers::Several),
         None | Some(Value::Null | Value::Bool(false)) => {
@@ -44,7 +44,7 @@ pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
     }
 }
 
-/// The members of a response. A member that is null counts as absent.
+/// The members of a response. A member that is `null` is treated as absent.
 struct Answer(Map<String, Value>);
 
 impl Answer {
@@ -112,7 +112,7 @@ impl Answer {
         let Some(by) = self.take("vouched_by") else { return Ok(None) };
         let read: Option<VouchedBy> = serde_json::from_value(by).ok();
         let expected =
-            "vouched_by: expected an object with issuer, subject and optionally session, strings of 1 to 256 bytes";
+            "vouched_by: expected `issuer`, `subject` and, optionally, `session`, each a string of 1 to 256 bytes";
         read.filter(VouchedBy::is_valid).map(Some).ok_or_else(|| wrong(expected))
     }
 

@@ -1,9 +1,9 @@
-//! A login hook: the users of an application that decides on logins itself.
+//! Users of an application that decides about logins itself, by a login hook.
 //!
 //! The gate posts a JSON object to `…/authenticate` and `…/lookup`. Only a response with status 200 and the member
-//! `active` is a verdict (requirement I24). A password is sent only once, because the application may lock a user out
-//! after some attempts. Each request opens a new connection, so that no request is lost on an idle connection that the
-//! other side closes.
+//! `active` is a decision about the user (requirement I24). A password is sent only once, because the application may
+//! lock a user out after some attempts. Each request opens a new connection, so that no request is lost on an idle
+//! connection that the other side closes.
 
 mod answer;
 mod files;
@@ -40,7 +40,7 @@ pub struct HttpSettings {
     pub url: String,
     /// The file with the secret that authenticates the gate to the hook.
     pub secret_file: Option<PathBuf>,
-    /// The CA certificates that may sign the hook's certificate. `None` for the system's CA certificates.
+    /// The file with the CA certificates that may sign the hook's certificate. If `None`, the system's CA certificates.
     pub ca: Option<PathBuf>,
     /// The PEM files with the gate's client certificate and chain, and with its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
@@ -105,10 +105,10 @@ struct Lookup<'a> {
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
-    /// The issuer to whose tokens the subject belongs. `None` for a subject of this gate.
+    /// The issuer whose tokens have this subject. `None` for a subject of this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
-    /// An e-mail address confirmed by `issuer`, instead of the subject.
+    /// An email address that `issuer` has confirmed, instead of the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
     /// An id that the application has at `issuer`, instead of the subject.
@@ -138,8 +138,8 @@ impl HttpSource {
     ) -> Result<T, SourceError> {
         let body = body(asked)?;
         match self.ask(&self.lookup, body.clone(), read).await {
-            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup changes
-            // nothing, so it is repeated.
+            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup does not
+            // change anything, so it is repeated.
             Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
                 Ok(self.ask(&self.lookup, body, read).await?)
             }
@@ -147,7 +147,7 @@ impl HttpSource {
         }
     }
 
-    /// Sends a request once.
+    /// Sends a request once, without repeating it.
     async fn ask<T>(
         &self,
         target: &FetchTarget,
@@ -194,7 +194,7 @@ impl From<Asked> for SourceError {
     }
 }
 
-/// The error for a status that is not a verdict. 401 and 403 mean that the hook rejects the gate's own secret.
+/// The error for a status other than 200. 401 and 403 mean that the hook rejects the gate's own secret.
 fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -205,7 +205,7 @@ fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             SourceError::new(Cause::Refused, format!("{target}: returned {status}"))
         }
-        // The hook answered, but failed for this user. This includes 429, because a hook may limit the attempts with
+        // The hook responded, but failed for this user. This includes 429, because a hook may limit the attempts with
         // one name.
         status => {
             let message = format!("{target}: returned {status}; a hook must return 200 even for an unknown user");
@@ -272,7 +272,7 @@ impl Source for HttpSource {
         let asked = match name.form() {
             UserNameForm::Email => Lookup { email: text, ..asked },
             UserNameForm::Opaque => Lookup { opaque: text, ..asked },
-            // This crate does not know this form of a name, so it belongs to no user.
+            // The crate does not support names of this form, so the name does not match any user.
             _ => return Ok(NamedUsers::None),
         };
         self.look_up(&asked, answer::read_named).await
@@ -285,8 +285,8 @@ impl Source for HttpSource {
     async fn inspect(&self) -> Result<Found, SourceError> {
         let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
         let said = if found.is_some() { "the hook has a user with this subject" } else { "inactive, as expected" };
-        // Whether a user has an account is known only from a response about this user, so accounts are not checked
-        // here.
+        // Only a response about an existing user shows whether users have accounts, so this check does not cover
+        // accounts.
         Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
     }
 }

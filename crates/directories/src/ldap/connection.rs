@@ -78,8 +78,8 @@ impl LdapConnector {
     }
 
     async fn open(&self, url: &str) -> Result<Connection, SourceError> {
-        // The time is taken before the file is read, so that a change in between makes the pool close the connection
-        // again.
+        // The modification time is read before the file. If the file changes in between, the pool therefore closes the
+        // connection again.
         let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
@@ -110,7 +110,7 @@ impl managed::Manager for LdapConnector {
     ) -> managed::RecycleResult<SourceError> {
         let is_old = used.last_used() > IDLE_TIMEOUT || connection.password_of != self.password_changed();
         if connection.is_spoilt || connection.ldap.is_closed() || is_old {
-            return Err(RecycleError::message("not used again"));
+            return Err(RecycleError::message("the connection is not used again"));
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     let text = read_private(file)?;
     let password = text.trim_end_matches(['\n', '\r']);
     if password.is_empty() {
-        return Err(format!("{}: is empty; expected the password of bind_dn", file.display()));
+        return Err(format!("{}: is empty; expected the password of `bind_dn`", file.display()));
     }
     Ok(SecretString::from(password.to_owned()))
 }
@@ -151,7 +151,7 @@ pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     };
     let what = match result.rc {
         code::REFERRAL => "the search was referred to another server, and referrals are not followed".to_owned(),
-        code::NO_SUCH_OBJECT => "the search failed: result 32, the entry named in base does not exist".to_owned(),
+        code::NO_SUCH_OBJECT => "the search failed: result 32, the entry named in `base` does not exist".to_owned(),
         _ => format!("the search failed: {}", describe(result)),
     };
     SourceError::new(cause, what)

@@ -51,8 +51,8 @@ impl Entry {
             None => Ok(()),
             Some(part) => {
                 let message = format!(
-                    "the server returned only a part of attribute {attribute}: {part}. If it names groups, find them with \
-                     groups.filter"
+                    "the server returned only a part of attribute {attribute}: {part}. If the attribute names \
+                     groups, find the groups with `groups.filter`"
                 );
                 Err(SourceError::new(Cause::Entry, message))
             }
@@ -79,7 +79,7 @@ impl Entry {
     pub(super) fn subject(&self, attribute: &str) -> Result<String, SourceError> {
         if !attribute.eq_ignore_ascii_case(OBJECT_GUID) {
             let found = self.text(attribute)?.map(str::to_owned);
-            return found.ok_or_else(|| wrong(attribute, "the subject, but the entry has no such attribute"));
+            return found.ok_or_else(|| wrong(attribute, "the subject, but the entry does not have the attribute"));
         }
         match self.bytes(attribute).as_slice() {
             [guid] => Uuid::from_slice_le(guid).map(|guid| guid.to_string()).map_err(|_| wrong(attribute, "16 bytes")),
@@ -87,8 +87,8 @@ impl Entry {
         }
     }
 
-    /// Parses a time: a generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction means the
-    /// end of the second, so that sessions created in the same second count as older.
+    /// Parses a time: a generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction is read as
+    /// the end of the second, so that sessions that were created in the same second are treated as older.
     pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
         let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };

@@ -61,7 +61,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The filter as it stands in the configuration.
+    /// The filter as it is written in the configuration.
     pub fn source(&self) -> &str {
         &self.source
     }

@@ -18,7 +18,7 @@ pub struct GroupSettings {
     pub by: GroupsBy,
     /// The attribute with the group's name.
     pub name: String,
-    /// How many levels of nested groups are followed; 0 for none.
+    /// How many levels of nested groups are followed. If 0, nested groups are ignored.
     pub nested: usize,
     /// The scopes that the members of each group get.
     pub scopes: BTreeMap<String, Scope>,
@@ -63,7 +63,7 @@ fn too_many() -> SourceError {
 }
 
 impl LdapSource {
-    /// Returns the names of the groups of an entry, and of the groups that contain these groups.
+    /// Returns the names of an entry's groups, and of the groups that contain these groups.
     pub(super) async fn groups_of(
         &self,
         entry: &Entry,

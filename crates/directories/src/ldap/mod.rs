@@ -44,11 +44,12 @@ const NO_ATTRIBUTES: &str = "1.1";
 pub struct LdapSettings {
     /// The URLs of the servers, in the order in which new connections try them.
     pub urls: Vec<String>,
-    /// Whether `ldap://` connections switch to TLS before anything else is sent.
+    /// Whether `ldap://` connections switch to TLS (StartTLS) before anything else is sent.
     pub starttls: bool,
     /// Whether connections without TLS are allowed.
     pub dangerous_plaintext: bool,
-    /// The CA certificates that may sign the servers' certificates. `None` for the system's CA certificates.
+    /// The file with the CA certificates that may sign the servers' certificates. If `None`, the system's CA
+    /// certificates.
     pub ca: Option<PathBuf>,
     /// The name and the password file of the service account that searches. `None` for anonymous searches.
     pub bind: Option<(String, PathBuf)>,
@@ -106,7 +107,7 @@ pub struct LdapSource {
 
 rotogate_core::debug_with!(LdapSource { settings.urls });
 
-/// The parameters of a search.
+/// The parameters of an LDAP search.
 struct Search<'a> {
     base: &'a str,
     scope: SearchScope,
@@ -159,8 +160,8 @@ impl LdapSource {
         })
     }
 
-    /// Returns the matching entries. References to other servers are skipped. If `may_be_absent` is set, a base that
-    /// does not exist gives no entries instead of an error.
+    /// Returns the matching entries. References to other servers are skipped. If `may_be_absent` is set and the base
+    /// does not exist, the result is an empty list instead of an error.
     async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
         let mut connection = Self::connection(&self.searching).await?;
         Self::search_on(&mut connection, search, may_be_absent).await
@@ -197,7 +198,7 @@ impl LdapSource {
             code::SUCCESS => {}
             code::NO_SUCH_OBJECT if may_be_absent => entries.clear(),
             code::SIZE_LIMIT_EXCEEDED => {
-                return Err(SourceError::new(Cause::Entry, "the server has more entries than it returned"));
+                return Err(SourceError::new(Cause::Entry, "the server returned only a part of the entries"));
             }
             _ => return Err(refused(&result, scope)),
         }
@@ -394,7 +395,7 @@ impl Source for LdapSource {
             if found.is_empty() {
                 return Err(SourceError::new(
                     Cause::Answer,
-                    format!("{key}: the account that searches cannot see this entry"),
+                    format!("{key}: the account that the gate searches with cannot see this entry"),
                 ));
             }
             lines.push(format!("{key}: {base}: found"));

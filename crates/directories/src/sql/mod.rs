@@ -36,7 +36,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// The database URL, or the path of the file that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// The URL stands in the configuration, and contains no password.
+    /// The URL is written in the configuration, and does not contain a password.
     Plain(String),
     /// The URL is in a private file.
     File(PathBuf),
@@ -49,7 +49,8 @@ pub struct SqlSettings {
     pub url: DatabaseUrl,
     /// The folder to which the path of an SQLite file is relative.
     pub folder: PathBuf,
-    /// The CA certificates that may sign the server's certificate. `None` for the system's CA certificates.
+    /// The file with the CA certificates that may sign the server's certificate. If `None`, the system's CA
+    /// certificates.
     pub ca: Option<PathBuf>,
     /// The statement that finds a user for a login.
     pub authenticate: Template,
@@ -111,8 +112,8 @@ struct Columns {
 }
 
 impl Columns {
-    /// Returns an error if several columns have the same name and this name has a meaning, because any of them could be
-    /// read.
+    /// Returns an error if the gate reads a column whose name is not unique, because the gate could read the wrong
+    /// column.
     fn check<'a>(&self, names: &(impl Iterator<Item = &'a str> + Clone)) -> Result<(), SourceError> {
         let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
         for name in row::FIXED.into_iter().chain(listed) {
@@ -294,7 +295,7 @@ impl Source for SqlSource {
             self.one(&self.authenticate, value).await
         };
         let mut row_of_user = row(&login.username).await?;
-        // The second spelling is looked up in any case, so that the duration does not reveal whether the first one
+        // The second spelling is looked up in any case, so that the duration does not reveal whether the first spelling
         // exists.
         if let Cow::Owned(composed) = composed(&login.username) {
             let second = row(&composed).await?;
@@ -333,14 +334,17 @@ impl Source for SqlSource {
         };
         match changed {
             0 | 1 => Ok(changed == 1),
-            more => Err(SourceError::new(Cause::Entry, format!("rehash changed {more} rows; expected one user"))),
+            more => Err(SourceError::new(
+                Cause::Entry,
+                format!("`rehash` changed {more} rows, but must change the row of one user"),
+            )),
         }
     }
 
     fn close_idle(&self) {
         match &self.database {
             Database::Postgres(database) => database.close_idle(),
-            // A file cannot become unreachable without an error.
+            // Operations on a file return an error if the file is gone, so there are no connections to close.
             Database::Sqlite(_) => {}
         }
     }

@@ -19,7 +19,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// A connection that was used within this time is not tested before its next use.
+/// If a connection was used within this time, it is not tested before its next use.
 const FRESH: Duration = Duration::from_secs(5);
 
 struct PostgresConnector {
@@ -56,7 +56,7 @@ impl managed::Manager for PostgresConnector {
         used: &managed::Metrics,
     ) -> managed::RecycleResult<SourceError> {
         if session.is_spoilt || session.client.is_closed() || used.last_used() > IDLE_TIMEOUT {
-            return Err(RecycleError::message("not used again"));
+            return Err(RecycleError::message("the connection is not used again"));
         }
         if used.last_used() > FRESH {
             session.client.check_connection().await.map_err(|error| fault(&error))?;
@@ -77,8 +77,8 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
 
 fn cause_of(state: &str) -> Cause {
     match state {
-        // A statement that is slow for only one user also counts as a timeout, because the gate cannot distinguish it
-        // from a database that hangs and must get fewer requests.
+        // A statement that is slow for only one user is also treated as a timeout, because the gate cannot distinguish
+        // it from a database that hangs. A database that hangs must get fewer requests.
         state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
         state if super::is_of_values(state) => Cause::Entry,
         state if state.starts_with("28") => Cause::Credentials,
@@ -87,9 +87,9 @@ fn cause_of(state: &str) -> Cause {
     }
 }
 
-/// Returns whether the value of a parameter does not fit the type of its column, so that no row can have it. `error` is
-/// from before the statement ran, because later errors with these states are about stored values. An error with a
-/// position is about the statement itself.
+/// Returns whether the value of a parameter does not fit the type of its column, so that no row can have it. `error`
+/// must have occurred before the statement ran, because a later error with the same state is about a stored value. An
+/// error with a position is about the statement itself.
 fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     const UNFIT: [SqlState; 6] = [
         SqlState::INVALID_TEXT_REPRESENTATION,
@@ -140,8 +140,8 @@ pub(super) struct Postgres {
 
 rotogate_core::debug_with!(Postgres);
 
-/// Parses a URL into one configuration for each host, so that the gate chooses the host where the URL allows it. The
-/// driver would limit only the time until a host accepts a connection, not the time until the server responds.
+/// Parses a URL into one configuration for each host, so that the gate itself tries the hosts. The driver would limit
+/// only the time until a host accepts a connection, not the time until the server responds.
 pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     let all = config(url, caches)?;
     let begin = url.find('@').or_else(|| url.find("//").map(|at| at + 1)).map_or(0, |at| at + 1);
@@ -181,8 +181,8 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     }
     if !config.get_hosts().iter().all(is_local) {
         if config.get_ssl_mode() == SslMode::Disable {
-            let message = "has sslmode=disable, and its host is not this machine: passwords would cross the network in \
-                           the clear; remove it";
+            let message = "has `sslmode=disable`, but its host is not this machine, so passwords would cross the \
+                           network unencrypted; remove `sslmode=disable`";
             return Err(message.to_owned());
         }
         config.ssl_mode(SslMode::Require);
@@ -370,7 +370,8 @@ mod tests {
             ("21000", Cause::Entry),
             ("22012", Cause::Entry),
             ("23505", Cause::Entry),
-            // The states of RAISE EXCEPTION, and of INTO STRICT without a row and with two rows.
+            // The SQLSTATE of `RAISE EXCEPTION`, and those of `INTO STRICT` if the query returns no row or several
+            // rows.
             ("P0001", Cause::Entry),
             ("P0002", Cause::Entry),
             ("P0003", Cause::Entry),

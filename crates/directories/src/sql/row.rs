@@ -130,7 +130,7 @@ impl Row {
         Ok(hash.map(|hash| HashedUser { user, hash, is_marked: columns.is_marked }))
     }
 
-    /// Returns the user for a lookup. The password mark is set if each lookup returns the hash.
+    /// Returns the user for a lookup. The password mark is set if the lookup statement returns the hash.
     pub(super) fn looked_up(self, columns: &Columns) -> Result<User, SourceError> {
         let (user, hash) = self.user(columns)?;
         Ok(match hash.filter(|_| columns.is_marked) {

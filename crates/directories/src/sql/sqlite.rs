@@ -55,7 +55,7 @@ impl managed::Manager for Opener {
     async fn recycle(&self, session: &mut Session, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
         // The file that the connection has open may have been removed, or another file may have replaced it.
         let is_there = session.file.is_some() && session.file == file(&self.path);
-        if is_there { Ok(()) } else { Err(RecycleError::message("another file, or none")) }
+        if is_there { Ok(()) } else { Err(RecycleError::message("the file of the database was replaced or removed")) }
     }
 }
 
@@ -73,7 +73,7 @@ fn fault(error: &rusqlite::Error) -> SourceError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => Cause::Timeout,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Cause::Connect,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Cause::Entry,
-        // A statement that was prepared successfully failed on the values of this user.
+        // The statement was prepared successfully, but failed with the values of this user.
         Some(ErrorCode::Unknown) if matches!(error, rusqlite::Error::SqliteFailure(..)) => Cause::Entry,
         Some(_) | None => Cause::Refused,
     };

@@ -47,7 +47,7 @@ pub struct TableUser<'a> {
 pub struct UserTable {
     /// The columns that are profile fields.
     pub profile: Vec<String>,
-    /// The columns with values for which SQLite has no type. Booleans are stored as numbers, and lists and objects as
+    /// The columns whose values have types that SQLite lacks. Booleans are stored as numbers, and lists and objects as
     /// JSON strings.
     pub converted: Vec<String>,
     /// The password hashes of all users.
@@ -146,9 +146,9 @@ impl From<rusqlite::Error> for RowFault {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => {
                 let what = if error.to_string().contains("users.subject") {
-                    "the same subject"
+                    "another user has the same subject"
                 } else {
-                    "the same name in this account"
+                    "another user in this account has the same name"
                 };
                 Self::User(format!("the user exists already: {what}"))
             }
@@ -162,7 +162,7 @@ fn profile_columns(transaction: &Transaction<'_>) -> Result<Vec<String>, TableEr
     let mut prepared = transaction.prepare("SELECT name FROM pragma_table_info('users')")?;
     let all: Vec<String> = prepared.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     match COLUMNS.iter().find(|column| !all.iter().any(|found| found == *column)) {
-        Some(missing) => Err(TableError::Database(format!("its table users has no column {missing}"))),
+        Some(missing) => Err(TableError::Database(format!("its table `users` has no column `{missing}`"))),
         None => Ok(all.into_iter().filter(|found| !COLUMNS.contains(&&**found)).collect()),
     }
 }
@@ -184,7 +184,10 @@ fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut 
             !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-. ".contains(&byte));
         if is_taken || !is_name {
             let why = if is_taken { "another column has this name" } else { "it is not a column name" };
-            return Err(RowFault::User(format!("profile.{}: the table cannot hold it: {why}", field.escape_debug())));
+            return Err(RowFault::User(format!(
+                "profile.{}: the table cannot store the field: {why}",
+                field.escape_debug()
+            )));
         }
         transaction.execute_batch(&format!("ALTER TABLE users ADD COLUMN \"{field}\""))?;
         known.push(field.clone());
@@ -198,8 +201,8 @@ fn insert<'u>(
     converted: &mut BTreeSet<&'u str>,
 ) -> Result<(), RowFault> {
     if !username::is_acceptable(username) {
-        let what =
-            "username: a name in a database must not have leading, trailing or double spaces, or such characters";
+        let what = "username: expected a name without leading, trailing or double spaces or characters that RFC 4518 \
+                    prohibits";
         return Err(RowFault::User(what.to_owned()));
     }
     let text = |text: &str| Value::Text(text.to_owned());
@@ -224,7 +227,7 @@ fn insert<'u>(
             converted.insert(field);
         }
         let Some(value) = value(json) else {
-            return Err(RowFault::User(format!("profile.{}: the table cannot hold it", field.escape_debug())));
+            return Err(RowFault::User(format!("profile.{}: the table cannot store the field", field.escape_debug())));
         };
         columns.push(format!("\"{field}\""));
         values.push(value);

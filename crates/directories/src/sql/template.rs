@@ -1,7 +1,7 @@
-//! SQL statements with named placeholders in braces. A value is always bound as a parameter, never inserted into the
-//! text (requirement I29).
+//! SQL statements with named placeholders in braces. Values are always bound as parameters, and never inserted into the
+//! SQL text (requirement I29).
 
-/// A value that a statement may name.
+/// A placeholder in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
     /// `{account}`: the account of the login. NULL for a login without an account.
@@ -28,7 +28,7 @@ impl Param {
     }
 }
 
-/// The purpose of a statement: the values that it may contain, and those that it must contain.
+/// The placeholders that a statement may contain, and those that it must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose {
     may: &'static [Param],
@@ -78,7 +78,7 @@ impl Template {
             is_quoted ^= text.matches('\'').count() % 2 == 1;
             let name = braced.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             let Some((name, after)) = name else {
-                return Err(format!("a single brace; a value in braces must be one of {}", known()));
+                return Err(format!("found a single brace; a value in braces must be one of {}", known()));
             };
             let Some(param) = purpose.may.iter().find(|param| param.name() == name) else {
                 return Err(format!("unknown value {{{}}}; expected one of {}", name.escape_debug(), known()));
@@ -102,12 +102,12 @@ impl Template {
         let text: String = self.texts().collect();
         let text = text.trim_end();
         if text.strip_suffix(';').unwrap_or(text).contains(';') {
-            return Err("more than one statement; expected one, without \";\"".to_owned());
+            return Err("found more than one statement; expected one statement, without \";\"".to_owned());
         }
         let digit_follows =
             |mark: char| text.split(mark).skip(1).any(|after| after.starts_with(|c: char| c.is_ascii_digit()));
         if digit_follows('$') || digit_follows('?') {
-            return Err("a numbered parameter such as $1; name values in braces".to_owned());
+            return Err("found a numbered parameter such as $1; write the name of a value in braces instead".to_owned());
         }
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Template {
         })
     }
 
-    /// The values in the order of the parameters.
+    /// The placeholders in the order of the statement's parameters.
     pub(super) fn params(&self) -> impl Iterator<Item = Param> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Text(_) => None,
@@ -132,12 +132,12 @@ impl Template {
         self.texts().any(|text| text.contains(word))
     }
 
-    /// The statement as it stands in the configuration.
+    /// The statement as it is written in the configuration.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Renders the statement for a database. Each occurrence of a value becomes a separate parameter, because the
+    /// Renders the statement for a database. Each occurrence of a placeholder becomes a separate parameter, because the
     /// database may give each occurrence a different type.
     pub(super) fn render(&self, placeholder: PlaceholderStyle) -> String {
         let mut number = 0;

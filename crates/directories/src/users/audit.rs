@@ -12,7 +12,7 @@ const MAX_LINES: usize = 100;
 pub enum UserEvent {
     /// A new user.
     Added,
-    /// The user's other keys changed.
+    /// Other properties of the user changed.
     Changed,
     /// The user was removed.
     Removed,
@@ -49,7 +49,7 @@ pub struct ChangedUser<'a> {
     pub account: Option<&'a str>,
     /// The subject, if it is known.
     pub subject: Option<&'a str>,
-    /// The names of the keys that differ.
+    /// The names of the `users.toml` keys that differ.
     pub changed: Option<String>,
 }
 

@@ -17,15 +17,16 @@ use rotogate_core::private_file;
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// The counts of the users, in the same form as for an import.
+    /// The numbers of users, in the same form as for an import.
     pub imported: Imported,
     /// Whether some hashes come from Spring and need settings in the configuration.
     needs_spring: bool,
 }
 
 /// The problem of a hash that a directory of this kind does not check.
-const NEEDS_FILE: &str = "password_hash: only a users file can have the key or the permission that it needs (hashes, \
-                          hash_parameters): give the user another password with rotogate user passwd";
+const NEEDS_FILE: &str = "password_hash: a database cannot have the secret or the permission that checking this hash \
+                          needs (`hashes`, `hash_parameters`), only a users file can: give the user another password \
+                          with `rotogate user passwd`";
 
 /// An entry of `[[directories]]` that the database replaces.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ pub struct ReplacedEntry<'a> {
 pub struct Copied {
     /// The `[directory]` section of a configuration that reads the users from the database.
     pub directory: String,
-    /// Warnings about the properties of users for which the table has no column.
+    /// Warnings about properties of users for which the table does not have a column.
     pub warnings: Vec<String>,
 }
 
@@ -81,7 +82,7 @@ impl UserCopy {
     /// configuration. `replaced` is the entry of `[[directories]]` that the database replaces.
     ///
     /// # Errors
-    /// The table cannot store a user or already has the user, or the database cannot be written.
+    /// Fails if the table cannot store a user or already has the user, or if the database cannot be written.
     pub fn add_to(
         &self,
         (url, path): (&str, &Path),
@@ -117,7 +118,8 @@ impl UserCopy {
         match self.users.iter().filter(|(_, entry)| entry.user.password_mark != own(entry)).count() {
             0 => {}
             number => warnings.push(format!(
-                "{number} users must log in again: the table has no column rehashed, so the sessions of these users end"
+                "{number} users must log in again: the table has no column `rehashed`, so the sessions of these \
+                 users end"
             )),
         }
         let directory = directory(url, &table, replaced);
@@ -201,8 +203,8 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Argon2(cost) => {
                 let usual = Cost::default();
                 let passes = u32::try_from(cost.work().div_ceil(usual.memory_kib.into())).unwrap_or(u32::MAX);
-                // An entry is unnecessary, because every check takes at least as long as a check of the gate's own
-                // hashes.
+                // This class does not need an entry in `hashes`, because every password check takes at least as long as
+                // a check of the gate's own hashes.
                 if passes <= usual.passes {
                     continue;
                 }
@@ -213,7 +215,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Pbkdf2 { bits: 256, iterations } => ("pbkdf2-sha256", iterations, 5_000_000),
             CostClass::Pbkdf2 { bits: 512, iterations } => ("pbkdf2-sha512", iterations, 5_000_000),
             CostClass::Scrypt { log_n, .. } => ("scrypt", u32::from(log_n).max(10), 16),
-            // A table has no hashes of this scheme.
+            // Hashes of this scheme are never in a table.
             _ => continue,
         };
         let known = dearest.entry(scheme).or_default();

@@ -31,7 +31,7 @@ const HEADER: &str = "\
 ";
 
 /// The reason in [`EditError::Exists`] if the account already has a user with this name.
-pub const SAME_NAME: &str = "the same name in this account";
+pub const SAME_NAME: &str = "another user in this account has the same name";
 
 /// The reason why an edit failed. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum EditError {
     #[error("the users file cannot be written: {0}")]
     Io(#[from] io::Error),
     /// The user does not exist.
-    #[error("there is no such user")]
+    #[error("the user does not exist")]
     Unknown,
     /// The account already has a user with this name, or the subject is taken.
     #[error("the user exists already: {0}")]
@@ -76,7 +76,7 @@ pub struct UserKey<'a> {
     pub username: &'a str,
 }
 
-/// A user as [`list()`] returns it.
+/// A user in the result of [`list()`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedUser {
     /// The login name.
@@ -99,7 +99,6 @@ pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
 ///
 /// # Errors
 /// See [`EditError`].
-/// See [`EditError`].
 pub fn add_user(
     file: impl Into<UsersFile>,
     who: UserKey<'_>,
@@ -116,7 +115,7 @@ pub fn add_user(
             return Err(EditError::Exists(SAME_NAME));
         }
         if known.by_subject(&subject).is_some() {
-            return Err(EditError::Exists("the same subject"));
+            return Err(EditError::Exists("another user has the same subject"));
         }
         Ok(vec![table(&user)?])
     })?;
@@ -153,7 +152,8 @@ pub fn set_password(
     })
 }
 
-/// Enables or disables a user. Disabling ends the sessions created until `now`. Enabling does not revive them.
+/// Enables or disables a user. Disabling ends the sessions that were created until `now`. Enabling the user again does
+/// not restore them.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -167,8 +167,8 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
     })
 }
 
-/// Adds scopes to those of a user, or removes them. Sessions continue. At its next refresh, a session loses the scopes
-/// that its user has lost.
+/// Adds scopes to a user's scopes, or removes them. The user's sessions continue. At its next refresh, a session loses
+/// the scopes that were removed from the user.
 ///
 /// # Errors
 /// See [`EditError`]. It is also an error if the user already has all of the scopes to add, or none of the scopes to
@@ -296,7 +296,7 @@ fn check_new(who: UserKey<'_>, subject: Option<&str>) -> Result<(), EditError> {
         return Err(EditError::Invalid("a user name is 1 to 256 bytes without control characters"));
     }
     if !who.account.is_none_or(is_valid_account) {
-        return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters, none of them /"));
+        return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters other than /"));
     }
     Ok(())
 }
@@ -392,7 +392,9 @@ fn rewrite<T>(
     }
     parse::parse(&edited, file).map_err(EditError::File)?;
     if edited.len() as u64 > private_file::MAX_LEN {
-        return Err(EditError::Invalid("the users file would be longer than 64 MiB, and could not be read again"));
+        return Err(EditError::Invalid(
+            "the users file would be longer than 64 MiB, so the gate could not read it again",
+        ));
     }
     if !dry_run {
         private_file::write_private_atomic(file.path(), edited.as_bytes())?;
@@ -400,8 +402,8 @@ fn rewrite<T>(
     Ok(done)
 }
 
-/// Returns the comment at the top of the file, which a blank line separates from the first user. It may come from an
-/// earlier version of rotogate.
+/// Returns the comment at the top of the file, which a blank line separates from the first user. An earlier version of
+/// rotogate may have written it.
 fn header(text: &str) -> &str {
     let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()

@@ -41,7 +41,7 @@ impl UserEntry {
         section.finish();
         let (hash, class) = password?;
         let own = PasswordMark::new(hash.expose().as_bytes());
-        // If somebody has changed the password by hand, the mark belongs to another hash and is ignored.
+        // If somebody changed the password by hand, the stored mark belongs to the old hash and is ignored.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
         (user.account, user.scopes, user.profile) = (account, scopes, profile);
@@ -53,7 +53,7 @@ impl UserEntry {
         (self.user.account.as_deref(), &self.username)
     }
 
-    /// Returns a digest of the user. The fields have no terminators, so the digest also covers their lengths.
+    /// Returns a digest of the user. It also covers the lengths of the fields, because the fields have no terminators.
     pub(super) fn digest(&self) -> [u8; 32] {
         let user = &self.user;
         let account = user.account.as_deref().unwrap_or_default();
@@ -67,9 +67,10 @@ impl UserEntry {
 fn subject(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
-        Value::String(s) if is_subject(s) => {
-            Err(format!("\"{}\" begins with \"{CLIENT_PREFIX}\", as the subjects of clients do", printable(s)))
-        }
+        Value::String(s) if is_subject(s) => Err(format!(
+            "\"{}\" begins with \"{CLIENT_PREFIX}\", which is reserved for subjects of clients",
+            printable(s)
+        )),
         other => Err(format!("expected 1 to 256 visible ASCII characters, found {}", other.describe())),
     }
 }
@@ -87,7 +88,7 @@ fn name(v: &Value) -> Result<Box<str>, String> {
 fn account(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_account(s) => Ok(s.as_str().into()),
-        other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
+        other => Err(format!("expected 1 to 256 visible ASCII characters other than /, found {}", other.describe())),
     }
 }
 
@@ -124,7 +125,9 @@ fn mark(v: &Value) -> Result<PasswordMark, String> {
         _ => None,
     };
     let bytes = text.and_then(|bytes| bytes.try_into().ok());
-    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "expected the gate's own mark; remove rehashed".to_owned())
+    bytes
+        .map(PasswordMark::from_bytes)
+        .ok_or_else(|| "expected a mark that the gate wrote; remove `rehashed`".to_owned())
 }
 
 /// The encoding of a mark.
@@ -157,7 +160,7 @@ fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
             Some(field) => {
                 fields.insert(key.to_owned(), field);
             }
-            None => section.blame(key, "holds a number that JSON cannot represent"),
+            None => section.blame(key, "contains a number that JSON cannot represent"),
         }
     }
     fields

@@ -1,8 +1,9 @@
 //! Imports the users of other systems from a file: JSON lines, CSV with a header, the output of `firebase auth:export`,
-//! or Kuzzle's documents as Elasticsearch returns them. Their password hashes are kept until a login replaces each of them with one of the gate's own hashes.
+//! or Kuzzle's documents as Elasticsearch returns them. Each imported password hash is kept until the user's next
+//! login, which replaces it with a hash of the gate's own scheme.
 //!
-//! An error message names the line, or the user in the export of Firebase or Kuzzle. It never quotes a value, because the value may be
-//! a password.
+//! An error message names the line, or the user in the export of Firebase or Kuzzle. It never quotes a value, because
+//! the value may be a password.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -25,7 +26,7 @@ const SHOWN: usize = 20;
 /// The position of a user in the import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportPlace {
-    /// In the line with this number.
+    /// The line with this number.
     Line(usize),
     /// The user with this index in a Firebase export.
     User(usize),
@@ -70,8 +71,8 @@ pub struct Imported {
 /// ending of `name`.
 ///
 /// # Errors
-/// The text has an unknown format, or users are invalid or already exist, or the file would have more than
-/// [`MAX_USERS`] users. If users are the problem, the error lists the first of them.
+/// Fails if `text` has an unknown format, if users are invalid or already exist, or if the file would have more than
+/// [`MAX_USERS`] users. If users are invalid or already exist, the error lists the first of them.
 pub fn import(
     file: &UsersFile,
     name: &str,
@@ -91,9 +92,10 @@ pub fn import(
         for (place, user) in &users {
             let (account, username) = user.name();
             if known.by_name(account, username).is_some() {
-                problems.add(*place, "the user exists already: the same name in this account".to_owned());
+                problems
+                    .add(*place, "the user exists already: another user in this account has the same name".to_owned());
             } else if known.by_subject(&user.user.subject).is_some() {
-                problems.add(*place, "the user exists already: the same subject".to_owned());
+                problems.add(*place, "the user exists already: another user has the same subject".to_owned());
             } else {
                 match edit::table(user) {
                     Ok(table) => tables.push(table),
@@ -124,10 +126,10 @@ pub(super) fn read(
         let user = record.and_then(|record| user(record, defaults, accepted, now));
         let user = user.and_then(|(user, scheme)| {
             if !subjects.insert(user.user.subject.clone()) {
-                return Err("its subject is in the import twice".to_owned());
+                return Err("the import has this subject twice".to_owned());
             }
             if !names.insert((user.user.account.clone(), user.username.clone())) {
-                return Err("its name is in the import twice, in one account".to_owned());
+                return Err("the import has this user name twice in one account".to_owned());
             }
             *imported.schemes.entry(scheme).or_default() += 1;
             Ok(user)
@@ -197,8 +199,8 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
         if let Some(Value::Array(users)) = whole.remove("users") {
             let Some(parameters) = &defaults.firebase else {
                 return Err(EditError::File(
-                    "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
-                        hash_parameters in [directory]"
+                    "this is a Firebase export: give the password hash parameters of the Firebase project with \
+                     `--firebase`, or as `hash_parameters` in `[directory]`"
                         .to_owned(),
                 ));
             };
@@ -255,13 +257,14 @@ fn json_record(line: &str) -> Result<Record, String> {
     Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
-/// Parses records from CSV. An empty cell counts as a missing key. A column `profile.x` is the profile field x.
+/// Parses records from CSV. An empty cell is treated as a missing key. A column `profile.x` is the profile field x.
 fn csv_records(text: &str) -> Result<Placed, EditError> {
     let line = |at: Option<&csv::Position>| {
         ImportPlace::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)))
     };
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
-    let no_header = |_| one(ImportPlace::Line(1), "not CSV: its first line does not name columns".to_owned());
+    let no_header =
+        |_| one(ImportPlace::Line(1), "the file is not CSV, because its first line does not name columns".to_owned());
     let headers = reader.headers().map_err(no_header)?.clone();
     let mut seen = HashSet::new();
     if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
@@ -272,7 +275,10 @@ fn csv_records(text: &str) -> Result<Placed, EditError> {
         let row = match row {
             Ok(row) => row,
             Err(error) => {
-                records.push((line(error.position()), Err("not as many cells as columns, or not text".to_owned())));
+                records.push((
+                    line(error.position()),
+                    Err("the line has more or fewer cells than there are columns, or is not UTF-8".to_owned()),
+                ));
                 continue;
             }
         };
@@ -351,7 +357,7 @@ fn user(
         return Err("username: expected 1 to 256 bytes without control characters".to_owned());
     }
     if !account.as_deref().is_none_or(entry::is_valid_account) {
-        return Err("account: expected 1 to 256 visible ASCII characters, none of them /".to_owned());
+        return Err("account: expected 1 to 256 visible ASCII characters other than /".to_owned());
     }
     if !subject.as_deref().is_none_or(is_valid_subject) {
         return Err("subject: expected 1 to 256 visible ASCII characters that do not begin with client:".to_owned());

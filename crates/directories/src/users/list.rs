@@ -24,8 +24,8 @@ impl PartialEq for Users {
     }
 }
 
-/// Returns the index key of a user. An account never contains `/`, so different users have different keys. Spellings of
-/// one name in different Unicode forms have the same key.
+/// Returns the map key of a user. An account never contains `/`, so different users have different map keys. Different
+/// Unicode forms of one name have the same map key.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
     format!("{}/{}", account.unwrap_or_default(), composed(username))
 }
@@ -59,8 +59,8 @@ impl Users {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
-    /// Returns the class in use whose checks take the longest. Every check is made to take as long, so that its
-    /// duration does not reveal whether a user exists (A2, I32).
+    /// Returns the cost class in use whose checks take longest. Every password check is made to take as long as a check
+    /// of this class, so that its duration does not reveal whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
         self.dearest
     }
@@ -72,9 +72,9 @@ impl Users {
         self.dearest = passwords.dearest(in_use.chain(expected.iter().copied()));
     }
 
-    /// Returns a hash class that few users have but that makes every login slow, and the number of its users. Fewer
-    /// than a thousandth of the users have the class, and its checks take more than four times as long as checks of the
-    /// usual class.
+    /// Returns a hash class that few users have but that makes every login slow, and the number of these users. A class
+    /// is returned if fewer than a thousandth of the users have it, and its checks take more than four times as long as
+    /// checks of the usual class.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {
@@ -86,7 +86,7 @@ impl Users {
         (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
     }
 
-    /// Returns the users that differ in `now`, and the audit events about changed users, new users and new names.
+    /// Returns the users that differ in `now`, and the audit events for changed users, new users and new names.
     pub(super) fn changes<'a>(&'a self, now: &'a Self) -> (Vec<UserChange>, Vec<ChangedUser<'a>>) {
         let (mut changes, mut found) = (Vec::new(), Vec::new());
         for old in &self.entries {

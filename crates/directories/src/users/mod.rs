@@ -1,4 +1,4 @@
-//! Users in a file, `users.toml`, with a `[[users]]` table for each.
+//! Users in a file, `users.toml`, with a `[[users]]` table for each user.
 //!
 //! ```toml
 //! [[users]]
@@ -68,7 +68,7 @@ pub struct UserChange {
 pub struct UsersFile {
     path: PathBuf,
     accepted: Arc<Accepted>,
-    /// The classes of hashes to expect, although no user in the file has such a hash yet.
+    /// Hash classes that are expected, although no user in the file has a hash of these classes yet.
     expected: Vec<CostClass>,
 }
 
@@ -151,8 +151,8 @@ impl FileDirectory {
     /// Opens the file.
     ///
     /// # Errors
-    /// The file cannot be read, is accessible to others (requirement O2), or is broken. In the last case, the text
-    /// names every problem.
+    /// Fails if the file cannot be read, is accessible to others (requirement O2), or is invalid. If it is invalid, the
+    /// error names every problem.
     pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let file = file.into();
         let mut users = parse::read(&file).map_err(DirectoryError::Unavailable)?;
@@ -198,7 +198,7 @@ impl FileDirectory {
                 // The problem is logged once for each change of the file, however often the file is read.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
-                        tracing::error!(problem, "users file invalid; the old users are kept");
+                        tracing::error!(problem, "the users file is invalid, so the gate keeps the previous users");
                     }
                 }
                 return Err(DirectoryError::Unavailable(what));
@@ -263,7 +263,7 @@ impl FileDirectory {
         let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
             format!(
                 "{number} users have password hashes that take more than four times the usual time ({class:?}), and \
-                 every refused login takes as long; set new passwords for them: rotogate user passwd"
+                 every refused login takes as long; set new passwords for them with `rotogate user passwd`"
             )
         });
         dear.into_iter().chain(too_many(&users, self.file.path())).collect()
@@ -313,8 +313,8 @@ fn too_many(users: &Users, path: &Path) -> Option<String> {
     let database = std::path::absolute(&database).unwrap_or(database);
     (number > MAX_USERS).then(|| {
         format!(
-            "{number} users, more than {MAX_USERS}: each change reads and writes the whole file; move them to a \
-             database: rotogate user import --to sqlite:{}",
+            "there are {number} users, more than {MAX_USERS}, and each change reads and writes the whole file; move \
+             the users to a database: rotogate user import --to sqlite:{}",
             database.display()
         )
     })
@@ -336,7 +336,7 @@ impl Directory for FileDirectory {
             Err(error) => {
                 // Makes the refusal take as long as the check of a usable hash (requirement I47).
                 self.passwords.check(password, None, users.dearest()).await?;
-                return Err(DirectoryError::Entry(format!("a stored password hash: {error}")));
+                return Err(DirectoryError::Entry(format!("a stored password hash is {error}")));
             }
         };
         let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);

@@ -38,7 +38,7 @@ fn users(root: &Section<'_>, accepted: &Accepted) -> Users {
         }
         if !names.insert((entry.user.account.clone(), composed(&entry.username).into_owned())) {
             let name = printable(&entry.username);
-            let same = "names that differ only in Unicode's normal form are the same";
+            let same = "names that differ only in their Unicode normalization form are the same name";
             section.blame("username", format!("\"{name}\" is listed twice in one account; {same}"));
         }
         entries.push(entry);

@@ -1,7 +1,7 @@
 //! Replaces imported hashes by the gate's own hashes (requirement I31). At a login the gate knows the password, so it
-//! can hash the password again. Hashing starts after the login was answered, and counts as one of the limited number of
-//! password checks. A separate thread collects the new hashes for a short time and then writes the file once, because
-//! each write replaces the whole file.
+//! can hash the password again. Hashing starts after the response to the login, and uses one of the limited number of
+//! slots for password checks. A separate thread collects the new hashes for a short time and then writes the file once,
+//! because each write replaces the whole file.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -38,8 +38,8 @@ impl Rehasher {
         Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
     }
 
-    /// Starts to replace the hash of a user who has just logged in with the password. Does this at most once for a
-    /// hash. If it fails, the next login tries again.
+    /// Starts to replace the hash of a user who has just logged in with the password, unless the replacement is already
+    /// running. If the replacement fails, the next login tries again.
     pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {
@@ -64,7 +64,11 @@ impl Rehasher {
                 // The password checks of other logins take precedence.
                 Err(DirectoryError::Busy) => false,
                 Err(error) => {
-                    tracing::warn!(%error, subject = &*subject, "password hash not replaced; the next login tries again");
+                    tracing::warn!(
+                        %error,
+                        subject = &*subject,
+                        "the user's password hash could not be replaced; the user's next login tries again"
+                    );
                     false
                 }
             };
@@ -88,8 +92,8 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
         Err(error) => {
             tracing::warn!(
                 %error,
-                "no thread to replace password hashes, so they are kept until the next start. Raise TasksMax= of the \
-                 service, and restart it"
+                "the thread that replaces password hashes could not be started, so the hashes are kept until the \
+                 next start. Raise `TasksMax=` of the service, and restart the service"
             );
             None
         }
@@ -112,7 +116,11 @@ fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay
         match edit::rehash(file, &hashes) {
             Ok(replaced) => tracing::info!(replaced, "password hashes replaced by argon2id after logins"),
             Err(error) => {
-                tracing::warn!(%error, hashes = hashes.len(), "password hashes not replaced; the next login tries again");
+                tracing::warn!(
+                    %error,
+                    hashes = hashes.len(),
+                    "password hashes could not be replaced in the users file; the users' next logins try again"
+                );
                 let mut under_way = under_way.lock();
                 for rehash in &hashes {
                     under_way.remove(&rehash.subject);

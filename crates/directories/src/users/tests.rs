@@ -271,7 +271,7 @@ async fn r8_a_subject_that_comes_back_does_not_revive_its_sessions() {
     assert!(matches!(again, Err(EditError::Exists(edit::SAME_NAME))));
     let bob = UserKey { account: Some("acme"), username: "bob" };
     let again = edit::add_user(&path, bob, Some("s-ada"), &scopes, &secret("p"), NOW);
-    assert!(matches!(again, Err(EditError::Exists("the same subject"))));
+    assert!(matches!(again, Err(EditError::Exists("another user has the same subject"))));
     assert!(matches!(edit::add_user(&path, bob, None, &scopes, &secret(""), NOW), Err(EditError::Password(_))));
 }
 
@@ -448,7 +448,7 @@ fn more_users_than_a_file_should_have_are_read_and_named() {
     assert!(directory.reload().unwrap());
     let [warning] = &directory.warnings()[..] else { panic!() };
     let remedy = format!("rotogate user import --to sqlite:{}", path.with_extension("db").display());
-    assert!(warning.starts_with("2001 users, more than 2000") && warning.ends_with(&remedy), "{warning}");
+    assert!(warning.starts_with("there are 2001 users, more than 2000") && warning.ends_with(&remedy), "{warning}");
     edit::add_user(&path, ADA, None, &Scope::default(), &secret("p"), NOW).unwrap();
     assert_eq!(edit::list(&path).unwrap().len(), MAX_USERS + 2);
 }
@@ -507,9 +507,9 @@ fn users_are_added_after_the_text_and_nothing_before_them_changes() {
         assert!(!stays || text().starts_with(&before), "{}", text());
         let whole = text();
         for (username, subject, said) in [
-            ("new", "s-x", "the same name"),
-            ("x", "s-newer", "the same subject"),
-            ("newer", "s-newer", "the same name"),
+            ("new", "s-x", "another user in this account has the same name"),
+            ("x", "s-newer", "another user has the same subject"),
+            ("newer", "s-newer", "another user in this account has the same name"),
         ] {
             let error = add(username, subject).unwrap_err();
             assert!(matches!(error, EditError::Exists(what) if what.starts_with(said)), "{error}");
@@ -872,7 +872,7 @@ mod import {
             (line(",\"hunter\":1"), "line 1: unknown field `hunter`"),
             (line(",\"username\":\"y\""), "line 1: duplicate field `username`"),
             (line("").replace(BCRYPT, "hunter2"), "line 1: password_hash: is not a hash of an accepted scheme"),
-            (line("").replace(BCRYPT, "{noop}hunter2"), "line 1: password_hash: is an encoder of Spring"),
+            (line("").replace(BCRYPT, "{noop}hunter2"), "line 1: password_hash: is a Spring encoder"),
             (line("").replace("\"x\"", "[\"hunter2\"]"), "line 1: username: expected a string"),
             (line("").replace("\"x\"", "\"\""), "line 1: username: expected 1 to 256"),
             (line(",\"subject\":\"a b\""), "line 1: subject: expected 1 to 256"),
@@ -882,19 +882,19 @@ mod import {
             (line(",\"valid_from\":\"hunter2\""), "line 1: valid_from: expected"),
             (line(",\"profile\":7"), "line 1: profile: expected an object"),
             (line(",\"profile\":{\"x\":[null]}"), "line 1: a profile may have strings"),
-            (format!("{}{}", line(""), line("")), "line 2: its name is in the import twice"),
+            (format!("{}{}", line(""), line("")), "line 2: the import has this user name twice in one account"),
             (
                 line(",\"account\":\"acme\"").replace("\"x\"", "\"ada\""),
-                "line 1: the user exists already: the same name",
+                "line 1: the user exists already: another user in this account has the same name",
             ),
-            (line(",\"subject\":\"s-ada\""), "line 1: the user exists already: the same subject"),
+            (line(",\"subject\":\"s-ada\""), "line 1: the user exists already: another user has the same subject"),
             (line(",\"x\":1").repeat(30), "and 10 more"),
         ] {
             let all = refused("x", &text);
             assert!(all.contains(said), "{text}: {all}");
         }
         for (text, said) in [
-            (format!("username,password_hash\nx,{BCRYPT},hunter2\n"), "line 2: not as many cells"),
+            (format!("username,password_hash\nx,{BCRYPT},hunter2\n"), "line 2: the line has more or fewer cells"),
             (format!("username,username\nx,{BCRYPT}\n"), "\"username\" occurs twice"),
             (format!("username,password_hash,email\nx,{BCRYPT},hunter2\n"), "line 2: email: unknown"),
             ("username\nx\n".to_owned(), "line 2: password_hash: missing"),
@@ -942,9 +942,9 @@ mod database {
     #[test]
     fn what_the_table_cannot_hold_is_named_and_nothing_is_added() {
         for (more, said) in [
-            ("profile = { account = \"x\" }\n", "users[1]: profile.account: the table cannot hold it"),
-            ("profile = { EMAIL = \"x\" }\n", "users[1]: profile.EMAIL: the table cannot hold it"),
-            ("profile = { \"a{b\" = \"x\" }\n", "users[1]: profile.a{b: the table cannot hold it"),
+            ("profile = { account = \"x\" }\n", "users[1]: profile.account: the table cannot store the field"),
+            ("profile = { EMAIL = \"x\" }\n", "users[1]: profile.EMAIL: the table cannot store the field"),
+            ("profile = { \"a{b\" = \"x\" }\n", "users[1]: profile.a{b: the table cannot store the field"),
         ] {
             let all = refused(&bob(BCRYPT, more), Accepted::default());
             assert!(all.contains(said), "{all}");
@@ -961,7 +961,10 @@ mod database {
         let of_spring = format!("{{pbkdf2}}{}", "ab".repeat(40));
         for (hash, accepted) in [(phpass, legacy), (&*of_spring, Accepted { spring, ..Accepted::default() })] {
             let all = refused(&bob(hash, ""), accepted);
-            assert!(all.contains("users[1]: bob: password_hash: only a users file can have the key"), "{all}");
+            assert!(
+                all.contains("users[1]: bob: password_hash: a database cannot have the secret or the permission"),
+                "{all}"
+            );
         }
     }
 
@@ -981,13 +984,16 @@ mod database {
         assert!(copied.warnings[0].ends_with("JSON text: ok"), "{:?}", copied.warnings);
         let twice = add(false).unwrap_err().to_string();
         assert!(
-            twice.contains("users[0]: the user exists already: the same name in this account")
+            twice.contains("users[0]: the user exists already: another user in this account has the same name")
                 && twice.contains("users[1]")
         );
         let line = format!("{{\"username\":\"bob\",\"password_hash\":\"{BCRYPT}\"}}\n");
         let one = UserCopy::of_import("x", &line, &ImportDefaults::default(), &Accepted::default(), NOW).unwrap();
         let name = one.add_to(("sqlite:users.db", &path), None, false).unwrap_err().to_string();
-        assert!(name.contains("line 1: the user exists already: the same name in this account"), "{name}");
+        assert!(
+            name.contains("line 1: the user exists already: another user in this account has the same name"),
+            "{name}"
+        );
         let other = dir.path().join("other.db");
         rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE users (id TEXT)").unwrap();
         private_file::open_private(&other, true).unwrap_err();

@@ -1,4 +1,4 @@
-//! Sends forms to a provider, and observes the pauses that it demands.
+//! Sends forms to a provider, and respects the pauses that the provider demands.
 
 use std::time::Duration;
 
@@ -20,8 +20,7 @@ pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Durati
 }
 
 impl LoginProvider {
-    /// Sends a form as the gate's client once, unless the provider has demanded a pause. The forms of two users
-    /// always differ.
+    /// Sends a form once, with the credentials of the gate's client, unless the provider has demanded a pause.
     pub(super) async fn ask(
         &self,
         target: &FetchTarget,
@@ -41,7 +40,7 @@ impl LoginProvider {
         sent
     }
 
-    /// Sends a form as the gate's client once.
+    /// Sends a form once, with the credentials of the gate's client.
     pub(super) async fn send(
         &self,
         target: &FetchTarget,

@@ -176,12 +176,12 @@ async fn b34_no_other_answer_is_one_and_none_is_asked_for_again() {
         ("400 Bad Request", r#"{"error":"invalid_grant","error_description":"<b>"}"#, "the provider refused the code"),
         ("401 Unauthorized", r#"{"error":"invalid_client"}"#, "the provider rejects the gate's client"),
         ("500 Internal Server Error", "{}", "the provider failed"),
-        ("200 OK", r#"{"access_token":"A"}"#, "no id_token"),
-        ("200 OK", r#"{"id_token":"I"}"#, "no access_token"),
-        ("200 OK", r#"{"id_token":"I","id_token":"J","access_token":"A"}"#, "not one JSON object"),
-        ("200 OK", "<html>", "not one JSON object"),
+        ("200 OK", r#"{"access_token":"A"}"#, "no `id_token`"),
+        ("200 OK", r#"{"id_token":"I"}"#, "no `access_token`"),
+        ("200 OK", r#"{"id_token":"I","id_token":"J","access_token":"A"}"#, "not a JSON object"),
+        ("200 OK", "<html>", "not a JSON object"),
         ("200 OK", &long, "longer than 65536 bytes"),
-        ("302 Found\r\nlocation: http://127.0.0.1:1/", "", "no redirect is followed"),
+        ("302 Found\r\nlocation: http://127.0.0.1:1/", "", "redirects are not followed"),
     ] {
         let stub = Stub::start(vec![answer(status, body), answer("200 OK", "{}")]).await;
         let failure = stub.provider("").exchange(BACK, "C", "V").await.unwrap_err();

@@ -1,5 +1,5 @@
-//! The responses of an issuer: its discovery document, its key set, and how long they are fresh. Any other response
-//! is treated like a missing one.
+//! The responses of an issuer: its discovery document, its key set, and how long they are fresh. An invalid response is
+//! treated like a missing one.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl FetchFailure {
         Self::new(REFUSED_ADDRESS, message)
     }
 
-    /// Returns whether this failure needs the attention of an operator. An unreachable issuer does not.
+    /// Returns whether this failure needs the attention of an operator. The failure of an unreachable issuer does not.
     pub(super) fn is_grave(&self) -> bool {
         [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
     }
@@ -110,7 +110,7 @@ pub struct Metadata {
     pub requires_pushed_requests: bool,
     /// Whether each response of the authorization endpoint contains `iss` (RFC 9207).
     pub names_itself: bool,
-    /// The addresses to which these URLs may lead.
+    /// The IP addresses to which the URLs of this document may lead.
     pub(super) allowed: Allowed,
 }
 
@@ -127,8 +127,8 @@ impl Metadata {
             Some(named) if named == issuer => {}
             Some(named) => {
                 let message = format!(
-                    "the discovery document is that of issuer \"{}\", but \"{issuer}\" is expected: they must be equal, \
-                     a slash at the end included",
+                    "the discovery document names issuer \"{}\", but \"{issuer}\" is expected: they must be equal, \
+                     including a slash at the end",
                     shown(named)
                 );
                 return Err(FetchFailure::new(ISSUER_MISMATCH, message));
@@ -139,7 +139,7 @@ impl Metadata {
             }
         }
         let Some(jwks_uri) = url(&document, "jwks_uri") else {
-            return Err(FetchFailure::refused_address("the discovery document names no jwks_uri"));
+            return Err(FetchFailure::refused_address("the discovery document has no `jwks_uri`"));
         };
         Ok(Self {
             jwks_uri,

@@ -99,9 +99,13 @@ impl Fetcher {
                             self.metadata = Some(metadata);
                             place
                         }
-                        // The keys may be available even if the document is not.
+                        // The keys may be available even if the discovery document is not.
                         (Err(failure), Some(known)) if !failure.is_grave() => {
-                            tracing::debug!(issuer = %self.issuer.name, %failure, "issuer discovery not read again");
+                            tracing::debug!(
+                                issuer = %self.issuer.name,
+                                %failure,
+                                "the issuer's discovery document could not be read again"
+                            );
                             known
                         }
                         (Err(failure), _) => return Err(failure),
@@ -110,7 +114,7 @@ impl Fetcher {
             },
         };
         if self.place.as_ref().is_none_or(|known| known.url != found.url) {
-            // The ETag belongs to another location.
+            // The stored ETag belongs to another location.
             self.etag = None;
             self.place = Some(found.clone());
         }
@@ -146,7 +150,7 @@ impl Fetcher {
         let url = metadata.jwks_uri.clone();
         let target = FetchTarget::parse(&url, allowed).map_err(|why| {
             let shown = answer::shown(&url);
-            FetchFailure::refused_address(format!("the discovery document names the jwks_uri \"{shown}\": {why}"))
+            FetchFailure::refused_address(format!("the discovery document has the `jwks_uri` \"{shown}\": {why}"))
         })?;
         Ok((metadata, KeyUrl { url, target }))
     }

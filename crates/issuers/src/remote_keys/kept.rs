@@ -15,8 +15,8 @@ use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_
 const MAX_BYTES: u64 = 4 << 20;
 /// The maximum length of the file name of an issuer, in bytes, without its extension.
 const MAX_NAME: usize = 200;
-/// The maximum number of files that are read or written at the same time. Each access needs a thread, and the
-/// runtime does not release the memory of idle threads.
+/// The maximum number of files that are read or written at the same time. The limit saves memory, because each access
+/// needs a thread, and the runtime does not release the memory of idle threads.
 const MAX_AT_ONCE: usize = 8;
 /// The characters that are escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
@@ -43,15 +43,15 @@ impl KeptKeySet {
         stale_for: std::time::Duration,
     ) -> Result<std::time::Duration, String> {
         if self.fetched_at > now.plus(MAX_JUMP) {
-            return Err("it was stored at a time in the future".to_owned());
+            return Err("the key set was stored at a time in the future".to_owned());
         }
         let rest = stale_for.saturating_sub(now.since(self.fetched_at));
-        if rest.is_zero() { Err("it is older than stale_for".to_owned()) } else { Ok(rest) }
+        if rest.is_zero() { Err("the key set is older than `stale_for`".to_owned()) } else { Ok(rest) }
     }
 }
 
-/// A folder with a private file for each issuer, `<name>.jwks.json`, which contains the last valid set. The gate
-/// trusts a loaded set as if it came from the issuer.
+/// A folder with a private file for each issuer, `<name>.jwks.json`, which contains the last valid set. The gate trusts
+/// a loaded set as much as one that it fetched from the issuer, so the file must be private.
 #[derive(Clone, Debug)]
 pub(super) struct KeySetFolder {
     folder: PathBuf,
@@ -110,7 +110,11 @@ impl KeySetFolder {
 }
 
 fn damaged(file: &Path) -> io::Error {
-    let message = format!("{}: is no stored key set; remove it, and the gate writes it again", file.display());
+    let message = format!(
+        "{}: is not a stored key set; remove the file, and the gate writes it \
+                           again",
+        file.display()
+    );
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 

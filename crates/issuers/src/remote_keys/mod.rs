@@ -80,7 +80,7 @@ impl RemoteKeys {
         Ok(Self { keys, shared, commands, tried, task })
     }
 
-    /// Returns the rules for the tokens of the issuer, which are those of
+    /// Returns the rules for the tokens of the issuer. They are made by
     /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external) with these keys.
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();

@@ -15,7 +15,7 @@ const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
-    /// The maximum time between a successful fetch and the next one. If that one fails, there is enough time for
+    /// The maximum time between a successful fetch and the next fetch. If the next fetch fails, enough time remains for
     /// more attempts before the set is too old (requirement I50).
     most: Duration,
     /// The number of consecutive failures.
@@ -66,7 +66,8 @@ impl Schedule {
         self.fetches = 0;
     }
 
-    /// Records that keys were fetched. If that failed, their location may have changed.
+    /// Records an attempt to fetch keys. If the attempt failed, the location of the keys may have changed, so the
+    /// discovery document is read again.
     pub(super) fn fetched(&mut self, is_good: bool) {
         self.fetches = self.fetches.saturating_add(1);
         if !is_good {
@@ -125,7 +126,7 @@ mod tests {
         assert_eq!(shortest[39], 48 * S);
         let hasty = FetchSettings { min: 3 * S, ..settings };
         assert!(waits(hasty, u32::MAX).into_iter().all(|wait| wait <= 3 * S));
-        // A good answer resets the back-off.
+        // A valid response resets the back-off.
         let mut schedule = schedule();
         schedule.after_failure(0);
         schedule.after_failure(0);

@@ -108,7 +108,7 @@ pub enum KeyLocation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
-    /// A file with the only trusted authorities, in PEM. `None` stands for the authorities of the system.
+    /// A file with the only trusted authorities, in PEM. If `None`, the system's authorities are trusted.
     pub ca: Option<PathBuf>,
     /// A file with a certificate, its chain and its private key, in PEM.
     pub client_cert: Option<PathBuf>,
@@ -174,7 +174,7 @@ impl RemoteIssuer {
         }
     }
 
-    /// Fetches the keys from this URL, without discovery.
+    /// Fetches the keys from this URL, without a discovery document.
     #[must_use]
     pub fn jwks_url(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::JwksUrl(url.into()), ..self }

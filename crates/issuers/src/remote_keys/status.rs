@@ -1,4 +1,4 @@
-//! The state, the metrics and the last failure of the fetches, as seen by handles and the gate.
+//! The state of an issuer's keys, the metrics of the fetches and the last failure, for handles and for the gate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use rotogate_core::clock::{EngineClock, Timestamp};
 use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::Ignored;
 
-/// The state of the keys of an issuer.
+/// The state of an issuer's keys.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteStatus {

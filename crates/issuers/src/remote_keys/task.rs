@@ -1,4 +1,4 @@
-//! The task that fetches the keys of one issuer. The keys are changed only by this task.
+//! The task that fetches the keys of one issuer. Only this task changes the keys.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rotogate_core::random::random;
 use rotogate_core::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
 use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
-/// The interval at which a continuing failure is logged again.
+/// The interval at which a persisting failure is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
 /// The minimum delay before the next check whether the keys are too old. It is needed because the gate's clock may
 /// be behind.
@@ -115,7 +115,11 @@ impl Task {
                 Wakeup::Stale => {
                     self.is_stale = true;
                     let name = &self.issuer.name;
-                    tracing::error!(issuer = %name, cause = "stale_for", "issuer keys too old: its tokens get 503");
+                    tracing::error!(
+                        issuer = %name,
+                        cause = "stale_for",
+                        "issuer keys are older than `stale_for`, so the issuer's tokens get 503"
+                    );
                     due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0));
                 }
                 Wakeup::Fetch | Wakeup::Wanted => due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0)),
@@ -135,7 +139,7 @@ impl Task {
         }
     }
 
-    /// Adopts the clock of the gate, once there is a gate. The validity of the present set does not change.
+    /// Adopts the gate's clock as soon as a gate uses the keys. The validity of the present set does not change.
     fn follow(&mut self, keys: &LiveKeys) {
         let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
         self.has_gate = true;
@@ -181,7 +185,7 @@ impl Task {
         }
     }
 
-    /// Puts the result of a fetch into effect.
+    /// Applies the result of a fetch.
     async fn take(&mut self, keys: &Arc<LiveKeys>, fetched: Fetched, validity: Validity, wall: Timestamp) {
         self.validity = Some(validity);
         let name = &self.issuer.name;
@@ -208,7 +212,7 @@ impl Task {
             }
         };
         if self.logged.take().is_some() && !is_first {
-            tracing::info!(issuer = %name, "issuer keys fetched again");
+            tracing::info!(issuer = %name, "issuer keys can be fetched again");
         }
         self.is_stale = false;
         {
@@ -237,11 +241,15 @@ impl Task {
             store.save(name, &KeptKeySet { issuer, source, fetched_at, jwks }).await
         };
         if let Err(error) = saved.await {
-            tracing::warn!(issuer = %name, %error, "issuer keys not kept: a restart needs the issuer");
+            tracing::warn!(
+                issuer = %name,
+                %error,
+                "issuer keys could not be stored, so after a restart the gate must fetch them from the issuer"
+            );
         }
     }
 
-    /// Puts the stored set into effect.
+    /// Applies the stored key set.
     async fn restore(&mut self, keys: &LiveKeys) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -249,7 +257,7 @@ impl Task {
             Ok(Some(kept)) => kept,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(issuer = %name, %error, "the gate does not use the kept issuer keys");
+                tracing::warn!(issuer = %name, %error, "the gate does not use the stored issuer keys");
                 return;
             }
         };
@@ -261,15 +269,19 @@ impl Task {
                 let mut progress = self.shared.progress();
                 progress.last_success = Some(kept.fetched_at);
                 progress.had_keys = true;
-                tracing::info!(issuer = %name, keys = count, "the gate uses the kept issuer keys until the issuer answers");
+                tracing::info!(
+                    issuer = %name,
+                    keys = count,
+                    "the gate uses the stored issuer keys until the issuer responds"
+                );
             }
             Err(why) => {
-                tracing::warn!(issuer = %name, %why, "the gate does not use the kept issuer keys");
+                tracing::warn!(issuer = %name, %why, "the gate does not use the stored issuer keys");
                 if let Err(error) = store.remove(name).await {
                     tracing::warn!(
                         issuer = %name,
                         %error,
-                        "the gate cannot remove the file of kept issuer keys. Remove the file by hand"
+                        "the gate cannot remove the file with the stored issuer keys. Remove the file by hand"
                     );
                 }
             }
@@ -279,7 +291,7 @@ impl Task {
     /// Returns the keys of a stored set, and their validity.
     fn judge(&self, kept: &KeptKeySet) -> Result<(IssuerKeys, Validity), String> {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
-            return Err("they come from another url or source".to_owned());
+            return Err("the key set belongs to another issuer URL, or comes from another source".to_owned());
         }
         let now = self.shared.clock().now();
         let usable_for = kept.usable_for(self.shared.clock().wall(), self.issuer.fetch.stale_for)?;
@@ -300,7 +312,8 @@ impl Task {
         }
         tracing::warn!(
             issuer = %name,
-            "issuer keys dropped, so the issuer's tokens get 503 until rotogate issuer refresh NAME or a restart"
+            "issuer keys dropped, so the issuer's tokens get 503 until you run `rotogate issuer refresh NAME` or \
+             restart the gate"
         );
         if let Some(store) = &self.kept
             && let Err(error) = store.remove(name).await
@@ -308,8 +321,8 @@ impl Task {
             tracing::error!(
                 issuer = %name,
                 %error,
-                "the gate cannot remove the file of kept issuer keys. Remove the file by hand, or a restart uses the \
-                 dropped keys"
+                "the gate cannot remove the file with the stored issuer keys. Remove the file by hand, because \
+                 otherwise the gate uses the dropped keys after a restart"
             );
         }
     }
@@ -326,13 +339,23 @@ impl Task {
         }
         self.logged = Some((cause, now));
         if is_stale {
-            tracing::error!(issuer = %name, cause, %failure, "issuer keys too old: its tokens get 503");
+            tracing::error!(
+                issuer = %name,
+                cause,
+                %failure,
+                "issuer keys are older than `stale_for`, so the issuer's tokens get 503"
+            );
         } else if failure.is_grave() {
-            tracing::error!(issuer = %name, cause, %failure, "issuer keys not fetched");
+            tracing::error!(issuer = %name, cause, %failure, "issuer keys could not be fetched");
         } else if keys.is_empty() {
-            tracing::warn!(issuer = %name, cause, %failure, "issuer has no keys yet: its tokens get 503");
+            tracing::warn!(issuer = %name, cause, %failure, "issuer has no keys yet, so its tokens get 503");
         } else {
-            tracing::warn!(issuer = %name, cause, %failure, "issuer keys not fetched; the last ones stay in force");
+            tracing::warn!(
+                issuer = %name,
+                cause,
+                %failure,
+                "issuer keys could not be fetched; the gate keeps using the last keys"
+            );
         }
     }
 }
@@ -356,8 +379,8 @@ fn log_change(name: &str, change: &KeyChange) {
         tracing::warn!(
             issuer = %name,
             kids = reused.join(" "),
-            "kid reused: a new key has the id of an old one, so tokens of the old key are refused. Ask the issuer to \
-             give each key its own kid"
+            "kid reused: a new signing key has the same `kid` as an old one, so tokens signed with the old key are \
+             refused. Ask the issuer to give each signing key its own `kid`"
         );
     }
     if !added.is_empty() || !left.is_empty() {
@@ -379,8 +402,10 @@ fn log_ignored<'a>(name: &str, ignored: impl Iterator<Item = &'a Ignored>) {
                      compromised"
                 );
             }
-            IgnoredCause::Ambiguous => tracing::error!(issuer = %name, cause, %ignored, "issuer key not used"),
-            _ => tracing::info!(issuer = %name, cause, %ignored, "issuer key not used"),
+            IgnoredCause::Ambiguous => {
+                tracing::error!(issuer = %name, cause, %ignored, "the gate does not use this issuer key");
+            }
+            _ => tracing::info!(issuer = %name, cause, %ignored, "the gate does not use this issuer key"),
         }
     }
 }

@@ -443,7 +443,7 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
     }
     assert_eq!((count(&remote, "status"), remote.status().state), (8, "stale"));
     let messages: Vec<_> = errors.taken().into_iter().map(|event| event["message"].clone()).collect();
-    assert_eq!(messages, ["issuer keys too old: its tokens get 503"]);
+    assert_eq!(messages, ["issuer keys are older than `stale_for`, so the issuer's tokens get 503"]);
 }
 
 #[tokio::test]

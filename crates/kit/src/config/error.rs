@@ -13,7 +13,8 @@ pub struct ConfigError {
     pub key: String,
     /// The value that was found, what was expected, and the remedy.
     pub message: String,
-    /// Whether the key could not be checked, because this process must not read a file that the gate's user may read.
+    /// Whether the key is unchecked. This is the case if this process must not read a file that the gate's user may
+    /// read.
     pub unchecked: bool,
 }
 
@@ -30,7 +31,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All problems of a configuration, at least one, in the order of their positions in the file.
+/// All problems of a configuration, in the order of their positions in the file. The list is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
@@ -47,25 +48,25 @@ impl ConfigErrors {
         self
     }
 
-    /// One problem about a file as a whole.
+    /// Creates a list with one problem about a file as a whole.
     pub fn one(source: String, message: String) -> Self {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
-    /// One problem about a file as a whole, from a message that may begin with the file's name. The name is removed
-    /// from the message.
+    /// Creates a list with one problem about a file as a whole. If the message begins with the file's name, the name is
+    /// removed from the message.
     pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();
         Self::one(source, message)
     }
 
-    /// One problem.
+    /// Creates a list with one problem.
     pub fn single(error: ConfigError) -> Self {
         Self(vec![error])
     }
 
-    /// Joins both lists.
+    /// Joins two lists of problems.
     pub fn and(mut self, mut others: Self) -> Self {
         self.0.append(&mut others.0);
         self.sorted()

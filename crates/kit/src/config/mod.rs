@@ -1,7 +1,7 @@
 //! Parses a TOML file into a tree of values with positions. [`Section`] reads a table of the tree.
 //!
-//! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
-//! code reads is unknown, so there is no list of known keys that could differ from the keys that are read.
+//! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key is
+//! unknown if no code reads it. There is therefore no list of known keys that could differ from the keys that are read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub use problems::Problems;
 pub use spelling::nearest;
 use spelling::variable_meant;
 
-/// The name of the table with bounds that only tests set.
+/// The name of the table with limits that only tests set.
 const FOR_TESTS: &str = "for_tests";
 
 /// The files of a certificate and of its private key.
@@ -39,7 +39,8 @@ pub struct Section<'a> {
     /// Keys that were already rejected, because they belong elsewhere or are not available yet. They are neither
     /// reported as unknown nor suggested.
     later: RefCell<Vec<&'static str>>,
-    /// Whether the key that selects the kind of this table was invalid. Which other keys are allowed is then unknown.
+    /// Whether the key that selects the kind of this table was invalid. If so, it is unknown which other keys are
+    /// allowed.
     is_of_unknown_kind: Cell<bool>,
     /// The keys of the table `for_tests` that were read.
     for_tests: Asked,
@@ -51,7 +52,7 @@ type Asked = Rc<RefCell<Vec<&'static str>>>;
 rotogate_core::debug_with!(Section<'_> { path });
 
 impl<'a> Section<'a> {
-    /// The table of the whole file.
+    /// Creates the section for the whole file.
     pub fn root(node: &'a Node, problems: &'a Problems<'a>) -> Self {
         Self::new(Some(node), String::new(), problems)
     }
@@ -106,7 +107,7 @@ impl<'a> Section<'a> {
         self.later.borrow_mut().extend(keys);
     }
 
-    /// Reports those of the keys that are present, because they are not allowed here.
+    /// Reports each of these keys that is present, because the keys are not allowed here.
     pub fn blame_present(&self, keys: &[&str], message: &str) {
         keys.iter().filter(|key| self.has(key)).for_each(|key| self.blame(key, message));
     }
@@ -178,15 +179,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// As [`Section::get`], for the key that decides which other keys are allowed. If this key is invalid, other keys
-    /// are not reported as unknown.
+    /// Like [`Section::get`], but for the key that decides which other keys are allowed. If this key is invalid, other
+    /// keys are not reported as unknown.
     pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
         self.is_of_unknown_kind.set(kind.is_none() && self.has(key));
         kind
     }
 
-    /// As [`Section::get`], but reports an absent key as a problem.
+    /// Like [`Section::get`], but reports an absent key as a problem.
     pub fn require<T>(
         &self,
         key: &'static str,
@@ -207,7 +208,7 @@ impl<'a> Section<'a> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// As [`Section::list`], with the index of each element, for [`Section::blame_element`].
+    /// Like [`Section::list`], but returns the index of each element, for [`Section::blame_element`].
     pub fn indexed<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<(usize, T)>> {
         let node = self.ask(key)?;
         let element = |(index, value): (usize, &Value)| match read(value) {
@@ -265,19 +266,19 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
-    /// The table `for_tests` within this table, with bounds that only tests set. It is empty unless the build has the
+    /// The table `for_tests` within this table, with limits that only tests set. It is empty unless the build has the
     /// feature `failpoints`.
     pub fn for_tests(&self) -> Self {
         let node = self.entries.filter(|_| cfg!(feature = "failpoints")).and_then(|entries| entries.get(FOR_TESTS));
         Self { asked: Rc::clone(&self.for_tests), ..Self::new(node, self.name(FOR_TESTS), self.problems) }
     }
 
-    /// As [`Section::get`], but returns `default` if the key is absent or invalid.
+    /// Like [`Section::get`], but returns `default` if the key is absent or invalid.
     pub fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
         self.get(key, read).unwrap_or(default)
     }
 
-    /// As [`Section::get_or`], for an optional field that always has a value.
+    /// Like [`Section::get_or`], but for an optional field that always has a value.
     pub fn some_or<T>(
         &self,
         key: &'static str,
@@ -287,7 +288,7 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
-    /// As [`Section::get`], for a key that is read only if an environment variable whose name starts with `prefix` sets
+    /// Like [`Section::get`], but reads the key only if an environment variable whose name starts with `prefix` sets
     /// it. In the file, the key is unknown.
     pub fn get_of_others<T>(
         &self,
@@ -300,8 +301,8 @@ impl<'a> Section<'a> {
         is_theirs.then(|| self.get(key, read)).flatten()
     }
 
-    /// As [`Section::require`], but returns an empty value if the key is missing. The configuration as a whole is
-    /// rejected in this case.
+    /// Like [`Section::require`], but returns an empty value if the key is missing. The configuration is rejected in
+    /// this case.
     pub fn required<T: Default>(
         &self,
         key: &'static str,
@@ -311,7 +312,7 @@ impl<'a> Section<'a> {
         self.require(key, expected, read).unwrap_or_default()
     }
 
-    /// As [`Section::list`]. Empty by default.
+    /// Like [`Section::list`], but returns an empty list if the key is absent.
     pub fn list_or_empty<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
         self.list(key, read).unwrap_or_default()
     }
@@ -324,7 +325,7 @@ impl<'a> Section<'a> {
         Some(self.inner(key, read))
     }
 
-    /// As [`Section::table`], but calls `read` even if the inner table is absent. All its keys are then absent.
+    /// Like [`Section::table`], but calls `read` even if the inner table is absent. All its keys are then absent.
     pub fn inner<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
         let section = self.section(key);
         let value = read(&section);
@@ -344,8 +345,8 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// An amount that is configured as a number or as a percentage of a bound. `of` has the name and the value of this
-    /// bound, which the amount must not exceed.
+    /// A limit that is configured as a number, or as a percentage of another limit. `of` has the name and the value of
+    /// that other limit, which the result must not exceed.
     pub fn share_of(&self, key: &'static str, of: (&str, usize), default: value::Share) -> usize {
         let (name, whole) = of;
         let amount = self.get_or(key, value::share, default).to_amount(whole);

@@ -25,7 +25,7 @@ pub struct Node {
     pub value: Value,
     /// The position of the value.
     pub origin: ValueOrigin,
-    /// The position of the key. The report of an unknown key has this position.
+    /// The position of the key, which is reported if the key is unknown.
     pub key: ValueOrigin,
 }
 
@@ -46,12 +46,12 @@ pub enum Value {
     List(Vec<Node>),
     /// A table.
     Table(BTreeMap<String, Node>),
-    /// The text of an environment variable. It stands for any scalar, or for a list separated by commas.
+    /// The value of an environment variable. It can be read as any scalar, or as a list separated by commas.
     Env(String),
 }
 
 impl Value {
-    /// The text of a string or of an environment variable. `None` for other values.
+    /// The string, or the value of the environment variable. `None` for other types.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::String(text) | Self::Env(text) => Some(text),
@@ -59,7 +59,7 @@ impl Value {
         }
     }
 
-    /// The value as shown after "found", without the user and the password of a URL.
+    /// The value as error messages show it after "found", without the user and the password of a URL.
     pub fn describe(&self) -> String {
         match self {
             Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(&without_userinfo(text))),

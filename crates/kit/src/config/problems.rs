@@ -24,7 +24,7 @@ impl<'a> Problems<'a> {
     }
 
     /// Sets the function that is called for each unknown key. If an earlier version had the key, the function returns
-    /// what to do now.
+    /// what the user must do instead.
     #[must_use]
     pub fn with_removed(self, replaced: fn(&str) -> Option<&'static str>) -> Self {
         Self { replaced, ..self }
@@ -62,7 +62,7 @@ impl<'a> Problems<'a> {
 
     pub(super) fn placed(&self, origin: Option<&ValueOrigin>, key: &str, message: String) -> ConfigError {
         let (source, position) = self.place(origin);
-        // A quoted key may hold anything, even a line break that would imitate another problem.
+        // A quoted key may contain any character, even a line break that would imitate another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
         ConfigError { source, position, key, message, unchecked: false }
     }

@@ -1,9 +1,9 @@
-//! Guesses which known name an unknown name was meant to be.
+//! Guesses which known name the user meant by an unknown name.
 
 use super::{Node, ValueOrigin};
 
-/// The environment variable that was probably meant, if the found one has one underscore instead of two between table
-/// and key.
+/// The environment variable that was probably meant, if the variable that was found has one underscore instead of two
+/// between table and key.
 pub(super) fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
     let ValueOrigin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
@@ -17,7 +17,7 @@ pub(super) fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<S
 /// The known name that was probably meant.
 pub fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
     let within = (found.chars().count() / 3).clamp(1, 3);
-    // Keys are shorter than 64 characters; the bound limits the work for long texts.
+    // Keys are shorter than 64 characters. Truncating longer names limits the work.
     let found: String = found.chars().take(64).collect();
     let near = known.iter().map(|name| (strsim::osa_distance(&found, name), *name)).min()?;
     (near.0 <= within).then_some(near.1)

@@ -9,10 +9,11 @@ use super::{Value, nearest};
 use rotogate_core::limit::Rate;
 use rotogate_core::session::Scope;
 
-/// The longest duration that is accepted. It exceeds any sensible duration, and arithmetic with it cannot overflow.
+/// The maximum accepted duration. It exceeds any sensible duration, but is small enough that arithmetic with it cannot
+/// overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// The error for a value that is not what was expected.
+/// Returns the error for a value that is not what was expected.
 ///
 /// # Errors
 /// Always.
@@ -20,7 +21,7 @@ pub fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {}", found.describe()))
 }
 
-/// The result of `parse` for the value's text. The error message states what was expected.
+/// Applies `parse` to the value's string. The error message states what was expected.
 pub fn parsed<T>(value: &Value, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
     value.as_text().and_then(parse).map_or_else(|| unexpected(expected, value), Ok)
 }
@@ -33,7 +34,7 @@ pub fn matching(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) 
 /// A non-empty string without control characters.
 pub fn text(value: &Value) -> Result<String, String> {
     let fits = |text: &str| !text.is_empty() && !text.contains(char::is_control);
-    matching(value, "a text without control characters that is not empty", fits)
+    matching(value, "a string that is not empty and has no control characters", fits)
 }
 
 /// A [text] for which `fits` returns true.
@@ -210,7 +211,7 @@ fn parse_rate(text: &str) -> Option<Rate> {
     Some(Rate { burst, every })
 }
 
-/// One of several words. The words in `later` are known but not available yet.
+/// Reads one of several words. The words in `later` are known but not available yet.
 pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -230,7 +231,7 @@ pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> 
     }
 }
 
-/// One of the words that this build supports. `features` has pairs `(word, feature)` of words that need a Cargo
+/// Reads one of the words that this build supports. `features` has pairs `(word, feature)` of words that need a Cargo
 /// feature, for the error message.
 pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) -> impl Fn(&Value) -> Result<T, String> {
     let known = word(words, &[]);
