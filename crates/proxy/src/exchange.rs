@@ -30,10 +30,10 @@ use rotogate_core::headers::{self, Peer};
 use rotogate_core::reply;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The largest number of addresses at which a request is tried.
+/// The maximum number of addresses to which the gate tries to send a request.
 const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// The part of a request that is the same for each address. Each attempt takes the method and the headers.
+/// The part of a request that does not depend on the address. Each attempt takes its method and headers.
 struct RequestTemplate {
     method: Method,
     target: PathAndQuery,
@@ -41,7 +41,7 @@ struct RequestTemplate {
     /// The `Host` that the client sent.
     host: Option<HeaderValue>,
     has_length: bool,
-    /// What the request does with its connection, unless it is an upgrade.
+    /// How the request uses its connection, unless it is an upgrade.
     using: ConnectionUse,
 }
 
@@ -65,11 +65,11 @@ struct AttemptError {
     what: String,
 }
 
-/// After which failures a request may be sent again, once, although bytes of it may have been written.
+/// The failures after which a request may be sent once more, although some of its bytes may already have been written.
 struct Repeatable {
-    /// After the connection was lost. True if the request is idempotent and has no body.
+    /// The connection was lost. True if the request is idempotent and has no body.
     lost: bool,
-    /// After an HTTP/2 upstream refused the request. True unless the request is an upgrade.
+    /// An HTTP/2 upstream refused the request. True unless the request is an upgrade.
     refused: bool,
 }
 
@@ -83,7 +83,7 @@ impl From<Option<SendError>> for AttemptError {
 
 impl AttemptError {
     fn late() -> Self {
-        let what = "no response head in time".to_owned();
+        let what = "no response head arrived in time".to_owned();
         Self { kind: ProxyError::HeadTimeout, unsent: false, lost: false, refused: false, what }
     }
 
@@ -93,7 +93,7 @@ impl AttemptError {
     }
 }
 
-/// A request that no upstream answered.
+/// A request to which no upstream responded.
 pub(super) struct ForwardError {
     pub(super) kind: ProxyError,
     pub(super) sent: ForwardInfo,
@@ -108,8 +108,8 @@ impl From<ProxyError> for ForwardError {
 impl Inner {
     /// Sends a prepared request, and sends it again if the rules of this crate allow it.
     ///
-    /// This is one future, which borrows large values and boxes rare futures, because a captured value is copied at
-    /// each level. It takes the contents of `outgoing`.
+    /// This function borrows large values and boxes rare futures, because captured values are copied into each nested
+    /// future. It takes the contents of `outgoing`.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
@@ -129,7 +129,7 @@ impl Inner {
                 Ok(in_flight) => in_flight,
                 Err(kind) => break 'failed kind,
             };
-            // Keep no copy if the request cannot be sent twice.
+            // A copy of the headers is kept only if the request may be sent twice.
             let may_be_refused = repeatable.refused && in_flight.address.url.may_be_http2();
             let is_kept = repeatable.lost || may_be_refused || pool.all().len() > 1;
             let kept = is_kept.then(|| KeptHeaders::new(&template.headers));
@@ -235,7 +235,7 @@ impl Inner {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 if let Some(others) = pool.is_due("switched_unasked") {
-                    tracing::warn!(upstream = pool.upstream.name, others, "upstream switched protocols unrequested");
+                    tracing::warn!(upstream = pool.upstream.name, others, "upstream sent an unexpected status 101");
                 }
                 return Err(ProxyError::UpstreamProtocol);
             };
@@ -352,7 +352,7 @@ fn log_failure(pool: &Pool, address: &Address, method: &Method, failure: &Attemp
     let (reason, detail, error) = (failure.kind.reason(), failure.kind.detail(), &failure.what);
     if let Some(others) = pool.is_due(reason) {
         let name = pool.upstream.name.as_str();
-        tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "not forwarded");
+        tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "request not forwarded");
     }
 }
 
@@ -367,11 +367,11 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
         && let Some(others) = pool.is_due(kind.reason())
     {
         let (reason, detail) = (kind.reason(), kind.detail());
-        tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "not forwarded");
+        tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "request not forwarded");
     }
 }
 
-/// A slot and the body for another attempt after a failed one. `None` if the request cannot be sent again.
+/// Returns a slot and the body for another attempt after a failed attempt. `None` if the request cannot be sent again.
 async fn next_attempt(
     pool: &Arc<Pool>,
     tried: &[Arc<Address>],
@@ -410,8 +410,8 @@ const fn of_body(error: &BodyError) -> ProxyError {
     }
 }
 
-/// Builds the request for one address from the template, and begins its span. As a part of the sending future, its
-/// intermediate values would enlarge that future.
+/// Builds the request for one address from the template, and begins its span. This function is not a part of the future
+/// that sends the request, because the intermediate values here would enlarge that future.
 fn request_for(
     pool: &Pool,
     address: &Address,
@@ -441,7 +441,7 @@ fn head_for(
     let host = match url {
         UpstreamUrl::Echo => host.clone(),
         UpstreamUrl::Http(url) => Some(preserved.unwrap_or_else(|| url.host()).clone()),
-        // hyper sets the address's own host, in the form of the HTTP version.
+        // Otherwise hyper sets `Host` or `:authority` to the address's own host.
         UpstreamUrl::Https(_) => preserved.cloned(),
         // `:authority` is the address's own host (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
@@ -451,15 +451,15 @@ fn head_for(
         None => drop(headers.remove(HOST)),
     }
     if let Some(own) = &pool.authorization {
-        // This replaces the caller's credential. The identity headers name the caller.
+        // The gate's own credential replaces the caller's. The identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
     // Replaces the client's version, because a pooled connection refuses a request with another version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, *has_length, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
-        // The version is unknown before the connection is open. HTTP/2 has no `Connection`, and hyper would remove the
-        // fields that it names. gRPC needs trailers, but only over HTTP/2.
+        // The version is unknown before the connection is open. HTTP/2 has no `Connection` header, and hyper would
+        // remove the fields that this header names. gRPC needs trailers, but only over HTTP/2.
         headers.remove(CONNECTION);
         if !reply::is_grpc(&headers) {
             headers.remove(TE);

@@ -10,8 +10,8 @@ use super::body::Progress;
 use rotogate_kit::lazy_sleep::LazySleep;
 
 /// The timeout for a response head. It restarts whenever the request body makes progress, and while the upstream waits
-/// for the client to send the next part of the body. An upstream that waits for a stalled client is not late; the idle
-/// timeout of the body ends such a request.
+/// for the client to send the next part of the body. If the client stalls, the upstream is not late, and the body's
+/// idle timeout ends the request.
 #[derive(Clone, Copy)]
 pub(super) struct HeadTimeout<'a> {
     pub(super) limit: Duration,

@@ -1,4 +1,4 @@
-//! Active health checks of the addresses of an upstream.
+//! Active health checks of an upstream's addresses.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
 
-/// The largest number of bytes of a response that are read. A connection can be reused only after its response was read
+/// The maximum number of bytes of a response that are read. A connection can be reused only after its response was read
 /// in full.
 const MAX_READ_BYTES: usize = 64 * 1024;
 

@@ -35,10 +35,10 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     dial: Dial,
     builder: Builder,
-    /// How long idle connections are kept, and how many of them.
+    /// How long an idle connection is kept.
     idle_timeout: Duration,
     max_idle: usize,
-    /// A connection is closed after this many requests.
+    /// The number of requests after which a connection is closed.
     requests_each: NonZeroU32,
     /// The idle connections, the most recently used one last.
     idle: Mutex<Vec<IdleConnection>>,
@@ -52,7 +52,7 @@ struct IdleConnection {
 
 enum Checkout {
     Idle(Box<Connection>),
-    /// Connections were returned a moment ago, but their tasks have not seen the end of the response yet.
+    /// Connections were just returned, but their tasks have not yet seen the end of the response.
     NotReadyYet,
     None,
 }
@@ -87,7 +87,7 @@ impl Connections {
     /// another connection.
     ///
     /// # Errors
-    /// `None`: the response head timed out.
+    /// Fails with `None` if the response head timed out.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<LentBody>>,

@@ -1,7 +1,7 @@
-//! A copy of the headers of a request, kept while the request may have to be sent again.
+//! A copy of a request's headers, kept while the request may have to be sent again.
 //!
-//! Hardly any request is sent again, so the copy must be cheap: one block of memory. A clone of the map would cost two
-//! atomic writes for each value, and two allocations.
+//! Requests are rarely sent again, so the copy must be cheap. It is one block of memory. A clone of the map would cost
+//! two atomic writes for each value, and two allocations.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -28,7 +28,7 @@ impl KeptHeaders {
         Self(kept)
     }
 
-    /// The headers in their order. `None` is impossible for bytes that [`Self::new`] wrote.
+    /// The headers in their order. For bytes that [`Self::new`] wrote, the result is never `None`.
     pub(super) fn headers(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut rest = &*self.0;

@@ -1,30 +1,30 @@
 //! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
 //! without buffering them.
 //!
-//! It expects a request with a canonical path (it refuses any other path again) and with a [`Peer`] in its extensions,
-//! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must
-//! not set.
+//! The request must have a canonical path (the proxy checks it again) and a [`Peer`] in its extensions. Before,
+//! [`rotogate_core::headers::ProtectedNames::strip_untrusted`] must have removed the headers that a client must not
+//! set.
 //!
-//! **Addresses**: an upstream has one or more addresses. A host name stands for all addresses to which it resolves. Of
-//! two random addresses, the one with fewer requests in flight is chosen. An address that keeps failing is ejected for
-//! a time (see [`Upstream`]). If all are ejected, all are used.
+//! **Addresses**: an upstream has one or more addresses. If a host name resolves to several addresses, all of them are
+//! used. For each request, the proxy picks two random addresses and chooses the one with fewer requests in flight. An
+//! address that keeps failing is ejected for a time (see [`Upstream`]). If all addresses are ejected, all are used.
 //!
 //! **Connections** are reused, but only after request and response were read in full, and not beyond a maximum age.
-//! **Retries**: if no byte of a request was written, because a pooled connection was closed or none could be opened,
-//! the request is sent again on another connection or to another address, whatever its method. If the connection was
-//! lost after the request was written, but before any byte of the response, the request is sent again once if it is
-//! repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. If an HTTP/2 upstream states that it did
-//! not process a request (`REFUSED_STREAM`, `GOAWAY`), the request is sent again once, whatever its method, unless more
-//! than 16 KiB of its body were sent. A retry prefers another address. After any other failure the request is not sent
-//! again.
+//! **Retries**: if no byte of a request was written, because a pooled connection was closed or no connection could be
+//! opened, the request is sent again on another connection or to another address, whatever its method. If the
+//! connection was lost after the request was written, but before any byte of the response, the request is sent again
+//! once if it is repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. If an HTTP/2 upstream
+//! states that it did not process a request (`REFUSED_STREAM`, `GOAWAY`), the request is sent again once, whatever its
+//! method, unless more than 16 KiB of its body were sent. A retry prefers another address. After any other failure the
+//! request is not sent again.
 //!
 //! **Timeouts** exist for connecting, for the response head (separately at each address), and for the next frame of
 //! either body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while
 //! the other body makes progress. A stream that makes progress has no time limit.
 //!
 //! **HTTP/2**: an `h2c://` upstream, or an `https://` upstream that negotiates HTTP/2, receives each request as a
-//! stream of one connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a
-//! gRPC status.
+//! stream of one connection. Bodies are streamed in both directions at the same time, and trailers are forwarded. A
+//! gRPC client receives failures as a gRPC status.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ pub use upgrade::ConnectionPermit;
 pub use upstream::{ExchangeSettings, HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
 pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 
-/// Limits and trust, for all upstreams.
+/// Limits and trusted proxies for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The time limit for connecting to one address, including the TLS handshake, and for looking up a host name.
@@ -89,7 +89,8 @@ pub struct Settings {
     /// The time limit from the last progress of the request to the response head. Default 60 s. If the request has a
     /// body, the timeout may take effect only after twice this time.
     pub head_timeout: Duration,
-    /// The time limit for the next frame of a body, while the other direction makes no progress either. Default 60 s.
+    /// The time limit for the next frame of a body, if the body in the other direction does not make progress either.
+    /// Default 60 s.
     pub idle_timeout: Duration,
     /// How long an idle connection is kept. Default 30 s.
     pub pool_idle: Duration,
@@ -141,7 +142,7 @@ struct Inner {
     resolver: Resolver,
 }
 
-/// An upstream in service. Its lookups and health checks end when it is dropped.
+/// An upstream in use. Its DNS lookups and health checks end when it is dropped.
 struct ActiveUpstream {
     pool: Arc<Pool>,
     _tasks: JoinSet<()>,
@@ -209,7 +210,7 @@ rotogate_core::debug_with!(Proxy, |it| {
 });
 
 impl Proxy {
-    /// A proxy to these upstreams; routes refer to their indices. Must be called in a Tokio runtime.
+    /// Creates a proxy for these upstreams. Routes refer to their indices. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -223,9 +224,9 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
     }
 
-    /// A new proxy to replace this one, with other upstreams and trusted proxies. An unchanged upstream keeps its
-    /// connections and the state of its addresses. A changed upstream keeps only its counters. Requests that this proxy
-    /// already forwards finish under its own settings. Must be called in a Tokio runtime.
+    /// Creates a proxy that replaces this one, with other upstreams and trusted proxies. An unchanged upstream keeps
+    /// its connections and the state of its addresses. A changed upstream keeps only its counters. Requests that this
+    /// proxy already forwards finish under the settings of this proxy. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// The certificates of an upstream cannot be used.
@@ -239,8 +240,8 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// A proxy with the same upstreams. Upstreams with a file in `changed` use the current content of their files:
-    /// certificates, keys and credentials.
+    /// Creates a proxy with the same upstreams. Upstreams with a file in `changed` read their files again:
+    /// certificates, private keys and credentials.
     ///
     /// # Errors
     /// The files cannot be used.
@@ -349,8 +350,7 @@ impl Inner {
     }
 }
 
-/// Forwards only permitted requests. A request without a [`Permitted`] in its extensions did not pass the gate and is
-/// rejected.
+/// Forwards requests that the gate has permitted. A request without a [`Permitted`] in its extensions is rejected.
 impl<B> tower::Service<Request<B>> for Proxy
 where
     B: Body<Data = Bytes> + Send + 'static,

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A TCP connection whose failed writes are reported late. A server may respond before it has read the whole request,
-/// and then close the connection (RFC 9112 §9.6). The reset then makes a write fail while the response is still unread
-/// in the socket. hyper treats a failed write as the end of the connection. Therefore a write that fails with a reset
-/// stays pending until everything was read, and only then returns the error.
+/// A TCP connection that delays the errors of failed writes. A server may respond before it has read the whole request,
+/// and then close the connection (RFC 9112 §9.6). The gate's next write then fails with a reset, while the response is
+/// still unread in the socket, and hyper treats a failed write as the end of the connection. Therefore a write that
+/// fails with a reset stays pending until everything was read, and only then returns the error.
 pub(super) struct Link {
     stream: TcpStream,
     /// Whether everything that the upstream sent was read.
@@ -36,7 +36,7 @@ impl Link {
         }
     }
 
-    /// The result of a write if an earlier write failed with a reset. `None` if none did.
+    /// The result of a write if an earlier write failed with a reset. `None` if no write has failed.
     fn poll_broken(&mut self, cx: &Context<'_>) -> Option<Poll<io::Error>> {
         let (kind, waker) = self.broken.as_mut()?;
         if self.is_read {

@@ -1,5 +1,5 @@
 //! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
-//! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up regularly.
+//! flight (power of two choices). Host names are resolved regularly, and all resulting addresses are used.
 //!
 //! A caller and a client address have shares of an upstream's slots. The shares apply only under contention
 //! (requirement A17, see [`Usage`]). A request beyond a share waits in the queue, see [`super::queue`].
@@ -32,7 +32,7 @@ mod slot;
 
 pub(super) use slot::InFlightSlot;
 
-/// The largest number of addresses that are used for one host name.
+/// The maximum number of addresses that are used for one host name.
 const MAX_ADDRESSES_PER_NAME: usize = 64;
 
 /// Resolves a host.
@@ -60,12 +60,12 @@ pub(super) struct Pool {
     clients: Shares,
     queue: Queue<InFlightSlot>,
     all_ejected: AtomicBool,
-    /// Ensures that only one lookup runs at a time. Tasks that waited for a lookup use its result.
+    /// Ensures that only one DNS lookup runs at a time. Tasks that waited for the lookup use its result.
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
-    /// Limits each kind of message that requests cause to one a minute. The line has the number of messages that were
-    /// skipped. The number of lines therefore depends on the duration of an outage, not on the number of requests.
+    /// Limits each kind of log message that requests cause to one per minute, so that the number of lines during an
+    /// outage does not depend on the number of requests. Each line contains the number of messages that were skipped.
     seldom: SeldomByKind,
     began: Instant,
 }
@@ -170,11 +170,11 @@ impl Pool {
         }
     }
 
-    /// Takes a slot at an address for a request that was already tried at the addresses in `tried`. `None` if there is
-    /// no other address.
+    /// Takes a slot at an address for a request. `tried` are the addresses at which the request has already failed.
+    /// `None` if there is no other address.
     ///
     /// # Errors
-    /// All addresses stay full, the free slots are reserved for other holders, or no address is known.
+    /// Fails if all addresses stay full, if the free slots are reserved for other holders, or if no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
@@ -224,8 +224,7 @@ impl Pool {
         }
     }
 
-    /// The number of slots that the holders use, relative to their shares. `None` if they must not get another slot
-    /// now.
+    /// The number of slots that `holders` use, relative to their shares. `None` if they must not get another slot now.
     fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
         let mut rank = 0;
         let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
@@ -251,7 +250,7 @@ impl Pool {
                     all.fold((0, 0), |(number, used), address| (number + 1, used + address.load()))
                 };
                 match counted(&mut several.iter().filter(|address| !address.is_ejected())) {
-                    // If all are ejected, all are used.
+                    // If all addresses are ejected, all of them are used.
                     (0, _) => counted(&mut several.iter()),
                     in_service => in_service,
                 }
@@ -349,7 +348,7 @@ impl Pool {
             (None, Some(address)) => {
                 let found = tokio::time::timeout(limit, (self.resolver)(address)).await;
                 let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-                // An empty result counts as a failed lookup.
+                // An empty result is treated as a failed lookup.
                 if found.is_empty() {
                     Err(io::ErrorKind::NotFound.into())
                 } else {
@@ -366,13 +365,13 @@ impl Pool {
             }
             Some(_) => {}
             None if self.is_name_failing.swap(false, Ordering::Relaxed) => {
-                tracing::info!(upstream = name, "host name lookup recovered");
+                tracing::info!(upstream = name, "host name lookup works again");
             }
             None => {}
         }
         self.settle(found);
         self.lookups.fetch_add(1, Ordering::Release);
-        // More addresses may have been found, which have more slots.
+        // New addresses have free slots for waiting requests.
         self.serve_waiting();
     }
 
@@ -411,7 +410,7 @@ impl Pool {
             "address ejected"
         );
         if self.all().iter().all(|address| address.is_ejected()) && !self.all_ejected.swap(true, Ordering::Relaxed) {
-            tracing::warn!(upstream = name, "all addresses ejected; all stay in use");
+            tracing::warn!(upstream = name, "all addresses of the upstream are ejected, so all of them stay in use");
         }
         if let Some(time) = time {
             let (pool, address) = (Arc::downgrade(self), Arc::downgrade(address));
@@ -426,8 +425,8 @@ impl Pool {
         }
     }
 
-    /// If a message of this kind may be logged now, returns the number of messages that were skipped since the last
-    /// one.
+    /// If a message of this kind may be logged now, returns how many messages of this kind were skipped since the last
+    /// one was logged.
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.seldom.is_due(kind, self.began.elapsed())
@@ -436,7 +435,7 @@ impl Pool {
     /// Logs that an address responds again after failures.
     pub(super) fn log_recovery(&self, address: &Address) {
         if let Some(others) = self.is_due("answers_again") {
-            tracing::info!(upstream = self.upstream.name, %address, others, "address answers again");
+            tracing::info!(upstream = self.upstream.name, %address, others, "address responds again");
         }
     }
 
@@ -450,7 +449,7 @@ impl Pool {
 
 rotogate_core::debug_with!(Pool { upstream, all() });
 
-/// The IP address that a URL contains. `None` if the URL contains a host name. `echo:` has one entry without an
+/// The IP address in a URL. `None` if the URL contains a host name. For `echo:`, the list has one entry without an
 /// address.
 fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     match url.address() {

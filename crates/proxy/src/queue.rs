@@ -1,8 +1,10 @@
-//! Requests that wait for a slot at an upstream, fair between their holders (requirement A18): the next slot goes to
-//! the request whose holders use the least of their shares, and among equals to the one that has waited longest.
+//! The queue of requests that wait for a slot at an upstream. It is fair between callers and client addresses
+//! (requirement A18). The next slot goes to the request whose holders use the smallest part of their shares; if several
+//! use equally little, it goes to the request that has waited longest.
 //!
-//! A waiting request counts toward the `max_requests` of `[server]`, and toward the share of its holders, so the queue
-//! needs no bound of its own. The time to find the next request is proportional to the number of waiting holders.
+//! The queue does not need its own limit, because a waiting request counts toward the `max_requests` of `[server]` and
+//! toward the shares of its holders. The time to find the next request is proportional to the number of waiting
+//! holders.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -15,7 +17,7 @@ use super::pool::RequestHolders;
 
 /// The waiting requests. `T` is the type of a slot.
 pub(super) struct Queue<T> {
-    /// The number of requests that wait or are about to wait. If it is zero, nothing else is read.
+    /// The number of requests that wait or are about to wait. If it is zero, the other fields are not read.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<T>>,
 }
@@ -41,8 +43,8 @@ pub(super) struct Waiting<'a, T> {
 }
 
 impl<T> Queue<T> {
-    /// Whether no request waits. Wake-ups cannot be lost, because a waiter counts itself before it looks for a slot, a
-    /// leaving request checks this count after it has freed its slot, and all four operations are sequentially
+    /// Whether the queue is empty. Wake-ups cannot be lost, because a waiter counts itself before it looks for a slot,
+    /// a leaving request checks this count after it has freed its slot, and all four operations are sequentially
     /// consistent.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0

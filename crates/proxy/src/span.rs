@@ -10,8 +10,8 @@ use super::counts::AttemptResult;
 use super::error::ProxyError;
 use rotogate_core::trace::{self, Span, StepKind, TRACEPARENT, Value};
 
-/// The method, if OpenTelemetry knows it. Other methods are not used as span names, because a client could then choose
-/// the names.
+/// The method, if OpenTelemetry defines it. Other methods are not used in span names, because clients could otherwise
+/// choose the names.
 pub fn known_method(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str())

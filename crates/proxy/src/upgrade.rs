@@ -17,8 +17,8 @@ use rotogate_core::lease::{Dialled, Lease};
 use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
-/// A permit in the extensions of a request. It is kept until the request's connection closes, whether the connection is
-/// upgraded or not.
+/// The permit of a connection, in the extensions of a request. It is released when the connection closes, whether the
+/// connection was upgraded or not.
 #[derive(Clone)]
 pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
 
@@ -36,7 +36,7 @@ enum Downstream {
     Gate,
 }
 
-/// The upgrade that a request asks for, if the upgrade may be forwarded.
+/// The upgrade that the request asks for. `None` if the upgrade must not be forwarded.
 pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Box<UpgradeRequest>> {
     if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
         return None;

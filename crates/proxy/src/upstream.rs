@@ -17,7 +17,7 @@ use rotogate_kit::upstream_tls::UpstreamTls;
 pub struct Upstream {
     /// The upstream's name in logs and metrics.
     pub name: String,
-    /// The upstream's addresses. A host name has all addresses to which it resolves.
+    /// The upstream's addresses. If a host name resolves to several addresses, all of them are used.
     pub urls: Vec<UpstreamUrl>,
     /// Whether the upstream receives the client's verified `Host` instead of the host of the configured URL. The proxy
     /// then uses HTTP/1.1 for an `https://` address.
@@ -32,20 +32,22 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// The file with the gate's own `Authorization`, which replaces the caller's.
     pub authorization_file: Option<PathBuf>,
-    /// The `aud` of the signed assertions that the upstream receives. `None` for the upstream's name.
+    /// The `aud` of the signed assertions that the upstream receives. If `None`, the upstream's name.
     pub assertion_audience: Option<String>,
     /// How callers' tokens are exchanged for tokens of this upstream. `None` if they are not exchanged.
     pub exchange: Option<ExchangeSettings>,
-    /// The most requests in flight at one address, including streams and upgraded connections. Over HTTP/1.1 each
-    /// request has a connection of its own. Default 1024.
+    /// The maximum number of requests in flight at one address, including streams and upgraded connections. Over
+    /// HTTP/1.1 each request has a connection of its own. Default 1024.
     pub max_requests: usize,
-    /// The most requests in flight for one caller, at each address. Default 103, a tenth of `max_requests`.
+    /// The maximum number of requests in flight for one caller, at each address. Default 103, a tenth of
+    /// `max_requests`.
     pub max_requests_per_caller: usize,
-    /// The most requests in flight from one client address, at each address. Default 256, a quarter of `max_requests`.
+    /// The maximum number of requests in flight from one client address, at each address of the upstream. Default 256,
+    /// a quarter of `max_requests`.
     pub max_requests_per_address: usize,
     /// How long a request may wait while all addresses are full. Default 1 s.
     pub queue_timeout: Duration,
-    /// The consecutive failures that eject an address. Default 5.
+    /// The number of consecutive failures that eject an address. Default 5.
     pub max_failures: u32,
     /// How long an address is ejected. The time doubles with each further ejection in a row, up to [`MAX_EJECTION`].
     /// Default 10 s.
@@ -54,11 +56,11 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     /// How often a host name is looked up again. Default 30 s.
     pub dns_refresh: Duration,
-    /// The age after which a connection gets no more requests. Default 5 min.
+    /// The age after which a connection is not used for further requests. Default 5 min.
     pub max_connection_age: Duration,
     /// Whether an HTTP/1.1 connection is used for more than one request. Default [`Reuse::Safe`].
     pub reuse: Reuse,
-    /// The most requests that are sent on one HTTP/1.1 connection. Default [`MAX_REQUESTS_PER_CONNECTION`].
+    /// The maximum number of requests on one HTTP/1.1 connection. Default [`MAX_REQUESTS_PER_CONNECTION`].
     pub max_requests_per_connection: NonZeroU32,
 }
 
@@ -77,7 +79,7 @@ pub struct ExchangeSettings {
     pub scope: Scope,
     /// The name of the authorization server that accepts an identity assertion.
     pub authorization_server: Option<String>,
-    /// How long an obtained token is kept at most.
+    /// The maximum time for which an obtained token is cached.
     pub max_age: Duration,
 }
 
@@ -85,12 +87,12 @@ pub struct ExchangeSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
     /// A connection is reused once its response was read to the end and no other bytes arrived. If the upstream sends a
-    /// second response *after* that, while the next request is in flight, the second response still goes to that
-    /// request, because HTTP/1.1 does not number responses. [`Upstream::max_requests_per_connection`] bounds how long
-    /// that lasts.
+    /// second response *after* that, the proxy takes it for the response to the next request, because HTTP/1.1 does not
+    /// number responses. [`Upstream::max_requests_per_connection`] limits how many requests can get the response to
+    /// another request.
     #[default]
     Safe,
-    /// Each request has its own connection. For upstreams that may answer more than once.
+    /// Each request has its own connection. Use this for upstreams that may send more than one response to a request.
     Never,
 }
 
@@ -100,11 +102,11 @@ pub const MAX_REQUESTS_PER_CONNECTION: NonZeroU32 = match NonZeroU32::new(1000) 
     None => NonZeroU32::MIN,
 };
 
-/// The longest ejection, unless [`Upstream::eject_for`] is longer.
+/// The maximum duration of an ejection, unless [`Upstream::eject_for`] is longer.
 pub const MAX_EJECTION: Duration = Duration::from_secs(300);
 
 impl Upstream {
-    /// An upstream with the defaults.
+    /// Creates an upstream with the defaults.
     pub fn new(name: impl Into<String>, urls: Vec<UpstreamUrl>) -> Self {
         Self {
             name: name.into(),
@@ -136,7 +138,7 @@ impl Upstream {
         self.tls.files().chain(self.authorization_file.as_deref())
     }
 
-    /// The most requests on one HTTP/1.1 connection.
+    /// The maximum number of requests on one HTTP/1.1 connection.
     pub(super) const fn requests_per_connection(&self) -> NonZeroU32 {
         match self.reuse {
             Reuse::Safe => self.max_requests_per_connection,
@@ -161,7 +163,7 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// A health check with the defaults.
+    /// Creates a health check with the defaults.
     pub fn new(path: PathAndQuery) -> Self {
         Self {
             path,

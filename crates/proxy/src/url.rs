@@ -11,11 +11,11 @@ use rotogate_core::route::path::CanonicalPath;
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamUrl {
-    /// `echo:`: the proxy answers with the request that an upstream would have received.
+    /// `echo:`: the proxy responds with the request that an upstream would have received.
     Echo,
     /// `http://host[:port][/prefix]`: HTTP/1.1 in clear text.
     Http(HttpUrl),
-    /// `https://host[:port][/prefix]`: the HTTP version that the upstream negotiates (ALPN, RFC 7301).
+    /// `https://host[:port][/prefix]`: TLS, with the HTTP version that the upstream negotiates (ALPN, RFC 7301).
     Https(HttpUrl),
     /// `h2c://host[:port][/prefix]`: HTTP/2 in clear text, with prior knowledge (RFC 9113 §3.3).
     H2c(HttpUrl),
@@ -68,7 +68,7 @@ pub struct HttpUrl {
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
-    /// The path prefix, without a trailing slash; empty for none.
+    /// The path prefix, without a trailing slash. Empty if there is no prefix.
     prefix: String,
 }
 

@@ -139,6 +139,6 @@ impl ResultRow {
 }
 
 pub(super) fn unexpected(what: &str) -> StoreError {
-    StoreError::new(format!("PostgreSQL sent a reply that rotogate does not understand: it has {what}"))
+    StoreError::new(format!("PostgreSQL sent a reply that rotogate does not understand: it contains {what}"))
         .with_outcome(WriteOutcome::InDoubt)
 }

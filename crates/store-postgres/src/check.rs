@@ -83,7 +83,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     Ok(inner)
 }
 
-/// Makes the checks of a start, without changing data. An error is the reason why the gate would not start.
+/// Makes the checks of a start, without changing data. If a check fails, the error is the reason why the gate would not
+/// start.
 pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -92,8 +93,8 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     let (address, version) = (options.address(), settings.get("version_text"));
     if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
         return Err(refused(format!(
-            "PostgreSQL at {address} waits for synchronous standbys, and no standby follows: start one, or empty \
-             synchronous_standby_names"
+            "PostgreSQL at {address} waits for synchronous standbys, but no standby is connected: start a standby, \
+             or empty `synchronous_standby_names`"
         )));
     }
     compare_with_mark(&options, &connection).await?;
@@ -158,7 +159,7 @@ async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreErro
     match timeout(pool.options.network.operation_timeout, trying).await {
         Ok(done) => done,
         Err(_) => {
-            Err(last.unwrap_or_else(|| not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))))
+            Err(last.unwrap_or_else(|| not_done(format!("PostgreSQL at {} does not respond", pool.options.address()))))
         }
     }
 }
@@ -171,7 +172,7 @@ async fn ask(
     let replies = match timeout(options.network.operation_timeout, connection.client.simple_query(statement)).await {
         Ok(Ok(replies)) => replies,
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
-        Err(_) => return Err(not_done(format!("PostgreSQL at {} does not answer", options.address()))),
+        Err(_) => return Err(not_done(format!("PostgreSQL at {} does not respond", options.address()))),
     };
     let rows = replies.into_iter().filter_map(|reply| match reply {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -223,8 +224,8 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
         && settings.number("timeout") != i64::try_from(options.statement_timeout().as_millis()).unwrap_or(-1)
     {
         return Err(refused(format!(
-            "PostgreSQL at {address} does not have the gate's statement_timeout: there is a pooler in between; set \
-             statements = \"unnamed\""
+            "PostgreSQL at {address} does not have the gate's `statement_timeout`, because a connection pooler is in \
+             between: set `statements = \"unnamed\"`"
         )));
     }
     if settings.get("fsync") != "on" || settings.get("pages") != "on" {
@@ -282,7 +283,7 @@ async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Res
          and not has_function_privilege(f.oid, 'execute') limit 1"
     );
     match ask(options, connection, &tables).await?.first().and_then(|row| row.get(0)) {
-        Some(what) => Err(lacking(options, &format!("something that it needs: grant {what}"))),
+        Some(what) => Err(lacking(options, &format!("a required operation: grant {what}"))),
         None => Ok(()),
     }
 }
@@ -301,18 +302,18 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(refused(format!("{place} lost its head: restore a complete back-up, or use another schema")));
     };
-    // This check comes first, so that a copy into a store that already has data is refused for that reason, and not
-    // for another difference.
+    // This check comes first, so that a copy into a store with data is refused because of the data, and not because of
+    // another difference.
     match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
         (Some(_), None) => {
             return Err(refused(format!(
-                "{place} is an unfinished copy: run rotogate store copy again, or use another schema"
+                "{place} is an unfinished copy: run `rotogate store copy` again, or use another schema"
             )));
         }
         (None, Some(_)) => {
-            return Err(refused(format!("{place} already has data: copy into an empty one, or use another schema")));
+            return Err(refused(format!("{place} already has data: copy into an empty store, or use another schema")));
         }
         (Some(_), Some(_)) => {
             return Err(refused(format!("{place} is an unfinished copy of another store: use another schema")));

@@ -19,7 +19,7 @@ use rotogate_core::store::kit::encoding::encode_target;
 use rotogate_core::store::kit::fields::{self, History, Op, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 
-/// A commit that has a name, and the connections over which it is sent.
+/// A named commit, and the connections over which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     inner: &'a PostgresInner,
@@ -67,7 +67,7 @@ impl RecordArgs {
             let state = decided.operation.expected_begin(decided.snapshot, *id, write.is_some());
             self.states.push(state.map(Zeroizing::new));
             self.news.push(write.map(|write| encode_row(&write.new)).transpose()?);
-            // The subject and the client of a record never change, so only a new record needs them.
+            // The subject and the client of a record never change, so they are sent only for a new record.
             let begins = write.filter(|write| write.old.is_none()).map(|write| &write.new);
             self.subjects.push(begins.and_then(|session| some(key(session.subject.as_bytes()))));
             self.clients.push(begins.map(|session| call.inner.client_key(&session.client)).transpose()?.and_then(some));

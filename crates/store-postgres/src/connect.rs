@@ -48,7 +48,7 @@ struct Connecting {
 pub(super) struct Connection {
     pub(super) client: Client,
     prepared: HashMap<&'static str, Statement>,
-    /// Whether the server has warned that it did not wait for a standby at a commit.
+    /// Whether the server has warned that a commit did not wait for a standby.
     doubtful: Arc<AtomicBool>,
     driver: JoinHandle<()>,
 }
@@ -60,14 +60,14 @@ impl Drop for Connection {
     }
 }
 
-/// The reason why one attempt failed, and what to do about it.
+/// The reason why one attempt failed, and how to continue.
 pub(super) struct PostgresFailure {
     pub(super) error: StoreError,
     /// Whether to repeat the call.
     pub(super) again: bool,
     /// Whether all idle connections must be closed as well.
     pub(super) all: bool,
-    /// Whether the history of the data differs from the one that the call expects.
+    /// Whether the data has another history than the call expects.
     pub(super) is_other_history: bool,
 }
 
@@ -99,7 +99,7 @@ impl ConnectionPool {
         let (sent, mut failures, mut last) = (AtomicBool::new(false), 0, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
-                let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
+                let late = || StoreError::new(format!("PostgreSQL at {} does not respond", self.options.address()));
                 return Err(PostgresFailure::for_good(outcome(last.unwrap_or_else(late), &sent)));
             };
             let failed = match done {
@@ -110,7 +110,7 @@ impl ConnectionPool {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
-            // The last failure tells an operator more than the timeout does.
+            // The last failure is more useful to an operator than the timeout.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
             failures += 1;
@@ -146,7 +146,7 @@ impl ConnectionPool {
                 failed
             }
             Err(_) => {
-                let what = format!("PostgreSQL at {} does not answer", self.options.address());
+                let what = format!("PostgreSQL at {} does not respond", self.options.address());
                 PostgresFailure { again: true, all: true, ..PostgresFailure::for_good(StoreError::new(what)) }
             }
         };

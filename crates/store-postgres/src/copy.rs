@@ -1,4 +1,5 @@
-//! A copy of another store. Until the copy is complete, its head marks it as unfinished, and no gate opens it.
+//! Writes a copy of another store. Until the copy is complete, its head marks it as unfinished, and gates refuse to
+//! open it.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -38,7 +39,9 @@ impl CopyTarget for PostgresStore {
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
-            StoreError::new("a session was created later than the present time of PostgreSQL: set both clocks by NTP")
+            StoreError::new(
+                "a session was created later than the present time of PostgreSQL: synchronize both clocks with NTP",
+            )
         })
     }
 

@@ -10,8 +10,8 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// Error codes for a refused login, a missing database, a missing right, and settings that a pooler refuses. A
-/// failover does not resolve these errors; an operator must.
+/// Error codes for a refused login, a missing database, a missing right, and settings that a pooler refuses. A failover
+/// does not resolve these errors. An operator must act.
 const FOR_OPERATOR: [&str; 5] = ["28000", "28P01", "3D000", "42501", "08P01"];
 /// The error code that `rg_begin` raises if the data has another history.
 const OTHER_HISTORY: &str = "RG001";
@@ -56,7 +56,7 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
     let address = options.address();
     let code = refused.code();
     let said = refused.message();
-    let pooled = "there is a pooler in between: set statements = \"unnamed\"";
+    let pooled = "a connection pooler is in between: set `statements = \"unnamed\"`";
     let ends = matches!(refused.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
     match code.code() {
         "28000" | "28P01" => {
@@ -67,8 +67,8 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         "3D000" => (format!("PostgreSQL at {address} has no such database: create it"), NotDone, false, false),
         "42501" => {
             let text = format!(
-                "PostgreSQL at {address} does not allow the gate's user something ({said}): docs/postgres.md \
-                 has its rights"
+                "PostgreSQL at {address} does not allow the gate's user a required operation ({said}): \
+                 docs/postgres.md lists the required rights"
             );
             (text, NotDone, false, false)
         }
@@ -86,21 +86,33 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         "40001" | "40P01" | "55P03" | "57014" => {
             (format!("PostgreSQL at {address} was too busy ({said})"), NotDone, true, false)
         }
-        "0A000" if said.contains("cached plan") => {
-            (format!("PostgreSQL at {address} has another version of the store now ({said})"), NotDone, true, true)
-        }
+        "0A000" if said.contains("cached plan") => (
+            format!("PostgreSQL at {address} now has another version of the store's tables ({said})"),
+            NotDone,
+            true,
+            true,
+        ),
         "08P01" if said.contains("startup parameter") => {
             (format!("PostgreSQL at {address} refuses the gate's settings ({said}): {pooled}"), NotDone, false, false)
         }
-        "26000" | "42P05" => {
-            (format!("PostgreSQL at {address} lost a statement of the gate ({said}): {pooled}"), NotDone, false, true)
-        }
+        "26000" | "42P05" => (
+            format!("PostgreSQL at {address} lost a prepared statement of the gate ({said}): {pooled}"),
+            NotDone,
+            false,
+            true,
+        ),
         "53300" => {
             (format!("PostgreSQL at {address} has too many connections: raise max_connections"), NotDone, true, false)
         }
-        "53100" | "53200" | "53400" => (format!("PostgreSQL at {address} has no room: {said}"), NotDone, false, false),
+        "53100" | "53200" | "53400" => (
+            format!("PostgreSQL at {address} has run out of disk space, memory or another resource: {said}"),
+            NotDone,
+            false,
+            false,
+        ),
         OTHER_HISTORY => {
-            let text = "PostgreSQL has lost writes: the gates first write back what they know, then continue";
+            let text = "PostgreSQL has lost writes: the gates write back the revocations that they know before they \
+                        continue";
             (text.to_owned(), NotDone, false, false)
         }
         "23505" => (format!("PostgreSQL at {address} refuses the request: {said}"), Refused, false, false),

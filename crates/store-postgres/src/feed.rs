@@ -1,9 +1,9 @@
 //! The feed, which reads the revocations that other nodes write.
 //!
-//! A node reads the log ten times a second, and whenever a notification announces new entries. At intervals, a
-//! reading is also a *beat*: the node first reads its own monotonic clock, and the reading also updates the node's
-//! row. That reading and the pages after it contain every revocation that was acknowledged before the clock was
-//! read. A notification is only a hint, so a lost notification does no harm.
+//! A node reads the log ten times a second, and whenever a notification announces new entries. At intervals, a reading
+//! is also a *beat*: the node first reads its own monotonic clock, and the reading also updates the node's row. That
+//! reading and the pages after it contain every revocation that was acknowledged before the clock was read. A lost
+//! notification does no harm, because the node also reads the log without notifications.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl PostgresFeed {
                 let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
-                // The pages that were missing for the beat may be among the lost entries.
+                // The log pages that the beat still needed may be among the lost entries, so the beat is dropped.
                 self.beat = None;
             }
             // Returns these entries first. They are valid, whatever the next reading returns.

@@ -14,9 +14,9 @@
 //! continues past missing ids. It looks for each missing id until every transaction that may have taken the id has
 //! ended (`log.rs`).
 //!
-//! **A loss** of acknowledged writes is detected in three ways: another server or timeline answers, the server's
-//! disk or log position has gone back, or the data has another history because another node noticed the loss first.
-//! See `loss.rs`.
+//! **A loss** of acknowledged writes is detected in three ways: another server or timeline responds, the server's disk
+//! or log position has gone back, or the data has another history because another node noticed the loss first. See
+//! `loss.rs`.
 //!
 //! The **tables** in the schema `rotogate` and their functions are created by `migrations/`, one version at a time,
 //! under a lock:
@@ -28,10 +28,8 @@
 //! | `session` | the sessions, each with the history in which it was written; removed an hour after their end |
 //! | `revocation` | the live revocations, merged by target |
 //! | `revocation_log` | the revocations of the last 15 minutes, as they were written |
-//! | `node` | the nodes: the last beat, the report about themselves, and the history for which they have written
-//! back their records |
-//! | `change` | changes that every node detects: the present state, and the stamp from the first node; kept for a
-//! day |
+//! | `node` | the nodes: last beat, report about themselves, history for which they have written back records |
+//! | `change` | changes that every node detects: present state, and the first node's stamp; kept for a day |
 //! | `counter` | the counters of attempts, until they are full again |
 //! | `remembered` | the remembered names |
 //! | `relay` | the records of the relay |
@@ -146,8 +144,8 @@ async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
 }
 
 impl PostgresInner {
-    /// Calls a function that returns one row. The call's first argument is the state of the data that the gate
-    /// knows. If the server has lost that state, the function does nothing.
+    /// Calls a function that returns one row. The call's first argument is the state of the data that the gate knows.
+    /// If the server has lost that state, the function does not change anything.
     async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<ResultRow, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
@@ -208,7 +206,7 @@ impl PostgresInner {
         Rules::new(Arc::clone(&self.issuer), self.options.network.leeway)
     }
 
-    /// Returns the key of a client's not-before.
+    /// Returns the row key of a client's not-before.
     fn client_key(&self, client: &str) -> Result<Vec<u8>, StoreError> {
         record::target_key(&Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() })
     }

@@ -74,7 +74,7 @@ impl PostgresInner {
         Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
     }
 
-    /// Returns the position of a cursor. `None` stands for the beginning, or for a position from another history.
+    /// Returns the position of a cursor. It is `None` at the beginning, or if the position is from another history.
     pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {

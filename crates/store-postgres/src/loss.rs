@@ -76,7 +76,7 @@ impl KnownHistory {
         self.lost.store(false, Ordering::Release);
     }
 
-    /// Records which server answered. Another server may lack the last acknowledged writes.
+    /// Records which server responded. If it is another server than before, it may lack the last acknowledged writes.
     pub(super) fn saw(&self, history: History, server: &ServerPosition) {
         let mut known = self.server.lock();
         if known.name == server.name && self.history() == history {

@@ -1,5 +1,5 @@
-//! Migrations of the store's tables and functions. They only move to later versions, and one node at a time applies
-//! them.
+//! Migrations of the store's tables and functions. They only upgrade to later versions, and only one node at a time
+//! applies them.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
         Err(_) => {
             return Err(StoreError::new(format!(
-                "PostgreSQL at {} does not answer, or another node has been creating the tables for over a minute",
+                "PostgreSQL at {} does not respond, or another node has been creating the tables for over a minute",
                 options.address()
             )));
         }

@@ -46,8 +46,8 @@ pub struct PostgresOptions {
     /// The options that all networked stores share, such as password, certificates and timeouts.
     pub network: NetworkOptions,
     pub(super) connections: usize,
-    /// Whether a connection keeps prepared statements. It must be false behind a pooler that assigns connections by
-    /// transaction.
+    /// Whether a connection keeps prepared statements. It must be false behind a pooler that may use another server
+    /// connection for each transaction.
     pub(super) named: bool,
 }
 
@@ -85,8 +85,8 @@ impl PostgresOptions {
         Self { listen_url: Some(url.into()), ..self }
     }
 
-    /// Sets the schema of the tables. The name consists of lower-case letters, digits and `_`. The gates of one
-    /// issuer share it.
+    /// Sets the schema of the tables. The name consists of lower-case letters, digits and `_`. All gates of an issuer
+    /// must use the same schema.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
@@ -98,7 +98,7 @@ impl PostgresOptions {
         Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
     }
 
-    /// Adapts the store to a pooler that assigns connections by transaction.
+    /// Adapts the store to a pooler that may use another server connection for each transaction.
     #[must_use]
     pub fn unnamed_statements(self) -> Self {
         Self { named: false, ..self }
@@ -135,13 +135,13 @@ impl PostgresOptions {
         if schema.len() > MAX_SCHEMA || !begins || !schema.chars().all(fits) || schema.starts_with("pg_") {
             return Err(refused(format!(
                 "the schema must be 1 to {MAX_SCHEMA} lower-case letters, digits and _, and start with a letter, but \
-                 not pg_"
+                 not with pg_"
             )));
         }
         Ok(())
     }
 
-    /// Returns whether the gate listens for notifications. It does not if the only URL is that of a pooler.
+    /// Returns whether the gate listens for notifications. It cannot listen if the only URL is that of a pooler.
     pub(super) fn listens(&self) -> bool {
         self.named || self.listen_url.is_some()
     }
@@ -229,8 +229,8 @@ fn parse(url: &str) -> Result<Config, StoreError> {
     if !config.get_hosts().iter().all(is_local) {
         if config.get_ssl_mode() == SslMode::Disable {
             return Err(refused(
-                "the URL of PostgreSQL has sslmode=disable, and its host is not this machine: the secrets of sessions would \
-                 cross the network in the clear; remove it",
+                "the URL of PostgreSQL has `sslmode=disable`, but its host is not this machine, so the secrets of \
+                 sessions would cross the network unencrypted; remove `sslmode=disable`",
             ));
         }
         config.ssl_mode(SslMode::Require);

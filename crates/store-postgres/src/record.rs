@@ -54,7 +54,7 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     let whole = encode_target(&Target::Session(id))?;
     match whole.strip_suffix(id.as_bytes()) {
         Some(prefix) => Ok(prefix.to_vec()),
-        None => Err(StoreError::new("the target of a session does not end with its id")),
+        None => Err(StoreError::new("the revocation target of a session does not end with the session's id")),
     }
 }
 

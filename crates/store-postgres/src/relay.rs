@@ -135,7 +135,7 @@ impl RelayStore for PostgresStore {
         let rows = self.0.all("rg_relay_ids", vec![after, Arg::limit(limit)]).await?;
         let id = |row: &ResultRow| {
             let id: Vec<u8> = row.get("o_id")?;
-            id.try_into().map(RelayId).map_err(|_| refusal("an id of a record of the relay is malformed"))
+            id.try_into().map(RelayId).map_err(|_| refusal("the id of a relay record is malformed"))
         };
         rows.iter().map(id).collect()
     }

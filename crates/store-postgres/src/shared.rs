@@ -84,7 +84,11 @@ impl PostgresInner {
             Some(Ok(written)) => Ok(written == Some(true)),
             // The failure of one record must not stop the others.
             Some(Err(error)) => {
-                tracing::error!(session.id = %record.id, %error, "session not written back");
+                tracing::error!(
+                    session.id = %record.id,
+                    %error,
+                    "session could not be written back to the store, which had lost it"
+                );
                 Ok(false)
             }
             None => Err(unexpected("no answer")),
@@ -169,8 +173,8 @@ impl SharedStore for PostgresStore {
                 Ok(())
             }
             "headless" | "differs" => Err(StoreError::new(
-                "the database was emptied or has another store: restore a back-up, or restart the gate for an empty \
-                 store",
+                "the database was emptied or has another store: restore a back-up, or restart the gate to begin with \
+                 an empty store",
             )
             .with_outcome(WriteOutcome::NotDone)),
             _ => Err(answer.unknown()),

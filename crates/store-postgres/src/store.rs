@@ -25,8 +25,8 @@ use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, S
 /// The maximum number of records that one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// The room for a new session. It is identified by the ids of the subject's sessions, or `None` if there may be
-/// more sessions than were read.
+/// The state of a subject's sessions in which there is room for a new session. It is identified by the ids of these
+/// sessions, or is `None` if there may be more sessions than were read.
 type SubjectRoom = InsertRoom<Option<Vec<SessionId>>>;
 
 pub(super) fn row_of(row: &ResultRow, id: SessionId) -> Result<Session, StoreError> {
@@ -94,8 +94,8 @@ impl PostgresInner {
                 Err(error) => tracing::error!(
                     session = %id,
                     %error,
-                    "session not counted towards its user's limit, because its record cannot be read. If `error` names \
-                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                    "session not counted towards its user's limit, because its record cannot be read. If `error` \
+                     names another version of rotogate, start that version; otherwise run `rotogate session revoke ID`"
                 ),
             }
         }
@@ -107,7 +107,8 @@ impl PostgresInner {
         Ok(((ids.len() < limit).then_some(ids), found))
     }
 
-    /// Inserts a session. Returns `None` if the subject's sessions have changed since its room was determined.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since the room for the new session was
+    /// determined.
     pub(super) async fn insert_as(
         &self,
         op: Op,
@@ -148,7 +149,7 @@ impl PostgresInner {
             Ok((swapped, state.revocation(&Target::Session(id))?))
         };
         let swapped = decide(&self.commit_as(op, &self.commands), operation, presumed, swap).await?;
-        let (swapped, entry) = swapped.ok_or_else(|| unexpected("a time that was not given"))?;
+        let (swapped, entry) = swapped.ok_or_else(|| unexpected("a time that the gate did not send"))?;
         self.hints.note(id, None, entry);
         Ok(swapped)
     }
@@ -179,7 +180,10 @@ impl Store for PostgresStore {
                 return Ok(inserted);
             }
         }
-        Err(not_done("other gates created sessions for the same subject during every attempt"))
+        Err(not_done(
+            "the session was not created, because other gates created sessions for the same subject during every \
+             attempt",
+        ))
     }
 
     async fn compare_and_swap(
@@ -211,7 +215,7 @@ impl Store for PostgresStore {
         if entry.ends_api_keys() {
             self.0.mark.raise(self.0.one("rg_check", Vec::new()).await?.count("o_writes")?).await;
         }
-        revoked.ok_or_else(|| unexpected("a time that was not given"))
+        revoked.ok_or_else(|| unexpected("a time that the gate did not send"))
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
@@ -279,7 +283,7 @@ impl Store for PostgresStore {
                             session = %id,
                             %error,
                             "session not listed, because its record cannot be read. If `error` names another version \
-                             of rotogate, start that version; otherwise run rotogate session revoke ID"
+                             of rotogate, start that version; otherwise run `rotogate session revoke ID`"
                         );
                         continue;
                     }

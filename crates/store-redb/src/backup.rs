@@ -58,8 +58,8 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, LOG)?;
     copy_rows(read, into)?;
     // The other records of the relay are not copied. They expire within a minute, except the vaults of browser
-    // sessions. A vault contains a refresh token, which may have been used by the time that the copy is opened. A
-    // strict provider would treat it as reused. A session without its vault ends.
+    // sessions. A vault contains a provider's refresh token, which may already have been used when the copy is opened.
+    // A strict provider would then report reuse. Without its vault, a browser session ends.
     copy_table(read, into, META)?;
     // The earlier commits are only in memory. This commit makes all of them durable.
     let mut last = into.begin_write()?;

@@ -1,4 +1,4 @@
-//! Operations on an unfinished copy of another store, and the reset of a store's time.
+//! Operations on an unfinished copy of another store, and the reset of a store's last known time.
 
 use async_trait::async_trait;
 use redb::Database;

@@ -8,8 +8,8 @@
 //! meantime. An operation is executed even if its caller stops waiting. Revocations that a failed store did not
 //! accept are kept in a file beside the store, `<path>.owed`.
 //!
-//! **Opening.** A file is refused if it is damaged, is not a store, has an unknown version, belongs to another
-//! keyring, is accessible to other users, or is in use. A refused file is not changed at all. If a file has at most
+//! **Opening.** A file is refused if it is damaged, is not a store, has an unknown version, belongs to another keyring,
+//! is accessible to other users, or is in use. A refused file is not changed. If a file has at most
 //! [`Options::check_up_to`] bytes, all its checksums are verified. A larger file is verified in full only after a
 //! crash. A store that is older than its high-water mark is refused until the operator accepts it.
 //!
@@ -71,7 +71,7 @@ pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
 /// The number of revocations in each read, so that other tasks can run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// The number of generations that are confirmed in each write, so that other tasks can run in between.
+/// The number of token generations that are confirmed in each write, so that other tasks can run in between.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// A handle to the store. Clones are handles to the same store. Dropping the last handle closes the store.
@@ -100,7 +100,7 @@ struct RedbInner {
     path: PathBuf,
     /// The file of owed revocations, or `None` if no gate uses the store.
     owed: Option<Arc<OwedFile>>,
-    /// The queue of the writer, or `None` once the store is closed.
+    /// The writer's queue. `None` after the store is closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     shared: Arc<WriterShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -109,7 +109,8 @@ struct RedbInner {
     backend: staged::StagedFile,
 }
 
-/// Checks the files of a start. The mark beside the keys must be readable, and the store that it names must exist.
+/// Checks the files that a start needs. The mark beside the signing keys must be readable, and the store that it names
+/// must exist.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -204,8 +205,7 @@ impl RedbStore {
         on_thread("rotogate-backup", "the backup", database, copy).await
     }
 
-    /// Copies a store that no gate uses. The store is first verified in full, and is not changed at all. This
-    /// function blocks.
+    /// Copies a store that no gate uses. The store is first verified in full, and is not changed. This function blocks.
     ///
     /// # Errors
     /// A gate uses the store (request the copy from the gate in that case), the store is damaged, or the copy
@@ -233,7 +233,10 @@ impl RedbStore {
 
     fn head(&self) -> Result<StoreHead, StoreError> {
         let row = schema::meta_row(&*self.database()?, HEAD_ROW)?;
-        decode("the head of the store", &row.ok_or_else(|| StoreError::new("the store has lost its head row"))?)
+        decode(
+            "the head of the store",
+            &row.ok_or_else(|| StoreError::new("the store is damaged: its head row is missing"))?,
+        )
     }
 
     /// Reads the entries after a position of the log. Also returns the last position that was read.
@@ -278,8 +281,8 @@ impl Drop for RedbInner {
 
 rotogate_core::debug_with!(RedbStore { inner.path });
 
-/// Works on a database in a separate thread. The thread drops the database before it replies, so that the store is
-/// really closed if the caller closes it afterwards. Error texts use `what` as the name of the work.
+/// Works on a database in a separate thread. The thread drops the database before it replies. Otherwise the store might
+/// still be open after the caller has closed it. Error messages use `what` as the name of the work.
 async fn on_thread<T: Send + 'static>(
     name: &str,
     what: &str,
@@ -392,7 +395,7 @@ impl Store for RedbStore {
                 session = %SessionId::from_bytes(*id),
                 %error,
                 "session not listed, because its record cannot be read. If `error` names another version of \
-                 rotogate, start that version; otherwise run rotogate session revoke ID"
+                 rotogate, start that version; otherwise run `rotogate session revoke ID`"
             ),
         };
         match &filter {

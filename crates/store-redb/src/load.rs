@@ -1,8 +1,8 @@
 //! Loads all revocations when a gate starts.
 //!
-//! Several threads read the table, each of them a range of its keys. If a processor is free, a thread passes the
-//! upper part of its remaining range to a new thread. A range is halved by the numeric distance between two
-//! existing keys, so that the halves are of similar size even if the keys have a long common prefix.
+//! Several threads read the table, and each thread reads a range of row keys. If a processor is free, a thread passes
+//! the upper part of its remaining range to a new thread. It splits the range in the numeric middle between two
+//! existing row keys, so that both parts are of similar size even if the row keys have a long common prefix.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,8 +16,8 @@ use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// The number of entries that a thread reads before it looks for a free processor. The number is small in tests, so
-/// that they take several steps.
+/// The number of entries that a thread reads before it looks for a free processor. In tests, the number is small, so
+/// that a load takes several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };
 /// The maximum number of threads. More threads would only wait for each other, because they all need the same
 /// pages.
@@ -59,7 +59,7 @@ pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), Store
 struct Loading<'a> {
     table: &'a Revocations,
     filling: &'a ListFilling,
-    /// Shares that no thread uses at present. A new thread reuses their memory.
+    /// Shares of the list that no thread uses at present. A new thread reuses their memory.
     shares: Mutex<Vec<ListShare<'a>>>,
     /// The maximum number of threads that are busy at the same time.
     threads: usize,
@@ -70,7 +70,7 @@ struct Loading<'a> {
     error: Mutex<Option<StoreError>>,
 }
 
-/// A range of keys. Both bounds are existing keys.
+/// A range of row keys. Both bounds are existing row keys.
 struct KeyRange {
     first: Vec<u8>,
     last: Vec<u8>,
@@ -84,7 +84,7 @@ impl Loading<'_> {
         Ok(first.zip(last).map(|(first, last)| KeyRange { first, last }))
     }
 
-    /// Reads the entries of these keys. Passes parts of the range to other threads if processors are free.
+    /// Reads the entries of a range. Passes parts of the range to other threads if processors are free.
     fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: KeyRange) {
         let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
@@ -136,8 +136,8 @@ impl Loading<'_> {
         self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Splits off the upper half of a range, according to the distance of the keys. Returns `None` if they are too
-    /// close.
+    /// Splits off the upper half of a range, at the numeric middle between its bounds. Returns `None` if the bounds are
+    /// too close.
     fn split(&self, keys: &mut KeyRange) -> Result<Option<KeyRange>, StoreError> {
         let Some(middle) = middle(&keys.first, &keys.last) else { return Ok(None) };
         let upper = self.table.range::<&[u8]>(&*middle..=&*keys.last).map_err(failed)?.next().transpose();
@@ -151,8 +151,8 @@ impl Loading<'_> {
     }
 }
 
-/// Returns a key in the middle between two keys. It is greater than the lower key, and not greater than the higher
-/// key. Returns `None` if they are too close.
+/// Returns a row key in the middle between two row keys. It is greater than `low`, and not greater than `high`. Returns
+/// `None` if the two row keys are too close.
 fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let same = low.iter().zip(high).take_while(|(low, high)| low == high).count();
     let number = |key: &[u8]| {

@@ -1,4 +1,4 @@
-//! Opens the file. Its content is not trusted, and a refused file is not changed.
+//! Opens the file. The file's content is not trusted, and a refused file is not changed.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,7 +37,7 @@ pub(super) struct OpenedStore {
     pub(super) backend: StagedFile,
 }
 
-/// Opens the store at `path`, or creates it if the file does not exist and the mark names no store.
+/// Opens the store at `path`. If the file is missing, creates a new store, unless the mark shows that a store existed.
 pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
@@ -69,8 +69,9 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
         None => {
             tracing::warn!(
                 store = %path.display(),
-                "the store has no high-water mark: an older copy in its place goes unnoticed, and tokens revoked \
-                 since passes again. Give `Options::high_water` a path beside the keys"
+                "the store has no high-water mark, so the gate would not notice if an older copy replaced the store, \
+                 and would accept tokens that were revoked since. Set `Options::high_water` to a path beside the \
+                 signing keys"
             );
             None
         }
@@ -86,8 +87,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     })
 }
 
-/// Reopens a store after a failed write, and checks that it is the same store. The caller must make sure that
-/// nobody has the store open any more. Fails if the store cannot be written at present.
+/// Reopens a store after a failed write, and checks that it is the same store. The caller must make sure that the store
+/// is not open anywhere. Fails if the store cannot be written at present.
 pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
     // The operating system treats failed writes as written, and may report the failure only once. Its cache is
@@ -98,7 +99,10 @@ pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<O
     drop(file);
     let opened = open(path, options)?;
     if opened.head.store != last.store || opened.head.sequence < last.sequence {
-        return Err(StoreError::new(format!("{} is no longer the same store", path.display())));
+        return Err(StoreError::new(format!(
+            "the file {} is no longer the store that the gate opened",
+            path.display()
+        )));
     }
     let head = write(&opened.database, opened.head, |state| {
         state.touch();
@@ -121,13 +125,13 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Opens a store read-only. The file is not changed at all.
+/// Opens a store read-only. The file is not changed.
 pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, 0, |_, _| Ok(()))?;
     Ok(database)
 }
 
-/// Opens a store to read it completely. The store is verified in full, and the file is not changed at all.
+/// Opens a store to read it completely. The store is verified in full, and the file is not changed.
 pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, u64::MAX, |_, _| Ok(()))?;
     Ok(database)
@@ -138,17 +142,14 @@ fn existing(
     options: &Options,
     judge: impl Fn(Option<Mark>) -> Result<MarkVerdict, StoreError>,
 ) -> Result<(Database, StoreHead, StagedFile), StoreError> {
-    let (database, (mut head, verdict), backend) = examine(
-        path,
-        options.cache_size,
-        options.check_up_to,
-        |head, copying| {
+    let (database, (mut head, verdict), backend) =
+        examine(path, options.cache_size, options.check_up_to, |head, copying| {
             may_open(path, options, copying)?;
             if head.keyring != options.keyring_id {
                 return Err(StoreError::new(format!(
-                    "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
-                     be verified. Point [issuer] keys at the keys of this store, or [store] path at the store of these \
-                     keys",
+                    "{} belongs to keyring {}, but the gate uses keyring {}, so it could not verify the refresh \
+                     tokens of the store's sessions. Point `[issuer] keys` at the keyring of this store, or `[store] \
+                     path` at the store of this keyring",
                     path.display(),
                     head.keyring,
                     options.keyring_id
@@ -156,8 +157,7 @@ fn existing(
             }
             let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
             Ok((*head, verdict))
-        },
-    )?;
+        })?;
     backend.release().map_err(|error| cannot_open(path, error))?;
     if !has_live(&database)? {
         tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
@@ -165,8 +165,8 @@ fn existing(
     }
     if let MarkVerdict::Behind(_) | MarkVerdict::Another(_) = verdict {
         head = write(&database, head, |state| {
-            // Gives the store a new name. If the store from which it was copied returns, the mark no longer matches
-            // that store, so it is refused.
+            // Gives the store a new name. If the newer original of this copy is put back later, its name does not match
+            // the mark, so that it is refused.
             if let MarkVerdict::Behind(_) = verdict {
                 state.rename(random_id()?);
             }
@@ -185,14 +185,14 @@ fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(
         (Some(of), Some(from)) if of == *from => return Ok(()),
         (Some(_), Some(_)) => format!("{shown} is an unfinished copy of another store: remove it, or use another path"),
         (Some(_), None) => {
-            format!("{shown} is an unfinished copy: run rotogate store copy again, or use another path")
+            format!("{shown} is an unfinished copy: run `rotogate store copy` again, or use another path")
         }
         (None, Some(_)) => format!("{shown} already has data: copy into a new file"),
     };
     Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
 }
 
-/// Opens an existing file while holding back all writes to it, and passes the head of the store to `judge`.
+/// Opens an existing file, holds back all writes to it, and passes the store's head to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
@@ -247,8 +247,8 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError>
     let schema = u32::from_be_bytes(schema);
     if schema != SCHEMA && schema != SCHEMA_WITHOUT_LIVE {
         return Err(StoreError::new(format!(
-            "{} has schema version {schema}, but this program knows none above {SCHEMA}. The file was left as it is: use \
-             the version of rotogate that wrote it",
+            "{} has schema version {schema}, but this program knows only versions up to {SCHEMA}. The file was left \
+             as it is: use the version of rotogate that wrote it",
             path.display()
         )));
     }
@@ -306,7 +306,7 @@ fn write(
     let mut state = Writing::open(&transaction, head).map_err(failed)?;
     let head = work(&mut state).and_then(|()| state.finish())?;
     transaction.commit().map_err(failed)?;
-    head.ok_or_else(|| StoreError::new("the store has no head row"))
+    head.ok_or_else(|| StoreError::new("the store is damaged: its head row is missing"))
 }
 
 fn random_id() -> Result<Uuid, Failure> {
@@ -321,9 +321,9 @@ fn cannot_open(path: &Path, error: std::io::Error) -> StoreError {
 
 fn not_ours(path: &Path, why: impl std::fmt::Display) -> StoreError {
     StoreError::new(format!(
-        "{} is not a store of rotogate, or is damaged: {why}. The file was left as it was. Check [store] path; if the path is \
-         right, put the latest backup in its place, or move it away to begin with an empty store, which ends every \
-         session; either needs `rotogate store accept-restored` once",
+        "{} is not a store of rotogate, or is damaged: {why}. The file was left as it was. Check `[store] path`. If \
+         the path is right, replace the file with the latest backup, or move the file away to start with an empty \
+         store, which ends every session. In both cases, run `rotogate store accept-restored` once",
         path.display()
     ))
 }
@@ -332,8 +332,8 @@ fn unusable(path: &Path, error: DatabaseError) -> StoreError {
     let shown = path.display();
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::new(format!(
-            "the store {shown} is in use by another process: stop the gate that runs on it first. (`rotogate store \
-             backup` copies a store while its gate runs.)"
+            "the store {shown} is in use by another process: first stop the gate that uses the store. (`rotogate \
+             store backup` copies a store while its gate runs.)"
         )),
         DatabaseError::Storage(StorageError::Io(error))
             if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>

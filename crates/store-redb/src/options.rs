@@ -29,11 +29,11 @@ pub struct Options {
     pub issuer: Arc<str>,
     /// The keyring in use. A store that belongs to another keyring is refused.
     pub keyring_id: Uuid,
-    /// The tolerance for differing clocks. A revocation is kept for this time after the end of the last session or
+    /// The tolerated difference between clocks. A revocation is kept for this time after the end of the last session or
     /// token that it can match.
     pub leeway: Duration,
-    /// The file of the high-water mark. It belongs beside the keys, not beside the store. Without a mark, the gate
-    /// cannot detect that an older store has replaced this one.
+    /// The file of the high-water mark. It belongs beside the signing keys, not beside the store. Without a mark, the
+    /// gate cannot detect that an older store has replaced this one.
     pub high_water: Option<PathBuf>,
     /// Whether the operator accepts that the store is missing, has been replaced by another one, or is older than
     /// its mark.
@@ -66,8 +66,8 @@ impl Options {
     }
 
     /// Sets the path of the high-water mark, with which the gate detects that a store was lost or restored from a
-    /// back-up. The file belongs beside the keys, not beside the store, because a mark that is restored together
-    /// with the store detects nothing.
+    /// back-up. The file belongs beside the signing keys, not beside the store. If the mark is restored together with
+    /// the store, the gate cannot detect the older store.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());

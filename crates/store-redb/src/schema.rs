@@ -11,8 +11,9 @@
 //! | `revocation_log` | position | target |
 //! | `relay_records` | id | record, versioned; only with the feature `relay` |
 //! | `relay_records_by_until` | until in ms, id | |
-//! | `rotogate_meta` | name of the row | `schema`: version of these tables; `head`: [`StoreHead`], versioned;
-//! `copying`: the name of the store that is being copied into this one, until the copy is complete |
+//! | `rotogate_meta` | `schema` | version of these tables |
+//! | `rotogate_meta` | `head` | [`StoreHead`], versioned |
+//! | `rotogate_meta` | `copying` | the name of the store that is copied into this one, until the copy is complete |
 //!
 //! [`encoding`](rotogate_core::store::kit::encoding) describes the bytes of records.
 
@@ -38,8 +39,8 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
-/// The table is created by its first write, so a store may not have it. Earlier versions of the program ignore the
-/// table.
+/// The records of the relay. The table is created by its first write, so a store may not have it. Earlier versions of
+/// the program ignore the table.
 pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
 pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
     TableDefinition::new("relay_records_by_until");
@@ -59,7 +60,7 @@ pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
 pub(super) const FIRST_ID: Id = [0; 16];
 pub(super) const LAST_ID: Id = [0xff; 16];
 
-/// The description that a store contains of itself.
+/// The store's description of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoreHead {
     /// The id of this store.
@@ -74,7 +75,7 @@ pub(super) struct StoreHead {
     pub(super) last_known_time: Timestamp,
 }
 
-/// The row for a target's entry. The target is the key of the row.
+/// The row for a target's entry. The target is the row's key.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct RevocationRow {
     place: u64,
@@ -100,8 +101,8 @@ pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revoca
     Ok((place, Revocation { target, effect, until }))
 }
 
-/// Decodes bytes as a record of each kind. Returns whether each decoded record stays the same when it is encoded
-/// and decoded again. Used by the fuzz targets.
+/// Tries to decode the bytes as each kind of record. Returns true if every decoded record stays the same when it is
+/// encoded and decoded again. The fuzz targets use this function.
 #[cfg(feature = "test-util")]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
@@ -196,12 +197,12 @@ impl<'t> Writing<'t> {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
-                // A session that cannot be decoded is not counted, because no request can continue it.
+                // A session that cannot be decoded is not counted, because no request can use it.
                 Err(error) => tracing::warn!(
                     session = %SessionId::from_bytes(*id.value()),
                     %error,
-                    "session not counted towards its user's limit, because its record cannot be read. If `error` names \
-                     another version of rotogate, start that version; otherwise run rotogate session revoke ID"
+                    "session not counted towards its user's limit, because its record cannot be read. If `error` \
+                     names another version of rotogate, start that version; otherwise run `rotogate session revoke ID`"
                 ),
             }
         }
@@ -252,7 +253,10 @@ impl<'t> Writing<'t> {
                 }
                 // The subject of this record is unknown, so the record's row stays in the index, where readers skip
                 // it.
-                Some(Err(error)) => tracing::warn!(%error, "ended session removed unread"),
+                Some(Err(error)) => tracing::warn!(
+                    %error,
+                    "an ended session was removed, although its record could not be read"
+                ),
                 None => {}
             }
         }
@@ -344,7 +348,7 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // The value in the table of live sessions, which a rotation does not change.
+        // The value in the table of live sessions. A rotation does not change it.
         let live = |session: &Session| (!session.is_revoked()).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {

@@ -1,6 +1,6 @@
 //! A file that redb may read but not yet write. All writes are held back until checks have shown that the file is a
-//! rotogate store, is intact, and is the expected store. A refused file is therefore left exactly as it was, even
-//! if redb has begun to repair it.
+//! rotogate store, is intact, and is the expected store. A refused file therefore stays exactly as it was, even if redb
+//! has begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -46,12 +46,12 @@ enum FileOperation {
 }
 
 impl StagedFile {
-    /// Makes a file to which redb writes directly.
+    /// Wraps a file to which redb writes directly.
     pub(super) fn through(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, false)
     }
 
-    /// Makes a file that is not written before [`release`](Self::release).
+    /// Wraps a file that is not written before [`release`](Self::release).
     pub(super) fn holding(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, true)
     }
@@ -84,7 +84,7 @@ impl StagedFile {
     }
 
     fn held(&self) -> io::Result<MutexGuard<'_, StagedWrites>> {
-        self.0.held.lock().map_err(|_| io::Error::other("a panic while the store was being opened"))
+        self.0.held.lock().map_err(|_| io::Error::other("a thread panicked while the store was being opened"))
     }
 
     fn is_holding(&self) -> bool {
@@ -252,8 +252,8 @@ mod tests {
             self.held().unwrap().steps.len()
         }
 
-        /// The content of the file that a crash after `steps` steps may leave, if the content was `image` before. Writes
-        /// that were not synced have reached the disk only if `survives` returns true for them.
+        /// Returns the content that the file may have after a crash, if `steps` steps were executed and the content was
+        /// `image` before. Writes that were not synced have reached the disk only if `survives` returns true for them.
         pub(crate) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
             let held = self.held().unwrap();
             let taken = &held.steps[..steps];

@@ -23,7 +23,7 @@ pub(super) const QUEUE_LENGTH: usize = 4096;
 /// The maximum number of operations in one transaction. It is the length of the queue, so that a steady stream of
 /// operations cannot delay the commit.
 const MAX_BATCH: usize = QUEUE_LENGTH;
-/// The number of commits after which a failed write of the mark is retried.
+/// The number of commits after which the writer tries again to write the mark, if that failed.
 const MARK_RETRY_COMMITS: u64 = 256;
 
 /// The shortest and the longest pause before an attempt to reopen the file after a failure.
@@ -84,7 +84,10 @@ where
 }
 
 fn not_written(fault: Arc<StoreError>) -> StoreError {
-    StoreError::caused_by("the store failed: whether this was written is unknown until the store is reopened", fault)
+    StoreError::caused_by(
+        "the store failed, and whether this change was written is unknown until the store is reopened",
+        fault,
+    )
 }
 
 /// The state that a store's handles share with its writer.
@@ -254,8 +257,8 @@ impl Writer {
         let _ = closed.send(marked);
     }
 
-    /// Returns the next operation, or `None` if there will be no more. After a failure, also tries to reopen the
-    /// file while it waits.
+    /// Returns the next operation, or `None` if the queue is closed. After a failure, also tries to reopen the file
+    /// while it waits.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
             let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
@@ -282,8 +285,8 @@ impl Writer {
                 if self.reports.is_due(now) {
                     tracing::error!(
                         %error,
-                        "store failed: no writes until the gate can reopen it, which it tries by itself. Check that \
-                         the disk is neither full nor read-only"
+                        "store failed, so the gate does not write until it can reopen the store, which it tries \
+                         repeatedly. Check that the disk is neither full nor read-only"
                     );
                 }
                 let error = Arc::new(error);
@@ -292,16 +295,16 @@ impl Writer {
                 error
             }),
         };
-        // The mark is written before the replies. Otherwise somebody could learn that a key is revoked, although an
-        // older store in place of this one would make the key valid again undetected.
+        // The mark is written before the replies. Otherwise a caller could learn that an API key is revoked, although
+        // the gate would not detect an older store in which the API key is still valid.
         if let Some(marker) = &mut self.marker
             && self.head.sequence >= marker.next
             && let Err(error) = marker.write(self.head)
         {
             tracing::error!(
                 %error,
-                "high-water mark not written, so an older store in place of this one would go unnoticed. Check that \
-                 the folder of the mark is writable"
+                "high-water mark could not be written, so the gate would not notice if an older copy replaced the \
+                 store. Check that the folder of the mark is writable"
             );
         }
         for job in jobs {
@@ -358,7 +361,7 @@ impl Writer {
         self.database = None;
     }
 
-    /// Opens another database for readers, because a database after a failure can only return pages that are in
+    /// Opens another database for readers. After a failure, the old database can return only the pages that are in
     /// memory.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
@@ -377,7 +380,7 @@ impl Writer {
                 tracing::error!(
                     %error,
                     "store cannot be read either. If its file is missing or damaged, stop the gate and restore a \
-                     back-up: rotogate store restore FILE"
+                     back-up with `rotogate store restore FILE`"
                 );
                 if let Some(trouble) = &mut self.trouble {
                     trouble.has_view = false;
@@ -391,9 +394,9 @@ impl Writer {
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let database = self.database.as_ref().ok_or_else(super::being_opened)?;
         let mut transaction = database.begin_write().map_err(failed)?;
-        // Each commit needs one sync. A checksum detects a transaction that was torn by a crash. The checksum is
-        // not cryptographic. However, to forge it, an attacker would have to control every byte of the pages, and
-        // each page contains keys that an attacker cannot choose.
+        // Each commit needs one sync. A checksum detects a transaction that was torn by a crash. The checksum is not
+        // cryptographic. However, to forge it, an attacker would have to control every byte of the pages, and each page
+        // contains row keys that an attacker cannot choose.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let Some((head, ends_keys)) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);

@@ -1,4 +1,4 @@
-//! Checks whether a Redis server is suitable for a store, both at the start and while the gate runs.
+//! Checks whether a Redis server is suitable for a store, at the start and while the gate runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
 /// The state of the servers after the checks.
 struct Fit {
     ways: Ways,
-    /// The number of keys that these servers have evicted.
+    /// The number of Redis keys that these servers have evicted.
     evicted: u64,
     /// The version of the first server, or `None` if the gate's user may not call INFO.
     version: Option<String>,
@@ -78,7 +78,8 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// Makes the checks of a start, without changing data. An error is the reason why the gate would not start.
+/// Makes the checks of a start, without changing data. If a check fails, the error is the reason why the gate would not
+/// start.
 pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -91,7 +92,7 @@ pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreErro
                 let (address, follow) = (own.address(), info.number("connected_slaves"));
                 let wanted = durable.replicas;
                 return Err(refused(format!(
-                    "Redis at {address} has {follow} replicas, and wait_replicas is {wanted}"
+                    "Redis at {address} has {follow} replicas, but `wait_replicas` is {wanted}"
                 )));
             }
         }
@@ -122,8 +123,8 @@ async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) 
         None if options.assume_noeviction => {}
         None => {
             return Err(refused(format!(
-                "Redis at {} does not allow INFO, which shows whether maxmemory-policy is noeviction: allow +info, or \
-                 say in the configuration that it is",
+                "Redis at {} does not allow INFO, which shows whether maxmemory-policy is noeviction: allow +info, \
+                 or set `assume_noeviction` if the policy is noeviction",
                 options.address()
             )));
         }
@@ -161,7 +162,8 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     match (info.get("cluster_enabled") == Some("1"), options.cluster) {
         (true, false) => {
             return Err(refused(format!(
-                "Redis at {address} is a node of a cluster: set cluster = true, or give a server that is not"
+                "Redis at {address} is a node of a cluster: set cluster = true, or give a server that is not in a \
+                 cluster"
             )));
         }
         (false, true) => {
@@ -176,8 +178,8 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     if info.number("evicted_keys") > 0 {
         tracing::warn!(
             %address,
-            "Redis has evicted keys since it started, and sessions or revocations may be among them. Give it more \
-             memory, keep maxmemory-policy noeviction, and restart it"
+            "Redis has evicted keys since it started, and sessions or revocations may be among them. Give Redis more \
+             memory, keep maxmemory-policy noeviction, and restart Redis"
         );
     }
     if info.get("aof_enabled") == Some("0") {
@@ -202,7 +204,8 @@ pub(super) fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), St
     }
 }
 
-/// Tries each command on keys with the gate's prefix. The keys do not exist, or the check removes them afterwards.
+/// Tries each command on Redis keys with the gate's prefix. The Redis keys do not exist, or the check removes them
+/// afterwards.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
     let mut tried = vec![
@@ -282,7 +285,7 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let mut command = cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
-    // Users often may not call CONFIG. In that case only the operator can know the setting.
+    // Users often may not call `CONFIG`. In that case the gate cannot check the setting.
     if let Ok(Value::Array(pair)) = link.once(&command).await?
         && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
         && policy != b"always"

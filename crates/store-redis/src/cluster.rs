@@ -22,16 +22,16 @@ use super::topology::{Links, Topology, link_to};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 
-/// How long a request waits for its server before the table is requested again. The time for which a command may
-/// block is added.
+/// How long a request waits for its server before the table is requested again, in addition to the time for which its
+/// command may block.
 const ASK_AFTER: Duration = Duration::from_millis(500);
 /// The number of times that a request follows `MOVED` without a pause. After that it pauses before each attempt,
 /// because two servers may redirect to each other.
 const MAX_HOPS: u32 = 3;
 
 impl Address {
-    /// Parses the address in a `MOVED` or `ASK` error. An empty host stands for the host of the server that sent
-    /// the error.
+    /// Parses the address in a `MOVED` or `ASK` error. If the host is empty, it is the host of the server that sent the
+    /// error.
     fn parse(text: &str, said_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = if host.is_empty() { said_by.host.as_str() } else { host };
@@ -89,7 +89,7 @@ impl Primaries {
         }
     }
 
-    /// Returns one of its partitions, its options and its connection for each primary.
+    /// For each primary, returns one of its partitions, its options and its connection.
     pub(super) fn each(&self, options: &RedisOptions) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         match self {
             Self::One(link) => vec![(0, options.clone(), Arc::clone(link))],
@@ -130,7 +130,7 @@ impl Cluster {
         (table.number, links)
     }
 
-    /// Returns one of its partitions, its options and its connection for each primary.
+    /// For each primary, returns one of its partitions, its options and its connection.
     fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         let table = self.topology.table();
         let of = |at: usize| {

@@ -18,7 +18,7 @@ use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, Snapshot};
 
-/// A commit that has a name, and the partition to which it is sent.
+/// A named commit, and the partition to which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     pub(super) inner: &'a RedisInner,
@@ -48,7 +48,7 @@ impl ScriptParts {
         self.args.push(arg.map(Into::into).unwrap_or_default());
     }
 
-    /// Adds the expected first bytes of a value. `None` means that the value must not exist.
+    /// Adds the expected first bytes of a value. If they are `None`, the value must not exist.
     fn begins(&mut self, begin: Option<&[u8]>) {
         self.args.push(begin.map_or_else(|| b"-".to_vec(), |begin| [b"=", begin].concat()));
     }
@@ -134,10 +134,10 @@ impl CommitCall<'_> {
     }
 }
 
-/// Decodes the state in which the script found the store.
+/// Decodes the state of the store that the script found.
 fn seen(compared: Compared<'_>, history: History, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let [end, Value::Array(records), Value::Array(entries), Value::Array(held)] =
-        <[Value; 4]>::try_from(answer).map_err(|_| unexpected("a short answer"))?
+        <[Value; 4]>::try_from(answer).map_err(|_| unexpected("too few results"))?
     else {
         return Err(unexpected("no lists"));
     };
@@ -178,7 +178,7 @@ impl Commit for CommitCall<'_> {
         let run = self.inner.run_as(self.primaries, self.partition, name, &COMMIT, parts.keys, parts.args);
         let answers = run.await?.with_status("committed")?.list()?;
         if answers.len() != asked.len() {
-            return Err(unexpected("another number of answers"));
+            return Err(unexpected("the wrong number of results"));
         }
         let read = |(compared, answer): (Compared<'_>, Value)| match answer {
             Value::Array(found) => seen(compared, self.history, found).map(Committed::Changed),
@@ -186,7 +186,7 @@ impl Commit for CommitCall<'_> {
                 Some(b"done") => Ok(Committed::Done),
                 Some(b"late") => Ok(Committed::Late),
                 Some(b"whole") => Err(is_whole()),
-                _ => Err(unexpected("an unknown answer")),
+                _ => Err(unexpected("an unknown result")),
             },
         };
         asked.into_iter().zip(answers).map(read).collect()

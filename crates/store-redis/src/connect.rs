@@ -41,7 +41,7 @@ pub(super) struct Link {
     /// The lanes for scripts, if the store waits for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
-    /// Whether the server may be a replica. A replica gets no requests for data of the store.
+    /// Whether the server may be a replica. The gate does not send requests for the store's data to a replica.
     of_any: bool,
 }
 
@@ -98,7 +98,7 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            // The last failure tells an operator more than the timeout does.
+            // The last failure is more useful to an operator than the timeout.
             last = Some(failed);
             tokio::time::sleep(wait).await;
             failures += 1;
@@ -133,8 +133,8 @@ impl Link {
         result
     }
 
-    /// Sends a script once to the server to which its slot is being moved. That server accepts the script only
-    /// directly after `ASKING`.
+    /// Sends a script once, to the server to which the script's slot is being moved. That server accepts the script
+    /// only directly after `ASKING`.
     pub(super) async fn asking(
         &self,
         script: &'static Script,
@@ -150,8 +150,8 @@ impl Link {
         self.asking_for(script.command(true, keys, args), sent).await
     }
 
-    /// Sends a command once to the server to which its slot is being moved. The command does not write, or does not
-    /// need to wait for replicas.
+    /// Sends a command once, to the server to which the command's slot is being moved. The command does not write, or
+    /// does not need to wait for replicas.
     pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let mut both = pipe();
         both.cmd("ASKING").add_command(command);

@@ -1,5 +1,5 @@
-//! A copy of another store. Until the copy is complete, its heads mark it as unfinished, and no gate opens
-//! it.
+//! Writes a copy of another store. Until the copy is complete, its heads mark it as unfinished, and gates refuse to
+//! open it.
 
 use async_trait::async_trait;
 use redis::Value;
@@ -53,7 +53,9 @@ impl CopyTarget for RedisStore {
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
-            StoreError::new("a session was created later than the present time of Redis: set both clocks by NTP")
+            StoreError::new(
+                "a session was created later than the present time of Redis: synchronize both clocks with NTP",
+            )
         })
     }
 

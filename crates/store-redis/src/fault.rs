@@ -1,4 +1,4 @@
-//! Classifies errors of Redis by the outcome of the write and by whether to retry.
+//! Classifies errors of Redis by the outcome of the write, and decides whether to retry.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -48,7 +48,7 @@ impl RedisFailure {
     }
 
     pub(super) fn replica(address: &str, by_sentinels: bool) -> Self {
-        let remedy = if by_sentinels { "the Sentinels are asked again" } else { "give the address of the primary" };
+        let remedy = if by_sentinels { "the gate asks the Sentinels again" } else { "give the address of the primary" };
         Self { closes: true, ..Self::before(format!("Redis at {address} is a replica: {remedy}")) }
     }
 
@@ -62,12 +62,12 @@ impl RedisFailure {
         Self { text: describe(address, error), outcome, again, closes, for_operator, elsewhere }
     }
 
-    /// Makes a failure from this error. A retry may succeed.
+    /// Makes a failure from an error after which a retry may succeed.
     pub(super) fn again(error: &StoreError) -> Self {
         Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
     }
 
-    /// Returns the same failure for the case that the write may have been done before it.
+    /// Returns the same failure, but with the write in doubt, because the server may have written before the failure.
     pub(super) fn after(self) -> Self {
         Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
     }
@@ -118,7 +118,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     }
 }
 
-/// Describes the problem and its remedy. The text omits the server's own message where that may contain user names.
+/// Describes the problem and its remedy. The description omits the server's own message if it may contain user names.
 pub(super) fn describe(address: &str, error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match error.kind() {
@@ -127,7 +127,7 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
         }
         ErrorKind::Io => format!("Redis at {address} cannot be reached: {error}"),
         ErrorKind::Server(ServerErrorKind::NoPerm) => {
-            format!("Redis at {address} does not allow a command or a key: docs/redis.md has its ACL")
+            format!("Redis at {address} does not allow a command or a key: docs/redis.md shows the required ACL")
         }
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             format!("Redis at {address} is a replica and does not accept writes: give the address of the primary")
@@ -146,7 +146,7 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
             format!("Redis at {address} refuses the username or the password: correct them")
         }
         _ if code == "MISCONF" => {
-            format!("Redis at {address} cannot write to its disk and takes no writes: see its log")
+            format!("Redis at {address} cannot write to its disk and rejects writes: see the log of Redis")
         }
         _ => format!("Redis at {address} failed: {error}"),
     }

@@ -1,18 +1,17 @@
 //! The feed, which reads the revocations that other nodes write.
 //!
-//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has
-//! all entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat
-//! sends the reader's position. A single script checks that the reader's last entry is in the log, and returns all
-//! later entries up to the end, so its reply is sufficient proof. In the meantime the reader waits for entries on a
-//! separate connection, so that a revocation arrives at once, however long the beat takes. If an entry arrives in
-//! both ways, the second copy is ignored. A reader whose last entry is no longer in the log reads all live
-//! revocations again.
+//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has all
+//! entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat sends
+//! the reader's position. A single script checks that the reader's last entry is in the log, and returns all later
+//! entries up to the end, so its reply is sufficient proof. In the meantime the reader waits for entries on a separate
+//! connection, so that a revocation arrives at once, however long the beat takes. If an entry arrives both ways, the
+//! second copy is ignored. A reader whose last entry is no longer in the log reads all live revocations again.
 //!
-//! Until the last page of live revocations has been read, nothing is proved. If this takes longer than the
-//! permitted staleness, the gate becomes stale. The pages are not ordered by time, so a revocation from before the
-//! scan may be on any page. To follow the log in parallel would yield only newer entries. A reader that keeps its
-//! position does not need a scan, because the last entry of the log is never trimmed, and other entries are kept
-//! longer than any permitted staleness.
+//! The node has no proof until it has read the last page of live revocations. If this takes longer than the permitted
+//! staleness, the gate becomes stale. The pages are not ordered by time, so a revocation from before the scan may be on
+//! any page. Following the log in parallel would therefore not help, because it yields only newer entries. A reader
+//! that keeps its position does not need a scan, because the last entry of the log is never trimmed, and other entries
+//! are kept longer than any permitted staleness.
 //!
 //! Each partition has its own reader and connection, because a blocking command can read only one slot of a
 //! cluster, and delays all later commands on its connection. A step is complete once all partitions have replied to
@@ -75,9 +74,9 @@ impl RedisFeed {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
         let asked = of_each.iter().map(|heard| heard.asked).min()?;
-        // The store's time is the first partition's time, taken as the midpoint between request and reply. The
-        // request of the oldest beat may be earlier, which moves this midpoint. The time is moved by the same
-        // amount.
+        // The store's time is the first partition's time, which is assumed to belong to the midpoint between request
+        // and reply. If the oldest beat's request is used instead, the midpoint is earlier by half the difference
+        // between the two requests, so the time is reduced by that amount.
         let first = of_each.first()?;
         let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
         let heard = Heard { asked, answered: first.answered, store_time };
@@ -243,7 +242,7 @@ impl Reader {
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 (self.beat, self.reading, self.scan) = (None, None, None);
-                // The beat may have failed. Without this code, the next beat would be sent only after a whole
+                // The beat may have failed. Without the next lines, another beat would be sent only after a whole
                 // interval.
                 if self.next_beat > self.follow.time.monotonic() {
                     self.beat_again();
@@ -253,7 +252,7 @@ impl Reader {
         step
     }
 
-    /// Schedules the next beat for now. Later beats keep the common schedule of all partitions.
+    /// Makes the next beat due at once. Later beats keep the common schedule of all partitions.
     fn beat_again(&mut self) {
         self.next_beat = self.next_beat.saturating_sub(self.follow.every);
     }
@@ -401,8 +400,9 @@ impl Reader {
         }))
     }
 
-    /// Detects that the server was restarted or replaced. A server that restarted, or took over from another, may
-    /// have lost the latest acknowledged writes. Only its files would show such a loss.
+    /// Detects that the server was restarted or replaced. A server that restarted, or took over from another, may have
+    /// lost the latest acknowledged writes. The gate cannot see such a loss, because it does not read the server's
+    /// files.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
         let run = run_of(&link).await?.unwrap_or_default();

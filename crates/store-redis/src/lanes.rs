@@ -1,9 +1,9 @@
-//! Lanes for writes that are acknowledged only once replicas have them.
+//! Lanes for writes that are acknowledged only after replicas have received them.
 //!
-//! WAIT counts the replicas that have the writes of its own connection, and blocks that connection. A lane
-//! therefore sends all queued requests as one pipeline with a single WAIT at the end, and replies to the requests
-//! afterwards. A script that finds its work already done does not write anything, so WAIT would count replicas that
-//! do not have that work yet. For this reason, each pipeline also rewrites the number of writes.
+//! `WAIT` counts the replicas that have received the writes of its own connection, and blocks that connection. A lane
+//! therefore sends all queued requests as one pipeline with a single `WAIT` at the end, and replies to the requests
+//! afterwards. If a script finds that its change was already made, it does not write anything, so `WAIT` would count
+//! replicas that do not have the change yet. For this reason, each pipeline also rewrites the number of writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -38,7 +38,7 @@ pub(super) struct Durable {
     pub(super) fsync: bool,
 }
 
-/// The number of keys that every script gets first. See
+/// The number of Redis keys that every script gets first. See
 /// [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
 const FIXED_KEYS: usize = 4;
 
@@ -46,8 +46,9 @@ const QUEUED: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// A script with its keys and arguments. The keys that all scripts share come first, followed by the script's own.
-/// The arguments are the history and the name of the operation, followed by the script's own.
+/// A script with its Redis keys and arguments. The Redis keys that all scripts use come first, followed by those that
+/// only this script uses. The first arguments are the history and the name of the operation, followed by the script's
+/// own arguments.
 pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     pub(super) keys: Vec<Vec<u8>>,
@@ -220,8 +221,8 @@ impl Lane {
     }
 }
 
-/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from that
-/// of the data, the same is true for its jobs, which then had no effect.
+/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from that of
+/// the data, the history of its jobs differs as well, so they had no effect.
 #[derive(PartialEq, Eq)]
 struct Touch {
     keys: Vec<Vec<u8>>,
@@ -289,5 +290,7 @@ impl Durable {
 }
 
 fn short(replicas: i64, wanted: i64) -> RedisFailure {
-    RedisFailure::in_doubt(format!("{replicas} replicas of Redis have the write, and wait_replicas is {wanted}"))
+    RedisFailure::in_doubt(format!(
+        "{replicas} replicas of Redis have confirmed the write, but `wait_replicas` is {wanted}"
+    ))
 }

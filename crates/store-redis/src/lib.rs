@@ -1,5 +1,5 @@
-//! A store in Redis or Valkey that several gates share. The server is a single one, the primary that Sentinels
-//! name, or a cluster.
+//! A store in Redis or Valkey that several gates share. The store is on a single server, on the primary that Sentinels
+//! name, or in a cluster.
 //!
 //! **Writing.** A gate applies the rules to a snapshot that it has read or assumes. A script then writes the result
 //! atomically, in one order for all nodes, or reports that the store differs from the snapshot (see `commit.rs`).
@@ -10,22 +10,20 @@
 //! of the server. With other settings, a crash loses up to a second of writes, and a warning at the start says so.
 //! [`RedisOptions::wait_replicas`] protects against the loss of a primary together with its latest writes.
 //!
-//! The **keys** are listed for the prefix `rg` and partition 0, which is the only partition of a single server. A
-//! cluster has 16 partitions (see `partitions.rs`). All keys of a partition have the same hash tag, because a
-//! script needs several of them.
+//! The table lists the **Redis keys** for the prefix `rg` and partition 0, which is the only partition of a single
+//! server. A cluster has 16 partitions (see `partitions.rs`). All Redis keys of a partition have the same hash tag,
+//! because a script needs several of them.
 //!
 //! | key | type | content |
 //! |---|---|---|
-//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, number of writes, last stamp, latest end, first
-//! position of the log |
+//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, writes, last stamp, latest end, start of the log |
 //! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
 //! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions, sorted by end |
 //! | `{rg:0}:r` | hash | the live revocations, merged by target |
 //! | `{rg:0}:u` | sorted set | the ends of the live revocations |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
 //! | `{rg:0}:n` | hash | the nodes, with their last beat and the report about themselves |
-//! | `{rg:0}:c:<name>` | string | a change that every node detects: the present state, and the stamp from the first
-//! node; expires after a day |
+//! | `{rg:0}:c:<name>` | string | a change that every node detects: state and first stamp; expires after a day |
 //! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
 //! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the records of the relay, and their ends |
@@ -103,12 +101,12 @@ struct RedisInner {
     beats: Primaries,
     /// The name of the store, as written in each of its heads.
     store: Op,
-    /// The number of keys that the servers had already evicted when this process started.
+    /// The number of Redis keys that the servers had already evicted when this process started.
     evicted: u64,
     inserts: InsertTurns,
     hints: Hints,
-    /// The clients of recent sessions. A bounded insert reads their not-befores together with that of its own
-    /// client.
+    /// The clients of recent sessions. An insert with a maximum number of sessions reads the not-befores of these
+    /// clients and of its own client.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     mark: rotogate_core::store::kit::mark::Marker,
@@ -133,7 +131,7 @@ rotogate_core::debug_with!(RedisStore, |it| { options: it.0.options });
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
-    not_done("Redis has lost writes: the gates first write back what they know, then continue")
+    not_done("Redis has lost writes: the gates write back the revocations that they know before they continue")
 }
 
 impl RedisInner {
@@ -222,7 +220,7 @@ impl RedisInner {
         if seq < before {
             return Err(other_history(partition, expected, None));
         }
-        // A read may see writes that are not acknowledged yet, because they are waiting for replicas.
+        // A read may see writes that are still waiting for replicas, and are therefore not acknowledged yet.
         if self.options.durable().is_none() {
             partition.saw(expected, seq);
         }
@@ -259,7 +257,7 @@ fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-/// Drops the reference to the pipeline that its own methods return.
+/// Drops the reference that a pipeline's methods return.
 fn drop_mut(_: &mut Pipeline) {}
 
 /// Parses the reply to TIME: seconds and microseconds.

@@ -65,8 +65,8 @@ impl Line {
         Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
-    /// Sends over a connection and waits for the reply, but only as long as its server is the primary. After a
-    /// fault that closes the connection, the next request gets a new one.
+    /// Sends a request over a connection and waits for the reply, but only as long as the connection's server is the
+    /// primary. After a fault that closes the connection, the next request gets a new one.
     pub(super) async fn on<T>(
         &self,
         open: &Open,
@@ -113,7 +113,7 @@ impl Line {
         made.await
     }
 
-    /// Closes a connection. Requests that are still waiting for replies on it end by their own timeouts.
+    /// Closes a connection. Requests that still wait for a reply on this connection end by their own timeouts.
     pub(super) fn close(&self, number: u64) {
         let mut live = self.live.lock();
         if live.number == number
@@ -130,9 +130,9 @@ impl Line {
 
 /// Makes a connection, and stores it as the open one.
 async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, RedisFailure> {
-    // The attempt runs in a separate task, because it has the turn among all connections of the store while its
-    // callers may not be polled. The task ends when its callers give up. Otherwise such tasks would queue for their
-    // turns at a server that does not respond, and later callers would reach their deadlines behind them.
+    // The attempt runs in a separate task. While it runs, no other connection of the store can be opened, so it must
+    // make progress even if its callers are not polled. The task ends when its callers give up. Otherwise tasks would
+    // queue up for a server that does not respond, and later callers would wait behind them until their deadlines.
     let mut making = JoinSet::new();
     making.spawn(dial.made());
     let made = making.join_next().await.and_then(Result::ok);

@@ -1,8 +1,7 @@
 //! Lists sessions in pages.
 //!
-//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys.
-//! The following pages use the ids that this scan found. A session that exists throughout the scan is found exactly
-//! once.
+//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys. The
+//! following pages use the ids that this scan found. A session that exists during the whole scan is found exactly once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -33,8 +33,8 @@ const MAX_STARTS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The write that made the entry. Zeros mean that the write is unknown, but that no entry from `id` on has been
-    /// trimmed.
+    /// The name of the write that made the entry. If it is all zeros, the write is unknown, but no entry from `id` on
+    /// has been trimmed.
     pub(super) op: Op,
 }
 
@@ -60,7 +60,7 @@ impl RedisInner {
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// Returns the position in each partition. `None` stands for the beginning, or for a position from another
+    /// Returns the position in each partition. It is `None` at the beginning, or if the position is from another
     /// history.
     pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();

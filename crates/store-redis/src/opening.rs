@@ -1,8 +1,8 @@
 //! Opens a store: creates its partitions, or checks them against the expectations of this gate.
 //!
 //! Each partition has a head. The head of partition 0 is created first. It contains the name of the store, which is
-//! then written to the other heads as well. Once all heads exist, the first head records this. A head that is
-//! missing afterwards must have been lost.
+//! then written to the other heads as well. Once all heads exist, the first head records this. If a head is missing
+//! after that, it was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,8 @@ pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Durat
     let apart = latest.unwrap_or_default().saturating_sub(earliest.unwrap_or_default());
     if u128::from(apart) > options.network.leeway.as_millis() {
         return Err(refused(format!(
-            "the clocks of the servers of Redis at {} differ by {} s, which is more than the leeway: set them by NTP",
+            "the clocks of the servers of Redis at {} differ by {} s, which is more than the leeway: synchronize \
+             them with NTP",
             options.address(),
             apart / 1000
         )));
@@ -102,7 +103,10 @@ fn millis(time: Duration) -> u64 {
 }
 
 pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
-    refused(format!("Redis at {} is not a node of a cluster: remove cluster = true, or give a node", options.address()))
+    refused(format!(
+        "Redis at {} is not a node of a cluster: remove cluster = true, or give a node of a cluster",
+        options.address()
+    ))
 }
 
 /// Creates or checks each partition.
@@ -254,8 +258,8 @@ impl Heads<'_> {
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.network.copying {
-            // This field comes first, so that a copy into a store that already has data is refused for that reason,
-            // and not for another difference.
+            // This field comes first, so that a copy into a store with data is refused because of the data, and not
+            // because of another difference.
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
@@ -285,9 +289,9 @@ impl Heads<'_> {
         }
     }
 
-    /// Returns instructions for starting over, if the store has never contained a session. Each new or copied
-    /// session raises the stamp, so a stamp of 0 shows this. The instructions also delete the rows of gates,
-    /// because gates that were killed are considered running for a while.
+    /// Returns instructions for starting over, if the store has never contained a session. Each new or copied session
+    /// raises the stamp, so a stamp of 0 shows that there has never been a session. The instructions also delete the
+    /// rows of gates, because a gate that was killed is considered running for a while.
     async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
         let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
         let [head, nodes] = ["h", "n"].map(key);
@@ -312,22 +316,22 @@ impl Heads<'_> {
                 "{place} has schema version {known}, but this program knows only {SCHEMA}: use the version that made it"
             ),
             "partitions" if known == "1" => format!(
-                "{place} was made on a single server and has 1 partition, and a cluster's has {expected}: use another \
-                 prefix, or remove cluster = true and give a single server"
+                "{place} was made on a single server and has 1 partition, but a store in a cluster has {expected}: \
+                 use another prefix, or remove cluster = true and give a single server"
             ),
             "partitions" if known == OF_A_CLUSTER.to_string() => format!(
                 "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use \
                  another prefix"
             ),
             "unfinished" => {
-                format!("{place} is an unfinished copy: run rotogate store copy again, or use another prefix")
+                format!("{place} is an unfinished copy: run `rotogate store copy` again, or use another prefix")
             }
             "copying" if known.is_empty() => {
-                format!("{place} already has data: copy into an empty one, or use another prefix")
+                format!("{place} already has data: copy into an empty store, or use another prefix")
             }
             "copying" => format!("{place} is an unfinished copy of another store: use another prefix"),
             "store" => format!(
-                "{place} has a partition {number} of another store: restore a complete back-up, or use another prefix"
+                "{place} has partition {number} from another store: restore a complete back-up, or use another prefix"
             ),
             _ => {
                 format!("{place} has {field} {known}, which this program does not know: use the version that made it")

@@ -15,7 +15,7 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
 use rotogate_core::store::kit::password::Password;
 
-/// The maximum length of the prefix of keys.
+/// The maximum length of the prefix of Redis keys.
 const MAX_PREFIX: usize = 64;
 /// The operating system closes a connection if sent data is not acknowledged within this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ pub(super) struct Sentinel {
 }
 
 impl RedisOptions {
-    /// The default prefix of keys.
+    /// The default prefix of Redis keys.
     pub const PREFIX: &str = "rg";
 
     /// Makes options from the URL of a server: `redis://host:port/database`, or `rediss://` for TLS. The URL must
@@ -131,14 +131,15 @@ impl RedisOptions {
         Self { username: Some(name.into()), ..self }
     }
 
-    /// Sets the first part of every key, which consists of letters, digits, `-` and `_`. The gates of one issuer
-    /// share it.
+    /// Sets the prefix of every Redis key, which consists of letters, digits, `-` and `_`. All gates of an issuer must
+    /// use the same prefix.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Declares that the server forbids INFO, and that its `maxmemory-policy` is `noeviction`.
+    /// Declares that the server's `maxmemory-policy` is `noeviction`. Use this if the server forbids `INFO`, with which
+    /// the gate would check the policy.
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
@@ -180,10 +181,10 @@ impl RedisOptions {
         self.urls.iter().map(place).collect()
     }
 
-    /// Acknowledges a write only when this number of replicas has it. In a cluster, the number applies to the
-    /// replicas of each primary. Choose the number so that the primary and these replicas are more than half of the
-    /// servers, for example 1 for three servers. Then a primary that is cut off with at most half of them cannot
-    /// acknowledge anything.
+    /// Acknowledges a write only when this number of replicas has it. In a cluster, the number applies to the replicas
+    /// of each primary. Choose the number so that the primary and these replicas are more than half of the servers, for
+    /// example 1 for three servers. Then a primary that is cut off together with at most half of the servers cannot
+    /// acknowledge any write.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }
@@ -201,7 +202,7 @@ impl RedisOptions {
         self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
     }
 
-    /// Returns the durability that the gate waits for, if any.
+    /// Returns the durability that the gate waits for, if it waits for replicas or for append-only files.
     pub(super) fn durable(&self) -> Option<Durable> {
         let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
@@ -230,14 +231,14 @@ impl RedisOptions {
         }
         Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.network.password.is_none() {
-            return Err(refused("a username for Redis needs a password, or a file with it"));
+            return Err(refused("a username for Redis needs a password or a password file"));
         }
         if let Some(sentinel) = &self.sentinel {
             if sentinel.name.is_empty() {
                 return Err(refused("the name of the primary, as the Sentinels know it, is empty"));
             }
             if sentinel.username.is_some() && sentinel.password.is_none() {
-                return Err(refused("a username for the Sentinels needs a file with the password"));
+                return Err(refused("a username for the Sentinels needs a password file"));
             }
         }
         Ok(())
@@ -248,16 +249,18 @@ impl RedisOptions {
         let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = infos.first() else { return Err(refused("there is no URL of Redis")) };
         if sentinel && cluster {
-            return Err(refused("a cluster of Redis has no Sentinels: remove cluster, or the name of the primary"));
+            return Err(refused(
+                "a Redis cluster is not used with Sentinels: remove `cluster`, or remove the name of the primary",
+            ));
         }
         if infos.len() > 1 && !sentinel && !cluster {
             return Err(refused(
-                "several URLs of Redis are those of Sentinels, or of a cluster: give the Sentinels' name for the primary, or \
-                 set cluster = true",
+                "several URLs of Redis are allowed only for Sentinels or a cluster: give the Sentinels' name for the \
+                 primary, or set cluster = true",
             ));
         }
         if cluster && infos.iter().any(|info| info.redis_settings().db() != 0) {
-            return Err(refused("a cluster of Redis has only database 0: remove the database from the URL"));
+            return Err(refused("a Redis cluster has only database 0: remove the database from the URL"));
         }
         let same = |info: &ConnectionInfo| {
             is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
@@ -273,7 +276,7 @@ impl RedisOptions {
         parse(url).map(drop)
     }
 
-    /// Checks that the string is allowed as the prefix of keys.
+    /// Checks that the string is allowed as the prefix of Redis keys.
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {

@@ -1,9 +1,9 @@
-//! Partitions are the parts of the store within which a script can reach all keys.
+//! Partitions are the parts of the store. A script can access all Redis keys of one partition.
 //!
-//! A script accesses keys of one partition only. These keys have the same hash tag, and therefore the same slot of
-//! a cluster. The last byte of a session's id, which is random, selects the session's partition. Not-befores of a
-//! subject, of a client and of all sessions are in **every** partition, so that each rotation is atomic with all
-//! revocations that could refuse it. A single server has one partition.
+//! A script accesses the Redis keys of only one partition. These Redis keys have the same hash tag, and are therefore
+//! in the same slot of a cluster. The last byte of a session's id, which is random, selects the session's partition.
+//! Not-befores of a subject, of a client and of all sessions are in **every** partition, so that each rotation is
+//! atomic with all revocations that could refuse it. A single server has one partition.
 //!
 //! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they are in one order. A
 //! not-before is acknowledged once every partition has it. Partition 0 then raises its last stamp to the
@@ -12,11 +12,11 @@
 //! insert comes first, later swaps of the session are refused, because its partition has the not-before by the time
 //! that the not-before is acknowledged. There is no other order.
 //!
-//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the
-//! sessions there. Each partition accepts the result if its entry is unchanged and it has no session that ends
-//! later. Otherwise it returns its present state, and the not-before is computed again. Both steps can be repeated.
-//! A node that crashes between them has acknowledged nothing. The next not-before for the target completes the
-//! partial result in every partition.
+//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the sessions
+//! there. Each partition accepts the result if its entry is unchanged and it has no session that ends later. Otherwise
+//! it returns its present state, and the not-before is computed again. Both steps can be repeated. If a node crashes
+//! between the steps, it has not acknowledged the not-before. The next not-before for the target completes the partial
+//! result in every partition.
 //!
 //! **The maximum number of a subject's sessions** is checked over all partitions. A bounded insert first reads all
 //! partitions, including the number of inserts in each. Then it raises this number in each other partition, unless
@@ -41,7 +41,7 @@ use rotogate_core::store::{StoreError, WriteOutcome};
 /// The number of partitions in a cluster. It is stored in the head and never changes.
 pub(super) const OF_A_CLUSTER: usize = 16;
 
-/// The names of keys of one partition.
+/// The names of the Redis keys of one partition.
 pub(super) struct PartitionKeys {
     pub(super) tag: String,
 }
@@ -69,13 +69,13 @@ impl PartitionKeys {
         self.with("sub:", subject.as_bytes())
     }
 
-    /// Returns the keys that every script gets first.
+    /// Returns the Redis keys that every script gets first.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
         ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
 }
 
-/// A partition, with what the gate knows about its state.
+/// A partition, and what the gate knows about its state.
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
@@ -87,7 +87,7 @@ pub(super) struct Partition {
     lost: AtomicBool,
 }
 
-/// The certainty that writes are missing.
+/// How certain it is that writes are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// Another server has replied, the server was restarted, or another node noticed a loss. It is possible that no

@@ -15,8 +15,8 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, WriteOutcome};
 
-/// The maximum number of revocations that one script removes. It is limited, because other writers wait in the
-/// meantime.
+/// The maximum number of revocations that one script removes. It is limited, because other writers wait while the
+/// script runs.
 const SWEPT_AT_ONCE: u64 = 128;
 
 /// The entry of a not-before in a partition, and the latest end of the partition's sessions that it may match.
@@ -61,7 +61,7 @@ impl RedisInner {
         let operation = Operation { ids, targets, raises: raises(&entry), keeps_names: true, ..Operation::default() };
         let revoke = |state: &mut Snapshot| self.rules().revoke(state, entry.clone(), because);
         let revoked = decide(&self.call_to_revoke(partition, op), operation, presumed, revoke).await?;
-        revoked.ok_or_else(|| unexpected("a time that was not given"))
+        revoked.ok_or_else(|| unexpected("a time that the gate did not send"))
     }
 
     /// Returns the partition that has the entries for a target, or `None` if every partition has them.

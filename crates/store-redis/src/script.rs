@@ -171,6 +171,6 @@ pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
 }
 
 pub(super) fn unexpected(what: &str) -> StoreError {
-    let text = format!("Redis sent a reply that rotogate does not understand: it has {what}");
+    let text = format!("Redis sent a reply that rotogate does not understand: it contains {what}");
     StoreError::new(text).with_outcome(WriteOutcome::InDoubt)
 }

@@ -120,7 +120,7 @@ async fn follow(options: Arc<RedisOptions>, at: usize, url: String, said: Arc<Sa
         asked.mark_unchanged();
         let answer = timeout(limit, question(&options, &url, &mut connection))
             .await
-            .unwrap_or_else(|_| Err(not_done(format!("the Sentinel at {} does not answer", host_of(&url)))));
+            .unwrap_or_else(|_| Err(not_done(format!("the Sentinel at {} does not respond", host_of(&url)))));
         let pause = if answer.is_ok() {
             failures = 0;
             EVERY

@@ -107,6 +107,6 @@ impl Servers {
     pub(super) fn fault(&self) -> String {
         let last = self.fault.lock().clone();
         let without = || self.sentinels.as_ref().and_then(Sentinels::fault);
-        last.or_else(without).unwrap_or_else(|| format!("Redis at {} does not answer", self.options.address()))
+        last.or_else(without).unwrap_or_else(|| format!("Redis at {} does not respond", self.options.address()))
     }
 }

@@ -21,14 +21,14 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, Rules};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-/// The maximum number of records that one script confirms. It is limited, because other writers wait in the
-/// meantime.
+/// The maximum number of records that one script confirms. It is limited, because other writers wait while the script
+/// runs.
 const CONFIRMED_AT_ONCE: usize = 64;
 /// The number of other clients whose not-befores a login reads.
 const CLIENTS_KNOWN: usize = 32;
 
-/// The room for a new session. It is identified by the number of inserts of the subject's sessions in each
-/// partition.
+/// The state of a subject's sessions in which there is room for a new session. It is identified by the number of
+/// inserts of the subject's sessions in each partition.
 type SubjectRoom = InsertRoom<Vec<String>>;
 
 impl RedisInner {
@@ -126,7 +126,8 @@ impl RedisInner {
         Ok(Some(Inserted::Inserted(entries)))
     }
 
-    /// Inserts a session. Returns `None` if the subject's sessions have changed since its room was determined.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since the room for the new session was
+    /// determined.
     pub(super) async fn insert_as(
         &self,
         op: Op,
@@ -178,8 +179,7 @@ impl RedisInner {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         let mut targets = BTreeSet::from(held_against(&self.issuer, session));
-        // The script cannot decode which clients the other sessions belong to, so the gate sends the clients that
-        // it knows.
+        // The script cannot decode the clients of the other sessions, so the gate sends the clients that it knows.
         targets.extend(self.clients.lock().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
@@ -336,8 +336,8 @@ fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, Store
         Err(error) => tracing::error!(
             session = %id,
             %error,
-            "session not counted towards its user's limit, because its record cannot be read. If `error` names another \
-             version of rotogate, start that version; otherwise run rotogate session revoke ID"
+            "session not counted towards its user's limit, because its record cannot be read. If `error` names \
+             another version of rotogate, start that version; otherwise run `rotogate session revoke ID`"
         ),
     }
 }

@@ -24,13 +24,13 @@ use rotogate_core::store::{
 /// How long the stamp of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 
-/// The maximum duration. In microseconds it is below 2^53, up to which Lua's numbers are exact.
+/// The maximum duration. In microseconds, it is below 2^53, so that Lua can represent it exactly.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// The number of records that are written back at once.
 const RESTORED_AT_ONCE: usize = 64;
 
 impl RedisInner {
-    /// Issues a stamp. Returns `None` if `after` is ahead of the server's clock by more than the leeway.
+    /// Issues a stamp. Returns `None` if `after` is later than the server's clock by more than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
         // The stamp of a not-before is for a revocation, so the connections for revocations are used.
@@ -126,7 +126,8 @@ impl RedisInner {
                 Ok(())
             }
             "headless" | "differs" => Err(StoreError::new(
-                "Redis was emptied or has another store: restore a back-up, or restart the gate for an empty store",
+                "Redis was emptied or has another store: restore a back-up, or restart the gate to begin with an \
+                 empty store",
             )
             .with_outcome(WriteOutcome::NotDone)),
             _ => Err(answer.unknown()),
@@ -148,7 +149,11 @@ impl RedisInner {
             match written {
                 Ok(written) => restored += usize::from(written == Some(true)),
                 // The failure of one record must not stop the others.
-                Err(error) => tracing::error!(session.id = %record.id, %error, "session not written back"),
+                Err(error) => tracing::error!(
+                    session.id = %record.id,
+                    %error,
+                    "session could not be written back to the store, which had lost it"
+                ),
             }
         }
         Ok(restored)

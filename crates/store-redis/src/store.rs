@@ -52,7 +52,10 @@ impl Store for RedisStore {
                 return Ok(inserted);
             }
         }
-        Err(not_done("other gates created sessions for the same subject during every attempt"))
+        Err(not_done(
+            "the session was not created, because other gates created sessions for the same subject during every \
+             attempt",
+        ))
     }
 
     async fn compare_and_swap(
@@ -125,7 +128,7 @@ impl Store for RedisStore {
                             session = %id,
                             %error,
                             "session not listed, because its record cannot be read. If `error` names another version \
-                             of rotogate, start that version; otherwise run rotogate session revoke ID"
+                             of rotogate, start that version; otherwise run `rotogate session revoke ID`"
                         );
                         continue;
                     }
@@ -167,7 +170,7 @@ impl Store for RedisStore {
                 evicted += info.number("evicted_keys");
                 let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
                 if most > 0 && used * 100 > most * FULL {
-                    return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
+                    return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise maxmemory")));
                 }
             }
         }

@@ -65,7 +65,7 @@ pub(super) struct Topology {
     /// The shared state of the connections to a server. Connections that block have separate state.
     servers: Lock<HashMap<(Address, bool), Arc<Servers>>>,
     renewal: Lock<Renewal>,
-    /// Changes whenever the servers have been asked for the table.
+    /// Notifies waiting callers whenever the servers have been asked for the table.
     renewed: watch::Sender<()>,
 }
 
@@ -134,9 +134,9 @@ impl Topology {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Requests the table, and waits until the servers were asked. A single task does this for all callers that
-    /// wait in the meantime. A caller that gives up, or that is not polled, therefore does not block other callers.
-    /// The server `not` has failed, and is asked only if no other server is known.
+    /// Requests the table, and waits until the servers were asked. A single task does this for all callers that wait in
+    /// the meantime. A caller that gives up, or that is not polled, therefore does not block other callers. `not` is
+    /// the server that has failed. It is queried only if no other server is known.
     pub(super) async fn renew(self: &Arc<Self>, not: Option<&Address>) {
         let mut renewed = {
             let mut renewal = self.renewal.lock();
@@ -161,7 +161,7 @@ impl Topology {
     async fn request(&self, not: Option<&Address>) {
         let table = self.table();
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
-        // The failed server is asked as well if no other server is known.
+        // If no other server is known, the failed server is queried again.
         let none = nodes.is_empty();
         let is_more = |seed: &&Address| !nodes.contains(seed) && (none || Some(*seed) != not);
         let more: Vec<_> = self.seeds.iter().filter(is_more).cloned().collect();

@@ -16,7 +16,7 @@ pub(crate) struct InFlightSlot {
 impl InFlightSlot {
     /// Counts a failure of the address.
     pub(crate) fn record_failure(&self, reason: &str) {
-        // The only address of an upstream is never ejected, because there would be no other to use.
+        // The only address of an upstream is never ejected, because another address is not available.
         let pool = &self.pool;
         if pool.all().len() < 2 {
             return self.address.record_failure_alone();
@@ -33,7 +33,7 @@ impl Drop for InFlightSlot {
         // The order of these calls matters: a waiter that sees the free slot must also see that the holders have left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // The check avoids a write to memory that all workers share if no request waits.
+        // If no request waits, this check avoids a write to memory that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }

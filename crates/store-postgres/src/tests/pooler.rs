@@ -65,5 +65,5 @@ async fn c25_a_pooler_that_was_not_expected_is_named() {
     let server = Server::start(&[]);
     let pooler = Pooler::start(&server);
     let said = PostgresStore::connect(options(pooler.port)).await.unwrap_err().to_string();
-    assert!(said.contains("a pooler in between") && said.contains("unnamed"), "{said}");
+    assert!(said.contains("a connection pooler is in between") && said.contains("unnamed"), "{said}");
 }

@@ -138,7 +138,7 @@ async fn scripts_that_the_server_forgot_are_given_to_it_again_in_a_lane() {
 async fn c20_waiting_for_more_than_the_server_has_is_refused_at_start() {
     let server = Server::start(&[]);
     let said = RedisStore::connect(server.options().wait_replicas(1)).await.unwrap_err().to_string();
-    assert!(said.contains("0 replicas of Redis have the write, and wait_replicas is 1"), "{said}");
+    assert!(said.contains("0 replicas of Redis have confirmed the write, but `wait_replicas` is 1"), "{said}");
     let with_file = Server::start(&["--appendonly yes"]);
     if with_file.cli(&["COMMAND", "INFO", "WAITAOF"]).is_empty() {
         let said = RedisStore::connect(server.options().wait_fsync()).await.unwrap_err().to_string();
