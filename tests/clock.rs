@@ -114,7 +114,7 @@ async fn o9_a_wall_clock_that_is_stepped_back_brings_nothing_back_and_mints_noth
     assert_eq!(gate.get("/hello", &second.access).await.status, StatusCode::OK);
     let (status, why) = readiness(&gate).await;
     assert_eq!(status, StatusCode::OK);
-    assert!(why.starts_with("degraded: the wall clock is ") && why.contains("behind the time of this gate"), "{why}");
+    assert!(why.starts_with("degraded: the wall clock is ") && why.contains("behind the gate's own time"), "{why}");
     moved.ahead(0);
     until("the state is good again", async || readiness(&gate).await.1.trim() == "ready").await;
 }
@@ -166,7 +166,7 @@ async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that
     assert_eq!(gate.stop(), Some(0));
 
     let refused = moved.0.fails(&["store", "reset-clock"], "reset\n");
-    assert!(refused.contains("every session ends") && refused.contains("--yes"), "{refused}");
+    assert!(refused.contains("ends every session") && refused.contains("--yes"), "{refused}");
     let report = moved.0.json(&["store", "reset-clock", "--yes"], "");
     assert!(report["reset"] == true && report["sessions_ended"].as_u64() >= Some(1), "{report}");
     assert!(report["users_ahead"].is_null(), "{report}");
@@ -204,7 +204,7 @@ async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c40_a_wall_clock_that_is_set_back_while_a_gate_runs_is_seen_in_the_log_and_the_metric() {
-    const BEHIND: &str = "the wall clock is behind the time of this gate";
+    const BEHIND: &str = "the wall clock is behind the gate's own time";
     let moved = Moved::new();
     let gate = moved.start();
     gate.login().await;

@@ -334,8 +334,8 @@ def commands_of(gate, words=()):
 
 
 # At the end of each help; the page has them once.
-EXIT_CODES = """Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the \
-configuration is wrong."""
+EXIT_CODES = """Exit codes: 0 the command succeeded; 1 it failed, was refused, or matched nothing; 2 the command line or the \
+configuration is invalid."""
 COMMANDS = ROOT / "docs/commands.md"
 
 

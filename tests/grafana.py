@@ -389,7 +389,7 @@ def own_login(gate, folder, moved, first):
     """The page's commands up to the start, then a day with Grafana."""
     site = Site(gate, folder, first, moved)
     check, add, start = [re.sub(r"\s+# .*$", "", line) for line in of_page("sh")[0].strip().splitlines()]
-    expect(site.run(check), "gateway.toml: good", check)
+    expect(site.run(check), "gateway.toml: valid", check)
     expect((site.run(add, PASSWORD), start), ("ada added", "rotogate"), add)
     expect(site.run(add.replace("ada", "bob").split(" --scopes")[0], PASSWORD), "bob added", "another user")
     (boss,) = re.findall(r"`(rotogate user add root [^`]+)`", (ROOT / PAGE).read_text().replace("\n", " "))
@@ -414,7 +414,7 @@ def provider_login(gate, folder, moved, first, second):
         site = Site(gate, folder, "".join(configuration.values()), moved)
         (folder / "kc.secret").touch(mode=0o600)
         (folder / "kc.secret").write_text(Keycloak.secret)
-        expect(site.run("rotogate check"), "gateway.toml: good", "the second configuration")
+        expect(site.run("rotogate check"), "gateway.toml: valid", "the second configuration")
         with site:
             if configuration is changed:
                 led = use(site, log_in_as, "ada", "bob")

@@ -114,7 +114,7 @@ async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
     until("the gate has tried", async || way.accepted().len() > 10).await;
     way.go_away(false);
     let (gate, _place) = starting.await.unwrap();
-    assert!(gate.log().contains("the store is not there yet"));
+    assert!(gate.log().contains("the store does not respond yet"));
     gate.login().await;
 }
 
@@ -128,7 +128,7 @@ fn c44_a_start_that_only_an_operator_can_mend_is_refused_at_once() {
         write_private(&place.path("store.pw"), "the-wrong-password");
         let said = place.fails(&["serve"], "");
         assert!(said.contains("refuses the username or the password: correct them"), "{said}");
-        assert!(!said.contains("not there yet"), "{said}");
+        assert!(!said.contains("does not respond yet"), "{said}");
     }
 }
 
@@ -147,7 +147,7 @@ async fn c44_a_start_goes_on_after_a_store_that_failed_once_it_was_open() {
     until("the gate has tried", async || way.accepted().len() > before + 30).await;
     way.lose(None);
     let (gate, _place) = starting.await.unwrap();
-    assert!(gate.log().contains("the store is not there yet"));
+    assert!(gate.log().contains("the store does not respond yet"));
     gate.login().await;
 }
 
@@ -159,16 +159,16 @@ async fn c43_a_staleness_that_is_too_short_for_the_distance_is_an_error_of_check
     let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
     let place = Place::new(&format!("{CONFIG}{store}staleness = \"500ms\"\n"));
     let near = place.start();
-    assert!(!near.log().contains("the staleness is too short"), "the server is near");
+    assert!(!near.log().contains("the configured staleness is too short"), "the server is near");
     assert_eq!(near.stop(), Some(0));
     place.done(&["check", "--online"], "");
     // A round trip of 140 ms at least.
     way.delay(std::time::Duration::from_millis(70));
     let ran = place.run(&["check", "--online"], "");
     assert_ne!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains("store.staleness") && ran.stderr.contains("Raise it"), "{ran:?}");
+    assert!(ran.stderr.contains("store.staleness") && ran.stderr.contains("raise `staleness`"), "{ran:?}");
     let far = place.start();
-    assert!(far.log().contains("the staleness is too short"));
+    assert!(far.log().contains("the configured staleness is too short"));
     way.delay(std::time::Duration::ZERO);
 }
 
@@ -245,7 +245,7 @@ pub(crate) async fn ends_while_the_store_lacks_it(place: &Place, [a, b]: [Gate; 
     let answer = decided(async || a.revoke(&logged_out.refresh).await).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     let said = place.fails(&["session", "revoke", &id], "");
-    assert!(said.contains("is revoked, so that no gate brings it back"), "{said}");
+    assert!(said.contains("It is revoked anyway, so that no gate writes it back"), "{said}");
     b.signal("CONT");
     until("it is written back", async || b.refresh(&goes_on.refresh).await.status == StatusCode::OK).await;
     for gate in [&a, &b] {
@@ -269,15 +269,19 @@ async fn c45_a_restart_within_the_staleness_is_a_warning_and_a_store_that_stays_
     server.kill();
     // The first use of its access token confirms the refresh, and the gate writes that into the store.
     assert_eq!(a.get("/hello", &second.access).await.status, StatusCode::OK);
-    until("it is an error", async || b.log().contains("the store cannot be followed: ")).await;
-    for late in ["the store cannot be followed just now", "confirmations cannot be written just now"] {
+    until("it is an error", async || b.log().contains("this gate does not receive changes from the store")).await;
+    for late in
+        ["cannot receive changes from the store at the moment", "cannot record which sessions use their new tokens"]
+    {
         until(late, async || a.log().contains(late)).await;
     }
     server.start_again();
     until("the gate has looked", async || a.log().contains("has everything that this gate knows")).await;
     let log = a.log();
     assert!(!log.contains("ERROR"), "{log}");
-    assert!(b.log().lines().any(|line| line.contains("ERROR") && line.contains("cannot be followed: ")));
+    assert!(
+        b.log().lines().any(|line| line.contains("ERROR") && line.contains("does not receive changes from the store"))
+    );
 }
 
 /// The server crashes, and comes back with everything.

@@ -89,7 +89,7 @@ async fn a25_connections_that_ask_again_and_again_keep_no_probe_and_no_operator_
         // At most one connection of the crowd gave way.
         assert!(crowd.disperse() >= PLACES - 1, "{path}");
     }
-    assert!(gate.log().contains("admin connections without a token at their bound"));
+    assert!(gate.log().contains("admin connections without a token have reached their limit"));
 }
 
 #[tokio::test]

@@ -250,9 +250,9 @@ fn p53_a_wrong_entry_is_refused_with_its_line() {
     for (tokens, said) in [
         (&[("a", "root", "a")][..], "admin.tokens[0].role: expected"),
         (&[("a b", "viewer", "a")], "admin.tokens[0].name: expected 1 to 64 letters"),
-        (&[("a", "viewer", "a"), ("a", "admin", "b")], "\"a\" is viewer above; expected one role for one name"),
-        (&[("default", "viewer", "a")], "\"default\" is the token of admin.token_file"),
-        (&[("a", "viewer", "data/admin.token")], "is the file of another token too"),
+        (&[("a", "viewer", "a"), ("a", "admin", "b")], "\"a\" has the role viewer in an entry above"),
+        (&[("default", "viewer", "a")], "the name \"default\" belongs to the token in `admin.token_file`"),
+        (&[("a", "viewer", "data/admin.token")], "is already the file of another token"),
     ] {
         let place = Place::new(&with_tokens(tokens));
         let ran = place.run(&["check"], "");
@@ -263,5 +263,5 @@ fn p53_a_wrong_entry_is_refused_with_its_line() {
     write_token(&place, "a.token", VIEWER);
     write_token(&place, "b.token", VIEWER);
     let ran = place.run(&["check"], "");
-    assert!(ran.stderr.contains("the token is that of admin.tokens[0].file"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the token is the same as in admin.tokens[0].file"), "{}", ran.stderr);
 }

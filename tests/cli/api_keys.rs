@@ -61,8 +61,8 @@ async fn k2_k4_k8_k11_a_key_is_made_once_used_revoked_and_stays_so_after_a_crash
     let restore = [&["store", "restore", backup.to_str().unwrap()][..], &["--end-all"]];
     let restored = place.done(restore[0], "").stdout;
     let [keys, number] = [
-        "What was revoked since the back-up is valid again, API keys too",
-        "2 API keys are valid, whatever was revoked since",
+        "Sessions, tokens and API keys that were revoked after the back-up are valid again",
+        "2 API keys are valid, even if they were revoked after the back-up",
     ];
     assert!(restored.contains(keys) && restored.contains(number), "{restored}");
     let gate = place.start();
@@ -93,14 +93,14 @@ async fn rolled() -> (Place, Gate) {
     gate.login().await;
     place.point_commands_at(&gate);
     keep_secret(place.json(&["api-key", "create", "nightly", "--user", "demo"], "")["key"].as_str().unwrap());
-    assert!(place.done(&["keys", "rotate", "--refresh"], "").stdout.contains("refresh-2 signs"));
+    assert!(place.done(&["keys", "rotate", "--refresh"], "").stdout.contains("refresh-2 is now used for new tokens"));
     (place, gate)
 }
 
 /// What needs the first secret: the reasons to refuse.
 const LEFT: [&str; 2] = [
-    "refresh tokens that it made may be presented",
-    "1 API key depends on it, because it was not used since another secret is current: use, rotate or revoke it",
+    "clients may present refresh tokens that were created with it",
+    "1 API key depends on it, because it was not used since another secret became current: use, rotate or revoke it",
 ];
 const RETIRE: [&str; 3] = ["keys", "retire", "refresh-1"];
 
@@ -131,7 +131,7 @@ async fn c28_k4_the_running_gate_says_what_needs_a_secret_that_is_retired() {
     assert_eq!(forced.status, StatusCode::OK);
     let warning = forced.json()["warning"].as_str().unwrap().to_owned();
     says_all(&warning);
-    assert!(warning.contains("warning: refresh-1 was still needed: for "), "{warning}");
+    assert!(warning.contains("warning: the key refresh-1 was still needed: for "), "{warning}");
     assert!(is_gone(&place));
 }
 
@@ -159,7 +159,7 @@ async fn c28_k4_a_gate_that_does_not_answer_hinders_no_forced_removal() {
     assert!(said.contains("is not one of its admin tokens"), "{said}");
     assert!(!is_gone(&place));
     let said = place.fails(&[&retire[..], &["--force"]].concat(), "");
-    let unread = "API keys may depend on it, and the store cannot be read: ";
-    assert!(said.contains(unread) && said.contains("the key folder is changed (refresh-1)"), "{said}");
+    let unread = "API keys may depend on it, but the store cannot be read: ";
+    assert!(said.contains(unread) && said.contains("the key folder was changed (refresh-1)"), "{said}");
     assert!(is_gone(&place));
 }

@@ -142,7 +142,7 @@ const IN_FILES: &[Mistake] = &[
         },
         "admin.token_file",
         "fewer than 32 characters",
-        "write 32 or more to it",
+        "Write a longer token to the file",
     ),
     (
         |place, good| {
@@ -190,7 +190,7 @@ const IN_FILES: &[Mistake] = &[
         |_, good| of_issuer(good, "jwks_file = \"http://idp/jwks\""),
         "issuers[0].jwks_file",
         "expected a file, found the URL",
-        "write jwks_url",
+        "write it into `jwks_url` instead",
     ),
     (
         |place, good| {
@@ -199,7 +199,7 @@ const IN_FILES: &[Mistake] = &[
         },
         "issuers[0].jwks_file",
         "not a JWK set",
-        "save the set that it publishes",
+        "save the JWK Set that ",
     ),
     (
         |place, good| {
@@ -260,7 +260,7 @@ const IN_FILES: &[Mistake] = &[
         },
         "server.tls.key",
         "is not the private key of the first certificate in",
-        "which must be the server's own",
+        "must be the server's own",
     ),
     (
         |place, good| {
@@ -307,7 +307,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     (
         "[[routes]]\npath = \"/admin/*\"\nupstream = \"app\"",
         "routes[2].path",
-        "is not a pattern",
+        "is not a valid path pattern",
         "write \"/admin/{*rest}\"",
     ),
     (
@@ -319,7 +319,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     (
         "[[routes]]\npath = \"/c\"\nauth = \"none\"\nscopes = [\"a\"]\nupstream = \"app\"",
         "routes[2].scopes",
-        "is never asked for",
+        "has no effect, because `auth",
         "remove one of the two",
     ),
     (
@@ -350,10 +350,10 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     (
         "[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]",
         "clients[1].grants",
-        "is for confidential clients",
-        "give it a secret_hash, secret_hash_file or keys",
+        "is only for confidential clients",
+        "give the client a `secret_hash`, `secret_hash_file` or `keys`",
     ),
-    ("[cors]\norigins = [\"*\"]", "cors.origins[0]", "allows every site", "list the origins"),
+    ("[cors]\norigins = [\"*\"]", "cors.origins[0]", "allows every website", "list the origins"),
     ("[access_log]\noutput = \"stdrr\"", "access_log.output", "found \"stdrr\"", "expected \"stderr\""),
     (
         "[[upstreams]]\nname = \"b\"\nurls = [\"http://127.0.0.1:1/x\"]",
@@ -370,11 +370,16 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     (
         "[[endpoints]]\ndialect = \"kuzzle\"\n[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"",
         "routes[2].kuzzle",
-        "asks for more than /{*rest}",
-        "Write here which calls",
+        "requires more than /{*rest}",
+        "Name here the calls",
     ),
     ("[cors]\norigins = \"https://a.test\"", "cors.origins", "expected a list", "as in [\"https://a.test\"]"),
-    ("[audit_log]\noutput = \"missing/audit.log\"", "audit_log.output", "its folder is missing", "mkdir -p "),
+    (
+        "[audit_log]\noutput = \"missing/audit.log\"",
+        "audit_log.output",
+        "the folder of this file does not exist",
+        "mkdir -p ",
+    ),
     (
         "[[issuers]]\nurl = \"https://idp.test/x/.well-known/openid-configuration\"\naudience = [\"api\"]",
         "issuers[0].url",
@@ -396,7 +401,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     (
         "[[issuers]]\nurl = \"http://idp.test\"\naudience = [\"api\"]\neverywhere = true\ndiscovery = true",
         "issuers[0].url",
-        "is http",
+        "uses http",
         "expected https",
     ),
 ];

@@ -12,7 +12,7 @@ const PHC: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6
 #[test]
 fn a_good_configuration_is_called_good_and_nothing_is_made() {
     let place = Place::new(CONFIG);
-    assert!(place.done(&["check"], "").stdout.contains("gateway.toml: good"));
+    assert!(place.done(&["check"], "").stdout.contains("gateway.toml: valid"));
     assert_eq!(place.json(&["check"], "")["ok"], true);
     assert!(!place.path("data").exists());
 }
@@ -74,13 +74,13 @@ fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     let first = CONFIG.lines().count();
     for (line, route, text) in [
         (2, 2, "does not cover /admin, which the less strict /{*rest} would serve"),
-        (6, 3, "is less strict than /admin/{*rest}, and servers"),
-        (10, 4, "is never reached: /login/token is answered by the endpoint"),
+        (6, 3, "is less strict than /admin/{*rest}, but servers"),
+        (10, 4, "is never reached, because the endpoint"),
     ] {
         let at = format!("gateway.toml:{}:8: routes[{route}].path: {text}", first + line);
         assert!(said.contains(&at), "{at}: {said}");
     }
-    assert!(said.contains("gateway.toml: good"), "{said}");
+    assert!(said.contains("gateway.toml: valid"), "{said}");
     assert_eq!(place.json(&["check"], "")["warnings"].as_array().map(Vec::len), Some(3));
     // A start reports the same.
     let gate = place.start();
@@ -106,21 +106,21 @@ fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
         (
             "mcp = {}",
             rule("\"tools/call\"", ""),
-            "resources[0].mcp: no rule governs the calls that the others do not name",
+            "resources[0].mcp: no rule governs the calls that the other rules do not name",
         ),
         ("mcp = {}", format!("{all}{all}"), "resources[0].mcp: two rules govern the calls \"*\""),
         ("mcp = {}", rule("\"a/b:*c\"", ""), "routes[3].calls[0]: expected \"method:name\""),
         (
             "mcp = {}",
             rule("\"delete_all\"", ""),
-            "routes[3].calls[0]: a method has a slash, such as \"tools/call:delete_all\"",
+            "routes[3].calls[0]: expected a method with a slash, such as \"tools/call:delete_all\"",
         ),
-        ("mcp = {}", rule("\"*\"", "upstream = \"app\""), "routes[3].upstream: does not apply beside calls"),
-        ("", all.clone(), "routes[3].calls: needs resource"),
+        ("mcp = {}", rule("\"*\"", "upstream = \"app\""), "routes[3].upstream: cannot be combined with `calls`"),
+        ("", all.clone(), "routes[3].calls: needs `resource`"),
         ("mcp = { versions = [\"2026-07-28\"] }", all.clone(), "resources[0].mcp.versions: was removed: "),
         ("implies = { a = [\"b\"], b = [\"a\"] }", String::new(), "resources[0].implies: \"a\" implies itself"),
-        ("scopes = [\"offline_access\"]", String::new(), "resources[0].scopes: names offline_access"),
-        ("mcp = {}", rule("\"*\"", "scopes = [\"offline_access\"]"), "resources[0].scopes: names offline_access"),
+        ("scopes = [\"offline_access\"]", String::new(), "resources[0].scopes: contains `offline_access`"),
+        ("mcp = {}", rule("\"*\"", "scopes = [\"offline_access\"]"), "resources[0].scopes: contains `offline_access`"),
     ] {
         let ran = with(resource, &rules).run(&["check"], "");
         assert!(ran.code == Some(2) && ran.stderr.contains(says), "{says}: {ran:?}");
@@ -134,7 +134,7 @@ fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
     let place = Place::new(&format!("{CONFIG}{kuzzle}"));
     let ran = place.run(&["check"], "");
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.stderr.contains("routes[2].kuzzle: asks for more than /{*rest}"), "{ran:?}");
+    assert!(ran.stderr.contains("routes[2].kuzzle: requires more than /{*rest}"), "{ran:?}");
     assert_eq!(place.run(&["serve"], "").code, Some(2));
     place.write_config(&format!("{CONFIG}{kuzzle}kuzzle = [\"security:*\"]\n"));
     assert_eq!(place.run(&["check"], "").code, Some(2), "T42: it says nothing of a plugin's calls");
@@ -151,7 +151,7 @@ fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
     assert!(ran.stderr.contains("expected \"controller:action\""), "{ran:?}");
     place.write_config(&format!("{CONFIG}{kuzzle}{}", twice.replace(", \"x\"", "")));
     let ran = place.run(&["check"], "");
-    assert!(ran.stderr.contains("routes[3].kuzzle: x:y has a rule already: /users/{*rest}"), "{ran:?}");
+    assert!(ran.stderr.contains("routes[3].kuzzle: x:y already has a rule: the route /users/{*rest}"), "{ran:?}");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_missing_file_and_a_wrong_command_line_are_exit_code_2() {
     }
     let said = place.run(&["check"], "").stderr;
     assert!(
-        said.contains("gateway.toml: cannot be read") && said.contains("write a first one with rotogate init"),
+        said.contains("gateway.toml: cannot be read") && said.contains("create one with `rotogate init`"),
         "{said}"
     );
     let short = concat!("rotogate ", env!("CARGO_PKG_VERSION"));
@@ -272,7 +272,12 @@ fn o15_a_hash_that_everyone_may_read_is_a_warning_and_strict_takes_it_for_an_err
     let place = Place::new(&format!("{CONFIG}{service}"));
     set(&place, "gateway.toml", 0o644);
     let said = place.done(&["check"], "").stdout;
-    assert!(said.contains("clients[1].secret_hash: everyone may read it (mode 644): chmod o-r"), "{said}");
+    assert!(
+        said.contains(
+            "clients[1].secret_hash: every user of this machine can read the hash (mode 644): run `chmod o-r"
+        ),
+        "{said}"
+    );
     let json = place.json(&["check"], "");
     assert_eq!(json["warnings"][0]["key"], "clients[1].secret_hash");
     assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
@@ -287,9 +292,13 @@ fn o12_what_is_suspicious_is_a_warning() {
     assert_eq!(place.run(&["check", "--strict"], "").code, Some(0));
     set(&place, "data/keys", 0o755);
     let said = place.done(&["check"], "").stdout;
-    assert!(said.contains("issuer.keys: ") && said.contains("others may look into it (mode 755): chmod 700"), "{said}");
+    assert!(
+        said.contains("issuer.keys: ")
+            && said.contains("other users can access this folder (mode 755): run `chmod 700"),
+        "{said}"
+    );
     let gate = place.start();
-    assert!(gate.log().contains("others may look into it"), "{}", gate.log());
+    assert!(gate.log().contains("other users can access this folder"), "{}", gate.log());
 }
 
 #[tokio::test]
@@ -349,7 +358,7 @@ fn p9_o12_what_is_printed_can_be_checked_again_and_is_the_same() {
     set(&place, "gateway.toml", 0o600);
     place.write_config(&printed);
     let again = place.done(&["check"], "").stdout;
-    assert!(again.contains("clients[1].secret_hash: is masked"), "{again}");
+    assert!(again.contains("clients[1].secret_hash: is the mask"), "{again}");
     let configuration = |printed: &str| -> toml::Table { printed.parse().unwrap() };
     let reprinted = place.done(&["check", "--print"], "").stdout;
     assert_eq!(configuration(&reprinted), configuration(&printed));
@@ -414,7 +423,12 @@ fn p67_the_advised_command_makes_the_folder_of_a_log() {
     let place = Place::new(&format!("{CONFIG}[access_log]\noutput = \"logs/access.log\"\n"));
     let ran = place.run(&["check"], "");
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    let advised = ran.stderr.lines().find_map(|line| line.split_once(": its folder is missing: ")).unwrap().1;
+    let advised = ran
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once(": the folder of this file does not exist. Create it: "))
+        .unwrap()
+        .1;
     assert!(Command::new("sh").args(["-c", advised]).current_dir(place.path("")).status().unwrap().success());
     place.done(&["check"], "");
     drop(place.start());
@@ -448,7 +462,7 @@ fn b54_the_example_of_each_provider_where_browsers_log_in_is_good() {
         fs::write(&secret, "a secret of the client at its provider").unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
         let said = place.done(&["check", "--strict"], "");
-        assert!(said.stdout.contains("gateway.toml: good"), "{name}: {said:?}");
+        assert!(said.stdout.contains("gateway.toml: valid"), "{name}: {said:?}");
         // The same issuer as in the example for its tokens.
         let url = written.lines().find(|line| line.starts_with("url = ")).unwrap();
         let tokens = fs::read_to_string(root.join(name).join("gateway.toml")).unwrap();

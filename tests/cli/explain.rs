@@ -152,7 +152,7 @@ async fn p58_what_is_explained_is_what_the_gate_answers() {
             let challenge = answer.headers.get("www-authenticate").map(|value| value.to_str().unwrap());
             assert_eq!(said["challenge"].as_str(), challenge, "{method} {path}: {said}");
             let advice = said["advice"].as_str().unwrap();
-            assert_eq!(advice.contains("one of roles, and for each of all_roles"), outcome == "missing_role", "{said}");
+            assert_eq!(advice.contains("one of `roles`, and all of `all_roles`"), outcome == "missing_role", "{said}");
         }
     }
 }
@@ -201,7 +201,7 @@ async fn p58_an_explanation_names_rule_line_and_remedy_changes_nothing_and_is_in
     let (said, _) = world.explain(&["--path", "/admin/users?secret=1"], &tokens.access);
     let rule = failed(&said);
     assert_eq!(rule["rule"], "scope");
-    assert_eq!(rule["detail"], "route asks admin; token has read write");
+    assert_eq!(rule["detail"], "the route requires admin; the token has read write");
     let file = place.path("gateway.toml").display().to_string();
     assert_eq!(rule["config"], serde_json::json!({ "file": file, "line": line_of("scopes = [\"admin\"]") }));
     assert_eq!(said["route"]["id"], "admin");
@@ -216,7 +216,7 @@ async fn p58_an_explanation_names_rule_line_and_remedy_changes_nothing_and_is_in
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""));
     assert!(ran.stdout.starts_with("REFUSED 403 insufficient_scope\n"), "{}", ran.stdout);
     let line = line_of("scopes = [\"admin\"]");
-    let expected = format!("  FAIL  scope       route asks admin; token has read write ({file}:{line})\n");
+    let expected = format!("  FAIL  scope       the route requires admin; the token has read write ({file}:{line})\n");
     assert!(ran.stdout.contains(&expected), "{}", ran.stdout);
     assert!(ran.stdout.contains("\nWhat to do: "), "{}", ran.stdout);
     assert!(!ran.stdout.contains(&tokens.access), "the token is repeated");
@@ -231,7 +231,10 @@ async fn p58_an_explanation_names_rule_line_and_remedy_changes_nothing_and_is_in
     for _ in 0..2 {
         let (said, code) = world.explain(&[], &tokens.refresh);
         assert_eq!((&said["kind"], code), (&Value::from("refresh"), Some(0)), "{said}");
-        assert_eq!(said["rules"][3]["detail"], "the current generation: a new pair of tokens");
+        assert_eq!(
+            said["rules"][3]["detail"],
+            "the token has the current generation, so the request would get a new pair of tokens"
+        );
     }
     assert_eq!(figures().await, before, "something was counted");
     assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
@@ -297,14 +300,14 @@ async fn p58_what_is_advised_about_a_scope_and_a_path_can_be_done_as_it_is_writt
 
     let other = gate.login().await;
     let said = explain("/ADMIN/x", &other.access);
-    assert!(said.contains("loose_match = false on this route"), "{said}");
+    assert!(said.contains("`loose_match = false` on this route"), "{said}");
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     place.write_config(&config.replace("path = \"/{*rest}\"\n", "path = \"/{*rest}\"\nloose_match = false\n"));
     place.done(&["reload"], "");
     assert_eq!(gate.get("/ADMIN/x", &other.access).await.status, StatusCode::OK);
 
     let ran = place.run(&["explain", "--path", "/x", "--host", "other.test"], &other.access);
-    assert!(ran.stdout.contains("no route and no public_url has the host other.test"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("neither a route nor `public_url` has the host other.test"), "{}", ran.stdout);
 }
 
 const ENDPOINTS: &str = r#"
@@ -372,11 +375,11 @@ async fn p58_what_the_head_decides_at_an_endpoint_is_explained_and_the_rest_is_c
         assert_eq!(code, Some(if outcome == "answered" { 0 } else { 1 }), "{said}");
     }
     let ran = place.run(&["explain", "--path", "/connect/token"], "");
-    let expected = "FAIL  route       the gate itself answers: oauth2.token serves POST, not GET; ";
+    let expected = "FAIL  route       the gate itself responds: oauth2.token serves POST, not GET; ";
     assert!(ran.stdout.contains(expected), "{}", ran.stdout);
     for (path, token) in [("/connect/token", ""), ("/keys", tokens.access.as_str())] {
         let ran = place.run(&["explain", "--path", path, "--method", "POST"], token);
-        assert!(ran.stdout.starts_with("UNDECIDED: the endpoint decides by the body"), "{}", ran.stdout);
+        assert!(ran.stdout.starts_with("UNDECIDED: the endpoint's decision depends on"), "{}", ran.stdout);
         assert_eq!(ran.code, Some(1), "{path}");
     }
 }
@@ -441,7 +444,7 @@ async fn p58_what_is_advised_about_a_scope_fits_the_owner_of_the_token() {
     let of_demo = key(["--user", "demo"]);
     let said = advice(&of_demo);
     assert!(
-        said.starts_with("Give demo the scope admin (rotogate user add-scope demo admin). Make another key: "),
+        said.starts_with("Give demo the scope admin (rotogate user add-scope demo admin). Make another API key: "),
         "{said}"
     );
     // The key row says that a key has no signature, and nothing is called unverified.
@@ -458,7 +461,8 @@ async fn p58_what_is_advised_about_a_scope_fits_the_owner_of_the_token() {
     );
     let narrow = place.json(&["api-key", "create", "narrow", "--user", "demo", "--scopes", "read"], "");
     let said = advice(narrow["key"].as_str().unwrap());
-    let command = said.strip_prefix("Make another key: rotogate ").and_then(|rest| rest.split_once("; ")).unwrap().0;
+    let command =
+        said.strip_prefix("Make another API key: rotogate ").and_then(|rest| rest.split_once("; ")).unwrap().0;
     let mut shell = std::process::Command::new("sh");
     let script = format!("{} {}", support::binary().display(), command.replace("NAME", "wide"));
     shell.current_dir(place.path("")).arg("-c").arg(script);
@@ -487,8 +491,8 @@ async fn p58_an_api_key_where_none_is_taken_is_called_so_and_a_refused_request_h
     ] {
         let (said, _) = world.explain(arguments, token);
         assert_eq!(said["outcome"], outcome, "{said}");
-        assert_eq!(failed(&said)["detail"], format!("an API key in {name}; the route takes token"), "{said}");
-        assert!(said["advice"].as_str().unwrap().starts_with("Add \"key\" to credentials of the route"), "{said}");
+        assert_eq!(failed(&said)["detail"], format!("the API key is in {name}, but the route accepts token"), "{said}");
+        assert!(said["advice"].as_str().unwrap().starts_with("Add \"key\" to the route's `credentials`"), "{said}");
     }
     let ran = place.run(&["explain", "--path", "/ADMIN/x"], &world.tokens.access);
     assert!(ran.stdout.starts_with("REFUSED 404 ambiguous_path\n"), "{}", ran.stdout);
@@ -501,7 +505,11 @@ async fn p58_an_unknown_listener_and_an_unknown_member_of_a_question_are_named()
     let World { place, gate, tokens } = &world;
     let ran = place.run(&["explain", "--path", "/x", "--listener", "public"], &tokens.access);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("there is no listener public; known: no listener has a name"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("there is no listener public; known listeners: none, because no listener has a `name`"),
+        "{}",
+        ran.stderr
+    );
     let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
     let bearer = format!("Bearer {}", token.trim());
     let ask = async |body: &str| {
@@ -541,7 +549,7 @@ async fn p58_a_session_that_ended_with_others_is_not_called_live() {
     // The end of this session alone is durable when it is acknowledged, whatever else is under way.
     assert_eq!(
         place.done(&["session", "revoke", &session], "").stdout,
-        format!("session {session} had ended before\n")
+        format!("session {session} had already ended\n")
     );
     assert_eq!(place.json(&["session", "show", &session], "")["status"], "operator");
     // A disabled user.
@@ -549,7 +557,7 @@ async fn p58_a_session_that_ended_with_others_is_not_called_live() {
     place.done(&["user", "disable", "demo"], "");
     let (said, _) = world.explain(&[], &tokens.refresh);
     if said["outcome"] == "user_inactive" {
-        assert_eq!(said["advice"], "Enable the user: rotogate user enable demo, then log in again.", "{said}");
+        assert_eq!(said["advice"], "Enable the user with `rotogate user enable demo`, then log in again.", "{said}");
     } else {
         panic!("{said}");
     }

@@ -88,6 +88,9 @@ fn a_limit_of_open_files_below_the_connections_is_a_warning() {
         String::from_utf8(ran.stdout).unwrap()
     };
     let said = check("9999");
-    assert!(said.contains("server.max_connections: is 10000, and the system allows 9999 open files"), "{said}");
+    assert!(
+        said.contains("server.max_connections: is 10000, but the system allows this process only 9999 open files"),
+        "{said}"
+    );
     assert!(!check("10000").contains("open files"));
 }

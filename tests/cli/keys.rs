@@ -230,7 +230,7 @@ async fn p17_a_rotation_under_load_refuses_nothing_and_signs_after_the_key_was_p
     .await;
     let done = rotation.wait_with_output().unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
-    assert!(done.status.success() && said.contains(&format!("{new} signs")), "{said}");
+    assert!(done.status.success() && said.contains(&format!("{new} is now used for new tokens")), "{said}");
     pass(&held).await;
     for tokens in &held {
         assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
@@ -241,7 +241,7 @@ async fn p17_a_rotation_under_load_refuses_nothing_and_signs_after_the_key_was_p
 
     // A secret of refresh tokens is not published, so it changes at once.
     let rotated = place.done(&["keys", "rotate", "--refresh"], "").stdout;
-    assert!(rotated.contains("refresh-2 signs"), "{rotated}");
+    assert!(rotated.contains("refresh-2 is now used for new tokens"), "{rotated}");
     let said = place.fails(&["keys", "retire", "refresh-1"], "");
     assert!(said.contains("is still needed"), "{said}");
 }
@@ -253,13 +253,13 @@ fn c28_mistakes_about_keys_are_refused_with_the_remedy_and_change_nothing() {
         [&["keys", "list"][..], &["keys", "add"], &["keys", "promote", "x"], &["keys", "retire", "x", "--force"]]
     {
         let said = place.fails(command, "");
-        assert!(said.contains("no keyring.toml") && said.contains("rotogate keys init"), "{said}");
+        assert!(said.contains("no `keyring.toml`") && said.contains("rotogate keys init"), "{said}");
     }
     let old = place.json(&["keys", "init"], "")["kid"].as_str().unwrap().to_owned();
     let index = || fs::read_to_string(place.path("data/keys/keyring.toml")).unwrap();
     let before = index();
     let said = place.fails(&["keys", "init"], "");
-    assert!(said.contains("there is a key ring already"), "{said}");
+    assert!(said.contains("the folder has a key ring already"), "{said}");
     for name in ["nosuch", "-nosuch", "refresh-x"] {
         for more in [&[][..], &["--force"]] {
             for command in ["promote", "retire"] {

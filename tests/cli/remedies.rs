@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
     vec![
         Case {
             kind: WarningKind::Beside,
-            says: "is less strict than /admin/{*rest}, and servers",
+            says: "is less strict than /admin/{*rest}, but servers",
             attack: ("/Admin/help", "gate.test"),
             token: None,
             honest: mine,
@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             kind: WarningKind::OtherHosts,
-            says: "serves only a.test: under any other host the less strict /files/{*rest} serves the same path",
+            says: "serves only a.test, but under any other host the less strict /files/{*rest} serves the same path",
             attack: ("/files/secret/x", "gate.test"),
             token: None,
             honest: mine,
@@ -115,14 +115,14 @@ fn of_resource() -> Case {
     let both = "\"api\", \"http://gate.test/mcp\"";
     Case {
         kind: WarningKind::OfResource,
-        says: "a token for the resource /mcp opens it",
+        says: "this route accepts tokens for the resource /mcp",
         attack: ("/open/x", "gate.test"),
         token: Some(Issuer::new(3).token(&json!({ "aud": "http://gate.test/mcp" }))),
         honest: ("/mine", "gate.test"),
         routes: config(both, ""),
         remedies: vec![
-            ("remove http://gate.test/mcp there", config("\"api\"", "")),
-            ("write audiences here", config(both, "audiences = [\"api\"]\n")),
+            ("Remove http://gate.test/mcp there", config("\"api\"", "")),
+            ("write `audiences` here", config(both, "audiences = [\"api\"]\n")),
         ],
     }
 }
@@ -135,12 +135,15 @@ fn of_users() -> Case {
     };
     Case {
         kind: WarningKind::ClaimOfUsers,
-        says: "users of \"idp\" (oidc) write the claim nickname themselves",
+        says: "users of \"idp\" (oidc) can set the claim `nickname` themselves",
         attack: ("/open/x", "gate.test"),
         token: Some(Issuer::new(3).token(&json!({ "iss": "https://idp.test/", "nickname": "admin" }))),
         honest: ("/mine", "gate.test"),
         routes: config("{ nickname = \"admin\" }"),
-        remedies: vec![("name a claim that only its administrators write", config("{ groups = { has = \"admin\" } }"))],
+        remedies: vec![(
+            "name a claim that only the issuer's administrators can set",
+            config("{ groups = { has = \"admin\" } }"),
+        )],
     }
 }
 
@@ -149,7 +152,7 @@ fn of_everybody(url: &'static str, claim: &'static str, value: &str) -> Case {
     let config = |require: &str| other(url, &format!("audience = [\"api\"]\n{require}"), "");
     Case {
         kind: WarningKind::Everybody,
-        says: "any person can have an account at this issuer",
+        says: "anybody can have an account at this issuer",
         attack: ("/open/x", "gate.test"),
         token: Some(Issuer::new(3).token(&json!({ "iss": url, claim: "somebody else's" }))),
         honest: ("/mine", "gate.test"),

@@ -63,7 +63,7 @@ fn status_is_0_while_the_gate_is_ready_and_1_otherwise() {
     );
     assert_eq!(gate.stop(), Some(0));
     let (code, out, error) = status(&["status"]);
-    assert!(code == Some(1) && out.is_empty() && error.contains("no gate answers on"), "{code:?} {out} {error}");
+    assert!(code == Some(1) && out.is_empty() && error.contains("no gate responds on"), "{code:?} {out} {error}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ async fn a_session_is_listed_shown_and_ended_and_the_next_request_is_refused() {
     lives(&gate, &other).await;
     assert_eq!(place.json(&["session", "show", &id], "")["status"], "operator");
     // A repeated command reports that nothing is left to do.
-    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} had ended before\n"));
+    assert_eq!(place.done(&["session", "revoke", &id], "").stdout, format!("session {id} had already ended\n"));
     assert_eq!(place.json(&["session", "revoke", &id], "")["ended"], 0);
 }
 
@@ -84,13 +84,17 @@ async fn o16_p10_p11_a_revocation_says_how_many_sessions_it_ended_and_never_succ
         (
             &["--subject", "demo"][..],
             format!(
-                "no user, session or token has the subject demo; a user of this name has sub {subject}: --user demo"
+                "no user, session or token has the subject demo, but a user with this name has the subject \
+                 {subject}: use --user demo"
             ),
         ),
         (&["--subject", "nosuch"], "no user, session or token has the subject nosuch".to_owned()),
         (&["--client", "nosuch"], "no client, session or token has the client_id nosuch".to_owned()),
         (&["--user", "nosuch"], "no user has the name nosuch".to_owned()),
-        (&["--user", &subject], format!("no user has the name {subject}; it is the subject of demo: --user demo")),
+        (
+            &["--user", &subject],
+            format!("no user has the name {subject}, but it is the subject of demo: use --user demo"),
+        ),
         (
             &["0190b5a0-0000-7000-8000-000000000000"],
             "there is no session 0190b5a0-0000-7000-8000-000000000000".to_owned(),
@@ -153,7 +157,7 @@ async fn o16_p14_a_reader_that_goes_away_is_no_failure() {
 async fn what_cannot_be_done_to_a_session_is_said() {
     let place = Place::new(CONFIG);
     let said = place.fails(&["session", "list"], "");
-    assert!(said.contains("no gate answers on 127.0.0.1:0 (admin.listen): start it"), "{said}");
+    assert!(said.contains("no gate responds on 127.0.0.1:0 (admin.listen): start it"), "{said}");
     let gate = place.start();
     place.point_commands_at(&gate);
     for id in ["0190b5a0-0000-7000-8000-000000000000", "../livez", "x", "?all"] {

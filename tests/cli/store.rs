@@ -43,7 +43,7 @@ async fn a_running_gate_backs_up_its_store_and_the_copy_holds_the_sessions() {
     place.point_commands_at(&gate);
     let copy = place.path("backups/one.redb");
     let said = place.fails(&["store", "backup", "backups/one.redb"], "");
-    assert!(said.contains("there is no folder backups; make it"), "{said}");
+    assert!(said.contains("there is no folder backups; create it"), "{said}");
     assert!(!place.path("backups").exists());
     fs::create_dir(place.path("backups")).unwrap();
     let said = place.done(&["store", "backup", "backups/one.redb"], "").stdout;
@@ -133,7 +133,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     assert_eq!(gate.revoke(&revoked.refresh).await.status, StatusCode::OK);
     let [refreshed, later] = [gate.refresh(&kept.refresh).await.tokens(), gate.login().await];
     let said = place.fails(&["store", "restore", "backup.redb", "--end-all"], "");
-    assert!(said.contains("in use by a gate: stop it"), "{said}");
+    assert!(said.contains("in use by a gate: stop the gate"), "{said}");
     assert_eq!(gate.get("/", &later.access).await.status, StatusCode::OK);
     assert_eq!(gate.stop(), Some(0));
 
@@ -173,7 +173,7 @@ async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do(
     // A lost store, and a restore that ends no session and names the consequences.
     fs::remove_file(place.path(STORE)).unwrap();
     let said = place.done(&["store", "restore", "backup.redb"], "").stdout;
-    assert!(said.contains("What was revoked since the back-up is valid again"), "{said}");
+    assert!(said.contains("revoked after the back-up are valid again"), "{said}");
     let gate = place.start();
     assert_eq!(gate.get("/", &revoked.access).await.status, StatusCode::OK);
     assert_eq!(gate.refresh(&kept.refresh).await.status, StatusCode::OK);
@@ -216,7 +216,7 @@ fn o4_keys_of_another_keyring_are_refused_with_the_old_store() {
     fs::rename(place.path("data/keys"), place.path("data/keys-before")).unwrap();
     fs::rename(other.path("data/keys"), place.path("data/keys")).unwrap();
     let said = place.refused();
-    assert!(said.contains("belongs to keyring") && said.contains("[issuer] keys"), "{said}");
+    assert!(said.contains("belongs to keyring") && said.contains("`[issuer] keys`"), "{said}");
     assert_eq!(fs::read(place.path(STORE)).unwrap(), before);
     fs::remove_dir_all(place.path("data/keys")).unwrap();
     fs::rename(place.path("data/keys-before"), place.path("data/keys")).unwrap();
@@ -235,7 +235,7 @@ async fn o4_no_keys_are_made_beside_a_store_that_has_others() {
     let (started, checked) = (place.refused(), place.run(&["check"], ""));
     assert_eq!(checked.code, Some(2), "{checked:?}");
     for said in [started, checked.stderr] {
-        for part in ["issuer.keys", "data/keys", "rotogate.redb", "from the back-up", "To begin anew"] {
+        for part in ["issuer.keys", "data/keys", "rotogate.redb", "from the back-up", "To start over"] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }

@@ -72,7 +72,7 @@ async fn o40_a_revoked_or_expired_token_shows_its_claims_and_why_it_is_refused()
     // Without the gate nobody knows of revocations, and the command says so.
     assert_eq!(gate.stop(), Some(0));
     let said = inspected(&place, &[], &tokens.access);
-    assert!(said["revocation"].as_str().unwrap().starts_with("not checked: no gate answers"), "{said}");
+    assert!(said["revocation"].as_str().unwrap().starts_with("not checked: no gate responds"), "{said}");
 
     for (times, reason) in [
         (json!({ "exp": 1_700_000_300, "iat": 1_700_000_000 }), "token_expired"),

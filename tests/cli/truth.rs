@@ -172,7 +172,7 @@ async fn o39_o42_o43_issuers_with_files_ages_of_keys_and_what_a_reload_changed_a
     assert_eq!(said["applied"], applied, "{said}");
     let listed = place.done(&["issuer", "list"], "").stdout;
     assert!(listed.starts_with("idp  file  jwks_file ") && listed.contains("idp.json"), "{listed}");
-    assert!(place.fails(&["issuer", "refresh", "idp"], "").contains("replace "));
+    assert!(place.fails(&["issuer", "refresh", "idp"], "").contains("Replace "));
     place.write_config(&format!("{good}{issuer}[[routes]]\npath = \"/new/{{*rest}}\"\nupstream = \"app\"\n"));
     let said = place.json(&["reload"], "");
     assert_eq!(said["applied"], serde_json::json!(["routes[2]"]), "{said}");

@@ -44,10 +44,13 @@ fn what_cannot_be_done_to_a_user_is_said() {
     assert!(place.fails(&["user", "add", "bob"], "\n").contains("empty"));
     for command in ["remove", "disable", "enable"] {
         let said = place.fails(&["user", command, "nobody"], "");
-        assert!(said.contains("nobody: there is no such user; `rotogate user list` names all"), "{command}: {said}");
+        assert!(
+            said.contains("nobody: the user does not exist; `rotogate user list` lists all users"),
+            "{command}: {said}"
+        );
     }
     let said = place.fails(&["user", "passwd", "ada", "--account", "acme"], PASSWORD);
-    assert!(said.contains("ada of the account acme: there is no such user"), "{said}");
+    assert!(said.contains("ada of the account acme: the user does not exist"), "{said}");
     assert_eq!(std::fs::read(place.path("data/users.toml")).unwrap(), before);
 }
 
@@ -135,7 +138,7 @@ async fn a_broken_users_file_is_kept_out_loudly_while_the_gate_serves() {
     for (broken, said) in [("[[users]\n", "users.toml:1:"), ("[[users]]\nsubjct = \"x\"\n", "subjct")] {
         std::fs::write(&file, broken).unwrap();
         until("the log says so", async || {
-            gate.log().lines().any(|line| line.contains("users file invalid") && line.contains(said))
+            gate.log().lines().any(|line| line.contains("users file is invalid") && line.contains(said))
         })
         .await;
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
@@ -170,7 +173,7 @@ async fn r18_what_a_command_changes_counts_before_the_command_says_so() {
     // The command fails if the gate does not apply the change.
     std::fs::write(place.path("data/admin.token"), "another token that this gate does not know at all").unwrap();
     let said = place.fails(&["user", "disable", "ada"], "");
-    assert!(said.contains("the users file is changed, but the running gate"), "{said}");
+    assert!(said.contains("the users file was changed, but the running gate"), "{said}");
 }
 
 #[tokio::test]
@@ -281,9 +284,9 @@ fn i30_keys_of_directory_name_what_is_wrong() {
     place.write_config(&with(CONFIG, "directory", mistakes));
     let said = place.run(&["check"], "").stderr;
     for expected in [
-        "directory.hashes[1]: \"md5\" is no known scheme; expected one of argon2, bcrypt, pbkdf2-sha1, pbkdf2-sha256, \
-         pbkdf2-sha512, scrypt",
-        "directory.hashes[2]: \"bcrypt:16\" has no cost that is accepted; expected \"bcrypt:12\", with a whole number from \
+        "directory.hashes[1]: \"md5\" is not a known hash scheme; expected one of argon2, bcrypt, pbkdf2-sha1, \
+         pbkdf2-sha256, pbkdf2-sha512, scrypt",
+        "directory.hashes[2]: \"bcrypt:16\" has an invalid cost; expected \"bcrypt:12\", with a whole number from \
          4 to 15",
         "directory.hashes[3]: \"scrypt:N\"",
         "directory.hashes[5]",
@@ -327,10 +330,10 @@ fn a_scope_that_nothing_names_is_taken_with_a_warning() {
     assert!(add("ada", "read").get("warning").is_none());
     let said = add("bob", "reed read");
     let warning = said["warning"].as_str().unwrap();
-    assert!(warning.contains("names the scope reed; they name read"), "{warning}");
+    assert!(warning.contains("uses the scope reed; the scopes in use are read"), "{warning}");
     assert!(warning.ends_with("`rotogate user remove-scope bob SCOPE`"), "{warning}");
     let said = place.done(&["user", "add-scope", "ada", "admn"], "").stdout;
-    assert!(said.contains("warning: no route, client, issuer or resource names the scope admn"), "{said}");
+    assert!(said.contains("warning: no route, client, issuer or resource uses the scope admn"), "{said}");
     let checked = place.done(&["check"], "");
     assert!(
         checked.stdout.contains("directory.path: users in it") && checked.stdout.contains("admn, reed"),

@@ -127,7 +127,10 @@ async fn t9_chromium_opens_websockets_by_cookie_and_is_told_why_they_end() {
     assert_eq!(told.next().await, json!({ "path": "/ws", "open": true }));
     let pid = scene.gate.child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    assert_eq!(told.next().await, json!({ "path": "/ws", "code": 1001, "reason": "the gate stops", "clean": true }));
+    assert_eq!(
+        told.next().await,
+        json!({ "path": "/ws", "code": 1001, "reason": "the gate is stopping", "clean": true })
+    );
     drop(chromium);
     assert!(scene.gate.child.wait().unwrap().success());
 }

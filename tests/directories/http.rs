@@ -262,7 +262,7 @@ async fn i22_i24_no_lie_of_the_hook_is_a_verdict() {
     hook.says(honest);
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::OK);
     let log = gate.log();
-    for cause in ["returned 404", "no redirect is followed"] {
+    for cause in ["returned 404", "redirects are not followed"] {
         assert!(log.contains(cause), "{cause}: {log}");
     }
 }

@@ -399,8 +399,8 @@ fn i45_check_reports_every_mistake_of_the_section() {
         ("kind = \"ldap\"\n", "directory.base: missing"),
         ("kind = \"ldap\"\n", "directory.filter: missing"),
         (&good.replace("ldaps://", "http://"), "directory.url: expected ldaps://host"),
-        (&good.replace("ldaps://", "ldap://"), "directory.url: has ldap://, which sends passwords in the clear"),
-        (&format!("{good}starttls = true\n"), "directory.starttls: is for ldap://"),
+        (&good.replace("ldaps://", "ldap://"), "directory.url: contains ldap://, which sends passwords unencrypted"),
+        (&format!("{good}starttls = true\n"), "directory.starttls: only applies to ldap://"),
         (&good.replace("(uid={username})", "(uid={user})"), "directory.filter: a brace beside {username}"),
         (&good.replace("{username})))\"", "{username}))\""), "directory.filter: is not an LDAP filter"),
         (
@@ -414,18 +414,21 @@ fn i45_check_reports_every_mistake_of_the_section() {
         (&format!("{good}claims = {{ sub = \"uid\" }}\n"), "directory.claims: the claim \"sub\" is reserved"),
         (
             &format!("{good}claims = {{ roles = \"title\" }}\n"),
-            "directory.claims: sets roles, and so does groups.roles",
+            "directory.claims: sets `roles`, and so does `groups.roles`",
         ),
         (&format!("{good}authenticate = \"SELECT 1\"\n"), "directory.authenticate: unknown key"),
         (
             &groups("roles = true"),
-            "directory.groups.base: missing; expected the name below which groups are, or attribute",
+            "directory.groups.base: missing; expected the DN below which the gate searches groups, or `attribute`",
         ),
         (
             &groups("attribute = \"memberOf\", filter = \"(member={dn})\""),
-            "directory.groups.attribute: cannot be combined with filter; remove one of the two",
+            "directory.groups.attribute: cannot be combined with `filter`; remove one of the two",
         ),
-        (&groups("attribute = \"memberOf\", base = \"ou=x\""), "directory.groups.base: is where filter searches"),
+        (
+            &groups("attribute = \"memberOf\", base = \"ou=x\""),
+            "directory.groups.base: only applies to a search with `filter`",
+        ),
         (&groups("attribute = \"member of\""), "directory.groups.attribute: expected the name of an attribute"),
     ] {
         assert!(said(keys).contains(expected), "{expected}: {}", said(keys));

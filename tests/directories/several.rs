@@ -138,22 +138,25 @@ fn i45_check_refuses_directories_that_are_ambiguous() {
     let keys = |more: &str| format!("{more}\n{}", hook.keys());
     let place = place(&[]);
     for (entries, expected) in [
-        (vec![keys(""), keys("name = \"b\"")], "directories[1].accounts: missing, and missing in directories[0], too"),
+        (vec![keys(""), keys("name = \"b\"")], "directories[1].accounts: missing here and in `directories[0]`"),
         (
             vec![keys("accounts = [\"a\"]"), keys("")],
-            "directories[1].name: \"http\" is the name of directories[0], too",
+            "directories[1].name: \"http\" is already the name of `directories[0]`",
         ),
         (
             vec![keys("accounts = [\"a\"]"), keys("name = \"b\"\naccounts = [\"b\", \"a\"]")],
-            "directories[1].accounts[1]: \"a\" is an account of directories[0]",
+            "directories[1].accounts[1]: \"a\" already belongs to `directories[0]`",
         ),
-        (vec![keys("accounts = [\"a\", \"a\"]")], "directories[0].accounts[1]: \"a\" is an account of directories[0]"),
+        (
+            vec![keys("accounts = [\"a\", \"a\"]")],
+            "directories[0].accounts[1]: \"a\" already belongs to `directories[0]`",
+        ),
         (vec![keys("accounts = []")], "directories[0].accounts: is empty"),
         (vec![keys("accounts = [\"a/b\"]")], "directories[0].accounts[0]: expected 1 to 256 visible ASCII characters"),
         (vec![keys("name = \"a b\"")], "directories[0].name: expected letters"),
         (
             vec!["name = \"a\"\naccounts = [\"a\"]\n".to_owned(), "name = \"b\"\n".to_owned()],
-            "directories[1].kind: is \"file\", and so is kind of directories[0]",
+            "directories[1].kind: is \"file\" here and in `directories[0]`",
         ),
         (vec![keys("").replace("hook.secret", "none")], "directories[0].secret_file: "),
     ] {
@@ -164,7 +167,7 @@ fn i45_check_refuses_directories_that_are_ambiguous() {
     }
     place.write_config(&support::with(&config(&[keys("")]), "directory", "kind = \"file\""));
     let ran = place.run(&["check"], "");
-    assert!(ran.stderr.contains("directory: cannot be combined with [[directories]]"), "{ran:?}");
+    assert!(ran.stderr.contains("directory: cannot be combined with `[[directories]]`"), "{ran:?}");
     place.write_config(&support::with(support::CONFIG, "directory", "accounts = [\"a\"]"));
     let ran = place.run(&["check"], "");
     assert!(ran.stderr.contains("directory.accounts: unknown key"), "{ran:?}");

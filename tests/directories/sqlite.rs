@@ -181,7 +181,7 @@ async fn i29_a_weak_hash_is_replaced_at_a_login_and_a_failure_does_not_fail_it()
     let before = users.hash_of("u-2");
     let session = gate.log_in("eve", PASSWORD).await.tokens();
     assert!(users.hash_of("u-2") == before, "the update failed");
-    assert!(gate.log().contains("password hash not replaced"));
+    assert!(gate.log().contains("password hash could not be replaced"));
     users.sql("DROP TRIGGER no");
     assert_eq!(gate.log_in("eve", "wrong password").await.status, StatusCode::BAD_REQUEST);
     assert!(users.hash_of("u-2") == before, "a wrong password replaces nothing");
@@ -285,7 +285,7 @@ async fn i55_a_directory_without_accounts_is_named_by_check_and_by_the_outcome()
     let without = std::fs::read_to_string(&file).unwrap().replace(" org AS account,", "");
     users.place.write_config(&without);
     let said = users.place.done(&["check", "--online"], "");
-    assert!(said.stdout.contains("directory.authenticate: gives no user an account"), "{said:?}");
+    assert!(said.stdout.contains("directory.authenticate: does not give users an account"), "{said:?}");
     assert_eq!(users.place.run(&["check", "--online", "--strict"], "").code, Some(1));
     let gate = users.start();
     let login = async |password: &str| {
@@ -336,13 +336,13 @@ fn i45_check_reports_every_mistake_of_the_section_and_asks_no_database() {
         ("", "directory.authenticate: missing"),
         ("", "directory.lookup: missing"),
         (&good.replace("sqlite:users.db", "oracle://db"), "directory.url: is not the URL of a supported database"),
-        (&good.replace("sqlite:users.db", "postgres://gate:secretsecret@db/x"), "directory.url: holds a password"),
+        (&good.replace("sqlite:users.db", "postgres://gate:secretsecret@db/x"), "directory.url: contains a password"),
         (
             &good.replace("sqlite:users.db", "postgres://gate@db/x?sslmode=disable"),
-            "directory.url: has sslmode=disable",
+            "directory.url: has `sslmode=disable`",
         ),
         (&good.replace("url =", "url_file ="), "directory.url_file: "),
-        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: cannot be combined with url"),
+        (&format!("{good}url_file = \"x\"\n"), "directory.url_file: cannot be combined with `url`"),
         (
             &good.replace("{username}", "{user}"),
             "directory.authenticate: unknown value {user}; expected one of {username}",

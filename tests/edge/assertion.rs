@@ -194,21 +194,21 @@ fn n57_n58_assertions_that_could_not_be_told_from_tokens_are_errors_at_the_start
         (
             "assertion_audience = \"https://billing.internal\"",
             "assertion_audience = \"kc-api\"",
-            "\"kc-api\" is an audience of access tokens",
+            "\"kc-api\" is already an audience of access tokens",
         ),
         (
             "assertion_audience = \"https://billing.internal\"",
             "assertion_audience = \"api\"",
-            "\"api\" is an audience of access tokens",
+            "\"api\" is already an audience of access tokens",
         ),
-        ("audience = [\"api\"]", "audience = [\"app\"]", "\"app\" is an audience of access tokens"),
+        ("audience = [\"api\"]", "audience = [\"app\"]", "\"app\" is already an audience of access tokens"),
         ("typ = [\"at+jwt\", \"JWT\", \"\"]", "typ = [\"identity+jwt\"]", "identity+jwt"),
         ("header = \"X-Auth-Assertion\", ", "", "header"),
-        ("header = \"X-Auth-Assertion\"", "header = \"x-auth-subject\"", "used for another value"),
+        ("header = \"X-Auth-Assertion\"", "header = \"x-auth-subject\"", "already carries another value"),
         (
             "assertion = { header = \"X-Auth-Assertion\", for_tests = { ttl = \"2m\" } }",
             "",
-            "without `assertion` in [identity]",
+            "without `assertion` in `[identity]`",
         ),
         ("[issuer]\n", "[issuer]\nalgorithm = \"HS256\"\n", "HS256"),
     ] {

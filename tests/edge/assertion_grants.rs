@@ -484,9 +484,9 @@ fn d18_an_operator_asks_why_an_assertion_is_refused_and_the_question_uses_nothin
     words.dedup();
     assert!(words.len() >= 6, "{words:?}");
     scene.log_out("s-1", now());
-    assert!(refused(&assertion, &[]).contains("its session is over"));
+    assert!(refused(&assertion, &[]).contains("its session has ended"));
     // One from before the logout that was never presented has no session yet.
-    assert!(refused(&scene.signed(&json!({ "iat": now() - 20 })), &[]).contains("its session is over"));
+    assert!(refused(&scene.signed(&json!({ "iat": now() - 20 })), &[]).contains("its session has ended"));
     assert_eq!(error(&scene.present(&assertion)), "invalid_grant");
 }
 

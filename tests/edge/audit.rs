@@ -113,7 +113,11 @@ async fn p43_the_name_of_a_refused_login_is_hashed_and_audit_hash_finds_it() {
 #[test]
 fn an_output_that_another_log_has_is_refused_with_what_to_do() {
     let place = Place::new(&format!("{CONFIG}\n[audit_log]\noutput = \"stderr\"\n"));
-    assert!(place.refused().contains("audit_log.output: is log.output: leave it out"), "{}", place.refused());
+    assert!(
+        place.refused().contains("audit_log.output: is the same as `log.output`; remove it"),
+        "{}",
+        place.refused()
+    );
 }
 
 /// Presents a superseded refresh token from another address, or from the address of the refresh, and returns the audit

@@ -215,7 +215,7 @@ async fn p42_while_the_disk_of_the_audit_log_is_full_logins_are_503_and_revocati
 #[test]
 fn p42_to_refuse_needs_an_output_of_its_own() {
     let place = Place::new(&with(CONFIG, "audit_log", "on_failure = \"refuse\""));
-    assert!(place.refused().contains("audit_log.on_failure: needs an output that no other log has"));
+    assert!(place.refused().contains("audit_log.on_failure: needs an output that no other log uses"));
 }
 
 #[test]

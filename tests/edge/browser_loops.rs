@@ -81,7 +81,7 @@ fn b36_a_session_that_a_route_refuses_after_each_login_is_led_to_one_more() {
         let mut browser = browser(&world);
         let (reply, logins) = browser.open(page, |_| json!({}));
         assert_eq!((reply.status, logins.len()), (403, 2), "{keys}: {}", reply.text());
-        assert!(reply.text().contains(&format!("It asks for refused={outcome}.")), "{}", reply.text());
+        assert!(reply.text().contains(&format!("The page requires refused={outcome}")), "{}", reply.text());
         // Another page is served, and a login that the user asks for by the link of the page.
         assert_eq!(browser.get("/x").status, 200);
         assert_eq!(browser.get("/auth/login").status, 303);
@@ -95,7 +95,7 @@ fn b36_a_login_that_is_older_than_the_route_takes_or_of_the_future_is_a_page_at_
     for at in [now - 30, now + 3600] {
         let (reply, logins) = browser(&world).open("/gold/x", |_| json!({ "auth_time": at }));
         assert_eq!((reply.status, logins.len()), (400, 1), "{}", reply.text());
-        assert!(reply.text().contains("did not ask for the login"), "{}", reply.text());
+        assert!(reply.text().contains("does not meet the requirements of this page"), "{}", reply.text());
     }
     let (reply, logins) = browser(&world).open("/gold/x", |_| json!({ "auth_time": now }));
     assert_eq!((reply.status, logins.len()), (200, 1), "{}", reply.text());
@@ -106,14 +106,16 @@ fn b54_check_says_before_which_route_no_session_passes_and_its_remedy_opens_the_
     let roles = "roles = [\"admin\"]\n";
     for (keys, says, mended) in [
         ("issuers = [\"self\"]".to_owned(), "issuers: does not name \"kc\"", "issuers = [\"self\", \"kc\"]".to_owned()),
-        ("dpop = \"required\"".to_owned(), "dpop: is \"required\", and no session", "dpop = \"optional\"".to_owned()),
-        ("audiences = [\"x\"]".to_owned(), "audiences: has none", "audiences = [\"x\", \"api\"]".to_owned()),
-        (roles.to_owned(), "roles: names no role of \"kc\"", format!("{roles}issuers = [\"kc\"]")),
+        ("dpop = \"required\"".to_owned(), "dpop: is \"required\", but a session", "dpop = \"optional\"".to_owned()),
+        ("audiences = [\"x\"]".to_owned(), "audiences: does not contain", "audiences = [\"x\", \"api\"]".to_owned()),
+        (roles.to_owned(), "roles: does not name a role of \"kc\"", format!("{roles}issuers = [\"kc\"]")),
     ] {
         for (keys, status) in [(&keys, 403), (&mended, 200)] {
             let world = world_with(&route(keys), &json!({}));
             let said = world.edge.place.done(&["check"], "").stdout;
-            let warned = said.lines().any(|line| line.contains(says) && line.contains("no browser session passes"));
+            let warned = said
+                .lines()
+                .any(|line| line.contains(says) && line.contains("every request with a browser session is refused"));
             assert_eq!(warned, status == 403, "{keys}: {said}");
             let claims = json!({ "realm_access": { "roles": ["admin"] } });
             let (reply, _) = browser(&world).open("/gold/x", |_| claims.clone());
@@ -124,7 +126,7 @@ fn b54_check_says_before_which_route_no_session_passes_and_its_remedy_opens_the_
 
 #[test]
 fn b54_check_online_says_which_login_the_provider_does_not_offer() {
-    let says = "step_up: asks for an acr that kc does not list in acr_values_supported";
+    let says = "step_up: requires an `acr` that kc does not list in `acr_values_supported`";
     for (asked, listed, is_warned) in [
         (r#"["gold", "platinum"]"#, json!(["silver", "1"]), true),
         (r#"["gold", "platinum"]"#, json!(["silver", "gold"]), false),
@@ -135,14 +137,14 @@ fn b54_check_online_says_which_login_the_provider_does_not_offer() {
         let world = world_with(&route(&format!("step_up = {{ acr = {asked} }}")), &further);
         let said = world.edge.place.done(&["check", "--online"], "").stdout;
         let line = said.lines().find(|line| line.contains(says)).unwrap_or_default();
-        assert_eq!((!line.is_empty(), line.contains("write one of silver, 1")), (is_warned, is_warned), "{said}");
+        assert_eq!((!line.is_empty(), line.contains("Write one of silver, 1")), (is_warned, is_warned), "{said}");
         assert!(said.contains("issuer kc: register the redirect URI https://gate.test/auth/callback there"), "{said}");
     }
 }
 
 #[test]
 fn b54_check_online_says_how_the_provider_lets_its_clients_authenticate() {
-    let says = "client.secret_in: is client_secret_basic, and kc lists client_secret_post in";
+    let says = "client.secret_in: is client_secret_basic, but kc lists only client_secret_post in";
     for (listed, is_warned) in [
         (json!(["client_secret_post"]), true),
         (json!(["client_secret_post", "client_secret_basic"]), false),

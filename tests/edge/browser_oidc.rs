@@ -371,12 +371,12 @@ fn b29_a_callback_without_its_login_is_a_page_and_no_exchange() {
     let renamed = format!("{}={}", mine.cookie.split_once('=').unwrap().0, other.cookie.split_once('=').unwrap().1);
     is_page(&world.edge.ask(&alone, &[&renamed]), 400, "this browser did not start this login");
     for (query, flaw) in [
-        (String::new(), "no state"),
-        (format!("code=c{}", world.iss()), "no state"),
+        (String::new(), "no `state`"),
+        (format!("code=c{}", world.iss()), "no `state`"),
         (format!("state={0}&state={0}{code}", mine.asked["state"]), "twice"),
         (format!("state={}{code}&code=d", mine.asked["state"]), "twice"),
-        (format!("state={}{code}&error=x", mine.asked["state"]), "a code and an error"),
-        (format!("state={}", mine.asked["state"]), "neither a code nor an error"),
+        (format!("state={}{code}&error=x", mine.asked["state"]), "both `code` and `error`"),
+        (format!("state={}", mine.asked["state"]), "neither `code` nor `error`"),
         (format!("state=%00%ff{code}"), "this browser did not start this login"),
     ] {
         is_page(&world.edge.ask(&format!("GET /auth/callback?{query}"), &[&mine.cookie]), 400, flaw);
@@ -401,8 +401,8 @@ fn b32_the_answer_must_name_the_provider_that_was_asked_before_the_code_leaves()
     let world = world();
     for (iss, flaw) in [
         (String::new(), "Exclude Issuer From Authentication Response"),
-        ("&iss=https%3A%2F%2Fevil.example".to_owned(), "iss is another provider"),
-        (format!("{}%2F", world.iss()), "iss is another provider"),
+        ("&iss=https%3A%2F%2Fevil.example".to_owned(), "`iss` names another provider"),
+        (format!("{}%2F", world.iss()), "`iss` names another provider"),
         (format!("{0}{0}", world.iss()), "twice"),
     ] {
         let begun = world.begin("/");
@@ -414,7 +414,11 @@ fn b32_the_answer_must_name_the_provider_that_was_asked_before_the_code_leaves()
     silent.good(&begun);
     assert_eq!(silent.come_back(&begun, "&code=c", &[]).status, 303);
     let lying = silent.begin("/");
-    is_page(&silent.come_back(&lying, "&code=c&iss=https%3A%2F%2Fevil.example", &[]), 400, "iss is another provider");
+    is_page(
+        &silent.come_back(&lying, "&code=c&iss=https%3A%2F%2Fevil.example", &[]),
+        400,
+        "`iss` names another provider",
+    );
 }
 
 #[test]
@@ -446,10 +450,10 @@ fn b33_an_id_token_that_is_not_the_answer_to_this_login_is_refused() {
     let begun = world.begin("/");
     let forged = json!({ "iss": world.provider.url(), "aud": "web", "sub": "ada", "nonce": begun.asked["nonce"] });
     world.answer_with(&stranger.sign(&json!({ "alg": "EdDSA", "kid": "k1" }), &claims(&forged)));
-    is_page(&world.come_back_with_code(&begun), 400, "no key of the issuer signed it");
+    is_page(&world.come_back_with_code(&begun), 400, "it was not signed with a key of the issuer");
     assert_eq!(world.edge.series("rotogate_sessions_started_total{dialect=\"browser\"}"), 0);
     let log = world.edge.gate.log();
-    assert!(log.contains("session.start_refused") && log.contains("nonce is not the nonce of this login"), "{log}");
+    assert!(log.contains("session.start_refused") && log.contains("`nonce` is not the nonce of this login"), "{log}");
 }
 
 #[test]
@@ -458,8 +462,8 @@ fn b29_b34_b44_each_failure_at_the_provider_has_its_page() {
     let error = |code: &str| format!("&error={code}&error_description=%3Cb%3Eprovider-text{}", world.iss());
     for (code, status, text) in [
         ("access_denied", 403, "the login was refused at the provider"),
-        ("login_required", 400, "the provider answered with an error"),
-        ("%3Cscript%3E", 400, "the provider answered with an error"),
+        ("login_required", 400, "the provider returned an error"),
+        ("%3Cscript%3E", 400, "the provider returned an error"),
         ("temporarily_unavailable", 503, "the provider is unavailable"),
     ] {
         let begun = world.begin("/");
@@ -702,7 +706,7 @@ fn b42_a_logout_at_the_provider_during_the_login_ends_the_session_before_its_coo
         world.log_out_there(&json!({ "iat": now - 4 }));
         let reply = world.come_back_with_code(&begun);
         match status {
-            400 => is_page(&reply, 400, "a logout followed iat"),
+            400 => is_page(&reply, 400, "the user was logged out after `iat`"),
             _ => assert_eq!(world.state(&session(&reply))["authenticated"], true),
         }
     }

@@ -129,7 +129,7 @@ async fn s13_an_address_that_sends_bad_jwts_waits_and_a_good_one_is_taken_later(
     support::until("a good one is taken", async || scene.revoke(&scene.jwt(&json!({})), &user()).status == 204).await;
 }
 
-const ALARM: &str = "an issuer has ended or refreshed 100 users within 10 minutes: was it taken over?";
+const ALARM: &str = "an issuer has revoked the tokens of 100 users within 10 minutes";
 
 impl Scene {
     /// The number of alarms about the issuer.

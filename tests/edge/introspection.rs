@@ -408,7 +408,7 @@ fn i45_check_online_asks_about_a_token_that_cannot_exist() {
     let server = Server::start();
     let edge = edge(&server, ", prefix = \"b_\", secret_in = \"form\"", "");
     let said = edge.place.done(&["check", "--online"], "").stdout;
-    assert!(said.contains("issuer idp: introspection at http://") && said.contains("is not active"), "{said}");
+    assert!(said.contains("issuer idp: introspection at http://") && said.contains("as inactive"), "{said}");
     let asked = server.asked();
     let [question] = asked.as_slice() else { panic!("{asked:?}") };
     assert!(question.form["token"].starts_with("b_rotogate-check-"), "{question:?}");
@@ -419,12 +419,12 @@ fn i45_check_online_asks_about_a_token_that_cannot_exist() {
         (
             b"HTTP/1.1 400 Bad\r\nContent-Length: 26\r\n\r\n{\"error\":\"invalid_client\"}".to_vec(),
             "client_id",
-            "client_id, secret or key is wrong",
+            "`client_id`, secret or key is wrong",
         ),
         (status("500 Oh", ""), "url", "status: "),
-        (ok("application/json", b"{\"active\":true}"), "url", "calls a token active that cannot exist"),
+        (ok("application/json", b"{\"active\":true}"), "url", "reports a token as active that cannot exist"),
         (ok("text/html", b"<html>"), "url", "malformed: "),
-        (ok("application/json", b"{}"), "url", "malformed: active must be true or false"),
+        (ok("application/json", b"{}"), "url", "malformed: `active` must be true or false"),
     ] {
         server.answers("*", response);
         let ran = edge.place.run(&["check", "--online"], "");

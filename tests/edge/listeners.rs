@@ -64,8 +64,8 @@ fn a_name_that_no_listener_has_and_one_that_two_have_are_mistakes() {
     assert!(said.contains(expected), "{said}");
     place.write_config(&config("").replace("name = \"internal\"", "name = \"public\""));
     let said = place.run(&["check"], "").stderr;
-    assert!(said.contains("server.listeners[1].name: \"public\" is the name of the listener of"), "{said}");
+    assert!(said.contains("server.listeners[1].name: \"public\" is already the name of the listener in"), "{said}");
     place.write_config(&config(&ROUTES.replacen("[\"public\"]", "[]", 1)));
     let said = place.run(&["check"], "").stderr;
-    assert!(said.contains("routes[2].listeners: is empty, so no listener would serve it"), "{said}");
+    assert!(said.contains("routes[2].listeners: is empty, so no listener would serve this entry"), "{said}");
 }

@@ -333,7 +333,7 @@ fn i45_check_names_what_is_wrong_and_online_what_it_found() {
     let place = Place::new(&config(&provider.entry("kc", "discovery = true")));
     let said = place.done(&["check", "--online"], "").stdout;
     assert!(said.contains("issuer kc: keys k1 (EdDSA); fresh for 10m"), "{said}");
-    assert!(said.contains("issuer kc: not used: key e: not for signatures (use)"), "{said}");
+    assert!(said.contains("issuer kc: not used: key e: its `use` does not allow signatures"), "{said}");
     provider.document(DISCOVERY, &json!({"issuer": "http://127.0.0.1/", "jwks_uri": provider.at("/keys")}));
     let refused = |arguments: &[&str]| {
         let ran = place.run(arguments, "");
@@ -344,7 +344,7 @@ fn i45_check_names_what_is_wrong_and_online_what_it_found() {
     assert!(wrong.contains("issuers[0].discovery") && wrong.contains("issuer_mismatch"), "{wrong}");
     for (source, key, what) in [
         ("discovery = false", "issuers[0].discovery", "expected true"),
-        ("discovery = true\njwks_url = \"https://a.example/k\"", "issuers[0].jwks_url", "one source of keys"),
+        ("discovery = true\njwks_url = \"https://a.example/k\"", "issuers[0].jwks_url", "one source of signing keys"),
         ("jwks_url = \"http://id.example.com/k\"", "issuers[0].jwks_url", "expected https"),
         ("jwks_url = \"https://169.254.169.254/k\"", "issuers[0].jwks_url", "must not lead to this address"),
     ] {

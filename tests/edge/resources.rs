@@ -210,10 +210,10 @@ fn n67_check_warns_of_a_route_that_tokens_of_a_resource_open_and_each_remedy_clo
         std::fs::write(place.path("idp.json"), &set).unwrap();
         let ran = place.run(&["check"], "");
         let said = format!("{}{}", ran.stdout, ran.stderr);
-        assert_eq!(said.contains("a token for the resource /mcp opens it"), is_open, "{said}");
+        assert_eq!(said.contains("this route accepts tokens for the resource /mcp"), is_open, "{said}");
         if is_open {
-            let remedy = "issuers[0].audience names its URL; remove http://gate.test/mcp there";
-            assert!(said.contains(remedy) && said.contains("or write audiences here"), "{said}");
+            let remedy = "`issuers[0].audience` contains its URL. Remove http://gate.test/mcp there";
+            assert!(said.contains(remedy) && said.contains("or write `audiences` here"), "{said}");
         }
         let edge = Edge::with(&config, |place| std::fs::write(place.path("idp.json"), &set).unwrap(), |_| {});
         assert_eq!(edge.ask_as(&token, "GET /mcp/x", &[]).status, 200);
@@ -224,7 +224,11 @@ fn n67_check_warns_of_a_route_that_tokens_of_a_resource_open_and_each_remedy_clo
     let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let head = HEAD.replace("http://gate.test", "https://gate.example.com").replace("@upstream@", "127.0.0.1:9");
     let ran = Place::new(&format!("{head}{block}{OPEN_ROUTE}")).run(&["check"], "");
-    assert!(ran.code == Some(0) && !format!("{}{}", ran.stdout, ran.stderr).contains("opens it"), "{ran:?}");
+    assert!(
+        ran.code == Some(0)
+            && !format!("{}{}", ran.stdout, ran.stderr).contains("this route accepts tokens for the resource"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -309,18 +313,22 @@ fn n44_mistakes_in_resources_are_told() {
     };
     for (from, to, said) in [
         ("resource = \"/mcp\"", "resource = \"/mpc\"", "did you mean \"/mcp\"?"),
-        ("resource = \"/mcp\"", "resource = \"/mcp\"\nforward_token = true", "no passthrough"),
+        ("resource = \"/mcp\"", "resource = \"/mcp\"\nforward_token = true", "forbids token passthrough"),
         ("path = \"/mcp\"", "path = \"/mcp/\"", "no slash at its end"),
         ("path = \"/mcp\"", "path = \"/mcp?x\"", "letters, digits"),
         ("path = \"/files/v1\"", "path = \"/mcp\"", "listed twice"),
         ("\"https://idp.test/\"]", "\"idp\"]", "the URL of an issuer"),
-        ("acr = [\"gold\", \"platinum\"], max_age = \"5m\"", "", "asks for nothing"),
-        ("acr = [\"gold\", \"platinum\"]", "acr = \"a b\"", "no challenge can name"),
-        ("path = \"/pay/{*rest}\"\nissuers = [\"idp\"]", "path = \"/pay/{*rest}\"\nauth = \"none\"", "never asked for"),
+        ("acr = [\"gold\", \"platinum\"], max_age = \"5m\"", "", "does not require anything"),
+        ("acr = [\"gold\", \"platinum\"]", "acr = \"a b\"", "not allowed in a challenge"),
+        (
+            "path = \"/pay/{*rest}\"\nissuers = [\"idp\"]",
+            "path = \"/pay/{*rest}\"\nauth = \"none\"",
+            "has no effect, because `auth",
+        ),
         (
             "path = \"/pay/{*rest}\"",
             "path = \"/pay/{*rest}\"\nforward_token = \"dangerous\"",
-            "only applies beside resource",
+            "only applies to a route with `resource`",
         ),
     ] {
         let ran = checked(from, to);
@@ -331,12 +339,12 @@ fn n44_mistakes_in_resources_are_told() {
     let ran = checked("authorization_servers = [\"https://idp.test/\"]\n", "");
     let said = format!("{}{}", ran.stdout, ran.stderr);
     assert!(ran.code == Some(0) && said.contains("no authorization endpoint"), "{ran:?}");
-    assert!(said.contains("no route belongs to it"), "{ran:?}");
+    assert!(said.contains("no route belongs to this resource"), "{ran:?}");
     // A page that may call and may not read the answer.
     for (origin, is_warned) in [("https://other.test", true), ("https://page.test", false)] {
         let ran = checked("path = \"/mcp\"", &format!("path = \"/mcp\"\nmcp = {{ origins = [\"{origin}\"] }}"));
         let said = format!("{}{}", ran.stdout, ran.stderr);
-        assert_eq!((ran.code, said.contains("shows them no answer")), (Some(0), is_warned), "{said}");
+        assert_eq!((ran.code, said.contains("would not let these pages read")), (Some(0), is_warned), "{said}");
     }
 }
 
@@ -544,8 +552,9 @@ upstream = "away"
     edge.place.done(&["check"], "");
     let ran = edge.place.run(&["check", "--online"], "");
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
-    let expected = "resources[0].mcp.check: the upstream app took a call whose header Mcp-Method differs from its body";
-    assert!(ran.stderr.contains(expected) && ran.stderr.contains("Use check = \"body\""), "{}", ran.stderr);
+    let expected =
+        "resources[0].mcp.check: the upstream app accepted a call whose header `Mcp-Method` differs from its body";
+    assert!(ran.stderr.contains(expected) && ran.stderr.contains("Use `check = \"body\"`"), "{}", ran.stderr);
     let [agreed, differing] = <[_; 2]>::try_from(edge.stub.take()).unwrap();
     assert!(agreed.body == differing.body && agreed.target == "/mcp", "{agreed:?}");
     assert_eq!([agreed.all("mcp-method"), differing.all("mcp-method")], [["server/discover"], ["tools/list"]]);
@@ -553,7 +562,7 @@ upstream = "away"
     let text = config.replace("@upstream@", &edge.stub.address.to_string());
     edge.place.write_config(&text.replacen("upstream = \"app\"", "upstream = \"away\"", 1));
     let ran = edge.place.run(&["check", "--online"], "");
-    let expected = "resources[0].mcp.check: not checked: the upstream away does not answer: ";
+    let expected = "resources[0].mcp.check: not checked: the upstream away does not respond: ";
     assert!(ran.stderr.contains(expected), "{}", ran.stderr);
     edge.place.write_config(&text.replace("\"headers\"", "\"body\""));
     edge.place.done(&["check", "--online"], "");

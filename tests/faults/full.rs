@@ -124,7 +124,8 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     let before = files();
     std::fs::create_dir(place.path("elsewhere")).unwrap();
     let copied = place.fails(&["store", "backup", "elsewhere/copy.redb"], "");
-    for part in ["503", "cannot be copied", "File too large", "name another FILE", "free space", "stop the gate"] {
+    for part in ["503", "cannot be copied", "File too large", "Choose another FILE", "free disk space", "stop the gate"]
+    {
         assert!(copied.contains(part), "{part}: {copied}");
     }
     // The folder of the copy is tried first, because it may be on another disk.
@@ -182,7 +183,13 @@ async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what
     };
     assert!(over.len() >= 5, "{}", over.len());
     let ready = String::from_utf8_lossy(&readyz(&gate).await.body).into_owned();
-    assert!(ready.contains(&format!("has not acknowledged: {}, of which a stop loses 1", over.len() + 1)), "{ready}");
+    assert!(
+        ready.contains(&format!(
+            "has not acknowledged {} revocations; the gate loses 1 of them if it stops",
+            over.len() + 1
+        )),
+        "{ready}"
+    );
     assert_eq!(gate.stop(), Some(1), "it could not be written");
     let says = |line: &Value, what: &str, revocations: usize| {
         line["revocations"] == revocations && line["message"].as_str().is_some_and(|text| text.starts_with(what))
@@ -190,7 +197,7 @@ async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what
     until("the stop says so", async || {
         let said = said.lock().unwrap();
         said.iter().any(|line| says(line, "revocations lost with this process", 1))
-            && said.iter().any(|line| says(line, "revocations wait beside the store", over.len()))
+            && said.iter().any(|line| says(line, "revocations are kept in a file beside the store", over.len()))
     })
     .await;
     let owed = |place: &str, outcome: &str| {

@@ -76,7 +76,7 @@ fn judged(protocol: EventProtocol, input: &[u8]) -> Option<(Object, Object, Repo
     assert!(is_ours(&claims["aud"]) || claims["aud"].as_array().is_some_and(|all| all.iter().any(is_ours)));
     // A fraction of a millisecond is not looked at.
     let issued = claims["iat"].as_f64().unwrap();
-    assert!(issued < (NOW.as_secs() + LEEWAY.as_secs()) as f64 + 0.001, "iat is in the future");
+    assert!(issued < (NOW.as_secs() + LEEWAY.as_secs()) as f64 + 0.001, "`iat` is in the future");
     assert!((reported.told.as_millis() as f64 - issued * 1000.0).abs() <= 1.0);
     assert!((1..=256).contains(&claims["jti"].as_str().unwrap().len()));
     // `null` is an absent claim.

@@ -143,7 +143,7 @@ async fn t17_a_route_of_the_dialect_refuses_in_its_words() {
     let (_place, gate) = gate(&more);
     let status = call::<_, String>(gate.address, UNARY, tonic::Request::new(String::new())).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    assert_eq!(status.message(), "send the metadata authorization: Bearer <access token>");
+    assert_eq!(status.message(), "send an access token as metadata: `authorization: Bearer <access token>`");
     let status = call::<_, String>(gate.address, UNARY, with_token(String::new(), "a.b.c")).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the access token is invalid"));
     // gRPC-Web is another protocol, whose clients read the status of HTTP.

@@ -115,9 +115,12 @@ async fn d24_a_provider_takes_the_assertions_of_the_gate_for_its_issuer_alone() 
         tokio::task::block_in_place(|| place.run(&["check", "--online"], ""))
     };
     let good = asks(&issuer);
-    assert!(good.code == Some(0) && good.stdout.contains("an unknown token is not active"), "{good:?}");
+    assert!(good.code == Some(0) && good.stdout.contains("an unknown token as inactive"), "{good:?}");
     let other = asks("https://other.test");
-    assert!(other.code != Some(0) && other.stderr.contains("answered 401 Unauthorized to the gate"), "{other:?}");
+    assert!(
+        other.code != Some(0) && other.stderr.contains("returned 401 Unauthorized: the gate's `client_id`"),
+        "{other:?}"
+    );
 }
 
 const WORKLOADS: &str = r#"

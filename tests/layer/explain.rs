@@ -514,7 +514,7 @@ async fn p58_a_request_without_a_route_and_one_to_an_endpoint_are_explained() {
     assert_eq!((explained.outcome, explained.decision), ("answered", Conclusion::Undecided));
     let explained = agree(&gate, &get("/token", &[])).await;
     let route = explained.rules.iter().find(|verdict| verdict.rule == Rule::Route).unwrap();
-    assert!(route.detail.starts_with("the gate itself answers: oauth2.token serves POST, not GET"), "{route:?}");
+    assert!(route.detail.starts_with("the gate itself responds: oauth2.token serves POST, not GET"), "{route:?}");
     // Of the other protocol: no `Host`, and the authority in the target.
     let mut request = Request::get("http://api.test/one").version(Version::HTTP_2).body(()).unwrap();
     request.extensions_mut().insert(Peer::new(FROM, true));
@@ -596,7 +596,7 @@ async fn p58_rules_after_the_one_that_refuses_are_judged_and_unproved_claims_are
     assert_eq!(explained.outcome, "bad_signature");
     assert_eq!([of(Rule::Key).result, of(Rule::Signature).result], [RuleResult::Ok, RuleResult::Fail]);
     assert_eq!([of(Rule::Revocation).result, of(Rule::Scope).result], [RuleResult::Ok, RuleResult::Fail]);
-    assert_eq!(of(Rule::Scope).detail, "route asks admin; token has read");
+    assert_eq!(of(Rule::Scope).detail, "the route requires admin; the token has read");
     assert!(of(Rule::Claims).detail.ends_with("(unverified)"), "{:?}", of(Rule::Claims));
     assert!(!explained.token.as_ref().unwrap().is_proved);
     assert_eq!(explained.also_matched.iter().map(ToString::to_string).collect::<Vec<_>>(), ["rest"]);
@@ -687,14 +687,21 @@ async fn p58_a_refresh_token_is_explained_by_the_row_that_decides_and_is_not_con
     };
     for _ in 0..3 {
         let (outcome, detail) = row(&first, None).await;
-        assert_eq!((outcome, detail.as_str()), ("answered", "the current generation: a new pair of tokens"));
+        assert_eq!(
+            (outcome, detail.as_str()),
+            ("answered", "the token has the current generation, so the request would get a new pair of tokens")
+        );
     }
     assert_eq!(row(&first, Some("ios")).await.0, "other_client");
     assert_eq!(row(&first, Some("nope")).await.0, "invalid_client");
     assert_eq!(row("rt_junk", Some("nope")).await.0, "invalid_client");
     assert_eq!(row("rt_junk", None).await.0, "unknown_refresh_token");
     let second = refresh(&first).await;
-    assert_eq!(row(&first, None).await.1, "the previous generation within grace: the current pair again");
+    assert_eq!(
+        row(&first, None).await.1,
+        "the token has the previous generation and the grace period has not ended, so the request would get the current \
+         pair again"
+    );
     let third = refresh(&second).await;
     // Neither explanation ended the session.
     for _ in 0..2 {

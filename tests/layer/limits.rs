@@ -309,7 +309,7 @@ async fn k24_an_explanation_names_the_limit_and_counts_nothing() {
     assert_eq!(ask(&gate, &served, Some(&ada), &[]).await.status, 200);
     let (decision, status, rule) = explained().await;
     assert_eq!((decision, status), (Conclusion::Refused, Some(429)));
-    assert!(rule.starts_with("mine: the next request counts in "), "{rule}");
+    assert!(rule.starts_with("mine: the next request is admitted in "), "{rule}");
     assert_eq!(gate.refused_requests(), [("mine", 0)]);
 }
 

@@ -147,7 +147,7 @@ async fn i65_an_issuer_that_does_not_answer_is_a_fault_and_no_refusal() {
     assert!(refused.headers.contains_key("retry-after"));
     // The same is said to an orchestrator, until the keys are known.
     let Readiness::Degraded(why) = gate.readiness().await else { panic!("no keys, and ready") };
-    assert!(why.starts_with("the keys of 127.0.0.1 are not known"), "{why}");
+    assert!(why.starts_with("the signing keys of 127.0.0.1 are not known"), "{why}");
     let known =
         rotogate::token::IssuerKeys::from_jwks(Keyring::ephemeral().unwrap().jwks().to_string().as_bytes(), None);
     gate.set_trusted("127.0.0.1", known.unwrap()).unwrap();

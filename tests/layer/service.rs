@@ -143,7 +143,7 @@ async fn t9_a_watched_stream_ends_when_the_gate_closes_its_connections_and_not_w
     assert!(tokio::time::timeout(patience, body.frame()).await.is_err(), "a server drains it");
     gate.close_connections();
     let ended = tokio::time::timeout(std::time::Duration::from_secs(60), body.frame()).await.unwrap();
-    assert_eq!(ended.unwrap().unwrap_err().to_string(), "reply ended by its lease: closing");
+    assert_eq!(ended.unwrap().unwrap_err().to_string(), "the gate ended the response early: closing");
 }
 
 #[derive(Debug, PartialEq, thiserror::Error)]

@@ -52,11 +52,11 @@ async fn c28_a_key_signs_once_every_gate_can_verify_by_it() {
     let next = first.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned();
     until("the first gate has the key", async || has(&a, &next).await).await;
     let refused = || first.fails(&["keys", "promote", &next], "");
-    until("the first gate said so", async || refused().matches("heard of").count() == 1).await;
+    until("the first gate said so", async || refused().matches("last report").count() == 1).await;
     assert!(refused().contains("cannot verify"), "{}", refused());
     other.copy_keys_from(&first);
     until("the other gate has the key", async || has(&b, &next).await).await;
-    until("both gates said so", async || !refused().contains("heard of")).await;
+    until("both gates said so", async || !refused().contains("last report")).await;
     assert!(refused().contains("published before"), "{}", refused());
     first.done(&["keys", "promote", &next, "--force"], "");
     until("it signs", async || kid(&a.login().await.access) == next).await;

@@ -134,7 +134,7 @@ fn check(stand_in: &StandIn) {
     for config in [stand_in.here(&written), written] {
         let ran = Place::new(&config).run(&["check"], "");
         assert_eq!((ran.code, ran.stderr.as_str(), ran.stdout.lines().count()), (Some(0), "", 1), "{}", ran.stdout);
-        assert!(ran.stdout.ends_with("gateway.toml: good\n"), "{}", ran.stdout);
+        assert!(ran.stdout.ends_with("gateway.toml: valid\n"), "{}", ran.stdout);
     }
 }
 

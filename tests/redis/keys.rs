@@ -50,7 +50,7 @@ async fn c28_a_gate_whose_keys_are_two_steps_from_those_of_a_running_one_does_no
     let retire = || first.fails(&["keys", "retire", &old], "");
     until("the gate said that it signs by the new key", async || !retire().contains("sign with it")).await;
     let said = behind.refused();
-    let part = format!("has {next}, which is not here, and signs with {next} (here {old})");
+    let part = format!("has {next}, which this gate does not have, and signs with {next} (this gate: {old})");
     assert!(said.contains(&part) && said.contains("Copy the key folder"), "{said}");
     let b = one_step.start();
     behind.copy_keys_from(&first);
@@ -98,7 +98,7 @@ pub(crate) fn one_makes_the_keyring(places: &[Place; 3]) {
         if n == winner {
             assert_eq!(keys, 3, "index, key and secret");
         } else {
-            assert!(said.contains("copy the key folder"), "{said}");
+            assert!(said.contains("Copy the key folder"), "{said}");
             assert_eq!(keys, 0, "nothing is left behind");
         }
     }

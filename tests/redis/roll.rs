@@ -105,7 +105,7 @@ impl Site {
 
     /// Waits until the command is refused because of exactly these gates.
     async fn until_refused_for(&self, command: &[&str], gates: &[usize], why: &str) {
-        let name = |gate: usize| format!("/{} (heard of", self.gates[gate].child.id());
+        let name = |gate: usize| format!("/{} (last report", self.gates[gate].child.id());
         let is_named = |said: &str, gate| said.contains(&name(gate)) == gates.contains(&gate);
         until(&format!("{command:?} is refused: {why}, because of {gates:?}"), async || {
             let said = self.refused(command);
@@ -192,16 +192,16 @@ async fn c28_a_refresh_secret_is_rolled_over_three_gates_under_load_and_no_reque
     site.load.goes_on().await;
     site.copy_to(2);
     until("all gates know it", async || first.run(&promote, "").code == Some(0)).await;
-    site.until_refused_for(&retire, &[1, 2], "make refresh tokens with it").await;
+    site.until_refused_for(&retire, &[1, 2], "create refresh tokens with it").await;
     site.load.goes_on().await;
     site.copy_to(1);
-    site.until_refused_for(&retire, &[2], "make refresh tokens with it").await;
+    site.until_refused_for(&retire, &[2], "create refresh tokens with it").await;
     site.load.goes_on().await;
     let idle = site.gates[2].login().await;
     site.copy_to(2);
-    site.until_refused_for(&retire, &[], "the refresh token or cookie of 1 session was made by it").await;
+    site.until_refused_for(&retire, &[], "the refresh token or cookie of 1 session was created with it").await;
     let refreshed = site.gates[1].refresh(&idle.refresh).await.tokens();
-    site.until_refused_for(&retire, &[], "may be presented").await;
+    site.until_refused_for(&retire, &[], "clients may present refresh tokens").await;
     until("nothing needs the secret", async || first.run(&retire, "").code == Some(0)).await;
     for other in [1, 2] {
         site.load.goes_on().await;

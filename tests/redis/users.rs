@@ -56,7 +56,7 @@ async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_st
         gate.until_refused(&first.access).await;
         let ready = gate.admin_get("/readyz").await;
         let said = String::from_utf8_lossy(&ready.body);
-        assert!(said.contains("of which a stop loses 1"), "{said}");
+        assert!(said.contains("the gate loses 1 of them if it stops"), "{said}");
     }
     let log = a.log.clone();
     assert_eq!(a.stop(), Some(1));
@@ -66,7 +66,7 @@ async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_st
     server.start_again();
     until("nothing is owed", async || {
         let ready = b.admin_get("/readyz").await;
-        ready.status == StatusCode::OK && !String::from_utf8_lossy(&ready.body).contains("a stop loses")
+        ready.status == StatusCode::OK && !String::from_utf8_lossy(&ready.body).contains("of them if it stops")
     })
     .await;
     assert_eq!(b.stop(), Some(0));

@@ -18,7 +18,7 @@ async fn i45_check_says_what_is_wrong_with_a_relay() {
         ("clients = [\"web\"]", "clients: unknown key"),
         ("access_ttl = \"5m\"", "access_ttl: unknown key"),
         ("client = { secret_file = \"x\" }", "client.id: missing"),
-        ("client = { id = \"web\", secret = \"x\" }", "client.secret: does not belong into this file"),
+        ("client = { id = \"web\", secret = \"x\" }", "client.secret: must not be in this file"),
         ("client = { id = \"web\", secret_file = \"nowhere\" }", "client.secret_file:"),
     ] {
         place.write_config(&config(&provider, lines));
@@ -32,8 +32,12 @@ async fn i45_check_says_what_is_wrong_with_a_relay() {
         ("token_url = \"http://127.0.0.1", "token_url = \"http://provider.test", "token_url: expected https"),
         ("token_url = \"http://127.0.0.1", "token_url = \"https://169.254.169.254", "token_url: the URL must not lead"),
         ("path = \"/auth/token\"", "path = \"/{account}/token\"", "path: expected a path without parameters"),
-        ("revocation_path = \"/auth/revoke\"", "revocation_path = \"/auth/token\"", "revocation_path: is the path"),
-        ("revocation_path = \"/auth/revoke\"\n", "", "revocation_url: needs revocation_path"),
+        (
+            "revocation_path = \"/auth/revoke\"",
+            "revocation_path = \"/auth/token\"",
+            "revocation_path: is already the path",
+        ),
+        ("revocation_path = \"/auth/revoke\"\n", "", "revocation_url: needs `revocation_path`"),
         ("ca = \"ca.pem\"", "ca = \"gateway.toml\"", "ca:"),
     ] {
         assert!(good.contains(from), "{from}");
@@ -71,8 +75,8 @@ async fn i57_the_gates_own_client_gets_tokens_for_users_alone() {
         place.write_config(&config(&provider, &format!("{grants}{client}")));
         let ran = place.run(&["check"], "");
         assert_eq!(ran.code, Some(2), "{other}");
-        let said = format!("grants: \"{other}\" beside client: ");
-        assert!(ran.stderr.contains(&said) && ran.stderr.contains("remove the grant"), "{other}: {}", ran.stderr);
+        let said = format!("grants: \"{other}\" cannot be combined with `client`: ");
+        assert!(ran.stderr.contains(&said) && ran.stderr.contains("Remove the grant"), "{other}: {}", ran.stderr);
         // Both remedies that the message names.
         place.write_config(&config(&provider, &grants));
         assert_eq!(place.run(&["check"], "").code, Some(0), "{other}: clients authenticate by themselves");

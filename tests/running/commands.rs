@@ -65,7 +65,7 @@ async fn a_reload_by_command_takes_a_route_and_says_what_it_took_or_where_the_fi
     let (listen, other) = (format!("listen = \"{}\"", gate.address), "listen = [\"127.0.0.1:0\"]");
     place.write_config(&format!("{}{ROUTE}", good.replacen(&listen, other, 1)));
     let said = place.done(&["reload"], "").stdout;
-    assert!(said.contains("rotogate upgrade is needed for: server.listen"), "{said}");
+    assert!(said.contains("these keys take effect after `rotogate upgrade`: server.listen"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +82,7 @@ async fn an_upgrade_by_command_is_done_when_the_command_is_and_a_refused_one_say
     // The command can read the configuration, but only a start reads the files that it names.
     place.write_config(&format!("{good}{}", token_that_is_too_short(&place)));
     let said = place.fails(&["upgrade"], "");
-    assert!(said.contains("the old program serves on") && said.contains("fewer than 32 characters"), "{said}");
+    assert!(said.contains("the previous program keeps running") && said.contains("fewer than 32 characters"), "{said}");
     let [refused] = &place.json_lines(&["events", "--action", "process.upgrade_refused"])[..] else { panic!("one") };
     assert!(refused["reason"].as_str().unwrap().contains("fewer than 32 characters"), "{refused}");
     assert_eq!(added(&gate).await, StatusCode::OK, "the old program serves on");

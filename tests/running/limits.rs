@@ -43,7 +43,7 @@ async fn k18_k21_k25_a_limit_refuses_is_told_counted_and_explained_and_a_reload_
     place.point_commands_at(&gate);
     let explained = place.run(&["--json", "explain", "--path", "/orders/1", "--method", "GET"], &tokens.access);
     assert!(
-        explained.stdout.contains("orders subject: the next request counts in"),
+        explained.stdout.contains("orders subject: the next request is admitted in"),
         "{}{}",
         explained.stdout,
         explained.stderr

@@ -136,7 +136,7 @@ async fn t16_what_an_upstream_must_prove_follows_the_file_of_its_authority() {
     assert_eq!(two.state.requests(), 0);
     // A file that cannot be read changes nothing.
     std::fs::write(place.path("ca.pem"), "no certificate").unwrap();
-    let refused = "upstream files changed but cannot be used; the old ones stay in force";
+    let refused = "files of upstreams changed but cannot be used; the old ones stay in force";
     until("the mistake is in the log", async || gate.log().contains(refused)).await;
     assert_eq!(status(&gate, "/other/x").await, StatusCode::OK);
     std::fs::write(place.path("ca.pem"), new.root_pem()).unwrap();

@@ -177,7 +177,10 @@ async fn a_stop_that_comes_while_a_takeover_waits_for_requests_is_a_stop() {
     gate.signal("USR2");
     until("the takeover waits for it", async || gate.log().contains("stopping: no new connections")).await;
     gate.signal("TERM");
-    until("the stop is heard", async || gate.log().contains("in-place upgrade cancelled by a stop")).await;
+    until("the stop is heard", async || {
+        gate.log().contains("in-place upgrade cancelled, because the gate is stopping")
+    })
+    .await;
     slow.write_all(b"done.").unwrap();
     let address = gate.address;
     until("the gate has stopped", async || gate.log().lines().any(|line| line.ends_with(" stopped"))).await;

@@ -418,7 +418,7 @@ fn certificate_bound_needs_a_listener_that_asks_for_certificates() {
     for key in ["clients[1].certificate_bound", "clients[2].certificate_bound", "routes[0].certificate_bound"] {
         assert!(said.contains(key), "{key}: {said}");
     }
-    assert!(said.contains("needs a listener that asks clients for certificates"), "{said}");
+    assert!(said.contains("needs a listener that requests client certificates"), "{said}");
 }
 
 #[tokio::test]

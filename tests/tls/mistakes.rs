@@ -37,7 +37,7 @@ fn a_file_that_cannot_be_used_is_named_with_its_key() {
         ],
     );
     write_private(&key, "not a key");
-    both_say(&place, &["server.key: no readable private key", "server.tls.key: "]);
+    both_say(&place, &["server.key: not a readable private key", "server.tls.key: "]);
     write_private(&key, &good_key);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     both_say(&place, &["its mode 644 gives others access: chmod 600", "server.tls.key: "]);
@@ -76,8 +76,13 @@ async fn a_certificate_at_the_wrong_time_is_served_with_a_warning() {
     let pki = Pki::new();
     let place = secure_place(&pki, "");
     for (from, until, said, refusal) in [
-        ((1999, 1, 1), (2001, 2, 3), "server.pem: expired at Sat, 03 Feb 2001 00:00:00 GMT", "expired"),
-        ((4000, 1, 1), (4001, 1, 1), "server.pem: is not valid before Sat, 01 Jan 4000 00:00:00 GMT", "not valid yet"),
+        ((1999, 1, 1), (2001, 2, 3), "server.pem: the certificate expired at Sat, 03 Feb 2001 00:00:00 GMT", "expired"),
+        (
+            (4000, 1, 1),
+            (4001, 1, 1),
+            "server.pem: the certificate is not valid before Sat, 01 Jan 4000 00:00:00 GMT",
+            "not valid yet",
+        ),
     ] {
         let pair = pki.issue_with(&["gate.test"], |params| {
             params.not_before = rcgen::date_time_ymd(from.0, from.1, from.2);

@@ -67,7 +67,10 @@ async fn a4_a_client_that_does_not_read_is_cut_off() {
         });
     let mut stream = Client::new(&pki, &["http/1.1"]).connect(edge.gate.address, "gate.test").await.unwrap();
     stream.write_all(b"GET /public/endless HTTP/1.1\r\nHost: gate.test\r\n\r\n").await.unwrap();
-    until("the client is cut off", async || edge.gate.log().contains("the client does not read, or too slowly")).await;
+    until("the client is cut off", async || {
+        edge.gate.log().contains("the client does not read the response, or reads it too slowly")
+    })
+    .await;
 }
 
 #[tokio::test]
