@@ -205,7 +205,7 @@ async fn c20_another_number_of_partitions_and_a_lost_head_are_refused() {
     assert_eq!(at(0, "HGET", &["made"]), "1");
     at(7, "HSET", &["store", "another1"]);
     let said = refused(site.options()).await;
-    assert!(said.contains("partition 7 of another store"), "{said}");
+    assert!(said.contains("partition 7 from another store"), "{said}");
     at(0, "DEL", &[]);
     let said = refused(site.options()).await;
     assert!(said.contains("lost the head of its partition 0"), "{said}");
@@ -282,7 +282,7 @@ async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothi
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", cluster.nodes[0].port);
     let other = RedisOptions::new(&url, NetworkOptions::new(ISSUER, Uuid::from_u128(8), LEEWAY)).cluster();
-    for (options, part) in [(other, "another keyring"), (site.options().wait_replicas(1), "wait_replicas is 1")] {
+    for (options, part) in [(other, "another keyring"), (site.options().wait_replicas(1), "`wait_replicas` is 1")] {
         let said = inspect(options).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");
     }

@@ -233,7 +233,7 @@ async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_tak
     for (n, swapped) in swaps.into_iter().enumerate() {
         if cluster.node_of(&format!("{{rg:{n}}}:h")) == moving.to {
             let error = swapped.unwrap_err();
-            assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
+            assert!(error.to_string().contains("`wait_replicas` is 1"), "{error}");
             assert_eq!(error.outcome(), WriteOutcome::InDoubt);
         } else {
             assert_eq!(swapped.unwrap(), Swap::Swapped, "{n}");
@@ -251,7 +251,7 @@ async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_tak
     let next = rotated(&rotated(&all[3], later(start(), 5)), later(start(), 10));
     stopped.signal("STOP");
     let error = store.compare_and_swap(2, next.clone(), None).await.unwrap_err();
-    assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
+    assert!(error.to_string().contains("`wait_replicas` is 1"), "{error}");
     assert_eq!(error.outcome(), WriteOutcome::InDoubt);
     stopped.signal("CONT");
     done(async || store.compare_and_swap(2, next.clone(), None).await.ok()).await;

@@ -54,7 +54,7 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
     assert!(store.remembers([4; 16]).await.unwrap());
     for error in errors {
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
-        assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
+        assert!(error.to_string().contains("`wait_replicas` is 1"), "{error}");
     }
     // The writes are in the store, so they are not repeated. Instead, the gate waits until they are durable.
     assert_eq!(store.load(begun.id).await.unwrap(), Some(next.clone()));

@@ -67,7 +67,7 @@ async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
     let more = server.options().wait_replicas(2);
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let evicts = server.options();
-    for (options, part) in [(evicts, "allkeys-lru"), (other, "another keyring"), (more, "wait_replicas is 2")] {
+    for (options, part) in [(evicts, "allkeys-lru"), (other, "another keyring"), (more, "`wait_replicas` is 2")] {
         let said = inspect(options).await.unwrap_err().to_string();
         assert!(said.contains(part), "{said}");
         server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
