@@ -324,7 +324,7 @@ def expired_certificate(me, gate):
         refused = reached()
         expect((refused.returncode, "expired" in refused.stderr), (60, True), refused.stderr)
         checked = me.done("docs/start.md", "rotogate check")
-        expect("https.pem: expired at" in checked, True, checked)
+        expect("https.pem: the certificate expired at" in checked, True, checked)
         end = "rotogate_certificate_not_after_timestamp_seconds"
         expect(me.metric(end) < time.time(), True, "the metric of the certificate's end")
         certificate(me.folder, "20200101000000Z", "20991231000000Z")
