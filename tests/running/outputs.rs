@@ -99,8 +99,11 @@ async fn p16_a_terminal_shows_the_admin_page_whom_to_log_in_as_and_a_short_line_
     let gate = on_terminal("first");
     gate.serves("/private?q=in-the-query", StatusCode::UNAUTHORIZED).await;
     gate.serves("/public/a", StatusCode::OK).await;
-    let lines = gate.lines("first");
-    let password = lines.iter().find_map(|line| line.trim().strip_prefix("password  ")).unwrap();
+    // The terminal writes the greeting to the file some time later.
+    let password =
+        || gate.lines("first").iter().find_map(|line| Some(line.trim().strip_prefix("password  ")?.to_owned()));
+    until("the greeting shows the password", async || password().is_some()).await;
+    let password = password().unwrap();
     let form = format!("grant_type=password&client_id=web&username=demo&password={password}");
     let login = Request::post(format!("http://{address}/connect/token"));
     let login = login.header("content-type", "application/x-www-form-urlencoded").body(form.into()).unwrap();
