@@ -78,7 +78,11 @@ async fn p58_advice_names_a_credential_that_the_route_accepts() {
         let without = explain(&place, &["--path", path], "");
         let with = explain(&place, &["--path", path], &tokens.access);
         assert_eq!(failed(&without), lacks, "{path}");
-        assert_eq!(failed(&with), format!("the request has a token, but the route accepts {accepts}"), "{path}");
+        assert_eq!(
+            failed(&with),
+            format!("the request has an Authorization header, but the route accepts {accepts}"),
+            "{path}"
+        );
         for said in [&without["advice"], &with["advice"]].map(|advice| advice.as_str().unwrap()) {
             assert!(advice.iter().all(|part| said.contains(part)) && !said.contains("Bearer"), "{path}: {said}");
         }

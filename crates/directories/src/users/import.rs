@@ -230,20 +230,16 @@ struct ImportLine {
 }
 
 fn json_record(line: &str) -> Result<Record, String> {
-    if let Ok(hit) = serde_json::from_str::<Value>(line)
-        && hit.get("_source").is_some()
-    {
-        return kuzzle::record(hit);
-    }
-    let line: ImportLine = serde_json::from_str(line).map_err(|error| {
-        let said = error.to_string();
-        // These two messages contain only the name of a member. Other messages may quote a value.
-        match said.starts_with("unknown field") || said.starts_with("duplicate field") {
-            true => said,
-            false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
+    let read: ImportLine = match serde_json::from_str(line) {
+        Ok(read) => read,
+        Err(error) => {
+            return match serde_json::from_str::<Value>(line) {
+                Ok(hit) if hit.get("_source").is_some() => kuzzle::record(hit),
+                Ok(_) | Err(_) => Err(flaw(&error)),
+            };
         }
-    })?;
-    let ImportLine { username, password_hash, account, subject, active, scopes, valid_from, profile } = line;
+    };
+    let ImportLine { username, password_hash, account, subject, active, scopes, valid_from, profile } = read;
     let members = [
         ("username", username),
         ("password_hash", password_hash),
@@ -255,6 +251,16 @@ fn json_record(line: &str) -> Result<Record, String> {
         ("profile", profile),
     ];
     Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
+}
+
+/// Describes the problem with a line of JSON.
+fn flaw(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    // These two messages contain only the name of a member. Other messages may quote a value.
+    match said.starts_with("unknown field") || said.starts_with("duplicate field") {
+        true => said,
+        false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
+    }
 }
 
 /// Parses records from CSV. An empty cell is treated as a missing key. A column `profile.x` is the profile field x.

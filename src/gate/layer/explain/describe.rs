@@ -217,9 +217,11 @@ impl<'a, M> Described<'a, M> {
                 format!("the API key is in {name}, but the {here} accepts {takes}")
             }
             (_, Denial::NoCredential, _) => self.lacking().to_owned(),
-            (_, Denial::UnusableCredential, _) if self.takes_no_token() => {
+            (_, Denial::UnusableCredential, _)
+                if self.takes_no_token() && self.parts.headers.contains_key(AUTHORIZATION) =>
+            {
                 let takes = taken(self.policy().map(|policy| policy.credentials).unwrap_or_default());
-                format!("the request has a token, but the route accepts {takes}")
+                format!("the request has an Authorization header, but the route accepts {takes}")
             }
             (_, Denial::MalformedToken(_), _)
                 if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) =>

@@ -32,7 +32,6 @@ impl Explained<'_> {
             }
             Denial::TokenRevoked | Denial::SessionRevoked(_) => return Some(self.advice_of_ended()),
             Denial::UnknownKey => return Some(self.key_advice()),
-            Denial::KeysUnavailable(_) => "`rotogate issuer list` shows the last failure; the gate retries by itself.",
             Denial::MissingRole | Denial::RolesOverage if self.asks_for_roles_twice() => {
                 "Give the user the role at the token's issuer; new tokens contain the role. The route requires one of \
                  `roles`, and all of `all_roles`."
@@ -230,6 +229,7 @@ fn of_request(denial: Denial) -> Option<&'static str> {
 /// Returns advice about a refusal because of the token or its issuer.
 fn of_token(denial: Denial) -> Option<&'static str> {
     Some(match denial {
+        Denial::KeysUnavailable(_) => "`rotogate issuer list` shows the last failure; the gate retries by itself.",
         Denial::TokenExpired => "Exchange the refresh token for a new token pair, or log in again.",
         Denial::TokenNotYetValid => "Compare the clocks of the issuer and of this machine.",
         Denial::MalformedToken(why) if why.ends_with(" in the header") => {
