@@ -398,9 +398,17 @@ fn instructions(environment: &[(&str, &str)]) -> u64 {
     collected / requests
 }
 
+/// The same, by a second run as well if the first is not below `most`: a cache may tidy up meanwhile.
+fn instructions_below(most: u64, environment: &[(&str, &str)]) -> u64 {
+    let first = instructions(environment);
+    if first <= most { first } else { first.min(instructions(environment)) }
+}
+
 #[test]
 fn a_cached_token_costs_so_many_instructions() {
-    let (bare, gated) = (instructions(&[(BARE, "yes")]), (0..2).map(|_| instructions(&[])).min().unwrap());
+    let bare = instructions(&[(BARE, "yes")]);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of instructions")]
+    let gated = instructions_below(bare + LAYER.instructions as u64, &[]);
     println!("instructions of a request: {bare} without the gate, {gated} through it");
     let exceeded = LAYER.judge([(gated - bare) as f64, 0.0, 0.0]);
     assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
@@ -417,10 +425,8 @@ fn a_new_token_costs_so_many_instructions() {
 #[test]
 fn c34_a_cached_token_costs_as_many_instructions_on_a_store_that_gates_share() {
     let server = Redis::start(&[]);
-    let runs: Vec<_> = (0..2)
-        .map(|_| [instructions(&[(STORE, "redb")]), instructions(&[(STORE, &server.port.to_string())])])
-        .collect();
-    let [embedded, shared] = [0, 1].map(|store| runs.iter().map(|run| run[store]).min().unwrap());
+    let embedded = instructions(&[(STORE, "redb")]);
+    let shared = instructions_below(embedded * 101 / 100, &[(STORE, &server.port.to_string())]);
     let met = if shared * 100 <= embedded * 101 { "met" } else { "not met" };
     println!(
         "figure: C34 instructions of a request: {shared} with Redis, {embedded} with redb, at most 1.01 times as many: {met}"

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// In each round, the process ends three times: by SIGKILL under load, by SIGKILL at rest, by itself after a commit.
-const ROUNDS: u64 = 10;
+const ROUNDS: u64 = 5;
 /// The number of concurrent clients.
 const CLIENTS: usize = 24;
 /// The number of ended sessions that are checked again after each restart.

@@ -30,7 +30,7 @@ use support::random::Random;
 use world::{Counts, World};
 
 /// Weekly runs have two million. A history takes four milliseconds of a debug build.
-const HISTORIES: u64 = 8_000;
+const HISTORIES: u64 = 4_000;
 /// The number of histories within which a planted fault must be found.
 const FOUND_WITHIN: u64 = 20_000;
 

@@ -272,7 +272,7 @@ fn run(seed: u64) {
 
 #[test]
 fn i1_i2_i3_i4_i9_many_issuers_rotate_and_fail_and_no_forged_token_passes() {
-    for seed in [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03, 0x2545_f491_4f6c_dd1d] {
+    for seed in [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03] {
         run(seed);
     }
 }
