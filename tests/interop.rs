@@ -8,6 +8,7 @@ mod grpc;
 mod kuzzle;
 mod mcp;
 mod oauth2;
+mod oauth2_crate;
 mod page;
 mod relay;
 mod standards;

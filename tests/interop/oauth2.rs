@@ -134,8 +134,9 @@ fn programs(cache: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
         let interpreter = if script.ends_with(".mjs") { "node".into() } else { cache.join("python/bin/python") };
         (*script, vec![interpreter, cache.join(script)])
     });
-    let oauth2 = cache.join("../rust/debug/rotogate-interop-oauth2");
-    scripts.chain([("the oauth2 crate", vec![oauth2])]).collect()
+    let tests = std::env::current_exe().unwrap();
+    let oauth2 = vec![tests, "--exact".into(), super::oauth2_crate::PROGRAM.into(), "--nocapture".into()];
+    scripts.chain([("the oauth2 crate", oauth2)]).collect()
 }
 
 /// The type of a client program (RFC 6749 §2.1).
