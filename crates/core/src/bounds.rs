@@ -1,14 +1,14 @@
 //! The maximum sizes of requests, tokens, and responses of other servers. The table in docs/bounds.md is generated from
-//! these lines, so it is complete.
+//! these lines.
 
 /// A row of docs/bounds.md.
 #[derive(Clone, Copy, Debug)]
 pub struct InputBound {
-    /// A description of what is bounded.
+    /// What is bounded.
     pub what: &'static str,
     /// The maximum.
     pub most: usize,
-    /// Whether the maximum is a size in bytes. Otherwise it is a count.
+    /// Whether the maximum is a number of bytes.
     pub is_bytes: bool,
     /// What happens if the maximum is exceeded.
     pub beyond: &'static str,
@@ -114,6 +114,8 @@ bounds! {
     MAX_INTROSPECTION, bytes: 64 << 10, "503, `introspection_unavailable`";
     #[doc = "provider's response to a login, a refresh or an exchange"]
     MAX_PROVIDER_ANSWER, bytes: 64 << 10, "503";
+    #[doc = "response that a relay keeps for longer than `grace`"]
+    MAX_KEPT_REPLY, bytes: 16 << 10, "kept for `grace`";
     #[doc = "response of a directory hook"]
     MAX_HOOK_ANSWER, bytes: 64 << 10, "503";
     #[doc = "groups of a user in LDAP"]

@@ -1,42 +1,78 @@
-//! Confirms the delivery of tokens. A request with an access token of a new generation shows that its client has
-//! received the new pair, so the previous refresh token can no longer be exchanged. This module notes the generation in
-//! memory. It writes the notes to the store in batches, without delaying the request.
-//!
-//! A note is durable within [`FLUSH_EVERY`] plus the time of a commit (requirement R28), unless the store fails or the
-//! process ends first. Losing a note is safe, because the generation in use then counts as not delivered. The first
-//! generation has no previous refresh token, so its delivery is not noted. A session that is never refreshed therefore
-//! costs only the write that creates it.
+//! Confirms the delivery of tokens. A request with an access token shows that its client has the new refresh token, so
+//! the previous one becomes invalid. The gate keeps a note of each such generation in memory. It writes the notes to
+//! the store in batches, at intervals of [`FLUSH_EVERY`] (requirement R28). If the store or the process fails, notes
+//! can be lost. Losing a note is safe, because the generation then counts as not delivered. The first generation does
+//! not have a previous refresh token, so it needs no note.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 
 use super::Engine;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
-/// How long a note can wait to be written together with others. docs/sessions.md states this value.
+/// How often the notes are written to the store. docs/sessions.md states this value.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
-/// The maximum number of notes that one flush writes.
 const MAX_FLUSHED_NOTES: usize = 4096;
-/// The maximum number of notes in one write. A write keeps a processor busy and blocks other writers while it processes
-/// its notes, so a flush makes several short writes.
+/// A long write would block other writers.
 const NOTES_PER_WRITE: usize = 256;
 /// The maximum number of pending notes. Further notes are dropped.
 const MAX_PENDING_NOTES: usize = 1_000_000;
+/// The maximum number of pending notes about other issuers' tokens. Further notes are dropped.
+const MAX_PENDING_USES: usize = 100_000;
 
-/// Generations that requests have confirmed and whose notes are not yet in the store.
+/// The SHA-256 digest of a token.
+pub type TokenDigest = [u8; 32];
+
+/// Confirmed generations that are not yet in the store.
 #[derive(Debug, Default)]
 pub struct Confirmations {
     pending: DashMap<SessionId, Generation, foldhash::quality::RandomState>,
-    /// The number of notes, or slightly more, because the exact number would need a lock on the whole map.
+    /// The approximate length of `pending`. The exact length would need a lock on the map.
     number: AtomicUsize,
+    uses: Mutex<HashSet<TokenDigest, foldhash::quality::RandomState>>,
+    notes_uses: AtomicBool,
+}
+
+/// Returns the digest of a token.
+pub fn token_digest(token: &str) -> TokenDigest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    bytes
 }
 
 impl Confirmations {
-    /// Notes that a token of this generation was used. The first generation is not noted.
+    /// From now on, notes the first use of each token of another issuer. A relay that keeps replies needs these notes.
+    pub fn note_uses(&self) {
+        self.notes_uses.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a token of another issuer was used.
+    pub fn used(&self, token: &str) {
+        if self.notes_uses.load(Ordering::Relaxed) {
+            self.put_back([token_digest(token)]);
+        }
+    }
+
+    /// Returns the noted uses, and forgets them.
+    pub fn take_uses(&self) -> Vec<TokenDigest> {
+        std::mem::take(&mut *self.uses.lock()).into_iter().collect()
+    }
+
+    /// Notes these uses again. Call this if the store did not record them.
+    pub fn put_back(&self, uses: impl IntoIterator<Item = TokenDigest>) {
+        let mut pending = self.uses.lock();
+        let room = MAX_PENDING_USES.saturating_sub(pending.len());
+        pending.extend(uses.into_iter().take(room));
+    }
+
+    /// Notes that a token of this generation was used. Ignores the first generation.
     pub fn seen(&self, session: SessionId, generation: Generation) {
         if generation <= Generation::FIRST || self.number.load(Ordering::Relaxed) >= MAX_PENDING_NOTES {
             return;
@@ -53,13 +89,13 @@ impl Confirmations {
         }
     }
 
-    /// Returns whether a note of this generation or a later one waits to be written.
+    /// Returns whether this generation, or a later one, waits to be written.
     pub fn has(&self, session: SessionId, generation: Generation) -> bool {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes. Passes each written batch to `marked`, with the sessions whose records the batch
-    /// changed. A note that could not be written stays for the next call.
+    /// Writes the pending notes in batches. After each batch, calls `marked` with the notes and the sessions whose
+    /// records changed.
     ///
     /// # Errors
     /// The errors of the store.
@@ -71,12 +107,12 @@ impl Confirmations {
         loop {
             let mut notes: Vec<_> =
                 self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
-            // Sorted, because sessions that began at about the same time are stored next to each other.
+            // Sort by session, because sessions that began at about the same time are stored close together.
             notes.sort_unstable();
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 marked(batch, store.confirm(batch.to_vec()).await?);
                 for (session, generation) in batch {
-                    // A note of a later generation, added in the meantime, stays.
+                    // Keep a note of a later generation.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
                         self.number.fetch_sub(1, Ordering::Relaxed);
                     }
@@ -90,7 +126,7 @@ impl Confirmations {
 }
 
 impl Engine {
-    /// Writes the confirmed generations. The next call retries those that could not be written.
+    /// Writes the confirmed generations. The next call retries failed writes.
     ///
     /// # Errors
     /// The errors of the store.

@@ -16,16 +16,23 @@ use crate::clock::Timestamp;
 /// The largest sealed part of a record: a response of at most 64 KiB, and the overhead of the seal.
 pub const MAX_SEALED: usize = (64 << 10) + 1024;
 
-/// The owner of rows that are not records of the relay. These rows are vaults of browser sessions, and contain the
-/// tokens of the session's provider. Such a row lives as long as its session. No running process has this owner id.
+/// The owner id of vaults. A vault is a row with the provider's tokens for one browser session. It is kept as long as
+/// the session. No running process has this owner id.
 pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 
-/// The owner of rows that mark used assertions. The row's id identifies the assertion, and the row does not have
-/// content.
+/// The owner id of rows that mark used assertions. The row's id identifies the assertion, and the row is otherwise
+/// empty.
 pub const USED_OWNER: [u8; 16] = *b"rotogate used  1";
 
-/// The owner of rows that contain an API key, or the names of one owner's API keys.
+/// The owner id of rows for API keys. A row contains one API key, or lists the names of several.
 pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
+
+/// The owner id of rows for kept replies. A relay keeps a reply until a client uses one of its tokens.
+pub const KEPT_OWNER: [u8; 16] = *b"rotogate kept  1";
+
+/// The owner id of rows for tokens from a kept reply. The first use of the token removes the row of the reply. `params`
+/// contains the id of that row.
+pub const USE_OWNER: [u8; 16] = *b"rotogate use   1";
 
 /// The id under which a record is stored. The id is derived from the refresh token, and reveals nothing about it
 /// without the keyring.
@@ -43,9 +50,9 @@ crate::debug_with!(RelayId, |it, f| {
 pub enum RelayState {
     /// The token is about to be sent or was sent, and no response is stored.
     Pending,
-    /// The provider exchanged the token. The record has the response.
+    /// The provider exchanged the token. The record contains the response.
     Done,
-    /// The provider refused the token. The record has the refusal.
+    /// The provider refused the token. The record contains the refusal.
     Dead,
     /// The token was sent, but no complete response arrived. The provider may have exchanged the token.
     Unknown,
@@ -56,7 +63,7 @@ pub enum RelayState {
 pub struct RelayRecord {
     /// The state of the exchange.
     pub state: RelayState,
-    /// The number of the attempt to send the token, counted within the life of this record.
+    /// The number of attempts to send the token since the record was created.
     pub attempt: u32,
     /// The id of the process that made the attempt.
     pub owner: [u8; 16],
@@ -64,12 +71,12 @@ pub struct RelayRecord {
     pub since: Timestamp,
     /// The time until which a response to a pending attempt may still arrive.
     pub lease: Timestamp,
-    /// The end of the record. From this time on, the record counts as absent.
+    /// When the record expires. From this time on, it counts as absent.
     pub until: Timestamp,
     /// A keyed digest of the parameters on which a response depends.
     pub params: [u8; 32],
-    /// The response, sealed under the refresh token and the identity of its presenter. A record without a response has
-    /// an empty string, which is sealed so that only the same presenter can open it.
+    /// The response, sealed under the refresh token and the identity of its presenter. If there is no response, an
+    /// empty string is sealed in the same way.
     pub sealed: Vec<u8>,
 }
 
@@ -85,7 +92,7 @@ impl RelayRecord {
 pub struct RelayVersion {
     /// The state of the record.
     pub state: RelayState,
-    /// The attempt of the record.
+    /// The number of attempts in the record.
     pub attempt: u32,
     /// The owner of the record.
     pub owner: [u8; 16],
@@ -111,7 +118,7 @@ impl RelayVersion {
 pub enum RelayInserted {
     /// The record is stored and durable.
     Inserted,
-    /// A record with this id exists and has not ended.
+    /// A record with this id exists and has not expired.
     Present(Box<RelayRecord>),
 }
 
@@ -120,7 +127,7 @@ pub enum RelayInserted {
 pub enum RelaySwapped {
     /// The new record is stored and durable.
     Swapped,
-    /// The record now has another version, or was removed. Contains the current record, if there is one.
+    /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
     Changed(Option<Box<RelayRecord>>),
 }
 
@@ -128,10 +135,10 @@ pub enum RelaySwapped {
 /// is durable. Only one process writes.
 #[async_trait]
 pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
-    /// Loads the record with this id, even if it has ended.
+    /// Loads the record with this id, even if it has expired.
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError>;
 
-    /// Inserts a record, unless a record with this id ends after `now`.
+    /// Inserts a record, unless an unexpired record with this id exists.
     ///
     /// # Errors
     /// The store returns an error, or the sealed part is larger than [`MAX_SEALED`].
@@ -154,7 +161,7 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
     /// its version. Returns whether a record was removed.
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError>;
 
-    /// The ids of all records, including ended ones, in any order. Used to copy the store.
+    /// The ids of all records, including expired ones, in any order. Used to copy the store.
     async fn relay_ids(&self) -> Result<Vec<RelayId>, StoreError>;
 
     /// At most `limit` ids after `after`, in order. The default implementation reads all ids.
@@ -166,7 +173,7 @@ pub trait RelayStore: fmt::Debug + Send + Sync + 'static {
         Ok(ids)
     }
 
-    /// Removes the records that ended at or before `now`, and returns their number.
+    /// Removes the records that expired at or before `now`, and returns their number.
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
@@ -178,8 +185,8 @@ pub trait RelayRows {
     fn put_relay(&mut self, id: RelayId, old: Option<&RelayRecord>, new: &RelayRecord) -> Result<(), Failure>;
     /// Removes the record `old`.
     fn take_relay(&mut self, id: RelayId, old: &RelayRecord) -> Result<(), Failure>;
-    /// Removes at most `limit` records that ended at or before `now`, whether they can be decoded or not, and returns
-    /// their number.
+    /// Removes at most `limit` records that expired at or before `now`, including undecodable records. Returns their
+    /// number.
     fn take_ended_relays(&mut self, now: Timestamp, limit: usize) -> Result<u64, Failure>;
 }
 

@@ -1,7 +1,7 @@
 //! Checks API keys. An API key is cached like a session cookie. The cache key is the API key itself, and the entry is
-//! the verified token that represents the API key, so a hit costs as much as a hit for a token. On a miss, the API
-//! key's checksum is checked without the store. Then the request waits for [`TokenChecker::load_key`], which reads the
-//! API key's record and its owner.
+//! the verified token that represents it. A hit therefore costs as much as a hit for a token. On a miss, the API key's
+//! checksum is checked without the store. Then the request waits for [`TokenChecker::load_key`], which reads the API
+//! key's record and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::session::SessionId;
 use crate::token::claims::{KeyFacts, LoginClaims};
 use crate::token::observer::Observer;
 
-/// The denial for an API key that was revoked, alone or together with all keys of its owner.
+/// The denial for a revoked API key.
 const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all API keys of its owner were revoked");
 const NETWORK: Denial = Denial::ApiKeyRefused("it may not be used from this address");
 
@@ -50,7 +50,7 @@ impl TokenChecker {
         });
         match checked {
             Ok(known) if O::HAS_EFFECTS => Ok(known),
-            // The key is valid. The rules are judged again so that an observer without effects gets each result.
+            // The key is valid. The rules are checked again, because an observer without effects needs each result.
             Ok(known) => self.check_now(known, observer),
             Err(denial) => observer.read(denial.rule(), Err(denial)),
         }
@@ -88,7 +88,7 @@ impl TokenChecker {
         Err(Denial::ApiKeyUnavailable(TRY_AGAIN))
     }
 
-    /// A cached API key, if its record does not yet need to be read again.
+    /// Returns the cached API key, unless its record must be read again.
     fn known_key<O: Observer>(&self, keys: &KeySet, text: &str) -> Result<Option<Arc<Verified>>, Denial> {
         let at_hand = if O::HAS_EFFECTS { front::find(keys.id, text.as_bytes()) } else { None };
         if let Some(known) = at_hand
@@ -121,8 +121,8 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the token that represents a key. The token comes from the cache if another request has read the key's
-    /// record in the meantime.
+    /// Returns the token that represents a key. The token comes from the cache if another request has loaded the key in
+    /// the meantime.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].
@@ -155,7 +155,7 @@ impl TokenChecker {
         }
     }
 
-    /// Returns what [`load_key`](Self::load_key) would return, for an explanation. Does not change the cache.
+    /// Returns the same result as [`load_key`](Self::load_key), for an explanation. Does not change the cache.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].
@@ -189,8 +189,8 @@ impl TokenChecker {
     }
 }
 
-/// The id of the queue for requests with the same API key. They wait in it while the first of them reads the key's
-/// record.
+/// Returns an id for the queue of requests with the same API key. While the first request reads the key's record, the
+/// others wait in this queue.
 fn place_of(text: &str) -> SessionId {
     let mut place = [0; 16];
     let end = text.as_bytes().iter().rev().skip(6);

@@ -1,7 +1,7 @@
 //! The assertions about a verified token's caller. They are cached with the token, one for each audience.
 //!
-//! On a hit, an existing assertion is copied. Once half of the assertion's lifetime has passed, one request orders a
-//! new assertion, which is signed in the background while the other requests use the old one.
+//! On a hit, an existing assertion is copied. Once half of the assertion's lifetime has passed, a new assertion is
+//! signed in the background. Meanwhile, requests use the old assertion.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub struct AssertionHeader {
     pub ttl: Duration,
 }
 
-/// The maximum number of cached assertions for one token, each of up to 2 KiB. A further assertion evicts the oldest
+/// The maximum number of cached assertions for one token. Each has up to 2 KiB. A further assertion evicts the oldest
 /// one.
 const MAX_KEPT: usize = 4;
 /// The delay before a retry after an assertion could not be signed.

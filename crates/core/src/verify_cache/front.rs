@@ -2,9 +2,9 @@
 //! comparison, and does not write to memory that other processors use. A token that is found here is not yet accepted,
 //! because time and revocation are checked at every hit.
 //!
-//! Each token has one slot. It is chosen by the end of the token's signature, which a client cannot choose for a valid
-//! token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are emptied in
-//! turn. A token is found only if all of its bytes match, and only for the set of keys that verified it.
+//! Each token has one slot. The last bytes of the token's signature select the slot. A client cannot choose these bytes
+//! for a valid token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are
+//! emptied in turn. A token is found only if all of its bytes match, and only for the set of keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::Verified;
 
 /// The number of slots in each thread's cache.
 const SLOTS: usize = 4096;
-/// The unit in which memory is counted. Sizes are rounded up to it.
+/// The unit in which memory is counted. Sizes are rounded up to whole units.
 const UNIT_BYTES: u32 = 256;
 /// The memory limit for a thread's tokens. It is 8 MiB, which is enough for 4096 tokens of usual size.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
-/// The number of hits in a row after which one look-up goes to the shared cache. The shared cache then does not evict
+/// After this many consecutive hits, one look-up goes to the shared cache. This prevents the shared cache from evicting
 /// the token as unused.
 const MAX_UNREPORTED_HITS: u8 = 64;
 
@@ -55,8 +55,8 @@ impl SetId {
     }
 }
 
-/// Returns the token if this thread has it. From time to time this returns `None` although the token is cached, so that
-/// the look-up reaches the shared cache.
+/// Returns the token if this thread has it. Sometimes returns `None` for a cached token, so that the look-up reaches
+/// the shared cache.
 pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;

@@ -13,7 +13,7 @@ use crate::token::claims::AccessToken;
 pub struct IdentityHeaders {
     /// Each header, with the field that it contains.
     pub headers: Vec<(HeaderName, IdentityField)>,
-    /// The header with a signed assertion about the caller, if configured.
+    /// The header with a signed assertion about the caller. `None` means that no assertion is sent.
     pub assertion: Option<AssertionHeader>,
 }
 
@@ -59,7 +59,7 @@ impl IdentityHeaders {
         self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
     }
 
-    /// The values for the headers whose fields the token has.
+    /// Returns a header value for each field that the token has.
     pub(super) fn values(&self, token: &AccessToken) -> IdentityValues {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };

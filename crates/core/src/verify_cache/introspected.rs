@@ -1,14 +1,13 @@
 //! The introspected tokens of one issuer: the response about each token, its validity, and the introspection requests
 //! in progress (requirements I20, I21).
 //!
-//! These tokens have a separate cache, because a client can make up any number of opaque strings, which must not evict
-//! verified JWTs. If a token is not active, it is remembered only as a keyed hash, because it may be a secret that is
-//! meant for another server.
+//! These tokens have a separate cache, so that made-up opaque strings cannot evict verified JWTs. Only a keyed hash of
+//! an inactive token is remembered, because the token may be a secret for another server.
 //!
 //! If several clients present the same token concurrently, the issuer gets only one request. This request runs in its
-//! own task, whether or not a client still waits for it. For each issuer, the rate of requests about tokens that were
-//! never seen before is limited. Tokens that were accepted before are not affected. A quarter of that rate is reserved
-//! for addresses that presented valid tokens recently (requirement A19).
+//! own task, whether or not a client still waits for it. The rate of requests about unseen tokens is limited for each
+//! issuer. Tokens that were accepted before are not affected. A quarter of that rate is reserved for addresses that
+//! presented valid tokens recently (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -42,23 +41,22 @@ pub use wait::{Introspected, IntrospectionWait};
 const CACHE_BYTES: u64 = 16 << 20;
 /// The maximum number of an issuer's inactive tokens that are remembered.
 const MAX_INACTIVE: u64 = 10_000;
-/// The limit on the rate of requests to one issuer about tokens that were never seen before.
+/// The maximum rate at which one issuer is asked about unseen tokens.
 const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
 /// The part of this rate that is reserved for known callers.
 const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
 /// The maximum number of concurrent requests to one issuer.
 const MAX_FLIGHTS: usize = 256;
-/// The maximum number of these requests that may be about tokens that were never accepted.
+/// The maximum number of concurrent introspections of unseen tokens, which were never accepted before.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// The number of requests about unseen tokens that are reserved for known callers.
+/// How many of the introspections of unseen tokens are reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
 /// The maximum duration of one request. The introspector has a shorter limit of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response has become invalid. During this time the token is not limited as
-/// an unseen token, and long-lived connections may use it.
+/// How long a token is remembered after its response has become invalid. During this time it is not rate-limited as an
+/// unseen token, and long-lived connections may use it.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// The minimum time between a fault, or a request in the background, and the next request to the issuer about a known
-/// token.
+/// The minimum pause before another request about the same token, after a fault or a background request.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A fault that persists is logged again after this time.
 const LOGGED_AGAIN: Duration = Duration::from_secs(600);
@@ -86,7 +84,7 @@ pub(super) struct IntrospectedTokens {
     results: Arc<Results>,
     /// The pauses that the issuer has requested.
     pauses: ServicePauses,
-    /// The last fault that was logged, if the issuer has not responded since.
+    /// The last logged fault, or `None` if the issuer has responded since.
     failing: Mutex<Option<(&'static str, Timestamp)>>,
     runtime: Option<Handle>,
 }
@@ -102,14 +100,14 @@ struct SeenToken {
     fresh_until: Timestamp,
     /// While the issuer does not respond, its last response stays valid until this time.
     stale_until: Timestamp,
-    /// The earliest time of the next request in the background, in milliseconds.
+    /// The earliest time for the next background request, in milliseconds.
     asked_next: AtomicU64,
-    /// After a fault, the earliest time of any request to the issuer about this token, in milliseconds.
+    /// After a fault, no request about this token is sent before this time, in milliseconds.
     paused_until: AtomicU64,
 }
 
 impl SeenToken {
-    /// Makes an entry whose response is valid until this time, even if the issuer does not respond.
+    /// Creates an entry that stays valid until `time`, even if the issuer does not respond.
     fn until(verified: &Arc<Verified>, time: Timestamp) -> Self {
         Self {
             verified: Arc::clone(verified),
@@ -142,7 +140,7 @@ fn unavailable(retry_after: Option<Duration>) -> Denial {
 
 impl IntrospectedTokens {
     /// Makes the cache for an issuer with these rules. Returns `None` if the issuer's tokens are not introspected.
-    /// Requests to the issuer run in the runtime that calls this function, if there is one.
+    /// If a Tokio runtime calls this function, requests to the issuer run in that runtime.
     pub(super) fn new(
         rules: &IssuerRules,
         id: RulesId,
@@ -208,8 +206,7 @@ impl IntrospectedTokens {
         self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
     }
 
-    /// Returns the known result for a token without a request to the issuer, or `None` if the issuer must introspect
-    /// the token.
+    /// Returns the known result for a token, or `None` if the issuer must introspect the token.
     pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
         if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
@@ -234,7 +231,7 @@ impl IntrospectedTokens {
 
     /// Begins to introspect an unknown token. With `cache = 0`, each request introspects its token separately in
     /// [`Self::wait`]. `is_known` is true if the caller's address presented valid tokens recently. If the issuer has
-    /// requested a pause, and the last response may still be used, that response is the outcome.
+    /// requested a pause, this function uses the last response.
     ///
     /// # Errors
     /// [`Denial::IntrospectionUnavailable`]; or [`Denial::RateLimited`] for a token that was never accepted, if too
@@ -382,7 +379,7 @@ impl IntrospectedTokens {
         };
         let until = now.plus(self.introspection.negative);
         if let Some(seen) = self.seen.get(&token) {
-            // Long-lived connections with this token must learn that it has ended, so it stays remembered.
+            // The entry is kept, so that long-lived connections learn that the token is no longer valid.
             let ended = SeenToken { ended: Some(denial), ..SeenToken::until(&seen.verified, until) };
             self.seen.insert(token, Arc::new(ended));
         } else if !self.introspection.negative.is_zero() {
@@ -442,15 +439,14 @@ impl IntrospectedTokens {
         }
     }
 
-    /// Checks the token of a long-lived connection again. If the response about the token is old, this function
-    /// introspects the token in the background, and uses the old response for as long as the introspection may take.
+    /// Checks the token of a long-lived connection again. If the response about the token is old, this function starts
+    /// an introspection in the background. The old response is used during this introspection, up to its time limit.
     /// After that time the token's state is unknown until the issuer responds.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // The token was evicted from the cache, so it is introspected at once, as if its response had just become
-            // invalid.
+            // The token was evicted from the cache. It is introspected at once, as if its response had just expired.
             let seen = Arc::new(SeenToken::until(verified, now));
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
@@ -458,8 +454,7 @@ impl IntrospectedTokens {
         if let Some(denial) = seen.ended {
             return Err(denial);
         }
-        // Introspect the token even if its state is unknown. The connection waits for the response, and perhaps no
-        // other request presents the token.
+        // The connection starts the introspection itself, because possibly no other request presents this token.
         if now >= seen.renew_from {
             self.ask_in_background(token, &seen, now);
         }

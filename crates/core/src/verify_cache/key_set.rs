@@ -30,7 +30,7 @@ pub(super) struct KeySet {
     pub(super) refused: Cache<TokenKey, RefusedToken, foldhash::quality::RandomState>,
     /// The hasher for the keys of both caches.
     hasher: TextHasher,
-    /// The introspected tokens of each issuer whose tokens the gate introspects.
+    /// One cache for each issuer whose tokens are introspected.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
     pub(super) shared: Arc<CacheShared>,
@@ -54,9 +54,9 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
 }
 
 impl KeySet {
-    /// Makes the set that replaces `old`. The cached tokens of issuers whose rules and keys stay the same are taken
-    /// over. Introspected tokens are taken over even if the keys differ. If the data that all tokens share changes, no
-    /// tokens are taken over.
+    /// Makes the set that replaces `old`. Cached tokens are kept for issuers whose rules and keys are unchanged.
+    /// Introspected tokens are kept even if the keys changed. If the data that all tokens share has changed, no tokens
+    /// are kept.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -74,8 +74,8 @@ impl KeySet {
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
-            // This frees the memory of outdated tokens. Requests that are still running may add such tokens later, so
-            // each hit is checked as well.
+            // This frees the memory of outdated tokens. Running requests may still add outdated tokens, so each hit is
+            // checked as well.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
             over.for_each(|(key, _)| cache.invalidate(&*key));
         }
@@ -99,8 +99,8 @@ impl KeySet {
         Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight())
-            // Every rotation produces a token, and so a cache key, that the cache has never seen. The default policy
-            // would not admit such an entry once the cache is full.
+            // Every rotation produces a token that is not yet in the cache. The default policy would not admit such an
+            // entry once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default())
@@ -111,7 +111,7 @@ impl KeySet {
         TokenRef::new(&self.hasher, text)
     }
 
-    /// Finds a token in the shared cache. The rules and keys that judged the token must still be in force.
+    /// Finds a token in the shared cache. The rules and keys that verified the token must still be current.
     pub(super) fn cached<O: Observer>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
         let verified = entry::<O, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
@@ -133,8 +133,7 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// Returns the introspected tokens of this token's issuer, if the token must be introspected because its signature
-    /// is not sufficient.
+    /// Returns the introspected tokens of this token's issuer, if the token must be introspected.
     pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {
             return None;
@@ -165,8 +164,8 @@ impl KeySet {
     }
 }
 
-/// Finds an entry in a cache. An observer without effects must not mark the entry as used, so it iterates over the
-/// entries.
+/// Finds an entry in a cache. An observer without effects iterates over the entries, because a look-up marks the entry
+/// as used.
 pub(super) fn entry<O, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
     O: Observer,
@@ -183,7 +182,7 @@ where
 }
 
 impl TokenChecker {
-    /// The rules for the other issuers, with their present keys.
+    /// The rules for the other issuers, with their current keys.
     pub fn trusted(&self) -> Vec<IssuerRules> {
         self.keys.load().verifier.issuers().iter().filter(|rules| !rules.ours).cloned().collect()
     }

@@ -33,7 +33,7 @@ pub enum CheckResult {
     /// The token is refused before its signature is checked: it is malformed or expired, or its issuer or key is not
     /// known.
     Unchecked,
-    /// A rate limit refused to check the token.
+    /// The token was refused unchecked because of a rate limit.
     RefusedUnverified,
 }
 
@@ -118,6 +118,11 @@ impl TokenChecker {
                     return match tokens.known::<O>(token) {
                         Some(known) => {
                             self.counted::<O>(CheckResult::Hit);
+                            if let (true, Ok(verified)) = (O::HAS_EFFECTS, &known)
+                                && verified.is_first_use()
+                            {
+                                verified.note_use(shown().confirmations);
+                            }
                             observer.read(Rule::Signature, known)
                         }
                         None => self.check_unknown(keys, tokens, key, shown(), observer),
@@ -134,7 +139,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Decides whether a token that is in no cache of accepted tokens may be checked. A token that was refused before
+    /// Decides whether to check a token that is not in any cache of accepted tokens. A token that was refused before
     /// gets the same denial again.
     fn admit_absent<O: Observer>(
         &self,
@@ -164,6 +169,11 @@ impl TokenChecker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = key.text;
         if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
+            if let (true, Ok(verified)) = (O::HAS_EFFECTS, &outcome)
+                && verified.is_first_use()
+            {
+                verified.note_use(shown.confirmations);
+            }
             return outcome;
         }
         self.admit_absent(keys, key, shown, observer)?;
@@ -239,8 +249,8 @@ impl TokenChecker {
         anew
     }
 
-    /// Checks a token that the gate itself has just issued. The check does not confirm the token's delivery, because
-    /// the token may never reach its client.
+    /// Checks a token that the gate itself has just issued. The check does not confirm the token's generation, because
+    /// the client may never receive the token.
     ///
     /// # Errors
     /// The errors of [`Self::check`].
@@ -280,17 +290,14 @@ impl TokenChecker {
             return Err(TokenRefusal::Authentic(denial));
         }
         let verified = keys.shared.accept(access, issuer_keys, rules, judged, None);
-        // The use of a bound token is noted only after its key was proved.
-        if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
-            && !verified.token.is_bound()
-            && let Some(confirmations) = confirmations
-        {
-            confirmations.seen(session, generation);
+        // A bound token counts as used only after the caller has proved possession of its key.
+        if let Some(confirmations) = confirmations.filter(|_| O::HAS_EFFECTS && !verified.token.is_bound()) {
+            verified.note_use(confirmations);
         }
         Ok(verified)
     }
 
-    /// Decides whether a token that was not seen before may be checked.
+    /// Decides whether to check a token that was not seen before.
     pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
         let admitted = shown.limits.admit_unverified(shown.source);
         admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))

@@ -1,10 +1,10 @@
 //! The cache of verified tokens, and the check of tokens that are not in the cache. For every request, this module
 //! turns a `Credential` into a [`Verified`] token.
 //!
-//! The cache (moka) uses the whole token as the cache key of a verified token. A cached token is valid while its issuer
-//! still has the rules and keys that verified it, so a change of one issuer does not affect the tokens of the others.
-//! The cache contains only data that does not depend on the request. Times and revocation are checked at every hit, and
-//! [`crate::policy`] checks the requirements of a route.
+//! The cache (moka) uses the whole token as the cache key of a verified token. A cached token is valid only while its
+//! issuer keeps the rules and keys that verified it. A change of one issuer therefore does not affect other issuers'
+//! tokens. The cache contains only data that does not depend on the request. Times and revocation are checked at every
+//! hit, and [`crate::policy`] checks the requirements of a route.
 //!
 //! If several requests present a new token at the same time, one of them verifies it, and all use the result. The rate
 //! limits for unseen tokens are applied to each request separately, so a rate limit on one address does not affect
@@ -17,13 +17,13 @@
 //! Each thread also has a small cache of its own (`front`). All caches have a memory limit rather than a limit on
 //! entries, because the sizes of tokens differ by a factor of twenty.
 //!
-//! A token that is refused although its signature is valid is remembered in a separate cache. If it is presented again,
-//! its signature is not checked again, and accepted tokens are not evicted. Only tokens that are signed with an
-//! issuer's keys get into that cache.
+//! A separate cache remembers refused tokens whose signature is valid. If such a token is presented again, its
+//! signature is not checked again. Refused tokens do not evict accepted tokens. Only tokens that are signed with an
+//! issuer's keys get into this separate cache.
 //!
 //! The cache key is the whole token, which is hashed with a fast keyed hash and then compared byte for byte. A digest
-//! as the cache key would cost 410 ns instead of about 60. It would not be safer, because only tokens with a valid
-//! signature are inserted, so a client cannot choose cache keys that collide.
+//! as the cache key would cost 410 ns instead of about 60. A digest would not be safer. Only tokens with a valid
+//! signature are inserted, so a client cannot choose colliding cache keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,7 @@ use crate::token::verify::{IssuerRules, TokenRefusal, Verifier};
 
 mod api_key;
 mod assertions;
+mod ended;
 mod front;
 mod identity;
 mod introspected;
@@ -61,6 +62,7 @@ mod told;
 mod verified;
 
 pub use assertions::AssertionHeader;
+pub use ended::EndingClaims;
 #[cfg(test)]
 pub(crate) use front::for_tests::bytes as at_hand;
 pub use identity::{IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS};
@@ -77,14 +79,14 @@ use verified::{CacheShared, facts};
 pub const DEFAULT_CACHE: u64 = 64 << 20;
 /// The memory for refused tokens, in bytes.
 const REFUSED_CACHE_BYTES: u64 = 4 << 20;
-/// How long a refused token is remembered. Revocations are never reverted, so any duration would be safe.
+/// How long a refused token is remembered. A revocation is never reverted, so a refusal may be remembered for any time.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// The delay before a retry if a token could not be checked against the revocations of other gates.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// The memory that a cached token needs in addition to the token string, in bytes. It is used by the structure itself
-/// and its cache entry.
+/// The memory that a cached token needs in addition to the token string, in bytes. This covers the structure itself and
+/// its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 800;
-/// The memory for a cached token's assertions of usual size, for two upstreams, in bytes.
+/// The typical memory for a cached token's assertions to two upstreams, in bytes.
 const ASSERTION_BYTES: usize = 1536;
 
 /// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer. In this case an opaque token is
@@ -95,7 +97,8 @@ pub type TakenIssuers<'a> = Option<&'a dyn Fn(&IssuerRules) -> bool>;
 pub struct Check<'a> {
     /// The credential.
     pub credential: Credential<'a>,
-    /// Whether the token may be in this thread's cache. False after [`TokenChecker::at_hand`] did not find it.
+    /// Whether the token may be in this thread's cache. False if [`TokenChecker::at_hand`] has already failed to find
+    /// the token.
     pub may_be_at_hand: bool,
     /// Decides whether the issuer of an unseen token is accepted, before the token's signature is verified.
     pub taken: TakenIssuers<'a>,
@@ -125,7 +128,7 @@ pub struct TokenChecker {
 crate::debug_with!(TokenChecker { cached() });
 
 impl TokenChecker {
-    /// Makes a checker that verifies tokens with `verifier`, and keeps accepted tokens in a cache of `capacity` bytes.
+    /// Creates a checker that verifies tokens with `verifier`, and caches accepted tokens in `capacity` bytes.
     pub fn new(
         verifier: Verifier,
         clock: Arc<EngineClock>,
@@ -140,8 +143,8 @@ impl TokenChecker {
         Self { keys, clock, revocations, callers, capacity, results: Counters::default(), key_prefix: None }
     }
 
-    /// Uses other rules and keys from the next request on, and drops the cached tokens of each issuer whose rules or
-    /// keys changed. If no rules or keys changed, returns false and does not drop any tokens.
+    /// Sets the rules and keys for later requests. Drops the cached tokens of each issuer whose rules or keys changed.
+    /// If no rules or keys changed, returns false and does not drop any tokens.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -153,8 +156,8 @@ impl TokenChecker {
         true
     }
 
-    /// Uses other identity headers from the next request on, and drops the cached tokens with the old headers. If the
-    /// headers are unchanged, no tokens are dropped.
+    /// Sets the identity headers for later requests. If they differ from the previous headers, all cached tokens are
+    /// dropped.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {
@@ -265,7 +268,7 @@ impl TokenChecker {
         observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })
     }
 
-    /// Checks a long-lived connection again: its verified token, or the token by which a rotation replaced it.
+    /// Checks the token of a long-lived connection again, or the token that replaced it in a rotation.
     pub(crate) fn check_again(
         &self,
         verified: &Arc<Verified>,
@@ -283,13 +286,13 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules that permitted the connection are no longer in force, and the new rules must not decide about
-            // it.
+            // The rules that permitted the connection are no longer in force. Other rules must not decide about this
+            // connection.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
-            // When a signing key is removed, the tokens that it signed end. After a rotation, the connection's later
-            // token may be signed with another key.
+            // Removing a signing key invalidates the tokens that it signed. After a rotation, the connection's
+            // successor token may be signed with another key.
             let key = successor.map_or(token.key(), |successor| successor.key);
             keys.verifier.holds(token.issuer(), &key, now)?;
         } else if self.clock.wall() < token.expires {
@@ -299,7 +302,7 @@ impl TokenChecker {
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // Only connections with a session get a later token, so this is one of the gate's own tokens.
+            // Only a connection with a session has a successor token, which the gate itself issued.
             (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
@@ -315,7 +318,7 @@ impl TokenChecker {
         self.in_time_for(token, Duration::ZERO, now, latest)
     }
 
-    /// `latest` is the later of `now`, which is engine time, and the wall clock.
+    /// `now` is engine time. `latest` is the later of `now` and the wall clock.
     fn in_time_for(
         &self,
         token: &AccessToken,
@@ -323,8 +326,8 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // Tokens of other issuers are judged by the wall clock. The gate's own tokens are judged by engine time, except
-        // that the later of the two clocks decides their expiry.
+        // For tokens of other issuers, the wall clock applies. For the gate's own tokens, engine time applies, except
+        // that `exp` is compared with the later of the two clocks.
         let (now, latest) = if token.is_ours() {
             (now, latest)
         } else {
@@ -341,7 +344,7 @@ impl TokenChecker {
     }
 
     /// Verifies a token for an exchange or a revocation. The token may be revoked, or may have expired at most
-    /// `expired_for_at_most` ago. The session's generation is not confirmed.
+    /// `expired_for_at_most` ago. The token may belong to an older generation of its session.
     ///
     /// # Errors
     /// The errors of [`Self::check`].
@@ -387,21 +390,22 @@ impl TokenChecker {
         }
     }
 
-    /// Verifies an access token in a provider's response. Rate limits do not count it, because no caller presented it.
+    /// Verifies an access token in a provider's response. No caller presented the token, so rate limits do not count
+    /// it.
     pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         keys.verifier.verify(token, self.clock.now(), self.clock.wall())
     }
 
-    /// Returns a permit to wait for the fetch of keys that an undecided token needs. Returns `None` if no pending fetch
-    /// could decide about the token.
+    /// Returns a permit to wait for a fetch of keys that may verify the token. Returns `None` if no such fetch is
+    /// pending.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
     }
 
     /// Returns a permit to wait for a token's introspection. Returns `None` if too many introspections are running, or
-    /// if the issuer did not respond. `taken` must be the same as in the check. `is_known` is true if the caller
-    /// presented valid tokens recently.
+    /// if the issuer did not respond. `taken` must have the same value as in the check. `is_known` is true if the
+    /// caller presented valid tokens recently.
     pub fn awaited_introspection(
         &self,
         token: &str,
@@ -427,7 +431,7 @@ impl TokenChecker {
         keys.introspecting(token, Some(&taken)).map(|tokens| Arc::clone(&tokens.rules().name))
     }
 
-    /// The number of checks with each of [`CheckResult::ALL`].
+    /// The number of checks with each result, in the order of [`CheckResult::ALL`].
     pub fn results(&self) -> [u64; CheckResult::ALL.len()] {
         self.results.sums()
     }

@@ -1,9 +1,8 @@
 //! Checks the session cookies of browser sessions. A cookie represents the current access token of its session. The
-//! cache contains this verified token, with the cookie as the cache key, so a hit costs as much as a hit for a bearer
-//! token.
+//! verified token is cached with the cookie as its key. A cache hit therefore costs the same as for a bearer token.
 //!
 //! On a miss, the cookie's tag is checked without the store. If the tag is valid, the request waits for
-//! [`TokenChecker::load_session`]. That function reads the session's record, renews the session if necessary, and
+//! [`TokenChecker::load_session`]. `load_session` reads the session's record, and renews the session if necessary. It
 //! verifies the access token by the same rules as every other token. A cached token that has expired or was replaced by
 //! a later generation is treated as a miss, because only the record shows whether the session has ended.
 
@@ -30,13 +29,13 @@ use crate::token::keyring::{Keyring, RefreshKeys};
 use crate::token::observer::Observer;
 use crate::token::session_cookie::{PREFIX, SessionCookie};
 
-/// The last generation number that a token can have.
+/// The highest generation number that a token can have.
 const LATEST: Generation = Generation::new(u64::MAX - 1);
-/// The minimum time between a renewal in the background, whether it succeeded or failed, and the next one.
+/// The minimum time between two background renewals, whether the first succeeded or failed.
 const PAUSE: Duration = TRY_AGAIN;
 
-/// Returns whether this string is meant as a session cookie. Tokens never look like session cookies, so the cookie is
-/// sufficient to find its cache entry.
+/// Returns whether this string has the prefix of a session cookie. No token has this prefix, so a cookie alone
+/// identifies its cache entry.
 pub(super) fn is_cookie(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
@@ -46,12 +45,12 @@ pub(super) struct CachedSession {
     /// The value of the cookie, which is the cache key.
     pub(super) cookie: Arc<str>,
     terms: SessionTerms,
-    /// The terms of the provider, if the user logged in at a provider.
+    /// The data about the provider login, if the user logged in at a provider.
     provider: Option<Box<ProviderTerms>>,
-    /// The device to which the session is bound, if any.
+    /// The device to which the session is bound. `None` if the session is not bound.
     device: Option<Box<CachedDevice>>,
-    /// Whether a look-up has found that the session should be renewed. Other requests then need not read the clock to
-    /// find out.
+    /// Whether a look-up has found that the session should be renewed. If it is set, other requests need not read the
+    /// clock.
     is_due: AtomicBool,
     /// The earliest time at which the next renewal in the background may begin, in milliseconds.
     asked_next: AtomicU64,
@@ -59,7 +58,7 @@ pub(super) struct CachedSession {
 
 /// The device to which a cached session is bound.
 struct CachedDevice {
-    /// The id of the refresh secret that makes the session's cookies, and the time at which the session was bound.
+    /// The id of the refresh secret for the device cookies, and the time of the binding.
     bound: (u8, Timestamp),
     /// The last valid cookie of the device, and its expiry.
     last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
@@ -93,24 +92,23 @@ impl CachedSession {
 pub struct SessionMiss<'a> {
     /// The rate limits, and the source of the request.
     pub miss: MissContext<'a>,
-    /// The keys that make cookies.
+    /// The keys for session cookies.
     pub keyring: Arc<Keyring>,
-    /// The result of reading the record, if the request waited for it.
+    /// The result of [`TokenChecker::load_session`], if the request waited for it.
     pub answer: Option<&'a SessionAnswer>,
 }
 
-/// The result of reading the record for a session cookie or an API key, for the request that waited for it.
+/// The result of a lookup for a session cookie or an API key.
 #[derive(Clone)]
 pub struct SessionAnswer {
     /// The value of the session cookie, or the API key.
     pub cookie: Arc<str>,
-    /// The token that the credential represents, or the denial. After a fault, the denial states that the check could
-    /// not be completed.
+    /// The token that the credential represents, or the denial. A check that could not be completed is also a denial.
     pub outcome: Result<Arc<Verified>, Denial>,
 }
 
 impl SessionAnswer {
-    /// Counts the outcome for the limits on its source.
+    /// Applies the outcome to the rate limits of the request's source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
         match &self.outcome {
             Ok(_) => limits.record_valid(source),
@@ -126,8 +124,8 @@ impl Verified {
         self.session().map(|session| &session.terms)
     }
 
-    /// Returns whether the caller must begin a renewal in the background. This is the case if the session should be
-    /// renewed, no renewal has begun recently, and `may_renew` returns true.
+    /// Returns whether the caller must begin a renewal in the background. A renewal begins if the session should be
+    /// renewed, none has begun recently, and `may_renew` returns true.
     pub fn takes_renewal(&self, now: impl FnOnce() -> Timestamp, may_renew: impl FnOnce() -> bool) -> bool {
         let Some(session) = self.session().filter(|session| session.is_due.load(Ordering::Relaxed)) else {
             return false;
@@ -139,8 +137,8 @@ impl Verified {
             && session.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Returns whether a request is accepted with its device cookie. A valid device cookie is required only if the
-    /// caller's session is bound to a device.
+    /// Returns whether a request satisfies the device binding. A valid device cookie is required only if the caller's
+    /// session is bound to a device.
     // Requirement B48.
     pub fn admits_device<'a>(
         &self,
@@ -167,7 +165,8 @@ impl Verified {
         self.session().map(|_| &*self.token.text)
     }
 
-    /// The provider's access token, if the user of the session logged in at a provider. A route may forward this token.
+    /// The provider's access token, if the user of the session logged in at a provider. A route may be configured to
+    /// forward this token.
     ///
     /// # Errors
     /// [`Denial::ProviderTokenOver`]; [`Denial::SessionUnavailable`] if the provider did not refresh the token.
@@ -210,8 +209,8 @@ impl TokenChecker {
             Ok(None) => {}
             Ok(Some(known)) => {
                 self.counted::<O>(CheckResult::Hit);
-                // The session is valid. The rules are judged again so that an observer without effects gets each
-                // result.
+                // The session is valid. An observer without effects explains a decision, so it needs the result of each
+                // rule.
                 return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
             }
             Err(denial) => return observer.read(denial.rule(), Err(denial)),
@@ -239,7 +238,7 @@ impl TokenChecker {
         observer.read(Rule::Revocation, Err(Denial::SessionUnavailable(TRY_AGAIN)))
     }
 
-    /// Returns a cached session whose record need not be read.
+    /// Returns a valid cached session whose record does not have to be read again.
     ///
     /// # Errors
     /// A denial which states that the gate cannot currently decide whether the session's token was revoked.
@@ -255,7 +254,7 @@ impl TokenChecker {
         if !is_cookie(text) {
             return Ok(None);
         }
-        // Another thread may have renewed the session.
+        // Another thread may have renewed the session, so the shared cache is checked.
         let shared = keys.cached::<O>(keys.key(text)).map(|known| self.if_good(known, times)).transpose()?.flatten();
         if let Some(known) = &shared
             && !known.is_due(times.0)
@@ -274,7 +273,7 @@ impl TokenChecker {
     /// revoked.
     fn if_good(&self, known: Arc<Verified>, times: (Timestamp, Timestamp)) -> Result<Option<Arc<Verified>>, Denial> {
         let Some(session) = known.session() else { return Ok(None) };
-        // The provider must be queried before the session may continue.
+        // After this time, the provider must be queried before the session may continue.
         if session.provider.as_deref().is_some_and(|provider| provider.good_until <= times.0) {
             return Ok(None);
         }
@@ -286,22 +285,22 @@ impl TokenChecker {
         }
     }
 
-    /// Returns whether the revocation list ends the session itself, rather than only the generation of its token.
+    /// Returns whether the whole session is revoked, rather than only the generation of this token.
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        // An entry that only requires newer tokens does not end the session. Because of this issue time, such an entry
-        // does not match.
+        // Some entries refuse only tokens that were issued before a given time. The latest issue time excludes these
+        // entries.
         let issued_at = Some(Timestamp::MAX);
         self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
 
-    /// Returns the result for which a request waited.
+    /// Converts the result of a lookup for a request that waited for it.
     fn answered<O: Observer>(&self, answer: &SessionAnswer, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         let checked = match &answer.outcome {
             Ok(verified) => {
                 self.counted::<O>(CheckResult::Valid);
-                // In the meantime, a later generation may have ended this token.
+                // A later generation may have replaced this token in the meantime.
                 let good = self.if_good(Arc::clone(verified), self.clock.now_and_latest());
                 good.and_then(|good| good.ok_or(Denial::SessionUnavailable(TRY_AGAIN)))
             }
@@ -315,9 +314,9 @@ impl TokenChecker {
     }
 
     /// Returns the session for a cookie. The session comes from the cache if another request has loaded it in the
-    /// meantime. Otherwise it is renewed if `when` requires a renewal, and then read from its record.
+    /// meantime. Otherwise the session's record is read, after a renewal if `when` requires one.
     ///
-    /// The future must run to completion, so run it in its own task.
+    /// The future must run to completion, so the caller must run it in its own task.
     ///
     /// # Errors
     /// The errors of [`Engine::browser_session`]; or [`Denial::SessionNotRenewed`].
@@ -338,7 +337,8 @@ impl TokenChecker {
         match engine.browser_token(&turn, &cookie, by, when).await {
             Ok(token) => self.keep_session(value, token),
             Err(Error::Denied(denial)) if denial.standing() == Standing::Dead => {
-                // The end of a session is final. The refusal is therefore remembered, and the record is not read again.
+                // A session that has ended never becomes valid again. The refusal is therefore remembered, and the
+                // record is not read again.
                 let keys = self.keys.load();
                 keys.refused.insert(keys.key(value).owned(), RefusedToken { denial, token: None });
                 Err(denial.into())
@@ -348,7 +348,7 @@ impl TokenChecker {
     }
 
     /// Returns what [`load_session`](Self::load_session) would return, for an explanation. Does not renew the session
-    /// or change the cache. Returns `None` if the session would be renewed first.
+    /// or change the cache. Returns `None` if `load_session` would renew the session first.
     ///
     /// # Errors
     /// The errors of [`Engine::browser_session`].
@@ -374,7 +374,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Verifies the access token of a session by the same rules as every other token.
+    /// Verifies a session's access token by the same rules as any other token.
     fn verify_session(&self, keys: &KeySet, value: &Arc<str>, token: BrowserToken) -> Result<Arc<Verified>, Error> {
         let BrowserToken { access_token, mut terms, at_provider, device, provider } = token;
         let (now, text) = (self.clock.now(), access_token.expose());

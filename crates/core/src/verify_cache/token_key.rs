@@ -1,7 +1,8 @@
 //! A token as a cache key, with the hash of its string.
 //!
-//! A token has about 700 bytes. It is hashed once for all look-ups in a check. The hash is stored, so that a cache that
-//! grows or evicts entries does not have to read old tokens, which are no longer in the processor's cache.
+//! A token has about 700 bytes. The token is hashed once for all look-ups of a check. The hash is stored, because the
+//! bytes of old tokens are no longer in the processor's cache. A cache can then grow or evict entries without reading
+//! the tokens.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl Equivalent<TokenKey> for TokenRef<'_> {
 
 impl PartialEq for TokenKey {
     fn eq(&self, other: &Self) -> bool {
-        // A cache evicts an entry by the same key value that it stores, so comparing the pointers is usually enough.
+        // On eviction, a cache compares a stored key with itself, so the pointers are equal.
         self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }

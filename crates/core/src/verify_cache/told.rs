@@ -1,5 +1,5 @@
-//! Verifies the messages of other issuers, which are notices and requests to end all sessions and tokens of a user.
-//! Also returns the names and keys of issuers.
+//! Verifies the messages of other issuers, which are notices and requests to end all sessions and tokens of a user. The
+//! module also looks up the names and keys of issuers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,17 +44,17 @@ impl TokenChecker {
 }
 
 impl Limits {
-    /// Counts a notice or an assertion that was read. If the gate lacks the key of the message, the message is at first
-    /// not counted against the sender's address, because a sender may send many such messages right after its issuer
-    /// has changed the key. The limit for all senders together counts the message like a forged one, because its
-    /// signature may have been checked.
+    /// Counts the result for a notice or an assertion. A sender may send many messages right after its issuer has
+    /// changed the signing key. If the gate lacks the key, the failure is therefore at first not counted against the
+    /// sender's address. The limit for all senders counts the failure like a forgery, because the signature may have
+    /// been checked.
     pub fn record_read<T>(&self, address: Option<IpAddr>, text: &str, read: &Result<T, Denial>) {
         let vain = match read {
             Ok(_) => return self.record_valid(address),
             Err(Denial::RefusedEvent(_) | Denial::GrantAssertion(_) | Denial::ClientAssertion(_)) => Vain::Forged,
             Err(_) => Vain::Undecided,
         };
-        // The signature of a JWT without `kid` may have been checked with each of the issuer's keys for its algorithm.
+        // For a JWT without `kid`, each of the issuer's keys for its algorithm may have been tried.
         let names_key = peek(text).is_some_and(|peeked| peeked.kid.is_some());
         let tried = if names_key { 1 } else { MAX_TRIED };
         self.record(vain, address, Vain::cost(text, tried));

@@ -40,10 +40,10 @@ pub(super) struct CacheShared {
 pub struct Verified {
     pub(super) token: AccessToken,
     headers: IdentityValues,
-    /// The index of the token's shard of revocation counters.
+    /// The index of the revocation counter for this token.
     shard: u32,
     pub(super) watch: RevocationEpoch,
-    /// The identities of the rules and keys that judged the token.
+    /// Identifies the rules and keys by which the token was verified.
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
@@ -52,16 +52,17 @@ pub struct Verified {
     pub(super) shared: Arc<CacheShared>,
 }
 
-/// Data that only some tokens have: tokens for which assertions are configured or whose issuer's keys may change,
-/// tokens that are bound or introspected, and tokens that a session cookie or an API key represents.
+/// Data that only some tokens have: bound tokens, introspected tokens, and the tokens of session cookies and API keys.
+/// Tokens also have this data if the keys of their issuer may change, or if assertions are configured.
 #[derive(Default)]
 struct More {
-    /// The keys of the token's issuer, or `None` for the gate's own keys. If those change, the whole cache is replaced.
+    /// The keys of the token's issuer, or `None` for the gate's own keys. A change of the gate's own keys replaces the
+    /// whole cache.
     keys: Option<Arc<LiveKeys>>,
-    /// The generation of the issuer's keys in which the token's key was last found. It is zero at first, so the first
-    /// check looks up the key.
+    /// The generation of the issuer's key set that last contained the token's key. The initial zero forces a first
+    /// check.
     keys_stamp: AtomicU64,
-    /// Whether the use of a bound token was noted. Only the first proof notes it.
+    /// Whether the first use of a bound token was recorded.
     is_confirmed: AtomicBool,
     assertions: Assertions,
     /// The session, if the caller presented a session cookie.
@@ -72,8 +73,8 @@ struct More {
     api_key: Option<CachedKey>,
 }
 
-/// The revocation list's decision about a token. It has the time from which the token is refused, and the epoch of the
-/// token's shard at the time of the decision.
+/// The revocation list's decision about a token. The token is refused from `refuse_from` on. `epoch` is the epoch of
+/// the shard at the time of the decision.
 #[derive(Clone, Copy)]
 pub(super) struct RevocationVerdict {
     shard: usize,
@@ -94,16 +95,16 @@ impl RevocationVerdict {
 crate::debug_with!(Verified { token });
 
 impl CacheShared {
-    /// Judges a token by the revocation list.
+    /// Checks a token against the revocation list.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));
-        // The epoch is read before the list. If an entry is added in the meantime, the shard's epoch then differs from
-        // the epoch that was read.
+        // The epoch must be read before the list. If an entry is added in between, the epoch in the verdict is then
+        // outdated.
         let epoch = self.revocations.epoch(shard);
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
 
-    /// Makes a verified token, with the keys of its issuer if they may change.
+    /// Makes a verified token. `keys` are the issuer's keys, or `None` if these keys cannot change.
     pub(super) fn accept(
         self: &Arc<Self>,
         access: AccessToken,
@@ -117,7 +118,7 @@ impl CacheShared {
         self.accept_with(access, rules, judged, more)
     }
 
-    /// Makes a verified token from an introspected token, which keeps its digest (see [`Verified::digest`]).
+    /// Makes a verified token from an introspected token. Its digest is stored, see [`Verified::digest`].
     pub(super) fn accept_introspected(
         self: &Arc<Self>,
         access: AccessToken,
@@ -170,25 +171,24 @@ impl Verified {
         &self.token
     }
 
-    /// The conditions of a route, evaluated for these claims. They are evaluated only once.
+    /// Evaluates the conditions of a route for these claims. The result is stored with the token.
     pub fn kept_conditions(&self, of: &Conditions) -> Arc<KeptConditions> {
         self.kept.conditions(of, || self.token.claims())
     }
 
-    /// The value by which a limit counts requests. `of` derives the value from the claim at this path. It is computed
-    /// only once.
+    /// The value by which a limit counts requests. `of` derives the value from the claim at `path`. The value is stored
+    /// with the token.
     pub fn counted_claim(&self, path: &ClaimPath, of: impl FnOnce(&Value) -> Option<String>) -> Option<String> {
         self.kept.counted(path, || of(path.find(&self.token.claims())?))
     }
 
-    /// The holder whose share of the resource pools the caller uses.
+    /// The identity by which resource pools limit the share of the caller.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The digest of the token, by which one of the gate's tables finds its entry for the token. If the token has
-    /// additional data (such as keys that may change), the digest is stored with the token, so it is computed only
-    /// once. A result of `None` is not stored.
+    /// The digest of the token, which is a key in one of the gate's tables. For a token with additional data (such as
+    /// keys that may change), the digest is computed once and stored. A result of `None` is not stored.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
         let Some(more) = self.more.as_deref() else { return make(&self.token) };
         match more.digest.get() {
@@ -197,14 +197,30 @@ impl Verified {
         }
     }
 
-    /// Notes the first use of a bound token. Call this only after the caller has proved possession of the key, or a
-    /// trusted client has introspected the token, because possession of the token is not sufficient.
+    /// Records the first use of a bound token. Call this only after the caller has proved possession of the key, or a
+    /// trusted client has introspected the token. Possession of the token is not sufficient.
     pub fn confirm(&self, confirmations: &Confirmations) {
-        if let Some((session, generation)) = self.token.session
-            && self.token.is_bound()
-            && self.more.as_deref().is_some_and(|more| !more.is_confirmed.swap(true, Ordering::Relaxed))
-        {
-            confirmations.seen(session, generation);
+        if self.token.is_bound() && self.is_unnoted() {
+            self.note_use(confirmations);
+        }
+    }
+
+    /// Returns whether this is the first use of an introspected token that is not bound.
+    pub(super) fn is_first_use(&self) -> bool {
+        !self.token.is_bound() && self.is_unnoted()
+    }
+
+    fn is_unnoted(&self) -> bool {
+        let noted = self.more.as_deref().map(|more| &more.is_confirmed);
+        noted.is_some_and(|noted| !noted.load(Ordering::Relaxed) && !noted.swap(true, Ordering::Relaxed))
+    }
+
+    /// Records a use of this token.
+    pub(super) fn note_use(&self, confirmations: &Confirmations) {
+        match self.token.session {
+            Some((session, generation)) => confirmations.seen(session, generation),
+            None if self.token.is_ours() => {}
+            None => confirmations.used(&self.token.text),
         }
     }
 
@@ -231,8 +247,8 @@ impl Verified {
         self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
     }
 
-    /// The memory that the token uses, in bytes. The value never changes. It is computed when the token enters and
-    /// leaves a cache, because a stored value would need memory in each token.
+    /// The memory that the token uses, in bytes. The value never changes. Caches compute the value again instead of
+    /// storing it, which saves memory.
     pub(super) fn weight(&self) -> u32 {
         let token = &self.token;
         let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
@@ -255,17 +271,17 @@ impl Verified {
         )
     }
 
-    /// The index of the token's shard of revocation counters.
+    /// The index of the revocation counter for this token.
     pub(super) fn shard(&self) -> usize {
         self.shard as usize
     }
 
-    /// Returns whether the rules and keys that judged the token are still in force.
+    /// Returns whether the rules and keys that verified the token are still in use.
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
         keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
-    /// The cache key of the token, which is the token itself, or the session cookie or API key that it represents.
+    /// The cache key: the token itself, or the session cookie or API key that the caller presented instead.
     pub(super) fn text(&self) -> &str {
         let Some(more) = self.more.as_deref() else { return &self.token.text };
         let session = more.session.as_ref().map(|session| &*session.cookie);
@@ -307,7 +323,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
 }
 
 impl TokenChecker {
-    /// Describes the revocation that refuses this token.
+    /// Describes the revocation that applies to this token.
     pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
         let facts = facts(token);
         let list = &self.revocations;
@@ -316,7 +332,7 @@ impl TokenChecker {
         match facts.session {
             Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
             _ if is_before(list.not_before(facts.issuer, "", None)) => {
-                "all tokens that were issued before a certain time were revoked, and this token is older"
+                "all tokens issued before a certain time were revoked, including this token"
             }
             _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
                 "all earlier tokens of its subject were revoked"
@@ -324,7 +340,7 @@ impl TokenChecker {
             _ if is_before(list.not_before(facts.issuer, "", facts.client)) => {
                 "all earlier tokens of its client were revoked"
             }
-            Some(_) => "it was superseded by a later generation of its session",
+            Some(_) => "a newer token of its session has replaced it",
             None => "the token itself was revoked",
         }
     }

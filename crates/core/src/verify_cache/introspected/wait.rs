@@ -1,4 +1,4 @@
-//! A request's wait for an introspection, and its outcome.
+//! Requests wait here for an introspection, and get its outcome.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::denial::{Denial, NotGood};
 use crate::flight::Flight;
 use crate::limit::{Limits, Source, Vain};
 
-/// The wait of a request for its token's introspection.
+/// Waits for the introspection of a request's token.
 pub struct IntrospectionWait {
     pub(super) issuer: Arc<str>,
     pub(super) token: Arc<str>,
@@ -32,13 +32,13 @@ impl IntrospectionWait {
 }
 
 impl Introspected {
-    /// Returns the outcome if it is about this token of this issuer.
+    /// Returns the outcome if it belongs to this token of this issuer.
     pub(in crate::verify_cache) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
         let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
         is_it.then(|| self.outcome.clone())
     }
 
-    /// Counts the outcome for the limits on its source.
+    /// Records the outcome for the rate limits of the token's source.
     pub fn record(&self, limits: &Limits, source: Source<'_>) {
         let in_vain = |vain| limits.record(vain, source, Vain::cost(&self.token, 1));
         match &self.outcome {
