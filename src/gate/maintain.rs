@@ -1,6 +1,5 @@
-//! The background tasks of a gate. They advance engine time, write confirmations, remove expired records, and apply the
-//! revocations of other gates. Each is a separate task, so that a hanging store delays only the tasks that wait for it.
-//! The tasks end with the gate.
+//! The background tasks of a gate. The tasks end when the gate is dropped. Each is a separate task, so that a hanging
+//! store delays only the tasks that wait for it.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,25 +15,21 @@ use rotogate_core::engine::{Freshness, Unpaid};
 use rotogate_core::fault::Chain;
 use rotogate_core::store::{Feed, StoreError, WriteOutcome};
 
-/// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// How often expired records are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How often a shared store is checked.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
 
-/// Starts the tasks. If the store has a feed, returns only after all revocations of other gates are known.
+/// Starts the tasks. If the store has a feed, first waits until all revocations of other gates are known.
 ///
 /// # Errors
-/// Returns an error if the store does not respond.
+/// The store does not respond.
 pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
     if let Some(mut feed) = feed {
         gate.engine.join().await?;
         loop {
             let step = feed.next().await?;
             gate.engine.take_step(&step).await?;
-            // If the store has lost data, tokens are accepted only after the other gates have written back their
-            // revocations.
+            // If the store has lost data, the other gates must first write their revocations again.
             if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
             }
@@ -51,11 +46,12 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
     tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), advance));
     tokio::spawn(each(every(TICK_EVERY), Arc::downgrade(gate), ask_about_browsers));
     tokio::spawn(each(every(FLUSH_EVERY), Arc::downgrade(gate), flush));
+    tokio::spawn(each(every(FLUSH_EVERY), Arc::downgrade(gate), flush_uses));
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
     let sweep_every = rotogate_core::failpoint::sweep_every(sweep_every);
     let mut sweeps = every(sweep_every);
-    // A gate that has just started does not have anything to sweep.
+    // A gate that has just started has nothing to sweep.
     sweeps.reset();
     tokio::spawn(each(sweeps, Arc::downgrade(gate), sweep));
     Ok(())
@@ -67,7 +63,7 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// Calls `act` at each tick until the gate ends. `S` is the state that is passed from one call to the next.
+/// Calls `act` at each tick until the gate is dropped. `S` is state that lasts from one call to the next.
 async fn each<S: Default>(mut ticks: Interval, gate: Weak<Running>, act: impl AsyncFn(Arc<Running>, &mut S)) {
     let mut state = S::default();
     loop {
@@ -77,7 +73,6 @@ async fn each<S: Default>(mut ticks: Interval, gate: Weak<Running>, act: impl As
     }
 }
 
-/// Applies the revocations of other gates.
 async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     let (mut not_followed, mut not_restored) = (StoreFaults::default(), Seldom::default());
     loop {
@@ -85,7 +80,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
         let Some(gate) = gate.upgrade() else { return };
         match step {
             Ok(step) => {
-                // The step may contain entries although a part of the store has failed.
+                // If a part of the store has failed, the step is incomplete, but may contain entries.
                 if step.complete.is_some() {
                     not_followed = StoreFaults::default();
                 }
@@ -111,14 +106,12 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     }
 }
 
-/// The severity of a store fault for an operator.
 enum Severity {
     /// A shared store is unreachable, but the gate's data are still fresh, so a restart is harmless (requirement C45).
     Late,
     Failing,
 }
 
-/// Counts the failures of one task until it succeeds.
 #[derive(Default)]
 struct StoreFaults {
     late: Seldom,
@@ -126,7 +119,6 @@ struct StoreFaults {
 }
 
 impl StoreFaults {
-    /// Counts a failure. Returns the severity with which to log it, or `None` if it should not be logged.
     fn due(&mut self, gate: &Running) -> Option<Severity> {
         let now = gate.engine.clock().source().monotonic();
         let is_shared = gate.engine.beats_every().is_some();
@@ -137,7 +129,6 @@ impl StoreFaults {
         }
     }
 
-    /// Returns the value of a successful result. Logs a failure with the message `late` or `failing`.
     fn heed<T>(&mut self, gate: &Running, result: Result<T, StoreError>, late: &str, failing: &str) -> Option<T> {
         match result {
             Ok(done) => {
@@ -151,7 +142,6 @@ impl StoreFaults {
         }
     }
 
-    /// Logs this failure, unless it was logged recently.
     fn log(&mut self, gate: &Running, error: &StoreError, late: &str, failing: &str) {
         match self.due(gate) {
             Some(Severity::Late) => tracing::warn!(error = ?Chain(error), "{late}"),
@@ -161,14 +151,13 @@ impl StoreFaults {
     }
 }
 
-/// Retries the revocations that the store has not acknowledged.
 async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
     let engine = &gate.engine;
     match engine.pay().await {
         Ok(0) => {}
         Ok(revocations) => {
             *unpaid = Seldom::default();
-            tracing::info!(revocations, "the store now has the revocations that it had not acknowledged");
+            tracing::info!(revocations, "all pending revocations are now in the store");
         }
         Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => {
             let Unpaid { total, lost_at_end, named } = engine.unpaid();
@@ -185,17 +174,15 @@ async fn pay(gate: Arc<Running>, unpaid: &mut Seldom) {
     }
 }
 
-/// Writes the heartbeat of this process.
 async fn beat(gate: Arc<Running>, (): &mut ()) {
     gate.engine.beat();
 }
 
-/// Checks whether the shared store still has suitable settings. The reachability of the store is not checked here,
-/// because the feed already shows it.
+/// Only the store's settings are checked, because the feed already shows whether the store is reachable.
 async fn watch_store(gate: Arc<Running>, (): &mut ()) {
     let unfit = match gate.engine.store().check().await {
         Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
-        // If the check cannot be made, the last result stays valid.
+        // If the check fails, the last result stays valid.
         Err(_) => return,
         Ok(()) => None,
     };
@@ -209,7 +196,6 @@ async fn watch_store(gate: Arc<Running>, (): &mut ()) {
     }
 }
 
-/// Advances engine time, and logs differences from the clocks.
 async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshness>)) {
     let clock = gate.engine.clock();
     gate.faults.tell_counts(clock.source().monotonic());
@@ -254,7 +240,6 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
     if now != before.replace(now).unwrap_or(Freshness::Fresh) {
         match now {
             Freshness::Fresh => tracing::info!("the store responds again: tokens are accepted and minted"),
-            // `restore` logs this change.
             Freshness::Restoring => {}
             Freshness::Degraded => tracing::error!(
                 "no news from the store for longer than the configured staleness, so the gate accepts tokens for \
@@ -268,20 +253,18 @@ async fn tick(gate: Arc<Running>, (wrong, before): &mut (Seldom, Option<Freshnes
     }
 }
 
-/// Continues long-lived connections with the newer tokens that other gates have issued.
+/// Other gates may have issued newer tokens for long-lived connections.
 async fn advance(gate: Arc<Running>, (): &mut ()) {
     gate.engine.advance_expiring_lines().await;
 }
 
-/// Ends the streams of browsers whose user was disabled.
 async fn ask_about_browsers(gate: Arc<Running>, (): &mut ()) {
-    // There is no gate once all its handles were dropped. The task then ends when the running state is dropped.
+    // The result is `None` after all handles of the gate were dropped.
     if let Some(gate) = gate.in_force() {
         gate.ask_about_browsers().await;
     }
 }
 
-/// Writes to the store the generations that requests have confirmed.
 async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     let engine = &gate.engine;
     let written = engine.flush_confirmations().await;
@@ -295,7 +278,16 @@ async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     engine.catch_up().await;
 }
 
-/// Removes expired records. `unswept` counts the failures for sessions and for relay records.
+/// Records the uses of providers' tokens. This is a task of its own, because it reads the store once for each token.
+async fn flush_uses(gate: Arc<Running>, unwritten: &mut StoreFaults) {
+    unwritten.heed(
+        &gate,
+        gate.flush_uses().await,
+        "the store cannot record which providers' tokens are used at the moment; the gate keeps the changes and retries",
+        "the store did not record which providers' tokens are used; the gate keeps the changes and retries",
+    );
+}
+
 async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     let engine = &gate.engine;
     // If the clock has jumped ahead, a sweep would remove live records.
@@ -319,7 +311,7 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     if let Some(store) = &gate.records {
         unswept.1.heed(
             &gate,
-            store.sweep_relay(engine.clock().now()).await,
+            store.sweep_relay(now).await.and(gate.count_kept_replies().await),
             "expired relay records cannot be removed from the store at the moment; next attempt in a minute",
             "expired relay records could not be removed from the store; next attempt in a minute",
         );
@@ -327,7 +319,6 @@ async fn sweep(gate: Arc<Running>, unswept: &mut (StoreFaults, StoreFaults)) {
     write_key_uses(&gate, &mut unswept.1).await;
 }
 
-/// Writes the last use of each API key, and recomputes the API keys' HMACs under the current secret.
 async fn write_key_uses(gate: &Running, unwritten: &mut StoreFaults) {
     let Some(keys) = &gate.api_keys else { return };
     if let Err(error) = keys.write_uses(&gate.engine).await
@@ -359,7 +350,7 @@ mod tests {
             let second = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
             let access = Credential::new(second.access_token.expose());
             gate.0.checker.check(access, || gate.0.shown(None::<IpAddr>), &mut ()).unwrap();
-            // The bound of docs/sessions.md, in virtual time.
+            // docs/sessions.md promises a write within 200 ms.
             tokio::time::sleep(Duration::from_millis(201)).await;
             let record = gate.sessions().get(first.session.unwrap()).await.unwrap().unwrap();
             assert!(record.confirmed);

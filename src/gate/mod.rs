@@ -1,5 +1,5 @@
-//! The gate: connects keys, sessions, revocations, verified tokens, routes and dialects. [`Gate::layer`] puts the gate
-//! in front of a service. The program `rotogate` is that layer around a reverse proxy.
+//! The gate connects keys, sessions, revocations, verified tokens, routes and dialects. [`Gate::layer`] puts the gate
+//! in front of a service.
 //!
 //! ```
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -133,7 +133,7 @@ pub use verdict::Verdict;
 pub(crate) use handle::Gate;
 pub(crate) use identity::Identity;
 
-// More items that only the program needs. Like `crate::program`, they may change in any release.
+// Only the program needs these items. They may change in any release.
 #[doc(hidden)]
 pub use relay::RelayConfig;
 #[cfg(feature = "program")]
@@ -147,7 +147,6 @@ pub use {
     verdict::Who,
 };
 
-/// The state of a gate: the running parts, and the rules for requests.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: GateId,
@@ -156,45 +155,34 @@ pub(crate) struct Inner {
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
     pub(crate) clients: Clients,
-    /// The policies of the routes that require their own audiences.
     asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
-    /// The resources with a metadata document.
     resources: Vec<resources::ReadyResource>,
     origins: origin::Origins,
-    /// The browser endpoint.
     browser: Option<Arc<browser::BrowserEndpoint>>,
-    /// The dialects whose formats routes use to refuse requests.
     dialects: Vec<Box<dyn Dialect>>,
     pub(crate) routes: RouteTable,
-    /// The hosts that are served; `None` serves every host.
+    /// `None` serves every host.
     hosts: Option<Hosts>,
     pub(crate) protected: ProtectedNames,
     pub(crate) profile: Profile,
     pub(crate) leeway: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
-    /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
-    /// Whether new rules have replaced these rules.
     is_replaced: AtomicBool,
-    /// Whether tokens may be bound to a key, so that clients may send proofs of possession.
+    /// Whether clients may send proofs of possession.
     uses_dpop: bool,
-    /// The URLs that DPoP proofs may name.
     external: possession::External,
-    /// The limits of the routes.
     limits: limits::RouteLimits,
 }
 
 impl Inner {
-    /// If newer rules have replaced these rules, returns the gate with the newer rules. This can happen while a
-    /// connection or a request is in progress.
+    /// Returns the gate with the newer rules, if these rules were replaced in the meantime.
     fn successor(&self) -> Option<Arc<Self>> {
         self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers in these rules and in the current rules. With the current
-    /// rules, a header may have become an identity header after the client sent it.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
@@ -202,7 +190,6 @@ impl Inner {
         }
     }
 
-    /// Returns the requirements that a challenge on this route states.
     fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::ChallengeParams {
@@ -214,13 +201,12 @@ impl Inner {
         }
     }
 
-    /// Returns the context for checking a token that is not in the cache and was presented from `source`.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
         MissContext::new(&self.engine, source)
     }
 
-    /// Returns whether a token is for its issuer's audience, or for the audience of a route that accepts the issuer's
-    /// tokens. Our own endpoints refuse any other token (requirement J20).
+    /// Returns whether a token is for its issuer's audience, or for an audience of a route that accepts the token. The
+    /// gate's own endpoints refuse any other token (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| policy::takes(policy, token) && token.is_for(&policy.audiences);
         // A delegated token (RFC 8693) may be for a service that is not behind this gate.
@@ -228,14 +214,13 @@ impl Inner {
         token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked) || is_exchanged()
     }
 
-    /// Returns the holder under which a request counts in pools that count by address.
     fn holder(&self, parts: &http::request::Parts) -> Option<Holder> {
         parts.extensions.get::<Peer>()?.client_of(&parts.headers, &self.trusted_proxies)
     }
 }
 
 impl Gate {
-    /// The tolerance for clock differences, unless [`GateBuilder::leeway`] sets another.
+    /// The default tolerance for clock differences. [`GateBuilder::leeway`] changes it.
     pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
     /// Starts building a gate.
@@ -243,24 +228,22 @@ impl Gate {
         GateBuilder::default()
     }
 
-    /// Follows the events of this gate from now on: sessions that begin and end, refresh token reuse, and refusals.
-    /// This is useful for an application's notifications and dashboards. The audit log records the same session events.
-    /// A follower that is too slow misses events, but the audit log does not.
+    /// Subscribes to the events of this gate from now on: sessions that begin and end, refresh token reuse, and
+    /// refusals. A slow subscriber misses events. The audit log does not lose session events.
     pub fn events(&self) -> GateEvents {
         self.0.engine.events()
     }
 
     /// Puts the gate in front of a service. The layer serves the gate's endpoints, and applies the policies of its
-    /// routes to all other paths. A request reaches the service only if its route permits it. The request then has a
-    /// `Permitted` in its extensions, from which [`Identity::from_extensions`] reads the caller. The client's own
-    /// identity headers are removed. Trailers are part of the body, which the layer does not read, so never take an
-    /// identity from trailers.
+    /// routes to all other paths. For an admitted request, [`Identity::from_extensions`] returns the caller. The layer
+    /// removes the client's own identity headers, but it does not read trailers, so never take an identity from
+    /// trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())
     }
 
     /// Requires a token and further conditions on single routes: `Router::route_layer(gate.require().scope("admin"))`.
-    /// It works without [`Gate::layer`]. Behind [`Gate::layer`], it does not repeat the verification.
+    /// The layer works with or without [`Gate::layer`]. Behind [`Gate::layer`], the token is not verified again.
     pub fn require(&self) -> RequireLayer {
         RequireLayer::new(self.clone())
     }
@@ -270,8 +253,8 @@ impl Gate {
         Sessions::new(self.clone())
     }
 
-    /// Returns whether a request is for a document whose reply already states which origins may read it. A CORS layer
-    /// in front of the gate must leave such a reply unchanged.
+    /// Returns whether the reply to this request already states which origins may read it. A CORS layer in front of the
+    /// gate must leave that reply unchanged.
     pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
         let path = request.uri().path();
         path.starts_with(RESOURCE_METADATA_PATH)
@@ -280,8 +263,8 @@ impl Gate {
             })
     }
 
-    /// Returns whether the route of this CORS preflight leaves the reply to the upstream. A CORS layer in front of the
-    /// gate must pass such a preflight on.
+    /// Returns whether the upstream replies to this CORS preflight. A CORS layer in front of the gate must forward the
+    /// preflight.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
@@ -296,37 +279,36 @@ impl Gate {
         &self.0.trusted_proxies
     }
 
-    /// Removes identity fields from trailers, as [`Self::layer`] does from headers. Meant for a server that reads
-    /// bodies itself.
+    /// Removes identity fields from trailers, for a server that reads bodies itself. [`Self::layer`] removes them only
+    /// from headers.
     pub fn strip_trailers(&self, trailers: &mut http::HeaderMap) {
         self.0.strip(|names| names.strip_trailers(trailers));
     }
 
-    /// Ends upgraded connections and the long replies that the gate watches (server-sent events, streams). A server
-    /// does not wait for upgraded connections when it shuts down, but it would wait for long replies. The replies end
-    /// within a second. Meant for a process that is about to stop.
+    /// Ends upgraded connections, and within a second also long replies such as server-sent events. Call it before the
+    /// process stops, because a server that shuts down waits for long replies, but not for upgraded connections.
     pub fn close_connections(&self) {
         self.0.leases.close();
         self.0.leases.close_replies();
     }
 
-    /// Ends only the upgraded connections. It is for a server that itself waits until the replies are complete.
+    /// Ends only upgraded connections, for a server that itself waits for pending replies.
     #[cfg(feature = "program")]
     pub fn close_tunnels(&self) {
         self.0.leases.close();
     }
 
-    /// Writes to the store the queued confirmations, and the revocations that the store has not acknowledged. Await
-    /// this method before the process ends, because a lost confirmation may force a user to log in again. Revocations
-    /// that the store still rejects are lost when the process ends, unless they are kept [beside the
-    /// store](crate::store::RedbStore). The log names the lost revocations.
+    /// Writes queued confirmations and unacknowledged revocations to the store. Await this method before the process
+    /// ends, because a lost confirmation may force a user to log in again. Revocations that the store still rejects are
+    /// lost with the process, unless they are kept [beside the store](crate::store::RedbStore). The log names the lost
+    /// revocations.
     ///
     /// # Errors
     /// The errors of the store.
     pub async fn flush(&self) -> Result<(), rotogate_core::store::StoreError> {
         let paid = self.0.engine.pay().await;
         let flushed = self.0.engine.flush_confirmations().await;
-        paid.and(flushed)?;
+        paid.and(flushed).and(self.0.running.flush_uses().await)?;
         match self.0.engine.unpaid().lost_at_end {
             0 => Ok(()),
             lost => Err(rotogate_core::store::StoreError::new(format!(
@@ -340,13 +322,12 @@ impl Gate {
         self.0.running.clients.load().contains(id)
     }
 
-    /// Returns the number of verified tokens in the cache, and the number of revocations in force.
+    /// Returns the number of tokens in the cache, and the number of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
     }
 }
 
-/// The default time source.
 fn system_time() -> Arc<dyn TimeSource> {
     Arc::new(rotogate_core::clock::SystemTime::new())
 }

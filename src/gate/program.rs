@@ -1,5 +1,4 @@
-//! Operations of a gate that the program needs, but embedders do not: counters, pools, and the users shared with other
-//! gates.
+//! Operations of a gate that only the program needs.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -28,7 +27,7 @@ pub use super::endpoint::envelopes;
 pub use super::tunnel::{carry, protocol};
 
 impl Gate {
-    /// The reply to a request that is rejected because of overload before the gate examines it.
+    /// The reply to a request that is rejected because of overload.
     pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
         let (dialect, route) = self.0.speaks(request);
         let reason = Reason::shed(refusal);
@@ -46,16 +45,14 @@ impl Gate {
         &self.0.running.overload
     }
 
-    /// Makes the gate refuse logins, refreshes and other grants with 503 while this flag is set. This is meant for a
-    /// program whose audit log cannot be written. Revocations and tokens that were already issued are not affected.
-    /// Only the first call has an effect.
+    /// Refuses logins, refreshes and other grants with 503 while this flag is set, for a program that cannot write its
+    /// audit log. Revocations and existing tokens still work. Only the first call of this method has an effect.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
-    /// Resolves once no refresh token is being sent to a provider. A process awaits this before it stops, because an
-    /// exchange continues even after its client disconnects. If the exchange were aborted, its record would only show
-    /// that it began.
+    /// Waits until no refresh token is being sent to a provider. Await it before the process stops. An exchange
+    /// continues after its client disconnects, and must not be aborted.
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
             relay.idle().await;
@@ -72,64 +69,64 @@ impl Gate {
         self.0.engine.counts()
     }
 
-    /// Returns the number of access tokens that were checked, by the result of the check.
+    /// Returns the number of checked access tokens by result.
     pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
     }
 
-    /// Returns how long the signature operations took, by the name of the algorithm.
+    /// Returns how long signature operations took, by algorithm.
     pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
         self.0.checker.signature_times()
     }
 
-    /// Returns how many grants were made, were refused, or failed because of a fault, by type and result.
+    /// Returns the number of grants by type and result.
     pub fn grants(&self) -> Vec<(&'static str, &'static str, u64)> {
         self.0.running.grants.counts().collect()
     }
 
-    /// The number of browser logins with each result.
+    /// The number of browser logins by result.
     pub fn browser_logins(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_logins.counts().collect()
     }
 
-    /// The number of device proofs with each result.
+    /// The number of device proofs by result.
     pub fn browser_devices(&self) -> Vec<(&'static str, u64)> {
         self.0.running.browser_devices.counts().collect()
     }
 
-    /// Returns how many MCP calls were permitted and refused, by resource and by the pattern of the rule that applied.
+    /// Returns how many MCP calls were permitted and refused, by resource and rule pattern.
     pub fn mcp_calls(&self) -> Vec<(String, [u64; 2])> {
         self.0.call_counts().map(|(path, rule)| (format!("{path} {}", rule.calls), rule.counted())).collect()
     }
 
-    /// Returns how many attempts each limit refused, by the limit's configuration key in `[limits]`.
+    /// Returns the key of each limit in `[limits]`, and how many attempts the limit refused.
     pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
     }
 
-    /// Returns how many requests each route limit refused, by the name of the limit.
+    /// Returns how many requests each route limit refused, by name.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         self.0.engine.limits().refused_requests()
     }
 
-    /// Returns the counts of writes to a store that several gates share, or `None` without a shared store.
+    /// Returns the counts of writes to a shared store, or `None` without one.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.0.engine.shared_writes()
     }
 
-    /// Returns whether the last contact with the store is too old. If it is, tokens are refused.
+    /// Returns whether the last contact with the store is too old, so that tokens are refused.
     pub fn is_store_stale(&self) -> bool {
         self.0.engine.freshness() == Freshness::Stale
     }
 
-    /// Engine time minus wall clock, in seconds.
+    /// The engine's time minus the wall clock, in seconds.
     pub fn time_skew(&self) -> f64 {
         let clock = self.0.engine.clock();
         let (now, wall) = (clock.now(), clock.wall());
         now.since(wall).as_secs_f64() - wall.since(now).as_secs_f64()
     }
 
-    /// The number of relayed refresh tokens with each result.
+    /// The number of relayed refresh tokens by result.
     pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
         let mut sums = [0; relay::RESULTS.len()];
         for relay in &self.0.running.relays {
@@ -138,8 +135,23 @@ impl Gate {
         relay::RESULTS.into_iter().zip(sums).collect()
     }
 
-    /// The time since the last contact with a store that several gates share. `None` if only this gate writes
-    /// to the store.
+    /// The number of responses that relays keep until their tokens are used.
+    pub fn relay_kept(&self) -> u64 {
+        self.0.running.relays.iter().map(|relay| relay.kept().0 as u64).sum()
+    }
+
+    /// The number of responses that relays kept only for the grace period, because a limit was reached.
+    pub fn relay_not_kept(&self) -> u64 {
+        self.0.running.relays.iter().map(|relay| relay.kept().1).sum()
+    }
+
+    /// The paths of the relays that cannot keep any more responses.
+    pub fn full_relays(&self) -> Vec<String> {
+        let full = self.0.running.relays.iter().filter(|relay| relay.keeps_the_maximum());
+        full.map(|relay| relay.path().to_owned()).collect()
+    }
+
+    /// The time since the last contact with a shared store. `None` if only this gate writes to the store.
     pub fn store_staleness(&self) -> Option<Duration> {
         self.0.engine.unheard_for()
     }
@@ -149,7 +161,7 @@ impl Gate {
         self.0.checker.introspections()
     }
 
-    /// Publishes a digest of this gate's users to the other gates that share the store. Equal users have equal digests.
+    /// Publishes a digest of this gate's users to the gates that share the store.
     pub fn say_users(&self, digest: &str) {
         self.0.running.row.change(|row| row.users = Some(digest.into()));
     }
@@ -162,14 +174,13 @@ pub struct Tally {
     pub matched: u64,
     /// The number of matching sessions that were still live.
     pub ended: u64,
-    /// The sessions that began up to this moment were ended.
+    /// Sessions that began at or before this time were ended.
     pub not_before: Timestamp,
 }
 
 impl Sessions {
-    /// Returns the time to pass to [`Self::subject_before`] when a user has changed. Every gate that shares the store
-    /// detects the change independently, but all gates get the same time. `after` is the user after the change, or
-    /// `None` if the user was removed.
+    /// Returns the time to pass to [`Self::subject_before`] after a user was changed or removed. All gates that share
+    /// the store get the same time. `after` is the changed user, or `None` if the user was removed.
     ///
     /// # Errors
     /// The errors of the store.
@@ -177,25 +188,24 @@ impl Sessions {
         Ok(self.gate.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// Returns revocations for the sessions of a user that began at this gate after `moment`, with user data that
-    /// differs from the current data. Returns `None` if these sessions are not known.
+    /// Returns revocations of the subject's sessions that began at this gate after `moment`, but with outdated user
+    /// data. Returns `None` if the gate does not know these sessions.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.gate.0.engine.begun_otherwise(subject, after, moment)
     }
 
-    /// Refuses the target of a revocation until [`Self::let_go`] is called. If the process stops before that, the
-    /// refusal is lost.
+    /// Refuses the target of a revocation until [`Self::let_go`] is called, or the process stops.
     pub fn refuse_for_now(&self, revocation: &Revocation) {
         self.gate.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
     }
 
-    /// Ends [`Self::refuse_for_now`] after the replacement has been stored durably.
+    /// Ends the refusal that [`Self::refuse_for_now`] began. Call this method after a durable revocation has replaced
+    /// the refusal.
     pub fn let_go(&self, revocation: &Revocation) {
         self.gate.0.engine.let_go(revocation);
     }
 
-    /// Calls [`Self::revoke_all`], and then counts the selected sessions. The revocation takes effect before the
-    /// sessions are counted, however many there are.
+    /// Calls [`Self::revoke_all`], and then counts the selected sessions.
     ///
     /// # Errors
     /// See [`Self::revoke`].
@@ -216,8 +226,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // If sessions are selected by subject, a revocation by client may already have ended some of them, and vice
-            // versa.
+            // A revocation of the client may already have ended some sessions of the subject, and vice versa.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),
@@ -233,7 +242,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// Counts the sessions that [`Self::revoke_counted`] would match and end now, without ending them.
+    /// Counts the sessions that [`Self::revoke_counted`] would match and end now.
     ///
     /// # Errors
     /// A fault of the store.

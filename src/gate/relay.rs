@@ -13,6 +13,7 @@ use crate::relay::{
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::{Denial, NotGood};
 
+use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::engine::{Engine, HeldUp, Origin};
 use rotogate_core::fault::{Error, Fault, StoreError};
 use rotogate_core::revocation::{Effect, Revocation, Target};
@@ -32,8 +33,7 @@ pub struct RelayConfig {
     pub rules: RelayRules,
     /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// Identifies the provider when the keys of the relay's records are derived. This is the provider's token URL or
-    /// issuer.
+    /// The provider's token URL or issuer. The keys of the relay's records are derived from this value.
     pub place: String,
     /// Whether the provider's access tokens come from an issuer that the gate trusts.
     pub known_issuer: bool,
@@ -52,7 +52,8 @@ impl RelayConfig {
 }
 
 /// The results of an exchange, as the metrics name them.
-pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
+pub(super) const RESULTS: [&str; 7] =
+    ["granted", "refused", "replayed", "joined", "not_sent", "unavailable", "renewed"];
 
 /// Returns the index of a result in [`RESULTS`].
 fn result(answer: &RelayAnswer) -> usize {
@@ -65,6 +66,7 @@ fn result(answer: &RelayAnswer) -> usize {
         | RelayAnswer::InvalidScope
         | RelayAnswer::TooMany { .. } => 4,
         RelayAnswer::Unavailable { .. } => 5,
+        RelayAnswer::Reply(_, Source::Renewed) => 6,
     }
 }
 
@@ -105,14 +107,16 @@ impl Shared {
             clock: Arc::clone(self.engine.clock()),
             time: Arc::clone(&self.time),
         })?;
-        Ok(EndpointRelay {
+        let relay = EndpointRelay {
             path: path.to_owned(),
             config: arc_swap::ArcSwap::from_pointee(config),
             #[cfg(feature = "browser-oidc")]
             store,
             relay,
             exchanges: Counters::default(),
-        })
+        };
+        relay.note_uses(&self.engine);
+        Ok(relay)
     }
 }
 
@@ -121,9 +125,17 @@ pub(super) type NextRelay = (Arc<EndpointRelay>, RelayConfig);
 
 impl EndpointRelay {
     /// Replaces the provider and the rules.
-    pub(super) fn replace(&self, config: RelayConfig, keyring: &Keyring) {
-        self.relay.replace(config.settings(&self.path, keyring));
+    pub(super) fn replace(&self, config: RelayConfig, engine: &Engine) {
+        self.relay.replace(config.settings(&self.path, &engine.keyring()));
+        self.note_uses(engine);
         self.config.store(Arc::new(config));
+    }
+
+    /// Tells the engine to note the uses of tokens, if this relay needs these notes.
+    fn note_uses(&self, engine: &Engine) {
+        if self.relay.keeps_until_used() {
+            engine.confirmations().note_uses();
+        }
     }
 
     /// Replaces the keys.
@@ -165,6 +177,28 @@ impl EndpointRelay {
     #[cfg(feature = "browser-oidc")]
     pub(super) async fn settle(&self, presented: Presented) -> Result<(), StoreError> {
         self.relay.settle(presented).await
+    }
+
+    /// Records that these tokens were used at this gate.
+    pub(super) async fn record_uses(&self, tokens: &[TokenDigest]) -> Result<(), StoreError> {
+        self.relay.record_uses(tokens).await
+    }
+
+    /// Returns how many responses are kept until their tokens are used, and how many could not be kept because of a
+    /// bound.
+    pub(super) fn kept(&self) -> (usize, u64) {
+        self.relay.kept_replies()
+    }
+
+    /// Updates the number of kept responses.
+    pub(super) async fn count_again(&self) -> Result<(), StoreError> {
+        self.relay.count_again().await
+    }
+
+    /// Returns whether the relay has reached its limit on kept responses. It then keeps further responses only for the
+    /// grace period.
+    pub(super) fn keeps_the_maximum(&self) -> bool {
+        self.relay.keeps_the_maximum()
     }
 
     /// Resolves once no exchange is running.
@@ -238,6 +272,7 @@ impl EndpointRelay {
             client.address = origin.address.map(tracing::field::display),
             outcome = outcome(reply),
             replay = source == Source::Replayed,
+            renewed = source == Source::Renewed,
             verified = verified.is_some(),
             "refresh token relayed",
         );
@@ -274,10 +309,10 @@ struct TokenEnder {
 }
 
 impl TokenEnder {
-    /// Makes the revocation entry for an access token. The entry covers the tokens of the provider's session up to this
-    /// token. If the token does not name a session and a client presented the token, the entry covers only this token.
-    /// If the token does not name a session and comes from a record, the entry covers all tokens of its subject up to
-    /// this token, and the subject's other sessions then have to refresh once.
+    /// Makes the revocation entry for an access token. If the token names a session of the provider, the entry covers
+    /// this session's tokens up to this token. If it names no session and a client presented it, the entry covers only
+    /// this token. Otherwise, the entry covers all tokens of the subject up to this token. The subject's other sessions
+    /// then have to refresh once.
     // Requirement I68.
     fn entry(&self, token: &AccessToken, presented: bool) -> Revocation {
         let now = self.engine.clock().now();
@@ -295,6 +330,15 @@ impl TokenEnder {
 
 #[async_trait]
 impl EndTokens for TokenEnder {
+    fn claims(&self, access_token: &str) -> Option<Vec<u8>> {
+        self.checker.ending_claims(access_token).and_then(|claims| postcard::to_stdvec(&claims).ok())
+    }
+
+    fn is_ended(&self, claims: &[u8]) -> bool {
+        // Claims from another version of this program cannot be decoded, and count as ended.
+        postcard::from_bytes(claims).map_or(true, |claims| self.checker.has_ended(&claims))
+    }
+
     // Requirement I68.
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError> {
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {

@@ -1,5 +1,3 @@
-//! Replaces keys, rules and bounds of a running gate.
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +9,14 @@ use rotogate_core::token::live_keys::Validity;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::verify_cache::IdentityHeaders;
 
-/// Keys and issuer rules that a gate can switch to. See [`Gate::set_keys`].
+/// Keys and issuer rules for [`Gate::set_keys`].
 #[derive(Debug)]
 pub struct PreparedKeys {
     verifier: Verifier,
     keyring: Arc<Keyring>,
 }
 
-/// Rules that a gate can switch to. See [`Gate::prepare_rules`].
+/// Rules from [`Gate::prepare_rules`].
 #[derive(Debug)]
 pub struct PreparedRules {
     pub(super) gate: Gate,
@@ -31,7 +29,7 @@ pub struct PreparedRules {
 }
 
 impl PreparedKeys {
-    /// Performs the part of [`Gate::set_keys`] that can fail. Does not change the gate.
+    /// Performs the part of [`Gate::set_keys`] that can fail, without changing the gate.
     ///
     /// # Errors
     /// See [`Gate::set_keys`].
@@ -43,11 +41,11 @@ impl PreparedKeys {
         Ok(Self { verifier, keyring })
     }
 
-    /// Performs the part of [`Gate::set_keys`] that cannot fail. Returns whether the keys or rules have changed.
+    /// Performs the part of [`Gate::set_keys`] that cannot fail. Returns whether keys or rules have changed.
     pub fn put_in_force(self, Gate(gate): &Gate) -> bool {
         let Self { verifier, keyring } = self;
         gate.engine.set_sources(Arc::clone(verifier.sources()));
-        // The verifier is replaced before the signer, because otherwise the gate could mint a token that it refuses.
+        // The verifier comes before the signer, because otherwise the gate could mint a token that it refuses.
         let other = gate.checker.set_verifier(verifier);
         gate.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
         if keyring.fingerprint() != *gate.running.row.get().keyring {
@@ -72,15 +70,13 @@ impl Gate {
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
-    /// Replaces the keys and the trusted issuers. From the next request on, the gate mints and verifies with these
-    /// keys, and trusts exactly these issuers. If the keys and rules of an issuer stay the same, its tokens remain in
-    /// the cache of verified tokens. If an issuer is no longer in `trusted`, or its rules differ, its tokens are
-    /// refused, and its long-lived connections end within a second. Routes do not change: they name issuers, and do not
-    /// accept any other issuer unless its rules say `everywhere`. To change only the gate's own keys, call
-    /// [`Gate::set_keyring`].
+    /// Replaces the keys and the trusted issuers from the next request on. If an issuer keeps its keys and rules, its
+    /// tokens stay in the cache of verified tokens. If an issuer's rules change, or the issuer is removed, its tokens
+    /// are refused. Its long-lived connections end within a second. Routes do not change. To change only the gate's own
+    /// keys, call [`Gate::set_keyring`].
     ///
     /// # Errors
-    /// A verifier cannot be made from the keys. The old keys stay in use.
+    /// Fails if the keys cannot be used. The old keys then stay in use.
     pub fn set_keys(&self, keyring: Keyring, mut trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
         let provider = self.0.browser.as_ref().and_then(|browser| browser.issuer());
         builder::sources(&mut trusted, provider, self.0.clients.all(), self.0.engine.has_users())?;
@@ -88,9 +84,8 @@ impl Gate {
         Ok(())
     }
 
-    /// Rotates the gate's own keys. From the next request on, the gate mints and verifies with these keys. It trusts
-    /// the same other issuers as before. The new keyring must still contain the previous key so that its tokens stay
-    /// valid until they expire.
+    /// Rotates the gate's own keys from the next request on. The trusted issuers stay the same. Keep the previous key
+    /// in the new keyring, so that tokens with this key stay valid until they expire.
     ///
     /// ```
     /// use rotogate::Gate;
@@ -104,36 +99,34 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// A verifier cannot be made from the keys. The old keys stay in use.
+    /// Fails if the keys cannot be used. The old keys then stay in use.
     pub fn set_keyring(&self, keyring: Keyring) -> Result<(), BuildError> {
         self.set_keys(keyring, self.0.checker.trusted())
     }
 
-    /// Returns the rules for this gate's own tokens, if the gate is an issuer.
     fn own_rules(&self, keyring: &Keyring) -> Option<IssuerRules> {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
-    /// Prepares this gate with the rules of a builder: its routes, clients, endpoints with their relay settings,
-    /// profile, hosts, trusted proxies, CORS origins, identity headers, rates and the bound on bodies. The new gate
-    /// shares all other state with this gate, and ignores the builder's other values. Does not change this gate.
+    /// Prepares new rules from a builder: its routes, clients, endpoints with their relay settings, profile, hosts,
+    /// trusted proxies, CORS origins, identity headers, rates and the bound on bodies. All other values of the builder
+    /// are ignored. Does not change this gate.
     ///
     /// # Errors
-    /// See [`GateBuilder::build`](super::GateBuilder::build). If an endpoint has a relay, the same endpoint must
-    /// already have a relay in the running gate.
+    /// See [`GateBuilder::build`](super::GateBuilder::build). An endpoint can have a relay only if it already has one
+    /// in the running gate.
     #[cfg(feature = "program")]
     pub fn prepare_rules(&self, builder: super::GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
 
-    /// Puts the prepared rules in force. Returns the gate with these rules, so that a server can replace its services.
-    /// Requests that a service of this gate has already admitted continue under the old rules. Call this method only
-    /// once for each gate, and apply later rules to the returned gate.
+    /// Applies the prepared rules, and returns the gate with these rules. Requests that are already admitted continue
+    /// under the old rules. Call this method once per gate, and apply later rules to the returned gate.
     #[cfg(feature = "program")]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, relays, rates, keep_login_origin, max_stream } = prepared;
-        // Put the rules in force first. From then on, the old gate and the new gate each strip the identity headers of
-        // both.
+        // This step comes first. From now on, the old gate and the new gate each remove the identity headers of both
+        // gates.
         self.0.running.put_in_force(&gate.0);
         self.0.is_replaced.store(true, std::sync::atomic::Ordering::Release);
         self.0.engine.set_styles(styles);
@@ -142,19 +135,18 @@ impl Gate {
         gate.0.limits.put_in_force(gate.0.engine.limits());
         self.0.leases.set_max_stream(max_stream);
         self.0.checker.set_identity(identity);
-        relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.keyring()));
+        relays.into_iter().for_each(|(relay, config)| relay.replace(config, &self.0.engine));
         self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
         gate
     }
 
-    /// Replaces the keys of one trusted issuer from the next request on. Meant for an application that fetches the keys
-    /// itself. A token whose key was removed is refused, and its long-lived connections end within a second. The gate's
-    /// own tokens, the tokens of other issuers, and tokens whose key remains stay in the cache. If the new keys equal
-    /// the current keys, nothing changes.
+    /// Replaces the keys of one trusted issuer from the next request on, for an application that fetches the keys
+    /// itself. A token whose key was removed is refused, and its long-lived connections end within a second. Other
+    /// tokens stay in the cache.
     ///
-    /// To build the gate before the first keys are known, use
+    /// To build the gate before the keys are known, use
     /// [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown). Requests with the issuer's tokens then get
-    /// 503 with `Retry-After` until the keys are set.
+    /// 503 with `Retry-After`.
     ///
     /// ```
     /// use rotogate::{Gate, gate::BuildError};

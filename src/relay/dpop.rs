@@ -30,12 +30,12 @@ const FORM: Form = Form {
 };
 /// The maximum difference between a proof's `iat` and the gate's clock.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a used proof is remembered. This is as long as any gate could accept the proof, plus the maximum difference
-/// between the clocks of two gates.
+/// How long a used proof is remembered. A gate could accept the proof for two windows, and two clocks may differ by one
+/// window.
 const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// The maximum number of remembered proofs.
 const MAX_SEEN: u64 = 100_000;
-/// The delay before a retry if a DPoP key has used up its share of the memory for proofs, or if this memory is full.
+/// How long a client waits before a retry, if no further proof can be remembered.
 pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The proofs of requests whose reply contained tokens. A proof is remembered as long as it could be accepted. Proofs
@@ -83,7 +83,7 @@ impl Proofs {
         self.seen.record(&proof.id, now)
     }
 
-    /// Marks a proof as used, as [`Self::use_once`] does, but for all gates that share the store.
+    /// Like [`Self::use_once`], but marks the proof as used for all gates that share the store.
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }

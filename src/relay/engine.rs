@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +24,7 @@ use rotogate_core::clock::EngineClock;
 use rotogate_core::counters::SeldomByKind;
 use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::dpop::memory::NotRecorded;
+use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::fault::{Chain, Error, Fault, StoreError};
 use rotogate_core::flight::Flights;
 use rotogate_core::limit::{Buckets, Limits, Rate};
@@ -35,26 +37,30 @@ use rotogate_core::store::relay::{RelayId, RelayStore};
 mod answer;
 mod ask;
 mod flight;
+mod kept;
 mod look;
 mod revoke;
 mod settings;
 
 pub use answer::{Presented, RelayAnswer, Source};
-use flight::{Finished, Next, Presentation, UnderWay};
+use flight::{Finished, Next, Presentation, Sending, UnderWay};
+use kept::KeptRows;
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
-/// How much longer than the timeout the lease of an attempt is. This leaves time for writes to the store.
+/// The lease of an attempt lasts this much longer than the timeout, to leave time for writes to the store.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
-/// The delay before a retry if an attempt got no reply, or if the provider's reply does not state a delay.
+/// How long a client waits before a retry, unless the provider's reply states a delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The maximum delay that a provider may demand from clients.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// The maximum number of times that one request reads the record because other requests keep changing it.
+/// The maximum number of times that one request reads a record that other requests keep changing.
 const MAX_ROUNDS: usize = 4;
 /// The maximum rate at which the same token may be sent to the provider.
 const SENDS: Rate = Rate::new(10, Duration::from_secs(2));
 const SEND_BUCKET_BITS: u32 = 14;
+/// The number of kept replies that [`Relay::count_again`] looks up.
+const COUNTED_AT_ONCE: usize = 4096;
 
 /// The relay of one endpoint.
 #[derive(Debug)]
@@ -81,6 +87,7 @@ struct Core {
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
+    kept: KeptRows,
     /// Limits the log messages that requests can cause: each kind is logged at most once a minute.
     seldom: SeldomByKind,
 }
@@ -113,6 +120,7 @@ impl Relay {
             proofs,
             counts_proofs,
             sends,
+            kept: KeptRows::default(),
             seldom: SeldomByKind::default(),
         };
         Ok(Self { core: Arc::new(core) })
@@ -204,7 +212,7 @@ impl Relay {
         };
         let answer = self.answer(&presentation).await;
         match &proof {
-            // The last step marks the proof as used, and only if the reply has tokens. Otherwise a client without a
+            // The proof is marked as used last, and only if the reply contains tokens. Otherwise a client without a
             // valid token could fill the memory of proofs.
             Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
@@ -221,7 +229,11 @@ impl Relay {
             let next = match known {
                 Known::Answer(answer) => return answer,
                 Known::Ask(before) => match self.core.admit(presentation.presented.address) {
-                    Ok(place) => Next::Ask(before, place),
+                    Ok(place) => Next::Ask(Sending::Exchange(before), place),
+                    Err(answer) => return answer,
+                },
+                Known::Renew(kept) => match self.core.admit(presentation.presented.address) {
+                    Ok(place) => Next::Ask(Sending::Renewal(kept), place),
                     Err(answer) => return answer,
                 },
                 // Either the attempt belongs to another process, or the exchange has just ended in this process and its
@@ -237,8 +249,8 @@ impl Relay {
         RelayAnswer::failed(&Fault::Contention)
     }
 
-    /// Forwards a revocation in its own task. If the provider accepts the revocation, ends the access token of the
-    /// stored reply and removes the record, so that the reply is not replayed.
+    /// Forwards a revocation in its own task. If the provider accepts, the relay revokes the access token of the stored
+    /// reply, and removes the record. The reply is then never replayed.
     pub async fn revoke(&self, presented: Presented) -> RelayAnswer {
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
@@ -254,8 +266,8 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
-    /// Records that the presenter has stored the reply for this token. Until now, the reply was
-    /// [kept](Presented::keep_until).
+    /// Records that the presenter has stored the reply for this token. The reply is then kept only for the grace
+    /// period: see [`Presented::keep_until`].
     ///
     /// # Errors
     /// The store fails.
@@ -264,6 +276,43 @@ impl Relay {
             Ok(Some(presentation)) => self.core.settle(&presentation).await,
             Ok(None) | Err(NotSealed) => Ok(()),
         }
+    }
+
+    /// Records that these tokens were used at this gate. A client that uses a token has received the reply with this
+    /// token, so the reply is no longer kept.
+    ///
+    /// # Errors
+    /// The store fails. The same tokens may be passed again.
+    pub async fn record_uses(&self, tokens: &[TokenDigest]) -> Result<(), StoreError> {
+        let settings = self.core.settings.load_full();
+        for token in tokens {
+            self.core.used(&settings, token).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether replies are kept until their tokens are used.
+    pub fn keeps_until_used(&self) -> bool {
+        !self.core.settings.load().rules.lost_response_window.is_zero()
+    }
+
+    /// Returns how many replies of this process are kept until their tokens are used, and how many could not be kept
+    /// because of a bound.
+    pub fn kept_replies(&self) -> (usize, u64) {
+        (self.core.kept.len(), self.core.kept.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Updates the number of kept replies, if other gates remove replies as well.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn count_again(&self) -> Result<(), StoreError> {
+        if self.core.is_alone { Ok(()) } else { self.core.count_again(COUNTED_AT_ONCE).await }
+    }
+
+    /// Returns whether the limit on the number of kept replies, or on their bytes, is reached.
+    pub fn keeps_the_maximum(&self) -> bool {
+        self.core.kept.is_full()
     }
 
     /// Removes the records that have expired.
@@ -276,8 +325,8 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("the provider's reply could not be encrypted for the store");
-/// The maximum number of concurrent exchanges and revocations of one endpoint, and the maximum share of one address.
-/// Each exchange or revocation uses a connection, and continues even if its client disconnects.
+/// The maximum number of concurrent exchanges and revocations at one endpoint, in total and for one address. Each
+/// exchange or revocation uses a connection, and continues even if its client disconnects.
 // Requirement A30.
 const PLACES: Bound = Bound { all: 256, each: 32 };
 const NO_TOKEN: &str = "not a refresh token";

@@ -44,12 +44,16 @@ pub(super) fn read(dialect: &RelayDialect, call: &Call<'_>) -> Result<RelayReque
     }
     let mut mandatory = |name| envelope::mandatory(&mut body, name);
     let (access, refresh) = (mandatory("token")?, mandatory("refreshToken")?);
-    let pair = [("token", access.as_str()), ("refreshToken", refresh.as_str())];
-    let body = pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
-    let request = sent(REFRESH, body);
-    // The stored reply can be decrypted only by a presenter of both tokens. One of the tokens is not enough.
+    let request = sent(REFRESH, pair(&access, &refresh));
+    // The stored reply can be decrypted only by a presenter of both tokens.
     let presenter = Presenter { credential: Some(SecretString::from(access)), ..Presenter::default() };
     Ok(RelayRequest::Exchange(Presented { token: refresh.into(), presenter, request, ..Presented::default() }))
+}
+
+/// Returns the members of a request that exchanges these tokens.
+fn pair(access: &str, refresh: &str) -> Map<String, Value> {
+    let pair = [("token", access), ("refreshToken", refresh)];
+    pair.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect()
 }
 
 /// Writes the provider's reply to the client. The reply has the protocol's JSON format.

@@ -1,8 +1,8 @@
-//! `RefreshAccessToken` of `user_api.v1.UserApiService`, which is relayed to a server that implements the service.
-//! See [`super::super::knox`].
+//! Relays `RefreshAccessToken` of `user_api.v1.UserApiService` to a server that implements this service. See
+//! [`super::super::knox`].
 //!
-//! A relay record contains an HTTP status. It also contains the message of a successful call, or the text of a
-//! failed call's gRPC status.
+//! A relay record contains an HTTP status. If the call succeeded, the record also contains the response message.
+//! Otherwise, it contains the text of the gRPC status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use http::{Method, Request as HttpRequest};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use prost::Message;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 use zeroize::Zeroizing;
@@ -26,13 +26,13 @@ use super::super::knox::proto::{
 use super::super::knox::{AUTHN, REFRESH, not_grpc, words};
 use super::super::{Call, CommandHandler, RelayRequest, Reply};
 use crate::relay::http::send_error;
-use crate::relay::{Meaning, Presented, Provider, ProviderReply, ProviderRequest, SendError};
+use crate::relay::{Meaning, Presented, Provider, ProviderReply, ProviderRequest, Renewal, SendError};
 use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
-/// The gRPC statuses that refuse a request, with the HTTP statuses that represent them. Any other status only shows
-/// whether the provider may have rotated the token.
+/// The gRPC statuses that refuse a request, with the HTTP statuses that represent them. For any other status, the relay
+/// only needs to know whether the provider may have rotated the token.
 const CODES: [(Code, u16); 6] = [
     (Code::Unauthenticated, 401),
     (Code::InvalidArgument, 400),
@@ -231,6 +231,15 @@ impl Provider for KnoxProvider {
     fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>> {
         let read = RefreshAccessTokenResponse::decode(reply.body.as_slice()).ok().filter(|_| reply.status == 200)?;
         read.auth_token.map(|tokens| Zeroizing::new(tokens.token))
+    }
+
+    fn renewal(&self, request: &ProviderRequest, reply: &ProviderReply) -> Option<Renewal> {
+        let read = RefreshAccessTokenResponse::decode(reply.body.as_slice()).ok().filter(|_| reply.status == 200)?;
+        let refresh_token = read.auth_token?.refresh_token;
+        let token = SecretString::from(refresh_token.as_str());
+        let body = encoded(&RefreshAccessTokenRequest { refresh_token });
+        let request = ProviderRequest { call: request.call, headers: request.headers.clone(), body };
+        (!token.expose_secret().is_empty()).then_some(Renewal { token, credential: None, request })
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {

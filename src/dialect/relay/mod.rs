@@ -36,7 +36,7 @@ mod tests;
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "relay";
-/// The grant that the relay exchanges once, and never passes through.
+/// The only grant that the relay does not pass through.
 pub const REFRESH_TOKEN: &str = "refresh_token";
 
 const TOKEN: &str = "token";
@@ -56,7 +56,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// Returns whether the protocol is gRPC, in which case the provider has one path for each call.
+    /// Returns whether the protocol is gRPC. A gRPC provider has one path for each call.
     pub const fn is_grpc(self) -> bool {
         match self {
             Self::OAuth | Self::Envelope => false,
@@ -165,7 +165,7 @@ impl Dialect for RelayDialect {
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         match outcome {
-            // This dialect does not execute commands, so no other outcome occurs.
+            // This dialect does not execute commands, so an outcome never occurs.
             Ok(_) => self.refusal(call, &Denial::NoRoute.into()),
             Err(error) => self.refusal(call, &error),
         }

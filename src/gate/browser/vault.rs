@@ -1,8 +1,8 @@
-//! The vault of a session whose user logged in at a provider: a row in the relay's table with the provider's tokens,
-//! encrypted under the cookie. Even with both the store and the gate's keys, nobody can decrypt it (requirement B5).
+//! A vault contains the provider's tokens for one session. It is a row of the relay's table, encrypted with a key from
+//! the session's cookie. The store and the gate's keys do not suffice to decrypt it (requirement B5).
 //!
-//! A refresh goes through the relay, which keeps the provider's response until the new tokens are in the vault. If the
-//! gate is killed before that, the browser's next request gets the response from the relay.
+//! A refresh goes through the relay, which keeps the provider's response until the vault has the new tokens. If the
+//! gate is killed in between, the relay repeats the response for the browser's next request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,47 +35,39 @@ use rotogate_core::strict_json::object_of_depth;
 use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, RefreshedTokens};
 
-/// The time limit for a refresh at the provider, which is shorter than a request's wait for its session.
+/// This timeout is shorter than the time that a request waits for its session.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// The time limit for a revocation at the provider during a logout.
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
-/// The maximum number of times that a logout tries to remove the vault.
 const CLOSE_TRIES: usize = 5;
-/// How long the relay repeats a response that the vault already has, because a gate may have read the old vault.
+/// How long the relay still repeats a response after the vault has stored it. Another gate may still use the old vault.
 const GRACE: Duration = Duration::from_secs(60);
-/// The assumed lifetime of an access token if the response does not state one.
+/// The assumed lifetime if the response does not state one.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
-/// How long a session continues after its last refresh if the provider does not respond and the token is not forwarded.
+/// How long a session continues without the provider, if the session's token is not forwarded.
 const WITHOUT_PROVIDER: Duration = Duration::from_secs(600);
-/// The pause between a failed refresh and the next one.
 const PAUSE: Duration = Duration::from_secs(5);
-/// The minimum time for which the tokens of a response are used, even if they expire earlier.
+/// Tokens are used for at least this time, even if they expire earlier.
 const AT_LEAST: Duration = Duration::from_secs(1);
-/// The interval at which a gate checks whether another gate has finished its refresh.
+/// How often a gate checks whether another gate has finished its refresh.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The largest ID token that is kept, in bytes.
+/// In bytes.
 const MAX_HINT: usize = 4 << 10;
-/// The deepest nesting of an ID token's claims.
 const MAX_DEPTH: usize = 16;
 
-const OVER: Denial = Denial::SessionOver("the provider does not continue the session");
+const OVER: Denial = Denial::SessionOver("the provider refused to continue the session");
 
-/// The provider's tokens for one session. `Debug` does not print them.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(in crate::gate) struct KeptTokens {
     pub(in crate::gate) refresh_token: Option<String>,
-    /// The ID token. It is the hint in a logout at the provider.
     pub(in crate::gate) id_token: Option<String>,
     access_token: Option<String>,
     #[zeroize(skip)]
     granted_at: Timestamp,
-    /// The expiry of the access token.
     #[zeroize(skip)]
     expires: Timestamp,
 }
 
 impl KeptTokens {
-    /// The tokens of a response that was received now.
     pub(in crate::gate) fn new(
         provider: &LoginProvider,
         (id_token, access_token): (Option<&str>, &str),
@@ -91,7 +83,6 @@ impl KeptTokens {
         }
     }
 
-    /// The tokens after a refresh. Tokens that the response does not replace are kept.
     fn refreshed(&self, provider: &LoginProvider, answer: &RefreshedTokens, now: Timestamp) -> Self {
         let id_token = answer.id_token.as_ref().map(|token| token.as_str());
         let mut new = Self::new(provider, (id_token, &answer.access_token), &answer.further, now);
@@ -100,13 +91,13 @@ impl KeptTokens {
         new
     }
 
-    /// The time of the next refresh: after about four fifths of the access token's lifetime, varied by session.
+    /// The refresh is due after about four fifths of the access token's lifetime, varied by session.
     fn refresh_from(&self, session: SessionId) -> Timestamp {
         let spread = u32::from(session.as_bytes().last().copied().unwrap_or_default()) * 200 / 255;
         self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
     }
 
-    /// Returns whether the tokens must be refreshed now, before the request or (if `when` is `Due`) in the background.
+    /// If `when` is `Due`, the refresh runs in the background.
     fn is_due(&self, session: SessionId, when: RenewWhen, keeps_access_token: bool, now: Timestamp) -> bool {
         let is_over = self.expires <= now || keeps_access_token && self.access_token.is_none();
         let is_ahead = when == RenewWhen::Due && self.refresh_from(session) <= now;
@@ -120,13 +111,11 @@ impl KeptTokens {
             token_until: self.expires,
             is_refreshable,
             refresh_from: if is_refreshable { self.refresh_from(session) } else { Timestamp::MAX },
-            // Without a refresh token, only the session's limits apply. With a refresh token, the tokens of a response
-            // are used for at least `AT_LEAST`, even if they expire earlier.
+            // Without a refresh token, only the session's limits apply.
             good_until: if is_refreshable { self.expires.max(now.plus(AT_LEAST)) } else { Timestamp::MAX },
         }
     }
 
-    /// Returns the session's terms after a failed refresh, or `None` if the provider has not responded for too long.
     // Requirement B40.
     fn terms_without_provider(&self, session: SessionId, now: Timestamp) -> Option<ProviderTerms> {
         let (terms, again) = (self.terms(session, now), now.plus(PAUSE));
@@ -136,14 +125,12 @@ impl KeptTokens {
     }
 }
 
-/// A vault that was opened.
 struct Vault {
     keys: RelayKeys,
     record: RelayRecord,
     tokens: KeptTokens,
 }
 
-/// Access to the vaults of a gate whose browsers log in at a provider.
 pub(in crate::gate) struct Vaults<'a> {
     gate: &'a Inner,
     relay: &'a EndpointRelay,
@@ -152,7 +139,6 @@ pub(in crate::gate) struct Vaults<'a> {
 }
 
 impl Inner {
-    /// Access to the vaults, if browsers log in at a provider.
     pub(in crate::gate) fn vaults(&self) -> Option<Vaults<'_>> {
         let browser = self.browser.as_deref()?;
         let provider = browser.provider.as_ref()?;
@@ -161,12 +147,10 @@ impl Inner {
     }
 }
 
-/// The result of an attempt to refresh the tokens.
 enum Attempt {
     Refreshed(KeptTokens),
-    /// Another gate has changed the vault, or the relay repeated an old response whose access token has expired.
+    /// Another gate has changed the vault, or the relay repeated a response whose access token has expired.
     Changed,
-    /// Another gate is waiting for the provider's response.
     UnderWay,
     Failed,
 }
@@ -178,7 +162,6 @@ impl Vaults<'_> {
         RelayKeys::vault(&secret).map_err(|_| NOT_SEALED)
     }
 
-    /// Writes the vault of a new session.
     pub(in crate::gate) async fn begin(
         &self,
         cookie: &SessionCookie,
@@ -199,12 +182,12 @@ impl Vaults<'_> {
         let record = sealed(&keys, record, tokens)?;
         match self.relay.store().insert_relay(keys.id(), record, now).await? {
             RelayInserted::Inserted => Ok(()),
-            // Session ids are random, so a vault with this id does not exist yet.
+            // Session ids are random, so a vault with this id cannot exist.
             RelayInserted::Present(_) => Err(Fault::Contention),
         }
     }
 
-    /// Loads the vault of a session, if there is one. If the cookie cannot open the vault, the result is a fault.
+    /// Loads the vault. If the cookie cannot decrypt the vault, the result is a fault.
     // Attack 27.
     async fn load(&self, cookie: &SessionCookie) -> Result<Option<Vault>, Fault> {
         let keys = self.keys(cookie)?;
@@ -225,8 +208,8 @@ impl Vaults<'_> {
         Ok(Some(Vault { keys, record, tokens }))
     }
 
-    /// Closes the vault of a session that a logout has ended: removes the vault, and revokes its refresh token at the
-    /// provider. Returns the hint for the provider's logout page.
+    /// Removes the vault after a logout, and revokes its refresh token at the provider. Returns the hint for the
+    /// provider's logout page.
     // Requirement B43.
     pub(in crate::gate) async fn close(&self, cookie: &SessionCookie) -> Option<Zeroizing<String>> {
         let mut failed = Fault::Contention;
@@ -245,8 +228,7 @@ impl Vaults<'_> {
         None
     }
 
-    /// Removes a vault and returns its tokens, so that no other request can use them. Returns `None` without a vault.
-    /// The vault is removed only if no other request has refreshed its tokens since they were read.
+    /// Removes a vault unless another request has refreshed its tokens since they were read.
     async fn taken(&self, cookie: &SessionCookie) -> Result<Option<KeptTokens>, Fault> {
         let Some(Vault { keys, record, tokens }) = self.load(cookie).await? else { return Ok(None) };
         match self.relay.store().remove_relay(keys.id(), Some(record.version())).await? {
@@ -255,13 +237,11 @@ impl Vaults<'_> {
         }
     }
 
-    /// Returns the ID token of a session, or `None` if the provider did not send one, or sent one that is too long.
     pub(in crate::gate) async fn id_token(&self, cookie: &SessionCookie) -> Result<Option<Zeroizing<String>>, Fault> {
         let vault = self.load(cookie).await?;
         Ok(vault.and_then(|vault| vault.tokens.id_token.clone()).map(Zeroizing::new))
     }
 
-    /// Removes the vault of an ended session. If that fails, a sweep removes it when the session would have expired.
     pub(in crate::gate) async fn remove(&self, cookie: &SessionCookie) {
         let Ok(keys) = self.keys(cookie) else { return };
         if let Err(error) = self.relay.store().remove_relay(keys.id(), None).await {
@@ -269,7 +249,6 @@ impl Vaults<'_> {
         }
     }
 
-    /// Revokes the refresh token of an ended session at the provider, which has two seconds to respond.
     // Requirement B43.
     pub(in crate::gate) async fn revoke(&self, tokens: &KeptTokens) {
         let Some(token) = &tokens.refresh_token else { return };
@@ -277,7 +256,7 @@ impl Vaults<'_> {
         let why = match answered {
             Ok(Ok(status)) if status.is_success() => return,
             Ok(Ok(status)) => format!("status {status}"),
-            // The provider has no revocation endpoint. Its logout page, which gets the hint, ends the login instead.
+            // Without a revocation endpoint, the provider's logout page ends the login.
             Ok(Err(LoginFailure::Unknown(..))) => return,
             Ok(Err(why)) => why.to_string(),
             Err(_) => "no response in time".to_owned(),
@@ -296,7 +275,6 @@ impl Vaults<'_> {
         }
     }
 
-    /// Refreshes the tokens of a vault.
     // Requirements B40 and B41.
     async fn refresh(
         &self,
@@ -327,14 +305,12 @@ impl Vaults<'_> {
                 }
                 let tokens = vault.tokens.refreshed(self.provider, &answer, self.gate.engine.clock().now());
                 if !self.write(vault, &tokens).await? {
-                    // A logout has meanwhile removed the vault, which contained the previous refresh token.
                     if self.load(cookie).await?.is_none() {
                         self.revoke(&tokens).await;
                     }
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
-                    // The relay's record remains until the session expires.
                     tracing::warn!(error = ?Chain(&error), "the relay still stores a response that it does not need");
                 }
                 let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
@@ -370,7 +346,6 @@ impl Vaults<'_> {
         }
     }
 
-    /// Replaces the tokens in the vault. Returns false if another gate has already changed the vault.
     async fn write(&self, vault: &Vault, tokens: &KeptTokens) -> Result<bool, Fault> {
         let attempt = vault.record.attempt.saturating_add(1);
         let record = RelayRecord { attempt, since: self.gate.engine.clock().now(), ..vault.record.clone() };
@@ -401,9 +376,10 @@ impl SessionProvider for Vaults<'_> {
         let (id, begun) = (cookie.session(), tokio::time::Instant::now());
         loop {
             let Some(vault) = self.load(cookie).await? else {
-                // A restored store has no vaults, because the provider would treat an older refresh token as reuse.
+                // A restored store does not contain vaults, because the provider would treat an older refresh token as
+                // reuse.
                 if when == RenewWhen::Never {
-                    return Err(Denial::SessionOver("the provider's tokens of the session are lost").into());
+                    return Err(Denial::SessionOver("the gate no longer has the session's provider tokens").into());
                 }
                 return self.end(cookie).await;
             };
@@ -434,7 +410,7 @@ fn sealed(keys: &RelayKeys, record: RelayRecord, tokens: &KeptTokens) -> Result<
     keys.seal(record, &text).map_err(|_| NOT_SEALED)
 }
 
-/// Returns whether this ID token from the token endpoint names the session's user (OpenID Connect Core §12.2).
+/// See OpenID Connect Core §12.2.
 // Attack 39.
 fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()).map(Zeroizing::new);
@@ -444,23 +420,21 @@ fn is_of_user(token: &str, user: &VouchedBy) -> bool {
     is("iss", &user.issuer) && is("sub", &user.subject)
 }
 
-/// Returns whether this refusal ends the session, so that the user must log in again. Keycloak returns
-/// `unauthorized_client` if the client may no longer use this token.
+/// Returns whether the user must log in again. Keycloak returns `unauthorized_client` if the client may no longer use
+/// this token.
 fn is_end(reply: &ProviderReply) -> bool {
     let error = oauth::error(reply);
     let meaning = error.as_deref().map(OAuthError::read);
     matches!(meaning, Some(OAuthError::Grant | OAuthError::User)) || error.as_deref() == Some("unauthorized_client")
 }
 
-/// Adapts a login provider to the interface that the relay uses for refreshes.
 #[derive(Debug)]
 struct RefreshingProvider(LoginProvider);
 
 #[async_trait]
 impl Provider for RefreshingProvider {
     async fn send(&self, request: &ProviderRequest) -> Result<ProviderReply, SendError> {
-        // This timeout must expire before the relay's own timeout, because only the error after this timeout tells
-        // whether anything was sent.
+        // This timeout expires before the relay's timeout, because only this error shows whether the request was sent.
         match self.0.ask_for_tokens(&request.body, TIMEOUT - TIMEOUT / 20).await {
             Ok(answer) => Ok(oauth::with_usual_status(reply(answer))),
             Err(LoginFailure::Unreachable(error)) => Err(send_error(&error)),
@@ -486,10 +460,15 @@ impl Provider for RefreshingProvider {
     }
 }
 
-/// The configuration of the relay for a provider where browsers log in.
 pub(super) fn relay_config(provider: &LoginProvider) -> RelayConfig {
     RelayConfig {
-        rules: RelayRules { grace: GRACE, timeout: TIMEOUT, after_unknown: AfterUnknown::Every(PAUSE) },
+        rules: RelayRules {
+            grace: GRACE,
+            timeout: TIMEOUT,
+            after_unknown: AfterUnknown::Every(PAUSE),
+            // The vault itself keeps the tokens.
+            lost_response_window: Duration::ZERO,
+        },
         provider: Arc::new(RefreshingProvider(provider.clone())),
         place: format!("issuer {}", provider.url()),
         known_issuer: false,

@@ -17,7 +17,7 @@ use rotogate_core::fault::Fault;
 pub struct Presented {
     /// The token.
     pub token: SecretString,
-    /// The presenter of the token. Its DPoP key comes from `proof`.
+    /// The presenter of the token. The presenter's DPoP key comes from `proof`.
     pub presenter: Presenter,
     /// The DPoP proof of the request, which the relay verifies.
     pub proof: Option<SecretString>,
@@ -45,6 +45,8 @@ pub enum Source {
     Joined,
     /// The reply was stored by an earlier request.
     Replayed,
+    /// No token of an earlier reply was used, so the gate exchanged that reply's refresh token.
+    Renewed,
 }
 
 /// The result of a request, which a dialect writes in the form of its protocol.

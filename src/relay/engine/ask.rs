@@ -1,14 +1,16 @@
 //! Claims a token, sends the single request to the provider, and stores its outcome.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use super::flight::{End, Presentation};
+use super::flight::{End, Presentation, Sending};
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
 use crate::relay::seal::{NotSealed, Params, RelayKeys};
+use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::{Chain, Fault};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
@@ -18,8 +20,26 @@ use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelayS
 const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);
 
 impl Core {
+    /// Sends the presented token to the provider, or the refresh token of the reply that is kept for it.
+    pub(super) async fn attempt(&self, presentation: &Arc<Presentation>, attempt: Sending) -> Result<End, NotSealed> {
+        let before = match attempt {
+            Sending::Renewal(kept) => return self.renew(presentation, kept).await,
+            Sending::Exchange(before) => before,
+        };
+        // Records durably, before the token is sent, that the client has received the reply with this token.
+        let token = token_digest(presentation.presented.token.expose_secret());
+        if let Err(error) = self.used(&presentation.settings, &token).await {
+            return Ok(self.store_end(error));
+        }
+        self.send_once(presentation, before).await
+    }
+
     /// Claims the token, sends it to the provider once, and stores the reply.
-    pub(super) async fn ask(&self, presentation: &Presentation, before: Option<Before>) -> Result<End, NotSealed> {
+    pub(super) async fn send_once(
+        &self,
+        presentation: &Presentation,
+        before: Option<Before>,
+    ) -> Result<End, NotSealed> {
         let keys = match &before {
             Some(before) => presentation.keys.get(before.place).ok_or(NotSealed)?,
             None => presentation.current()?,
@@ -29,7 +49,7 @@ impl Core {
             return Ok(End::TooMany(wait));
         }
         let before = before.map(|before| before.record);
-        // If the provider has refused another presenter, the record does not count as an attempt of this presenter.
+        // A `Dead` record shows that the provider refused another presenter. It is not an attempt of this presenter.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
         let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
         match self.claim(keys, before.as_ref(), intent.clone()).await {
@@ -50,7 +70,20 @@ impl Core {
                 return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
             }
         }
-        // The intent to send the token is durable. From now on, the token is considered sent.
+        if let Some(renewed) = &presentation.renews {
+            match self.is_still_kept(renewed).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.undo(keys, &intent, unknown).await;
+                    return Ok(End::Again);
+                }
+                Err(error) => {
+                    self.undo(keys, &intent, unknown).await;
+                    return Ok(self.store_end(error));
+                }
+            }
+        }
+        // The intent to send the token is durable, so the token now counts as sent.
         let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
@@ -134,11 +167,29 @@ impl Core {
                 } else if let Some(until) = presentation.presented.keep_until {
                     grace = until.since(self.clock.now());
                 }
-                self.keep(keys, intent, RelayState::Done, &reply, grace).await;
+                if let Some(renewed) = &presentation.renews {
+                    self.keep_renewed(renewed, RelayState::Done, &reply, rotates, grace).await;
+                    if !self.remove(keys, intent).await {
+                        self.forget_renewed(renewed, &reply).await;
+                    }
+                    return End::Renewed(reply);
+                }
+                if rotates {
+                    self.keep_until_used(presentation, keys, &reply, None).await;
+                }
+                let is_revoked = !self.keep(keys, intent, RelayState::Done, &reply, grace).await;
+                if is_revoked {
+                    self.unkeep(presentation, keys, &reply).await;
+                }
                 End::Reply(reply)
             }
             Meaning::Dead => {
                 self.limits.record_forged(address);
+                if let Some(renewed) = &presentation.renews {
+                    self.keep_renewed(renewed, RelayState::Dead, &reply, false, rules.grace).await;
+                    self.remove(keys, intent).await;
+                    return End::Reply(reply);
+                }
                 self.keep(keys, intent, RelayState::Dead, &reply, rules.grace).await;
                 End::Reply(reply)
             }
@@ -157,8 +208,8 @@ impl Core {
         }
     }
 
-    /// Replaces the intent in the store by the reply. If the store fails, the client still gets the reply, because the
-    /// new tokens already exist.
+    /// Replaces the intent in the store with the reply. Returns false if a revocation has removed the intent. If the
+    /// store fails, the client still gets the reply, because the new tokens already exist.
     async fn keep(
         &self,
         keys: &RelayKeys,
@@ -166,7 +217,7 @@ impl Core {
         state: RelayState,
         reply: &ProviderReply,
         grace: Duration,
-    ) {
+    ) -> bool {
         let now = self.clock.now();
         let record = RelayRecord { state, since: now, until: now.plus(grace), ..intent.clone() };
         let sealed = reply.encode().ok_or(NotSealed).and_then(|bytes| keys.seal(record, &bytes));
@@ -180,11 +231,13 @@ impl Core {
                     "relay: the provider's reply could not be encrypted for the store, so a retry of the client does \
                      not get it again"
                 );
+                true
             }
         }
     }
 
-    /// Records that the provider may have rotated the token. The record lasts as long as a record with a reply.
+    /// Records that the provider may have rotated the token. The store keeps this record as long as a record with a
+    /// reply.
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
         if let Some(others) = self.is_due("no_reply") {
             let (endpoint, attempt) = (&self.endpoint, intent.attempt);
@@ -207,7 +260,10 @@ impl Core {
 
     /// Restores the earlier record, because this attempt did not rotate the token.
     async fn undo(&self, keys: &RelayKeys, intent: &RelayRecord, unknown: Option<&RelayRecord>) {
-        let Some(unknown) = unknown else { return self.remove(keys, intent).await };
+        let Some(unknown) = unknown else {
+            self.remove(keys, intent).await;
+            return;
+        };
         let (attempt, until) = (unknown.attempt, unknown.until);
         let record =
             RelayRecord { state: RelayState::Unknown, attempt, since: self.clock.now(), until, ..intent.clone() };
@@ -216,31 +272,40 @@ impl Core {
         }
     }
 
-    async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) {
+    /// Replaces the intent. Returns false if a revocation has removed the intent.
+    async fn swap(&self, keys: &RelayKeys, intent: &RelayRecord, record: RelayRecord) -> bool {
         match self.store.swap_relay(keys.id(), intent.version(), record).await {
             Ok(RelaySwapped::Swapped) => {}
-            // In the meantime, a revocation has removed the intent.
-            Ok(RelaySwapped::Changed(_)) => tracing::debug!(
-                endpoint = self.endpoint,
-                "relay: a revocation has already removed the record of a token"
-            ),
-            Err(error) => {
-                tracing::error!(
+            Ok(RelaySwapped::Changed(_)) => {
+                tracing::debug!(
                     endpoint = self.endpoint,
-                    error = ?Chain(&error),
-                    "relay: the outcome of sending a token to the provider could not be stored"
+                    "relay: a revocation has already removed the record of a token"
                 );
+                return false;
             }
+            Err(error) => self.not_stored(&error),
         }
+        true
     }
 
-    async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) {
-        if let Err(error) = self.store.remove_relay(keys.id(), Some(intent.version())).await {
+    pub(super) fn not_stored(&self, error: &StoreError) {
+        tracing::error!(
+            endpoint = self.endpoint,
+            error = ?Chain(error),
+            "relay: the outcome of sending a token to the provider could not be stored"
+        );
+    }
+
+    /// Removes the intent. Returns false if a revocation has removed it.
+    async fn remove(&self, keys: &RelayKeys, intent: &RelayRecord) -> bool {
+        let removed = self.store.remove_relay(keys.id(), Some(intent.version())).await;
+        if let Err(error) = &removed {
             tracing::error!(
                 endpoint = self.endpoint,
-                error = ?Chain(&error),
+                error = ?Chain(error),
                 "relay: the record of a token could not be removed from the store"
             );
         }
+        removed.unwrap_or(true)
     }
 }

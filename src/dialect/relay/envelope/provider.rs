@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method};
+use secrecy::SecretString;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::super::super::envelope;
-use super::{LOGIN, object, tokens};
-use crate::relay::{HttpCaller, Meaning, Provider, ProviderReply, ProviderRequest, ProviderUrls, SendError};
+use super::{LOGIN, REFRESH, object, pair, tokens};
+use crate::relay::{HttpCaller, Meaning, Provider, ProviderReply, ProviderRequest, ProviderUrls, Renewal, SendError};
 
 /// A provider that speaks the envelope protocol.
 #[derive(Debug)]
@@ -75,12 +76,20 @@ impl Provider for EnvelopeProvider {
         tokens(reply).map(|(access, _)| access)
     }
 
+    fn renewal(&self, _: &ProviderRequest, reply: &ProviderReply) -> Option<Renewal> {
+        let (access, refresh) = tokens(reply).filter(|(_, refresh)| !refresh.is_empty())?;
+        let body = Zeroizing::new(Value::Object(pair(&access, &refresh)).to_string().into_bytes());
+        let request = ProviderRequest { call: REFRESH, body, ..ProviderRequest::default() };
+        let [credential, token] = [access, refresh].map(|text| SecretString::from(text.as_str()));
+        Some(Renewal { token, credential: Some(credential), request })
+    }
+
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
         Err(SendError::NotSent("the protocol does not support revocation".to_owned()))
     }
 }
 
-/// Returns the position and the value of the whole seconds in `content[0].validityTime`.
+/// Returns the start and end of the value of `content[0].validityTime`, and the value in seconds.
 fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
     type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
     let members: Members<'_> = serde_json::from_slice(body).ok()?;
