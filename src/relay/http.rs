@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::oauth;
-use super::provider::{DPOP_NONCE, Meaning, Provider, ProviderReply, ProviderRequest, SendError};
+use super::provider::{DPOP_NONCE, Meaning, Provider, ProviderReply, ProviderRequest, Renewal, SendError};
 use rotogate_core::http_client::{ClientCredentials, FetchError, FetchTarget, HttpClient, retry_after};
 
 /// Returns the current URL of a provider's endpoint, or `None` as long as it is unknown.
@@ -44,8 +44,8 @@ pub struct HttpCaller {
 impl HttpCaller {
     /// Makes a caller that sends over this client. A reply must arrive within `timeout`.
     pub fn new(http: HttpClient, timeout: Duration) -> Self {
-        // The timeout is a little shorter than the relay's own timeout, so that it expires first. In contrast to the
-        // relay, this caller knows whether anything was sent.
+        // The timeout is a little shorter than the relay's own timeout, so that it expires first. Only this caller
+        // knows whether anything was sent.
         let timeout = timeout - timeout / 20;
         Self { http: http.with_timeout(timeout).with_max_size(oauth::MAX_BODY) }
     }
@@ -140,6 +140,10 @@ impl Provider for OAuthProvider {
         oauth::access_token(reply)
     }
 
+    fn renewal(&self, request: &ProviderRequest, reply: &ProviderReply) -> Option<Renewal> {
+        oauth::renewal(request, reply)
+    }
+
     async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
         let url = self.urls.revocation.as_ref();
         let url = url.ok_or_else(|| SendError::NotSent("the provider has no revocation URL".to_owned()))?;
@@ -150,7 +154,7 @@ impl Provider for OAuthProvider {
         }
         match oauth::read("", &reply) {
             Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
-            // The bodies of replies with these meanings are not shown to clients.
+            // The client gets an error status, but not the provider's body.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);
                 Ok((false, ProviderReply { status, body: Zeroizing::default(), ..reply }))

@@ -21,5 +21,5 @@ pub use engine::{
 };
 #[cfg(feature = "http-client")]
 pub use http::{HttpCaller, OAuthProvider, ProviderUrls, UrlSource};
-pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
+pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, Renewal, SendError};
 pub use seal::{Params, Presenter, Sealer};

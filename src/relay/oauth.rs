@@ -4,17 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::provider::{Meaning, ProviderReply};
+use super::provider::{Meaning, ProviderReply, ProviderRequest, Renewal};
 pub use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_BODY;
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::strict_json::object_of_depth;
 
-/// The maximum nesting depth of a body. Members other than the tokens may be structured.
+/// The maximum nesting depth of a body. Members other than the tokens may contain objects or arrays.
 const MAX_DEPTH: usize = 16;
+const REFRESH_TOKEN: &str = "refresh_token";
 
 /// Implements [`Provider::read`](super::provider::Provider::read).
 pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
@@ -54,6 +56,19 @@ pub fn access_token(reply: &ProviderReply) -> Option<Zeroizing<String>> {
     member(reply, "access_token").map(Zeroizing::new)
 }
 
+/// Implements [`Provider::renewal`](super::provider::Provider::renewal).
+pub fn renewal(request: &ProviderRequest, reply: &ProviderReply) -> Option<Renewal> {
+    let token = SecretString::from(member(reply, REFRESH_TOKEN).filter(|token| !token.is_empty())?);
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(&request.body) {
+        let value = if name == REFRESH_TOKEN { token.expose_secret().into() } else { value };
+        body.append_pair(&name, &value);
+    }
+    let body = Zeroizing::new(body.finish().into_bytes());
+    let request = ProviderRequest { call: request.call, headers: request.headers.clone(), body };
+    Some(Renewal { token, credential: None, request })
+}
+
 /// Returns the error code of a refusal.
 pub fn error(reply: &ProviderReply) -> Option<String> {
     let error = (400..500).contains(&reply.status).then(|| member(reply, "error")).flatten();
@@ -80,7 +95,7 @@ fn granted(token: &str, reply: &ProviderReply) -> Meaning {
         return Meaning::Unclear;
     }
     let lifetime = expires_in(&reply.body).map(|(_, _, seconds, _)| Duration::from_secs(seconds));
-    let rotates = text(&object, "refresh_token").is_some_and(|new| !new.is_empty() && new != token);
+    let rotates = text(&object, REFRESH_TOKEN).is_some_and(|new| !new.is_empty() && new != token);
     Meaning::Granted { rotates, lifetime }
 }
 
@@ -97,8 +112,8 @@ fn member(reply: &ProviderReply, name: &str) -> Option<String> {
     text(&object(reply)?, name).map(str::to_owned)
 }
 
-/// Returns the position of the value of `expires_in`, its whole seconds, and whether the value is a string, as some
-/// providers write it.
+/// Returns the start and end of the value of `expires_in`, its whole seconds, and whether the value is a string. Some
+/// providers write a string.
 fn expires_in(body: &[u8]) -> Option<(usize, usize, u64, bool)> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(body).ok()?;
     let raw = members.get("expires_in")?.get();

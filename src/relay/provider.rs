@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -52,7 +53,7 @@ struct StoredReply<'a> {
 }
 
 impl ProviderReply {
-    /// Makes the reply of a provider that asked clients to wait. `left` is the remaining time.
+    /// Makes the reply of a provider that asked clients to wait. `left` is the remaining delay.
     #[cfg(feature = "browser-oidc")]
     pub(crate) fn busy(left: Duration) -> Self {
         Self { status: 503, retry_after: Some(left), challenge: None, dpop_nonce: None, body: Zeroizing::default() }
@@ -111,8 +112,7 @@ pub enum Meaning {
     Dead,
     /// Another part of the request is invalid. The token was not rotated.
     Refused,
-    /// The protocol requires that the client repeats the request in the way that the reply demands. The token was not
-    /// rotated.
+    /// The client must repeat the request in the way that the reply demands. The token was not rotated.
     Again,
     /// The provider did not process the request. The token was not rotated.
     Busy,
@@ -120,12 +120,24 @@ pub enum Meaning {
     Unclear,
 }
 
+/// The exchange of a kept reply's refresh token. `Debug` omits the content.
+pub struct Renewal {
+    /// The refresh token.
+    pub token: SecretString,
+    /// The credential that the format sends with the token, if it changes with each pair.
+    pub credential: Option<SecretString>,
+    /// The request.
+    pub request: ProviderRequest,
+}
+
+rotogate_core::debug_with!(Renewal);
+
 /// A provider with one wire format. It sends each request exactly once, and neither this type nor its connections retry
 /// a request.
 #[async_trait]
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// Returns the URL for which clients make the DPoP proof of an exchange (RFC 9449 §4.2), if the URL is known and
-    /// the format supports proofs.
+    /// Returns the URL that a client's DPoP proof must name (RFC 9449 §4.2). Returns `None` if the URL is unknown, or
+    /// if the format does not support proofs.
     fn proof_url(&self) -> Option<String> {
         None
     }
@@ -136,11 +148,17 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
     /// Returns the meaning of the reply to the exchange of `token`.
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning;
 
-    /// Adapts a stored reply for a replay: shortens all lifetimes in it by the time that has `passed`.
+    /// Shortens all lifetimes in a stored reply by `passed`, the time since the reply was stored.
     fn aged(&self, reply: ProviderReply, passed: Duration) -> ProviderReply;
 
     /// Returns the access token of a reply with tokens.
     fn access_token(&self, reply: &ProviderReply) -> Option<Zeroizing<String>>;
+
+    /// Returns the refresh token of a reply, and the request that exchanges this token for the same sender. Returns
+    /// `None` if the format does not support such an exchange.
+    fn renewal(&self, _request: &ProviderRequest, _reply: &ProviderReply) -> Option<Renewal> {
+        None
+    }
 
     /// Sends a request to revoke a token. The result contains true if the provider accepted the revocation.
     async fn revoke(&self, request: &ProviderRequest) -> Result<(bool, ProviderReply), SendError>;

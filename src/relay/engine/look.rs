@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::flight::Presentation;
+use super::kept::Kept;
 use super::{AfterUnknown, Core, RelayAnswer, Source};
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::RelayKeys;
@@ -19,24 +20,43 @@ pub(super) struct Before {
 /// The state of a token in the store.
 pub(super) enum Known {
     Answer(RelayAnswer),
-    /// An attempt is pending, and will end within this time.
+    /// An attempt is pending. Its lease ends after this time.
     Pending(Duration),
     /// The token may be sent.
     Ask(Option<Before>),
+    /// This reply is kept for the token, and the reply's own tokens were not used.
+    Renew(Kept),
 }
 
 impl Core {
     /// Reads the state of a token from the store.
     pub(super) async fn known(&self, presentation: &Presentation) -> Result<Known, StoreError> {
+        if let Some(known) = self.recorded(presentation).await? {
+            return Ok(known);
+        }
+        let kept = self.kept(presentation).await?;
+        Ok(kept.map_or(Known::Ask(None), Known::Renew))
+    }
+
+    /// Reads the record of a token from the store.
+    pub(super) async fn recorded(&self, presentation: &Presentation) -> Result<Option<Known>, StoreError> {
         for (place, keys) in presentation.keys.iter().enumerate() {
             if let Some(record) = self.store.load_relay(keys.id()).await? {
                 let now = self.clock.now();
                 if record.until > now {
-                    return Ok(self.judge(presentation, place, keys, record, now));
+                    // A reply is kept before it replaces the record of the attempt. In between, the process may have
+                    // ended.
+                    if self.is_undecided(&record, now)
+                        && let Some(kept) = self.kept(presentation).await?
+                        && kept.version.since >= record.since
+                    {
+                        return Ok(Some(repeated(presentation, kept, now)));
+                    }
+                    return Ok(Some(self.judge(presentation, place, keys, record, now)));
                 }
             }
         }
-        Ok(Known::Ask(None))
+        Ok(None)
     }
 
     fn judge(
@@ -51,8 +71,8 @@ impl Core {
         match record.state {
             RelayState::Done => {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
-                    // The provider has authenticated the client that received the reply, and this presenter is a
-                    // different client.
+                    // This presenter cannot decrypt the reply, because the provider sent the reply to another
+                    // presenter.
                     self.audit_refused(presentation, "the token belongs to another client, credential or key");
                     let why = "the token belongs to another client, credential or key";
                     return Known::Answer(RelayAnswer::InvalidGrant(why));
@@ -70,15 +90,14 @@ impl Core {
                 // provider can decide about this presenter.
                 None => Known::Ask(Some(Before { place, record })),
             },
-            RelayState::Pending if record.lease > now && !self.is_over(&record) => {
-                Known::Pending(record.lease.since(now))
-            }
+            RelayState::Pending if !self.is_undecided(&record, now) => Known::Pending(record.lease.since(now)),
             // The lease has expired, so the pending attempt can no longer store its outcome. The outcome therefore
             // stays unknown.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
-                    // The earlier attempt was made for another presenter, so its outcome does not apply to this one.
+                    // The earlier attempt had another presenter or other parameters, so its outcome does not apply
+                    // here.
                     _ if !is_same => Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown")),
                     AfterUnknown::Refuse => {
                         let why = "the token was sent to the provider before, but no complete reply arrived";
@@ -122,9 +141,17 @@ impl Core {
         Ok(())
     }
 
-    /// Returns whether it is certain, even before the lease ends, that the outcome of the attempt will never be stored.
-    /// This is the case if no other process writes to the store, and the record belongs to an earlier process, which
-    /// has ended (requirement I56).
+    /// Returns whether the attempt has ended without an outcome.
+    pub(super) fn is_undecided(&self, record: &RelayRecord, now: Timestamp) -> bool {
+        match record.state {
+            RelayState::Pending => record.lease <= now || self.is_over(record),
+            RelayState::Unknown => true,
+            RelayState::Done | RelayState::Dead => false,
+        }
+    }
+
+    /// Returns whether an earlier process made the attempt. That process has ended, so it will never store the outcome.
+    /// This is known only if no other process writes to the store (requirement I56).
     fn is_over(&self, record: &RelayRecord) -> bool {
         self.is_alone && record.owner != self.owner
     }
@@ -139,4 +166,13 @@ impl Core {
             "relay refused a refresh token",
         );
     }
+}
+
+/// The answer to a token whose reply is kept, although its record was not completed.
+fn repeated(presentation: &Presentation, kept: Kept, now: Timestamp) -> Known {
+    let (settings, passed) = (&presentation.settings, now.since(kept.version.since));
+    if passed >= settings.rules.grace {
+        return Known::Renew(kept);
+    }
+    Known::Answer(RelayAnswer::Reply(settings.provider.aged(kept.reply, passed), Source::Replayed))
 }

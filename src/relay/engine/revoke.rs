@@ -5,6 +5,7 @@ use secrecy::ExposeSecret;
 use super::flight::Presentation;
 use super::{Core, MAX_RETRY_AFTER, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
+use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::RelayState;
 
@@ -58,6 +59,9 @@ impl Core {
             }
             self.store.remove_relay(keys.id(), None).await?;
         }
-        Ok(())
+        // An attempt keeps its reply before it replaces its record. An attempt that keeps its reply from now on finds
+        // that the record was removed.
+        self.forget_kept(presentation).await?;
+        self.used(&presentation.settings, &token_digest(presented)).await
     }
 }

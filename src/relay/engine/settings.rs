@@ -14,8 +14,9 @@ use rotogate_core::limit::Limits;
 use rotogate_core::store::Store;
 use rotogate_core::store::relay::RelayStore;
 
-/// The maximum grace period. Within this period, a repeated token is not sent to the provider.
+/// The maximum grace period. Within the grace period, a token that is presented again is not sent to the provider.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The policy for a client's retry after an attempt without a complete reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,10 +25,10 @@ pub enum AfterUnknown {
     /// has its own grace period.
     #[default]
     TryOnce,
-    /// The token is sent again, at most once in this interval. This is for tokens that the gate itself stores, because
-    /// nobody else can present them.
+    /// The token is sent again, at most once in this interval. Use this only for tokens that the gate itself stores,
+    /// because nobody else can present them.
     Every(Duration),
-    /// The token is refused. This is for providers that end all logins of a user if a token is presented twice.
+    /// The token is refused. Use this for a provider that ends all logins of a user if a token is presented twice.
     Refuse,
 }
 
@@ -41,6 +42,9 @@ pub struct RelayRules {
     pub timeout: Duration,
     /// The policy for a retry after an attempt without a complete reply.
     pub after_unknown: AfterUnknown,
+    /// How long a reply is kept after the exchange if no token of it is used. It has no effect if it is not longer than
+    /// `grace`.
+    pub lost_response_window: Duration,
 }
 
 impl Default for RelayRules {
@@ -49,15 +53,23 @@ impl Default for RelayRules {
             grace: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
             after_unknown: AfterUnknown::default(),
+            lost_response_window: DAY,
         }
     }
 }
 
-/// Revokes an access token at the gate before the record of its refresh token is removed.
+/// The gate's view of a provider's access tokens.
 #[async_trait]
 pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
-    /// Adds the token to the revocation list. If `presented` is true, the token comes from a client instead of a
-    /// record, and may belong to another service.
+    /// Returns encoded claims of a reply's access token, for [`Self::is_ended`]. Returns `None` if the gate would not
+    /// see a use of the token. The reply is then kept only for the grace period.
+    fn claims(&self, access_token: &str) -> Option<Vec<u8>>;
+
+    /// Returns whether a token with these [claims](Self::claims) was revoked.
+    fn is_ended(&self, claims: &[u8]) -> bool;
+
+    /// Adds the token to the revocation list. The relay calls this method before it removes the record of the refresh
+    /// token. If `presented` is true, a client presented the token, which may belong to another service.
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError>;
 }
 
@@ -80,13 +92,13 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
-    /// Whether only this process writes to the store. In that case, the exchanges of earlier processes have ended.
+    /// Whether only this process writes to the store. If so, all exchanges of earlier processes have ended.
     pub is_alone: bool,
     /// The store in which used proofs are counted for all gates, or `None` if each gate counts them separately.
     pub counts_proofs: Option<Arc<dyn Store>>,
     /// The limits that count refused tokens.
     pub limits: Arc<Limits>,
-    /// Ends the access tokens of revoked replies.
+    /// Revokes the access tokens of revoked replies.
     pub end_tokens: Arc<dyn EndTokens>,
     /// Engine time.
     pub clock: Arc<EngineClock>,
