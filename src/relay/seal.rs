@@ -11,8 +11,8 @@
 //! ```
 //!
 //! HMAC, HKDF and the digest use SHA-256. The store by itself reveals nothing about T, and the id cannot be computed
-//! from a known T without the keyring. With both the store and the keyring, one can decrypt only a record whose T and
-//! presenter are known.
+//! from a known T without the keyring. Even with the store and the keyring, nobody can decrypt a record without T and
+//! the presenter.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -21,6 +21,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::random::are_equal;
 use rotogate_core::store::relay::{RelayId, RelayRecord, RelayState};
 use rotogate_core::token::Keyring;
@@ -28,6 +29,8 @@ use rotogate_core::token::Keyring;
 use rotogate_core::token::session_cookie::VaultSecret;
 
 const LABEL_ID: &[u8] = b"rotogate relay id";
+const LABEL_KEPT: &[u8] = b"rotogate relay kept";
+const LABEL_USE: &[u8] = b"rotogate relay use";
 const LABEL_SEAL: &[u8] = b"rotogate relay seal";
 #[cfg(feature = "browser-oidc")]
 const LABEL_VAULT: &[u8] = b"rotogate vault seal";
@@ -41,7 +44,7 @@ const NONCE: usize = 12;
 #[error("a provider's reply could not be encrypted for the store")]
 pub struct NotSealed;
 
-/// The presenter of a refresh token, as its request showed it.
+/// The data of a request that identify the presenter of a refresh token.
 #[derive(Clone, Debug, Default)]
 pub struct Presenter {
     /// The client's id, which is empty if the client did not send one.
@@ -72,8 +75,8 @@ pub struct Sealer {
 rotogate_core::debug_with!(Sealer, |it| { keys: it.salts.len() });
 
 impl Sealer {
-    /// Derives the secrets for the endpoint with this name in front of this token URL. At another endpoint, the
-    /// same token has different record keys.
+    /// Derives the secrets for the endpoint with this name and token URL. Each endpoint derives different record keys
+    /// from the same token.
     pub fn new(keyring: &Keyring, endpoint: &str, token_url: &str) -> Self {
         let message = fields([endpoint.as_bytes(), token_url.as_bytes()]);
         let secrets = keyring.refresh_keys().relay_secrets(&message);
@@ -89,11 +92,21 @@ impl Sealer {
         let token = token.expose_secret().as_bytes();
         self.salts.iter().map(|salt| RelayKeys::derive(&salt.extract(token), presenter)).collect()
     }
+
+    /// Returns the ids of the row that records a use of this token. The order is that of [`keys`](Self::keys).
+    ///
+    /// # Errors
+    /// The cryptographic library fails.
+    pub fn use_ids(&self, token: &TokenDigest) -> Result<Vec<RelayId>, NotSealed> {
+        let id = |salt: &Salt| Ok(RelayId(*expand(&salt.extract(token), &fields([LABEL_USE]))?));
+        self.salts.iter().map(id).collect()
+    }
 }
 
 /// The keys for one token and one presenter.
 pub struct RelayKeys {
     id: RelayId,
+    kept_id: RelayId,
     seal: Zeroizing<[u8; 32]>,
     params: hmac::Key,
 }
@@ -111,6 +124,7 @@ impl RelayKeys {
         let params = prk.expand(&label, HMAC_SHA256).map_err(|_| NotSealed)?;
         Ok(Self {
             id: RelayId(*expand(prk, &fields([LABEL_ID]))?),
+            kept_id: RelayId(*expand(prk, &fields([LABEL_KEPT]))?),
             seal: expand(prk, &info)?,
             params: hmac::Key::from(params),
         })
@@ -125,12 +139,18 @@ impl RelayKeys {
     pub fn vault(secret: &VaultSecret) -> Result<Self, NotSealed> {
         let prk = Prk::new_less_safe(HKDF_SHA256, secret.secret.as_slice());
         let params = prk.expand(&[LABEL_PARAMS], HMAC_SHA256).map_err(|_| NotSealed)?;
-        Ok(Self { id: RelayId(secret.id), seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
+        let id = RelayId(secret.id);
+        Ok(Self { id, kept_id: id, seal: expand(&prk, LABEL_VAULT)?, params: hmac::Key::from(params) })
     }
 
-    /// Returns the id of the token's record in the store. It is the same for every presenter.
+    /// Returns the id of the token's record in the store. The id does not depend on the presenter.
     pub fn id(&self) -> RelayId {
         self.id
+    }
+
+    /// Returns the id of the row that keeps the token's reply after the grace period.
+    pub fn kept_id(&self) -> RelayId {
+        self.kept_id
     }
 
     /// Returns whether both keys were derived for the same token and presenter. The comparison takes constant time.
@@ -155,7 +175,7 @@ impl RelayKeys {
         bytes
     }
 
-    /// Returns the record with this reply, which is sealed and bound to all other fields of the record.
+    /// Seals this reply and returns its record. The sealed reply is bound to all other fields of the record.
     ///
     /// # Errors
     /// The cryptographic library or the random source fails.
