@@ -1,31 +1,29 @@
-//! The name, labels and meaning of every metric family. `docs/metrics.md` is generated from them.
+//! All metric families. `docs/metrics.md` is generated from them.
 
-/// The type of a family.
+/// The type of a metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A value that only grows.
+    /// A value that only increases.
     Counter,
-    /// A value that goes up and down.
+    /// A value that may increase or decrease.
     Gauge,
-    /// A count of values for each bucket.
+    /// Counts of values per bucket.
     Histogram,
 }
 
-/// A metric family. Label values come from the configuration or from a fixed set, never from a request, so that a
-/// client cannot create a time series (requirement A7).
+/// A metric family. Label values never come from requests, so that clients cannot create time series (requirement A7).
 #[derive(Debug)]
 pub struct Family {
-    /// The name without the prefix `rotogate_`, and without the suffix `_total` of a counter.
+    /// The name, without the prefix `rotogate_` and the suffix `_total`.
     pub name: &'static str,
     /// The type.
     pub kind: Kind,
-    /// The names of the family's labels.
+    /// The label names.
     pub labels: &'static [&'static str],
-    /// The meaning of the family, in a sentence without a full stop.
+    /// A description without a full stop.
     pub help: &'static str,
 }
 
-/// Declares each family as a constant, and a list of all families.
 macro_rules! families {
     ($list:ident: $($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(
@@ -122,6 +120,9 @@ families! { ALL:
         "Duration of a request to a directory in another system";
 
     RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Requests at a relay to exchange a refresh token";
+    RELAY_KEPT = Gauge "relay_kept" [] "Provider's responses that relays keep until their tokens are used";
+    RELAY_NOT_KEPT = Counter "relay_not_kept" []
+        "Provider's responses that were kept only for grace, because a relay already kept the maximum";
 
     ISSUER_NOTICES = Counter "issuer_notices" ["issuer", "protocol", "result"]
         "Logout tokens, security events and global revocations from an issuer";
@@ -161,8 +162,7 @@ families! { ALL:
         "Spans that were lost because a queue was full or the collector refused them";
 }
 
-// Metrics of the process. They have the names that Prometheus client libraries commonly use, without the prefix
-// `rotogate_`.
+// Process metrics have the usual Prometheus names, without the prefix `rotogate_`.
 families! { OF_PROCESS:
     PROCESS_CPU = Counter "process_cpu_seconds" [] "User and system CPU time of the process";
     PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the process";

@@ -1,4 +1,4 @@
-//! The sections of `gateway.toml`. Each has a file with its type, its defaults, and how it is read and printed.
+//! The sections of `gateway.toml`. Each section has its own file.
 //!
 //! [`section!`](super::declare) declares the keys. After an invalid value, reading continues with the default, so that
 //! all problems are reported. The resulting configuration is then discarded.
@@ -210,18 +210,19 @@ section! {
 
 type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
-/// The number of bytes of a configuration's hash that are shown. They are enough to distinguish configurations.
+/// How many bytes of the configuration's hash are shown. Eight bytes are enough to distinguish configurations.
 const HASH_BYTES: usize = 8;
 
 impl Config {
-    /// The session rules for a client at an endpoint. The endpoint overrides the rules of `[sessions]`, and the client
-    /// overrides both.
+    /// The session rules that apply to a client at an endpoint. The endpoint's rules override those of `[sessions]`,
+    /// and the client's rules override both.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// A message about those of a user's scopes that no route, client, issuer or resource names. `None` if all of them
-    /// are named. Also `None` if the configuration does not name any scope, because then only services read scopes.
+    /// Returns a message about the scopes that no route, client, issuer or resource names. Returns `None` if all scopes
+    /// are named. Also returns `None` if the configuration names no scopes, because then only the upstreams check
+    /// scopes.
     pub fn unknown_scopes(&self, scopes: &Scope) -> Option<String> {
         let routes = self.routes.iter().flat_map(|route| [&route.policy.scopes, &route.policy.any_scope]);
         let clients = self.clients.iter().filter_map(|client| client.scopes.as_ref());
@@ -244,7 +245,7 @@ impl Config {
         self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
 
-    /// The address of each listener, with its key.
+    /// The address of each listener, and the configuration key of the address.
     pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         let own = self.listeners().map(|listener| (listener.address, listener.key.as_str()));
         own.chain(self.admin.addresses())
@@ -258,7 +259,7 @@ impl Config {
             let routes = self.routes.iter().map(|route| routes::print(route, &self.upstreams, &self.access_log));
             root.insert("routes".to_owned(), toml::Value::Array(routes.collect()));
         }
-        // Cannot fail, because tables of strings and numbers can always be serialized.
+        // Tables of strings and numbers can always be serialized.
         toml::to_string(&root).unwrap_or_default()
     }
 
@@ -290,7 +291,7 @@ impl Config {
         }
     }
 
-    /// The directory of an account.
+    /// The directory for users with this account.
     pub fn directory_of(&self, account: Option<&str>) -> Option<&DirectoryConfig> {
         let has = |one: &&DirectoryConfig| {
             one.accounts.as_ref().is_some_and(|names| names.iter().any(|name| Some(name.as_str()) == account))
@@ -305,7 +306,7 @@ impl Config {
             || self.routes.iter().any(|route| route.policy.dpop_required)
     }
 
-    /// A problem with the value of a key, with the key's position.
+    /// Creates an error about a key's value, with the position of the key.
     pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
     }
@@ -379,6 +380,7 @@ impl<'a> CheckedSections<'a> {
         clients::check_certificates(config, &self.clients, &self.routes);
         upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
         browser::check(config, &self.endpoints, &self.routes);
+        relay::check_seen(config, &self.endpoints);
         session_demands::check(config, &self.routes);
         api_keys::check(config, &self.routes, &self.endpoints);
         if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
@@ -392,7 +394,7 @@ fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Whether two listeners cannot listen on their addresses at the same time.
+/// Whether the addresses of two listeners conflict.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() != 0 && a.port() == b.port() && (x == y || x.is_unspecified() || y.is_unspecified())

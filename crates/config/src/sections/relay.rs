@@ -9,10 +9,11 @@ use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
-use super::{SECOND, check_known, path_in};
+use super::{Config, SECOND, check_known, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules};
+use rotogate_core::route::{Auth, Route, WarningKind};
 use rotogate_kit::config::{Section, Value as Raw};
 
 section! {
@@ -63,6 +64,10 @@ section! {
         /// How long a repeated request gets the same response; 60s at most. `"0s"`: only simultaneous requests with the
         /// same refresh token share a response.
         reload grace: Duration = get_or(value::duration_within(Duration::ZERO, MAX_GRACE), default.grace),
+        /// How long after the exchange a repeated request gets new tokens, if no token of the lost response was used at
+        /// the gate (docs/relay.md). It needs an entry of `[[issuers]]` that accepts the access tokens. `"0s"`: only for
+        /// `grace`.
+        reload lost_response_window: Duration = get_or(value::duration, default.lost_response_window),
         /// Time limit for the provider's whole response.
         fixed timeout: Duration = get_or(value::duration_within(SECOND, 120 * SECOND), RelayRules::default().timeout),
         /// What the relay does if the provider's response was lost. `"try-once"`: it sends the refresh token once more;
@@ -93,10 +98,45 @@ impl Words for AfterUnknown {
     const WORDS: &'static [(&'static str, Self)] = &[("try-once", Self::TryOnce), ("refuse", Self::Refuse)];
 }
 
-/// The grants that may use the gate's own client. Each of them presents a credential that a user received or knows.
-/// With other grants, such as `client_credentials`, anybody could get tokens through the gate.
+/// The grants that may use the gate's own client. Each of these grants requires a credential of a user. With other
+/// grants, such as `client_credentials`, anybody could get tokens through the gate.
 const OF_USERS: [&str; 4] =
     [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+
+impl Config {
+    /// Returns the path of each relay that keeps responses after `grace`, and the routes that accept its provider's
+    /// access tokens. A request on such a route shows that the client has received the response.
+    pub fn relay_routes(&self) -> Vec<(&str, Vec<&str>)> {
+        let keeps = |relay: &RelaySettings| relay.rules.lost_response_window > relay.rules.grace;
+        let relays = self.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.relay.as_ref()?)));
+        let kept = relays.filter(|(_, relay)| keeps(relay));
+        kept.map(|(endpoint, relay)| (endpoint.path.as_str(), self.routes_of(relay.issuer.as_deref()))).collect()
+    }
+
+    /// The routes that accept tokens of this issuer, or of any issuer in `[[issuers]]`.
+    fn routes_of(&self, issuer: Option<&str>) -> Vec<&str> {
+        let issuers = || self.issuers.iter().filter(|known| issuer.is_none_or(|name| name == known.name));
+        let accepts = |route: &&Route| {
+            matches!(route.policy.auth, Auth::Required | Auth::Optional)
+                && issuers().any(|issuer| route.policy.takes(&issuer.name, issuer.everywhere))
+        };
+        self.routes.iter().filter(accepts).map(|route| &*route.id).collect()
+    }
+}
+
+/// Warns about relays that keep responses although no route accepts the provider's access tokens.
+pub(super) fn check_seen(config: &Config, sections: &[Section<'_>]) {
+    for (path, routes) in config.relay_routes() {
+        let section = config.endpoints.iter().zip(sections).find(|(endpoint, _)| endpoint.path == path);
+        if let (Some((_, section)), true) = (section, routes.is_empty()) {
+            let message = "has no effect, because no route accepts the provider's access tokens, so the gate cannot \
+                           see whether a response arrived. Add an entry of `[[issuers]]` for these tokens, name it in \
+                           `issuer`, and accept it on a route. Or write \"0s\" if a lost response may cost a login \
+                           after `grace`";
+            section.warn(WarningKind::NoAccess, "lost_response_window", message);
+        }
+    }
+}
 
 /// The protocol of an endpoint.
 pub(super) fn wire(section: &Section<'_>) -> Wire {

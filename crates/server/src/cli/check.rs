@@ -13,11 +13,10 @@ use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use rotogate_core::private_file;
 
-/// The environment variable with the addresses of the gate that runs this check before an in-place upgrade. The check
-/// does not require these addresses to be free. The name does not look like a configuration variable of this program,
-/// so that an older program ignores it.
+/// The environment variable with the running gate's addresses, which need not be free. Older programs ignore the
+/// variable because of its prefix.
 pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
-/// How long a running gate may take to report its addresses.
+/// How long the check waits for the status of a running gate.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
@@ -26,14 +25,22 @@ struct CheckReport<'a> {
     ok: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<At>,
-    /// The addresses that a gate would listen on.
     listen: Vec<SocketAddr>,
+    /// The relays that keep responses until their tokens are used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    relays: Vec<KeepingRelay<'a>>,
     /// The results of `--online`.
     #[serde(flatten)]
     found: &'a Inspected,
-    /// The configuration as TOML, with `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
+}
+
+/// A relay, and the routes on which the gate sees that the relay's tokens are used.
+#[derive(Serialize)]
+struct KeepingRelay<'a> {
+    path: &'a str,
+    routes: Vec<&'a str>,
 }
 
 /// The options of the command.
@@ -54,17 +61,22 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
         ok: true,
         warnings: warnings.iter().map(At::new).collect(),
         listen: config.addresses().map(|(address, _)| address).collect(),
+        relays: config.relay_routes().into_iter().map(|(path, routes)| KeepingRelay { path, routes }).collect(),
         found: &found,
         configuration: printed.clone(),
     };
     output.write(&checked, || {
-        // With `--print`, all other lines are TOML comments, so that the output is a valid configuration.
+        // With `--print`, all lines outside the configuration become TOML comments.
         let begin = if print { "# " } else { "" };
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
         text.extend(found.directory.iter().map(|line| format!("{begin}directory: {line}\n")));
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
         text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
         text.extend(found.resources.iter().map(|line| format!("{begin}resource {line}\n")));
+        for KeepingRelay { path, routes } in checked.relays.iter().filter(|relay| !relay.routes.is_empty()) {
+            text.push_str(&format!("{begin}relay {path}: keeps a response until a token is used on "));
+            text.push_str(&format!("{}\n", routes.join(", ")));
+        }
         text.push_str(&format!("{begin}{}: valid", path.display()));
         if let Some(printed) = printed {
             text.push('\n');
@@ -82,8 +94,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
     Ok(())
 }
 
-/// Returns the failure of the command for these errors. Its exit code differs if the only problem is that files could
-/// not be examined.
+/// The exit code is different if some files could not be examined.
 fn wrong(errors: &ConfigErrors) -> Failure {
     let mut at: Vec<ConfigError> = errors.iter().cloned().collect();
     for error in at.iter_mut().filter(|error| error.unchecked) {
@@ -92,7 +103,7 @@ fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Configuration(at)
 }
 
-/// Returns the warnings, and the responses of the systems that the configuration names.
+/// Returns the warnings, and the results of `--online`.
 async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspected), ConfigErrors> {
     let plan = server::prepare(config).await;
     let (used, mut warnings) = addresses(config).await;
@@ -109,8 +120,7 @@ async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspe
     }
 }
 
-/// Returns errors for the addresses that other programs use, and warnings for the addresses that may belong to the
-/// running gate with this configuration.
+/// Returns errors for occupied addresses, and warnings for addresses that may belong to the running gate.
 async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
     let held = std::env::var(HELD_VAR).unwrap_or_default();
     let held: Vec<SocketAddr> = held.split(',').filter_map(|address| address.parse().ok()).collect();
@@ -145,8 +155,6 @@ struct StatusReply {
     listeners: Vec<SocketAddr>,
 }
 
-/// Returns the addresses of the running gate with this configuration, if its admin token is known. `None` if no gate
-/// responds.
 async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let gate = config.admin.access();
     let asked = admin_client::request(&gate, Method::GET, "/v1/status");

@@ -19,21 +19,17 @@ mod refresh;
 
 use refresh::{knows, left_by, refresh_needed, sessions_of};
 
-/// How often `promote --wait` checks whether the key may sign.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a forced `retire` waits for the store, because the store shows what still needed the key.
+/// How long a forced `retire` waits for the store.
 const LOOK_FOR: Duration = Duration::from_secs(10);
 
-/// The reason why a key cannot be changed. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RollError {
-    /// The keyring does not contain the key.
     #[error("{0}")]
     Unknown(String),
     /// The key may not sign yet, or is still needed.
     #[error("{0}")]
     TooEarly(String),
-    /// The key folder or the store failed.
     #[error("{0}")]
     Failed(String),
 }
@@ -44,8 +40,8 @@ impl RollError {
     }
 }
 
-/// Returns the running gates of a shared store, and the store's time. If other gates cannot use the store, returns an
-/// empty list and the time of this machine.
+/// Returns the running gates and the time of a shared store. Without such a store, returns no gates and this machine's
+/// time.
 async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
@@ -56,8 +52,7 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), R
     })
 }
 
-/// Returns the gates that the store still lists but that no longer report. They have stopped, or are cut off from the
-/// store.
+/// Returns the listed gates that have stopped, or cannot reach the store.
 async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
     let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::failed)?;
@@ -68,7 +63,7 @@ pub(crate) fn time(of: std::time::SystemTime) -> Timestamp {
     Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Loads the keys in the folder. Fails if none of them has this name.
+/// Loads the keys. Fails if no key has this name.
 fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     let keyring = load(folder)?;
     let (is_there, list) = match Keyring::refresh_id(name) {
@@ -79,7 +74,6 @@ fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     is_there.then_some(keyring).ok_or_else(missing)
 }
 
-/// Loads the keys in the folder.
 pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     let keyring = Keyring::load_if_there(folder).map_err(RollError::failed)?;
     keyring.ok_or_else(|| {
@@ -91,13 +85,11 @@ pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
     })
 }
 
-/// Returns whether the key signs access tokens, or creates refresh tokens.
 fn is_in_use(keyring: &Keyring, name: &str) -> bool {
     keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
 }
 
-/// Returns as soon as every verifier accepts tokens that this key signs. A public key must have been published for at
-/// least `after`.
+/// Waits until every verifier accepts this key. A public key must have been published for at least `after`.
 async fn until_it_may_sign(
     config: &Config,
     keyring: &Keyring,
@@ -142,7 +134,7 @@ fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) 
     Some(format!("these gates of the store cannot verify its tokens: {lacking}"))
 }
 
-/// Returns why some verifier might refuse a token that this key signs. `None` if all verifiers accept it.
+/// Returns why some verifier might refuse this key. `None` if all accept it.
 fn why_not(
     kid: &str,
     (written, published_for): (Timestamp, Duration),
@@ -154,11 +146,11 @@ fn why_not(
     }
     let left = since(written, nodes).plus(published_for).since(now);
     (left > Duration::ZERO).then(|| {
-        format!("for another {}, other verifiers may use cached keys that were published before it", rounded(left))
+        format!("for another {}, other verifiers may use cached keys that were published before {kid}", rounded(left))
     })
 }
 
-/// Returns the time since which all gates have their present keys. A restart of a gate resets this time.
+/// Returns when the gates got their present keys. A restart of a gate resets the time.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
@@ -167,14 +159,12 @@ fn rounded(left: Duration) -> String {
     rotogate_core::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
-/// The maximum lifetimes of tokens and cookies, over all endpoints and clients of a configuration.
 pub(crate) struct Longest {
     pub(crate) access: Duration,
     idle: Duration,
-    /// How long a refresh token can still be used after its exchange.
+    /// How long a refresh token can be reused after its exchange.
     again: Duration,
-    /// How long the cookie of a browser is valid, if an endpoint sets one. The cookie does not change until its session
-    /// ends.
+    /// The longest lifetime of a browser cookie, which equals that of its session.
     cookie: Duration,
 }
 
@@ -187,7 +177,8 @@ impl Longest {
         let most = |of: fn(&rotogate_core::session::profile::Profile) -> Duration| {
             all.iter().map(of).max().unwrap_or_default()
         };
-        let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
+        let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules));
+        let relays = relays.map(|rules| rules.grace.max(rules.lost_response_window)).max();
         let leeway = config.issuer.leeway;
         let browsers = config.endpoints.iter().filter(|endpoint| endpoint.dialect == BROWSER);
         Self {
@@ -201,19 +192,17 @@ impl Longest {
     }
 }
 
-/// The running gate, if it is the caller that removes a key.
+/// A running gate that removes a key itself.
 pub(crate) struct AskingGate<'a> {
     pub(crate) gate: &'a Gate,
-    /// The gate's embedded store, which other processes cannot open.
+    /// The embedded store, which other processes cannot open.
     pub(crate) store: Option<&'a RedbStore>,
 }
 
-/// The things that still need a key.
 #[derive(Default)]
 struct KeyNeeds {
-    /// The reasons why the key must stay.
+    /// Why the key must stay.
     reasons: Vec<String>,
-    /// The consequences of removing the key.
     notes: Vec<String>,
 }
 
@@ -225,7 +214,6 @@ impl KeyNeeds {
         ))
     }
 
-    /// Returns the warning about a key that was removed although it was needed.
     fn warning(self, name: &str) -> Option<String> {
         let reasons =
             (!self.reasons.is_empty()).then(|| format!("the key {name} was still needed: {}", self.reasons.join("; ")));
@@ -234,7 +222,6 @@ impl KeyNeeds {
     }
 }
 
-/// Finds out what may still need this key.
 async fn needs_of(
     config: &Config,
     keyring: &Keyring,
@@ -276,7 +263,7 @@ async fn needs_of(
     Ok(needs)
 }
 
-/// Returns the gates that used a key until their last report, and the time of the latest of these reports.
+/// Returns the stopped gates that used a key, and the time of their last report.
 fn used_until_the_end(
     ended: &[NodeSeen],
     now: Timestamp,
@@ -286,7 +273,7 @@ fn used_until_the_end(
     Some((last, names(ended, now, |seen| uses(&seen.row))?))
 }
 
-/// Returns why the last tokens of gates that have ended may still be presented. `None` if these tokens have expired.
+/// Returns why tokens from stopped gates may still be valid. `None` if all of them have expired.
 fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
@@ -298,17 +285,16 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     })
 }
 
-/// Returns why a key that has signed tokens is still needed. `None` if it is no longer needed.
+/// Returns why a former signing key is still needed. `None` if nothing needs the key.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));
     }
     let left = since(changed, nodes).plus(access).since(now);
-    (left > Duration::ZERO)
-        .then(|| format!("for another {}, access tokens that it signed may be in use", rounded(left)))
+    (left > Duration::ZERO).then(|| format!("access tokens that it signed may be in use for another {}", rounded(left)))
 }
 
-/// Adds a key or a secret for refresh tokens. It does not sign yet.
+/// Adds a key, or a secret for refresh tokens, that does not sign yet.
 pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, RollError> {
     let folder = &config.issuer.keys;
     load(folder)?;
@@ -321,13 +307,12 @@ pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) 
     Ok(kid)
 }
 
-/// Makes a key the signing key. `when` says whether to wait until the key may sign or to refuse the change, and the
-/// minimum time for which the key must have been published. If `when` is `None`, the key is promoted at once, even if
-/// verifiers will refuse its tokens.
+/// Makes a key the signing key. `when` states whether to wait for other verifiers, and the minimum publication time.
+/// `None` promotes the key immediately, even if verifiers would refuse its tokens.
 pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
     let folder = &config.issuer.keys;
     let keyring = keys_with(folder, kid)?;
-    // The folder is not written again, because otherwise the keys would seem to have changed now.
+    // A second write would reset the time since the last change of the keys.
     if is_in_use(&keyring, kid) {
         return Ok(());
     }
@@ -343,8 +328,8 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key, unless something needs it. `Ok(Some(_))` contains a warning. With `force`, the key is removed in any
-/// case, and the warning says what needed it. `asking` is the running gate, if it is the caller.
+/// Removes a key that nothing needs. With `force`, removes any key, and returns a warning if the key was needed.
+/// `asking` is the running gate, if the gate itself removes the key.
 pub(crate) async fn retire(
     config: &Config,
     kid: &str,
@@ -361,7 +346,7 @@ pub(crate) async fn retire(
     let needs = if force {
         let unknown = |why: &dyn std::fmt::Display| KeyNeeds {
             reasons: Vec::new(),
-            notes: vec![format!("it is unknown what still needed {kid}: {why}")],
+            notes: vec![format!("could not check whether {kid} was still needed: {why}")],
         };
         match tokio::time::timeout(LOOK_FOR, looked).await {
             Ok(looked) => looked.unwrap_or_else(|error| unknown(&error)),

@@ -1,5 +1,5 @@
-//! Determines whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain`
-//! all use the result.
+//! Whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain` use the
+//! result.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::server::build::files;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::reload::ReloadSource;
 
-/// The minimum number of requests in a minute. With fewer requests, the share of failures is not meaningful.
+/// With fewer requests per minute, the share of failures is not meaningful.
 const MIN_REQUESTS: u64 = 5;
 /// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
 pub(super) const MANY_ERRORS: f64 = 0.05;
-/// If at least this share of requests failed, the gate is reported as failing. If at least this share was refused, the
-/// gate is reported as refusing.
+/// If the share of failed or refused requests reaches these values, the state becomes failing or refusing.
 pub(super) const MOST: f64 = 0.5;
 pub(super) const NEARLY_ALL: f64 = 0.9;
+const FULL_RELAY: &str = "keeps the maximum of responses, so it keeps further ones only for `grace`";
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 const ENDS_NOW: Duration = Duration::from_secs(3 * 86_400);
 
-/// The grade of a figure. The page shows it as a color and a word.
+/// The page shows the grade as a color and a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grade {
     Good,
@@ -31,7 +31,6 @@ pub(super) enum Grade {
 }
 
 impl Grade {
-    /// Returns the class of the grade in the style sheet.
     pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Good => "good",
@@ -41,23 +40,21 @@ impl Grade {
     }
 }
 
-/// The state of the gate, which every view shows in its header.
 #[derive(Clone, Debug)]
 pub(super) struct GateState {
     pub(super) grade: Grade,
     pub(super) word: &'static str,
-    /// The problems, with the worst one first.
+    /// The problems, the worst first.
     pub(super) reasons: Vec<(Grade, String)>,
 }
 
 impl GateState {
-    /// Returns the current state of the gate. If the gate's requests fail, it is not shown as ready (requirement P70).
+    /// A gate whose requests fail is not shown as ready (requirement P70).
     pub(super) async fn now(state: &AdminState) -> Self {
         let (is_ready, readiness) = health::readiness(state).await;
         Self::judged(state, is_ready, &readiness)
     }
 
-    /// Returns the state of the gate with this readiness.
     pub(super) fn judged(state: &AdminState, is_ready: bool, readiness: &str) -> Self {
         let (work, word) = judge(&state.history.minute());
         let mut reasons = Vec::from_iter(work);
@@ -72,6 +69,8 @@ impl GateState {
         let refused = ReloadSource::ALL.into_iter().filter(|source| state.outcomes.get(*source).0);
         reasons
             .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
+        let full = state.gate.full_relays().into_iter();
+        reasons.extend(full.map(|path| (Grade::Doubtful, format!("relay {path}: {FULL_RELAY}"))));
         let lost = state.history.lost_lines();
         if lost > 0 {
             let what = format!("{lost} log lines were dropped or not written in the last 15 minutes");
@@ -89,7 +88,6 @@ impl GateState {
     }
 }
 
-/// Returns the upstreams that have no address in service.
 fn unreachable(state: &AdminState) -> impl Iterator<Item = String> {
     let upstreams = traffic::upstreams(state).upstreams.into_iter();
     upstreams
@@ -101,12 +99,11 @@ fn no_address(upstream: &str) -> String {
     format!("upstream {upstream}: no address is up")
 }
 
-/// Returns the problem that a request to this upstream would have now, if there is one.
 pub(super) fn problem_of(state: &AdminState, upstream: &str) -> Option<String> {
     unreachable(state).any(|name| name == upstream).then(|| no_address(upstream))
 }
 
-/// Returns the problem that the requests of the last minute indicate, if there is one.
+/// The problem that the requests of the last minute indicate.
 fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
     let (failed, refused) = (share(minute.failed), share(minute.refused));
@@ -119,16 +116,15 @@ fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     (Some((grade, format!("{} of the requests of the last minute {what}", percent(number)))), Some(word))
 }
 
-/// A key, a key set or a certificate, with its age or its expiry.
+/// A key, key set or certificate, with its age or expiry.
 pub(super) struct Aging {
     pub(super) kind: &'static str,
     pub(super) name: String,
     pub(super) grade: Grade,
     pub(super) state: String,
     pub(super) age: String,
-    /// The time in RFC 3339 format.
     pub(super) end: Option<String>,
-    /// What ends its use, if it does not expire at a fixed time.
+    /// What ends the use of the key or certificate, if there is no fixed end time.
     pub(super) until: &'static str,
 }
 
@@ -156,7 +152,6 @@ pub(super) fn own_keys(state: &AdminState) -> Vec<Aging> {
     all
 }
 
-/// Returns the keys of other issuers that the gate fetches.
 pub(super) fn key_sets(state: &AdminState) -> Vec<Aging> {
     let fetched = issuers::list(state).issuers.into_iter().filter(|it| it.keys.is_some());
     fetched.map(key_set).collect()
@@ -166,7 +161,7 @@ fn key_set(issuer: IssuerReport) -> Aging {
     let failure = issuer.failure.map(|failure| failure.cause);
     let grade = match &*issuer.state {
         "fresh" => Grade::Good,
-        // The set should be replaced, and a new one may already be on its way.
+        // A fetch of the next key set may be in progress.
         "aging" if failure.is_none() => Grade::Good,
         "aging" => Grade::Doubtful,
         _ => Grade::Bad,
@@ -200,7 +195,6 @@ fn certificate(name: String, begin: Option<Timestamp>, end: Timestamp, now: Time
     Aging { kind: "certificate", name, grade, state: word.to_owned(), age, end: Some(rfc3339(end)), until: "" }
 }
 
-/// Formats a time relative to now. The page shows the exact time next to it.
 pub(super) fn ago(moment: &str) -> String {
     let Ok(then) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
     let then = then.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The metrics, in the text format of OpenMetrics or Prometheus. [`metric_families`](rotogate_kit::metric_families)
-//! lists them, and `docs/metrics.md` is generated from this list.
+//! The metrics. [`metric_families`](rotogate_kit::metric_families) lists them, and `docs/metrics.md` is generated from
+//! the list.
 
 mod issuers;
 mod output;
@@ -32,7 +32,6 @@ use rotogate_core::token::Keyring;
 use rotogate_kit::metric_families as names;
 use rotogate_proxy::{AttemptResult, CODE_CLASSES, UpstreamReport};
 
-/// All metrics of a gate.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     of_gate: Registry,
@@ -40,7 +39,7 @@ pub(crate) struct Metrics {
     collector: GateCollector,
 }
 
-/// The state that is determined at each scrape.
+/// Determined at each scrape.
 #[derive(Debug, Default)]
 struct ScrapeState {
     is_ready: AtomicBool,
@@ -57,18 +56,16 @@ impl Metrics {
         Self { of_gate, of_process, collector }
     }
 
-    /// Returns the sources of the metrics, which the admin listener also reads.
     pub(crate) fn sources(&self) -> &InForce {
         &self.collector.sources
     }
 
-    /// Returns all metrics as text, either in OpenMetrics or in the older text format of Prometheus.
     pub(crate) fn text(&self, is_ready: bool, is_store_up: bool, is_open: bool) -> String {
         let mut text = String::new();
         let state = &self.collector.state;
         state.is_ready.store(is_ready, Ordering::Relaxed);
         state.is_store_up.store(is_store_up, Ordering::Relaxed);
-        // Writing into a `String` cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = text::encode_registry(&mut text, &self.of_gate);
         let _ = text::encode_registry(&mut text, &self.of_process);
         let _ = text::encode_eof(&mut text);
@@ -76,18 +73,18 @@ impl Metrics {
     }
 }
 
-/// Returns a status as a label. An upstream may send any number, so a status that IANA does not list becomes `other`.
+/// Returns a status as a label. A status that IANA does not list becomes `other`, which bounds the labels.
 fn code(status: Option<StatusCode>) -> String {
     match status {
-        // The client closed the connection before there was a status.
+        // The client closed the connection before a status was known.
         None => "none".to_owned(),
         Some(status) if status.canonical_reason().is_some() => status.as_u16().to_string(),
         Some(_) => "other".to_owned(),
     }
 }
 
-/// Converts OpenMetrics to version 0.0.4 of Prometheus' text format. In that format, the HELP and TYPE lines of a
-/// counter use its name with `_total`, and there are no units and no end marker.
+/// Converts OpenMetrics to Prometheus' text format 0.0.4. The HELP and TYPE lines of a counter then use its name with
+/// `_total`. Units and the end marker are omitted.
 fn plain(open: &str) -> String {
     let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
@@ -105,7 +102,6 @@ fn plain(open: &str) -> String {
     text
 }
 
-/// Collects the counters of other modules at each scrape.
 #[derive(Clone, Debug)]
 struct GateCollector {
     sources: Arc<InForce>,
@@ -135,7 +131,7 @@ impl GateCollector {
         let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;
         for (route, of_route) in &routes {
-            // Unknown statuses are counted under one label.
+            // Unknown statuses share one label.
             let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
             for (end, number) in &of_route.outcomes {
                 *counts.entry((end.outcome, code(end.code))).or_default() += number;
@@ -280,10 +276,12 @@ impl GateCollector {
         self.elsewhere(output)
     }
 
-    /// Writes the metrics of requests to other systems, and of documents that other systems fetch from the gate.
+    /// Writes the metrics of requests to other systems, and of published documents.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;
+        output.one(&names::RELAY_KEPT, gate.relay_kept())?;
+        output.one(&names::RELAY_NOT_KEPT, gate.relay_not_kept())?;
         output.all(&names::ISSUER_INTROSPECTIONS, gate.introspections().iter().map(by_name))?;
         output.all(&names::EXCHANGES, gate.exchanges().iter().map(by_name))
     }
@@ -328,7 +326,6 @@ impl GateCollector {
     }
 }
 
-/// Returns a series with a name and a result as labels.
 fn by_name<'a>((name, result, number): &'a (Arc<str>, &'static str, u64)) -> ([&'a str; 2], u64) {
     ([name, result], *number)
 }
