@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{Barrier, Semaphore};
@@ -17,9 +17,11 @@ use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelayS
 use rotogate_core::store::{MemoryStore, conformance};
 use rotogate_core::token::Keyring;
 
+mod devices;
 #[cfg(feature = "redb")]
 mod durable;
 mod faults;
+mod kept;
 mod model;
 mod presenters;
 mod steps;
@@ -145,12 +147,29 @@ impl Provider for Scripted {
 
 /// The access tokens that were ended.
 #[derive(Default)]
-struct Ended(Mutex<Vec<String>>, Events);
+struct Ended(Mutex<Vec<String>>, Events, Gate);
+
+/// What the gate sees of the provider's access tokens.
+#[derive(Default)]
+struct Gate {
+    /// Whether it accepts them.
+    accepts: AtomicBool,
+    /// Whether they were ended since.
+    has_ended: AtomicBool,
+}
 
 rotogate_core::debug_with!(Ended);
 
 #[async_trait]
 impl EndTokens for Ended {
+    fn claims(&self, access_token: &str) -> Option<Vec<u8>> {
+        self.2.accepts.load(Ordering::SeqCst).then(|| access_token.as_bytes().to_vec())
+    }
+
+    fn is_ended(&self, _: &[u8]) -> bool {
+        self.2.has_ended.load(Ordering::SeqCst)
+    }
+
     async fn end(&self, access_token: &str, _: bool) -> Result<(), StoreError> {
         self.0.lock().unwrap().push(access_token.to_owned());
         self.1.add("tokens ended");
@@ -250,7 +269,7 @@ impl World {
                 fails: Mutex::default(),
             }),
             provider: Arc::new(Scripted { events: events.clone(), ..Scripted::default() }),
-            ended: Arc::new(Ended(Mutex::default(), events.clone())),
+            ended: Arc::new(Ended(Mutex::default(), events.clone(), Gate::default())),
             keyring: Keyring::ephemeral().unwrap(),
             events,
         }
