@@ -139,7 +139,7 @@ struct History {
 }
 
 /// Large tables, so all schedules share them. No sender has an address.
-static LIMITS: std::sync::LazyLock<Arc<Limits>> = std::sync::LazyLock::new(|| {
+pub(super) static LIMITS: std::sync::LazyLock<Arc<Limits>> = std::sync::LazyLock::new(|| {
     Arc::new(Limits::new(Rates::default(), Arc::new(rotogate_core::clock::SystemTime::new())))
 });
 
@@ -163,7 +163,12 @@ async fn run(
             endpoint: "model".to_owned(),
             settings: RelaySettings {
                 sealer: Sealer::new(keyring, "model", "https://id.example/token"),
-                rules: RelayRules { grace: GRACE, after_unknown, ..RelayRules::default() },
+                rules: RelayRules {
+                    grace: GRACE,
+                    after_unknown,
+                    lost_response_window: Duration::ZERO,
+                    ..RelayRules::default()
+                },
                 provider: Arc::new(world.clone()),
             },
             store: Arc::new(world.clone()),

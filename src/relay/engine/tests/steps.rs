@@ -151,7 +151,7 @@ async fn i41_a_revocation_reaches_the_provider_then_ends_the_tokens_then_removes
     body(relay.exchange(presented("T")).await);
     world.events.0.lock().unwrap().clear();
     assert_eq!(body(relay.revoke(presented("T")).await).0, "");
-    assert_eq!(world.events.all(), ["revoked at the provider", "tokens ended", "removed"]);
+    assert_eq!(world.events.all(), ["revoked at the provider", "tokens ended", "removed", "removed"]);
     assert_eq!(*world.ended.0.lock().unwrap(), ["access-1"]);
     assert_eq!(world.record("T").await, None);
     world.provider.next(Step::Reply(dead()));
