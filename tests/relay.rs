@@ -2,6 +2,7 @@
 
 mod answers;
 mod configured;
+mod lost;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod nodes;
 mod once;
@@ -11,6 +12,7 @@ mod wires;
 
 use support::{Answer, CONFIG, Gate, Place};
 
+use crate::edge::issuer::Issuer;
 use provider::Provider;
 
 /// A gate in front of a provider, with more lines for the endpoint.
@@ -28,6 +30,22 @@ pub(crate) fn place(provider: &Provider, lines: &str) -> Place {
     std::fs::write(place.path("ca.pem"), support::pki::Pki::new().root_pem()).unwrap();
     place
 }
+
+/// The same, with an entry of `[[issuers]]` for the provider's access tokens.
+pub(crate) fn place_with_issuer(provider: &Provider, lines: &str, store: &str) -> Place {
+    provider.sign_as(Issuer::new(1));
+    let lines = format!("issuer = \"idp\"\n{lines}");
+    let config = config(provider, &lines).replacen("[[upstreams]]", ISSUER, 1);
+    let place = Place::new(&format!("{config}{store}"));
+    std::fs::write(place.path("ca.pem"), support::pki::Pki::new().root_pem()).unwrap();
+    let jwks = serde_json::json!({ "keys": [Issuer::new(1).jwk("k1")] }).to_string();
+    std::fs::write(place.path("idp.json"), jwks).unwrap();
+    place
+}
+
+/// An entry for the provider's access tokens, and the begin of the table before which it stands.
+pub(crate) const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
+                                 jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
 
 /// Exchanges a refresh token as the client `spa`.
 pub(crate) async fn refresh(gate: &Gate, token: &str) -> Answer {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
 
 use super::provider::Provider;
-use super::{pair, place, refresh, refresh_with};
+use super::{ISSUER, pair, place, place_with_issuer, refresh, refresh_with};
 use crate::edge::issuer::Issuer;
 use support::until;
 
@@ -144,10 +144,8 @@ async fn i39_a_provider_that_is_not_discovered_yet_is_503_and_its_endpoints_are_
     assert_eq!(gate.get("/hello", &access).await.status, 401);
 }
 
-const ISSUER: &str = "[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"api\"]\n\
-                      jwks_file = \"idp.json\"\neverywhere = true\nscopes = \"any\"\n[[upstreams]]";
-
-fn said_in(token: &str) -> serde_json::Value {
+/// The claims of a token.
+pub(super) fn said_in(token: &str) -> serde_json::Value {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     serde_json::from_slice(&payload).unwrap()
 }
@@ -155,13 +153,7 @@ fn said_in(token: &str) -> serde_json::Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i41_i68_a_revocation_reaches_the_provider_then_ends_the_answer_and_its_access_token() {
     let provider = Provider::start().await;
-    let issuer = Issuer::new(1);
-    let place = place(&provider, "issuer = \"idp\"");
-    let jwks = serde_json::json!({ "keys": [issuer.jwk("k1")] }).to_string();
-    std::fs::write(place.path("idp.json"), jwks).unwrap();
-    provider.sign_as(issuer);
-    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
-    place.write_config(&config.replacen("[[upstreams]]", ISSUER, 1));
+    let place = place_with_issuer(&provider, "", "");
     let gate = place.start();
     let token = provider.login();
     let (access, _) = pair(&refresh(&gate, &token).await);
