@@ -1,5 +1,4 @@
-//! Claims besides the registered ones. [`OwnClaims`] are the claims that the gate puts into its own tokens, and a
-//! [`ClaimPath`] leads to a claim in any token.
+//! Claims besides the registered ones.
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -12,11 +11,10 @@ mod path;
 
 pub use path::ClaimPath;
 
-/// The maximum size of a token's own claims, in bytes of JSON. A non-ASCII character is counted as its escape sequence.
+/// The maximum size of a token's own claims, in bytes of JSON with escaped non-ASCII characters.
 pub const MAX_CLAIMS: usize = 2048;
-/// The maximum length of a claim's name, in bytes.
 const MAX_NAME: usize = 128;
-/// The maximum nesting depth of a value. A token may have 16 levels, and its payload is the first of them.
+/// A token may have 16 levels of nesting, and the payload itself is the first level.
 const MAX_DEPTH: usize = 15;
 /// The claims that the gate itself sets (RFC 7519 §4.1, RFC 7800 §3.1, RFC 8693 §4.1, RFC 9068 §2.2). For clients of
 /// `kuzzle`, `_id` repeats `sub`.
@@ -45,24 +43,19 @@ const RESERVED: [&str; 22] = [
     "act",
 ];
 
-/// The reason for which a claim is not allowed in our own tokens.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClaimError {
-    /// The gate itself sets this claim.
     #[error("the claim {0:?} is reserved, because the gate sets it")]
     Reserved(String),
-    /// The name is empty, too long, or contains control characters.
     #[error("the claim name {0:?} must have 1 to {MAX_NAME} bytes and no control characters")]
     Name(String),
-    /// The value cannot be written as JSON, is nested too deeply, or changes when it is written and read back.
     #[error("the value of the claim {0:?} cannot be written as JSON and read back unchanged")]
     Value(String),
-    /// All claims together are too long.
     #[error("the claims together have more than {MAX_CLAIMS} bytes")]
     TooLong,
 }
 
-/// Claims for the gate's own tokens, at most 2 KiB together. Claims that the gate itself sets are excluded.
+/// Claims for the gate's own tokens, at most 2 KiB together.
 ///
 /// ```
 /// use rotogate::claim::OwnClaims;
@@ -77,7 +70,7 @@ pub(crate) enum ClaimError {
 pub struct OwnClaims(Map<String, Value>);
 
 impl OwnClaims {
-    /// The name of the claim with the roles of our own users. Its value is a string or a list of strings.
+    /// The claim with the roles of our own users: a string or a list of strings.
     pub const ROLES: &str = "roles";
 
     /// Creates an empty set of claims.
@@ -85,16 +78,15 @@ impl OwnClaims {
         Self::default()
     }
 
-    /// Adds a claim, or replaces the claim with this name.
+    /// Adds or replaces a claim.
     ///
     /// # Errors
-    /// The gate itself sets the claim, the name or the value cannot be used, or all claims together are too long. The
-    /// claims are unchanged after an error.
+    /// The gate sets the claim itself, the name or value is invalid, or the claims are too long together. The claims
+    /// are unchanged after an error.
     pub fn insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), InvalidValue> {
         self.try_insert(name, value).map_err(|error| InvalidValue::new(error.to_string()))
     }
 
-    /// Does the same as [`Self::insert`], with an error that the caller can match.
     pub(crate) fn try_insert(&mut self, name: impl Into<String>, value: impl Serialize) -> Result<(), ClaimError> {
         let name = name.into();
         if RESERVED.contains(&name.as_str()) {
@@ -132,12 +124,10 @@ impl OwnClaims {
         self.0.is_empty()
     }
 
-    /// The claims as a JSON object, or an empty string if there are no claims.
     pub(crate) fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
 
-    /// Parses a string that [`Self::text`] wrote.
     fn of_text(text: &str) -> Result<Self, ClaimError> {
         if text.is_empty() {
             return Ok(Self::default());
@@ -152,9 +142,8 @@ impl OwnClaims {
     }
 }
 
-/// Writes the value as JSON, reads it back, and returns the result. Returns `None` if the result is nested too deeply,
-/// or would change if it were written again. A replayed token must have the same bytes as the first one (requirement
-/// R3).
+/// Returns the value after a JSON round trip. Returns `None` if the result is nested too deeply, or if a second round
+/// trip changes it. A replayed token must have the same bytes as the first one (requirement R3).
 fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(value)?;
@@ -169,13 +158,12 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of a JSON string in which all non-ASCII characters are escaped. Some clients need these escapes.
+/// The length of the text after its non-ASCII characters are escaped. Some clients need these escapes.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// Own claims are serialised as an object in human-readable formats. In other formats they are a string, because the
-/// store's binary format cannot represent every value.
+/// In binary formats, the claims are a string of JSON, because the store's format cannot represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -1,4 +1,4 @@
-//! OAuth clients (RFC 6749 §2): which clients may request tokens, and how they authenticate.
+//! The registered OAuth clients (RFC 6749 §2), and how they authenticate.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ pub enum Grant {
     ClientCredentials,
     /// Token exchange, RFC 8693. Only for confidential clients with [`ExchangeRules`].
     TokenExchange,
-    /// A grant with an assertion of another issuer, RFC 7523 §2.1.
+    /// The JWT bearer grant with an assertion of another issuer, RFC 7523 §2.1.
     JwtBearer,
 }
 
@@ -80,7 +80,7 @@ impl PartialEq for ClientKeys {
 impl Eq for ClientKeys {}
 
 impl ClientKeys {
-    /// Keys that are fetched from a URL.
+    /// Creates keys that are fetched from a URL.
     pub fn live(keys: Arc<LiveKeys>) -> Self {
         Self(Keys::Live(keys))
     }
@@ -115,18 +115,18 @@ pub struct Client {
     pub grants: Vec<Grant>,
     /// The scopes that the client may request, or `None` for no restriction.
     pub scopes: Option<Scope>,
-    /// The rules of the endpoint that this client overrides.
+    /// The client's overrides of its endpoint's profile.
     pub profile: ProfileOverride,
     /// Whether the client's tokens are bound to the client's DPoP key.
     pub dpop: Binding,
     /// Whether the client's tokens are bound to its client certificate.
     pub certificate_bound: Binding,
-    /// The rules for acting on behalf of users. `None` for a client without [`Grant::TokenExchange`].
+    /// The rules for token exchange, if the client has [`Grant::TokenExchange`].
     pub exchange: Option<ExchangeRules>,
 }
 
 impl Client {
-    /// A public client that logs users in with a password and refreshes their tokens.
+    /// Creates a public client that logs users in with a password and refreshes their tokens.
     pub fn public(id: impl Into<Box<str>>) -> Self {
         Self {
             id: id.into(),
@@ -146,8 +146,7 @@ impl Client {
         self.secret_hash.is_some() || self.keys.is_some()
     }
 
-    /// Makes the client authenticate with assertions (RFC 7523 §2.2, `private_key_jwt`) instead of a secret. These keys
-    /// verify the assertions.
+    /// Makes the client authenticate with assertions (RFC 7523 §2.2, `private_key_jwt`) instead of a secret.
     ///
     /// ```
     /// use rotogate::client::Client;
@@ -187,7 +186,7 @@ pub struct PresentedClient {
     pub id: String,
     /// The secret, if a non-empty secret was sent.
     pub secret: Option<SecretString>,
-    /// The assertion (RFC 7523 §2.2), if an assertion was sent instead of a secret.
+    /// The assertion (RFC 7523 §2.2), if the client sent one instead of a secret.
     pub assertion: Option<SecretString>,
 }
 
@@ -195,21 +194,19 @@ pub struct PresentedClient {
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,
-    /// The HMAC key for the digests of valid client secrets. It exists only in this process.
     digest_key: hmac::Key,
 }
 
 struct KnownClient {
     client: Arc<Client>,
-    /// A digest of the last valid secret. Without it, each refresh would need an argon2 computation, which takes longer
-    /// than the refresh itself.
+    /// A digest of the last valid secret, which saves a slow argon2 computation at each refresh.
     good: ArcSwapOption<[u8; 32]>,
 }
 
 crate::debug_with!(Clients, |it, f| f.debug_list().entries(it.by_id.values().map(|known| &known.client)).finish());
 
 impl Clients {
-    /// Registers these clients. If several have the same id, the last one is used.
+    /// Registers clients. If several clients have the same id, the last one is used.
     ///
     /// # Errors
     /// The system does not provide random bytes.
@@ -222,7 +219,7 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
-    /// Takes over the digests of valid secrets from those `old` clients whose secret hash is unchanged.
+    /// Copies the digest of the last valid secret from each `old` client whose secret hash is the same.
     pub fn following(mut self, old: &Self) -> Self {
         self.digest_key.clone_from(&old.digest_key);
         for (id, known) in &mut self.by_id {
@@ -235,7 +232,7 @@ impl Clients {
         self
     }
 
-    /// Returns whether any client may exchange tokens for an audience that `is_it` accepts.
+    /// Returns whether a client may exchange tokens for an audience that `is_it` accepts.
     pub fn exchange_for(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let rules = self.by_id.values().filter_map(|known| known.client.exchange.as_ref());
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
@@ -256,9 +253,9 @@ impl Clients {
         self.by_id.get(id).map(|known| Arc::clone(&known.client))
     }
 
-    /// Authenticates the presented client, unless it needs an assertion. A confidential client authenticates with its
-    /// secret. A public client must not send a secret (RFC 6749 §3.2.1). `limits` must admit the attempt before the
-    /// secret is hashed. The last valid secret is not hashed, because it is recognised by its digest.
+    /// Authenticates a client without an assertion. A confidential client authenticates with its secret. A public
+    /// client must not send a secret (RFC 6749 §3.2.1). `limits` must admit the attempt before the secret is hashed. A
+    /// fast digest recognises the last valid secret, so that the slow hash is not computed again.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`], a denial from `limits`, or a fault if too many password checks are waiting.
@@ -270,7 +267,7 @@ impl Clients {
     ) -> Result<Arc<Client>, Error> {
         let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
         match (&known.client.secret_hash, &presented.secret) {
-            // The caller verifies assertions. Here, a missing or unexpected assertion counts as failed authentication.
+            // The caller verifies assertions.
             _ if known.client.keys.is_some() || presented.assertion.is_some() => Err(Denial::InvalidClient.into()),
             (None, None) => Ok(Arc::clone(&known.client)),
             (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),

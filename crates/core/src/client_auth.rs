@@ -1,8 +1,6 @@
-//! Authentication of the gate as a client of another server, with assertions that the gate signs (RFC 7523 §2.2). The
-//! gate proves that it has a key instead of sending a secret.
-//!
-//! The audience comes from the configuration, never from the other server's metadata. A malicious server could
-//! otherwise name a third server in its metadata, and use the assertion at that server (CVE-2025-27370).
+//! Authenticates the gate as a client of another server, with signed assertions (RFC 7523 §2.2). The audience comes
+//! from the configuration, not from the other server's metadata. Otherwise a malicious server could use the assertion
+//! at a third server (CVE-2025-27370).
 
 use std::time::Duration;
 
@@ -16,9 +14,7 @@ use crate::http_client::ClientAssertions;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::{KeyError, KeyMaterial, SigningKey};
 
-/// The lifetime of an assertion. Each assertion is used for only one request.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// The algorithms that are tried for a key file if the configuration does not name an algorithm.
 const KINDS: [Algorithm; 4] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384, Algorithm::Rs256];
 
 /// The key with which the gate authenticates at another server.
@@ -32,11 +28,10 @@ pub struct ClientKey {
 crate::debug_with!(ClientKey { client, audience });
 
 impl ClientKey {
-    /// Loads the private key of the client with this id from PKCS #8 in PEM. By default, `kid` is the key's thumbprint
-    /// (RFC 7638), and the algorithm is the usual one for this kind of key.
+    /// Loads a client's private key from PKCS #8 in PEM. By default, `kid` is the key's thumbprint (RFC 7638).
     ///
     /// # Errors
-    /// The string is not a key, or the key does not fit the algorithm. A shared secret is never accepted.
+    /// The string is not a key, or the key does not fit the algorithm.
     pub fn new(
         client: &str,
         audience: &str,
@@ -55,7 +50,7 @@ impl ClientKey {
                 tried.fold(first, |found, other| found.or(other))?
             }
         };
-        // `JWT` is the most widely accepted type. Some servers refuse the specific type for client assertions.
+        // Some servers refuse the type `client-authentication+jwt`.
         let header = json!({ "alg": key.algorithm().name(), "typ": "JWT", "kid": key.kid() }).to_string();
         Ok(Self { client: client.into(), audience: audience.into(), key, header: URL_SAFE_NO_PAD.encode(header) })
     }

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 for connections to servers, whose certificates are always verified.
+//! TLS 1.2 and 1.3 for outgoing connections.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,25 +14,21 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::private_file::{read_private, trusted};
 
-/// The maximum size of a certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// The trusted certificate authorities, and the client certificate.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The only trusted authorities, in PEM, or `None` for the system's authorities.
+    /// The trusted authorities in PEM, or `None` for the system's authorities.
     pub ca: Option<String>,
-    /// A certificate with its chain and its private key, in PEM.
+    /// A certificate chain and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
-    /// Whether a system without certificate authorities is accepted. This is useful for a server that may be contacted
-    /// without TLS.
+    /// Whether a system without certificate authorities is accepted.
     pub may_lack_authorities: bool,
     pub(crate) files: TlsFiles,
 }
 
-/// The names of the files that the settings were read from, as prefixes for errors. Empty if a setting does not come
-/// from a file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsFiles {
     ca: String,
@@ -40,7 +36,7 @@ pub(crate) struct TlsFiles {
     key: String,
 }
 
-/// The reason for which the TLS settings cannot be used.
+/// Why the TLS settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {message}")]
 #[non_exhaustive]
@@ -59,8 +55,7 @@ impl BadTls {
 }
 
 impl Tls {
-    /// Reads the files with the trusted authorities, and with a certificate and its key. Only the gate's user may read
-    /// the key's file.
+    /// Reads the files with the authorities, the certificate and its key. Only the gate's user may read the key's file.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -81,9 +76,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// The TLS configuration of a client. Clients without their own files share one configuration, because loading the
-    /// system's authorities takes memory and time. The shared configuration is loaded again if all clients have dropped
-    /// it.
+    /// Clients without their own files share one configuration, because loading the system's authorities is slow.
     #[cfg(feature = "http-client")]
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, BadTls> {
         static SHARED: Mutex<Weak<ClientConfig>> = Mutex::new(Weak::new());
@@ -106,7 +99,7 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// The TLS configuration for connections to servers whose certificates these authorities verify.
+    /// The TLS configuration for outgoing connections.
     ///
     /// # Errors
     /// The invalid setting.
@@ -114,7 +107,7 @@ impl Tls {
         let TlsFiles { ca, cert, key: key_file } = &self.files;
         let roots = self.roots().map_err(|message| BadTls::new("ca", format!("{ca}{message}")))?;
         let in_client_cert = |file: &str, message: String| BadTls::new("client_cert", format!("{file}{message}"));
-        // The provider is explicit, because an application may have installed several providers.
+        // Name the provider, because an application may link several providers.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| in_client_cert(cert, error.to_string()))?
@@ -136,7 +129,6 @@ impl Tls {
             }
             return Ok(roots);
         }
-        // Certificates in the system's store that cannot be parsed are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() && !self.may_lack_authorities {
             let what = "this system trusts no certificate authority. Install the system's package of authorities \
@@ -147,7 +139,6 @@ impl Tls {
     }
 }
 
-/// The certificates in a PEM string, at least one.
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let read = read.map_err(|error| format!("is not PEM: {error}"))?;
@@ -157,7 +148,6 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(read)
 }
 
-/// Reads a file with certificates.
 fn pem(file: &Path) -> Result<String, String> {
     String::from_utf8(trusted::read(file, MAX_FILE_BYTES)?).map_err(|_| format!("{}: is not PEM", file.display()))
 }

@@ -1,19 +1,15 @@
-//! The time that the engine uses. Only this module reads a clock of the machine.
+//! The time that the engine uses. Only this module reads the system clocks. **Engine time** starts at the wall clock or
+//! at the last time in the store, whichever is later. It moves forward with the monotonic clock.
 //!
-//! **Engine time** starts at the wall clock or at the last time that the store remembers, whichever is later, and moves
-//! forward with the monotonic clock. A wall clock that steps back therefore does not extend any time limit. The engine
-//! also does not follow a wall clock that jumps more than an hour ahead, see `ClockState`. If several gates share a
-//! store, engine time is the store's time at its last response, moved forward in the same way. All gates then have the
-//! same time, and the wall clock is only compared with it.
+//! A wall clock that steps back therefore does not extend any time limit. If the wall clock jumps ahead by more than an
+//! hour, the engine does not follow it (see `ClockState`). If several gates share a store, engine time is the store's
+//! time. The gate then only compares the wall clock with engine time.
 //!
 //! The monotonic clock includes the time for which a machine is suspended (CLOCK_BOOTTIME), if the system has such a
-//! clock. On other systems, a suspension of more than an hour looks like a jump of the wall clock.
-//!
-//! Timeouts, pauses between attempts and the ages of connections use tokio's clock, which tests can stop and move. That
-//! clock decides when something is done, but never whether a credential is valid.
-//!
-//! The expiry of our own tokens is compared with the later of engine time and wall clock, so that an error in one of
-//! them does not prolong a token.
+//! clock. On other systems, a suspension of more than an hour looks like a jump of the wall clock. Timeouts and pauses
+//! use tokio's clock, which tests can control. Tokio's clock never decides whether a credential is valid. The expiry of
+//! our own tokens is compared with the later of engine time and wall clock. A token therefore expires in time even if
+//! one of these clocks is slow.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,11 +24,10 @@ mod test;
 #[cfg(any(test, feature = "test-util"))]
 pub use test::ManualTime;
 
-/// The end of the year 9999, in seconds. Genuine tokens do not have a later time, and calculations up to this time
-/// cannot overflow.
+/// The end of the year 9999, in seconds. Calculations up to this time cannot overflow.
 pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
 
-/// If the wall clock is further than this ahead of the monotonic clock, the engine neither follows nor persists it.
+/// The largest step forward of the wall clock that the engine follows.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
 /// A point in time, in milliseconds since the Unix epoch.
@@ -51,7 +46,7 @@ pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The epoch, which is earlier than all other timestamps.
+    /// The Unix epoch.
     pub const ZERO: Self = Self(0);
     /// The latest timestamp, which means "never".
     pub const MAX: Self = Self(u64::MAX);
@@ -61,12 +56,11 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// Converts a NumericDate (RFC 7519 §2), which is a number of seconds, possibly with a fraction. Returns `None`
-    /// before 1970 and after the year 9999.
+    /// Converts a NumericDate (RFC 7519 §2). Returns `None` before 1970 and after the year 9999.
     pub(crate) fn from_numeric_date(number: &Number) -> Option<Self> {
         match (number.as_u64(), number.as_f64()) {
             (Some(seconds), _) if seconds <= LAST_SECOND => Some(Self::from_secs(seconds)),
-            // The bounds make the conversion exact to the millisecond. Rounding down is safe for `exp`.
+            // Rounding down is safe for `exp`.
             (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
                 Some(Self::from_millis((seconds * 1000.0) as u64))
             }
@@ -74,7 +68,7 @@ impl Timestamp {
         }
     }
 
-    /// Creates a timestamp from seconds since the epoch. Saturates.
+    /// Creates a timestamp from seconds since the epoch, with saturation.
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1000))
     }
@@ -94,12 +88,12 @@ impl Timestamp {
         self.0.div_ceil(1000)
     }
 
-    /// The timestamp that is later by this duration. Saturates at [`Timestamp::MAX`].
+    /// Adds a duration. Saturates at [`Timestamp::MAX`].
     pub const fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(millis(by)))
     }
 
-    /// The timestamp that is earlier by this duration. Saturates at [`Timestamp::ZERO`].
+    /// Subtracts a duration. Saturates at [`Timestamp::ZERO`].
     pub const fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(millis(by)))
     }
@@ -111,7 +105,6 @@ impl Timestamp {
 
     /// Formats the time as in RFC 3339, to the millisecond, for logs.
     pub fn rfc3339(self) -> impl fmt::Display {
-        // The last moment of the year 9999. RFC 3339 cannot represent later times.
         const LAST: u64 = 253_402_300_799_999;
         humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
     }
@@ -124,7 +117,7 @@ const fn millis(d: Duration) -> u64 {
     if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
 }
 
-/// A source of time. Production uses `SystemTime`, and tests move a [`ManualTime`] by hand.
+/// A source of time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -141,13 +134,13 @@ const fn millis(d: Duration) -> u64 {
 /// # let _ = builder;
 /// ```
 pub trait TimeSource: Send + Sync + 'static {
-    /// The wall clock. It may step in either direction.
+    /// The wall clock, which may step in either direction.
     fn wall(&self) -> Timestamp;
-    /// Time since some fixed point of this process. It never goes back.
+    /// The time since a fixed point of this process, which never goes back.
     fn monotonic(&self) -> Duration;
 }
 
-/// The wall clock in microseconds since 1970. It is used only for logs, never for decisions.
+/// The wall clock in microseconds since 1970, only for logs.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -161,20 +154,19 @@ pub struct SystemTime {
 }
 
 impl SystemTime {
-    /// Creates a source with the machine's clocks. Monotonic time counts from the first call in this process, so
-    /// readings of several sources can be compared.
+    /// Creates a source with the system clocks. All sources have the same starting point, so their readings can be
+    /// compared.
     pub fn new() -> Self {
         static START: OnceLock<Monotonic> = OnceLock::new();
         Self { start: *START.get_or_init(Monotonic::now) }
     }
 }
 
-/// A reading of the monotonic clock, which also counts while the machine is suspended.
+/// This clock also counts while the machine is suspended.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(Duration);
 
-/// The processor time of this thread, which does not depend on the load of the machine.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn thread_cpu_time() -> Duration {
     let read = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -182,7 +174,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(secs, nanos)
 }
 
-/// The monotonic time, for systems that do not measure the processor time of a thread.
+/// Falls back to the monotonic time, because this system does not measure a thread's processor time.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn thread_cpu_time() -> Duration {
     static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
@@ -193,7 +185,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
 impl Monotonic {
     fn now() -> Self {
         let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        // Neither field of this clock is ever negative, and nanoseconds are less than a second.
+        // The clock's fields are never negative, and nanoseconds are less than a second.
         let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
         Self(Duration::new(secs, nanos))
     }
@@ -203,7 +195,7 @@ impl Monotonic {
     }
 }
 
-/// A reading of the monotonic clock. Whether it counts suspensions depends on the system.
+/// The system decides whether this clock counts suspensions.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[derive(Clone, Copy, Debug)]
 struct Monotonic(std::time::Instant);
@@ -244,40 +236,37 @@ impl TimeSource for SystemTime {
 /// The state of the clocks, which determines what the engine may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockState {
-    /// The clocks agree, so the engine may do everything.
+    /// The clocks agree.
     Good,
-    /// The wall clock, or the clock of a shared store, jumped more than [`MAX_JUMP`] past the monotonic clock. The gate
-    /// is not ready, does not sweep, and does not issue tokens, because a new token would already be expired by the
-    /// wall clock. This lasts until both clocks agree again, or until a restart, which accepts the wall clock.
+    /// The wall clock or the shared store's clock jumped ahead by more than [`MAX_JUMP`]. The gate does not issue
+    /// tokens until the clocks agree again. After a restart, the gate accepts the wall clock.
     Jumped,
-    /// The store remembers a time that the wall clock has not yet reached. The gate does not issue tokens until the
-    /// wall clock reaches it.
+    /// The last time in the store is ahead of the wall clock. The gate does not issue tokens until the wall clock
+    /// reaches this time.
     Behind,
-    /// Several gates share a store, and the wall clock differs from the store's time by more than the leeway. The gate
-    /// does not issue tokens until both clocks agree.
+    /// The wall clock differs from the shared store's time by more than the leeway. The gate does not issue tokens
+    /// until both times agree.
     Skewed,
 }
 
-/// The clock for engine time. Reading it costs one clock read and one or two atomic loads.
+/// The clock for engine time.
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
-    /// Engine time minus monotonic time, in ms. It only increases, except in [`Self::follow_store`].
+    /// Engine time minus monotonic time, in ms. The offset only increases, except in [`Self::follow_store`].
     offset: AtomicU64,
-    /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
     latest_offset: AtomicU64,
-    /// The last stamp. It ensures that a session's creation and a not-before never fall into the same millisecond.
+    /// The last stamp, so that a session's creation and a not-before never fall into the same millisecond.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
     leeway: Duration,
     jumped: AtomicBool,
-    /// Whether engine time follows a shared store instead of the wall clock.
     follows_store: bool,
 }
 
 crate::debug_with!(EngineClock { now(), state() });
 
 impl EngineClock {
-    /// Starts a clock at the later of the wall clock and `persisted`, which is the last time that the store remembers.
+    /// Starts a clock at the later of the wall clock and `persisted`, the last time in the store.
     pub fn start(source: Arc<dyn TimeSource>, persisted: Timestamp, leeway: Duration) -> Self {
         let begin = source.wall().max(persisted);
         let offset = begin.0.saturating_sub(millis(source.monotonic()));
@@ -293,8 +282,8 @@ impl EngineClock {
         }
     }
 
-    /// Starts a clock that follows the time of a store that several gates share. `store_time` was read between two
-    /// readings of the monotonic clock. The wall clock is only compared with it.
+    /// Starts a clock that follows the time of a shared store. `store_time` was read between the monotonic times
+    /// `asked` and `answered`.
     pub fn start_with_store(
         source: Arc<dyn TimeSource>,
         (asked, answered): (Duration, Duration),
@@ -306,9 +295,9 @@ impl EngineClock {
         Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
     }
 
-    /// Applies another reading of the store's time. Engine time moves forward at once, but back by at most a
-    /// millisecond for each reading, which is enough to correct drift. A store time that jumped ahead is not followed,
-    /// and the state becomes [`ClockState::Jumped`].
+    /// Moves engine time to the store's time: forward at once, but back by at most a millisecond per call. A
+    /// millisecond is enough to correct drift. If the store's time jumps ahead by more than [`MAX_JUMP`], engine time
+    /// does not follow.
     pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
         let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
         let known = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
@@ -318,12 +307,11 @@ impl EngineClock {
         self.jumped.store(known.is_err(), Ordering::Relaxed);
     }
 
-    /// The engine time at a reading of the monotonic clock.
     pub(crate) fn at(&self, monotonic: Duration) -> Timestamp {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(monotonic)))
     }
 
-    /// The time source that the clock reads.
+    /// The time source of the clock.
     pub fn source(&self) -> Arc<dyn TimeSource> {
         Arc::clone(&self.source)
     }
@@ -333,13 +321,13 @@ impl EngineClock {
         Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(self.source.monotonic())))
     }
 
-    /// The wall clock. It is used for tokens of other issuers.
+    /// The wall clock, for tokens of other issuers.
     pub fn wall(&self) -> Timestamp {
         self.source.wall()
     }
 
-    /// Engine time, and the later of engine time and wall clock, read with one clock read. The wall clock is the
-    /// reading of the last [`tick`](Self::tick), carried forward.
+    /// Returns engine time, and then the later of engine time and the wall clock. The wall clock is estimated from the
+    /// last [`tick`](Self::tick).
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
@@ -347,14 +335,12 @@ impl EngineClock {
         (Timestamp(now), Timestamp(now.max(latest)))
     }
 
-    /// The later of engine time and wall clock, with which the `exp` of our own tokens is compared. While the wall
-    /// clock has jumped ahead, the engine does not issue tokens, so such a clock cannot prolong a token.
+    /// The later of engine time and wall clock, for the `exp` of our own tokens.
     pub fn latest(&self) -> Timestamp {
         self.now_and_latest().1
     }
 
-    /// Follows the wall clock forward, unless it jumped. This is called before each login and refresh, and once a
-    /// second.
+    /// Follows the wall clock forward, unless it jumped.
     pub fn tick(&self) -> ClockState {
         let mono = millis(self.source.monotonic());
         let wall = self.source.wall();
@@ -388,27 +374,25 @@ impl EngineClock {
         }
     }
 
-    /// Returns whether engine time follows a store that several gates share.
+    /// Returns whether engine time follows a shared store.
     pub fn follows_store(&self) -> bool {
         self.follows_store
     }
 
-    /// The last time that the store remembered when this clock was started.
+    /// The time that was read from the store at the start of this clock.
     pub fn persisted_at_start(&self) -> Timestamp {
         self.persisted_at_start
     }
 
-    /// By how much the wall clock is behind engine time, if the difference exceeds the leeway. This happens if the wall
-    /// clock was set back, or was ahead before. Engine time continues regardless, but after a restart the gate waits
-    /// for the wall clock (requirement C40).
+    /// How far the wall clock is behind engine time, if the difference exceeds the leeway. After a restart, the gate
+    /// waits for the wall clock (requirement C40).
     pub fn wall_is_behind(&self) -> Option<Duration> {
         let by = self.now().since(self.source.wall());
         (by > self.leeway).then_some(by)
     }
 
-    /// A stamp for a new session, later than `after` and than every not-before so far. Returns `None` if the stamp
-    /// would be ahead of engine time by more than the leeway. In that case a clock is wrong, and a later attempt can
-    /// succeed.
+    /// Returns a creation time for a new session. It is later than `after` and every not-before so far. Returns `None`
+    /// if this time would be ahead of engine time by more than the leeway.
     pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
         let now = self.now();
         let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
@@ -422,8 +406,7 @@ impl EngineClock {
             .then_some(Timestamp(stamp))
     }
 
-    /// A stamp for a not-before. It is not earlier than any session created so far, but earlier than every session
-    /// created later.
+    /// A not-before that ends every session created so far, but no later session.
     pub fn stamp_not_before(&self) -> Timestamp {
         let now = self.now().0;
         let mut stamp = 0;
@@ -435,8 +418,7 @@ impl EngineClock {
     }
 }
 
-/// A duration in the notation of the configuration. Days are the largest unit, because months and years do not have a
-/// fixed length.
+/// A duration in the notation of the configuration, with days as the largest unit.
 pub fn written(duration: Duration) -> String {
     const DAY: u64 = 86_400;
     let days = duration.as_secs() / DAY;

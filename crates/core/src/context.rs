@@ -1,5 +1,5 @@
-//! The context of the request for which the running task works: its id and its client for the task's log lines, and its
-//! trace. The server's log layer reads it. Applications that embed the library use spans instead.
+//! The context of the current request: its id, client and trace. The server's log layer reads this context.
+//! Applications that embed the library use spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -11,16 +11,15 @@ use trace::Trace;
 
 pub mod trace;
 
-/// Marks a header value that belongs to one caller or one request, so that HTTP/2 does not index it. If clients share a
-/// connection to the upstream, a client could otherwise infer the values of other clients from the lengths of messages
-/// (RFC 7541 §7.1.3). An unindexed value also does not evict frequently used values from the table.
+/// Marks a header value that HTTP/2 must not index. Otherwise a client could infer values of other clients from message
+/// lengths (RFC 7541 §7.1.3).
 pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value.set_sensitive(true);
     value
 }
 
-/// The context of a request. Cloning and moving a context must be cheap, because the context is set each time the
-/// request's future is polled.
+/// The context of a request. A context must be cheap to clone and move, because it is set at each poll of the request's
+/// future.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<ContextInner>);
 
@@ -32,24 +31,22 @@ struct ContextInner {
     trace: Trace,
 }
 
-/// The operator or user who performs an action. Cheap to clone.
+/// The operator or user who performs an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// `rotogate.actor`: the name of the operator's token, the user's subject, or the name that an application passed.
+    /// The value of `rotogate.actor`.
     pub name: Arc<str>,
-    /// `rotogate.actor.role`.
+    /// The value of `rotogate.actor.role`.
     pub role: &'static str,
-    /// `rotogate.actor.via`: the interface that the actor uses.
+    /// The value of `rotogate.actor.via`: the actor's interface.
     pub via: &'static str,
 }
 
-/// The `rotogate.actor.role` and `rotogate.actor.via` of an actor whom an application names.
 const APPLICATION: &str = "application";
-/// The maximum length of the name of an actor whom an application names, in characters.
 const LONGEST_NAME: usize = 256;
 
 impl Actor {
-    /// An actor whom the application names. The name may come from an untrusted source.
+    /// Creates an actor that the application names. The name may come from an untrusted source.
     pub fn named_by_application(name: &str) -> Self {
         let mut shown = String::new();
         for c in name.chars().take(LONGEST_NAME) {
@@ -59,8 +56,7 @@ impl Actor {
     }
 }
 
-/// Returns whether a character can split a log line, affect a terminal or hide text. These are control characters, line
-/// separators, marks of writing direction, and invisible characters.
+/// Returns whether a character can split a log line, affect a terminal or hide text.
 #[inline]
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
@@ -72,24 +68,24 @@ tokio::task_local! {
 }
 
 impl Context {
-    /// Creates the context of a request with this id, from this address.
+    /// Creates the context of a request.
     pub fn new(id: HeaderValue, client: IpAddr, trace: Trace) -> Self {
         Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
-    /// The context for work in an application that has not set a context.
+    /// Creates the context for work without a request.
     pub fn without_request() -> Self {
         let id = HeaderValue::from_static("-");
         Self(Arc::new(ContextInner { id, client: None, actor: None, trace: Trace::default() }))
     }
 
-    /// The same context with this actor.
+    /// Sets the actor.
     #[must_use]
     pub fn acted_by(self, actor: Actor) -> Self {
         self.with(|facts| facts.actor = Some(actor))
     }
 
-    /// The same context in this step of the request's trace.
+    /// Sets the current step of the trace.
     #[must_use]
     pub fn traced_by(self, trace: Trace) -> Self {
         self.with(|facts| facts.trace = trace)
@@ -100,32 +96,32 @@ impl Context {
         self
     }
 
-    /// `http.request.id`, which the gate either generated, or took from the request and checked.
+    /// The value of `http.request.id`.
     pub fn id(&self) -> &HeaderValue {
         &self.0.id
     }
 
-    /// `client.address`.
+    /// The value of `client.address`.
     pub fn client(&self) -> Option<IpAddr> {
         self.0.client
     }
 
-    /// The operator or user who acts, unless a client acts.
+    /// The operator or user who performs the action.
     pub fn actor(&self) -> Option<&Actor> {
         self.0.actor.as_ref()
     }
 
-    /// The trace to which the request belongs.
+    /// The trace of the request.
     pub fn trace(&self) -> &Trace {
         &self.0.trace
     }
 
-    /// The context of the running task.
+    /// The context of the current task.
     pub fn current() -> Option<Self> {
         CONTEXT.try_with(Self::clone).ok()
     }
 
-    /// Calls `work` with the trace of the running task, without copying the rest of the context.
+    /// Calls `work` with the trace of the current task.
     pub fn with_trace<T>(work: impl FnOnce(&Trace) -> T) -> Option<T> {
         CONTEXT.try_with(|context| work(context.trace())).ok()
     }
@@ -141,7 +137,7 @@ impl Context {
     }
 }
 
-/// Runs a future in the context of the task that spawned it, if that task had a context.
+/// Runs a future in a context, or without a context for `None`.
 pub async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
     match context {
         Some(context) => CONTEXT.scope(context, work).await,

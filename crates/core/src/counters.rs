@@ -1,5 +1,5 @@
-//! Counters for metrics that many threads write and few read. Each thread has its own lane, unless there are more
-//! threads than lanes, so threads need not wait for a cache line that another thread writes. A reader sums the lanes.
+//! Counters for metrics. Each thread has its own lane if possible, so threads do not wait for each other's cache lines.
+//! A reader sums the lanes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// The number of lanes. Further threads share them.
 const LANES: usize = 32;
 
 thread_local! {
@@ -18,7 +17,7 @@ thread_local! {
     };
 }
 
-/// The counters of one lane. Two lanes do not share a cache line, nor the adjacent line that a processor prefetches.
+/// Two lanes do not share a cache line, nor the adjacent line that a processor prefetches.
 #[derive(Debug)]
 #[repr(align(128))]
 struct CounterLane<const N: usize>([AtomicU64; N]);
@@ -36,7 +35,7 @@ impl<const N: usize> Default for Counters<N> {
 impl<const N: usize> Counters<N> {
     /// Adds to one of the counters.
     pub fn add(&self, which: usize, number: u64) {
-        // A thread that is ending no longer has a lane.
+        // A thread that exits may have dropped its lane already.
         let lane = LANE.try_with(|lane| *lane).unwrap_or_default();
         if let Some(count) = self.0.get(lane).and_then(|lane| lane.0.get(which)) {
             count.fetch_add(number, Ordering::Relaxed);
@@ -53,7 +52,7 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// Counts results by the queried party and the name of the result. The results are rare enough for a single lock.
+/// Counts the results of queries to other parties, for each party. Queries are rare enough for a single lock.
 #[derive(Debug, Default)]
 pub struct ResultCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
 
@@ -63,26 +62,23 @@ impl ResultCounts {
         *self.0.lock().entry((Arc::clone(party), result)).or_default() += 1;
     }
 
-    /// The counts so far: the party, the result and the number.
+    /// The counts by party and result.
     pub fn counted(&self) -> Vec<(Arc<str>, &'static str, u64)> {
         let results = self.0.lock();
         results.iter().map(|((party, result), count)| (Arc::clone(party), *result, *count)).collect()
     }
 }
 
-/// The minimum time between two log messages of the same kind.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// A rate limit for a log message. The message is written at once, and then at most once a minute while its condition
-/// lasts.
+/// A rate limit for a log message: once a minute.
 #[derive(Debug, Default)]
 pub struct Seldom {
-    /// The monotonic time of the last message, or `None` before the first.
     said: Option<Duration>,
 }
 
 impl Seldom {
-    /// Returns whether the message should be written at this monotonic time.
+    /// Returns whether the message should be written now.
     pub fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
         if is_due {
@@ -92,14 +88,13 @@ impl Seldom {
     }
 }
 
-/// A rate limit for several kinds of log messages that any request can cause. It counts the messages that it skips.
+/// A rate limit for several kinds of log messages, which counts the skipped messages.
 // Requirements O31, O48.
 #[derive(Debug, Default)]
 pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
 impl SeldomByKind {
-    /// The number of messages of this kind that were skipped since the last one, or `None` if the message must be
-    /// skipped.
+    /// The number of skipped messages of this kind, or `None` if this message must be skipped.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
         let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
@@ -111,7 +106,7 @@ impl SeldomByKind {
     }
 }
 
-/// The upper bounds of the buckets for durations in the range of microseconds, in seconds.
+/// The upper bounds of the buckets for short durations, in seconds.
 pub const FINE_SECONDS: [f64; 14] = [
     0.000_01,
     0.000_025,
@@ -128,12 +123,11 @@ pub const FINE_SECONDS: [f64; 14] = [
     0.1,
     f64::INFINITY,
 ];
-/// The upper bounds of the buckets for durations in the range of milliseconds, such as writes to a store or password
-/// checks. They are in seconds.
+/// The upper bounds of the buckets for long durations, in seconds.
 pub const COARSE_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, f64::INFINITY];
 
-/// A histogram of durations, as a reader sees it.
+/// The counts of a histogram of durations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedDurations {
     /// The upper bounds of the buckets, in seconds.
@@ -144,11 +138,10 @@ pub struct CountedDurations {
     pub sum: f64,
 }
 
-/// A histogram of durations with `N - 1` buckets.
 #[derive(Debug)]
 pub(crate) struct Durations<const N: usize> {
     bounds: &'static [f64],
-    /// A counter for each bucket, and the sum in nanoseconds.
+    /// A counter for each bucket, and one for the sum in nanoseconds.
     counters: Counters<N>,
 }
 
@@ -157,7 +150,6 @@ impl<const N: usize> Durations<N> {
         Self { bounds, counters: Counters::default() }
     }
 
-    /// Counts one duration.
     pub(crate) fn add(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = self.bounds.iter().position(|bound| seconds <= *bound).unwrap_or_default();
@@ -165,7 +157,6 @@ impl<const N: usize> Durations<N> {
         self.counters.add(self.bounds.len(), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// The counts so far.
     pub(crate) fn counted(&self) -> CountedDurations {
         let sums = self.counters.sums();
         let (buckets, rest) = sums.split_at(self.bounds.len().min(N));
@@ -175,7 +166,7 @@ impl<const N: usize> Durations<N> {
     }
 }
 
-/// Counts the durable writes of a store: the successful writes with their durations, and the failed writes.
+/// Counts the durable writes of a store.
 #[derive(Debug)]
 pub struct Commits {
     durations: Durations<{ COARSE_SECONDS.len() + 1 }>,

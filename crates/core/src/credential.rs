@@ -1,6 +1,5 @@
-//! Finds the bearer token in a request, which must have exactly one credential, usually in the `Authorization` header
-//! (RFC 6750 §2.1). A request with two credentials is refused even if they are equal, because the gate could check one
-//! and the upstream the other.
+//! Finds the bearer token in a request, usually in the `Authorization` header (RFC 6750 §2.1). Two credentials are
+//! refused even if they are equal, because the gate could check one and the upstream the other.
 
 use std::borrow::Cow;
 
@@ -10,10 +9,10 @@ use memchr::memchr;
 
 use crate::denial::Denial;
 
-/// The name of the cookie with the access token.
+/// The cookie with the access token.
 pub const ACCESS_COOKIE: &str = "__Host-access";
 
-/// A token as it was sent, which has not been verified yet.
+/// A token that has not been verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credential<'a> {
     token: &'a str,
@@ -21,18 +20,18 @@ pub struct Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// A token that was not sent in the head of a request.
+    /// A bearer token. The gate refuses the token if it is bound to a key.
     pub const fn new(token: &'a str) -> Self {
         Self { token, bearer: true }
     }
 
-    /// A token that may be bound to a key. Either the caller checks the presenter's proof, or the presenter does not
-    /// need a proof because it only introspects or revokes the token.
+    /// A token that may be bound to a key. The caller checks the proof of possession, if one is necessary.
     pub const fn maybe_bound(token: &'a str) -> Self {
         Self { token, bearer: false }
     }
 
-    /// Returns whether possession of the token suffices. In that case the token must not be bound to a key.
+    /// Returns whether the token is accepted only as a bearer token. The check then refuses a token that is bound to a
+    /// key.
     pub(crate) const fn is_bearer(self) -> bool {
         self.bearer
     }
@@ -45,12 +44,12 @@ impl<'a> Credential<'a> {
 
 crate::debug_with!(Credential<'_>);
 
-/// The places where a token may be sent, in addition to `Authorization`.
+/// Where a token may be sent, besides `Authorization`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places<'a> {
-    /// A query parameter. `Authorization` takes precedence over it.
+    /// A query parameter. It is read only if the request has no other credential.
     pub query: Option<&'a str>,
-    /// Cookies. If such a cookie is sent together with another credential, the request is refused.
+    /// Cookies, which must not be sent together with another credential.
     pub cookies: [Option<&'a str>; 2],
     /// Whether `Authorization` may have the scheme `DPoP`.
     pub dpop: bool,
@@ -59,9 +58,9 @@ pub struct Places<'a> {
 /// How a token was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// As a bearer token (RFC 6750), in any place.
+    /// As a bearer token (RFC 6750).
     Bearer,
-    /// With a proof of the key to which the token is bound (RFC 9449 §7.1). This is only possible in `Authorization`.
+    /// With a proof of possession in `Authorization` (RFC 9449 §7.1).
     Dpop,
 }
 
@@ -77,7 +76,7 @@ fn named_scheme(authorization: &[u8]) -> Scheme {
     }
 }
 
-/// A credential, and where it was sent. If a browser sends it automatically, the request must prove its origin.
+/// A credential, and where it was sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found<T> {
     /// The credential.
@@ -90,7 +89,7 @@ pub struct Found<T> {
     pub by_query: bool,
 }
 
-/// The only credential of a request, in any place that the route and dialect allow.
+/// Finds the only credential of a request.
 pub fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -99,8 +98,7 @@ pub fn extract_from<'h>(
     extract_known(headers, query, places, |_| None)
 }
 
-/// The only credential of a request. `known` may recognise the token of an `Authorization` header by its bytes. The
-/// characters of a recognised token are not checked, because the token was examined before.
+/// Finds the only credential of a request. If `known` recognises a token, the token's characters are not checked.
 pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -118,7 +116,6 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     let by_header = extract_as(headers, query, read)?;
     let mut by_cookie = None;
     let [first, second] = places.cookies;
-    // If both settings name the same cookie, the cookie is read only once.
     for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
         for value in cookies(headers, name) {
             if by_cookie.replace(value).is_some() {
@@ -147,20 +144,19 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     }
 }
 
-/// The values of a cookie (RFC 6265 §4.2). The value `null` is ignored, because Kuzzle uses it to delete a cookie.
+/// The values of a cookie (RFC 6265 §4.2). The value `null` is ignored, because Kuzzle deletes cookies with it.
 pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(headers)
         .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
         .filter(|value| !value.is_empty() && *value != b"null")
 }
 
-/// The names and values of the cookies whose names have this prefix.
+/// The names and values of cookies with this name prefix.
 pub fn cookies_with_prefix<'h>(headers: &'h HeaderMap, prefix: &str) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
     pairs(headers).filter_map(split_pair).filter(move |(name, _)| name.starts_with(prefix.as_bytes()))
 }
 
-/// The name-value pairs of all cookies. They are bytes, because other cookies may contain invalid text, which must not
-/// hide our cookies.
+/// The pairs are bytes, so that invalid text in other cookies does not hide our cookies.
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(COOKIE).iter().flat_map(|header| {
         let mut rest = Some(header.as_bytes());
@@ -173,13 +169,12 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Splits a pair, with the same tolerance for white space as the parsers of upstreams.
+/// Upstreams' parsers tolerate the same white space.
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr(b'=', pair)?;
     Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
 }
 
-/// The value of a query parameter that occurs exactly once.
 fn single_parameter(query: &str, name: &str) -> Option<String> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
     match (values.next(), values.next()) {
@@ -188,12 +183,12 @@ fn single_parameter(query: &str, name: &str) -> Option<String> {
     }
 }
 
-/// Removes a cookie from a request and leaves the other cookies unchanged.
+/// Removes a cookie, and keeps the others unchanged.
 pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     remove_cookies(headers, |known| known == name.as_bytes());
 }
 
-/// Removes the cookies whose names match, and leaves the other cookies unchanged.
+/// Removes the cookies with matching names, and keeps the others unchanged.
 pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     let is_it = |pair: &[u8]| is_one(split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known));
     let (mut has_it, mut has_others) = (false, false);
@@ -206,7 +201,7 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
     match (has_it, has_others) {
         (false, _) => return,
-        // Most requests with a session cookie do not have another cookie, so copying can be avoided.
+        // Most requests have only this cookie, so avoid copying.
         (true, false) => return drop(headers.remove(COOKIE)),
         (true, true) => {}
     }
@@ -227,26 +222,24 @@ pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
     (kept.len() < pieces.len()).then(|| kept.join("&"))
 }
 
-/// Refuses two `Authorization` headers. This also applies to public routes, because the upstream would choose one of
-/// them.
+/// Refuses two `Authorization` headers, even on public routes, because the upstream would choose one of them.
 pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
-    // In most requests, header names do not repeat, so the look-up can be skipped.
+    // Skip the look-up if no header name repeats, as in most requests.
     let has_two = headers.len() > headers.keys_len() && headers.get_all(AUTHORIZATION).iter().nth(1).is_some();
     if has_two { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
 
-/// The only bearer token of a request, or `None` if the request has no bearer token.
+/// Returns the bearer token of a request, or `None` if the request has no credential.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] for a second `Authorization` header, or for a header together with a token in the query.
-/// [`Denial::UnusableCredential`] for a token only in the query (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids), another
-/// scheme, a list, or anything except exactly one `token68` (RFC 9110 §11.2).
+/// [`Denial::UnusableCredential`] for a token only in the query (RFC 9700 §4.3.2), another scheme, or anything except
+/// one `token68` (RFC 9110 §11.2).
 pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
     let token = extract_as(headers, query, |value| token68(after_scheme(value, Scheme::Bearer)?))?;
     Ok(token.map(Credential::new))
 }
 
-/// The result of `read` for the only `Authorization` header. If `read` returns `None`, the credential is unusable.
 fn extract_as<'h, T>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -263,7 +256,6 @@ fn extract_as<'h, T>(
     }
 }
 
-/// The rest of the header after the scheme and its spaces, if the header has this scheme.
 fn after_scheme(value: &[u8], scheme: Scheme) -> Option<&[u8]> {
     let name: &[u8] = match scheme {
         Scheme::Bearer => b"bearer",
@@ -280,11 +272,11 @@ fn token68(token: &[u8]) -> Option<&str> {
     if is_token68(token) { std::str::from_utf8(token).ok() } else { None }
 }
 
-/// Returns whether this is a `token68` of RFC 9110 §11.2: at least one character of the set, then any number of `=`.
+/// A `token68` has at least one character of the set, then any number of `=` (RFC 9110 §11.2).
 fn is_token68(text: &[u8]) -> bool {
     let padding = text.iter().rev().take_while(|&&b| b == b'=').count();
     let body = text.get(..text.len() - padding).unwrap_or_default();
-    // A loop without an early exit can be vectorised, and each request has several hundred of these bytes.
+    // A loop without an early exit can be vectorised.
     !body.is_empty() && body.iter().fold(true, |all, &b| all & is_token_character(b))
 }
 
@@ -294,14 +286,13 @@ const fn is_token_character(b: u8) -> bool {
     letter | digit_dot_or_slash | (b == b'-') | (b == b'_') | (b == b'~') | (b == b'+')
 }
 
-/// Returns whether the query has an `access_token` parameter. Includes all spellings that some parser accepts: with
-/// escapes, in another letter case, or after `;`.
+/// Also finds `access_token` with escapes, in another letter case, or after `;`.
 pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters, otherwise unchanged. Returns `None` if there are no such
-/// parameters. If the result is an empty string, the caller must also remove the `?`.
+/// The query without its `access_token` parameters. Returns `None` if there are none. If the result is an empty string,
+/// the caller must also remove the `?`.
 pub fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;
@@ -312,14 +303,12 @@ pub fn strip_query_token(query: &str) -> Option<String> {
         if !is_token_parameter(parameter.unwrap_or(piece)) {
             out.push_str(piece);
         } else if parameter.is_none() {
-            // The separator before the last parameter must also be removed.
             out.pop();
         }
     }
     Some(out)
 }
 
-/// The shortest spelling of the parameter's name.
 const TOKEN_PARAMETER: &str = "access_token";
 const SEPARATORS: [char; 2] = ['&', ';'];
 

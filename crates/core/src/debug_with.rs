@@ -1,8 +1,8 @@
-//! `Debug` implementations for types that contain secrets, or more than a log should contain.
+//! `Debug` implementations for types with secrets or very long content.
 
-/// Implements `Debug` with the name of the type and the listed members, which are fields or methods without arguments.
-/// Without a list, only the name is printed: `Name(…)`. After `|it|`, each member has a name and an expression of the
-/// value `it`. After `|it, f|`, an expression writes to `f`.
+/// Implements `Debug` with the type's name and the listed members. If no members are listed, prints only the name:
+/// `Name(…)`. With `|it|`, each member has an expression that uses the value `it`. With `|it, f|`, one expression
+/// writes the whole output to the formatter `f`.
 #[macro_export]
 macro_rules! debug_with {
     ($name:ident $(<$lifetime:lifetime>)?) => {

@@ -1,5 +1,4 @@
-//! Denials as data. A [`Denial`] is an error of the caller, with one variant for each rule that refuses. A
-//! [`Fault`](crate::fault::Fault) is a failure on our side.
+//! The reasons for which the gate refuses a request.
 
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ pub use provider::{ProviderFlaw, provider_words};
 pub use standing::NotGood;
 pub(crate) use standing::Standing;
 
-/// The rule by which a credential, a request or a login was refused.
+/// The rule by which a request was refused.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -49,7 +48,7 @@ pub enum Denial {
     /// The query contains a byte that must be percent-encoded, such as a non-ASCII byte (RFC 3986 §2.1).
     // Requirement T11.
     BadQuery,
-    /// The length of the body is not given by exactly one content length or by the chunked coding.
+    /// The framing of the body is invalid. A body needs either a single `Content-Length` or the chunked coding.
     // Requirement T7.
     BadFraming,
     /// A `CONNECT` request for a tunnel, which the gate does not serve.
@@ -64,7 +63,7 @@ pub enum Denial {
     /// `Host` does not name a host that the gate serves.
     // Requirement T23.
     UnknownHost,
-    /// No route matches.
+    /// The request does not match a route.
     NoRoute,
     /// The caller does not have a live session with this id.
     // Requirement P55.
@@ -72,33 +71,31 @@ pub enum Denial {
     /// The caller does not have a live API key with this id.
     // Requirement K5.
     UnknownApiKey,
-    /// A common interpretation of the path leads to a stricter route than the one that matches.
+    /// If the path is parsed in another common way, it matches a stricter route.
     // Requirement T20.
     AmbiguousPath,
     /// The route or endpoint does not serve this method.
     MethodNotAllowed,
-    /// The path is almost the path of one of our endpoints, in a spelling that honest clients do not send.
+    /// The path is a suspicious misspelling of the path of a gate endpoint.
     // Requirement R12.
     NearMiss,
-    /// A proxy requests a verdict about a request to one of our endpoints, which are served only on the public
-    /// listeners.
+    /// A proxy sent an authorization request about a gate endpoint. Only the public listeners serve these endpoints.
     // Requirement N15.
     EndpointElsewhere,
-    /// The peer is not allowed to request verdicts.
+    /// The peer is not allowed to send authorization requests.
     // Requirement N3.
     UntrustedNeighbour,
-    /// A proxy that requests a verdict omits a required fact about the request, or sends it twice or malformed.
+    /// A required value in a proxy's authorization request is missing, repeated or malformed.
     // Requirement N2.
     BadFact(&'static str),
-    /// A header imitates a header that only the gate may set, and the proxy that requests the verdict could not remove
-    /// it.
+    /// The request has a header that imitates a header of the gate, and the proxy could not remove it.
     // Requirement N9.
     DisguisedHeader,
-    /// The body of a request to one of our endpoints is too large.
+    /// The request body for a gate endpoint is too large.
     BodyTooLarge,
-    /// The body of a request to one of our endpoints violates the protocol.
+    /// The request body for a gate endpoint violates the protocol.
     MalformedRequest(&'static str),
-    /// A logout token or a security event of another issuer was refused.
+    /// A logout token or a security event was refused.
     // Requirement N49.
     #[doc(hidden)]
     RefusedEvent(EventFlaw),
@@ -113,22 +110,20 @@ pub enum Denial {
     // The bearer token on a data route.
     /// The request does not contain a credential.
     NoCredential,
-    /// The credential has a different scheme, or is in a place that the route does not allow.
+    /// The credential has an unsupported scheme, or the route does not accept it in this part of the request.
     UnusableCredential,
-    /// A browser sent a cookie with a request that changes data, without proof that the request comes from a page of an
-    /// allowed origin.
+    /// A browser's request changes data, and nothing proves that it comes from an allowed origin.
     // Requirement T18.
     CrossOrigin,
-    /// A request of a browser session without the header that `csrf_header` names.
+    /// The browser's request lacks the header that `csrf_header` names.
     NoCsrfHeader,
-    /// The token is not a JWS that the gate accepts, because of its shape, size, encoding or header.
+    /// The token's shape, size, encoding or header is not acceptable.
     MalformedToken(&'static str),
     /// The gate does not trust the issuer.
     UnknownIssuer,
     /// The issuer does not have a key with this `kid`.
     UnknownKey,
-    /// The token does not have a `kid`, and the issuer has more than 4 keys for the token's algorithm. At most 4 keys
-    /// are tried.
+    /// The token does not have a `kid`, and the issuer has more than 4 keys for its algorithm.
     // Requirement J30.
     TooManyKeys,
     /// The algorithm in the token's header differs from the key's algorithm.
@@ -139,29 +134,28 @@ pub enum Denial {
     BadSignature,
     /// A claim is missing, or has the wrong type or form.
     BadClaim(&'static str),
-    /// The token is bound to a key whose possession was not proved (RFC 9449, RFC 8705).
+    /// The token is bound to a key, but the caller did not prove possession (RFC 9449, RFC 8705).
     UnprovedBinding,
-    /// The token is not bound to a key (RFC 9449 §7.1) or to a client certificate (RFC 8705), as the request or the
-    /// route requires.
+    /// The token is not bound to a key or a client certificate, although the route or request requires it.
     // Requirement N31.
     UnboundToken,
-    /// The proof is valid, but its key is not the one to which the access token is bound.
+    /// The proof's key is not the key to which the access token is bound.
     // Requirement N30.
     OtherKey,
     /// The token is bound to a client certificate, but the connection does not have a client certificate (RFC 8705 §3).
     NoCertificate,
     /// The connection's client certificate is not the one to which the access token is bound (RFC 8705 §3).
     OtherCertificate,
-    /// A client uses the token to act for the token's subject, which our endpoints do not accept (RFC 8693).
+    /// The token was delegated to a client (RFC 8693), and the gate's endpoints do not accept delegated tokens.
     // Requirement D10.
     DelegatedToken,
-    /// This client may not exchange the token (RFC 8693 §2.2.2). Contains the reason.
+    /// This client may not exchange the token (RFC 8693 §2.2.2).
     // Requirement D1.
     NotExchangeable(&'static str),
-    /// The provider refused to exchange the caller's token for a token of the upstream.
+    /// The provider refused to exchange the token.
     // Requirement D12.
     ExchangeRefused,
-    /// The provider requires a stronger login of the user before it exchanges the token.
+    /// The provider requires a stronger login before it exchanges the token.
     ExchangeClaims,
     /// The token for the upstream is not available now.
     ExchangeUnavailable(Duration),
@@ -172,24 +166,22 @@ pub enum Denial {
     TokenTooOld,
     /// `nbf` or `iat` is in the future.
     TokenNotYetValid,
-    /// The token was revoked: by itself, or with its session, generation, subject or client, or with all tokens.
+    /// The token was revoked.
     TokenRevoked,
-    /// The keys of the token's issuer are not known at the moment, so the token was not examined. A retry may succeed
-    /// after this time.
+    /// The keys of the token's issuer are not known yet. Contains the delay before a retry.
     // Requirement I4.
     KeysUnavailable(Duration),
     /// The token's issuer reports the token as inactive.
     // Requirement I20.
     TokenInactive,
-    /// The issuer could not be queried about the token, so the token's state is unknown. A retry may succeed after this
-    /// time.
+    /// The issuer could not be queried about the token. Contains the delay before a retry.
     // Requirement I20.
     IntrospectionUnavailable(Duration),
-    /// Other gates may have revoked the token, and their store has not responded to this gate for too long. A retry may
-    /// succeed after this time.
+    /// The shared store has not responded for too long, so the token may have been revoked. Contains the delay before a
+    /// retry.
     // Requirement C10.
     RevocationsUnavailable(Duration),
-    /// The assertion about the caller could not be signed, and the upstream must not get a request without it.
+    /// The gate could not sign its assertion about the caller for the upstream.
     // Requirement N57.
     AssertionUnavailable(Duration),
     /// The token is not meant for this route.
@@ -201,13 +193,13 @@ pub enum Denial {
     /// The token lacks a role that the route requires.
     // Requirement I17.
     MissingRole,
-    /// The token lacks a role that the route requires, and its issuer omitted roles because there are too many.
+    /// The token lacks a required role, and its issuer omitted roles because there are too many.
     // Requirement I18.
     RolesOverage,
     /// The claims of the token do not meet the conditions of the route.
     // Requirement K22.
     Condition,
-    /// The caller did not log in as the route requires, or logged in too long ago (RFC 9470).
+    /// The user's login is too weak or too old for the route (RFC 9470).
     // Requirement N46.
     InsufficientAuthentication,
     /// A claim does not have the value that the route requires.
@@ -218,40 +210,36 @@ pub enum Denial {
     ClaimsShape,
 
     // The cookie of a browser session.
-    /// The session cookie was not made with a key of this gate, or its secret does not belong to the session that the
-    /// cookie names.
+    /// This gate did not create the session cookie, or the secret in the cookie does not match the session.
     // Requirement B3.
     UnknownSessionCookie,
-    /// The session of the cookie has ended, for the contained reason. The user must log in again.
+    /// The session has ended, for the contained reason.
     // Requirement B18.
     SessionOver(&'static str),
-    /// The session must be renewed, but this request cannot renew it. The browser prefetched the page, so the request
-    /// does not count as activity of the user.
+    /// The session must be renewed, but a browser's prefetch cannot renew it.
     SessionNotRenewed,
-    /// The session is not cached, and could not be read or renewed. A retry may succeed after this time.
+    /// The session could not be read or renewed. Contains the delay before a retry.
     // Requirement B18.
     SessionUnavailable(Duration),
-    /// The route forwards the provider's access token, but the token in this session has expired and cannot be
-    /// refreshed.
+    /// The route forwards the provider's token, which has expired and cannot be refreshed.
     // Requirement B40.
     ProviderTokenOver,
-    /// The session is bound to a device, and the request does not have the cookie of this device. Or the session must
-    /// be bound to a device, but is not.
+    /// The request lacks the cookie of the session's device, or the session is not bound to a device as required.
     // Requirement B48.
     DeviceProofMissing,
-    /// The gate does not bind the session to the device, or the device's proof is invalid. Contains the reason.
+    /// The gate does not bind the session to the device, or the device's proof is invalid.
     // Requirements B47, B49.
     DeviceRefused(&'static str),
 
     // An API key.
-    /// The API key is unknown or has ended, or its owner is not active. Contains the reason, which is only for the log.
+    /// The API key is unknown or has ended, or its owner is not active.
     // Requirement K4.
     ApiKeyRefused(&'static str),
-    /// The record of the API key could not be read. A retry may succeed after this time.
+    /// The record of the API key could not be read. Contains the delay before a retry.
     ApiKeyUnavailable(Duration),
 
     // A refresh credential.
-    /// The string is not a refresh token of this gate, or its session no longer exists.
+    /// The gate did not issue the refresh token, or its session no longer exists.
     UnknownRefreshToken,
     /// The refresh token belongs to another client.
     // Requirement R6.
@@ -266,75 +254,67 @@ pub enum Denial {
     SessionExpired,
     /// The session outlived `idle_ttl`.
     SessionIdle,
-    /// The refresh token is newer than the session's record in the store, and the gate must not continue the session
-    /// from it.
+    /// The refresh token is newer than the session's record in the store.
     // Requirement O5.
     Ahead,
-    /// The token was superseded (RFC 9700 §4.14.2).
+    /// The refresh token was already replaced by a newer one (RFC 9700 §4.14.2).
     Reuse {
-        /// The number of generations by which the token is older than the current generation.
+        /// How many generations the token is behind the current one.
         generations_old: u64,
-        /// The time since its successor was issued, if the record still contains this time.
+        /// The time since the token was replaced, if known.
         superseded_for: Option<Duration>,
     },
     /// The access token and the refresh token belong to different pairs.
     MismatchedPair,
-    /// The relay does not forward this refresh token, because the stored response is for a different presenter, or
-    /// because the request must not be repeated.
+    /// The relay does not forward this refresh token.
     // Requirement I38.
     RelayRefused(&'static str),
     /// The DPoP proof is missing or invalid (RFC 9449 §4.3).
     // Requirements I38, N30.
     BadProof(ProofFlaw),
-    /// The memory of used proofs is full, so this proof cannot be recorded. A retry may succeed after this time.
+    /// The memory of used proofs is full. Contains the delay before a retry.
     // Requirement N33.
     ProofsFull(Duration),
-    /// The store that several gates share cannot tell whether the proof was used at another gate. A retry with a new
-    /// proof may succeed after this time.
+    /// The shared store cannot tell whether the proof was used before. Contains the delay before a retry.
     // Requirement J30.
     ProofsUnavailable(Duration),
-    /// The proof is valid, but its key is not the one to which the refresh token is bound.
+    /// The proof's key is not the key to which the refresh token is bound.
     // Requirement N35.
     OtherSessionKey,
-    /// The refresh token is bound to a client certificate, and the connection has no certificate or a different one
-    /// (RFC 8705 §4).
+    /// The connection lacks the client certificate to which the refresh token is bound (RFC 8705 §4).
     OtherSessionCertificate,
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
-    /// This gate does not issue tokens for the requested resource, or the session is for a different resource (RFC
-    /// 8707).
+    /// The requested resource is unknown, or is not the session's resource (RFC 8707).
     InvalidTarget,
 
     // A login or a client.
-    /// The user is unknown or the password is wrong. The caller does not learn which.
+    /// The user is unknown or the password is wrong. The response does not reveal which of the two.
     // Requirement A2.
     WrongPassword,
-    /// The password is right, but the user has no account, and the endpoint requires one. The reply is the same as for
-    /// a wrong password.
+    /// The password is right, but the endpoint requires an account, which the user does not have.
     // Requirement I55.
     NoAccount,
     /// The client is unknown, or failed to authenticate.
     InvalidClient,
-    /// The assertion with which a client authenticates is invalid, or was used before.
+    /// The client's assertion is invalid, or was used before.
     // Requirements D22, D24.
     ClientAssertion(&'static str),
-    /// An assertion that is presented as a grant is invalid or was used before, or its session has ended.
+    /// The assertion of the grant is invalid or was used before, or its session has ended.
     // Requirements D18, D21 to D24.
     GrantAssertion(&'static str),
     /// The client may not use this grant.
     UnauthorizedClient,
     /// The endpoint does not serve this grant type.
     UnsupportedGrantType,
-    /// The user already has the maximum number of live sessions, and the rules do not allow another one.
+    /// The user already has the maximum number of live sessions.
     TooManySessions,
-    /// An attempt exceeds a limit. Contains the name of the limit, which is a key of `[limits]` or a name in
-    /// docs/outcomes.md, and the time after which the next attempt is admitted.
+    /// An attempt exceeds a limit. Contains the limit's name and the delay before the next attempt.
     // Requirements O35, O46.
     RateLimited(&'static str, Duration),
-    /// The caller's requests exceed a limit of the route. Contains the name of the limit, and the time after which the
-    /// next request is admitted.
+    /// The caller exceeds a limit of the route. Contains the limit's name and the delay before the next request.
     // Requirements K15 to K20.
     QuotaExceeded(&'static str, Duration),
 }

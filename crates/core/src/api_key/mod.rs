@@ -1,4 +1,4 @@
-//! API keys: their format, and their records in the store.
+//! API keys and their records in the store.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ mod text;
 
 pub use text::KeyPrefix;
 
-/// The stored record of an API key. The record is not secret, because it does not contain the key itself.
+/// The stored record of an API key, without the secret key.
 ///
 /// ```
 /// use rotogate_core::api_key::ApiKey;
@@ -26,25 +26,25 @@ pub use text::KeyPrefix;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
-    /// The API key's id, which is the first twelve characters after the prefix.
+    /// The first twelve characters of the key after its prefix.
     pub id: Box<str>,
-    /// The name that the owner gave the API key.
+    /// The name that the owner chose.
     pub name: Box<str>,
-    /// The owner's `sub`. For a client, it is `client:` followed by the client's id.
+    /// The owner's `sub`, which is `client:` and the client's id for a client.
     pub subject: Box<str>,
     /// The owner's account.
     pub account: Option<Box<str>>,
-    /// The scopes of the API key. A request gets only those scopes that the owner also has at the time of the request.
+    /// The scopes of the API key. A request gets only those scopes that the owner still has.
     pub scopes: Scope,
-    /// The only audience of the API key, or `None` for the gate's audience.
+    /// The audience, or `None` for the gate's audience.
     pub audience: Option<Box<str>>,
-    /// The networks from which the key is accepted. If the list is empty, the key is accepted from everywhere.
+    /// The networks from which the key is accepted, or an empty list for all.
     pub networks: Vec<Box<str>>,
     /// When the key was created.
     pub created: Timestamp,
     /// When the key expires.
     pub expires: Timestamp,
-    /// When the key was last used, to the hour, or `None` if it was never used.
+    /// When the key was last used, to the hour.
     pub last_used: Option<Timestamp>,
     /// The id of the API key that this key replaces.
     pub predecessor: Option<Box<str>>,
@@ -54,24 +54,18 @@ pub struct ApiKey {
     pub is_replaced: bool,
     /// When the key was revoked.
     pub revoked: Option<Timestamp>,
-    /// When the session that created the API key began. If the key was not created in a session, this is the key's
-    /// creation time. A revocation of the owner's sessions and API keys also ends this key, if the revocation covers
-    /// sessions that began at this time.
+    /// When the session that created the API key began. A revocation that covers this time also revokes the API key.
     pub(crate) began: Timestamp,
-    /// The issuers that authenticated the users who created the API key and its predecessors, with the users' subjects
-    /// at these issuers. If one of the issuers ends all sessions of its user, the API key also ends.
+    /// The creators' identities at other issuers. If one of these issuers ends all sessions of the user, the API key
+    /// becomes invalid.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The id of the first predecessor. Requests with an API key and requests with its successors are counted together
-    /// under this id.
+    /// The id of the first predecessor. Limits count the requests of all successors under this id.
     pub(crate) lineage: Box<str>,
-    /// The id of the keyring's secret that was used to compute `digest`.
     pub(crate) kid: u8,
-    /// The HMAC of the API key.
     pub(crate) digest: [u8; 32],
 }
 
 impl ApiKey {
-    /// The networks from which the key is accepted.
     pub(crate) fn networks(&self) -> Option<Vec<IpNet>> {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
@@ -105,9 +99,9 @@ pub struct NewApiKey {
     pub subject: String,
     /// The owner's account.
     pub account: Option<String>,
-    /// The scopes of the key, or `None` for all scopes of the owner.
+    /// The scopes, or `None` for all scopes of the owner.
     pub scopes: Option<Scope>,
-    /// The only audience of the key, or `None` for the gate's audience.
+    /// The audience, or `None` for the gate's audience.
     pub audience: Option<String>,
     /// The networks from which the key is accepted.
     pub networks: Vec<IpNet>,
@@ -127,11 +121,11 @@ pub struct NewApiKey {
 pub struct ApiKeySettings {
     /// The prefix of all keys.
     pub prefix: KeyPrefix,
-    /// The header that may contain a key, besides `Authorization: Bearer`.
+    /// An additional header for keys, besides `Authorization: Bearer`.
     pub header: Option<http::HeaderName>,
     /// The maximum lifetime of a key.
     pub max_lifetime: Duration,
-    /// The maximum time for which a replaced key stays valid.
+    /// How long a replaced key may stay valid.
     pub overlap: Duration,
 }
 
@@ -142,8 +136,8 @@ impl ApiKeySettings {
     /// The upper bound for [`max_lifetime`](Self::max_lifetime).
     pub const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
-    /// Settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days. Returns `None`
-    /// unless the prefix consists of 2 to 12 characters from a-z and 0-9.
+    /// Creates settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days.
+    /// Returns `None` unless the prefix consists of 2 to 12 characters from a-z and 0-9.
     pub fn new(prefix: &str) -> Option<Self> {
         Some(Self {
             prefix: KeyPrefix::new(prefix)?,
@@ -154,33 +148,27 @@ impl ApiKeySettings {
     }
 }
 
-// An API key's revocation entry must be kept longer than the key can be valid.
+// The revocation entry must outlive the key.
 const _: () = assert!(ApiKeySettings::LONGEST_LIFETIME.as_secs() < crate::revocation::LONGEST_KEY.as_secs());
 
-/// Properties of a cached key that a cached token does not have.
 #[derive(Debug)]
 pub(crate) struct CachedKey {
-    /// The API key itself, which also identifies it in the caches.
     pub(crate) text: std::sync::Arc<str>,
-    /// When the API key's record must be read from the store again.
     pub(crate) read_again: Timestamp,
     pub(crate) networks: Vec<IpNet>,
 }
 
 impl CachedKey {
-    /// The memory that the strings take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.text.len() + size_of_val(&*self.networks)
     }
 
-    /// Returns whether the API key is accepted from this address.
     pub(crate) fn is_good_at(&self, address: Option<IpAddr>) -> bool {
         self.networks.is_empty()
             || address.is_some_and(|address| self.networks.iter().any(|network| network.contains(&address)))
     }
 }
 
-/// The `client_id` of a request with an API key, which is `key:` followed by the key's id.
 pub(crate) struct KeyClient<'a>(pub(crate) &'a str);
 
 impl fmt::Display for KeyClient<'_> {

@@ -1,6 +1,6 @@
 //! The format of an API key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32,
-//! in base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. Because of the CRC, a mistyped key is
-//! recognised without reading the store.
+//! in base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. The CRC detects a mistyped key without
+//! reading the store.
 
 use std::fmt;
 
@@ -10,13 +10,11 @@ use zeroize::Zeroizing;
 use crate::random::{NoRandomness, random};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The version of the format.
 const MARK: &str = "_k1_";
-/// The length of the id.
 const ID: usize = 12;
-/// The combined length of the id (71 bits) and the secret (178 bits).
+/// The length of the id (71 bits) plus the secret (178 bits), in characters.
 const BODY: usize = ID + 30;
-/// The length of the checksum. Six characters are enough, because 62⁶ is more than 2³².
+/// Six characters are enough, because 62⁶ is more than 2³².
 const CHECK: usize = 6;
 
 /// The prefix of all API keys of a gate.
@@ -29,7 +27,6 @@ const CHECK: usize = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix(Box<str>);
 
-/// The default prefix `rotogate_k1_`.
 impl Default for KeyPrefix {
     fn default() -> Self {
         Self(format!("rotogate{MARK}").into())
@@ -43,7 +40,7 @@ impl fmt::Display for KeyPrefix {
 }
 
 impl KeyPrefix {
-    /// The prefix with this name. Returns `None` unless the name consists of 2 to 12 characters from a-z and 0-9.
+    /// Creates a prefix from its name. Returns `None` unless the name consists of 2 to 12 characters from a-z and 0-9.
     pub fn new(name: &str) -> Option<Self> {
         let is_name =
             (2..=12).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -55,7 +52,7 @@ impl KeyPrefix {
         self.0.strip_suffix(MARK).unwrap_or_default()
     }
 
-    /// Returns whether a string starts like an API key of this gate. Tokens never start with the prefix.
+    /// Returns whether a string starts like an API key of this gate.
     pub fn begins(&self, text: &str) -> bool {
         text.starts_with(&*self.0)
     }
@@ -70,7 +67,7 @@ impl KeyPrefix {
         (checksum(whole.as_bytes()) == *check.as_bytes()).then(|| body.get(..ID))?
     }
 
-    /// Generates an API key, and returns its id and the key itself.
+    /// Generates an API key with its id.
     ///
     /// # Errors
     /// The system does not provide random bytes.
@@ -79,8 +76,7 @@ impl KeyPrefix {
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + BODY + CHECK));
         text.push_str(&self.0);
         while text.len() < self.0.len() + BODY {
-            // 248 is four times 62. Bytes from 248 on are skipped, because they would make some characters more
-            // frequent than others.
+            // 248 is four times 62. Bytes from 248 on would make some characters more frequent.
             let [byte] = *random::<1>()?;
             if byte < 248 {
                 text.extend(ALPHABET.get(usize::from(byte % 62)).map(|b| char::from(*b)));
@@ -92,7 +88,7 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// The string with the secret part of each API key replaced by `…`, or `None` if the string does not contain a key.
+    /// Replaces the secret part of each API key by `…`, if the string contains a key.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
         let mut out = parts.next()?.to_owned();
@@ -110,9 +106,7 @@ impl KeyPrefix {
     }
 }
 
-/// CRC-32 (IEEE 802.3) in base62, with the most significant digit first.
 fn checksum(bytes: &[u8]) -> [u8; CHECK] {
-    // The CRC is computed half a byte at a time.
     const TABLE: [u32; 16] = table();
     let step =
         |crc: u32, nibble: u8| TABLE.get(((crc ^ u32::from(nibble)) & 15) as usize).map_or(0, |t| t ^ (crc >> 4));
@@ -146,7 +140,6 @@ mod for_tests {
     use super::*;
 
     impl KeyPrefix {
-        /// An API key with this id but with a different secret.
         pub(crate) fn guessed(&self, id: &str) -> String {
             let whole = format!("{}{id}{}", self.0, "0".repeat(BODY - ID));
             let check = String::from_utf8_lossy(&checksum(whole.as_bytes())).into_owned();

@@ -6,19 +6,17 @@ use serde_json::{Map, Value};
 
 use crate::invalid::InvalidValue;
 
-/// The maximum length of a path, in bytes.
 const MAX_PATH: usize = 512;
-/// The maximum number of segments of a path. Accepted tokens do not have deeper claims (J10).
+/// Accepted tokens do not have deeper claims (J10).
 const MAX_SEGMENTS: usize = 15;
-/// Characters that are allowed only in quotes. Most of them occur in URLs or URNs, or are wildcards or expressions of
-/// other path languages, which would silently match nothing.
+/// Characters that must be quoted. Without this rule, a URL or an expression of another path language would be accepted
+/// but never match.
 const QUOTED_ONLY: &[char] =
     &['"', '\'', '{', '}', '[', ']', '(', ')', '*', '?', '$', '@', '#', '|', '\\', ':', '/', ','];
 
-/// The path of a claim in a token. Dots separate the segments, as in `realm_access.roles`. A segment with a dot, a
-/// colon, a slash or another special character must be quoted, as in `resource_access."my.app".roles` or
-/// `"https://example.com/roles"`. A trailing `{}` selects the names of an object's members. Wildcards and expressions
-/// are not supported.
+/// The path of a claim in a token. Dots separate the segments, as in `realm_access.roles`. A segment with a special
+/// character must be quoted, as in `resource_access."my.app".roles`. A trailing `{}` selects the names of an object's
+/// members. Wildcards and expressions are not supported.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -39,7 +37,7 @@ impl ClaimPath {
     /// Parses a path.
     ///
     /// # Errors
-    /// The path cannot be parsed. The error says how to write it.
+    /// The path is invalid. The error says how to write it.
     pub fn parse(path: &str) -> Result<Self, InvalidValue> {
         let begin = || path.chars().take(MAX_PATH).collect::<String>();
         let wrong = |why| InvalidValue::new(format!("the claim path {:?}: {why}", begin()));
@@ -78,7 +76,6 @@ impl ClaimPath {
         Ok(Self { text: path.into(), segments: segments.into(), of_names })
     }
 
-    /// Returns whether the path leads to the top-level claim with this name.
     pub(crate) fn is_claim(&self, name: &str) -> bool {
         matches!(&*self.segments, [only] if **only == *name && !self.of_names)
     }
@@ -91,12 +88,12 @@ impl ClaimPath {
         paths.into_iter().map(Self::parse).collect()
     }
 
-    /// The names of the path's segments, in order.
+    /// The segments of the path, in order.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> {
         self.segments.iter().map(|segment| &**segment)
     }
 
-    /// Whether the path ends in `{}` and selects the names of an object's members.
+    /// Whether the path ends in `{}`.
     pub const fn is_of_names(&self) -> bool {
         self.of_names
     }
@@ -107,7 +104,7 @@ impl ClaimPath {
         rest.iter().try_fold(claims.get(&**first)?, |value, segment| value.get(&**segment))
     }
 
-    /// Returns whether `wanted` is the value at this path, or an element of a list at this path.
+    /// Returns whether the value at this path is `wanted`, or contains it as an element.
     pub fn holds(&self, claims: &Map<String, Value>, wanted: &Value) -> bool {
         match self.find(claims) {
             Some(Value::Object(members)) if self.of_names => {
@@ -122,7 +119,7 @@ impl ClaimPath {
     }
 }
 
-/// Two paths are equal if they lead to the same claim, regardless of the quotes around their segments.
+/// Paths are equal if only their quotes differ.
 impl PartialEq for ClaimPath {
     fn eq(&self, other: &Self) -> bool {
         (&self.segments, self.of_names) == (&other.segments, other.of_names)

@@ -1,11 +1,11 @@
-//! The rules that say which tokens a client may exchange (RFC 8693), and which tokens it may get.
+//! The rules for a client's token exchange (RFC 8693).
 
 use crate::denial::Denial;
 use crate::session::Scope;
 use crate::token::claims::AccessToken;
 use crate::token::verify::OWN;
 
-/// The rules of a client that exchanges a user's token for a token with which the client calls another service.
+/// The rules for a client that exchanges a user's token for a token of another service.
 ///
 /// ```
 /// use rotogate::client::{Client, ExchangeRules, Grant, SecretHash};
@@ -23,20 +23,20 @@ use crate::token::verify::OWN;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRules {
-    /// The audiences that identify this client. A token with one of these audiences is meant for the client.
+    /// The audiences that identify this client.
     pub audiences: Vec<Box<str>>,
     /// The audiences for which the client may get tokens.
     pub to: Vec<Box<str>>,
-    /// The names of the issuers whose tokens the client may exchange. `self` is our own issuer.
+    /// The issuers whose tokens the client may exchange. `self` is our own issuer.
     pub issuers: Vec<Box<str>>,
-    /// The only scopes that the new tokens may have, or `None` for the scopes of the exchanged token.
+    /// The scopes that the new tokens may have, or `None` for no restriction.
     pub scopes: Option<Scope>,
-    /// The maximum number of actors in a new token, including the client itself.
+    /// The maximum number of actors in a new token, including the client.
     pub depth: usize,
 }
 
 impl Default for ExchangeRules {
-    /// By default, the client may exchange only the gate's own tokens that do not have an actor.
+    /// The default permits only tokens of the gate without an actor.
     fn default() -> Self {
         let issuers = vec![OWN.into()];
         Self { audiences: Vec::new(), to: Vec::new(), issuers, scopes: None, depth: 1 }
@@ -44,10 +44,10 @@ impl Default for ExchangeRules {
 }
 
 impl ExchangeRules {
-    /// The maximum number of actors that a token may name.
+    /// The upper bound for [`depth`](Self::depth).
     pub const MAX_DEPTH: usize = 8;
 
-    /// Checks that the client with this id may exchange this token.
+    /// Checks that the client may exchange this token.
     ///
     /// # Errors
     /// [`Denial::NotExchangeable`].
@@ -59,19 +59,17 @@ impl ExchangeRules {
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // Only the issuer knows when an introspected token ends, and the gate would not query the issuer about the
-            // new token.
+            // After the exchange, the gate would not notice that the issuer revoked the original token.
             "the token can be checked only by introspection, so it cannot be exchanged"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
-            "the token belongs to a client itself, so there is no user to act for"
+            "the token was issued to a client for itself, so there is no user to act for"
         } else {
             return Ok(());
         };
         Err(Denial::NotExchangeable(refused))
     }
 
-    /// The audience of the new token. It is the requested audience, which must match a permitted audience byte for
-    /// byte, or the only permitted audience.
+    /// Returns the audience of the new token.
     ///
     /// # Errors
     /// [`Denial::InvalidTarget`].
@@ -84,7 +82,7 @@ impl ExchangeRules {
         found.cloned().ok_or(Denial::InvalidTarget)
     }
 
-    /// The scope of the new token, which is never wider than the scope of the exchanged token.
+    /// The scope is never wider than the scope of the exchanged token.
     ///
     /// # Errors
     /// [`Denial::InvalidScope`].

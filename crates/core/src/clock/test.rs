@@ -25,7 +25,7 @@ pub struct ManualTime {
 }
 
 impl ManualTime {
-    /// A clock at `wall`.
+    /// Creates a clock at `wall`.
     pub fn at(wall: Timestamp) -> Arc<Self> {
         Arc::new(Self { wall: AtomicU64::new(wall.0), monotonic: AtomicU64::new(0) })
     }
@@ -36,7 +36,7 @@ impl ManualTime {
         self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
     }
 
-    /// Sets the wall clock alone, forward or back.
+    /// Sets only the wall clock.
     pub fn set_wall(&self, to: Timestamp) {
         self.wall.store(to.0, Ordering::SeqCst);
     }

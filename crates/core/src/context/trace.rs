@@ -1,8 +1,6 @@
-//! The trace to which a request belongs (W3C Trace Context), and the spans of its steps.
-//!
-//! The library marks its steps, and the server records them. The library therefore does not need OpenTelemetry, and a
-//! step of an unrecorded request costs only one look-up of the task's [`Context`]. `tracing` spans would cost more,
-//! because a registry keeps every span, recorded or not, and consults a per-request filter at every span.
+//! The trace of a request (W3C Trace Context), and the spans of its steps. The library marks steps, and the server
+//! records them. The library therefore does not need OpenTelemetry. `tracing` spans would cost more, because the
+//! registry of `tracing` stores even spans that are not recorded.
 
 use std::fmt;
 use std::future::Future;
@@ -21,7 +19,7 @@ pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const LENGTH: usize = 55;
 const SAMPLED: u8 = 1;
 
-/// The trace of a request, for its log lines and its steps.
+/// The trace of a request.
 #[derive(Clone, Debug, Default)]
 pub enum Trace {
     /// The request does not belong to a trace.
@@ -31,10 +29,10 @@ pub enum Trace {
     Unrecorded {
         /// The id of the trace.
         id: [u8; 16],
-        /// The flags of the trace, if this process set or accepted them.
+        /// The flags of the trace, if known.
         flags: Option<u8>,
     },
-    /// A trace that this process records, with the span of the current step.
+    /// A recorded trace, with the current span.
     Recorded(Arc<dyn Span>),
 }
 
@@ -69,9 +67,9 @@ pub enum Value<'a> {
     Number(i64),
 }
 
-/// A recorded step. It also ends when its last clone is dropped.
+/// A recorded step of a trace. It ends with [`end`](Self::end), or when the last reference to it is dropped.
 pub trait Span: fmt::Debug + Send + Sync {
-    /// The position of the step in the trace.
+    /// The trace id, the span id and the flags of this step.
     fn position(&self) -> Position;
 
     /// Begins a step inside this step.
@@ -83,7 +81,7 @@ pub trait Span: fmt::Debug + Send + Sync {
     /// Replaces the name of the step.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. `failed` is false if the step refused the request but did not fail.
+    /// Sets `error.type`. If `failed` is true, also marks the span as failed.
     fn set_error(&self, error: &str, failed: bool);
 
     /// Ends the step. Later changes are ignored.
@@ -91,7 +89,7 @@ pub trait Span: fmt::Debug + Send + Sync {
 }
 
 impl Position {
-    /// The position in a request's `traceparent`, if there is exactly one and it is well-formed.
+    /// Parses the `traceparent` header. Returns `None` if the header is missing, repeated or invalid.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(&TRACEPARENT).iter();
         match (values.next(), values.next()) {
@@ -101,9 +99,9 @@ impl Position {
     }
 
     /// Parses the value of `traceparent` (W3C Trace Context §3.2). A later version may have more fields at its end.
+    /// Builds without OpenTelemetry also log the trace id, so this code does not use the parser of OpenTelemetry.
     ///
-    /// This is parsed by hand, because the format is fixed to the byte, every request with a trace is parsed here, and
-    /// builds without OpenTelemetry also log the id. A test compares the result with OpenTelemetry's propagator.
+    /// A test compares the result with OpenTelemetry's propagator.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (known, rest) = (text.get(..LENGTH)?, text.get(LENGTH..)?);
         let [version, flags] = [read_hex::<1>(known.get(..2)?)?, read_hex::<1>(known.get(53..)?)?];
@@ -138,12 +136,12 @@ impl Position {
 }
 
 impl Trace {
-    /// The trace of the running task.
+    /// The trace of the current task.
     pub fn current() -> Self {
         Context::with_trace(Self::clone).unwrap_or_default()
     }
 
-    /// The current span, if it is recorded.
+    /// The current span, or `None` if this process does not record the trace.
     pub const fn span(&self) -> Option<&Arc<dyn Span>> {
         match self {
             Self::Recorded(span) => Some(span),
@@ -151,8 +149,7 @@ impl Trace {
         }
     }
 
-    /// Calls `write` with the name and value of each trace field for a log line. The fields are `trace_id`, and also
-    /// `span_id` and `trace_flags` if these are known.
+    /// Calls `write` with each known trace field for a log line: `trace_id`, `span_id` and `trace_flags`.
     pub fn log(&self, mut write: impl FnMut(&'static str, &[u8])) {
         let (trace, span, flags) = match self {
             Self::None => return,
@@ -177,13 +174,12 @@ impl Trace {
     }
 }
 
-/// Begins a step of the running task's request, if the request is recorded.
+/// Begins a step of the current request, if its trace is recorded.
 pub fn begin(kind: StepKind, name: &'static str) -> Option<Arc<dyn Span>> {
     Context::with_trace(|trace| trace.span().map(|span| span.child(kind, name))).flatten()
 }
 
-/// Runs a future as a step of the running task's request. Steps that begin while the future runs are children of this
-/// step.
+/// Runs a future as a step of the current request. Steps within the future are children of this step.
 ///
 /// # Errors
 /// The error of the future.
@@ -202,7 +198,7 @@ pub async fn step<T, E>(
     done
 }
 
-/// Runs a future inside the step `span`, if there is a span.
+/// Runs a future inside a span, or without a new span for `None`.
 pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Output {
     match (span, Context::current()) {
         (Some(span), Some(context)) => context.traced_by(Trace::Recorded(Arc::clone(span))).scope(work).await,
@@ -210,8 +206,7 @@ pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Outp
     }
 }
 
-/// The values of lower-case hex digits, the only digits that Trace Context allows. All other bytes have values above
-/// 15.
+/// Trace Context allows only lower-case hex digits.
 const VALUES: [u8; 256] = {
     let mut values = [0xff; 256];
     let mut value = 0;
@@ -226,7 +221,7 @@ const fn digit(value: u8) -> u8 {
     value + b'0' + (value > 9) as u8 * (b'a' - b'9' - 1)
 }
 
-// Most of the cost of an unrecorded trace is reading and writing hex, so neither operation branches for each digit.
+// Most of a trace's cost is reading and writing hex, so avoid branches.
 
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

@@ -1,6 +1,6 @@
-//! The flaws of calls of the Model Context Protocol.
+//! The flaws of Model Context Protocol calls.
 
-/// A flaw of a call of the Model Context Protocol.
+/// A flaw of a Model Context Protocol call.
 ///
 /// ```
 /// use rotogate::denial::{CallFlaw, Denial};
@@ -10,9 +10,9 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFlaw {
-    /// A header of the call is missing, repeated, malformed, or contradicts the body.
+    /// A header is missing, repeated or malformed, or contradicts the body.
     HeaderMismatch(&'static str),
-    /// The resource does not list this version of the protocol.
+    /// The resource does not support this protocol version.
     UnsupportedVersion,
     /// The body is not JSON.
     NotJson,
@@ -20,7 +20,7 @@ pub enum CallFlaw {
     NotOneMessage(&'static str),
     /// The body has a different media type or a content coding.
     MediaType,
-    /// The route judges calls by their bodies, but this request is judged without its body.
+    /// The route needs the body of the call, but the gate does not have it.
     NoBody,
 }
 
@@ -32,7 +32,7 @@ impl CallFlaw {
             Self::UnsupportedVersion => "the resource does not support this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json in UTF-8, without a content coding",
-            Self::NoBody => "the gate must read the body of this call, but this request is judged without its body",
+            Self::NoBody => "the gate must read the body of this call, but it gets this request without its body",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The part of a denial that a reply may reveal. Denials of one class get the same reply.
+//! What a response may reveal about a denial.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::Denial;
 
-/// The part of a [`Denial`] that a reply may reveal. Denials of one class get the same reply, in every protocol.
+/// What a response may reveal about a [`Denial`]. Denials of one class get the same response.
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
@@ -25,52 +25,50 @@ use super::Denial;
 pub enum Class {
     /// The head of the request is unusable.
     Head {
-        /// The HTTP status of the reply.
+        /// The HTTP status of the response.
         status: StatusCode,
         /// The flaw, for a problem document.
         detail: Option<&'static str>,
-        /// A shorter description of the flaw, for a protocol that reports HTTP errors inside its own messages.
+        /// A shorter description of the flaw.
         summary: &'static str,
-        /// Whether the end of the request is unknown, so that the connection must be closed (RFC 9112 §6.3).
+        /// Whether the connection must be closed, because the end of the request is unknown (RFC 9112 §6.3).
         closes: bool,
     },
     /// A `CONNECT` request, which the gate does not serve.
     Tunnel,
     /// The gate does not serve the host that the request names.
     UnknownHost,
-    /// The gate does not serve this path. Contains a detail for plain replies.
+    /// The gate does not serve this path. Contains a detail for the response.
     NotFound(Option<&'static str>),
     /// The method is not served at this path.
     WrongMethod,
     /// The body is too large.
     TooLarge,
-    /// The body or a parameter violates the protocol. Contains a description.
+    /// The body or a parameter violates the protocol.
     Request(&'static str),
     /// More than one credential was sent.
     TwoCredentials,
-    /// No credential was sent.
+    /// The request does not contain a credential.
     NoCredential,
-    /// A credential was sent that cannot be used here.
+    /// The credential cannot be used here.
     UnusableCredential,
     /// The request came from another origin.
     CrossOrigin,
     /// The access token is not valid.
     BadToken {
-        /// Whether the token has expired. A refresh helps only for an expired token.
+        /// Whether the token has expired, so that a refresh helps.
         expired: bool,
-        /// Whether the signature is valid, or `None` if the token cannot be parsed. Without a valid signature, the
-        /// claims of a token prove nothing.
+        /// Whether the signature is valid, or `None` if the token cannot be parsed.
         is_proved: Option<bool>,
     },
-    /// The proof for the access token, or for a request for tokens, is missing or invalid.
+    /// The proof of possession is missing or invalid.
     BadProof {
-        /// Whether the client must use a nonce that the gate issued.
+        /// Whether the client must use a new nonce.
         needs_nonce: bool,
     },
     /// The access token is valid, but lacks a scope.
     InsufficientScope,
-    /// The access token is valid, but does not permit the request because of a role, a claim or a check of the
-    /// application.
+    /// The access token is valid, but does not permit the request.
     Forbidden,
     /// The refresh credential is not valid.
     BadGrant {
@@ -79,7 +77,7 @@ pub enum Class {
     },
     /// The requested lifetime is too long.
     Lifetime,
-    /// The requested scope is malformed, or goes beyond what may be granted.
+    /// The requested scope is malformed or too wide.
     Scope,
     /// The gate does not issue tokens for the requested resource (RFC 8707).
     Target,
@@ -93,15 +91,15 @@ pub enum Class {
     ClientNotAllowed,
     /// The endpoint does not serve this grant type.
     GrantType,
-    /// A rate limit applies. The next attempt is admitted after this time.
+    /// A rate limit applies. Contains the delay before the next attempt.
     Limited(Duration),
-    /// A system that the decision needs is not available, so the reply is 503. A retry may succeed after this time.
+    /// The gate cannot decide now, so the response is 503. Contains the delay before a retry.
     Unavailable(Duration),
 }
 
 impl Denial {
-    /// Whether the signature of the refused access token was verified, or `None` if the denial does not concern a token
-    /// that can be parsed. Without a valid signature, the claims of a token prove nothing.
+    /// Whether the refused token's signature is valid, or `None` if no token was parsed. Without a valid signature, the
+    /// claims prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
             Class::BadToken { is_proved, .. } => is_proved,

@@ -1,6 +1,6 @@
 //! The flaws of notices from other issuers.
 
-/// The flaw of a logout token or a security event, as it is reported to the sender (RFC 8935 §2.4).
+/// The flaw of a logout token or a security event (RFC 8935 §2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventFlaw {
@@ -8,7 +8,7 @@ pub enum EventFlaw {
     Request(&'static str),
     /// The token was not signed with a key of the issuer.
     Key,
-    /// The token comes from a different issuer than the endpoint's.
+    /// The token comes from another issuer.
     Issuer,
     /// The token is for another audience.
     Audience,
@@ -18,12 +18,12 @@ pub enum EventFlaw {
     Credential(&'static str),
     /// The directory does not have this user.
     UnknownUser,
-    /// The directory has several users of this name.
+    /// The directory has several users with this name.
     SeveralUsers,
 }
 
 impl EventFlaw {
-    /// The error code for the reply.
+    /// The error code in the response.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Request(_) => "invalid_request",

@@ -1,8 +1,8 @@
-//! The reasons for which a path is refused.
+//! Why a path is refused.
 
 use super::Denial;
 
-/// The reason for which a path is refused.
+/// Why a path is refused.
 ///
 /// ```
 /// use rotogate::denial::{Denial, PathError};
@@ -17,8 +17,7 @@ use super::Denial;
 pub enum PathError {
     /// The path does not begin with a slash.
     NotAbsolute,
-    /// The path contains a byte that is not allowed in paths: a control character, space, backslash, `?`, `#` or a
-    /// non-ASCII byte.
+    /// The path contains a character that is not allowed in paths.
     Character,
     /// The path contains a `%` without two hex digits.
     Escape,
@@ -28,16 +27,16 @@ pub enum PathError {
     Utf8,
     /// The path contains a `.` or `..` segment in any spelling.
     DotSegment,
-    /// The path contains nested escapes of a byte that is not allowed unescaped.
+    /// The path contains nested escapes of a forbidden byte.
     DoubleEncoding,
     /// The path contains `%2F`, and the route does not accept it.
     EncodedSlash,
-    /// The path is not in its canonical spelling, and the gate does not rewrite it.
+    /// The path is not canonical, and the gate does not rewrite it.
     NotCanonical,
 }
 
 impl PathError {
-    /// A description of the flaw, which does not contain any part of the path.
+    /// A description of the flaw, without any part of the path.
     pub const fn what(self) -> &'static str {
         match self {
             Self::NotAbsolute => "the path does not begin with a slash",

@@ -2,8 +2,8 @@
 
 use super::Denial;
 
-/// The check that a DPoP proof failed (RFC 9449 §4.3). Only the log contains it. The reply says `invalid_dpop_proof` or
-/// `use_dpop_nonce`.
+/// The check that a DPoP proof failed (RFC 9449 §4.3). The failed check appears only in the log. The response says
+/// `invalid_dpop_proof` or `use_dpop_nonce`.
 ///
 /// ```
 /// use rotogate::denial::{Denial, ProofFlaw};
@@ -23,7 +23,7 @@ pub enum ProofFlaw {
     Type,
     /// `alg` is not accepted.
     Algorithm,
-    /// `jwk` is missing, private, weak, or of a type that does not fit `alg`.
+    /// `jwk` is missing, private, weak, or does not fit `alg`.
     Key,
     /// The signature is invalid.
     Signature,
@@ -33,7 +33,7 @@ pub enum ProofFlaw {
     Url,
     /// `iat` is too far in the past or the future.
     Time,
-    /// `iat` is before the start of the gate. The gate does not know which proofs were used before its start.
+    /// `iat` is before the start of the gate.
     BeforeStart,
     /// `nonce` is missing, expired, or was not issued by this gate.
     Nonce,
@@ -46,7 +46,6 @@ pub enum ProofFlaw {
 }
 
 impl ProofFlaw {
-    /// The flaw's name in log lines and metrics.
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::Missing => "proof_missing",

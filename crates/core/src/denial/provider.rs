@@ -1,6 +1,6 @@
 //! The flaws of a login at a provider.
 
-/// The reason for which a browser that returns from a provider is not logged in.
+/// Why a browser that returns from a provider is not logged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderFlaw {
@@ -8,7 +8,7 @@ pub enum ProviderFlaw {
     NotBegun,
     /// The parameters of the callback violate the protocol.
     Callback(&'static str),
-    /// The response comes from a different provider than the one to which the browser was sent (RFC 9207).
+    /// The response comes from another provider (RFC 9207).
     Issuer(&'static str),
     /// The user or the provider refused the login (`access_denied`).
     Denied,
@@ -18,9 +18,9 @@ pub enum ProviderFlaw {
     Code,
     /// The ID token is not valid.
     IdToken(&'static str),
-    /// The provider's `acr` or `auth_time` does not meet the requirement of the route (RFC 9470).
+    /// The login at the provider is too weak or too old for the route (RFC 9470).
     StepUp,
-    /// The page asked for the same login right after it was made, or keeps asking for logins.
+    /// The page repeats the same login too often.
     Repeated,
 }
 
@@ -39,7 +39,7 @@ impl ProviderFlaw {
     }
 }
 
-/// A provider's error (at most 64 characters) and its description (at most 256 characters), escaped for the log.
+/// A provider's error and its description, shortened and escaped for the log.
 pub fn provider_words(error: &str, description: Option<&str>) -> String {
     let cut = |text: &str, most| text.chars().take(most).flat_map(char::escape_debug).collect::<String>();
     let description = description.filter(|text| !text.is_empty());

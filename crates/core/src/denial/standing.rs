@@ -1,25 +1,24 @@
-//! The meaning of a denial for the credential: refused forever, refused for this request, or not examined.
+//! What a denial means for the credential.
 
 use super::Denial;
 
-/// The meaning of a denial for the presented credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The credential is refused forever, everywhere at this gate.
+    /// The whole gate refuses the credential forever.
     Dead,
-    /// The credential is refused for this request. Other requests with the credential may still pass.
+    /// The gate refuses the credential for this request only.
     Refused,
-    /// The gate did not examine the credential. The same request may pass later.
+    /// The gate did not examine the credential.
     Undecided,
 }
 
-/// The decision that a credential is invalid. An undecided denial is not a decision and never becomes a `NotGood`.
+/// A denial that refuses a credential after the gate examined the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // Requirement R15.
 pub struct NotGood(Denial);
 
 impl NotGood {
-    /// Converts a denial to a decision.
+    /// Converts a denial.
     ///
     /// # Errors
     /// The denial itself, if it is undecided.
@@ -37,8 +36,8 @@ impl NotGood {
 }
 
 impl Denial {
-    /// Returns whether the credential is refused forever, everywhere at this gate. Only then should a client discard
-    /// the credential.
+    /// Returns whether the gate refuses the credential forever. Only in this case should a client discard the
+    /// credential.
     ///
     /// ```
     /// use std::time::Duration;
@@ -51,7 +50,7 @@ impl Denial {
         matches!(self.standing(), Standing::Dead)
     }
 
-    /// Returns whether the credential was not examined, so that the same request may pass later.
+    /// Returns whether the gate refused the request without examining the credential. The same request may pass later.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }

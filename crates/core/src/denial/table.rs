@@ -1,5 +1,4 @@
-//! The table of denials. Its columns are the denial's name in logs and metrics, the standing, the rule, and the class
-//! of replies.
+//! The properties of each denial: name in logs and metrics, standing, rule, and class of responses.
 
 use http::StatusCode;
 
@@ -30,31 +29,29 @@ const fn unframed() -> Class {
     }
 }
 
-/// Generates a method for each column of the table: the denial's name, the standing, the rule that refuses, and the
-/// class. A denial without a row does not compile.
+/// Generates a method for each column of the table. A denial without a row does not compile.
 macro_rules! table {
     ($($denial:pat => $word:expr, $standing:ident, $rule:ident, $class:expr;)*) => {
         impl Denial {
-            /// The denial's name in log lines and metrics, from a fixed set of names.
+            /// The denial's name in log lines and metrics.
             #[expect(unused_variables, reason = "for the class")]
             pub const fn reason(&self) -> &'static str {
                 match self { $($denial => $word,)* }
             }
 
-            /// The meaning of this denial for the presented credential.
             #[expect(unused_variables, reason = "for the class")]
             pub(crate) const fn standing(&self) -> Standing {
                 match self { $($denial => Standing::$standing,)* }
             }
 
-            /// The rule that refuses with this denial.
+            /// The rule that produces this denial.
             #[doc(hidden)]
             #[expect(unused_variables, reason = "for the class")]
             pub const fn rule(&self) -> Rule {
                 match self { $($denial => Rule::$rule,)* }
             }
 
-            /// The class, which decides what a reply may reveal.
+            /// What a response may reveal.
             pub const fn class(&self) -> Class {
                 match self { $($denial => $class,)* }
             }
@@ -91,7 +88,7 @@ table! {
     Self::UntrustedNeighbour => "untrusted_neighbour", Refused, Request,
         head(StatusCode::FORBIDDEN, Some("the peer is not a trusted proxy of this listener"), "the peer is untrusted");
     Self::BadFact(what) => "bad_fact", Refused, Request,
-        bad_request(what, "a fact about the request is missing or malformed");
+        bad_request(what, "the proxy's description of the request is incomplete or malformed");
     Self::DisguisedHeader => "disguised_header", Refused, Request,
         bad_request("a header imitates a header that only the gate may set", "a header is not allowed");
     Self::BodyTooLarge => "body_too_large", Refused, Route, Class::TooLarge;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Denial, ProofFlaw};
 
 impl Denial {
-    /// The details of the denial, for the variants that contain a description.
+    /// The description, if the denial contains one.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self::RefusedEvent(flaw) => Some(flaw.what()),

@@ -1,5 +1,5 @@
-//! A time limit for each request to a directory. A directory of an application may never respond. Without the limit,
-//! the login and all requests that wait for the same response would then wait forever.
+//! Limits the time of each request to a directory. Otherwise a directory that never responds would block logins
+//! forever.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,10 +10,8 @@ use secrecy::SecretString;
 
 use super::{Directory, DirectoryError, LoginRequest, NamedUsers, User, UserName};
 
-/// The maximum wait for a response. The program's own directories give up much earlier.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// A directory that counts as unavailable if it does not respond within [`MAX_WAIT`].
 #[derive(Debug)]
 pub(crate) struct BoundedDirectory(pub(crate) Arc<dyn Directory>);
 
@@ -67,7 +65,6 @@ impl Directory for BoundedDirectory {
 mod tests {
     use super::*;
 
-    /// A directory that never responds to a request.
     #[derive(Debug)]
     struct LostQuestions;
 

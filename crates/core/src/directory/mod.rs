@@ -1,4 +1,4 @@
-//! The users of the gate. The gate queries a [`Directory`] at each login and each refresh.
+//! The users of the gate.
 
 mod bounded;
 
@@ -35,30 +35,30 @@ pub use crate::token::verify::{UserName, UserNameForm};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The `sub` of the user's tokens: 1 to 256 bytes of visible ASCII, not starting with `client:`.
+    /// The `sub` claim: 1 to 256 bytes of visible ASCII, not starting with `client:`.
     // Requirements J9, R21.
     pub subject: Box<str>,
-    /// The user's account, if any.
+    /// The user's account, or `None` if the user has no account.
     pub account: Option<Box<str>>,
     /// Whether the user may log in and refresh.
     pub active: bool,
-    /// Sessions created at or before this moment are not valid. A change of the password moves this moment forward.
+    /// Sessions created at or before this moment are not valid.
     pub sessions_valid_from: Timestamp,
-    /// A mark that changes with the user's password, if the directory can detect such changes.
+    /// A mark that changes with the user's password.
     pub password_mark: Option<PasswordMark>,
     /// The scopes that the user's tokens may contain.
     pub scopes: Scope,
-    /// The current claims for the access tokens of the user's sessions. Each refresh copies them into the new token.
-    /// Roles are in the claim `roles` ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
+    /// The claims for the user's access tokens. Roles are in the claim `roles`
+    /// ([`OwnClaims::ROLES`](crate::claim::OwnClaims::ROLES)).
     pub claims: OwnClaims,
-    /// The issuer that authenticated the user at this login, if the directory relied on another issuer.
+    /// The issuer that authenticated the user, if the directory relied on another issuer.
     pub vouched_by: Option<VouchedBy>,
-    /// Further fields (names, email, …) for the dialects that report them.
+    /// Further fields for dialects that report a profile, such as names or an email address.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
 impl User {
-    /// An active user without an account, scopes, claims or a profile. Sessions of any age are valid.
+    /// Creates an active user without an account, scopes, claims or a profile.
     ///
     /// ```
     /// use rotogate::directory::{PasswordMark, User};
@@ -100,7 +100,7 @@ impl User {
         Self { sessions_valid_from: moment, ..self }
     }
 
-    /// Sets the mark of the password. If the mark changes during a login, the password is checked again.
+    /// Sets the mark of the password.
     #[must_use]
     pub fn password_mark(self, mark: PasswordMark) -> Self {
         Self { password_mark: Some(mark), ..self }
@@ -118,7 +118,7 @@ impl User {
         Self { claims, ..self }
     }
 
-    /// Sets the issuer that authenticated the user at this login.
+    /// Sets the issuer that authenticated the user.
     #[must_use]
     pub fn vouched_by(self, by: VouchedBy) -> Self {
         Self { vouched_by: Some(by), ..self }
@@ -132,7 +132,7 @@ impl User {
     }
 }
 
-/// A digest of the user's data on which a login depends. If the data changes, the session is no longer valid.
+/// A digest of the user's data on which a login depends.
 pub fn login_state(user: &User) -> [u8; 32] {
     let User { active, account, password_mark, sessions_valid_from, .. } = user;
     let account = account.as_deref();
@@ -140,8 +140,8 @@ pub fn login_state(user: &User) -> [u8; 32] {
     PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
 }
 
-/// Distinguishes a user's password from the previous one without revealing either. It is a digest of what the directory
-/// stores, such as a salted hash, but never a digest of the password itself.
+/// A value that changes with a user's password without revealing it. Do not derive it from the password itself, only
+/// from its stored hash or a version.
 ///
 /// ```
 /// use rotogate::directory::{PasswordMark, User};
@@ -155,8 +155,7 @@ pub fn login_state(user: &User) -> [u8; 32] {
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// Makes a mark from the stored form of the password, or from any value that changes with the password, such as a
-    /// version number or the time of the last change.
+    /// Creates a mark from the stored password hash, or from a version number or a change time.
     pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
@@ -179,7 +178,7 @@ impl PasswordMark {
 
 crate::debug_with!(PasswordMark);
 
-/// A login attempt, with the name, the password, and what is known about the client.
+/// A login attempt.
 ///
 /// ```
 /// use rotogate::SecretString;
@@ -200,13 +199,13 @@ pub struct LoginRequest<'a> {
     pub username: &'a str,
     /// The submitted password.
     pub password: &'a SecretString,
-    /// The client, which has authenticated.
+    /// The id of the authenticated client.
     pub client: Option<&'a str>,
-    /// The address of the caller, if it is known.
+    /// The address of the caller, or `None` if it is unknown.
     pub address: Option<IpAddr>,
     /// The caller's `User-Agent`.
     pub user_agent: Option<&'a str>,
-    /// The requested scope, or `None` for the whole allowed scope.
+    /// The requested scope, or `None` for all allowed scopes.
     pub scope: Option<&'a Scope>,
 }
 
@@ -217,25 +216,25 @@ impl<'a> LoginRequest<'a> {
     }
 }
 
-/// The users of this gate that another issuer's notice names.
+/// The local users that match a name from another issuer.
 #[derive(Debug)]
 pub enum NamedUsers {
-    /// No user has this name.
+    /// The name does not belong to a user.
     None,
-    /// One user has this name.
+    /// The name belongs to one user.
     One(Box<User>),
-    /// Several users have this name, so their sessions do not end.
+    /// The name belongs to several users.
     Several,
 }
 
 /// The users of the gate.
 ///
 /// A login queries the directory twice: first with [`authenticate`](Self::authenticate), and right before the session
-/// is written with [`lookup`](Self::lookup). If the results differ in `active`, `account`, `sessions_valid_from` or
-/// `password_mark`, the user was changed in between, and the password is checked again. Both methods must therefore
-/// return the same values for an unchanged user. A directory that knows when a password changes must show the change in
-/// `sessions_valid_from` or `password_mark`. A refresh queries [`lookup`](Self::lookup). It ends the session if the
-/// user is inactive or in another account, or if the session was created at or before `sessions_valid_from`. If the
+/// is written with [`lookup`](Self::lookup). If `active`, `account`, `sessions_valid_from` or `password_mark` differ,
+/// the password is checked again. [`authenticate`](Self::authenticate) and [`lookup`](Self::lookup) must return the
+/// same values for an unchanged user. A directory that knows when a password changes must show the change in
+/// `sessions_valid_from` or `password_mark`. A refresh calls [`lookup`](Self::lookup). A refresh ends the session if
+/// the user is inactive or in another account, or if the session was created at or before `sessions_valid_from`. If the
 /// directory does not respond within 30 seconds, it counts as unavailable.
 ///
 /// ```
@@ -265,8 +264,8 @@ pub enum NamedUsers {
 /// ```
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// The user with this name and password in this account. Returns `None` for an unknown user, an inactive user or a
-    /// wrong password. All three must take the same amount of work.
+    /// Checks the name and the password. Returns `None` for an unknown user, an inactive user or a wrong password. The
+    /// three cases must take equally long.
     // Requirement A2.
     async fn authenticate(
         &self,
@@ -275,8 +274,8 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         password: &SecretString,
     ) -> Result<Option<User>, DirectoryError>;
 
-    /// Does the same as [`authenticate`](Self::authenticate), with more information about the login. The gate calls
-    /// this method. The default implementation calls `authenticate`.
+    /// Like [`authenticate`](Self::authenticate), with more information about the login. The default implementation
+    /// calls `authenticate`.
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         self.authenticate(login.account, login.username, login.password).await
     }
@@ -284,44 +283,39 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     /// The directory's current entry for a subject. Returning `None` ends the subject's sessions.
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
-    /// Does the same as [`lookup`](Self::lookup), with the account of the subject's session. The gate calls this
-    /// method. The default implementation calls `lookup`. The returned entry may be in a different account.
+    /// Like [`lookup`](Self::lookup), with the account of the subject's session. The default implementation calls
+    /// `lookup`. The returned entry may be in a different account.
     async fn lookup_in(&self, _account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         self.lookup(subject).await
     }
 
-    /// The user whom another issuer identifies by `iss` and `sub`. Used for an identity assertion whose issuer is
-    /// configured with `subject = "directory"`. The default implementation returns `None`. Do not link accounts by
-    /// e-mail address.
+    /// Finds the user whom another issuer identifies by `iss` and `sub`. The default implementation returns `None`. Do
+    /// not link accounts by e-mail address.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, DirectoryError> {
         Ok(None)
     }
 
-    /// The users whom another issuer identifies by a name other than its `sub`. The gate passes only the forms of names
-    /// that the issuer's rules allow, and only to end the users' sessions, never to log a user in. The default
-    /// implementation does not find any user.
+    /// Finds the users whose sessions end when another issuer reports this name.
     #[doc(hidden)]
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, DirectoryError> {
         Ok(NamedUsers::None)
     }
 
-    /// Returns whether the directory has no users. In that case the users of another source do not need a prefix.
+    /// Returns whether the directory has no users.
     #[doc(hidden)]
     fn is_empty(&self) -> bool {
         false
     }
 
-    /// The name, within the account, under which the login limits count attempts. It must be the same for all spellings
-    /// that the directory treats as equal. The default is the submitted name. The result must not depend on the
-    /// existing users, because if two names of one user shared a limit, wrong passwords for one name would reveal the
-    /// other name.
+    /// The name under which the login limits count attempts. All spellings that the directory treats as equal need the
+    /// same name. The default is the submitted name. The result must not depend on which users exist. Otherwise a limit
+    /// shared by two names would reveal that they belong to the same user.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }
 }
 
-/// Returns whether this can be a user's `sub`. It must be 1 to 256 bytes of visible ASCII (requirement J9), and must
-/// not look like a client's own subject (requirement R21).
+/// Returns whether this can be a user's `sub`: 1 to 256 bytes of visible ASCII that do not start with `client:`.
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

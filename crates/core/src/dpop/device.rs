@@ -19,24 +19,23 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The accepted algorithms, formatted as a structured field.
+/// The accepted algorithms, as a structured field.
 pub const ALGORITHMS: &str = "ES256 RS256";
 const FORM: Form = Form { typ: "dbsc+jwt", max_length: MAX_PROOF, algorithms: &[Algorithm::Es256, Algorithm::Rs256] };
-/// The maximum length of an RSA key in a record, in bytes.
 const MAX_RSA: usize = 290;
 
-/// A proof that contains its key.
+/// The content of a proof that contains its key.
 #[derive(Debug)]
 pub struct Registration {
     /// The public key.
     pub key: DeviceKey,
-    /// The thumbprint of the device's key.
+    /// The thumbprint of the public key.
     pub thumbprint: KeyThumbprint,
     /// The challenge in the proof.
     pub challenge: String,
 }
 
-/// Parses a header value that the draft defines as a quoted string. Chromium sends the value without quotes.
+/// Parses a quoted string, with or without quotes. Chromium sends the value without quotes.
 pub fn sent_text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {
@@ -47,7 +46,7 @@ pub fn sent_text(value: &[u8]) -> Option<&str> {
     (!text.is_empty() && text.bytes().all(is_plain)).then_some(text)
 }
 
-/// Parses and verifies the proof of a registration.
+/// Verifies a proof that contains its key.
 ///
 /// # Errors
 /// The first check that the proof fails.
@@ -60,7 +59,7 @@ pub fn read_registration(proof: &str) -> Result<Registration, ProofFlaw> {
     Ok(Registration { key, thumbprint: signed.key, challenge })
 }
 
-/// Returns the challenge in a later proof after verifying it with the recorded key. Such a proof must not contain a
+/// Verifies a later proof with the recorded key, and returns the challenge in the proof. The proof must not contain a
 /// key.
 ///
 /// # Errors
@@ -88,7 +87,7 @@ pub fn read_refresh(proof: &str, device: &DeviceBinding) -> Result<String, Proof
     signed.id().map(str::to_owned).ok_or(ProofFlaw::Id)
 }
 
-/// A public key in the form used in records, or `None` if the key is too long for a record.
+/// Returns `None` if the key is too long for a record.
 fn key_of(jwk: &Jwk) -> Option<DeviceKey> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).ok();
     match &jwk.algorithm {

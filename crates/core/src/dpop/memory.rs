@@ -1,10 +1,9 @@
-//! The memory of used proofs, which ensures that each proof is used only once. The memory is bounded, and never forgets
-//! a proof that has not expired. When it is full, further proofs are refused.
+//! The bounded memory of used proofs. The memory keeps every proof until the proof expires. When the memory is full,
+//! further proofs are refused. A proof is stored as 128 bits of a hash. The shard depends on the proof's key, and the
+//! bucket on its `iat`.
 //!
-//! A proof is stored as 128 bits of a hash. The shard depends on its key, and the bucket on its `iat`. A bucket is
-//! dropped when all of its proofs have expired.
-//!
-//! Gates that share a store also count each proof in the store, under the same hash (see [`once_in_store`]).
+//! A bucket is dropped when all of its proofs have expired. Gates with a shared store also count each proof there (see
+//! [`once_in_store`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -20,14 +19,12 @@ use crate::fault::Error;
 use crate::store::{CounterUse, SharedCounter, SharedStore};
 use crate::thumbprint::KeyThumbprint;
 
-/// The number of shards. Each has its own lock.
 const SHARDS: usize = 64;
-/// The period that a bucket covers.
 const BUCKET: Duration = Duration::from_secs(30);
-/// The divisor for the share of the memory that one client's key may fill, which is one part in 50.
+/// The proofs of a single key may use at most 1/`SHARE` of the memory.
 pub(crate) const SHARE: u64 = 50;
 
-/// The reason for which a proof was not recorded.
+/// Why a proof was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRecorded {
     /// The proof was recorded before.
@@ -41,14 +38,12 @@ pub enum NotRecorded {
 /// The memory of used proofs.
 pub struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    /// The purpose of the proofs. The purpose is part of each proof's hash, so that the same proof has different names
-    /// in memories for different purposes.
+    /// The purpose of the proofs, which is part of each proof's hash.
     kind: &'static str,
-    /// Hashes the keys of clients. Keys with the same hash share a part of the memory.
     of_keys: RandomState,
     most: u64,
     held: AtomicU64,
-    /// How long a proof can be used after its `iat`.
+    /// How long a proof is valid after its `iat`.
     passes_for: Duration,
 }
 
@@ -60,11 +55,10 @@ struct ProofBucket {
     number: u64,
     /// The hash table needs a secret key because clients choose the hashed values.
     proofs: HashSet<u128>,
-    /// The number of proofs of each key.
     by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
 }
 
-/// A hasher that uses the bits of a keyed hash unchanged.
+/// A hasher for numbers that are already keyed hashes.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -80,13 +74,12 @@ impl Hasher for Prehashed {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // A hash table uses the low bits of a hash for the position of an entry. It uses the high bits for a tag, which
-        // it compares first.
+        // A hash table uses both the low and the high bits of a hash.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
 }
 
-/// The name of a proof in shared stores. It is the same at all gates.
+/// The name of a proof, which is the same at all gates.
 pub(crate) type ProofName = [u8; 16];
 
 /// The name of a proof in a memory.
@@ -99,19 +92,18 @@ pub struct ProofId {
 }
 
 impl ProofId {
-    /// The name of the proof in a store. It is computed without the gates' keys, because the gates may have different
-    /// keys for a while.
+    /// The name of the proof in a store. The name is the same at all gates, even if their keyrings differ.
     pub const fn name(&self) -> ProofName {
         self.proof.to_be_bytes()
     }
 }
 
-/// Counts a proof in the store that several gates share. `kept` is how long the proof could be used at any gate.
+/// Records a proof in the shared store. `kept` is how long the store remembers the proof.
 ///
 /// # Errors
-/// The proof was already counted. After a fault, the proof may or may not have been counted.
+/// The proof was already counted. After a fault, the proof may have been recorded.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // The counter does not allow another use until the proof has expired. The store keeps the counter until then.
+    // This counter permits a single use within `kept`.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -120,7 +112,7 @@ pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Durat
 }
 
 impl ProofMemory {
-    /// Creates a memory of at most `most` proofs. A proof can be used for the time `passes_for` after its `iat`.
+    /// Creates a memory for up to `most` proofs. A proof is valid for `passes_for` after its `iat`.
     pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
@@ -139,14 +131,13 @@ impl ProofMemory {
         self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
     }
 
-    /// Records a proof, unless it was already recorded. Check and insertion are atomic.
+    /// Records a proof. Check and insertion are atomic.
     ///
     /// # Errors
-    /// [`NotRecorded`], in which case the proof was not recorded.
+    /// [`NotRecorded`] if the proof was recorded before or the memory is full.
     pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
         match self.record_once(proof, now) {
             Err(NotRecorded::Full) => {
-                // Other shards may contain expired proofs.
                 self.forget(now);
                 self.record_once(proof, now)
             }
@@ -169,7 +160,6 @@ impl ProofMemory {
         Ok(())
     }
 
-    /// Drops the expired proofs.
     pub(crate) fn forget(&self, now: Timestamp) {
         for shard in &self.shards {
             self.free(shard.lock().drop_past(now, self.passes_for));
@@ -188,7 +178,7 @@ impl ProofMemory {
 }
 
 impl Shard {
-    /// Searches every bucket, because a key must not repeat a `jti` even with a different `iat`.
+    /// A key must not repeat a `jti` even with a different `iat`, so search every bucket.
     fn has(&self, proof: u128) -> bool {
         self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
     }
@@ -212,7 +202,6 @@ impl Shard {
         }
     }
 
-    /// Drops the buckets in which all proofs have expired, and returns the number of dropped proofs.
     fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
         let mut dropped = 0;
         self.0.retain(|bucket| {

@@ -1,7 +1,5 @@
-//! Proofs of possession (DPoP, RFC 9449). A token that is bound to a key is accepted only with a proof for the current
-//! request that is signed with this key.
-//!
-//! A proof must pass these checks. Cheap checks come first, and each has its own [`ProofFlaw`]:
+//! Proofs of possession (DPoP, RFC 9449). A token that is bound to a key is accepted only with a proof that is signed
+//! with this key. A proof must pass these checks, in this order:
 //!
 //! | # | check | flaw |
 //! |---|---|---|
@@ -13,14 +11,14 @@
 //! | 6 | `htm` is the method | `Method` |
 //! | 7 | `htu` is the URL, as the client sees it | `Url` |
 //! | 8 | `iat` is close to now, and not before the start of this process | `Time`, `BeforeStart` |
-//! | 9 | `nonce` is ours, if one is required | `Nonce` |
+//! | 9 | `nonce` was issued by the gate, if a nonce is required | `Nonce` |
 //! | 10 | `ath` is the hash of the token | `Token` |
-//! | 11 | the key is the token's | [`Denial::OtherKey`] |
+//! | 11 | the proof's key is the key to which the token is bound | [`Denial::OtherKey`] |
 //! | 12 | `jti` was not used before at any gate on the same store (recorded last) | `Id`, `Replayed` |
 //!
-//! `Dpop::check` makes checks 1 to 11. `Dpop::use_once` makes the last check after the request is permitted, so that a
-//! client without a valid credential cannot fill the memory. `Dpop::use_in_store` then repeats the last check in the
-//! store that several gates share.
+//! `Dpop::check` performs checks 1 to 11. `Dpop::use_once` performs check 12, but only if the request is otherwise
+//! permitted. Clients without a valid credential therefore cannot fill the memory. `Dpop::use_in_store` repeats check
+//! 12 in the shared store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +53,7 @@ pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// How far a client's clock may be ahead of ours, in addition to the leeway.
 const AHEAD: Duration = Duration::from_secs(5);
-/// The value of `Retry-After` if a key has used up its share of the memory, or if the memory is full.
+/// The value of `Retry-After` if the memory, or a key's share, is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The rules for proofs.
@@ -70,15 +68,14 @@ const TRY_AGAIN: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DpopSettings {
-    /// Whether a proof must have a nonce that the gate issued in the last five minutes (RFC 9449 §8).
+    /// Whether a proof needs a nonce from the last five minutes (RFC 9449 §8).
     pub needs_nonce: bool,
-    /// The maximum age of a proof by its `iat`, in addition to the leeway.
+    /// The maximum age of a proof, in addition to the leeway.
     pub max_age: Duration,
-    /// The maximum number of remembered proofs. Beyond it, requests with proofs get 503.
+    /// The maximum number of remembered proofs. At this maximum, requests with proofs get 503.
     pub max_proofs: u64,
-    /// Whether a proof that one gate has accepted is refused by all other gates on the same store. This costs a round
-    /// trip to the store for each proof. Otherwise each gate accepts the proof once. Has no effect if only this gate
-    /// uses the store.
+    /// Whether all gates on the same store accept a proof only once. The check costs a round trip to the store for each
+    /// proof. Otherwise each gate accepts the proof once.
     pub counted_in_store: bool,
 }
 
@@ -89,13 +86,12 @@ impl Default for DpopSettings {
 }
 
 impl DpopSettings {
-    /// The store in which proofs are counted, if other gates share it.
     pub(crate) fn shared<'a>(&self, store: &'a dyn Store) -> Option<&'a dyn SharedStore> {
         if self.counted_in_store { store.shared() } else { None }
     }
 }
 
-/// Checks the proofs that a gate receives, by the rules in its settings, and remembers the used proofs.
+/// Checks proofs, and remembers the used ones.
 pub struct Dpop {
     settings: DpopSettings,
     leeway: Duration,
@@ -106,42 +102,41 @@ pub struct Dpop {
 
 crate::debug_with!(Dpop { settings });
 
-/// The request and the token for which a proof must be made.
+/// What a proof is compared with.
 pub struct Expected<'a> {
     /// The method of the request.
     pub method: &'a Method,
-    /// The URL of the request as its client sees it, or `None` if the gate does not serve the host of the request.
+    /// The URL as the client sees it, or `None` if the gate does not serve the host.
     pub target: Option<TargetUri>,
-    /// For a request on a data route, the hash of its token (`ath`) and the key to which the token is bound.
+    /// The hash of the token (`ath`) and the key to which the token is bound.
     pub token: Option<(&'a str, KeyThumbprint)>,
 }
 
-/// A proof that has passed all checks except the last one.
+/// A proof that has passed checks 1 to 11.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedProof {
-    /// The key that signed the proof.
     pub(crate) key: KeyThumbprint,
     id: ProofId,
     renews_nonce: bool,
 }
 
-/// The remaining steps after a proof was used at this gate.
+/// What remains to be done after this gate has recorded a proof.
 #[derive(Clone, Debug)]
 pub struct UsedProof {
-    /// Whether the reply must contain a new nonce for the client.
+    /// Whether the response must contain a new nonce.
     pub renews_nonce: bool,
-    /// The name under which the proof must still be counted in the shared store.
+    /// The name of the proof, if the shared store must also record the proof.
     pub owed: Option<ProofName>,
 }
 
 impl CheckedProof {
-    /// Returns whether the reply must contain a new nonce.
+    /// Returns whether the response must contain a new nonce.
     pub const fn renews_nonce(&self) -> bool {
         self.renews_nonce
     }
 }
 
-/// A checked proof, and the memory in which it is recorded as used.
+/// A checked proof, and the memory in which it will be recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct OnceProof<'a> {
     /// The memory of used proofs.
@@ -156,10 +151,7 @@ impl OnceProof<'_> {
         self.proof.key
     }
 
-    /// Makes check 12 at this gate, and then in the store if several gates share it.
-    ///
-    /// # Errors
-    /// The proof was already used, or cannot be recorded.
+    /// Performs check 12 at this gate and in a shared store.
     pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
         match self.dpop.use_once(&self.proof, now, store)? {
             Some(name) => self.dpop.use_in_store(name, store).await,
@@ -169,7 +161,7 @@ impl OnceProof<'_> {
 }
 
 impl Dpop {
-    /// Creates an empty memory and sets the rules. `started` is the start of the process.
+    /// Creates an empty memory. `started` is the start time of the process.
     pub fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
         let passes_for = settings.max_age.saturating_add(leeway);
         let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
@@ -201,14 +193,12 @@ impl Dpop {
             return Err(ProofFlaw::Time.into());
         }
         let renews_nonce = match self.settings.needs_nonce {
-            // This process does not know which proofs were used before its start, so it refuses all proofs from that
-            // time.
+            // The process does not know which proofs were used before its start.
             false if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
             false => false,
             true => {
                 let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
-                // A proof with a nonce that was issued after the start cannot have been used before the start,
-                // regardless of its `iat`.
+                // A proof whose nonce is newer than the process start cannot have been used before the start.
                 let issued = issued.filter(|issued| *issued >= self.started).ok_or(ProofFlaw::Nonce)?;
                 nonce::is_old(issued, now)
             }
@@ -228,8 +218,8 @@ impl Dpop {
         Ok(CheckedProof { key: proof.key, id, renews_nonce })
     }
 
-    /// Makes check 12 at this gate, which records the proof unless it was already used. If this returns a name, the
-    /// proof is accepted only after [`use_in_store`](Self::use_in_store) has also counted it in the store.
+    /// Performs check 12 at this gate and records the proof. If this returns a name,
+    /// [`use_in_store`](Self::use_in_store) must also record the proof.
     ///
     /// # Errors
     /// The proof was already used, or cannot be recorded.
@@ -247,10 +237,10 @@ impl Dpop {
         Ok(self.settings.shared(store).map(|_| proof.id.name()))
     }
 
-    /// Makes check 12 for all gates that share the store.
+    /// Performs check 12 for all gates that share the store.
     ///
     /// # Errors
-    /// The proof was used at another gate. After a fault, the proof may or may not have been counted.
+    /// The proof was used at another gate. After a fault, the proof may have been recorded.
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
         match self.settings.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
@@ -258,14 +248,12 @@ impl Dpop {
         }
     }
 
-    /// How long a proof could be used at any gate after its first use. The calculation assumes an `iat` that is as far
-    /// ahead of the first use as permitted. The time ends when such a proof exceeds the maximum age, plus the permitted
-    /// difference between two gates' clocks.
+    /// How long the shared store must remember a used proof.
     fn counts_for(&self) -> Duration {
         self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
     }
 
-    /// Makes check 12 without recording the proof, for an explanation.
+    /// Performs check 12 at this gate without recording the proof.
     ///
     /// # Errors
     /// The proof was already used.
@@ -273,7 +261,7 @@ impl Dpop {
         if self.memory.has(&proof.id) { Err(ProofFlaw::Replayed.into()) } else { Ok(()) }
     }
 
-    /// A new nonce for a client, if nonces are required.
+    /// A new nonce for a client, or `None` if proofs do not need nonces.
     pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
         let issued = self.settings.needs_nonce.then(|| nonce::issue(keys, now)).flatten();
         issued.and_then(|nonce| HeaderValue::try_from(nonce).ok())
@@ -295,7 +283,7 @@ pub struct ExaminedProof {
     pub id: Option<String>,
 }
 
-/// Makes only checks 1 to 5 of a proof, which do not depend on the request or its token.
+/// Performs checks 1 to 5, which do not depend on the request.
 ///
 /// # Errors
 /// The first check that the proof fails.
@@ -325,7 +313,6 @@ fn the_one(headers: &HeaderMap) -> Result<&str, ProofFlaw> {
     }
 }
 
-/// The algorithms as listed in a challenge (RFC 9449 §7.1).
 pub(crate) fn algorithms() -> String {
     ALGORITHM_NAMES.join(" ")
 }

@@ -1,4 +1,4 @@
-//! Nonces (RFC 9449 §8). A nonce is a time with a tag, so nonces need not be stored. Gates with the same keyring accept
+//! Nonces (RFC 9449 §8). A nonce is a time with a tag, so nonces are not stored. Gates with the same keyring accept
 //! each other's nonces.
 
 use std::time::Duration;
@@ -10,32 +10,28 @@ use crate::clock::Timestamp;
 use crate::random::are_equal;
 use crate::token::keyring::RefreshKeys;
 
-/// The lifetime of a nonce.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// The age from which a reply contains a new nonce.
+/// The age from which a response contains a new nonce.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;
 
-/// Issues a nonce, or returns `None` if the keyring has no key for it.
 pub(crate) fn issue(keys: &RefreshKeys, now: Timestamp) -> Option<String> {
     let time = now.as_millis().to_be_bytes();
     let tag = *keys.nonce_tags(&time).first()?;
     Some(URL_SAFE_NO_PAD.encode([&time[..], &tag].concat()))
 }
 
-/// The issue time of a valid nonce of this gate, or `None` for any other string.
 pub(crate) fn issued_at(keys: &RefreshKeys, nonce: &str, now: Timestamp, leeway: Duration) -> Option<Timestamp> {
     let bytes: [u8; TIME + TAG] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
     let (time, tag) = bytes.split_first_chunk::<TIME>()?;
     let issued = Timestamp::from_millis(u64::from_be_bytes(*time));
-    // Another gate, whose clock is ahead of ours, may have issued the nonce.
+    // Another gate's clock may be ahead of ours.
     let in_time = issued <= now.plus(leeway) && now.since(issued) < LIFETIME;
     let genuine = keys.nonce_tags(time).iter().any(|good| are_equal(good, tag));
     (in_time && genuine).then_some(issued)
 }
 
-/// Returns whether the nonce is so old that the client needs a new one.
 pub(crate) fn is_old(issued: Timestamp, now: Timestamp) -> bool {
     now.since(issued) >= RENEWED_FROM
 }

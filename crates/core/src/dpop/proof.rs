@@ -1,5 +1,4 @@
-//! Parses a proof (RFC 9449 §4.2) and verifies its signature. This covers checks 1 to 5 of the table in the parent
-//! module.
+//! Parses a proof (RFC 9449 §4.2) and verifies its signature, which are checks 1 to 5 of the parent module.
 
 use std::sync::Arc;
 
@@ -16,30 +15,27 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The maximum length of `jti`, in bytes.
 const MAX_JTI: usize = 256;
-/// The accepted algorithms of proofs.
 pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
-/// The algorithms as listed in metadata and challenges. RFC 9864 introduced a second name for EdDSA with Ed25519, which
-/// some clients use.
+/// The names of the accepted algorithms. `Ed25519` is another name for EdDSA with this curve (RFC 9864).
 pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
 const ED25519: &str = "Ed25519";
-/// The members of a public key that are included in the thumbprint (RFC 7638 §3.2), and `crv`.
+/// The public members of a key, as in its thumbprint (RFC 7638 §3.2).
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
-/// The members that occur only in a private or symmetric key.
+/// Only private and symmetric keys have these members.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-/// Header members that would change the signed content, or encrypt the payload.
+/// These header members change the signed content or encrypt the payload.
 pub(super) const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 
-/// The requirements for accepted proofs.
+/// The requirements for a proof.
 #[derive(Clone, Copy)]
 pub struct Form {
     /// The `typ` in the header.
     pub typ: &'static str,
     /// The maximum length, in bytes.
     pub max_length: usize,
-    /// The accepted algorithms, which never include HMAC.
+    /// The accepted algorithms, without HMAC.
     pub algorithms: &'static [Algorithm],
 }
 
@@ -49,7 +45,6 @@ pub const DPOP: &str = "dpop+jwt";
 /// The requirements for a proof that is sent to this gate.
 pub(crate) const OURS: Form = Form { typ: DPOP, max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
-/// The key of a proof, from its header.
 pub(super) struct ProofKey {
     pub(super) verifying: VerifyingKey,
     pub(super) thumbprint: KeyThumbprint,
@@ -61,13 +56,12 @@ enum ProofHeader {
 }
 
 impl ProofKey {
-    /// Makes checks 2 to 4, and returns the key in the header of a proof.
     fn from_header(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
         // 2. `typ`.
         if header.get("typ").and_then(Value::as_str) != Some(form.typ) {
             return Err(ProofFlaw::Type);
         }
-        // 3. `alg`, and no member that changes the signature.
+        // 3. `alg`. No header member may change what is signed.
         if REFUSED.iter().any(|name| header.contains_key(*name)) {
             return Err(ProofFlaw::Malformed("the header of the proof contains `crit`, `b64`, `zip` or `enc`"));
         }
@@ -91,9 +85,9 @@ impl ProofKey {
 
 /// A proof with a valid signature.
 pub struct SignedProof<'a> {
-    /// The thumbprint of the key that signed the proof.
+    /// The thumbprint of the key.
     pub key: KeyThumbprint,
-    /// The header as it was sent, with the key that it contains. `None` if the key was already in the cache.
+    /// The encoded header, and the key in it. `None` if the key was in the cache.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
     claims: Map<String, Value>,
 }
@@ -107,7 +101,7 @@ impl<'a> SignedProof<'a> {
         Self::read_with(proof, form, |_| None)
     }
 
-    /// Parses a proof. `known` finds the key of an encoded header that has passed these checks before.
+    /// `known` returns the cached key if this encoded header has already passed the checks.
     ///
     /// # Errors
     /// The first failed check.
@@ -160,7 +154,7 @@ impl<'a> SignedProof<'a> {
         self.text("htu")
     }
 
-    /// The `iat` claim, a number of seconds that may have a fraction.
+    /// The `iat` claim.
     pub fn issued_at(&self) -> Option<Timestamp> {
         match self.claims.get("iat")? {
             Value::Number(number) => Timestamp::from_numeric_date(number),
@@ -168,12 +162,10 @@ impl<'a> SignedProof<'a> {
         }
     }
 
-    /// The `nonce` claim.
     pub(crate) fn nonce(&self) -> Option<&str> {
         self.text("nonce")
     }
 
-    /// The `ath` claim.
     pub(crate) fn token_hash(&self) -> Option<&str> {
         self.text("ath")
     }

@@ -1,11 +1,10 @@
-//! The URL for which a proof was made. It is compared without query and fragment, after normalisation (RFC 3986 §6.2.2,
-//! §6.2.3).
+//! The URL of a proof. The URL is compared without query and fragment, after normalisation (RFC 3986 §6.2.2, §6.2.3).
 
 use http::Uri;
 
 use crate::route::path::CanonicalPath;
 
-/// A normalised URL, with scheme and authority in lower case, without a default port, and with a canonical path.
+/// A normalised URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetUri {
     scheme: HttpScheme,
@@ -50,8 +49,8 @@ impl HttpScheme {
 }
 
 impl TargetUri {
-    /// Builds the URL of a request from its scheme, its `host[:port]` and its path. Returns `None` if the path does not
-    /// have a canonical form.
+    /// Builds a URL from a scheme, a `host[:port]` and a path. Returns `None` if the path does not have a canonical
+    /// form.
     pub fn new(scheme: HttpScheme, authority: &str, path: &str) -> Option<Self> {
         let mut authority = authority.to_ascii_lowercase();
         if let Some((host, port)) = authority.rsplit_once(':')
@@ -61,21 +60,17 @@ impl TargetUri {
         {
             authority.truncate(host.len());
         }
-        // The path may be the client's path or the rewritten path, because both have the same canonical form.
         let path = if path.is_empty() { "/" } else { path };
         let path = CanonicalPath::parse(path).ok()?.as_str().to_owned();
         Some(Self { scheme, authority, path })
     }
 
-    /// Returns whether this is the URL in an `htu`.
     pub(crate) fn is_in(&self, htu: &str) -> bool {
-        // Most clients already write the normalised form.
         let rest = htu.strip_prefix(self.scheme.prefix());
         let rest = rest.and_then(|rest| rest.strip_prefix(&*self.authority)?.strip_prefix(&*self.path));
         rest.is_some_and(str::is_empty) || Self::parse(htu).as_ref() == Some(self)
     }
 
-    /// Parses the URL in an `htu`. Returns `None` if it is not an HTTP URL, or contains user information.
     pub(crate) fn parse(htu: &str) -> Option<Self> {
         let end = htu.find(['?', '#']).unwrap_or(htu.len());
         let uri: Uri = htu.get(..end)?.parse().ok()?;

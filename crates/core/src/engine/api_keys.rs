@@ -1,7 +1,6 @@
-//! API keys. Each API key has a row in the store's relay table, and each owner has a row that lists the ids of the
-//! owner's API keys. The store does not contain the API key itself. It contains the key's HMAC, computed with a secret
-//! of the keyring, and a tag that authenticates the record. An attacker who can only write to the store can therefore
-//! neither create an API key nor extend the rights of an existing one.
+//! API keys. Each API key has a row in the store's relay table, and each owner has a row with the ids of the keys. The
+//! store has only the key's HMAC, and a tag that authenticates the record. An attacker who can only write to the store
+//! can therefore neither create nor change an API key.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -39,16 +38,17 @@ pub use own::{OwnKeys, OwnKeysAction, OwnKeysRequest};
 use used::KeyUses;
 pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 
-/// How long an API key is accepted before its record and its owner are read again.
+/// How long a key is accepted before its record and owner are read again.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
-/// The id of the stand-in record that is opened for an unknown key. No real key has this id.
+/// The id of a dummy record. The gate opens this record for unknown keys, so that the response time does not reveal
+/// them.
 const STAND_IN: &str = "-";
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("the gate does not know this API key");
 const OWNER: Denial = Denial::ApiKeyRefused("its owner does not exist or is inactive");
 
-/// Finds the scopes of a client by its id. Returns `None` if the client does not exist or cannot authenticate.
+/// Finds the scopes of a client by its id. Returns `None` if the client is unknown or cannot authenticate.
 pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
 
 /// The kinds of events of API keys.
@@ -56,15 +56,15 @@ pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
 pub enum KeyEvent {
     /// A key was created.
     Created,
-    /// A key was replaced by another one.
+    /// A key was replaced.
     Rotated,
     /// A key was revoked.
     Revoked,
     /// A key was reported as leaked, and revoked.
     Leaked,
-    /// A replaced key was used although its successor was already in use.
+    /// A replaced key was used after its successor.
     UsedAfterRotation,
-    /// The HMAC of a key was replaced by an HMAC under the current secret.
+    /// The HMAC of a key was renewed with the current secret.
     Renewed,
 }
 
@@ -92,12 +92,12 @@ pub struct ApiKeys {
     settings: ApiKeySettings,
     store: Arc<dyn RelayStore>,
     uses: Mutex<HashMap<Box<str>, KeyUses>>,
-    /// The stand-in record that is opened for an unknown API key, and the id of the secret that sealed the record.
+    /// The dummy record for unknown keys, and the id of its secret.
     stand_in: Mutex<Option<(u8, RelayRecord)>>,
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
-/// A valid key, and the token that represents the key within the gate.
+/// A valid key, and an internal access token for it.
 #[derive(Debug)]
 pub struct ReadKey {
     /// The token, which never leaves the gate.
@@ -108,14 +108,13 @@ pub struct ReadKey {
     pub read_again: Timestamp,
 }
 
-/// An API key's record, and the store row that contains the record.
 struct StoredKey {
     row: RelayRecord,
     key: ApiKey,
 }
 
 impl ApiKeys {
-    /// Creates the API keys of a gate, with their records in this store.
+    /// Creates the API keys of a gate.
     pub fn new(settings: ApiKeySettings, store: Arc<dyn RelayStore>) -> Self {
         Self { settings, store, uses: Mutex::default(), stand_in: Mutex::default(), counts: Default::default() }
     }
@@ -125,18 +124,17 @@ impl ApiKeys {
         &self.settings
     }
 
-    /// How often each event has happened at this gate.
+    /// The number of events of each kind at this gate.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
     }
 
-    /// Returns whether this denial means that an API key was refused because of its owner.
+    /// Returns whether an API key was refused because of its owner.
     pub fn is_of_owner(denial: Denial) -> bool {
         denial == OWNER
     }
 
-    /// Returns whether the API key is still valid. A key that has expired or was revoked is not valid, even if the
-    /// revocation was for all API keys, or for all API keys of one owner.
+    /// Returns whether the API key is neither expired nor revoked.
     // Requirement K4.
     pub fn is_in_force(engine: &Engine, key: &ApiKey) -> bool {
         is_good((&engine.revocations, &engine.issuer), key, engine.clock.now())
@@ -148,18 +146,17 @@ impl ApiKeys {
         }
     }
 
-    /// Reads the record of a key with one read of the store, and looks up the key's owner.
+    /// Reads a key's record and looks up the owner.
     ///
     /// # Errors
-    /// [`Denial::ApiKeyRefused`]; or a fault, if the key could not be checked.
+    /// [`Denial::ApiKeyRefused`], or a fault if the key could not be checked.
     // Requirements K3, K5, K13.
     pub async fn read(&self, engine: &Engine, text: &str, clients: ScopesOfClient<'_>) -> Result<ReadKey, Error> {
         let id = self.settings.prefix.id_of(text).ok_or(UNKNOWN)?;
         let at = row_of_key(id);
         let found = engine.measured(self.store.load_relay(at)).await?;
         let is_known = found.is_some();
-        // For an unknown API key, the stand-in record is opened and the presented key is compared with it, so that an
-        // unknown key takes as long as a wrong key.
+        // Checking an unknown key must take as long as checking a wrong one.
         let (at, row) = match found {
             Some(row) => (at, row),
             None => (row_of_key(STAND_IN), self.stand_in_for_unknown(engine)?),
@@ -183,7 +180,6 @@ impl ApiKeys {
         Ok(ReadKey { access_token, key, read_again })
     }
 
-    /// The record that is opened for an unknown key.
     fn stand_in_for_unknown(&self, engine: &Engine) -> Result<RelayRecord, StoreError> {
         let kid = engine.keyring().refresh_keys().current();
         let mut kept = self.stand_in.lock();
@@ -198,7 +194,6 @@ impl ApiKeys {
         Ok(row)
     }
 
-    /// The owner's current rights.
     // Requirement K5.
     async fn owner(
         &self,
@@ -217,8 +212,6 @@ impl ApiKeys {
         Ok((user.scopes, user.claims))
     }
 
-    /// The token that represents a key in the caches. Identity headers and the rules of routes treat this token like
-    /// any other token.
     fn stand_in(
         engine: &Engine,
         key: &ApiKey,
@@ -247,18 +240,15 @@ impl ApiKeys {
         mint::mint(engine.keyring().signer(), &claims).map_err(Fault::from)
     }
 
-    /// The record of the key with this id.
     async fn load(&self, engine: &Engine, id: &str) -> Result<Option<StoredKey>, StoreError> {
         let at = row_of_key(id);
         let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(None) };
         let key: ApiKey = opened(engine, at, &row)?;
-        // The API key's id is not checked again, because the row's id is derived from it and the tag covers the row's
-        // id.
+        // The tag covers the row's id, which is derived from the key's id.
         Ok(Some(StoredKey { row, key }))
     }
 
-    /// Changes the record of a key, unless `change` returns false because no change is needed. Returns `None` if the
-    /// key does not exist.
+    /// Changes a key's record, unless `change` returns false. Returns `None` if the key does not exist.
     async fn change(
         &self,
         engine: &Engine,
@@ -280,12 +270,10 @@ impl ApiKeys {
     }
 }
 
-/// The `jti` of the token that represents a key.
 fn jti_of(key: &ApiKey) -> Cow<'_, str> {
     if key.successor.is_some() { [&*key.id, REPLACED].concat().into() } else { (&*key.id).into() }
 }
 
-/// Returns whether a key of this issuer is live, and not revoked by the revocation list.
 fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp) -> bool {
     let jti = jti_of(key);
     let facts = TokenFacts {
@@ -304,12 +292,10 @@ fn is_good((list, issuer): (&RevocationList, &str), key: &ApiKey, now: Timestamp
     key.is_live(now) && !list.judge(facts, now).refuses(now)
 }
 
-/// The id of the row with a key's record.
 fn row_of_key(id: &str) -> RelayId {
     row("key", id)
 }
 
-/// The id of the row with the ids of an owner's keys.
 fn row_of_owner(subject: &str) -> RelayId {
     row("keys of", subject)
 }
@@ -318,7 +304,6 @@ fn row(kind: &str, name: &str) -> RelayId {
     RelayId(parts_digest(&[b"rotogate api keys", kind.as_bytes(), name.as_bytes()]))
 }
 
-/// The HMAC of a key under the secret `kid`.
 // Requirement K2.
 fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreError> {
     secrets.api_key_tag(kid, &[b"key", text.as_bytes()]).ok_or_else(|| {
@@ -327,7 +312,6 @@ fn digest(secrets: &RefreshKeys, kid: u8, text: &str) -> Result<[u8; 32], StoreE
     })
 }
 
-/// Builds the row with this content that replaces the row `old`.
 fn next_row(
     engine: &Engine,
     at: RelayId,
@@ -356,7 +340,7 @@ fn next_row(
     })
 }
 
-/// The content of a row. Fails unless a gate with this keyring wrote the content to this row.
+/// Verifies a row's tag and returns its content. The tag proves that a gate with this keyring wrote this row.
 fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) -> Result<T, StoreError> {
     let content = || {
         let (&kid, rest) = row.sealed.split_first()?;
@@ -375,7 +359,6 @@ fn opened<T: DeserializeOwned>(engine: &Engine, at: RelayId, row: &RelayRecord) 
     })
 }
 
-/// Exposes the key, to compute its digest.
 fn exposed(key: &SecretString) -> &str {
     key.expose_secret()
 }

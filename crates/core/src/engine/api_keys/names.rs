@@ -1,4 +1,4 @@
-//! The list of each owner's API key ids. Its length limits the number of API keys that an owner can have.
+//! The list of each owner's API keys, which limits the number of keys.
 
 use std::time::Duration;
 
@@ -12,28 +12,24 @@ use crate::engine::{Engine, MAX_TRIES};
 use crate::fault::{Error, Fault};
 use crate::store::relay::{RelayInserted, RelaySwapped};
 
-/// The maximum number of live keys for each owner.
 const MAX_KEYS: usize = 50;
-/// The maximum time between adding a key's id to the list and writing the key's record.
+/// The time limit between listing a key's id and writing the key's record.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(60);
 
-/// An entry in the list of an owner's keys: the id of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyName {
     pub(super) id: Box<str>,
-    /// When the id was added, which happens before the record is written.
+    /// When the id was added to the list. The record is written afterwards.
     since: Timestamp,
     end: Timestamp,
 }
 
-/// The ids of an owner's live keys. They are stored as a JSON list, so the row of an owner cannot be mistaken for a
-/// key's record.
+/// An owner's row is a JSON list, so it cannot be mistaken for a key's record.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct OwnersKeys(pub(super) Vec<KeyName>);
 
 impl ApiKeys {
-    /// Writes the record of a new key. Before that, adds the key's id to the list of the owner's keys, which limits the
-    /// number of keys.
+    /// Adds the id to the owner's list, which limits the number of keys, and then inserts the record.
     pub(super) async fn add(
         &self,
         engine: &Engine,
@@ -54,13 +50,11 @@ impl ApiKeys {
         let row = next_row(engine, at, None, &*key, key.expires)?;
         match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
             RelayInserted::Inserted => Ok(Ok(())),
-            // This does not happen in practice, because ids are random.
+            // Ids are random, so this does not happen in practice.
             RelayInserted::Present(_) => Err(Fault::Contention.into()),
         }
     }
 
-    /// Removes the ids in `over` from the list, and then adds the new id unless the owner has the maximum number of
-    /// keys.
     async fn add_name(&self, engine: &Engine, subject: &str, name: &KeyName, over: &[KeyName]) -> Result<bool, Error> {
         let add = |names: &mut Vec<KeyName>| {
             names.retain(|known| !over.contains(known));
@@ -73,15 +67,14 @@ impl ApiKeys {
         self.change_names(engine, subject, add).await
     }
 
-    /// The ids of an owner's keys that no longer count toward the maximum, because a revocation ended the key or its
-    /// record was never written.
+    /// Finds the listed keys that are no longer valid, or whose records were never written.
     async fn over(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let mut over = Vec::new();
         for name in self.names(engine, subject).await? {
             let is_over = match self.load(engine, &name.id).await {
                 Ok(Some(StoredKey { key, .. })) => !Self::is_in_force(engine, &key),
                 Ok(None) => name.since.plus(WRITTEN_WITHIN) < engine.clock.now(),
-                // The API key may still be valid at another gate whose keyring has the record's secret.
+                // Keep the key, because another gate's keyring may have the record's secret.
                 Err(error) if error.is_of_one_record() => false,
                 Err(error) => return Err(error.into()),
             };
@@ -92,7 +85,6 @@ impl ApiKeys {
         Ok(over)
     }
 
-    /// The ids of an owner's keys.
     pub(super) async fn names(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let at = row_of_owner(subject);
         let Some(row) = engine.measured(self.store.load_relay(at)).await? else { return Ok(Vec::new()) };
@@ -100,7 +92,6 @@ impl ApiKeys {
         Ok(names)
     }
 
-    /// Removes a revoked key from the ids of its owner's keys.
     pub(super) async fn forget(&self, engine: &Engine, key: &ApiKey) -> Result<(), Error> {
         let forget = |names: &mut Vec<KeyName>| {
             let before = names.len();
@@ -110,8 +101,7 @@ impl ApiKeys {
         self.change_names(engine, &key.subject, forget).await.map(drop)
     }
 
-    /// Passes the ids of an owner's unexpired keys to `change`, and stores the changed list unless `change` returns
-    /// false.
+    /// Changes the list, unless `change` returns false. Expired keys are dropped.
     pub(super) async fn change_names(
         &self,
         engine: &Engine,
@@ -122,8 +112,7 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
             let row = engine.measured(self.store.load_relay(at)).await?;
-            // If the secret that sealed this row was removed from the keyring, all keys of the owner are invalid, so
-            // the list starts empty.
+            // If the keyring lacks this row's secret, the owner's keys are all invalid, so begin with an empty list.
             let readable = row.as_ref().filter(|row| {
                 let kid = row.sealed.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))

@@ -1,4 +1,4 @@
-//! Requests of users who list, create, replace and revoke their own API keys.
+//! Requests of users about their own API keys.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::token::claims::OwnChecked;
 /// A user's request about their own API keys.
 #[derive(Debug)]
 pub struct OwnKeysRequest {
-    /// The user's access token, or the value of the session cookie of the user's browser.
+    /// The user's access token or session cookie.
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// The maximum age of the token, or of the cookie's session, for a request that changes keys.
+    /// The maximum age of the credential for a request that changes keys.
     pub max_age: Duration,
-    /// What to do.
+    /// The action.
     pub action: OwnKeysAction,
 }
 
@@ -33,10 +33,9 @@ pub struct OwnKeysRequest {
 pub enum OwnKeysAction {
     /// Lists the live keys.
     List,
-    /// Creates a key. Its owner and account are always the caller's. If the request does not name scopes, the key gets
-    /// the caller's scopes.
+    /// Creates a key for the caller. Without scopes in the request, the key gets the caller's scopes.
     Create(Box<NewApiKey>),
-    /// Replaces the key with this id. The old key stays valid for the given time, by default for the longest permitted
+    /// Replaces the key with this id. The old key stays valid for the given time. The default is the longest permitted
     /// time.
     Rotate(String, Option<Duration>),
     /// Revokes a key by its id.
@@ -48,22 +47,21 @@ pub enum OwnKeysAction {
 pub enum OwnKeys {
     /// The listed keys, newest first.
     Listed(Vec<ApiKey>),
-    /// The new key, which no later response contains, and its record.
+    /// The new key, which cannot be read later, and its record.
     Made(SecretString, Box<ApiKey>),
     /// The key is revoked.
     Revoked,
 }
 
 impl ApiKeys {
-    /// Executes a user's request about the user's own keys. The token must have been verified before. `by_cookie` is
-    /// set if the token represents a session cookie.
+    /// Executes a user's request about their own API keys. The token must have been verified. `by_cookie` is set if the
+    /// credential is a session cookie.
     ///
     /// # Errors
-    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`],
-    /// [`Denial::WrongAudience`], [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`];
-    /// [`Denial::MalformedRequest`] with the reason if a key cannot be created; a fault of the store.
-    // Requirement K5: a key has no more rights than the credential that created it, and a stolen old token cannot
-    // create a key.
+    /// [`Denial::UnusableCredential`] for a client's own token, [`Denial::InsufficientScope`],
+    /// [`Denial::WrongAudience`], [`Denial::TokenTooOld`], [`Denial::UnknownApiKey`], [`Denial::RateLimited`],
+    /// [`Denial::MalformedRequest`] or a fault.
+    // Requirement K5: a key has no more rights than the credential that created it.
     pub async fn own(
         &self,
         engine: &Engine,
@@ -105,7 +103,6 @@ impl ApiKeys {
                 let (subject, account) = (token.token_subject().to_owned(), token.account().map(str::to_owned));
                 let new = NewApiKey { subject, account, scopes: Some(scopes), ..*new };
                 let by = Self::maker(engine, own).await?;
-                // The owner is a user, so looking up clients is not necessary.
                 let made = self.make(engine, new, &|_| None, Some(by)).await?;
                 Ok(made.map(|(text, key)| OwnKeys::Made(text, Box::new(key))))
             }
@@ -125,23 +122,21 @@ impl ApiKeys {
         }
     }
 
-    /// The start of the caller's session, and the user's identity at another issuer if that issuer authenticated the
-    /// user. The issuer's own session is not included, because an API key does not end with that session.
+    /// Omits the session at the other issuer, because the API key remains valid when that session ends.
     // Requirement K33.
     async fn maker(engine: &Engine, own: OwnChecked<'_>) -> Result<Maker, Error> {
         let vouched_by = own.token().vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
         Ok(Maker { began: Self::live_since(engine, own).await?, vouched_by })
     }
 
-    /// When the caller's session began. Checks in the store that the session is still live, because another gate may
-    /// have just ended the session, or all sessions of its user or client.
+    /// Checks the store, because another gate may have just ended the session.
     // Requirement K5.
     async fn live_since(engine: &Engine, own: OwnChecked<'_>) -> Result<Timestamp, Error> {
         let (id, _) = own.token().session.ok_or(Denial::UnusableCredential)?;
         for _ in 0..MAX_TRIES {
             let session = engine.store.load(id).await?.filter(|session| !session.is_revoked());
             let session = session.ok_or(Denial::TokenRevoked)?;
-            // The store compares the session with every not-before, as it does at the session's insertion.
+            // This write makes the store compare the session with every not-before, as for a new session.
             let same = Session { revision: session.revision + 1, ..session };
             match engine.swap(same.revision - 1, same.clone(), None).await? {
                 Swap::Swapped => {
@@ -149,7 +144,6 @@ impl ApiKeys {
                     return Ok(id.created());
                 }
                 Swap::NoLongerValid => return Err(Denial::TokenRevoked.into()),
-                // Another request has refreshed the session.
                 Swap::Changed(_) => {}
             }
         }
@@ -168,7 +162,7 @@ impl ApiKeys {
     }
 }
 
-/// Checks that a key with these scopes, for this audience, does not permit more than the token.
+/// The key must not permit more than the token.
 fn is_no_more(engine: &Engine, own: OwnChecked<'_>, scopes: &Scope, audience: Option<&str>) -> Result<(), Denial> {
     let token = own.token();
     let is_for = |audience: &str| token.audience.iter().any(|known| **known == *audience);

@@ -1,4 +1,4 @@
-//! Updates of key records that are caused by uses of the keys. They are collected in memory and written in batches.
+//! Records the uses of API keys in batches.
 
 use std::time::Duration;
 
@@ -9,22 +9,20 @@ use crate::engine::Engine;
 use crate::fault::Error;
 use crate::store::StoreError;
 
-/// The period in which several uses of an API key are noted as one use.
+/// At most one use of a key is recorded in this period.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// The maximum number of keys whose noted uses wait to be written to the store. If this many keys are waiting, the use
-/// of a further key is not noted until the key is used again.
+/// The maximum number of keys whose uses wait to be written. Uses of further keys are not recorded.
 const MAX_WAITING: usize = 100_000;
 
-/// The changes to write to a key's record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyUses {
     at: Timestamp,
-    /// The HMAC of the key under the current secret, if the HMAC in the record is under another secret.
+    /// The id of the current secret and the key's HMAC with it, if the record's HMAC has an older secret.
     renewed: Option<(u8, [u8; 32])>,
 }
 
 impl ApiKeys {
-    /// Notes the use of a valid key in memory. [`write_uses`](Self::write_uses) writes the note to the store.
+    /// Records the use of a valid key until [`write_uses`](Self::write_uses) writes it.
     ///
     /// # Errors
     /// The current secret is missing.
@@ -49,7 +47,7 @@ impl ApiKeys {
         Ok(())
     }
 
-    /// Writes the noted uses. If a write fails, the next use of the key is noted again.
+    /// Writes the recorded uses to the store. After a failure, the next use of a key is recorded again.
     ///
     /// # Errors
     /// A fault of the store.
@@ -69,7 +67,7 @@ impl ApiKeys {
             let Some(written) = written else { continue };
             if renewed.is_some() {
                 self.count(KeyEvent::Renewed);
-                // The row of the owner's keys must also be sealed under the current secret.
+                // Rewriting the owner's list of keys encrypts it with the current secret.
                 self.change_names(engine, &written.subject, |_| true).await?;
             }
             if let Some(predecessor) = written.predecessor {

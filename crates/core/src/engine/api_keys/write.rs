@@ -22,21 +22,19 @@ use crate::store::StoreError;
 use crate::store::relay::{KEY_OWNER, RelayId, RelayStore};
 use crate::token::claims::CLIENT_PREFIX;
 
-/// The maximum number of networks to which a key can be restricted.
 const MAX_NETWORKS: usize = 16;
-/// How long the revocation list keeps the entry of a revoked key after the key's expiry.
+/// How long after a key's expiry its revocation entry is kept.
 const HELD_FOR: Duration = Duration::from_secs(3600);
-/// The maximum number of identities at other issuers whose revocation ends an API key.
+/// The maximum number of identities at other issuers in the record of an API key.
 const MAX_VOUCHERS: usize = 8;
-/// The maximum number of keys on a page.
 const MAX_PAGE: usize = 1000;
-/// The maximum number of rows that are read for a page. The next page continues after them.
+/// The maximum number of rows that are read for a page.
 const MAX_READ: usize = 5000;
 
-/// The events of keys in the audit trail: created, rotated, revoked, reported as leaked.
+/// The names of API key events in the audit trail.
 pub const AUDITED: [&str; 4] = ["api_key_created", "api_key_rotated", "api_key_revoked", "api_key_leaked"];
 
-/// The reasons for which a key is not created.
+/// Why a key is not created.
 ///
 /// ```
 /// use rotogate::gate::KeyRefusal;
@@ -60,14 +58,14 @@ pub enum KeyRefusal {
     Bounds,
     /// The owner has the maximum number of live keys.
     TooMany,
-    /// The key has ended or was already replaced.
+    /// The key is expired, revoked or already replaced.
     Over,
-    /// The key and its predecessors were created by users with too many identities at other issuers.
+    /// The new record would contain too many identities of its creators at other issuers.
     Vouched,
 }
 
 impl KeyRefusal {
-    /// The reason in words, for the caller.
+    /// The error message for the caller.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Name => "the name of an API key must have 1 to 100 characters and no control characters",
@@ -99,11 +97,10 @@ impl KeyRefusal {
 pub struct ListedKeys {
     /// The keys, by name.
     pub keys: Vec<ApiKey>,
-    /// The cursor of the next page, or `None` if this page is the last.
+    /// The cursor of the next page, or `None` on the last page.
     pub next: Option<Box<str>>,
 }
 
-/// The session in which a user creates a key.
 #[derive(Debug)]
 pub(super) struct Maker {
     pub(super) began: Timestamp,
@@ -111,10 +108,10 @@ pub(super) struct Maker {
 }
 
 impl ApiKeys {
-    /// Creates a key, which is durable on return. Only the result of this call contains the key itself.
+    /// Creates a key, which is durable on return. The key itself cannot be read later.
     ///
     /// # Errors
-    /// A fault. If the key cannot be created for another reason, the inner result contains this reason.
+    /// A fault. The inner result contains any other reason.
     // Requirements K1, K5, K8.
     pub async fn create(
         &self,
@@ -125,7 +122,7 @@ impl ApiKeys {
         self.make(engine, new, clients, None).await
     }
 
-    /// Implements [`create`](Self::create). `by` is set if the owner creates the key in a session.
+    /// `by` is set if the owner creates the key in a session.
     pub(super) async fn make(
         &self,
         engine: &Engine,
@@ -162,7 +159,6 @@ impl ApiKeys {
             kid: 0,
             digest: [0; 32],
         };
-        // An owner with a different account is refused.
         let owned = match self.owner(engine, &key, clients).await {
             Ok((scopes, _)) => scopes,
             Err(Error::Denied(_)) => return Ok(Err(KeyRefusal::Owner)),
@@ -183,8 +179,7 @@ impl ApiKeys {
         Ok(Ok((text, key)))
     }
 
-    /// Replaces a key. The new key has the old key's properties and original lifetime. The old key stays valid for
-    /// `overlap`.
+    /// Replaces a key by one with the same properties. The old key stays valid for `overlap`.
     ///
     /// # Errors
     /// The errors of [`create`](Self::create). Returns `None` if the key does not exist.
@@ -198,7 +193,7 @@ impl ApiKeys {
         self.replace(engine, id, overlap, None).await
     }
 
-    /// Implements [`rotate`](Self::rotate). `by` is set if the owner replaces the key in a session.
+    /// `by` is set if the owner replaces the key in a session.
     pub(super) async fn replace(
         &self,
         engine: &Engine,
@@ -215,8 +210,7 @@ impl ApiKeys {
         if !Self::is_in_force(engine, &old) || old.successor.is_some() {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        // A revocation of the old key or of the session must also end the new key, even if this gate has not yet
-        // received the revocation.
+        // A revocation of the old key or of the session must also end the new key.
         let (began, another) = by.map_or((Timestamp::MAX, None), |by| (by.began, by.vouched_by));
         let another = another.filter(|by| !old.vouched_by.contains(by));
         let vouched_by: Vec<_> = old.vouched_by.iter().cloned().chain(another).collect();
@@ -252,29 +246,26 @@ impl ApiKeys {
         });
         let is_ours = changed.await?.is_some_and(|old| old.successor.as_deref() == Some(&*new_id));
         if !is_ours {
-            // Another request has replaced or revoked the old key.
             self.revoke(engine, &new_id).await?;
             return Ok(Some(Err(KeyRefusal::Over)));
         }
-        // During an overlap, every gate that has cached the old key reads its record again.
         let end = if overlap.is_zero() { id } else { &*[id, REPLACED].concat() };
-        // The rotation is complete, and this reply is the only one with the new key, so it must be sent. If the store
-        // fails now, the revocation applies at this gate, which writes it to the store later.
+        // Ignore a failure, because only this response contains the new key. After a failure, the gate writes the
+        // revocation entry later.
         let _ = self.end(engine, end, until).await;
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
         Ok(Some(Ok((text, key))))
     }
 
-    /// Revokes a key. Every gate refuses the key from its next request on. Returns `None` if the key does not exist.
+    /// Revokes a key at every gate. Returns `None` if the key does not exist.
     ///
     /// # Errors
-    /// A fault. In that case this gate already refuses the key. Call this function again to end the key at the other
-    /// gates.
+    /// A fault. After a fault, only this gate refuses the key. Call the function again to revoke it everywhere.
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
         let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
-        // This gate must refuse the key first, in case the record cannot be changed.
+        // This gate must refuse the key even if changing its record fails.
         self.end(engine, id, key.expires).await?;
         let now = engine.clock.now();
         let mut is_first = false;
@@ -290,8 +281,8 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes those of the given strings that are live API keys of this gate. Returns the number of revoked keys, and
-    /// the first fault. If one key fails, the others are still revoked.
+    /// Revokes each string that is a live API key. Returns the number of revoked keys, and the first fault. If one key
+    /// fails, the others are still revoked.
     // Requirement K14.
     pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         let (mut found, mut done) = (0, Ok(()));
@@ -304,7 +295,6 @@ impl ApiKeys {
         (found, done)
     }
 
-    /// Revokes this key. Returns false if it is not a live key of this gate.
     async fn leak(&self, engine: &Engine, text: &SecretString) -> Result<bool, Error> {
         let Some(id) = self.settings.prefix.id_of(exposed(text)) else { return Ok(false) };
         let found = self.load(engine, id).await.and_then(|found| {
@@ -312,13 +302,14 @@ impl ApiKeys {
             let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
             Ok((key.digest == expected).then_some(key))
         });
-        // Do not use the revocation list to find out whether the key was live. If the sender repeats the report after a
-        // fault, the list already contains the key.
+        // Only the record decides whether the key is live. If an earlier attempt failed, the key may already be in the
+        // revocation list.
         let key = match found {
             Ok(key) => key.filter(|key| key.is_live(engine.clock.now())),
             Err(error) => {
                 if error.is_of_one_record() {
-                    // The string may be a key. Without its record, refuse the key for the longest possible lifetime.
+                    // The string may be a live key, so revoke it. Its expiry is unknown, so assume the longest
+                    // lifetime.
                     let longest = engine.clock.now().plus(ApiKeySettings::LONGEST_LIFETIME);
                     self.end(engine, id, longest).await?;
                 }
@@ -354,8 +345,8 @@ impl ApiKeys {
         Ok(keys)
     }
 
-    /// A page of all keys, including revoked keys, in no particular order. At most 5000 rows are read for a page, so a
-    /// page can have fewer keys than `limit` although more keys follow.
+    /// A page of all keys in no particular order, including revoked keys. A page can have fewer keys than `limit`
+    /// although more pages follow.
     ///
     /// # Errors
     /// [`Denial::MalformedRequest`] if `after` is not the `next` of an earlier page; a fault.
@@ -375,7 +366,6 @@ impl ApiKeys {
             }
             after = Some(at);
             let Some(row) = self.store.load_relay(at).await?.filter(|row| row.owner == KEY_OWNER) else { continue };
-            // The content of an owner's row has a different form, and is skipped.
             if let Ok(RowContent::Key(key)) = opened::<RowContent>(engine, at, &row) {
                 page.keys.push(*key);
             }
@@ -384,7 +374,7 @@ impl ApiKeys {
         Ok(page)
     }
 
-    /// Calls [`keys_by_secret`] for this gate's store.
+    /// Counts this gate's live keys, see [`keys_by_secret`].
     ///
     /// # Errors
     /// A fault.
@@ -393,14 +383,12 @@ impl ApiKeys {
         Ok(engine.measured(keys_by_secret(&*self.store, list, engine.clock.now())).await?)
     }
 
-    /// A creation time that is later than every revocation that ended keys of the owner.
     async fn stamp(&self, engine: &Engine, subject: &str) -> Result<Timestamp, Fault> {
         let after = engine.revocations.not_before(&engine.issuer, subject, subject.strip_prefix(CLIENT_PREFIX));
         engine.stamp_creation(after).await
     }
 
-    /// Makes every gate refuse the key from now on, even if the key is cached, or an older version of its record is
-    /// written back.
+    /// Adds the key to the revocation list. The key then stays revoked even if an older record is restored.
     async fn end(&self, engine: &Engine, id: &str, expires: Timestamp) -> Result<(), Error> {
         let target = Target::Token { issuer: engine.issuer.clone(), jti: id.into() };
         let until = expires.max(engine.clock.now()).plus(HELD_FOR);
@@ -408,7 +396,6 @@ impl ApiKeys {
     }
 }
 
-/// The content of a row.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RowContent {
@@ -417,7 +404,6 @@ enum RowContent {
     Owner(OwnersKeys),
 }
 
-/// Checks that the request for a key is well formed.
 fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), KeyRefusal> {
     if !(1..=100).contains(&new.name.chars().count()) || new.name.chars().any(char::is_control) {
         return Err(KeyRefusal::Name);
@@ -435,8 +421,7 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// Counts the live keys in a store by the keyring secret that verifies them. `list` contains the revocations and the
-/// issuer of the keys.
+/// Counts the live keys of each keyring secret. `list` is the revocation list and the issuer of the keys.
 ///
 /// # Errors
 /// The errors of the store.
