@@ -1,7 +1,7 @@
-//! Issues tokens in exchange for assertions of other issuers. Each assertion has one session. The session's id is
-//! derived only from the assertion, so all gates compute the same id, whatever keys they have. If a client repeats an
-//! identity assertion, the gate therefore finds the existing session, and an ended session is never revived. The client
-//! does not get a refresh token. Instead it presents the issuer's next assertion.
+//! Issues tokens in exchange for assertions of other issuers. Each assertion begins at most one session. The session's
+//! id is derived only from the assertion, so all gates compute the same id. A repeated assertion therefore finds its
+//! session, and cannot revive an ended one. The client does not get a refresh token, but presents the issuer's next
+//! assertion.
 
 use std::time::Duration;
 
@@ -26,16 +26,16 @@ use crate::token::claims::CLIENT_PREFIX;
 use crate::token::mint;
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, is_subject};
 
-/// The request of a client that presents an assertion of another issuer.
+/// A client's request with another issuer's assertion.
 #[derive(Debug)]
 pub struct AssertedLogin<'a> {
     /// The client that gets the token.
     pub client: &'a Client,
     /// The assertion.
     pub grant: &'a ProvedGrant,
-    /// The accounts whose users get tokens at the endpoint.
+    /// The accounts that may get tokens at the endpoint.
     pub account: AccountRule<'a>,
-    /// The requested scope, or `None` for the whole allowed scope.
+    /// The requested scope, or `None` for all allowed scopes.
     pub scope: Option<Scope>,
     /// The audience of the session's tokens, if it differs from the gate's audience.
     pub resource: Option<Box<str>>,
@@ -43,9 +43,9 @@ pub struct AssertedLogin<'a> {
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
-    /// The proof of possession of the key to which the tokens are to be bound.
+    /// The proof for the key to which the tokens will be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate to which the tokens are to be bound.
+    /// The client certificate to which the tokens will be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// When the request arrived.
     pub arrived: Arrival,
@@ -53,13 +53,11 @@ pub struct AssertedLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// The subject of the session, and the claims that the session's tokens can contain.
 struct AssertedHolder {
     subject: Box<str>,
     account: Option<Box<str>>,
     scope: Scope,
     claims: OwnClaims,
-    /// The directory's entry of the user.
     user: Option<User>,
 }
 
@@ -71,7 +69,7 @@ impl Engine {
     /// Issues a token for an assertion.
     ///
     /// # Errors
-    /// [`Denial::GrantAssertion`], [`Denial::InvalidScope`], [`Denial::RateLimited`]; a fault, after which the
+    /// [`Denial::GrantAssertion`], [`Denial::InvalidScope`], [`Denial::RateLimited`] or a fault. After a fault, the
     /// assertion can be used again.
     // Requirements D19 to D22.
     pub async fn asserted(&self, login: AssertedLogin<'_>) -> Result<IssuedTokens, Error> {
@@ -80,13 +78,13 @@ impl Engine {
         self.limits.assertion(&login.client.id)?;
         let holder = self.holder(&login).await?;
         let granted = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &holder.scope)?;
-        // The stamp must be at or after the assertion's `iat`, which may be ahead of this gate's clock.
+        // The stamp must not be earlier than the assertion's `iat`, which may be ahead of this gate's clock.
         let now = self.stamp_creation(login.grant.issued_at.minus(Duration::from_millis(1))).await?;
         let session = self.session_of(&login, &holder, &granted, now)?;
         let valid_from = holder.user.as_ref().map_or(Timestamp::ZERO, |user| user.sessions_valid_from);
         self.goes_on(&session, valid_from)?;
         self.proved_key(login.proof.as_ref()).await?;
-        // Another gate may insert the session right after the lookup, so try twice.
+        // Another gate may insert the session after the look-up, so try twice.
         for _ in 0..2 {
             match self.store.load(session.id).await? {
                 Some(known) => {
@@ -100,7 +98,6 @@ impl Engine {
                     }
                     Ok(Inserted::NoLongerValid(_)) => return Err(OVER.into()),
                     Ok(Inserted::TooMany) => return Err(Denial::TooManySessions.into()),
-                    // Another gate inserted the session in the meantime.
                     Err(error) if error.outcome() == WriteOutcome::Refused => {}
                     Err(error) => return Err(error.into()),
                 },
@@ -109,7 +106,7 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Returns the directory's user for a valid assertion, and the assertion's session if it exists. Changes nothing.
+    /// Returns the user and the session of an assertion, without changing anything.
     ///
     /// # Errors
     /// A denial if the assertion cannot be exchanged for another token; or a fault.
@@ -136,7 +133,6 @@ impl Engine {
         self.measured(self.store.insert(session.clone(), SubjectBound::NONE)).await
     }
 
-    /// Determines the subject at this gate that corresponds to the assertion.
     async fn holder(&self, login: &AssertedLogin<'_>) -> Result<AssertedHolder, Error> {
         let Some(proved) = &login.grant.user else {
             let subject = format!("{CLIENT_PREFIX}{}", login.client.id);
@@ -184,7 +180,6 @@ impl Engine {
         }
     }
 
-    /// The directory's user for the subject of another issuer.
     async fn named_by(&self, issuer: &str, subject: &str) -> Result<User, Error> {
         let directory = self.directory.as_ref().ok_or(UNKNOWN_USER)?;
         let found = directory.lookup_of_issuer(issuer, subject).await;
@@ -192,7 +187,6 @@ impl Engine {
         found.filter(|user| user.active).ok_or_else(|| UNKNOWN_USER.into())
     }
 
-    /// The record of a session that begins with the assertion.
     fn session_of(
         &self,
         login: &AssertedLogin<'_>,
@@ -201,9 +195,8 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Session, Error> {
         let (grant, keyring) = (login.grant, self.keyring());
-        // The record outlives the assertion by the lifetime of an access token. A repeated assertion then finds its
-        // session even if the session has ended, and a token that is issued in the last moment of the assertion ends
-        // together with the session.
+        // The record outlives the assertion by the lifetime of an access token. A repeated assertion therefore always
+        // finds its session. No token of the session outlives the record.
         let access_ttl = login.profile.access_ttl.min(login.profile.max_access_ttl);
         let end = Timestamp::from_secs(grant.once.until.plus(access_ttl).as_secs_rounded_up());
         let origin = self.kept_origin(login.origin);
@@ -242,8 +235,7 @@ impl Engine {
         })
     }
 
-    /// Checks that the session was not revoked after the assertion was issued, either by itself or together with all
-    /// sessions of its user or client.
+    /// Fails if the session, or all sessions of its user or client, were revoked after the assertion was issued.
     fn goes_on(&self, session: &Session, valid_from: Timestamp) -> Result<(), Denial> {
         let not_before = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let is_over = session.created() <= not_before.max(valid_from)
@@ -252,8 +244,8 @@ impl Engine {
         if is_over { Err(OVER) } else { Ok(()) }
     }
 
-    /// Checks that the assertion may continue the known session. `like` is the session that the assertion would begin.
-    /// The known session must equal `like` except for the times.
+    /// `like` is the session that the assertion would begin. Both sessions must have the same user, client, resource
+    /// and key.
     fn goes_on_as(&self, known: &Session, like: &Session, is_repeatable: bool) -> Result<(), Denial> {
         if !is_repeatable {
             return Err(Denial::GrantAssertion("it was used before"));
@@ -276,7 +268,6 @@ impl Engine {
         self.events.tell(&Happening::Begun { session, name: None, origin });
     }
 
-    /// Issues a further access token of the session.
     fn asserted_token(
         &self,
         session: &Session,
@@ -284,7 +275,6 @@ impl Engine {
         now: Timestamp,
         login: &AssertedLogin<'_>,
     ) -> Result<IssuedTokens, Error> {
-        // A token's scope cannot exceed the scope that the session began with.
         let scope = scope.intersection(&session.scope);
         let expires = access_expiry(now, session.expires, None, login.profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -294,8 +284,7 @@ impl Engine {
     }
 }
 
-/// The id of an assertion's session. It consists of the assertion's `iat` and a digest of the issuer, the assertion's
-/// id and the client. In the digest, each part is preceded by its length.
+/// The id consists of the assertion's `iat` and a digest.
 fn id_of(grant: &ProvedGrant, client: &str) -> SessionId {
     let digest = parts_digest(&[grant.once.issuer.as_bytes(), grant.once.id.as_bytes(), client.as_bytes()]);
     SessionId::new(grant.issued_at, digest.first_chunk().copied().unwrap_or_default())

@@ -1,7 +1,6 @@
-//! The audit trail: security events as `tracing` events with the target `rotogate::audit`. Events never contain tokens,
-//! passwords or keys. Every value is a string, a number or a boolean, and unknown values are omitted. The field names
-//! are those of the access log (docs/logs.md). The level shows how unusual an event is, but the configured log level
-//! does not hide audit events. `events.rs` has the events that are also sent to the gate's event followers.
+//! The audit trail, as `tracing` events with the target `rotogate::audit`. Events never contain tokens, passwords or
+//! keys. Unknown values are omitted. The field names are those of the access log (docs/logs.md). The configured log
+//! level does not hide audit events. The events that an application can also follow are in `events.rs`.
 
 use std::net::IpAddr;
 
@@ -17,7 +16,7 @@ use crate::token::delegation::Delegation;
 
 pub(super) const TARGET: &str = "rotogate::audit";
 
-/// An event whose name depends on the kind of credential that represents the session.
+/// An event whose name depends on the kind of credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
     /// A client has logged in.
@@ -53,7 +52,6 @@ pub(super) fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<Ip
     origin.address.map(display)
 }
 
-/// A limit refused an attempt.
 pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
     let HeldUp { session, subject, name_hash, account, client } = held_up;
     warn!(
@@ -70,7 +68,6 @@ pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
     );
 }
 
-/// The user has too many sessions, and the rules do not let a new session end an old one.
 pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -82,7 +79,6 @@ pub(crate) fn too_many_sessions(session: &Session, origin: &Origin) {
     );
 }
 
-/// `ended` sessions of the subject were ended to make room for a new session.
 pub(crate) fn gave_way(session: &Session, ended: usize) {
     warn!(
         target: TARGET,
@@ -105,7 +101,6 @@ pub(crate) fn client_token(client: &str, jti: &str, origin: &Origin) {
     );
 }
 
-/// An API key was created, rotated, revoked or reported as leaked.
 pub(crate) fn api_key(event: &'static str, key: &crate::api_key::ApiKey) {
     info!(
         target: TARGET,
@@ -119,7 +114,6 @@ pub(crate) fn api_key(event: &'static str, key: &crate::api_key::ApiKey) {
     );
 }
 
-/// A client exchanged a token.
 pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation, origin: &Origin) {
     info!(
         target: TARGET,
@@ -137,8 +131,7 @@ pub(crate) fn token_exchanged(minted: &MintedClaims<'_>, delegation: &Delegation
     );
 }
 
-/// Logs that a client presented an expired token and got the current pair again. The pair is returned because the
-/// token's successor is unused.
+/// An expired access token was presented again, and its successor was still unused.
 pub(crate) fn repeated(session: &Session, origin: &Origin) {
     reissue(session, "repeated", origin);
 }
@@ -156,7 +149,7 @@ fn reissue(session: &Session, how: &str, origin: &Origin) {
     );
 }
 
-/// Logs a refresh. Rotations and replays are routine and not logged as warnings, but reissues and fast-forwards are.
+/// Rotations and replays are routine, so they are not warnings.
 pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     match how {
         IssueKind::Reissued => reissue(session, "reissued", origin),
@@ -228,7 +221,6 @@ pub(super) fn bound(session: &Session, device: &KeyThumbprint, origin: &Origin) 
     );
 }
 
-/// A logout token or security event of another issuer was refused, so it has no effect.
 pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, origin: &Origin) {
     warn!(
         target: TARGET,
@@ -242,7 +234,6 @@ pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, orig
     );
 }
 
-/// An event of another issuer was accepted. The revocation that it causes has its own audit record.
 pub(super) fn issuer_event(issuer: &str, kind: &str, effect: &str, id: &str, origin: &Origin) {
     info!(
         target: TARGET,

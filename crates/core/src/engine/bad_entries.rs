@@ -1,5 +1,4 @@
-//! Logs unusable entries of a directory, at most once a minute. The log line identifies the user in the same way as the
-//! audit trail.
+//! Logs unusable directory entries, at most once a minute.
 // Requirement I46.
 
 use super::Engine;
@@ -7,15 +6,13 @@ use crate::directory::{Directory, DirectoryError, User};
 use crate::fault::Fault;
 use crate::trace;
 
-/// The key with which an entry of the directory is looked up.
 pub(super) enum LookupKey<'a> {
-    /// A submitted user name. Because people sometimes type passwords into that field, the log contains only its hash.
+    /// A user may type a password as the name, so the log contains only a hash.
     Name(&'a str),
     Subject(&'a str),
 }
 
 impl Engine {
-    /// The directory's current entry for a subject.
     pub(super) async fn look_up(
         &self,
         directory: &dyn Directory,
@@ -26,7 +23,7 @@ impl Engine {
         found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), account))
     }
 
-    /// Converts an error of the directory to a fault, and logs the error if it concerns only a single entry.
+    /// Logs an error that concerns only a single entry.
     pub(super) fn noted(&self, error: DirectoryError, asked: &LookupKey<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();

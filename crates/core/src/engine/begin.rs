@@ -1,4 +1,4 @@
-//! Begins sessions, at a login or on the application's authority, and issues tokens for a client's own account.
+//! Begins sessions, and issues tokens for a client's own account.
 
 use std::time::Duration;
 
@@ -30,21 +30,20 @@ use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
 
-/// How often one login checks the password again if the user changes during the check.
+/// The maximum number of password checks, if the user changes during the login.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
 impl Engine {
-    /// Logs a user in. This begins a new session with its first pair of tokens.
+    /// Logs a user in and begins a new session.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
-    /// [`Denial::TooManySessions`]; or a fault, after which the login can be retried.
+    /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`] or
+    /// [`Denial::TooManySessions`]. After a fault, the login can be retried.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         let (begun, user) = self.log_in(login, HeldBy::Client).await?;
         Ok(IssuedTokens { user: Some(user), ..begun.issued })
     }
 
-    /// Logs a user in, and returns the session with its user.
     pub(super) async fn log_in(&self, login: Login<'_>, held_by: HeldBy) -> Result<(BegunSession, User), Error> {
         self.may_mint()?;
         self.is_recent(login.arrived)?;
@@ -57,8 +56,7 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        // The stamp and the password check run concurrently, because a shared store may be slow to respond (requirement
-        // C42).
+        // Get the stamp in parallel with the login limits, because a shared store may be slow (requirement C42).
         let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
         let (_place, first) = tokio::try_join!(self.admit_login(&login, attempt), stamping)?;
         let mut first = Some(first);
@@ -66,7 +64,7 @@ impl Engine {
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
-            // Every later revocation gets a stamp at or after this one.
+            // Every later revocation gets a stamp that is equal to or later than this stamp.
             let asked = match first.take() {
                 Some(asked) => asked,
                 None => self.stamp_creation(Timestamp::ZERO).await?,
@@ -75,13 +73,12 @@ impl Engine {
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
             if not_before >= asked && not_before > known {
-                // All sessions of the user were ended during the password check.
                 known = not_before;
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-            // The proof is recorded once, and only after the password was found correct, so that clients without a
-            // password cannot fill the memory of used proofs.
+            // Record the proof only after the password check, so that clients without a password cannot fill the memory
+            // of proofs.
             if !is_proved {
                 self.proved_key(login.proof.as_ref()).await?;
                 is_proved = true;
@@ -102,8 +99,7 @@ impl Engine {
                 profile: login.profile,
                 origin: login.origin,
                 held_by,
-                // The shared store made this stamp before the password check, so every revocation that must end the
-                // session has a later stamp.
+                // A revocation after the password check has a later stamp, and ends the session.
                 stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
@@ -121,7 +117,6 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Counts the login against the limits.
     async fn admit_login(&self, login: &Login<'_>, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         self.limits.admit_login(attempt).await.inspect_err(|error| {
             self.tell_held_up(error, login.origin, || HeldUp {
@@ -133,7 +128,6 @@ impl Engine {
         })
     }
 
-    /// Queries the directory for the user with this name and password.
     async fn authenticate(
         &self,
         directory: &dyn Directory,
@@ -146,8 +140,7 @@ impl Engine {
             Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
             answered => (answered.map_err(noted)?, Denial::WrongPassword),
         };
-        // A directory should not return an inactive user. If it does, do not begin a session, because refreshes would
-        // fail anyway.
+        // Refuse an inactive user, even if the directory returns one.
         let subject = user.as_ref().map(|user| user.subject.clone());
         let Some(user) = user.filter(|user| user.active) else {
             self.counts.add(Event::LoginRefused);
@@ -159,8 +152,7 @@ impl Engine {
             self.events.tell(&Happening::LoginRefused { subject, name_hash, account, client: &client.id, origin });
             return Err(refusal.into());
         };
-        // An invalid subject could be mistaken for a client's subject, or could not be sent in a header (requirements
-        // J9, R21).
+        // An invalid subject could imitate a client's subject, or be unusable in a header (requirements J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
             let problem = "the directory returned a user whose subject is not allowed".to_owned();
             return Err(noted(DirectoryError::Entry(problem)).into());
@@ -172,16 +164,15 @@ impl Engine {
         Ok(user)
     }
 
-    /// Begins a session on the application's authority. The session lasts until it is revoked or expires.
+    /// Begins a session for a user whom the application has authenticated.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] for a subject, client or account that is not allowed in a token;
-    /// [`Denial::TooManySessions`]; or a fault.
+    /// [`Denial::MalformedRequest`] for a subject, client or account that a token cannot contain,
+    /// [`Denial::TooManySessions`], or a fault.
     pub async fn start(&self, start: ApplicationLogin<'_>) -> Result<IssuedTokens, Error> {
         Ok(self.start_for(start, HeldBy::Client).await?.issued)
     }
 
-    /// Begins a session on the application's authority, for a client or a browser.
     pub(super) async fn start_for(&self, start: ApplicationLogin<'_>, held_by: HeldBy) -> Result<BegunSession, Error> {
         self.may_mint()?;
         if !crate::directory::is_valid_subject(start.subject) {
@@ -244,12 +235,10 @@ impl Engine {
         let (session, cookie) = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
-            // Note the login before looking the user up again. If the user changes later, the gate can then find this
-            // login and end its session.
+            // Record the login first, so that the gate can end the session if the user changes later.
             own.add(&session, login_state(checked.user));
         }
-        // This check must come after the stamp. A later change of the user then has a later stamp, which ends the
-        // session begun here.
+        // Look the user up after the creation stamp, so that a later change of the user ends the session.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?
         {
@@ -263,7 +252,7 @@ impl Engine {
         let inserting = self.measured(self.store.insert(session.clone(), bound));
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);
         let inserted = match &new.checked {
-            // Both can run concurrently, because the password was right and the user is unchanged.
+            // The password was right, so record the login while the session is inserted.
             Some(checked) => tokio::join!(inserting, self.limits.record_login(checked.attempt)).0,
             None => inserting.await,
         };
@@ -285,7 +274,6 @@ impl Engine {
         }
     }
 
-    /// The record of a new session in its first generation, and the cookie if the session is a browser session.
     fn first_record(
         &self,
         new: &SessionDraft<'_>,
@@ -328,13 +316,13 @@ impl Engine {
             vouched_by: new.vouched_by.clone(),
             certificate: new.certificate,
             browser,
-            // The engine seals each record when it writes the record to the store.
+            // The engine seals a record when it writes the record.
             seal: Seal::default(),
         };
         Ok((session, cookie))
     }
 
-    /// Returns whether the user is unchanged since the password was checked.
+    /// Returns whether the user has not changed since the password check.
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
         let Some(now) = self.look_up(checked.directory, then.account.as_deref(), &then.subject).await? else {
@@ -348,8 +336,8 @@ impl Engine {
         Ok(same && not_before <= checked.not_before)
     }
 
-    /// Makes this gate refuse the sessions that the store ended to make room for a new session of the same subject.
-    /// This happens before the new tokens are returned.
+    /// The store ended these sessions to make room for a new one of the same subject. This gate must refuse the ended
+    /// sessions before it returns the new tokens.
     fn gave_way(&self, session: &Session, ended: &[Revocation]) {
         for entry in ended {
             self.revocations.apply(entry);
@@ -362,11 +350,11 @@ impl Engine {
         }
     }
 
-    /// Issues a token for a confidential client's own account (RFC 6749 §4.4). It has no session and no refresh token,
-    /// and is revoked by its `jti`.
+    /// Issues a token for a confidential client's own account (RFC 6749 §4.4). The token does not have a session or a
+    /// refresh token.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`], [`Denial::InvalidScope`]; a fault.
+    /// [`Denial::RateLimited`], [`Denial::InvalidScope`] or a fault.
     pub async fn client_token(
         &self,
         client: &Client,
@@ -412,30 +400,26 @@ impl Engine {
         Ok(IssuedTokens::new(access_token, &claims, now, IssueKind::ClientCredentials))
     }
 
-    /// Uses a proof of possession, and returns its key. Each proof is accepted only once.
     pub(super) async fn proved_key(&self, proof: Option<&OnceProof<'_>>) -> Result<Option<KeyThumbprint>, Error> {
         let Some(proof) = proof else { return Ok(None) };
         proof.use_once(self.clock.now(), &*self.store).await?;
         Ok(Some(proof.key()))
     }
 
-    /// The issue time of a token without a session. Because `iat` is in whole seconds, the whole second must be later
-    /// than every not-before. Otherwise a token issued in the same second as a revocation would be invalid from the
-    /// start.
+    /// Returns a creation time that is later than every not-before even after rounding down to a second, as in `iat`.
+    /// Otherwise a token would be invalid if it is issued in the same second as a revocation.
     async fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
         let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
         let now = self.stamp_creation(not_before).await?;
         if Timestamp::from_secs(now.as_secs()) > not_before {
             return Ok(now);
         }
-        // The creation stamp advances to the end of the second, so that any not-before set from now on is later than
-        // this token.
+        // Take a stamp in the next second, so that `iat` is later than the not-before.
         let end_of_second = Timestamp::from_secs(now.as_secs().saturating_add(1)).minus(Duration::from_millis(1));
         self.stamp_creation(end_of_second).await
     }
 }
 
-/// The login request for the directory.
 fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
     LoginRequest {
         client: Some(&login.client.id),
@@ -446,7 +430,6 @@ fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
     }
 }
 
-/// A session that is about to begin.
 struct SessionDraft<'a> {
     bound_to: Option<KeyThumbprint>,
     certificate: Option<CertificateThumbprint>,
@@ -463,27 +446,24 @@ struct SessionDraft<'a> {
     profile: &'a Profile,
     origin: &'a Origin,
     held_by: HeldBy,
-    /// A creation stamp that was made earlier. It can be used if it is later than `valid_from`.
+    /// A creation stamp from before the password check. The session uses it if it is later than `valid_from`.
     stamped: Option<Timestamp>,
-    /// The user who logs in, or `None` if the application begins the session.
+    /// `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,
 }
 
-/// A user whose password was checked in a login.
 struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
-    /// The name that was used for the login. It belongs to the user, because the password was right.
+    /// The name in the login request.
     name: &'a str,
     attempt: Attempt<'a>,
-    /// The latest not-before for the subject, the client or all sessions at the time of the password check.
+    /// The latest not-before at the time of the password check.
     not_before: Timestamp,
 }
 
-/// The result of an attempt to begin a session.
 enum BeginOutcome {
-    /// The session began.
     Begun(Box<BegunSession>),
-    /// The user's sessions were ended, or the user changed. Contains the time of this change if it is known.
+    /// The user or the user's sessions changed. Contains the time of the change, or zero if the time is unknown.
     Changed(Timestamp),
 }

@@ -1,10 +1,6 @@
-//! Sessions of browsers, whose only credential is a cookie. A browser has no refresh token, because the gate renews the
-//! session itself. The cookie represents the current access token of its session, and a request that arrives after this
-//! token's expiry renews the token.
-//!
-//! The cookie never changes within a session, so a renewal cannot be lost with its response. The rules of
-//! [`rotation`](crate::session::rotation) for superseded tokens do not apply, because a renewal always rotates the
-//! current generation.
+//! Browser sessions, whose only credential is a cookie. A browser has no refresh token, because the gate renews the
+//! session itself. The cookie never changes within a session, so losing a renewal's response is harmless. Reuse
+//! detection does not apply, because a renewal always rotates the current generation.
 
 mod device;
 mod ending;
@@ -37,30 +33,24 @@ pub use provider::{ProviderTerms, SessionProvider};
 use provider::{provider_terms, user_at_provider};
 pub use renewal::{RenewWhen, SessionTerms};
 
-/// If the request waits this long for the session's provider, the session is judged again.
+/// If the provider's response takes at least this long, the gate checks the session again.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
-/// The credential that represents a session outside of the gate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeldBy {
-    /// The tokens of a client.
     Client,
-    /// The cookie of a browser.
     Browser,
-    /// The cookie of a browser whose user logged in at a provider, through this dialect.
+    /// The user logged in at a provider through this dialect.
     BrowserAtProvider(&'static str),
 }
 
-/// A session that has begun.
 pub(super) struct BegunSession {
     pub(super) session: Session,
     pub(super) issued: IssuedTokens,
-    /// The cookie of a browser session.
     pub(super) cookie: Option<SessionCookie>,
 }
 
 impl HeldBy {
-    /// The dialect that is recorded for a session with this credential.
     pub(super) const fn dialect(self) -> &'static str {
         match self {
             Self::BrowserAtProvider(dialect) => dialect,
@@ -68,7 +58,7 @@ impl HeldBy {
         }
     }
 
-    /// A new cookie for a browser session, and the part of the cookie that is kept in the session's record.
+    /// Returns the cookie, and the binding for the session's record.
     pub(super) fn cookie(
         self,
         keyring: &Keyring,
@@ -85,16 +75,16 @@ impl HeldBy {
     }
 }
 
-/// The rules of a browser session: its client as currently registered, and the profile of its endpoint for that client.
+/// The rules of a browser session.
 #[derive(Clone, Debug)]
 pub struct BrowserRules {
-    /// The client. A renewal grants no scope that the client has lost.
+    /// The session's client in the current configuration.
     pub client: Arc<Client>,
-    /// The profile.
+    /// The profile of the endpoint for this client.
     pub profile: Profile,
 }
 
-/// Finds the rules of a session. Returns a denial if the session is not served by any of this gate's endpoints.
+/// Finds the rules of a session. Returns a denial if none of the gate's endpoints serves the session.
 pub type RulesOf<'a> = &'a (dyn Fn(&Session) -> Result<BrowserRules, Denial> + Send + Sync);
 
 /// A browser that has logged in.
@@ -104,45 +94,43 @@ pub struct BrowserLogin {
     pub cookie: SessionCookie,
     /// The record of the session.
     pub session: Session,
-    /// The user, or `None` if the directory did not log the user in.
+    /// The user, if a directory authenticated the user.
     pub user: Option<User>,
-    /// How long the same user's previous session continues, for requests that were sent in parallel. The caller ends it
-    /// after this time.
+    /// How long the user's previous session continues, for parallel requests. The caller ends that session afterwards.
     pub presented_ends_in: Option<Duration>,
 }
 
-/// A live session, for a page that shows who is logged in.
+/// A live session.
 #[derive(Debug)]
 pub struct BrowserSession {
     /// The record of the session.
     pub session: Session,
-    /// The absolute end of the session, which activity does not move.
+    /// The absolute end of the session.
     pub expires: Timestamp,
     /// The end of the session if no further request arrives.
     pub idle_expires: Timestamp,
 }
 
-/// The current access token of a browser session. It stays at the gate or is sent to the upstream.
+/// The current access token of a browser session.
 #[derive(Debug)]
 pub struct BrowserToken {
     /// The token.
     pub access_token: TokenText,
     /// The lifetimes of the session.
     pub terms: SessionTerms,
-    /// The user's identity at the provider, if the user logged in at a provider.
+    /// The user's identity at the login provider, or `None` without a provider.
     pub at_provider: Option<Box<VouchedBy>>,
-    /// The id of the refresh secret that makes the session's cookies, and the time when the session was bound to the
-    /// device. `None` if the session is not bound.
+    /// The id of the secret for the device's cookies, and the time when the session was bound. `None` if the session is
+    /// not bound.
     pub device: Option<(u8, Timestamp)>,
-    /// The tokens and times that the user's provider gave for the session.
+    /// The provider's tokens for the session, with their times.
     pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
-    /// Logs a user in, and begins a session whose credential is a cookie. If the browser presented a cookie, the
-    /// cookie's session ends, so that a login does not take over an existing session. If that session belongs to the
-    /// same user, it ends after `grace`, so that parallel requests pass. The login must not contain a proof or a
-    /// certificate.
+    /// Logs a user in, and begins a browser session. This ends the session of the `presented` cookie. If both sessions
+    /// belong to the same user, the old session ends after `grace`, so that parallel requests pass. The login must not
+    /// contain a proof or a certificate.
     ///
     /// # Errors
     /// The errors of [`login`](Self::login).
@@ -157,7 +145,7 @@ impl Engine {
         self.browser_begun(begun, Some(user), (presented, grace), origin).await
     }
 
-    /// Begins a session of a browser on the application's authority, as [`begin_browser`](Self::begin_browser) does.
+    /// Begins a browser session for a user whom the application has authenticated.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).
@@ -171,8 +159,8 @@ impl Engine {
         self.browser_begun(begun, None, (presented, grace), origin).await
     }
 
-    /// Begins a session of a browser whose user logged in at a provider. The caller must then write the vault, and end
-    /// the session that the browser presented.
+    /// Begins a browser session after a login at a provider. The caller must then write the vault, which contains the
+    /// provider's tokens. The caller must also end the session that the browser presented.
     ///
     /// # Errors
     /// The errors of [`start`](Self::start).
@@ -209,16 +197,16 @@ impl Engine {
         Ok(BrowserLogin { cookie, session, user, presented_ends_in })
     }
 
-    /// Parses a session cookie, without reading the store. Returns `None` if it was not made with a key of this gate.
+    /// Authenticates a session cookie without reading the store. Returns `None` if the cookie was not made with a key
+    /// of this gate.
     pub fn session_cookie(&self, value: &str) -> Option<SessionCookie> {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }
 
-    /// The live session of a cookie. The lookup does not renew the session, and does not count as activity.
+    /// The live session of a cookie. The lookup does not count as activity.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`]; or a fault, if the session's state could not be
-    /// determined.
+    /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`] or a fault.
     pub async fn browser_session(
         &self,
         cookie: &SessionCookie,
@@ -236,24 +224,18 @@ impl Engine {
         Ok(BrowserSession { expires: terms.ends, idle_expires: terms.idle_expires(), session: read.session })
     }
 
-    /// Waits for a turn on a session, for [`browser_token`](Self::browser_token).
     pub(crate) async fn take_turn(&self, session: SessionId) -> Turn<'_> {
         self.turns.take(session).await
     }
 
-    /// The current access token of a session. Renews the session first if the renewal time has come. All requests of
-    /// this gate that need a renewal wait for the same turn. If several gates renew at once, one of them writes, and
-    /// the others read its record.
-    ///
-    /// The directory and the provider are queried first. If one of them does not permit the renewal, the session is not
-    /// renewed, and the request does not count as activity.
-    ///
-    /// The future must run to completion, like the future of [`refresh`](Self::refresh).
+    /// Returns the current access token of a session, and renews it first if necessary. The caller must hold the
+    /// session's turn, so that only one request at this gate renews the session. If several gates renew at once, one of
+    /// them writes, and the others read its record. If the directory or the provider does not permit the renewal, the
+    /// request does not count as activity. The future must run to completion.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] and [`Denial::UnknownSessionCookie`], after which the user must log in again.
-    /// [`Denial::SessionNotRenewed`]; [`Denial::DeviceProofMissing`]; or a fault, if the session's state could not be
-    /// determined.
+    /// [`Denial::SessionOver`] or [`Denial::UnknownSessionCookie`], after which the user must log in again.
+    /// [`Denial::SessionNotRenewed`], [`Denial::DeviceProofMissing`] or a fault.
     // Requirements B9, B10.
     pub(crate) async fn browser_token(
         &self,
@@ -270,8 +252,7 @@ impl Engine {
         token
     }
 
-    /// Sets `renews` to true if the session must be renewed. With `binds`, also binds the session to this device if the
-    /// session is not yet bound.
+    /// Sets `renews` if the session must be renewed. If `binds` is set, also binds an unbound session to the device.
     async fn token_after_renewal(
         &self,
         cookie: &SessionCookie,
@@ -312,8 +293,7 @@ impl Engine {
                     Error::Denied(Denial::SessionNotRenewed) => refusal.into(),
                     error => error,
                 })?;
-                // After a long wait, judge the session again with the current time. Otherwise a short-lived token would
-                // be expired when it is issued.
+                // Check the session again, because a token may have expired during the wait.
                 if self.clock.now().since(now) >= LONG_WAIT {
                     continue;
                 }
@@ -337,17 +317,16 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// The record of the session that this cookie authenticates.
     async fn read_browser(&self, cookie: &SessionCookie) -> Result<ReadRecord, Error> {
         let id = cookie.session();
-        // If this gate knows that the session has ended, refuse it even if the store says otherwise or fails.
+        // If this gate knows that the session has ended, do not ask the store.
         if self.revocations.minimum(id) == REVOKED {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // If the store lost the record, another gate may restore it. Until then, this gate must not mint tokens.
+            // If the store has lost the record, another gate may restore it. This gate must not issue tokens meanwhile.
             self.may_mint()?;
-            // Records of ended sessions are removed, so a missing record means that the session ended.
+            // A missing record means that the session ended.
             return Err(Denial::SessionOver("its record no longer exists").into());
         };
         self.presented(read, cookie).map_err(Error::from)
@@ -362,8 +341,6 @@ impl Engine {
         session.browser.as_deref().is_some_and(|binding| cookie.proves(keyring.refresh_keys(), binding))
     }
 
-    /// Judges a session with the decision table in [`rotation`](crate::session::rotation). `user` is the directory's
-    /// entry, if the directory was queried.
     async fn judge_browser(
         &self,
         read: &ReadRecord,
@@ -381,10 +358,10 @@ impl Engine {
             Decision::Expired(Lifetime::Idle) => {
                 Err(Denial::SessionOver("it was idle for longer than `idle_ttl`").into())
             }
-            // The store lost renewals. The cookie is valid for all generations, so the session continues from the
-            // latest generation in the store.
+            // The store lost renewals. Continue from the latest generation in the store, because the cookie is valid
+            // for all generations.
             Decision::Ahead { .. } if self.may_continue(session).await? => Ok(Decision::Ahead { fast_forward: true }),
-            Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost writes to its record").into()),
+            Decision::Ahead { .. } => Err(Denial::SessionOver("the store lost changes to the session's record").into()),
             Decision::Rotate | Decision::Replay | Decision::Reissue | Decision::Reuse(_) => Ok(Decision::Rotate),
         }
     }
@@ -414,7 +391,6 @@ impl Engine {
         Ok(BrowserToken { access_token, terms, at_provider, device, provider })
     }
 
-    /// The record with the next generation.
     fn renewal(
         &self,
         read: &ReadRecord,
@@ -447,8 +423,7 @@ impl Engine {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
         let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
-        // Read the minimum generation before the swap. If another request has changed the record, the swap returns the
-        // changed record, and the minimum must be read before any record.
+        // If another request changed the record, the swap returns the new record. Read the minimum before that record.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
             Swap::Swapped => {
@@ -473,21 +448,17 @@ impl Engine {
     }
 }
 
-/// The result of an attempt to renew.
 enum Renewed {
-    /// The record that was written.
     Done(Box<Session>),
-    /// Another request changed the session. Contains the new record if the store returned it.
     Changed(Option<Box<ReadRecord>>),
 }
 
-/// The denial for an ended session.
 const fn over(why: SessionEnd) -> Denial {
     Denial::SessionOver(match why {
         SessionEnd::Record | SessionEnd::List => "it was ended",
         SessionEnd::UserInactive => "its user was deleted, is inactive, or is in another account",
         SessionEnd::BeforeValidFrom => "it began before the user's `sessions_valid_from`",
-        SessionEnd::NotBefore => "all sessions of its user, its client or the gate were ended",
-        SessionEnd::Elsewhere => "the issuer that vouched for its user has ended that login",
+        SessionEnd::NotBefore => "all sessions of the user, of the client or of the gate were ended",
+        SessionEnd::Elsewhere => "the issuer that confirmed the login has ended the session",
     })
 }

@@ -1,4 +1,4 @@
-//! Counters of attempts, in a store that several gates share.
+//! Counters of attempts in a shared store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,10 +12,10 @@ use crate::limit::shared::{Admission, Away, RateCounters, Step, Use};
 use crate::store::{Admitted, CounterUse, SharedCounter, SharedStore, Store};
 use crate::token::keyring::Keyring;
 
-/// How long a login of a user from an address is remembered.
+/// How long a user's login from an address is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
-/// The counters of attempts in a store.
+/// The counters in a store.
 #[derive(Debug)]
 pub struct StoreCounters {
     store: Arc<dyn Store>,
@@ -24,7 +24,7 @@ pub struct StoreCounters {
 }
 
 impl StoreCounters {
-    /// Creates counters in a store. Their names are keyed hashes, so the store does not learn what is counted.
+    /// Creates counters in a store. The store sees only keyed hashes of the names.
     pub fn new(store: Arc<dyn Store>, keyring: Arc<Keyring>) -> Self {
         Self { store, keyring: ArcSwap::new(keyring), nodes: AtomicU32::new(1) }
     }
@@ -37,9 +37,8 @@ impl StoreCounters {
         self.nodes.store(u32::try_from(nodes).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// The names of a counter, one for each refresh secret, with the oldest secret first. An attempt is counted under
-    /// all names. Therefore the count continues when the oldest secret is retired, even while only some of the gates
-    /// have retired it.
+    /// Returns one name for each secret, oldest first. An attempt is counted under all names, so that the count
+    /// continues when a secret is retired.
     fn names(&self, name: &[u8]) -> Vec<[u8; 16]> {
         self.keyring.load().refresh_keys().shared_names(name)
     }

@@ -1,4 +1,4 @@
-//! Counters of session events in this process, for metrics.
+//! Counters of session events, for metrics.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,21 +19,21 @@ pub enum Event {
     LoginRefused,
     /// A client got a token for its own account.
     ClientToken,
-    /// A client exchanged a token, to act for its user.
+    /// A client exchanged a token.
     TokenExchanged,
-    /// A session continued with a new pair.
+    /// A session was rotated.
     Rotated,
-    /// The current pair was returned again.
+    /// The current tokens were returned again.
     Replayed,
-    /// A new pair replaced an unused one.
+    /// Unused tokens were replaced with new ones.
     Reissued,
     /// A superseded credential was presented.
     Reuse,
-    /// A credential was presented by another client.
+    /// Another client presented a credential.
     OtherClient,
-    /// A credential was ahead of the store.
+    /// A client presented a token of a later generation than the session's record.
     Ahead,
-    /// A session or a token was revoked, or all sessions and tokens of a user, a client or the gate.
+    /// A session, a token, or a group of them was revoked.
     Revoked,
     /// A record from the store had a missing or invalid seal.
     BrokenSeal,
@@ -56,7 +56,7 @@ impl Event {
         Self::BrokenSeal,
     ];
 
-    /// The name of the event in the metrics.
+    /// The event's name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -75,25 +75,22 @@ impl Event {
     }
 }
 
-/// The possible results of renewals of browser sessions, in the order of the counters.
 const RENEWALS: [&str; 3] = ["ok", "over", "unavailable"];
 
-/// A counter for each event, and more detailed counters for some events.
+/// Counters for events.
 #[derive(Debug, Default)]
 pub struct Counts {
     events: [AtomicU64; Event::ALL.len()],
-    /// The number of sessions that began in each dialect. The number of dialects is small.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
     renewals: [AtomicU64; RENEWALS.len()],
-    /// Counters of notices from other issuers.
     pub(super) notices: NoticeCounts,
-    /// Writes to a store that several gates share. An embedded store counts its commits itself.
+    /// This excludes the commits of an embedded store, which are counted elsewhere.
     pub(super) writes: Commits,
 }
 
 impl Counts {
-    /// How often the event has happened.
+    /// The count of one event.
     pub fn get(&self, event: Event) -> u64 {
         self.events.get(event as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
@@ -109,7 +106,6 @@ impl Counts {
         &self.notices
     }
 
-    /// Counts a session that began in this dialect.
     pub(super) fn session_started(&self, dialect: &str) {
         self.add(Event::Login);
         let mut started = self.started.lock();
@@ -121,14 +117,12 @@ impl Counts {
         }
     }
 
-    /// Counts a session that was ended.
     pub(super) fn session_ended(&self, because: RevokedBecause) {
         if let Some(count) = self.ended.get(because as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Counts an attempt to renew a browser session, by its result.
     // Requirement B56.
     pub(super) fn renewed(&self, error: Option<&Error>) {
         let at = match error {
@@ -141,17 +135,17 @@ impl Counts {
         }
     }
 
-    /// The number of renewals of browser sessions with each result.
+    /// The number of browser session renewals with each result.
     pub fn renewals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         RENEWALS.into_iter().zip(self.renewals.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// The number of sessions that began, for each dialect.
+    /// The number of started sessions for each dialect.
     pub fn sessions_started(&self) -> BTreeMap<Box<str>, u64> {
         self.started.lock().clone()
     }
 
-    /// The number of single sessions that were ended, for each reason of [`RevokedBecause::ALL`].
+    /// The number of individually revoked sessions, for each reason in [`RevokedBecause::ALL`].
     pub fn sessions_ended(&self) -> [u64; RevokedBecause::ALL.len()] {
         self.ended.each_ref().map(|count| count.load(Ordering::Relaxed))
     }

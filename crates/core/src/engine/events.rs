@@ -1,5 +1,4 @@
-//! The events of a gate that an application can follow, such as sessions that begin or end, reused tokens and denials.
-//! The call [`EventFeed::tell`] also writes the audit trail's lines about sessions.
+//! The events of a gate that an application can follow. [`EventFeed::tell`] also writes the audit trail.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -20,10 +19,9 @@ use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{RevokedBecause, Session, SessionId};
 
-/// The maximum number of events that wait for a receiver.
 const CAPACITY: usize = 1024;
 
-/// An event at this gate. Events at other gates of the store are not included.
+/// An event at this gate, but not at other gates.
 ///
 /// ```
 /// use rotogate::gate::GateEvent;
@@ -49,23 +47,23 @@ pub enum GateEvent {
         subject: Box<str>,
         /// The client of the session.
         client: Box<str>,
-        /// The account of the session, if the session has an account.
+        /// The account of the session, if there is one.
         account: Option<Box<str>>,
         /// The address of the login, if it is known.
         address: Option<IpAddr>,
     },
-    /// A login was refused because the user is unknown or disabled, or the password was wrong.
+    /// A login was refused.
     LoginRefused {
-        /// The subject, if the directory knows the user. This event does not contain the submitted name, because people
-        /// type passwords into the name field.
+        /// The subject, if the directory knows the user. The submitted name is omitted, because users may type a
+        /// password there by mistake.
         subject: Option<Box<str>>,
         /// The client.
         client: Box<str>,
         /// The address, if it is known.
         address: Option<IpAddr>,
     },
-    /// A superseded refresh token was presented too late for a retry, so it may have been stolen. If sessions end
-    /// because of the reuse, each end has its own event.
+    /// A superseded refresh token was presented late, so it may have been stolen. Each session that ends because of the
+    /// reuse has its own event.
     Reuse {
         /// The session.
         session: SessionId,
@@ -76,41 +74,36 @@ pub enum GateEvent {
         /// The address of the presenter, if it is known.
         address: Option<IpAddr>,
     },
-    /// A session ended, a token was revoked, or all sessions of a subject, a client or the gate ended.
+    /// The sessions or tokens of a target were revoked.
     Ended {
-        /// The session, token, subject or client that was revoked, or all sessions and tokens of the gate.
+        /// The target.
         target: Target,
         /// The reason.
         because: RevokedBecause,
-        /// The operator or user who caused the end, as in `rotogate.actor` of the audit trail: the name of the
-        /// operator's token, the user's subject, or the name that the application gave to `Sessions::acting_as`. `None`
-        /// if a client or a rule caused the end, or if the application did not give a name.
+        /// The operator or user who revoked the target (`rotogate.actor` in the audit trail). `None` if a client or a
+        /// rule caused the revocation, or if the application did not give a name.
         by: Option<Arc<str>>,
     },
-    /// A request was refused before it reached the service.
+    /// A request was refused.
     Refused {
-        /// The class of the denial, which is all that the client learned.
+        /// The class of the denial.
         class: Class,
-        /// The rule that refused the request, by its name in the log.
+        /// The rule that refused the request.
         reason: Reason,
     },
 }
 
-/// Where a revocation is kept until the store has accepted it.
+/// Where a revocation is kept until the store accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwedPlace {
-    /// In the file beside the store, so the revocation is durable.
     File,
-    /// Only in this process.
     Memory,
 }
 
-/// An event for the audit trail and for the applications that follow a gate's events.
 pub(super) enum Happening<'a> {
-    /// A session began, by a login with this name.
+    /// A session began. `name` is the name in the login request.
     Begun { session: &'a Session, name: Option<&'a str>, origin: &'a Origin },
-    /// A login was refused. `subject` is present if the directory knows the user. Otherwise `name_hash` identifies the
-    /// submitted name, which is never written, because people type passwords into that field.
+    /// `name_hash` replaces the name, because users may type a password there by mistake.
     LoginRefused {
         subject: Option<&'a str>,
         name_hash: Option<&'a str>,
@@ -118,11 +111,11 @@ pub(super) enum Happening<'a> {
         client: &'a str,
         origin: &'a Origin,
     },
-    /// A refresh token of the session was presented too late.
+    /// A client presented a superseded refresh token too late.
     Reuse { session: &'a Session, reuse: Reuse, evidence: &'a Evidence, refresh: &'a Refresh<'a> },
     /// A revocation, which may not yet be in the store.
     Ended { entry: &'a Revocation, because: RevokedBecause, owed: Option<OwedPlace> },
-    /// The store has accepted a revocation that was reported before. Only the audit trail records this.
+    /// The store accepted a revocation, which an earlier event already reported.
     Stored { entry: &'a Revocation, because: RevokedBecause },
 }
 
@@ -175,8 +168,7 @@ impl Happening<'_> {
     }
 }
 
-/// The events of a gate, in order. At most 1024 events wait for their receiver. A slower receiver misses the oldest
-/// events, and [`missed`](Self::missed) counts them.
+/// The events of a gate, in order. A slow receiver misses the oldest of more than 1024 waiting events.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -207,13 +199,13 @@ impl GateEvents {
         }
     }
 
-    /// The number of events that were missed because the receiver was too slow.
+    /// The number of missed events.
     pub const fn missed(&self) -> u64 {
         self.missed
     }
 }
 
-/// Sends events to all receivers. Without receivers, an event costs only one atomic load.
+/// Without receivers, an event costs one atomic load.
 #[derive(Debug, Default)]
 pub(super) struct EventFeed {
     sender: OnceLock<Sender<GateEvent>>,
@@ -224,15 +216,14 @@ impl EventFeed {
         GateEvents { receiver: self.sender.get_or_init(|| channel(CAPACITY).0).subscribe(), missed: 0 }
     }
 
-    /// Writes an event to the audit trail, which receives all events, and then sends it to the followers.
+    /// The audit trail gets all events.
     // Requirement O51.
     pub(super) fn tell(&self, happening: &Happening<'_>) {
         happening.log();
         self.send(|| happening.event());
     }
 
-    /// Sends the event of a refused request to the followers. The audit trail does not contain it, because it is in the
-    /// access log.
+    /// The access log records refused requests, so the audit trail omits them.
     pub(super) fn tell_refused(&self, denial: &Denial) {
         self.send(|| Some(GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) }));
     }
@@ -240,7 +231,7 @@ impl EventFeed {
     fn send(&self, event: impl FnOnce() -> Option<GateEvent>) {
         let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) else { return };
         if let Some(event) = event() {
-            // Sending fails only if the last receiver was just dropped.
+            // Sending fails only if there is no receiver anymore.
             let _ = sender.send(event);
         }
     }
@@ -301,9 +292,7 @@ fn log_reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Ref
     );
 }
 
-/// Logs a revocation with its actor (`crate::context`). If a request caused it, the server's log adds the request's id
-/// and the client's address. If the store does not have the revocation yet, it is logged again once the store has
-/// accepted it.
+/// A revocation that the store does not have yet is logged again once the store accepts it.
 fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),
@@ -335,7 +324,7 @@ fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace
     let (owed, outcome) = match owed {
         None => (None, None),
         Some(OwedPlace::File) => (Some("file"), None),
-        // It is unknown whether the revocation will reach the store before the process ends.
+        // The process may end before the revocation reaches the store.
         Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
     };
     macro_rules! line {

@@ -1,8 +1,6 @@
-//! Details of each session's last refresh. They are evidence for the audit trail when a superseded refresh token is
-//! presented.
-//!
-//! The details are kept only in memory. After a restart, or if another gate made the last refresh, they are missing,
-//! and the verdict is [`ReuseVerdict::Unknown`].
+//! Details of each session's last refresh, as evidence about a reused refresh token. The details are kept only in
+//! memory. They are missing after a restart, or after a refresh at another gate. The verdict is then
+//! [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -16,33 +14,28 @@ use crate::clock::Timestamp;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, Session, SessionId};
 
-/// The maximum number of sessions whose last refresh is kept. Each one takes at most 600 bytes.
+/// The details of a session take at most 600 bytes.
 const MAX_SESSIONS: u64 = 65_536;
-/// How long the details of a refresh are kept.
 const KEPT: Duration = Duration::from_secs(86_400);
 
-/// The last refresh of each session at this gate.
 #[derive(Debug)]
 pub(super) struct LastRefreshes(Cache<SessionId, Arc<LastRefresh>, foldhash::quality::RandomState>);
 
-/// The refresh that led to a session's current generation.
 #[derive(Debug)]
 pub(super) struct LastRefresh {
     generation: Generation,
-    /// The client's address and user agent, if the gate is configured to keep them.
+    /// The client's address and user agent, if the gate keeps them.
     pub(super) origin: Origin,
     replays: AtomicU32,
-    /// When the generation was confirmed, in milliseconds. 0 if this gate has not written the confirmation.
+    /// The time of the confirmation in milliseconds, or 0.
     confirmed_at: AtomicU64,
 }
 
 impl LastRefresh {
-    /// How often the pair was replayed.
     pub(super) fn replays(&self) -> u32 {
         self.replays.load(Ordering::Relaxed)
     }
 
-    /// When the generation was confirmed, to within the interval at which notes are written.
     pub(super) fn confirmed_at(&self) -> Option<Timestamp> {
         Some(Timestamp::from_millis(self.confirmed_at.load(Ordering::Relaxed))).filter(|at| *at > Timestamp::ZERO)
     }
@@ -56,7 +49,6 @@ impl Default for LastRefreshes {
 }
 
 impl LastRefreshes {
-    /// Remembers the refresh that wrote this record.
     pub(super) fn remember(&self, record: &Session, origin: Origin) {
         let last = LastRefresh {
             generation: record.current,
@@ -67,39 +59,33 @@ impl LastRefreshes {
         self.0.insert(record.id, Arc::new(last));
     }
 
-    /// Notes a replay of the pair of this generation.
     pub(super) fn count_replay(&self, id: SessionId, generation: Generation) {
         if let Some(last) = self.get(id, generation) {
             last.replays.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Notes that these generations are confirmed.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], now: Timestamp) {
         for (id, generation) in seen {
             if let Some(last) = self.get(*id, *generation) {
-                // If an earlier note of the same generation has already set the time, the time stays unchanged.
+                // Keep the time of an earlier confirmation of the same generation.
                 let _ = last.confirmed_at.compare_exchange(0, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed);
             }
         }
     }
 
-    /// The refresh that issued this generation, if this gate made it.
     pub(super) fn get(&self, id: SessionId, generation: Generation) -> Option<Arc<LastRefresh>> {
         self.0.get(&id).filter(|last| last.generation == generation)
     }
 }
 
-/// The verdict on a reuse, computed by a fixed rule (see docs/logs.md).
+/// The result of a fixed rule (see docs/logs.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReuseVerdict {
-    /// Possible theft: the address and user agent differ from those of the last refresh, and the pair from that refresh
-    /// was already used.
+    /// The tokens of the last refresh were used. The address and user agent now differ from those of that refresh.
     TheftLikely,
-    /// Possible race: the address and user agent are those of the last refresh, which was recent. Two parts of one
-    /// client probably refreshed at the same time.
+    /// The address and user agent are those of a recent refresh, so one client probably refreshed twice at once.
     RacePossible,
-    /// Neither of these patterns matches.
     Unknown,
 }
 
@@ -113,7 +99,6 @@ impl ReuseVerdict {
     }
 }
 
-/// The comparison of a reuse with the last refresh.
 #[derive(Debug)]
 pub(super) struct Evidence {
     pub(super) last: Option<Arc<LastRefresh>>,
@@ -152,7 +137,6 @@ impl Evidence {
     }
 }
 
-/// Returns `None` if one of the values was not kept.
 fn same<T: PartialEq>(earlier: Option<&T>, now: Option<&T>) -> Option<bool> {
     Some(earlier? == now?)
 }
@@ -167,7 +151,6 @@ mod tests {
         Origin { address: Some(address.parse().unwrap()), user_agent: Some(agent.into()), ..Origin::default() }
     }
 
-    /// The verdict on a token that was superseded this many seconds ago, presented from this origin.
     fn verdict(last: Option<Origin>, is_confirmed: bool, seconds: Option<u64>, presenter: &Origin) -> ReuseVerdict {
         let mut session = crate::store::conformance::session("ada", 1, Timestamp::from_secs(1_800_000_000));
         session.confirmed = is_confirmed;

@@ -1,4 +1,4 @@
-//! Continues a session by exchanging a credential for the next pair of tokens.
+//! Exchanges a credential for the next pair of tokens.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -34,19 +34,17 @@ pub use explain::{ExplainedRefresh, RefreshTerms, denial_of, rotates};
 use run::RefreshRun;
 
 impl Engine {
-    /// Exchanges a refresh credential. The rules are in [`rotation`](crate::session::rotation).
-    ///
-    /// The future must run to completion. Spawn it as a task if its caller may be dropped. If the future is dropped
-    /// between the write to the store and the update of the revocation list, the session has rotated, but the access
-    /// tokens that the rotation ends stay valid until the next start.
+    /// Exchanges a refresh credential. The rules are in [`rotation`](crate::session::rotation). The future must run to
+    /// completion, so spawn it as a task if its caller may be dropped. A dropped future may leave the old access tokens
+    /// valid until the next start.
     ///
     /// # Errors
-    /// A [`Denial`] by the rules of the table; or a fault, after which the client can retry with the same credential.
+    /// A [`Denial`], or a fault, after which the client can retry.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
         self.refresh_from(refresh, None).await
     }
 
-    /// Waits for a turn on the session of a refresh token, and reads its record, for
+    /// Waits until no other refresh of the session is running, and reads the session's record. Pass the result to
     /// [`refresh_from`](Self::refresh_from).
     ///
     /// # Errors
@@ -55,8 +53,7 @@ impl Engine {
         self.begin_explained(token, None).await
     }
 
-    /// Implements [`begin_refresh`](Self::begin_refresh). With `explained`, it serves an explanation, which has no
-    /// effects.
+    /// Begins a refresh. If `explained` is set, the function only fills it and has no other effect.
     async fn begin_explained(
         &self,
         token: &SecretString,
@@ -67,19 +64,16 @@ impl Engine {
         };
         if let Some(explained) = &mut explained {
             explained.named = Some((named.session, named.generation));
-            // A request must pass this check before all other steps.
             self.may_mint()?;
         }
         let turn = self.turns.take(named.session).await;
-        // A record from memory may be outdated. Only the swap of a rotation detects an outdated record, so an
-        // explanation reads the record from the store.
+        // For an explanation, read the store, because the record in memory may be outdated.
         let recalled =
             if explained.is_none() { self.recall_for_refresh(named.session, named.generation) } else { None };
         let record = match recalled {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
-        // An actual refresh checks the token against the record later, in each attempt.
         let proves = |record: &ReadRecord| named.proves(&record.session.secret, &record.session.client);
         let record = record.filter(|record| explained.is_none() || proves(record));
         if let (Some(record), Some(explained)) = (&record, explained) {
@@ -88,7 +82,6 @@ impl Engine {
         Ok(record.map(|record| StartedRefresh { record, turn }))
     }
 
-    /// The record that this gate wrote last, if the store may still have the same record.
     fn recall_for_refresh(&self, id: SessionId, presented: Generation) -> Option<ReadRecord> {
         let minimum_known = self.revocations.minimum(id);
         let session = self.written.recall(id, presented)?;
@@ -96,15 +89,13 @@ impl Engine {
     }
 
     pub(super) async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
-        // The revocation list is read before the record. Otherwise, after a concurrent refresh, the record would look
-        // as if it lacked a write that the list already contains.
+        // Read the revocation list before the record, so that a concurrent refresh does not look like a lost write.
         let minimum_known = self.revocations.minimum(id);
         let read = self.store.load(id).await?;
         Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
     }
 
-    /// Does the same as [`refresh`](Self::refresh), with the turn and the record of
-    /// [`begin_refresh`](Self::begin_refresh), which saves a read.
+    /// Like [`refresh`](Self::refresh), but continues from [`begin_refresh`](Self::begin_refresh).
     ///
     /// # Errors
     /// The errors of [`refresh`](Self::refresh).
@@ -125,9 +116,8 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Returns the record if this gate wrote it in a refresh with this token, but the store's reply was lost. The
-    /// client repeats that refresh and cannot have later tokens, so the repetition is allowed at any time (requirement
-    /// C11).
+    /// Returns the record if this gate wrote it for this token, but did not receive the store's response. The client
+    /// has no later tokens, so it may repeat the refresh at any time (requirement C11).
     async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) if presented == session.previous && !session.confirmed => {
@@ -153,15 +143,14 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The write may have reached the store. In that case the revocation list lacks the revocations of this
-            // write.
+            // The store may have applied the write despite the error. The revocation list then lacks its entries.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// Adds the revocations that are in the store but not in the revocation list, once the store works again. For a
-    /// shared store, the feed adds them.
+    /// If the store works again, adds the revocations that only the store contains. For a shared store, the feed does
+    /// this.
     pub async fn catch_up(&self) {
         if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
         {
@@ -176,7 +165,6 @@ impl Engine {
         }
     }
 
-    /// Applies the profile's rule for a client that presents another client's token.
     async fn judge_other_client(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
         self.counts.add(Event::OtherClient);
         audit::other_client(session, &refresh.client.id, refresh.origin);
@@ -186,8 +174,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The directory's entry for the user of a session. The outer `None` means that the directory is not responsible
-    /// for the session, because the application or a provider logged the user in.
+    /// Looks up the user in the directory. The outer `None` means that the directory did not log the user in.
     pub(super) async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
         let is_at_provider = session.browser.as_deref().is_some_and(|binding| binding.at_provider);
         match &self.directory {
@@ -198,7 +185,7 @@ impl Engine {
         }
     }
 
-    /// The source of the not-before that ended the session. The decision table knows only the latest not-before.
+    /// Determines whose not-before ended the session, which the decision table does not know.
     // Requirement O33.
     fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
         match why {
@@ -213,8 +200,8 @@ impl Engine {
         }
     }
 
-    /// The denial for a session that must be treated as revoked, with the cause of the session's end. If the session's
-    /// user or another issuer caused the end, the end is also written to the store.
+    /// Returns why the session ended. If the reason is the user or another issuer, also revokes the session in the
+    /// store.
     pub(super) async fn end_revoked(
         &self,
         session: &Session,
@@ -229,7 +216,6 @@ impl Engine {
         Ok(self.cause_of(session, user, why))
     }
 
-    /// Returns whether the other issuer that authenticated the user has ended the user's login.
     pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
@@ -237,10 +223,8 @@ impl Engine {
     pub(super) fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
         let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let (user_active, valid_from) = match user {
-            // The directory is not responsible for this session.
             None => (true, Timestamp::ZERO),
             Some(None) => (false, Timestamp::ZERO),
-            // A user who was moved to another account no longer counts as the user of this session.
             Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
         };
         let elsewhere = if self.ended_elsewhere(session) { session.created() } else { Timestamp::ZERO };
@@ -248,8 +232,8 @@ impl Engine {
             user_active,
             sessions_valid_from: valid_from.max(listed).max(elsewhere),
             minimum_known,
-            // The store of a single gate can lose writes only while the process does not run, and then the list of
-            // revocations in memory is lost as well. For a shared store, `may_continue` decides.
+            // The store of a single gate can lose writes only while the process is down. The list in memory is then
+            // lost too. For a shared store, `may_continue` decides.
             unbroken_revocations: false,
         }
     }
@@ -259,7 +243,6 @@ impl Engine {
         self.counts.add(Event::Replayed);
     }
 
-    /// Counts a reuse, and reports it to the audit log and to the application.
     fn tell_reuse(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) {
         self.counts.add(Event::Reuse);
         let last = self.last_refreshes.get(session.id, session.current);
@@ -267,7 +250,6 @@ impl Engine {
         self.events.tell(&Happening::Reuse { session, reuse, evidence: &evidence, refresh });
     }
 
-    /// Ends the sessions that the profile's `on_reuse` specifies, before the reply is sent.
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
         self.tell_reuse(session, reuse, refresh);
         match refresh.profile.on_reuse {
@@ -276,7 +258,6 @@ impl Engine {
             }
             OnReuse::RevokeSubject => {
                 let one = self.revoke_session(session, RevokedBecause::Reuse).await;
-                // End the subject's other sessions even if ending this session failed.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
                 one?;
             }
@@ -286,8 +267,8 @@ impl Engine {
     }
 }
 
-/// The rules of a session. If another issuer authenticated the session's user, the session must be refreshed within the
-/// time for which that issuer's notices are kept, so that the session cannot outlive a missed notice.
+/// Limits the idle timeout if another issuer authenticated the user. Notices of that issuer are kept only for a limited
+/// time, so a longer idle session could miss a notice.
 pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
     match session.vouched_by {
         Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
@@ -295,13 +276,11 @@ pub(super) fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Pr
     }
 }
 
-/// Returns whether the directory ends the session. This end is final for the session and its access tokens. A user who
-/// is enabled again must log in again.
+/// Returns whether the user's state ends the session permanently. A user who is enabled again must log in again.
 // Requirement I23.
 fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
     match why {
         SessionEnd::UserInactive => true,
-        // A not-before in the revocation list has the same effect.
         SessionEnd::BeforeValidFrom => {
             user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
         }
@@ -309,15 +288,14 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
     }
 }
 
-/// A record as read from the store, and the session's minimum generation in the revocation list before the read.
 pub(super) struct ReadRecord {
     pub(super) session: Session,
     pub(super) minimum_known: Generation,
-    /// Whether the record comes from memory instead of the store. The store may have a later version.
+    /// Whether the record comes from memory, and may be outdated.
     pub(super) is_recalled: bool,
 }
 
-/// A refresh that has its turn on the session, and the session's record.
+/// A started refresh, which keeps other refreshes of the session waiting.
 pub struct StartedRefresh<'a> {
     record: ReadRecord,
     turn: Turn<'a>,
@@ -330,8 +308,7 @@ impl StartedRefresh<'_> {
     }
 }
 
-/// The user's current claims in the directory, or the claims of the last pair if the directory is not responsible for
-/// the session.
+/// Returns the last claims if the directory did not log the user in.
 pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
     match user {
         Some(Some(user)) => user.claims.clone(),
@@ -339,8 +316,7 @@ pub(super) fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnC
     }
 }
 
-/// The access token that determines how long the session's open connections last after this record was written. Returns
-/// `None` if the key that signed the token was removed, because the token is then also refused.
+/// Returns `None` if the key that signed the token was removed, because the token is then refused.
 pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
     let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
     let (generation, issued_at) = (record.current, record.issued_at);

@@ -1,5 +1,4 @@
-//! Follows a store to which other gates also write. Tracks how recent the engine's knowledge of the other gates'
-//! revocations is.
+//! Follows a store to which other gates also write.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,42 +11,36 @@ use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
 use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
-/// The maximum number of sessions that are read from the store between two entries of a feed. If more sessions were
-/// rotated, the long connections of the remaining sessions end.
+/// The maximum number of rotated sessions to look up in one step. The long connections of all other rotated sessions
+/// end.
 const MAX_ASKED: usize = 256;
-/// The number of entries that are merged before other requests get a turn, because a feed can deliver a million entries
-/// at once.
+/// The task yields after this many entries, because a feed can deliver a million entries at once.
 const MERGED_AT_ONCE: usize = 1024;
-/// The time before the expiry of a long connection's token at which the connection's session is read from the store.
+/// The session of a long connection is read this long before the token expires.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
-/// The state of following a shared store.
 #[derive(Debug)]
 pub(super) struct Following {
     staleness: Option<Staleness>,
-    /// Until this moment, the engine may mint tokens without news from the store. Engine time, in milliseconds.
+    /// The time until which the engine may issue tokens, in ms of engine time.
     fresh_until: AtomicU64,
-    /// The store's time at its last response, in ms.
     store_time: AtomicU64,
 }
 
-/// How recent the engine's knowledge of other gates' revocations is.
+/// How recent the engine's knowledge of revocations is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Either only this gate writes to the store, or all writes of other gates until a moment ago are known.
+    /// The gate is up to date with the writes of other gates.
     Fresh,
-    /// The store lost writes, and the gates are writing their revocations back. Tokens are not minted, but requests
-    /// with a token pass.
+    /// The gates are writing revocations back that the store lost. The gate does not issue tokens, but accepts them.
     Restoring,
-    /// The knowledge is too old to mint tokens. Requests with a token still pass.
+    /// The revocation list is too outdated to issue tokens, but the gate still accepts tokens.
     Degraded,
-    /// The knowledge is too old to accept tokens.
+    /// The revocation list is too outdated to accept tokens.
     Stale,
 }
 
 impl Following {
-    /// Creates the initial state. If `staleness` is set, the gate's knowledge of revocations is stale until the store
-    /// first responds.
     pub(super) fn new(staleness: Option<Staleness>) -> Self {
         let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
         Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
@@ -61,8 +54,7 @@ impl Following {
         now.as_millis() < self.fresh_until.load(Ordering::Acquire)
     }
 
-    /// The store's time at its last response. Sessions that begin from now on, at any gate, are not created before this
-    /// time.
+    /// No gate creates a session with an earlier creation time than this.
     pub(super) fn store_time(&self) -> Timestamp {
         Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
     }
@@ -72,8 +64,7 @@ impl Engine {
     /// Applies a step of the feed.
     ///
     /// # Errors
-    /// Returns an error if the store has lost writes and this gate's revocations could not be written back. The next
-    /// step tries again.
+    /// The store lost writes, and this gate could not write its revocations back. The next step tries again.
     pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
         for entries in step.entries.chunks(MERGED_AT_ONCE) {
@@ -88,7 +79,7 @@ impl Engine {
                 tokio::task::yield_now().await;
             }
         }
-        // A store that does not respond must not delay the feed. The remaining connections end instead.
+        // If the store does not respond, the remaining connections end, so that the feed is not delayed.
         let mut answers = true;
         for (session, entry) in rotated {
             answers = answers && self.advance_lines(session).await;
@@ -105,8 +96,8 @@ impl Engine {
         let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        // The time counts from the query and not from the response, because the response describes the store as it was
-        // at the query. It is set only now, after the entries of the response were applied (requirement C8).
+        // The response describes the store as it was at the query. The entries of the response must be applied first
+        // (requirement C8).
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
@@ -115,9 +106,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The session whose earlier access tokens this entry ends, if this gate has long connections that depend on these
-    /// tokens. Another gate may have exchanged the session's token. In that case the connections continue with the new
-    /// token (requirement C27).
+    /// Returns the session of an entry that revokes the tokens of long connections. If another gate has rotated the
+    /// session, the connections continue with the new token (requirement C27).
     fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
         match (&entry.target, entry.effect) {
             (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
@@ -127,12 +117,10 @@ impl Engine {
         }
     }
 
-    /// Moves the long connections of a session to the token that another gate issued. Returns false if the store does
-    /// not respond. The connections then end with their current token.
+    /// Returns false if the store does not respond.
     async fn advance_lines(&self, id: SessionId) -> bool {
         let session = match self.store.load(id).await {
             Ok(session) => session,
-            // If only this record is unreadable, the store can still be queried for other sessions.
             Err(error) => return error.is_of_one_record(),
         };
         let Some(session) = session.filter(|session| !session.is_revoked()) else { return true };
@@ -144,7 +132,7 @@ impl Engine {
         true
     }
 
-    /// Finds the long connections whose token expires soon, and reads their sessions from a shared store.
+    /// If the token of a long connection expires soon, reads the connection's session from the shared store.
     pub async fn advance_expiring_lines(&self) {
         if self.store.shared().is_none() {
             return;
@@ -157,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// How recent the engine's knowledge of other gates' revocations is.
+    /// How recent the engine's knowledge of revocations is.
     pub fn freshness(&self) -> Freshness {
         let now = self.clock.now();
         match (self.following.is_fresh(now), self.revocations.is_usable(now)) {
@@ -168,14 +156,14 @@ impl Engine {
         }
     }
 
-    /// The time since the store's last response, or `None` if only this gate writes to the store.
+    /// The time since the shared store's last response.
     pub fn unheard_for(&self) -> Option<Duration> {
         let staleness = self.following.staleness?;
         let fresh_until = Timestamp::from_millis(self.following.fresh_until.load(Ordering::Acquire));
         Some(self.clock.now().since(fresh_until.minus(staleness.limit)))
     }
 
-    /// Returns whether records may be removed based on this engine's time.
+    /// Returns whether this engine's clock is reliable enough to remove expired records.
     pub fn may_sweep(&self) -> bool {
         self.clock.state() == ClockState::Good
     }

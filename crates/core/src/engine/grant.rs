@@ -10,13 +10,11 @@ use crate::directory::User;
 use crate::session::profile::Profile;
 use crate::session::{Scope, Session};
 
-/// Refuses a requested lifetime that is longer than the profile's maximum.
 pub(super) fn allowed_ttl(asked: Option<Duration>, profile: &Profile) -> Result<(), Denial> {
     if asked.is_some_and(|ttl| ttl > profile.max_access_ttl) { Err(Denial::TtlExceeded) } else { Ok(()) }
 }
 
-/// The expiry of an access token issued now. It is rounded up to a whole second, so that the token does not expire
-/// earlier than granted, but it is never later than the session's end.
+/// The expiry is rounded up to a whole second, but is never later than the session's end.
 pub(super) fn access_expiry(
     now: Timestamp,
     session_end: Timestamp,
@@ -27,7 +25,7 @@ pub(super) fn access_expiry(
     Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up().min(session_end.as_secs()))
 }
 
-/// The scope of a login: the requested scope, if the client is allowed to request it, reduced to the user's scopes.
+/// Grants only requested scopes that the client may request and the user has.
 pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, user: &Scope) -> Result<Scope, Denial> {
     let Some(asked) = asked else {
         return Ok(client.map_or_else(|| user.clone(), |client| user.intersection(client)));
@@ -39,8 +37,7 @@ pub(super) fn granted_at_login(asked: Option<&Scope>, client: Option<&Scope>, us
     if granted.is_empty() && !asked.is_empty() { Err(Denial::InvalidScope) } else { Ok(granted) }
 }
 
-/// The scope of a refresh. It is at most the scope of the login (RFC 6749 §6), without the scopes that the client or
-/// the user has lost since.
+/// Omits scopes that the user or the client has lost since the login (RFC 6749 §6).
 pub(super) fn granted_at_refresh(
     session: &Session,
     refresh: &Refresh<'_>,
@@ -53,7 +50,6 @@ pub(super) fn granted_at_refresh(
     Ok(still_granted(asked, refresh.client, user))
 }
 
-/// The part of a scope that client and user still have.
 pub(super) fn still_granted(scope: &Scope, client: &Client, user: Option<&User>) -> Scope {
     let mut granted = scope.clone();
     if let Some(user) = user {

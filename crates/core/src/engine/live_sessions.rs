@@ -1,13 +1,9 @@
-//! The long-lived connections of each session, and the generation on which each connection depends. A connection can
-//! outlive the access token that opened it. When the session rotates, the connection moves to the new generation and
-//! gets the expiry of the new token. When a reissue abandons a generation, its connections are not moved and therefore
-//! end.
+//! The long-lived connections of each session. A connection can outlive the access token that opened it. A rotation
+//! moves the connections to the new generation, with the expiry of the new token. A reissue, which replaces unused
+//! tokens, ends the connections of those tokens. A connection with a session cookie depends on the session instead of
+//! an access token. A renewal at any gate extends such a connection to the session's new idle timeout.
 //!
-//! A connection that was opened with a session cookie depends on the session instead of its access token. A renewal at
-//! any gate extends the connection to the session's new idle timeout. The connection ends at the idle timeout or with
-//! the session.
-//!
-//! The map contains only sessions with connections, so for most sessions a rotation costs one look-up.
+//! The map contains only sessions with connections. For other sessions, a rotation costs one look-up.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// The minimum time between two renewals that are triggered by data from the client, because a renewal can fail.
+/// The minimum time between renewals that client data triggers, because a renewal can fail.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections of all sessions.
@@ -31,7 +27,7 @@ pub struct LiveSessions(Arc<DashMap<SessionId, Vec<Weak<LiveConnection>>>>);
 
 crate::debug_with!(LiveSessions, |it| { sessions: it.0.len() });
 
-/// One connection: its session and generation.
+/// A connection with its session and generation.
 #[derive(Debug)]
 pub struct LiveConnection {
     all: LiveSessions,
@@ -40,17 +36,14 @@ pub struct LiveConnection {
     browser: Option<BrowserConnection>,
 }
 
-/// The additional state of a connection that was opened with a session cookie.
 struct BrowserConnection {
-    /// The value of the cookie, which is needed to query the provider.
     cookie: Arc<str>,
     idle_ttl: Duration,
     ends: Timestamp,
-    /// The lifetime of the session's access tokens.
     access_ttl: Duration,
-    /// When the directory and the issuer are next queried about the session, in milliseconds.
+    /// The time of the next query to the directory and the issuer, in milliseconds.
     asked_next: AtomicU64,
-    /// Before this time, in milliseconds, data from the client does not trigger a renewal.
+    /// The time from which client data may trigger a renewal, in milliseconds.
     renewed_next: AtomicU64,
 }
 
@@ -59,17 +52,13 @@ crate::debug_with!(BrowserConnection { ends });
 #[derive(Clone, Copy, Debug)]
 struct SessionState {
     generation: Generation,
-    /// The generation that was exchanged for the current generation. A client that lost the response presents the
-    /// earlier generation again.
+    /// The previous generation. After a lost response, the client presents it again.
     before: Option<Generation>,
-    /// The access token of the current generation, or `None` while the connection still has its first token.
     advanced_to: Option<SuccessorToken>,
-    /// The expiry of the access token that the connection depends on.
     expires: Timestamp,
 }
 
-/// The access token to which a rotation moved a connection. Contains only the properties that determine how long the
-/// connection may last.
+/// The access token to which a rotation moved a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SuccessorToken {
     /// The token's generation.
@@ -78,13 +67,11 @@ pub struct SuccessorToken {
     pub issued_at: Timestamp,
     /// The token's expiry.
     pub expires: Timestamp,
-    /// The key that signed it.
     pub(crate) key: KeyPrint,
 }
 
 impl LiveSessions {
-    /// Adds a connection that was opened with a token of this generation and expiry. `opened_by` contains the session
-    /// cookie that opened the connection, if any, and the lifetimes of its session.
+    /// Adds a connection. `opened_by` is the session cookie of the connection, with the session's lifetimes.
     pub fn begin(
         &self,
         session: SessionId,
@@ -110,11 +97,9 @@ impl LiveSessions {
         line
     }
 
-    /// Moves the connections of the presented generation to the issued generation. Must be called before the presented
-    /// generation is revoked.
+    /// Moves the connections to the issued generation. Call this before you revoke the presented generation.
     pub fn advance(&self, session: SessionId, presented: Generation, issued: SuccessorToken) {
-        // The connections are collected first, and dropped only after the map is unlocked. Dropping the last reference
-        // to a connection removes the connection from the map, which needs the lock.
+        // Collect the connections first, because dropping the last reference to a connection locks the map.
         let lines: Vec<_> = match self.0.get(&session) {
             Some(lines) => lines.iter().filter_map(Weak::upgrade).collect(),
             None => return,
@@ -122,7 +107,7 @@ impl LiveSessions {
         for line in lines {
             let mut state = line.state.lock();
             let (is_moved, expires) = match &line.browser {
-                // The cookie is valid for all generations.
+                // A session cookie is valid for all generations of its session.
                 Some(browser) => (issued.generation > state.generation, browser.renewed(&issued)),
                 None => (state.generation == presented || state.before == Some(presented), issued.expires),
             };
@@ -137,14 +122,11 @@ impl LiveSessions {
         }
     }
 
-    /// Returns whether the session has connections.
     pub(crate) fn has(&self, session: SessionId) -> bool {
         self.0.contains_key(&session)
     }
 
-    /// The browser sessions with open connections for which the directory and the provider must be queried again, and
-    /// the cookies of these sessions. This is the case if the last query is longer ago than an access token's lifetime.
-    /// Each session is returned only once per such lifetime.
+    /// Returns the browser sessions for which a query to the directory and the provider is due.
     pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
         self.sessions_with(|line| {
             let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;
@@ -152,20 +134,17 @@ impl LiveSessions {
         })
     }
 
-    /// The sessions with a connection whose token expires within this time.
     pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
         self.sessions_with(|line| within.contains(&line.state.lock().expires).then_some(line.session))
     }
 
     fn sessions_with<T>(&self, due_of: impl Fn(&Arc<LiveConnection>) -> Option<T>) -> Vec<T> {
         let mut due = Vec::new();
-        // The connections are kept until the map is unlocked. Dropping the last reference to a connection removes the
-        // connection from the map, which needs the lock.
+        // Collect the connections first, because dropping the last reference to a connection locks the map.
         let mut seen = Vec::new();
         for lines in self.0.iter() {
             let lines_of: Vec<_> = lines.value().iter().filter_map(Weak::upgrade).collect();
-            // `due_of` must be called for all connections, because it also sets the next time of each connection.
-            // Therefore `last` is used here, and not `next`.
+            // Call `due_of` for every connection, because the call also schedules the connection's next check.
             due.extend(lines_of.iter().filter_map(&due_of).last());
             seen.extend(lines_of);
         }
@@ -174,11 +153,9 @@ impl LiveSessions {
 }
 
 impl BrowserConnection {
-    /// The new idle timeout after this renewal.
     fn renewed(&self, issued: &SuccessorToken) -> Timestamp {
         let renewed_next = issued.issued_at.plus(self.access_ttl * 4 / 5);
         self.renewed_next.store(renewed_next.as_millis(), Ordering::Relaxed);
-        // The renewal has already queried the directory and the provider.
         self.asked_next.store(issued.issued_at.plus(self.access_ttl).as_millis(), Ordering::Relaxed);
         issued.issued_at.plus(self.idle_ttl).min(self.ends)
     }
@@ -188,7 +165,6 @@ impl BrowserConnection {
     }
 }
 
-/// Returns whether the time in `next` has come. If it has, sets `next` to `now` plus `again`.
 fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
     let due = next.load(Ordering::Relaxed);
     let later = now.plus(again).as_millis();
@@ -196,13 +172,10 @@ fn takes(next: &AtomicU64, now: Timestamp, again: Duration) -> bool {
 }
 
 impl LiveConnection {
-    /// The idle timeout of the session, if the connection was opened with a session cookie.
     pub(crate) fn idle_expires(&self) -> Option<Timestamp> {
         self.browser.as_ref().map(|_| self.state.lock().expires)
     }
 
-    /// Returns whether data from the client renews the session now. Returns false if such data has recently triggered a
-    /// renewal.
     pub(crate) fn takes_renewal(&self, now: Timestamp) -> bool {
         self.browser.as_ref().is_some_and(|browser| takes(&browser.renewed_next, now, RENEWED_AGAIN))
     }
@@ -212,12 +185,12 @@ impl LiveConnection {
         self.session
     }
 
-    /// The generation that the connection depends on now.
+    /// The current generation of the connection.
     pub fn generation(&self) -> Generation {
         self.state.lock().generation
     }
 
-    /// The token to which a rotation moved the connection, if the session has rotated.
+    /// The token to which a rotation moved the connection.
     pub fn advanced_to(&self) -> Option<SuccessorToken> {
         self.state.lock().advanced_to
     }

@@ -1,5 +1,5 @@
-//! The engine, which connects store, clock and mint with [`decide`](crate::session::rotation::decide). It prepares the
-//! whole reply before the commit, and replies only after the commit is durable.
+//! The engine, which applies the decisions of [`decide`](crate::session::rotation::decide) to the store and issues
+//! tokens. The response is sent only after the commit is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -87,11 +87,10 @@ pub use types::{
     ApplicationLogin, Exchange, HeldUp, IssueKind, IssuedTokens, Login, Origin, Refresh, RequestNote, kind_of_issue,
 };
 
-/// The maximum number of attempts of a request while other requests change its session. Each failed attempt means that
-/// another request succeeded, so this many failures in a row indicate a bug.
+/// The maximum number of attempts to change a session. More failures indicate a bug.
 const MAX_TRIES: usize = 16;
 
-/// The dialect of sessions that the application began. The directory is not queried about the users of these sessions.
+/// The dialect of sessions that the application began. The directory does not know the users of these sessions.
 pub const APPLICATION: &str = "application";
 
 /// The parts of an engine.
@@ -103,7 +102,7 @@ pub struct EngineConfig {
     pub audience: Vec<Box<str>>,
     /// The tolerated clock difference.
     pub leeway: Duration,
-    /// The access token style that the clients of each dialect need.
+    /// The style of access tokens for each dialect.
     pub styles: Vec<(Box<str>, TokenStyle)>,
     /// The keys.
     pub keyring: Arc<Keyring>,
@@ -117,12 +116,11 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Arc<Limits>,
-    /// The counters for the limits that are shared with other gates.
+    /// The counters in the shared store.
     pub counters: Option<Arc<StoreCounters>>,
-    /// Whether to keep user agent and address of a login with the session.
+    /// Whether sessions keep the user agent and address of a login.
     pub keep_login_origin: bool,
-    /// How long the engine continues without news from a store to which several gates write. `None` if only this gate
-    /// writes to the store.
+    /// How long the engine continues if the shared store does not respond.
     pub staleness: Option<Staleness>,
 }
 
@@ -134,10 +132,8 @@ pub struct Engine {
     leeway: Duration,
     styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
     keyring: Arc<ArcSwap<Keyring>>,
-    /// How often the keys were replaced.
     keys_generation: AtomicU64,
-    /// The store, wrapped so that records are sealed when they are written, and their seals are checked when they are
-    /// loaded.
+    /// The sealed store, which checks the seal of each record.
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
     clock: Arc<EngineClock>,
@@ -150,28 +146,23 @@ pub struct Engine {
     keep_login_origin: AtomicBool,
     last_refreshes: LastRefreshes,
     counts: Arc<Counts>,
-    /// Limits how often the message about an unusable directory entry is logged.
     bad_entries: Mutex<Seldom>,
-    /// Whether a write has failed that may still have reached the store.
+    /// Whether a failed write may still have reached the store.
     is_behind: AtomicBool,
-    /// The state of following a store that other gates write to.
     following: Following,
-    /// The recent logins at this gate, if other gates write to the store.
     own_logins: Option<OwnLogins>,
     restoring: Restoring,
     written: Written,
     standstill: standstill::Standstill,
     owed: owed::Debts,
     events: EventFeed,
-    /// A flag that stops the issuance of tokens while it is set.
     suspended: OnceLock<Arc<AtomicBool>>,
     devices: DeviceProofs,
-    /// For each issuer, the subjects at this gate that belong to the issuer's users.
     sources: ArcSwap<SubjectSources>,
 }
 
 impl Engine {
-    /// Creates an engine with this configuration.
+    /// Creates an engine.
     pub fn new(parts: EngineConfig) -> Self {
         let (keyring, counts) = (Arc::new(ArcSwap::new(parts.keyring)), Arc::new(Counts::default()));
         let sealed = SealedStore::new(parts.store, Arc::clone(&keyring), Arc::clone(&counts));
@@ -210,7 +201,7 @@ impl Engine {
             suspended: OnceLock::new(),
             sources: ArcSwap::default(),
         };
-        // The unwritten revocations of the previous process must apply before the first request (requirement R24).
+        // The previous process's unwritten revocations must apply before the first request (requirement R24).
         engine.take_over_owed();
         engine
     }
@@ -255,7 +246,6 @@ impl Engine {
         &self.counts
     }
 
-    /// Measures a write to a shared store, where each write is its own commit.
     async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.store.shared().is_none() {
             return write.await;
@@ -267,7 +257,7 @@ impl Engine {
         written
     }
 
-    /// The counted writes to a store that several gates share.
+    /// The writes to a shared store.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.store.shared().map(|_| self.counts.writes.counted())
     }
@@ -292,17 +282,17 @@ impl Engine {
         self.keyring.load_full()
     }
 
-    /// Replaces the token styles that the clients of each dialect need.
+    /// Replaces the access token style of each dialect.
     pub fn set_styles(&self, styles: Vec<(Box<str>, TokenStyle)>) {
         self.styles.store(Arc::new(styles));
     }
 
-    /// Sets whether sessions keep the address and user agent of future logins and refreshes.
+    /// Sets whether sessions keep the address and user agent of logins and refreshes.
     pub fn set_keep_login_origin(&self, keep: bool) {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    /// Records in the audit trail and the access log which client's attempt a limit refused, once for each request.
+    /// Records the client of a limited request in the audit trail and the access log, once for each request.
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _) | Denial::QuotaExceeded(limit, _)) = error else { return };
@@ -316,7 +306,6 @@ impl Engine {
         origin.note.set_held_up(held_up);
     }
 
-    /// The origin of a request, without the parts that sessions do not keep.
     fn kept_origin(&self, origin: &Origin) -> Origin {
         if !self.keep_login_origin.load(Ordering::Relaxed) {
             return Origin::default();
@@ -324,7 +313,7 @@ impl Engine {
         Origin { note: RequestNote::default(), ..origin.clone() }
     }
 
-    /// Replaces the keys. From now on tokens are signed with the new keys.
+    /// Replaces the keys.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
         if let Some(counters) = &self.counters {
             counters.set_keyring(Arc::clone(&keyring));
@@ -333,12 +322,11 @@ impl Engine {
         self.keys_generation.fetch_add(1, Ordering::Release);
     }
 
-    /// A number that changes whenever the keys are replaced.
     pub(crate) fn keys_generation(&self) -> u64 {
         self.keys_generation.load(Ordering::Acquire)
     }
 
-    /// Sets the number of gates whose heartbeat is recent.
+    /// Sets the number of gates with a recent heartbeat.
     pub fn set_nodes(&self, nodes: usize) {
         if let Some(counters) = &self.counters {
             counters.set_nodes(nodes);
@@ -350,7 +338,7 @@ impl Engine {
         self.directory.as_ref().is_some_and(|directory| !directory.is_empty())
     }
 
-    /// The directory's entry of a subject with this account, or `None` if there is no directory or no entry.
+    /// Returns the directory's user with this subject and account, or `None`.
     ///
     /// # Errors
     /// A fault of the directory.
@@ -361,13 +349,12 @@ impl Engine {
         }
     }
 
-    /// Stops issuing tokens whenever this flag is set. Only the first call has an effect.
+    /// Stops issuing tokens while this flag is set.
     pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
-        // Later calls pass the same flag, so they can be ignored.
         let _ = self.suspended.set(suspended);
     }
 
-    /// Returns a fault unless the engine may currently issue tokens.
+    /// Returns a fault if the engine must not issue tokens now.
     pub fn may_mint(&self) -> Result<(), Fault> {
         if self.suspended.get().is_some_and(|suspended| suspended.load(Ordering::Relaxed)) {
             return Err(Fault::Suspended);
@@ -376,12 +363,11 @@ impl Engine {
             ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
             ClockState::Good => Err(Fault::Stale),
-            // A token that is issued with the old time would already be expired by the new time.
             ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
         }
     }
 
-    /// Waits until data that was read from a shared store is as durable as an acknowledged write.
+    /// Waits until everything that was read from a shared store is as durable as an acknowledged write.
     async fn settle(&self) -> Result<(), StoreError> {
         match self.store.shared() {
             Some(shared) => shared.settle().await,
@@ -389,7 +375,6 @@ impl Engine {
         }
     }
 
-    /// Loads a session that is about to be revoked.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) => shared.load_to_revoke(id).await,
@@ -397,7 +382,6 @@ impl Engine {
         }
     }
 
-    /// A creation stamp that is later than `after` and than every not-before so far.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Timestamp, Fault> {
         let stamp = match self.store.shared() {
             Some(shared) => shared.stamp_creation(after).await?,
@@ -406,7 +390,6 @@ impl Engine {
         stamp.ok_or(Fault::Clock)
     }
 
-    /// The pair of tokens that a record describes, made only from the record.
     fn pair(
         &self,
         keyring: &Keyring,
@@ -424,7 +407,7 @@ impl Engine {
         let claims = self.claims_of(session, &jti, &last.scope, (session.issued_at, last.access_expires));
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = match session.browser {
-            // A browser does not get a refresh token, because the gate refreshes the session itself.
+            // A browser session has no refresh token, because the gate itself renews it.
             Some(_) => None,
             None => Some(
                 refresh::make(
@@ -442,7 +425,6 @@ impl Engine {
         Ok(IssuedTokens { refresh_token, session_expires_in, ..IssuedTokens::new(access_token, &claims, now, how) })
     }
 
-    /// The claims of a session's access token.
     fn claims_of<'a>(
         &'a self,
         session: &'a Session,
@@ -470,7 +452,6 @@ impl Engine {
         }
     }
 
-    /// The audience of tokens for a resource, or the gate's audience if no resource was requested.
     fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
         resource.unwrap_or(&self.audience)
     }

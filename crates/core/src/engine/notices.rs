@@ -1,4 +1,4 @@
-//! Notices from other issuers about ended sessions. The gate applies and counts them, and logs the refused ones.
+//! Notices from other issuers about ended sessions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,37 +17,33 @@ use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
 use crate::token::verify::{AskedRevocation, Ended, EventEffect, EventKind, Reported, RevokedUser};
 
-/// The boundaries of the age histogram, in seconds. They cover notices that arrive at once, and notices that arrive
-/// only after the sender's retries.
+/// The boundaries of the age histogram, in seconds.
 const AGE_SECONDS: [f64; 8] = [1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0, f64::INFINITY];
 
-/// If one issuer ends or refreshes this many users within [`MANY_WITHIN`], a warning is logged, because the issuer may
-/// have been compromised.
+/// An issuer that ends or refreshes this many users within [`MANY_WITHIN`] may have been compromised.
 const MANY: usize = 100;
 const MANY_WITHIN: Duration = Duration::from_secs(600);
 
 /// The result of a valid notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoticeResult {
-    /// The named sessions are ended.
+    /// The named sessions have ended.
     Applied,
-    /// The end takes effect, but since its start this process has not accepted any token or session that the notice
-    /// ends.
+    /// The revocation applies, but this process has not seen an affected token or session.
     Unseen,
     /// The event is of a kind that does not end sessions.
     Noted,
-    /// The event names its subject in a form that the gate does not know.
+    /// The gate does not know this form of subject.
     Unmatched,
 }
 
 impl NoticeResult {
-    /// The result of a notice that ends sessions.
     // Requirement S31.
     const fn ended(is_seen: bool) -> Self {
         if is_seen { Self::Applied } else { Self::Unseen }
     }
 
-    /// The word for the result in metrics.
+    /// The result's name in metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -57,7 +53,6 @@ impl NoticeResult {
         }
     }
 
-    /// The effect of a valid event, in one word.
     const fn effect(self, of: EventEffect) -> &'static str {
         match self {
             Self::Applied => of.word(),
@@ -69,26 +64,21 @@ impl NoticeResult {
 
 const UNSURE: &str = "the notice names only a session, and no accepted token of the issuer has named that session";
 
-/// The issuer's configured name, the protocol and the result.
 type NoticeKind = (Box<str>, &'static str, &'static str);
-/// The number of events, by issuer and two further labels.
 type ByIssuer = Vec<(Box<str>, &'static str, &'static str, u64)>;
 
-/// The number of notices, and the age of the notices that ended sessions.
+/// The number of notices, and their ages.
 #[derive(Debug)]
 pub struct NoticeCounts {
     results: Mutex<BTreeMap<NoticeKind, u64>>,
-    /// The number of valid notices, by the type of the event and its effect.
     effects: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
-    /// For each issuer, the users whom it has ended or refreshed in its current period.
     concerned: Mutex<BTreeMap<Box<str>, ConcernedUsers>>,
 }
 
-/// The users whom an issuer has ended or refreshed since the beginning of a period. At most [`MANY`] users are kept.
 #[derive(Debug)]
 struct ConcernedUsers {
-    /// The beginning of the period, by the monotonic clock.
+    /// The monotonic time at which the period began.
     begun: Duration,
     users: BTreeSet<Box<str>>,
 }
@@ -120,7 +110,7 @@ impl NoticeCounts {
         listed(&self.effects)
     }
 
-    /// Counts a user whom an issuer ended or refreshed. Returns true once in a period when the number reaches [`MANY`].
+    /// Counts the user. Returns true once per period, when [`MANY`] users have been counted.
     fn are_many(&self, (issuer, user): (&str, &str), now: Duration) -> bool {
         let mut concerned = self.concerned.lock();
         let begun = || ConcernedUsers { begun: now, users: BTreeSet::new() };
@@ -131,34 +121,33 @@ impl NoticeCounts {
         period.users.len() < MANY && period.users.insert(user.into()) && period.users.len() == MANY
     }
 
-    /// The ages of notices that ended sessions: the time from `iat` until the notice was applied.
+    /// How long after its `iat` each notice took effect.
     pub fn ages(&self) -> CountedDurations {
         self.ages.counted()
     }
 }
 
 impl Engine {
-    /// Applies the report of another issuer. The result is durable on return. A repeated notice has no further effect,
-    /// because each entry has the time of the report and does not end sessions that began later.
+    /// Applies another issuer's report. When this returns, the result is durable. A repeated notice does not end
+    /// sessions that began later.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`] if it is uncertain whether a session ended; a fault of the store, after which the entry
-    /// applies only at this gate; or a fault of the directory, after which nothing has changed.
+    /// [`Denial::RefusedEvent`] if a session may not have ended, or a fault. After a fault of the store, the entry
+    /// applies only at this gate.
     // Requirements S22, S23.
     pub async fn take_report(&self, reported: Reported) -> Result<NoticeResult, Error> {
         let told = reported.told;
         match reported.ended {
             Ended::Tokens { entry, also, is_seen, is_sure, .. } => {
                 let ended = self.end_elsewhere(entry, also, told).await.map(|()| NoticeResult::ended(is_seen));
-                // The revocation applies at this gate but is not durable. The error tells the sender that tokens may
-                // still be accepted.
+                // With this error, the sender learns that the gate may still accept some of the tokens.
                 if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
             }
             Ended::OfDirectory { issuer, name, effect, at } => {
                 let NamedUsers::One(user) = self.named_users(&issuer, &name).await? else {
                     return Ok(NoticeResult::Unmatched);
                 };
-                // The issuer's time is in whole seconds, so sessions that began within this second are also ended.
+                // The issuer's time is in whole seconds, so include all sessions that began in this second.
                 let at = Timestamp::from_secs(at.as_secs()).plus(Duration::from_millis(999));
                 let entry = match effect {
                     EventEffect::Refresh => {
@@ -180,8 +169,7 @@ impl Engine {
         }
     }
 
-    /// Queries the directory for the user whom a request for global revocation names, and returns the user's subject.
-    /// Returns `None` if the request concerns only a user of the issuer.
+    /// Finds the local user whom a request for global revocation names. Returns `None` if no local user is affected.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`] if a name does not identify exactly one user; or a fault of the directory, after which
@@ -202,13 +190,12 @@ impl Engine {
         }
     }
 
-    /// Ends all sessions and tokens of a user on the request of another issuer. This includes the tokens that the
-    /// issuer issued, this gate's sessions whose user the issuer authenticated, and the sessions of the user whom the
-    /// directory has under this name. The end is durable on return, even if the gate has never seen the user.
+    /// Ends all sessions and tokens of a user at the request of another issuer. When this returns, the revocation is
+    /// durable, even for a user the gate has never seen.
     ///
     /// # Errors
-    /// A fault of the store, after which the ends apply only at this gate. [`Denial::RefusedEvent`] if the directory
-    /// could not be queried because the gate does not know the name under which the directory has the user.
+    /// A fault of the store, after which the ends apply only at this gate. [`Denial::RefusedEvent`] if the directory's
+    /// name for the user is unknown.
     // Requirements S15, S31.
     pub async fn revoke_globally(&self, asked: AskedRevocation, own: Option<&str>) -> Result<NoticeResult, Error> {
         let of_issuer = match asked.user {
@@ -221,7 +208,6 @@ impl Engine {
             }
             RevokedUser::Named(_) => Ok(NoticeResult::Applied),
         };
-        // End the sessions of the gate's own user even if ending those of the issuer's user failed.
         if let Some(own) = own {
             self.revoke_subject(own, RevokedBecause::GlobalRevocation).await?;
         }
@@ -234,7 +220,7 @@ impl Engine {
         Ok(found.map_err(|error| self.noted(error, &LookupKey::Name(name.text()), None))?)
     }
 
-    /// Ends the sessions that another issuer has ended. The end is durable on return.
+    /// Ends sessions that another issuer has ended. When this returns, the revocation is durable.
     ///
     /// # Errors
     /// A fault of the store, after which the entry applies only at this gate.
@@ -244,7 +230,7 @@ impl Engine {
         also: Option<Revocation>,
         told: Timestamp,
     ) -> Result<(), Error> {
-        // Both entries apply at this gate even if the store fails. They are then written to the store later.
+        // Apply both entries at this gate first, in case the store fails.
         if let Some(also) = &also {
             self.refuse(also, RevokedBecause::Logout);
         }
@@ -278,8 +264,7 @@ impl Engine {
         *results.entry((issuer.into(), protocol, result)).or_default() += 1;
     }
 
-    /// Counts and logs the effect of a valid event. This function is called whenever an issuer ends or refreshes its
-    /// users. For `user`, see [`Ended::Tokens`].
+    /// Counts and logs the effect of a valid event. For `user`, see [`Ended::Tokens`].
     // Requirement S15.
     pub fn record_event(
         &self,
@@ -288,7 +273,7 @@ impl Engine {
         result: NoticeResult,
         origin: &Origin,
     ) {
-        // Ends of single sessions are not counted here, because many users log out every day.
+        // Only notices about a whole user are counted, because logouts from single sessions are common.
         if let Some(user) = user.filter(|_| matches!(result, NoticeResult::Applied | NoticeResult::Unseen))
             && self.counts.notices.are_many((issuer, user), self.clock.source().monotonic())
         {

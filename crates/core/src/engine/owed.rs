@@ -1,6 +1,6 @@
-//! Revocations that apply at this gate but that the store has not acknowledged. The gate writes them again until the
-//! store has them (requirements C22, R24, R30). If the store has a file beside it for such revocations, they survive
-//! the process. Otherwise each caller who requested one of them got an error.
+//! Revocations that apply at this gate, but that the store has not acknowledged. The gate writes them again until the
+//! store has them (requirements C22, R24, R30). Revocations in the file beside the store survive the process. For other
+//! revocations, the caller received an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,48 +19,40 @@ use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
-/// The maximum number of entries that are kept. If a write fails beyond this number, only its caller gets the error,
-/// and the write is not repeated.
+/// The maximum number of failed writes that are queued for a retry.
 const MAX_OWED: usize = 100_000;
-/// The number of entries in one batch of writes.
 const PAID_AT_ONCE: usize = 256;
-/// A round ends after this many failures, or at the first failure after the time limit. The next round continues after
-/// the failed entries.
+/// A round of writes ends after this many failures, or at the first failure after [`FAILING_FOR`].
 const MAX_FAILURES: usize = 64;
 const FAILING_FOR: Duration = Duration::from_secs(3);
-/// The maximum number of entries that a message names.
 const NAMED: usize = 10;
 
-/// The revocations that must still be written to the store.
 #[derive(Debug, Default)]
 pub(super) struct Debts(Mutex<OwedRevocations>);
 
 #[derive(Debug, Default)]
 struct OwedRevocations {
     by_target: BTreeMap<Target, Debt>,
-    /// The targets of entries that the audit trail has already recorded as missing in the store.
     told: BTreeSet<Target>,
-    /// Entries that apply only at this gate, because another entry will replace them in the store (requirement R31).
+    /// Entries that are never written to the store, because later entries replace them (requirement R31).
     held: Vec<Revocation>,
-    /// The target of the entry at which the last round ended early.
     tried: Option<Target>,
 }
 
 #[derive(Debug)]
 struct Debt {
     owed: Owed,
-    /// Whether the file beside the store contains the entry.
     is_kept: bool,
 }
 
-/// The revocations that a store has not acknowledged.
+/// Revocations that the store has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unpaid {
-    /// The number of unacknowledged revocations.
+    /// The number of these revocations.
     pub total: usize,
-    /// The number of unacknowledged revocations that would be lost if the process ended.
+    /// The number of revocations that would be lost if the process ended.
     pub lost_at_end: usize,
-    /// Some of the revocations that would be lost if the process ended, for the log.
+    /// Some of the revocations that would be lost, as text for the log.
     pub named: String,
 }
 
@@ -69,12 +61,11 @@ impl Debts {
         self.0.lock()
     }
 
-    /// Notes an entry. Returns false if the maximum number of entries is reached.
     fn note(&self, entry: &Revocation, because: RevokedBecause, is_kept: bool) -> bool {
         let mut debts = self.lock();
         if let Some(known) = debts.by_target.get_mut(&entry.target) {
             let effect = known.owed.entry.effect.merge(entry.effect);
-            // If the entry differs only in its expiry, the file can stay unchanged. See `extend`.
+            // If only the expiry differs, the file can stay unchanged.
             known.is_kept = is_kept || (known.is_kept && effect == known.owed.entry.effect);
             known.owed.entry.absorb(entry);
             return true;
@@ -87,8 +78,8 @@ impl Debts {
         true
     }
 
-    /// Extends the lifetime of entries that would now expire. Only the store knows how long an entry must be kept, so
-    /// an entry does not expire before the store has accepted it. Entries for a single token are not extended.
+    /// Only the store knows how long an entry must be kept, so the entry must not expire before the store accepts it.
+    /// Entries that revoke a single token are not extended.
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
@@ -104,7 +95,6 @@ impl Debts {
         ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// The next batch of entries to write. It begins after the target `after`.
     fn some(&self, after: Option<&Target>) -> Vec<Owed> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let debts = self.lock();
@@ -112,8 +102,7 @@ impl Debts {
         some.map(|(_, debt)| debt.owed.clone()).collect()
     }
 
-    /// Removes an entry that the store has acknowledged, but keeps what was added to the entry in the meantime. Returns
-    /// true if the audit trail must record the acknowledgement.
+    /// Returns true if the audit trail must record the acknowledgement.
     fn paid(&self, written: &Revocation) -> bool {
         let mut debts = self.lock();
         if let Some(debt) = debts.by_target.get(&written.target) {
@@ -125,7 +114,6 @@ impl Debts {
         debts.told.remove(&written.target)
     }
 
-    /// Notes that the audit trail has recorded the entry as missing in the store.
     fn tell(&self, target: &Target) {
         let mut debts = self.lock();
         if debts.told.len() < MAX_OWED {
@@ -133,7 +121,6 @@ impl Debts {
         }
     }
 
-    /// Notes that the entry is now in the file beside the store.
     fn kept(&self, entry: &Revocation) {
         if let Some(debt) = self.lock().by_target.get_mut(&entry.target) {
             debt.is_kept |= debt.owed.entry.effect == entry.effect;
@@ -148,7 +135,7 @@ impl Debts {
         self.lock().by_target.contains_key(target)
     }
 
-    /// The reason for which a session has ended although its record is live.
+    /// Returns why the session was revoked. Returns `None` if the store has acknowledged the revocation.
     fn because(&self, session: SessionId) -> Option<RevokedBecause> {
         self.lock().by_target.get(&Target::Session(session)).map(|debt| debt.owed.because)
     }
@@ -177,8 +164,7 @@ impl Debts {
     }
 }
 
-/// An entry that applies at this gate while it is being written to the store. If the request is dropped before the
-/// store responds, the entry is written again later.
+/// If the request is dropped, the entry is written again later.
 pub(super) struct UnderWay<'a> {
     engine: &'a Engine,
     entry: Option<(Revocation, RevokedBecause)>,
@@ -186,7 +172,6 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl UnderWay<'_> {
-    /// Ends the wait, because the store has responded.
     pub(super) fn end(mut self) {
         self.entry = None;
     }
@@ -202,7 +187,6 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Engine {
-    /// Applies the entries that an earlier process left in the file beside the store.
     pub(super) fn take_over_owed(&self) {
         let Some(file) = self.store.owed_file() else { return };
         for Owed { entry, because } in file.take_found() {
@@ -217,24 +201,20 @@ impl Engine {
         self.owed.unpaid()
     }
 
-    /// The reason for which a session has ended although its record is live.
     pub(super) fn owed_end(&self, session: SessionId) -> Option<RevokedBecause> {
         self.owed.because(session)
     }
 
-    /// Makes an entry apply at this gate while it is being written to the store.
     pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause, is_news: bool) -> UnderWay<'_> {
         UnderWay { engine: self, entry: Some((entry.clone(), because)), is_news }
     }
 
-    /// Keeps an entry that the store did not acknowledge, to write it again. Returns `Ok` if the entry survives the
-    /// process.
+    /// Keeps an entry that the store did not accept. Returns `Ok` if the entry is durable.
     ///
     /// # Errors
     /// The error of the store.
     pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
-        // Also keep an entry that the store refused, because an operator may remove the cause, such as a missing
-        // permission.
+        // Keep the entry even if the store refused it. An operator may fix the cause, such as a missing permission.
         if !self.owed.note(&entry, because, false) {
             return Err(error.into());
         }
@@ -245,7 +225,6 @@ impl Engine {
         if kept { Ok(()) } else { Err(error.into()) }
     }
 
-    /// Writes the entry to the file beside the store. Returns true if the file contains the entry.
     async fn keep_beside(&self, file: &Arc<OwedFile>, owed: Owed) -> bool {
         if self.owed.is_kept(&owed.entry.target) {
             return true;
@@ -260,7 +239,6 @@ impl Engine {
         }
     }
 
-    /// Makes an entry apply at this gate without writing it to the store.
     pub(super) fn hold(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         if debts.held.len() < MAX_OWED {
@@ -268,7 +246,7 @@ impl Engine {
         }
     }
 
-    /// Drops an entry that applied only at this gate, because its replacement is durable.
+    /// Drops an entry after its replacement became durable.
     pub fn let_go(&self, entry: &Revocation) {
         let mut debts = self.owed.lock();
         let is_it = |held: &Revocation| held.target == entry.target && held.effect == entry.effect;
@@ -277,7 +255,6 @@ impl Engine {
         }
     }
 
-    /// Records in the audit trail where an entry is kept, if that has changed.
     pub(super) fn tell_where(&self, entry: &Revocation, because: RevokedBecause, is_news: bool, is_durable: bool) {
         if !is_news {
             return;
@@ -293,7 +270,6 @@ impl Engine {
         self.events.tell(&Happening::Ended { entry, because, owed });
     }
 
-    /// Notes that the store has accepted an entry.
     pub(super) fn taken(&self, merged: &Revocation, because: RevokedBecause) {
         self.revocations.apply(merged);
         if self.owed.paid(merged) {
@@ -301,11 +277,11 @@ impl Engine {
         }
     }
 
-    /// Writes the entries that the store has not acknowledged, and returns how many it has now acknowledged. A failed
-    /// entry does not delay the others, which may be in a different partition of the store.
+    /// Retries the unacknowledged writes, and returns how many the store acknowledged. A failed entry does not delay
+    /// the others.
     ///
     /// # Errors
-    /// The errors of the store. Entries that were not written stay.
+    /// The errors of the store.
     pub async fn pay(&self) -> Result<usize, StoreError> {
         for entry in self.owed.extend(self.clock.now()) {
             self.revocations.apply(&entry);
@@ -362,14 +338,13 @@ impl Engine {
         }
     }
 
-    /// Clears the file, because the store has all of its entries.
     async fn clear_file(&self) {
         let Some(file) = self.store.owed_file() else { return };
-        // Count the lines first, because entries that are added from now on must stay in the file.
+        // Count the lines before the check, so that entries added after the check stay in the file.
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);
-            // If this fails, the next process only writes the entries again.
+            // If this fails, the next process writes the entries again.
             let _ = tokio::task::spawn_blocking(move || file.clear(lines)).await;
         }
     }

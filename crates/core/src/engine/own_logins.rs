@@ -1,9 +1,6 @@
-//! The recent logins at this gate, each with the state of its user at the time of the login.
-//!
-//! Each gate of a shared store detects a changed user on its own. All gates end the user's sessions that began before
-//! one common moment, the time at which the first gate saw the change. Later logins with the new password stay valid. A
-//! gate that sees the change later may have accepted the old password in the meantime, so it ends the sessions of these
-//! logins one by one.
+//! The recent logins at this gate, each with the state of its user. Each gate of a shared store detects a changed user
+//! on its own. Sessions that began before the first gate detected the change end at all gates. Later logins with the
+//! new password stay valid. A gate that detects the change later ends its own logins with the old password one by one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +11,10 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
 
-/// The maximum number of remembered logins. If a change of a user could affect an older login, all sessions of this
-/// user end.
+/// The maximum number of logins. If the list no longer contains a login that may be affected, all sessions of the user
+/// end.
 const MOST: usize = 65_536;
-/// The maximum time by which logins in the list can be out of order.
+/// If two logins are in the wrong order in the list, their times differ by at most this much.
 const DISORDER: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -28,24 +25,21 @@ struct OwnLogin {
     end: Timestamp,
 }
 
-/// The recent logins.
 #[derive(Debug, Default)]
 pub(super) struct OwnLogins(Mutex<Logins>);
 
 #[derive(Debug, Default)]
 struct Logins {
     all: VecDeque<OwnLogin>,
-    /// Logins up to this time are no longer in the list.
+    /// The list no longer contains all logins up to this time.
     forgotten: Timestamp,
 }
 
 impl OwnLogins {
-    /// Creates an empty list for a gate that started at this moment.
     pub(super) fn since(began: Timestamp) -> Self {
         Self(Mutex::new(Logins { forgotten: began, ..Logins::default() }))
     }
 
-    /// Remembers a login before it is complete.
     pub(super) fn add(&self, session: &Session, state: [u8; 32]) {
         let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: session.ends_at() };
         let mut logins = self.0.lock();
@@ -57,8 +51,8 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// The entries that end the sessions of the subject's logins after `moment`, if the user's state at the login was
-    /// not the current one. Returns `None` if the list no longer reaches back to `moment`.
+    /// Returns revocations for the logins after `moment` with an outdated user state. Returns `None` if the list no
+    /// longer reaches back to `moment`.
     pub(super) fn others(
         &self,
         subject: &str,

@@ -14,24 +14,22 @@ use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
-/// The maximum number of sessions in a list, which contains the newest sessions.
+/// The maximum number of sessions in a list, which contains the newest ones.
 const MOST: usize = 1000;
-/// The number of records that are read at once.
 const AT_ONCE: usize = 1000;
-/// The `rotogate.actor.role` and `rotogate.actor.via` of a user who ends one of their own sessions.
+/// The value of `rotogate.actor.role` and `rotogate.actor.via`.
 const ROLE: &str = "user";
 
 /// A user's request about their own sessions.
 #[derive(Debug)]
 pub struct OwnSessionsRequest {
-    /// The user's access token, or the value of the session cookie of their browser.
+    /// The user's access token or session cookie.
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// The maximum age of the token for a request that ends a session. The age of a session cookie does not matter,
-    /// because the cookie is the whole credential.
+    /// The maximum age of the token for a request that ends a session. The age of a session cookie does not matter.
     pub max_age: Duration,
-    /// What to do.
+    /// The action.
     pub action: OwnSessionsAction,
 }
 
@@ -51,7 +49,7 @@ pub enum OwnSessionsAction {
 pub struct OwnSession {
     /// The record of the session.
     pub session: Session,
-    /// Whether it is the session that the caller uses.
+    /// Whether the caller uses this session.
     pub is_current: bool,
 }
 
@@ -65,11 +63,11 @@ pub enum OwnSessions {
 }
 
 impl Engine {
-    /// Executes a user's request about their own sessions. The caller must have verified the token.
+    /// Executes a user's request about their own sessions. The token must have been verified.
     ///
     /// # Errors
-    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
-    /// [`Denial::UnknownSession`], [`Denial::RateLimited`]; a fault of the store.
+    /// [`Denial::UnusableCredential`] for a client's own token, [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
+    /// [`Denial::UnknownSession`], [`Denial::RateLimited`] or a fault.
     pub async fn own_sessions(
         &self,
         own: OwnChecked<'_>,
@@ -100,8 +98,6 @@ impl Engine {
         self.acting(own, work).await
     }
 
-    /// Admits a user's request about their own sessions or keys, and returns the session of the token. `oldest`
-    /// contains the issue time of the credential and its maximum permitted age.
     pub(super) fn admit_own(
         &self,
         own: OwnChecked<'_>,
@@ -119,8 +115,8 @@ impl Engine {
         self.judge_own(own, scope, oldest).map(|()| current)
     }
 
-    /// Predicts for an explanation whether a user's request about their own sessions or keys would be admitted. This
-    /// call does not count against the limits.
+    /// Checks whether a user's request about their own sessions or keys would be admitted. This call does not count
+    /// against the limits.
     ///
     /// # Errors
     /// The errors of [`own_sessions`](Self::own_sessions), except for [`Denial::UnknownSession`].
@@ -149,7 +145,7 @@ impl Engine {
         if is_old { Err(Denial::TokenTooOld) } else { Ok(()) }
     }
 
-    /// Runs `work` on behalf of the token's user, so that the audit trail names this user.
+    /// Runs `work` with the token's user as the actor in the audit trail.
     pub(super) async fn acting<T>(&self, own: OwnChecked<'_>, work: impl Future<Output = T>) -> T {
         let actor = Actor { name: own.token().token_subject().into(), role: ROLE, via: ROLE };
         Context::current().unwrap_or_else(Context::without_request).acted_by(actor).scope(work).await
@@ -163,7 +159,6 @@ impl Engine {
         Ok(OwnSessions::Ended(1))
     }
 
-    /// Returns whether a session is live and belongs to the user of a token.
     fn is_own(&self, own: OwnChecked<'_>, session: &Session) -> bool {
         *session.subject == *own.token().token_subject()
             && session.account.as_deref() == own.token().account()
@@ -174,7 +169,7 @@ impl Engine {
         session.status == Status::Live && self.is_over(session).is_none()
     }
 
-    /// The 1000 newest live sessions of a subject, with the newest first.
+    /// The 1000 newest live sessions of a subject, newest first.
     ///
     /// # Errors
     /// A fault of the store.
@@ -202,7 +197,7 @@ impl Engine {
         }
     }
 
-    /// The reason for which a session has ended although its record is live.
+    /// Returns why a session has ended, even if its record is still live.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         if let Some(because) = self.owed_end(session.id) {
             return Some(because.word());

@@ -1,15 +1,12 @@
-//! Recovers after a shared store has lost writes that it had acknowledged (requirement O5). The engine does the
-//! following:
+//! Recovers after a shared store has lost acknowledged writes (requirement O5). The engine does the following:
 //!
-//! 1. It adopts the data. From now on, operations of engines that have not noticed the loss fail until those engines
-//!    also adopt the data.
-//! 2. It writes back the entries of its revocation list that are missing in the store.
-//! 3. It writes back the records that it wrote recently.
-//! 4. It does not issue tokens until every other engine has done the same or has had enough time to do so.
+//! 1. It adopts the data. From then on, operations of other engines fail until those engines also adopt the data.
+//! 2. It restores the store's missing revocations from its own list.
+//! 3. It restores the records that it wrote recently.
+//! 4. It does not issue tokens until every other engine has completed these steps, or has had enough time for them.
 //!
-//! Afterwards a session's record can still be older than its token if the session's last writes were known only to
-//! engines that no longer run. An engine that knows every revocation since the session began continues such a session
-//! from the token.
+//! After these steps, a session's record can still be older than its token. An engine then adopts the token's
+//! generation, if the engine knows every revocation since the session began.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -23,22 +20,18 @@ use crate::revocation::Revocation;
 use crate::session::{RevokedBecause, Session};
 use crate::store::{SharedStore, StoreError};
 
-/// The number of revocations that are written at once.
 const AT_ONCE: usize = 64;
 
 const STEADY: u8 = 0;
-/// The state after this engine has adopted the data and written back its knowledge, while other engines may not have
-/// finished.
+/// This engine has finished its recovery, but other engines may not have.
 const WAITING: u8 = 1;
-/// The state in which this engine must still adopt the data.
+/// The store lost writes, and this engine has not adopted the data yet.
 const LOST: u8 = 2;
 
-/// The progress of a recovery.
 #[derive(Debug)]
 pub(super) struct Restoring {
     phase: AtomicU8,
-    /// When the data was last adopted before this engine started. The revocation list may lack revocations from before
-    /// that time.
+    /// The time at which engines last adopted the store's data before this engine started.
     adopted_before: AtomicU64,
 }
 
@@ -47,14 +40,12 @@ impl Restoring {
         Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
     }
 
-    /// Returns whether the recovery has ended, so that tokens may be issued.
     pub(super) fn is_over(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STEADY
     }
 }
 
 impl Engine {
-    /// Notes that the store appears to have lost writes.
     pub(super) fn suspect_loss(&self) {
         self.restoring.phase.store(LOST, Ordering::Release);
     }
@@ -63,7 +54,6 @@ impl Engine {
         self.restoring.phase.load(Ordering::Acquire) == LOST
     }
 
-    /// Adopts the data, and writes this engine's knowledge back.
     pub(super) async fn restore(&self, shared: &dyn SharedStore) -> Result<(), StoreError> {
         shared.adopt().await?;
         let now = self.clock.now();
@@ -109,8 +99,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the recovery as soon as the other gates have written back their knowledge or have had enough time to do so.
-    /// Returns true if the recovery has ended.
+    /// Ends the recovery if the other gates have finished, or have had enough time. Returns true if the recovery has
+    /// ended.
     pub async fn is_restored(&self) -> bool {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return true };
         if self.restoring.is_over() {
@@ -126,9 +116,8 @@ impl Engine {
         self.restoring.is_over()
     }
 
-    /// Handles losses from before this engine started. The data that this engine read from the store may lack
-    /// revocations that other gates are about to write back, so this engine does not issue tokens until the recovery
-    /// has ended.
+    /// Takes part in a recovery that began before this engine started. The engine does not issue tokens until the
+    /// recovery has ended.
     pub async fn join(&self) -> Result<(), StoreError> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
         let restoration = shared.restoration(staleness.limit * 3).await?;
@@ -139,8 +128,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a session may continue from a token that is ahead of the session's record. This is the case if
-    /// the store lost writes of the record, and this engine knows every revocation of the session.
+    /// Returns whether a session may adopt the generation of a token that is newer than the session's record. This
+    /// requires that the engine knows every revocation of the session.
     pub(super) async fn may_continue(&self, session: &Session) -> Result<bool, Error> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else {
             return Ok(false);
@@ -153,8 +142,7 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // Another loss may have removed writes of the record. Within this time, another gate would notice that loss at
-        // its next query for the end of the feed.
+        // Wait, so that another gate can detect a further loss of writes first.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

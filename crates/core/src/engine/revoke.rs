@@ -1,5 +1,5 @@
-//! Ends sessions and tokens. The revocation first applies in this gate's revocation list, is then written to the store,
-//! and only then is the reply sent. This gate refuses the tokens from the first step on, even if the store fails.
+//! Revokes sessions and tokens. A revocation applies at this gate first, and is then written to the store. The response
+//! follows. Even if the store fails, this gate refuses the revoked tokens.
 
 use std::sync::Arc;
 
@@ -16,12 +16,11 @@ use crate::token::{MAX_SESSIONLESS_LIFETIME, refresh};
 use crate::trace;
 
 impl Engine {
-    /// Revokes the session of a token with all its tokens, or a token without a session (RFC 7009). Returns `Ok(false)`
-    /// if the token was not issued by this gate.
+    /// Revokes a token and its session (RFC 7009). Returns `Ok(false)` if this gate did not issue the token.
     ///
     /// # Errors
-    /// [`Denial::OtherClient`] if the token belongs to another client, [`Denial::OtherAccount`]; or a fault, after
-    /// which the entry applies only at this gate.
+    /// [`Denial::OtherClient`], [`Denial::OtherAccount`] or a fault. After a fault, the revocation applies only at this
+    /// gate.
     pub async fn revoke_refresh_token(
         &self,
         token: &str,
@@ -41,8 +40,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Ends the session to which a refresh token belongs, whichever client the token was issued to. Returns `Ok(false)`
-    /// if the token was not issued by this gate.
+    /// Ends the session of a refresh token, regardless of the client. Returns `Ok(false)` if this gate did not issue
+    /// the token.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_refresh_token`].
@@ -54,13 +53,8 @@ impl Engine {
         }
     }
 
-    /// Finds the session of a refresh token of any generation.
-    ///
-    /// If the record is missing or cannot be read, the session ends immediately. Without the record, the client and the
-    /// account of the session cannot be checked. Ending the session is safe because the token was made with a key of
-    /// the gates, so it was issued in the session that it names, and because anyone who has the token could end the
-    /// session anyway. Although the record is missing, the session must be ended, because a store that lost the record
-    /// may get the record back.
+    /// If the record is not readable, ends the session at once. Anyone with the token could end the session anyway, and
+    /// a lost record may be restored later.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -74,8 +68,8 @@ impl Engine {
         })
     }
 
-    /// The record of the session that an authentic token names. Returns `None` if the record is missing or cannot be
-    /// read. In that case this call has ended the session, at least until `expires`.
+    /// Returns the record of a session that the caller wants to end. If the record is missing or unreadable, revokes
+    /// the session at least until `expires`, and returns `None`.
     ///
     /// # Errors
     /// A fault of the store, after which only this gate refuses the session.
@@ -93,11 +87,11 @@ impl Engine {
         Ok(None)
     }
 
-    /// Ends a session whose record cannot be read. The end applies at this gate at once, and is written to the store as
-    /// soon as the store works. If the store works and only this record is unreadable, the end is durable on return.
+    /// Revokes a session whose record cannot be read. The revocation applies at this gate at once, and in the store as
+    /// soon as the store works.
     ///
     /// # Errors
-    /// The error of the store, unless the end survives a restart of the process.
+    /// The error of the store, unless the revocation survives a restart of the process.
     pub async fn end_unread(
         &self,
         id: SessionId,
@@ -115,8 +109,8 @@ impl Engine {
         owed.map(|()| is_news)
     }
 
-    /// The entry that ends a session without a record. Its expiry is rounded to a whole hour, so that a repeated call
-    /// does not write again.
+    /// Returns an entry that revokes a session without a record. The expiry is rounded up to an hour, so that a
+    /// repeated call does not write again.
     pub fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
         let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
         let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
@@ -137,8 +131,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the session to which one of this gate's access tokens belongs, at the request of the session's client. This
-    /// works even if the store has no record of the session. If the token has no session, the token itself is revoked.
+    /// Ends the session of this gate's access token, at the request of the session's client. The session ends even if
+    /// the store does not have its record. A token without a session is revoked individually.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_refresh_token`].
@@ -148,7 +142,7 @@ impl Engine {
             return Err(Denial::OtherClient.into());
         }
         if let Some((session, _)) = token.session {
-            // The token names its session and its client, so the session can be ended even without its record.
+            // The session can be ended even without its record.
             return match self.record_to_end(session, token.expires, RevokedBecause::Logout).await? {
                 Some(session) => self.log_out(&session, client, origin).await,
                 None => Ok(()),
@@ -160,23 +154,20 @@ impl Engine {
         self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)
     }
 
-    /// Does the same as [`Self::log_out_token`], and also ends all sessions of the token's subject that have begun so
-    /// far.
+    /// Like [`Self::log_out_token`], and also ends all sessions of the token's subject.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
         let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
-        // End the subject's sessions even if revoking the token failed.
         self.log_out_token(own, client, origin).await?;
         everywhere.map(drop)
     }
 
-    /// Ends a session. Returns false if it had already ended. In that case the call only waits until the end is
-    /// durable.
+    /// Revokes a session. If the session is already revoked, waits until the revocation is durable, and returns false.
     ///
     /// # Errors
-    /// A fault of the store, after which the entry applies only at this gate.
+    /// A fault of the store, after which only this gate refuses the session.
     pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
         let entry = Revocation {
             target: Target::Session(session.id),
@@ -185,8 +176,8 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // After `settle`, the loaded record and its entry are durable. Since then, the entry may have been removed.
-            // This happens only after every token that it could match has expired.
+            // After `settle`, the record and its entry are durable. The entry may already be removed, because all
+            // matching tokens have expired.
             Status::Revoked(_) if entry.until <= self.clock.now() => {
                 self.settle().await?;
                 return Ok(false);
@@ -207,7 +198,7 @@ impl Engine {
         self.revoke(entry, because).await
     }
 
-    /// Ends every session of a subject that has begun so far.
+    /// Revokes the subject's sessions that began before this call.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_session`].
@@ -216,14 +207,13 @@ impl Engine {
         self.revoke_from_now(target, because).await
     }
 
-    /// The entry that ends all sessions of a subject that began at or before `moment`, and all API keys that were
-    /// created by then. Used when the operator ends them or when the user changes.
+    /// Returns an entry that revokes the subject's sessions and API keys up to `moment`.
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         self.before(target, moment, RevokedBecause::Operator)
     }
 
-    /// Ends every session of a client that has begun so far.
+    /// Revokes the client's sessions that began before this call.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_session`].
@@ -232,7 +222,7 @@ impl Engine {
         self.revoke_from_now(target, because).await
     }
 
-    /// Ends all sessions that have begun so far, and revokes all tokens issued so far.
+    /// Ends all sessions, and revokes all tokens.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_session`].
@@ -244,8 +234,8 @@ impl Engine {
         let Some(shared) = self.store.shared() else {
             return self.revoke(self.before(target, self.clock.stamp_not_before(), because), because).await;
         };
-        // Only the store can make the stamp that covers the sessions of all gates. Until it responds, this gate refuses
-        // everything that began before the store's last response (requirement C4).
+        // Only the store can provide a timestamp that covers the sessions of all gates. Until the store responds, this
+        // gate refuses everything older than the store's last response (requirement C4).
         let so_far = self.before(target.clone(), self.following.store_time(), because);
         self.revocations.apply(&so_far);
         let under_way = self.under_way(&so_far, because, true);
@@ -262,37 +252,36 @@ impl Engine {
         }
     }
 
-    /// The time at which a user changed. Every gate of the store detects the change on its own and gets the same time.
-    /// `after` is the current user, or `None` if the user was removed.
+    /// Returns the time of a change to a user, which is the same at all gates of the store. `after` is the current
+    /// user, or `None` if the user was removed.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
         let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
         let keyring = self.keyring();
         let named = |message: &[u8]| {
             let name = keyring.refresh_keys().shared_name(message);
-            name.ok_or(Fault::Signing("the refresh key that derives the name of a change is missing"))
+            name.ok_or(Fault::Signing("the refresh key that derives the id of a user change is missing"))
         };
         let state = after.map(login_state);
         let name = named(format!("changed user {subject}").as_bytes())?;
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
 
-    /// The entries that end a user's sessions that began at this gate after `moment` with user data that differs from
-    /// the current data. Returns `None` if these logins are no longer known.
+    /// Returns revocations for the sessions that began at this gate after `moment` with outdated user data. Returns
+    /// `None` if this gate no longer remembers the logins.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
         own.others(subject, after.map(login_state), moment, self.leeway)
     }
 
     pub(super) fn before(&self, target: Target, moment: Timestamp, because: RevokedBecause) -> Revocation {
-        // The store extends the entry's lifetime to the end of the longest session. Tokens without a session are valid
-        // for at most a day.
+        // The store extends the entry until the last session expires. Tokens without a session are valid for at most a
+        // day.
         let longest = if because.ends_keys() { LONGEST_KEY } else { MAX_SESSIONLESS_LIFETIME };
         let until = moment.plus(longest).plus(self.leeway);
         Revocation { target, effect: Effect::not_before(moment, because.ends_keys()), until }
     }
 
-    /// Revokes the target of an entry, such as one token without a session. Returns false if an earlier entry already
-    /// revoked the whole target. In that case this entry is not written, and the earlier entry is durable on return.
+    /// Revokes the target of an entry. Returns false if an earlier, durable entry already revoked the whole target.
     ///
     /// # Errors
     /// The errors of [`Self::revoke_session`].
@@ -307,15 +296,15 @@ impl Engine {
         Ok(is_news)
     }
 
-    /// Does the first half of [`Self::revoke`]. This gate refuses the target from now on, even if the store fails.
+    /// Makes this gate refuse the target, even if the store fails. [`Self::keep`] must follow.
     pub fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.apply(entry, because);
         self.tell_where(entry, because, is_news, false);
         is_news
     }
 
-    /// Does the same as [`Self::refuse`] for an entry that is not written to the store, because a later entry will
-    /// replace it. If the process stops before [`Self::let_go`], the entry is lost.
+    /// Like [`Self::refuse`], until a later entry replaces this one. If the process stops before [`Self::let_go`], the
+    /// entry is lost.
     pub fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
         self.hold(entry);
         self.refuse(entry, because);
@@ -332,8 +321,7 @@ impl Engine {
         is_news
     }
 
-    /// Does the second half of [`Self::revoke`]. On return the entry is durable, either in the store or in the file
-    /// beside it.
+    /// Makes an entry durable, in the store or in the file beside the store. Call [`Self::refuse`] first.
     pub async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
         self.write(entry, because, false).await
     }
@@ -355,11 +343,8 @@ impl Engine {
     }
 }
 
-/// The result of looking up a refresh token in order to revoke it.
 enum ToEnd {
-    /// The token was not issued by this gate.
     Unknown,
-    /// A session without a record, which has been ended.
     Ended,
     Record(Box<Session>),
 }

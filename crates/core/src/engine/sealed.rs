@@ -1,9 +1,6 @@
-//! The engine's store. It seals every record before the record is written, and requires a valid seal on every loaded
-//! record (requirement J23). The rest of the crate gets the store from the engine, so the seals cannot be bypassed.
-//!
-//! If a record's seal is invalid or the record cannot be read, requests of that session get a fault, and other sessions
-//! are not affected (requirement J27). The session does not count as ended. It can still be revoked, because a
-//! revocation does not need the record.
+//! Seals each record before it is written, and requires a valid seal on each loaded record (requirement J23). The rest
+//! of the crate uses only this store, so the seals cannot be bypassed. An unreadable record causes a fault for its
+//! session only (requirement J27). The session does not count as ended, and can still be revoked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +21,9 @@ use crate::store::{
 use crate::token::keyring::Keyring;
 use crate::token::seal::{self, BrokenSeal};
 
-/// A store whose records are sealed.
 #[derive(Debug)]
 pub(super) struct SealedStore {
     inner: Arc<dyn Store>,
-    /// The keys of the engine.
     keyring: Arc<ArcSwap<Keyring>>,
     counts: Arc<Counts>,
 }
@@ -52,7 +47,6 @@ impl SealedStore {
         }
     }
 
-    /// Checks a record that the store returned.
     fn checked(
         &self,
         id: SessionId,
@@ -61,7 +55,6 @@ impl SealedStore {
         answer.map_err(|error| self.noted(id, error))?.map(|record| self.check(record)).transpose()
     }
 
-    /// Counts and logs a record that cannot be read.
     fn noted(&self, id: SessionId, error: StoreError) -> StoreError {
         if error.is_of_one_record() {
             self.counts.add(Event::BrokenSeal);
@@ -133,7 +126,7 @@ impl Store for SealedStore {
         self.inner.confirm(seen).await
     }
 
-    /// Lists records. Records without a valid seal are skipped.
+    /// Skips records without a valid seal.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
         let Page { sessions, next } = self.inner.list(filter, after, limit).await?;
         Ok(Page { sessions: sessions.into_iter().filter_map(|record| self.check(record).ok()).collect(), next })

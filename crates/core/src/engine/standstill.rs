@@ -1,13 +1,8 @@
-//! Detects that the process was suspended, by a signal or together with its machine.
-//!
-//! While the process was suspended, the client of a waiting request may have continued at another gate. Its refresh
-//! token is then superseded, although it was not stolen. A request that arrived before the process resumed therefore
-//! gets a fault. A request that is read shortly afterwards also gets a fault, because it may have waited in the
-//! system's buffers. Later requests are accepted.
-//!
-//! A task calls [`beat`](Standstill::beat) while the process runs. A missing beat means that the process was suspended.
-//! The missing beat is detected with the monotonic clock or, on systems whose monotonic clock stops while the machine
-//! is suspended, with the wall clock.
+//! Detects that the process was suspended. Meanwhile, the client of a waiting request may have refreshed at another
+//! gate. The request's refresh token is then superseded, although it was not stolen. Requests that arrived before the
+//! process resumed, or shortly afterwards, therefore get a fault. A task calls [`beat`](Standstill::beat) while the
+//! process runs. If no beat arrives for too long, by the monotonic clock or by the wall clock, the process was
+//! suspended.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,18 +12,16 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::fault::Fault;
 use crate::store::Staleness;
 
-/// The longest suspension that is ignored. It equals the time limit of a store operation, for which clients wait
-/// anyway.
+/// The longest ignored suspension, which equals the time limit of a store operation.
 const LONGEST: Duration = Duration::from_secs(2);
-/// The number of beats after a suspension by which all requests that were waiting have been read.
+/// The number of beats after which all requests that arrived during a suspension have been read.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
-/// The arrival time of a request, as the number of beats before the request.
+/// The arrival time of a request, as a number of beats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arrival(u64);
 
-/// The clocks at one moment, in ms.
 #[derive(Clone, Copy, Debug)]
 struct ClockReading {
     monotonic: u64,
@@ -41,22 +34,19 @@ impl ClockReading {
         Self { monotonic, wall: Timestamp::as_millis(time.wall()) }
     }
 
-    /// The time since `other`.
     fn since(self, other: Self) -> Duration {
         let by = |now: u64, then: u64| now.saturating_sub(then);
         Duration::from_millis(by(self.monotonic, other.monotonic).max(by(self.wall, other.wall)))
     }
 }
 
-/// Detects suspensions of the process.
 #[derive(Debug)]
 pub(super) struct Standstill {
-    /// `None` if only this gate uses the store, because clients cannot continue elsewhere.
+    /// `None` if no other gate uses the store. Clients then cannot refresh elsewhere.
     longest: Option<Duration>,
     beats: AtomicU64,
     monotonic: AtomicU64,
     wall: AtomicU64,
-    /// The number of the beat that followed the last suspension.
     stood_at: AtomicU64,
 }
 
@@ -75,7 +65,6 @@ impl Standstill {
         Arrival(self.beats.load(Ordering::Acquire))
     }
 
-    /// Returns whether the beat is late by more than the longest ignored suspension.
     fn is_overdue(&self, now: ClockReading) -> bool {
         let last =
             ClockReading { monotonic: self.monotonic.load(Ordering::Acquire), wall: self.wall.load(Ordering::Acquire) };
@@ -83,12 +72,10 @@ impl Standstill {
         is_begun && self.longest.is_some_and(|longest| now.since(last) > longest)
     }
 
-    /// Counts a beat. Returns true if the process was suspended before it.
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // This value is set before the clocks below. Until the clocks are set, `is_overdue` still reports that this
-        // beat is late.
+        // Store `stood_at` before the clocks. Until the clocks are updated, `is_overdue` still reports the late beat.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -98,7 +85,6 @@ impl Standstill {
         stood_still
     }
 
-    /// Returns whether the request may have waited while the process was suspended.
     fn may_have_waited(&self, arrived: Arrival, now: ClockReading) -> bool {
         let stood_at = self.stood_at.load(Ordering::Acquire);
         self.is_overdue(now) || (stood_at != NEVER && arrived.0 < stood_at.saturating_add(READ_BY))
@@ -106,12 +92,12 @@ impl Standstill {
 }
 
 impl Engine {
-    /// The arrival time of a request that was read just now.
+    /// The arrival time of a request that was just read.
     pub fn arrival(&self) -> Arrival {
         self.standstill.arrival()
     }
 
-    /// The interval at which [`beat`](Self::beat) must be called, or `None` if that is not necessary.
+    /// The interval at which to call [`beat`](Self::beat). `None` if no calls are necessary.
     pub fn beats_every(&self) -> Option<Duration> {
         self.standstill.longest.map(|longest| longest / 4)
     }
@@ -126,7 +112,6 @@ impl Engine {
         }
     }
 
-    /// Returns a fault for a request that may have waited while the process was suspended.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
             && self.standstill.may_have_waited(arrived, ClockReading::now(self.clock.source().as_ref()));
@@ -144,7 +129,6 @@ mod tests {
         ClockReading { monotonic, wall }
     }
 
-    /// A detector that got a beat every half second, from the start to 10 s.
     fn running() -> Standstill {
         let standstill = Standstill::new(Some(S));
         for n in 0..=20 {
@@ -158,7 +142,6 @@ mod tests {
         let standstill = running();
         let before = standstill.arrival();
         assert!(!standstill.may_have_waited(before, at(12_000, 12_000)));
-        // The process wakes, and the request is judged before the first beat.
         assert!(standstill.may_have_waited(before, at(12_001, 12_001)));
         assert!(standstill.may_have_waited(standstill.arrival(), at(12_001, 12_001)), "as may what is read then");
         assert!(standstill.beat(at(20_000, 20_000)));
@@ -190,7 +173,7 @@ mod tests {
         assert!(!alone.beat(at(99_000, 99_000)) && !alone.may_have_waited(Arrival(0), at(99_000, 99_000)));
         let fresh = Standstill::new(Some(S));
         assert!(!fresh.may_have_waited(fresh.arrival(), at(99_000, 99_000)));
-        // With a short staleness, a short suspension also counts.
+        // With a short staleness limit, even a short suspension is detected.
         let short = Standstill::new(Some(Staleness::deny_after(Staleness::SHORTEST)));
         short.beat(at(0, 0));
         assert!(short.beat(at(501, 501)));

@@ -1,5 +1,5 @@
-//! Token exchange (RFC 8693), in which a client gets a token to act for the subject of another token. The new token
-//! ends with the session of the exchanged token. The new token is not recorded in the store.
+//! Token exchange (RFC 8693). The new token ends with the session of the exchanged token. The store does not record the
+//! new token.
 
 use serde_json::{Map, Value};
 
@@ -23,11 +23,11 @@ use crate::token::{MAX_SESSIONLESS_LIFETIME, mint};
 /// A token that a client exchanges.
 #[derive(Debug)]
 pub struct TokenExchange<'a> {
-    /// The client, which has authenticated and becomes the actor.
+    /// The authenticated client, which becomes the actor.
     pub client: &'a Client,
     /// The client's rules.
     pub rules: &'a ExchangeRules,
-    /// The token, which has just been verified.
+    /// The verified token.
     pub subject: OfAccount<'a>,
     /// The requested audience.
     pub audience: Option<&'a str>,
@@ -35,9 +35,9 @@ pub struct TokenExchange<'a> {
     pub scope: Option<&'a Scope>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
-    /// The proof of possession of the key to which the new token is to be bound.
+    /// The proof for the key to which the new token will be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate to which the new token is to be bound.
+    /// The client certificate to which the new token will be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// The origin of the request.
     pub origin: &'a Origin,
@@ -46,11 +46,10 @@ pub struct TokenExchange<'a> {
 const NO_ACTOR: Denial = Denial::NotExchangeable("the token does not permit this client to act");
 
 impl Engine {
-    /// Counts a token that is issued without a record towards the rate limits. Such a token is a client's own token, or
-    /// a token with which the client acts for a user.
+    /// Counts a token without a session against the rate limits.
     ///
     /// # Errors
-    /// [`Denial::RateLimited`]; a fault.
+    /// [`Denial::RateLimited`] or a fault.
     pub fn admit_grant(&self, client: &Client, origin: &Origin) -> Result<(), Error> {
         self.may_mint()?;
         self.limits.client_token(&client.id).inspect_err(|denial| {
@@ -63,7 +62,7 @@ impl Engine {
     /// Exchanges a token, without writing to the store.
     ///
     /// # Errors
-    /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`]; or a
+    /// [`Denial::NotExchangeable`], [`Denial::InvalidTarget`], [`Denial::InvalidScope`], [`Denial::TokenRevoked`] or a
     /// fault.
     // Requirements D1 to D9.
     pub async fn exchange_token(&self, asked: TokenExchange<'_>) -> Result<IssuedTokens, Error> {
@@ -124,7 +123,6 @@ impl Engine {
         Ok(IssuedTokens::new(access_token, &minted, now, IssueKind::Exchanged))
     }
 
-    /// Returns whether the revocation list would refuse the token that a client gets for this subject.
     fn has_ended(
         &self,
         subject: &AccessToken,
@@ -148,8 +146,7 @@ impl Engine {
         self.revocations.judge(facts, now).refuses(now)
     }
 
-    /// Checks that the token's `may_act` (RFC 8693 §4.4) permits this actor. The actor must match every member of
-    /// `may_act`.
+    /// The actor must match every member of `may_act` (RFC 8693 §4.4).
     // Requirement D4.
     fn may_act(&self, may_act: Option<&Value>, actor: &str, client: &str) -> Result<(), Denial> {
         let is_actor = |(name, value): (&String, &Value)| match name.as_str() {
@@ -165,20 +162,17 @@ impl Engine {
         }
     }
 
-    /// The other issuer that authenticated the subject, and that issuer's token from which the exchanged token was
-    /// derived.
     fn origin_of(&self, subject: &AccessToken) -> Result<(Option<VouchedBy>, Option<TokenOrigin>), Denial> {
         if subject.is_ours() {
             let earlier = subject.delegation().and_then(|earlier| earlier.origin.clone());
             return Ok((subject.vouched_by().cloned(), earlier));
         }
-        // The token's subject becomes a subject of this gate, so it must not equal the subject of one of our users or
-        // clients.
+        // The token's subject must not equal the subject of a local user or client.
         if !subject.has_prefixed_subject() || !self.is_of_issuer(&subject.subject, subject.issuer()) {
             return Err(Denial::NotExchangeable("the issuer has no `subject_prefix`"));
         }
         let by = subject.voucher();
-        // Without `iat`, the gate could not decide whether a notice from the issuer ends the token.
+        // Without `iat`, the gate could not check whether an issuer's notice revokes the token.
         let issued_at = subject.issued_at.ok_or(Denial::BadClaim("no iat"))?;
         if !by.is_valid() {
             return Err(Denial::NotExchangeable("its subject or session is too long"));
@@ -187,13 +181,12 @@ impl Engine {
     }
 }
 
-/// The claims that are copied to the new token: the claims of our own user, and `may_act`. Other claims of another
-/// issuer's token are dropped.
+/// Returns the claims that the new token gets. From another issuer's token, only `may_act` is copied.
 fn carried(subject: &AccessToken, claims: Map<String, Value>) -> OwnClaims {
     let mut own = OwnClaims::new();
     let taken = claims.into_iter().filter(|(name, _)| subject.is_ours() || name == "may_act");
     for (name, value) in taken {
-        // `insert` refuses the claims that the gate itself sets.
+        // Ignore the error for a claim that only the gate may set.
         let _ = own.insert(name, value);
     }
     own

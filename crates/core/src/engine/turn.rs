@@ -1,6 +1,5 @@
-//! Allows only one refresh of a session at a time at this gate. Concurrent refreshes are already safe because of the
-//! compare-and-swap. Turns save work if a client presents the same token many times at once, because the session's
-//! limit then counts only one rotation, and the later requests do not sign tokens and write records in vain.
+//! Allows only one refresh of a session at a time at this gate. This is not necessary for safety, because every change
+//! is a compare-and-swap. Waiting saves work if a client presents the same token many times at once.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::session::SessionId;
 
-/// The queue of each session. The map has an entry only while a request has or awaits a turn.
+/// The queues of sessions with current or waiting requests.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     queues: DashMap<SessionId, TurnQueue>,
@@ -18,11 +17,10 @@ pub(crate) struct Turns {
 #[derive(Debug, Default)]
 struct TurnQueue {
     lock: Arc<Mutex<()>>,
-    /// The number of requests that have or await a turn.
+    /// The number of running and waiting requests.
     requests: usize,
 }
 
-/// A turn on a session. It ends when dropped.
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     session: SessionId,
@@ -30,14 +28,13 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for a turn.
     pub(crate) async fn take(&self, session: SessionId) -> Turn<'_> {
         let lock = {
             let mut queue = self.queues.entry(session).or_default();
             queue.requests += 1;
             Arc::clone(&queue.lock)
         };
-        // Created before the wait, so that a cancelled wait also leaves the queue.
+        // Create the `Turn` before the wait, so that a cancelled request also leaves the queue.
         let mut turn = Turn { turns: self, session, guard: None };
         turn.guard = Some(lock.lock_owned().await);
         turn

@@ -1,4 +1,4 @@
-//! The types of requests to the engine and of the engine's results.
+//! The requests to the engine, and its results.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,22 +21,22 @@ use crate::token::claims::{AccountRule, MintedClaims, OwnChecked};
 /// The origin of a request, for limits and the audit trail.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The client's address, if it is known.
+    /// The client's address, if known.
     pub address: Option<IpAddr>,
     /// The client's `User-Agent`.
     pub user_agent: Option<Box<str>>,
-    /// Information about the sender, for the access log.
+    /// Facts about the sender, for the access log.
     pub note: RequestNote,
 }
 
-/// The client whose attempt was refused by a rate limit. Contains only the facts that were known at that time.
+/// What was known about a client when a rate limit refused it.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct HeldUp {
     /// The session of a refresh token.
     pub session: Option<SessionId>,
-    /// The user of that session.
+    /// The user of the session.
     pub subject: Option<Box<str>>,
-    /// A hash of the submitted name of a login.
+    /// A hash of the name in a login request.
     pub name_hash: Option<Box<str>>,
     /// The account of a login.
     pub account: Option<Box<str>>,
@@ -44,7 +44,7 @@ pub struct HeldUp {
     pub client: Option<Box<str>>,
 }
 
-/// Information about the sender of a request to an endpoint, for the access log. Each part can be set only once.
+/// Facts about the sender of a request, for the access log. Each fact can be set only once.
 #[derive(Clone, Debug, Default)]
 pub struct RequestNote(Option<Arc<NotedRequest>>);
 
@@ -56,12 +56,12 @@ struct NotedRequest {
 }
 
 impl RequestNote {
-    /// Creates an empty note, to be filled and then read by the access log.
+    /// Creates an empty note.
     pub fn open() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// The client, which has authenticated if it is confidential.
+    /// The client. A confidential client has authenticated.
     pub fn client(&self) -> Option<&Client> {
         Some(self.0.as_ref()?.client.get()?)
     }
@@ -73,26 +73,23 @@ impl RequestNote {
         }
     }
 
-    /// Notes the session of an authentic refresh token.
     pub(super) fn set_session(&self, session: &Session) {
         if let Some(note) = &self.0 {
             let _ = note.session.set((session.id, session.subject.clone()));
         }
     }
 
-    /// The client of the attempt that a rate limit refused, if any.
     pub(super) fn held_up(&self) -> Option<&HeldUp> {
         self.0.as_ref()?.held_up.get()
     }
 
     pub(super) fn set_held_up(&self, held_up: HeldUp) {
         if let Some(note) = &self.0 {
-            // Only the first note counts, because it belongs to the limit that refused the request.
             let _ = note.held_up.set(held_up);
         }
     }
 
-    /// The client of a refused attempt, as far as it was known at that time.
+    /// What was known about the client when a rate limit refused it.
     pub fn refused(&self) -> Option<HeldUp> {
         if let Some(held_up) = self.held_up() {
             return Some(held_up.clone());
@@ -114,7 +111,7 @@ pub struct Login<'a> {
     pub username: &'a str,
     /// The user's password.
     pub password: &'a SecretString,
-    /// The requested scope, or `None` for the whole allowed scope.
+    /// The requested scope, or `None` for all allowed scopes.
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token, or `None` for the profile's lifetime.
     pub access_ttl: Option<Duration>,
@@ -124,9 +121,9 @@ pub struct Login<'a> {
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
-    /// The proof of possession of the key to which the tokens are to be bound.
+    /// The proof for the key to which the tokens will be bound.
     pub proof: Option<OnceProof<'a>>,
-    /// The client certificate to which the tokens are to be bound.
+    /// The client certificate to which the tokens will be bound.
     pub certificate: Option<CertificateThumbprint>,
     /// When the request arrived.
     pub arrived: Arrival,
@@ -134,12 +131,12 @@ pub struct Login<'a> {
     pub origin: &'a Origin,
 }
 
-/// A session that the application itself begins, after its own login page.
+/// A session that the application begins after its own login.
 #[derive(Debug)]
 pub struct ApplicationLogin<'a> {
     /// The `sub` of the session's tokens.
     pub subject: &'a str,
-    /// The account, if any.
+    /// The account, if there is one.
     pub account: Option<&'a str>,
     /// The client for which the tokens are issued.
     pub client: &'a str,
@@ -147,7 +144,7 @@ pub struct ApplicationLogin<'a> {
     pub scope: Scope,
     /// The claims for the session's access tokens.
     pub claims: OwnClaims,
-    /// The other issuer that authenticated the user, if any, and the user's identity at this issuer.
+    /// The user's identity at another issuer that authenticated the user.
     pub vouched_by: Option<VouchedBy>,
     /// The session rules.
     pub profile: &'a Profile,
@@ -155,19 +152,18 @@ pub struct ApplicationLogin<'a> {
     pub origin: &'a Origin,
 }
 
-/// The credential presented for an exchange. An access token was already verified, except for revocation, because in
-/// some protocols a superseded access token may be exchanged for the same successor within the grace period.
+/// The credential presented for an exchange. The caller has verified an access token, but has not checked revocation.
 #[derive(Clone, Copy, Debug)]
 pub enum Exchange<'a> {
     /// A refresh token (RFC 6749 §6).
     Refresh(&'a SecretString),
-    /// An access token of this gate, in a session whose dialect has no refresh tokens.
+    /// An access token that serves as the refresh credential.
     Access(OwnChecked<'a>),
-    /// Both tokens. The access token has the refresh token's generation or the previous one.
+    /// Both tokens. The access token has the same generation as the refresh token, or the previous one.
     Pair(&'a SecretString, OwnChecked<'a>),
 }
 
-/// A presented refresh credential.
+/// A refresh request.
 #[derive(Debug)]
 pub struct Refresh<'a> {
     /// The credential.
@@ -176,17 +172,17 @@ pub struct Refresh<'a> {
     pub client: &'a Client,
     /// The accounts whose sessions this request may refresh.
     pub account: AccountRule<'a>,
-    /// The requested scope, which is at most the granted scope.
+    /// The requested scope.
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token, or `None` for the profile's lifetime.
     pub access_ttl: Option<Duration>,
-    /// The requested resource, which must equal the granted resource.
+    /// The requested resource.
     pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint accepts.
     pub accepts: &'a [Box<str>],
-    /// The dialects in `accepts` whose access tokens also serve as refresh credentials.
+    /// The dialects whose access tokens also serve as refresh credentials.
     pub by_access: &'a [Box<str>],
     /// The request's proof of possession of a key.
     pub proof: Option<OnceProof<'a>>,
@@ -206,15 +202,15 @@ pub enum IssueKind {
     Login,
     /// A grant for a client's own credentials.
     ClientCredentials,
-    /// A token exchange, to act for the token's user.
+    /// A token exchange.
     Exchanged,
     /// A rotation.
     Rotated,
-    /// The current pair, issued again.
+    /// The current tokens were returned again.
     Replayed,
-    /// A new pair that replaces an unused one.
+    /// New tokens replaced unused ones.
     Reissued,
-    /// A session that continues from a generation that the store had lost.
+    /// New tokens. The store had lost the latest generation, so the session continued from the presented token.
     FastForwarded,
 }
 
@@ -250,20 +246,18 @@ pub struct IssuedTokens {
     pub scope: Scope,
     /// The session, if there is one.
     pub session: Option<SessionId>,
-    /// The maximum remaining lifetime of the session, in seconds. The refresh token cannot be used longer.
+    /// The remaining lifetime of the session, in seconds.
     pub session_expires_in: Option<u64>,
-    /// The key to which the access token is bound. If present, the token's type is `DPoP` (RFC 9449 §5).
+    /// The key to which the access token is bound. If there is a key, the token's type is `DPoP` (RFC 9449 §5).
     pub bound_to: Option<KeyThumbprint>,
-    /// The client certificate to which the tokens are bound (RFC 8705). The type of such a token stays `Bearer`.
+    /// The client certificate to which the tokens are bound (RFC 8705).
     pub certificate: Option<CertificateThumbprint>,
-    /// The user, if a directory knows the session's user.
+    /// The user, if a directory knows the user.
     pub user: Option<User>,
-    /// How the tokens were issued.
     pub(crate) how: IssueKind,
 }
 
 impl IssuedTokens {
-    /// Creates the result for an access token with these claims, without a refresh token.
     pub(super) fn new(access_token: TokenText, claims: &MintedClaims<'_>, now: Timestamp, how: IssueKind) -> Self {
         Self {
             access_token,
@@ -282,7 +276,7 @@ impl IssuedTokens {
     }
 }
 
-/// How tokens were issued, for the replies of built-in protocols and for tests.
+/// How tokens were issued.
 pub const fn kind_of_issue(issued: &IssuedTokens) -> IssueKind {
     issued.how
 }

@@ -1,5 +1,5 @@
-//! Assertions that are accepted only once, at all gates of a store and across restarts. Each used assertion has a row
-//! in the store's relay table. The row expires when the assertion itself would be refused as expired.
+//! Assertions that are accepted only once, at all gates of a store. Each used assertion has a row in the store's relay
+//! table. The row expires when the assertion itself would be refused as expired.
 
 use super::Engine;
 use crate::denial::Denial;
@@ -10,11 +10,11 @@ use crate::store::relay::{RelayId, RelayInserted, RelayRecord, RelayState, Relay
 use crate::token::verify::UsableOnce;
 
 impl Engine {
-    /// Records that an assertion was used by `client`.
+    /// Records that `client` used an assertion.
     ///
     /// # Errors
-    /// `replayed` if the assertion was used before; [`Denial::RateLimited`]. After a fault, the use may or may not have
-    /// been recorded.
+    /// `replayed` if the assertion was used before, or [`Denial::RateLimited`]. After a fault, the use may have been
+    /// recorded.
     // Requirements D22, D26.
     pub async fn use_once(
         &self,
@@ -53,15 +53,14 @@ impl Engine {
         }
     }
 
-    /// The seal of a used assertion's row under each key, with the current key first.
+    /// Returns one tag for each key, beginning with the current key.
     fn used_tags(&self, id: RelayId) -> Vec<Vec<u8>> {
         let message = [&b"used assertion"[..], &id.0].concat();
         self.keyring().refresh_keys().relay_secrets(&message).iter().map(|tag| tag.as_ref().to_vec()).collect()
     }
 }
 
-/// The id of the row for an assertion. All gates compute the same id, whatever keys they have. Each part of the hashed
-/// input is preceded by its length, so two different assertions cannot have the same id.
+/// All gates compute the same id, whatever keys they have.
 fn name(used: &UsableOnce) -> RelayId {
     RelayId(parts_digest(&[used.kind.as_bytes(), used.issuer.as_bytes(), used.id.as_bytes()]))
 }

@@ -1,4 +1,4 @@
-//! Browser sessions that are bound to the key of a device. Without this key, a copied session cookie is useless.
+//! Browser sessions that are bound to a device's key. Without this key, a copied session cookie is useless.
 
 use std::time::Duration;
 
@@ -17,28 +17,21 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::device_cookie;
 use crate::token::session_cookie::SessionCookie;
 
-/// A session can be bound only within this time after its login.
 const REGISTERED_WITHIN: Duration = Duration::from_secs(300);
-/// How long a challenge is valid.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(300);
-/// How long a browser keeps the cookie of a device.
 const COOKIE_AGE: Duration = Duration::from_secs(600);
-/// How long an expired device cookie is still accepted, for requests that were sent before it expired.
+/// How long an expired cookie is accepted, for requests that were sent before the expiry.
 const COOKIE_LEEWAY: Duration = Duration::from_secs(60);
-/// The maximum number of remembered proofs. Further proofs get 503.
 const MAX_PROOFS: u64 = 200_000;
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The used proofs, which are remembered so that each proof is accepted only once.
 pub(in crate::engine) struct DeviceProofs {
     memory: ProofMemory,
-    /// The start of the process. Challenges from before the start are refused, because this process does not know for
-    /// which of them a proof was already accepted.
+    /// The start of the process. Challenges from before the start are refused.
     started: Timestamp,
 }
 
-/// The reply to a browser that has proved possession of its device's key. Its `Debug` output does not contain the
-/// cookie.
+/// The response to a browser that proved possession of its device's key.
 pub struct DeviceAnswer {
     /// The cookie of the device.
     pub cookie: Zeroizing<String>,
@@ -54,8 +47,7 @@ impl DeviceProofs {
     }
 }
 
-/// The device cookie of a request, and how this gate binds sessions to devices. The `Debug` output does not contain the
-/// cookie.
+/// The device cookie of a request, and how this gate binds sessions to devices.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PresentedDevice {
     mode: Binding,
@@ -63,9 +55,8 @@ pub struct PresentedDevice {
 }
 
 impl PresentedDevice {
-    /// The device cookie of a request, if the request has exactly one.
+    /// Reads the device cookie of a request.
     pub fn new(mode: Binding, cookie: Option<&[u8]>) -> Self {
-        // A value of a different length cannot be a device cookie.
         Self { mode, cookie: cookie.and_then(|cookie| cookie.try_into().ok()) }
     }
 
@@ -77,7 +68,7 @@ impl PresentedDevice {
 
 crate::debug_with!(PresentedDevice { mode });
 
-/// Returns whether a session still has to be bound to this device. Returns false if it is already bound to this device.
+/// Returns false if the session is already bound to this device.
 ///
 /// # Errors
 /// [`Denial::DeviceRefused`] if the session is bound to another device.
@@ -93,8 +84,7 @@ pub(super) fn is_to_be_bound(session: &Session, device: &DeviceBinding) -> Resul
     }
 }
 
-/// Binds a session as part of its renewal. Afterwards all gates read the new record, because they refuse tokens of
-/// earlier generations.
+/// Binds the session to a device, and raises its minimum generation, so that all gates read the new record.
 // Requirement B48.
 pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Timestamp) {
     let record = &mut change.record;
@@ -106,18 +96,16 @@ pub(super) fn bind(change: &mut RecordChange, device: &DeviceBinding, now: Times
 }
 
 impl Engine {
-    /// A challenge for the browser that sent this cookie.
+    /// Creates a challenge for the browser that sent this cookie.
     pub fn device_challenge(&self, cookie: &SessionCookie) -> Option<String> {
         let keyring = self.keyring();
         device_cookie::challenge(keyring.refresh_keys(), cookie.key(), cookie.session(), self.clock.now())
     }
 
-    /// Binds the session of a cookie to the key of a proof.
-    ///
-    /// The future must run to completion, like the future of [`refresh`](Self::refresh).
+    /// Binds a session to the key of a proof. The future must run to completion.
     ///
     /// # Errors
-    /// [`Denial::BadProof`], [`Denial::DeviceRefused`]; the errors of [`browser_session`](Self::browser_session).
+    /// [`Denial::BadProof`], [`Denial::DeviceRefused`] or the errors of [`browser_session`](Self::browser_session).
     // Requirement B47.
     pub async fn bind_device(
         &self,
@@ -134,18 +122,17 @@ impl Engine {
         let mut renews = false;
         let binds = (Some((&device, origin)), &mut renews);
         let token = self.token_after_renewal(cookie, by, RenewWhen::Over, binds).await?;
-        // If this proof has just bound the session, no earlier process can have accepted a proof for the session.
+        // If the session was bound just now, no earlier process can have accepted a proof for it.
         let is_first = token.device.is_some_and(|(_, bound_at)| bound_at == now);
         self.use_proof(&device.thumbprint, &challenge, (issued_at, is_first)).await?;
         self.device_answer(cookie, now)
     }
 
-    /// A new device cookie for a session whose device key signed this proof. Returns `None` if the session is not bound
-    /// to a device.
+    /// Makes a new device cookie if the device key signed this proof. Returns `None` if the session is not bound to a
+    /// device.
     ///
     /// # Errors
-    /// [`Denial::BadProof`] for a bad or missing proof; [`Denial::ProofsFull`]; the errors of
-    /// [`browser_session`](Self::browser_session).
+    /// [`Denial::BadProof`], [`Denial::ProofsFull`] or the errors of [`browser_session`](Self::browser_session).
     // Requirement B49.
     pub async fn refresh_device(
         &self,
@@ -163,8 +150,7 @@ impl Engine {
         self.device_answer(cookie, now).map(Some)
     }
 
-    /// Marks a proof as used, so that it is exchanged for a device cookie only once. The first proof of a session may
-    /// respond to a challenge that was issued before the process started.
+    /// The first proof of a session may use a challenge from before the start of the process.
     // Requirement B49.
     async fn use_proof(
         &self,
@@ -186,7 +172,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a request of a live session may pass with this device cookie.
+    /// Returns whether a request may pass with this device cookie.
     // Requirement B48.
     pub fn admits_device(&self, live: &Session, presented: PresentedDevice) -> bool {
         let (keyring, now) = (self.keyring(), self.clock.now());
@@ -198,8 +184,7 @@ impl Engine {
         })
     }
 
-    /// The issue time of a challenge for this cookie's session. Fails if the challenge has expired or belongs to
-    /// another session.
+    /// Fails if the challenge has expired or belongs to another session.
     fn challenged_at(&self, cookie: &SessionCookie, challenge: &str, now: Timestamp) -> Result<Timestamp, Denial> {
         let keyring = self.keyring();
         let at = device_cookie::challenged_at(keyring.refresh_keys(), cookie.key(), cookie.session(), challenge);

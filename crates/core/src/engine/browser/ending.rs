@@ -14,7 +14,7 @@ use crate::store::Swap;
 use crate::token::session_cookie::SessionCookie;
 
 impl Engine {
-    /// Ends the session of a cookie because the session's provider does not continue the session.
+    /// Ends a session that its provider has refused to continue.
     ///
     /// # Errors
     /// The errors of [`revoke_session`](Self::revoke_session).
@@ -29,8 +29,8 @@ impl Engine {
         }
     }
 
-    /// Ends the session that a browser presented at a login. If that session belongs to the user who logs in, it ends
-    /// after `grace`, which is then returned. Any other session ends at once.
+    /// Ends the session that a browser presented at a login. A session of the same user stays valid for `grace`, and
+    /// the function returns `grace`.
     pub async fn end_presented(
         &self,
         presented: &SessionCookie,
@@ -41,14 +41,13 @@ impl Engine {
         if self.goes_on_for(presented, new, grace).await {
             return Some(grace);
         }
-        // From now on this gate refuses the old session, even if the store fails. If the store did not record the end,
-        // the end is logged and written later. A failure here does not end the new session, which is already durable.
+        // A failure must not end the new session.
         let _ = self.end_browser(presented, origin).await;
         None
     }
 
-    /// Lets the session of a cookie continue for `grace` if the new session belongs to the same user. The end after
-    /// this time is durable on return. After an error the session does not continue.
+    /// Lets the session continue for `grace` if the new session belongs to the same user. When this returns, the
+    /// delayed revocation is durable.
     pub(in crate::engine) async fn goes_on_for(
         &self,
         presented: &SessionCookie,
@@ -70,12 +69,11 @@ impl Engine {
         is_written
     }
 
-    /// Ends the session of a cookie. The end is durable on return. Has no effect if the cookie does not belong to a
-    /// session.
+    /// Ends the session of a cookie. When this returns, the revocation is durable.
     ///
     /// # Errors
-    /// A fault of the store. This gate then refuses the session, but the end is not yet written to the store. Keep the
-    /// cookie in the browser, so that it can try again.
+    /// A fault of the store, after which only this gate refuses the session. Keep the cookie in the browser, so that it
+    /// can try again.
     pub async fn end_browser(&self, cookie: &SessionCookie, origin: &Origin) -> Result<(), Error> {
         let id = cookie.session();
         let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
@@ -85,15 +83,14 @@ impl Engine {
         }
     }
 
-    /// Ends a session if a renewal would end it because of its user or of the issuer that authenticated the user.
-    /// Returns whether the session has ended.
+    /// Ends the session if a renewal would end it because of its user or issuer. Returns whether the session has ended.
     pub(in crate::engine) async fn end_for_user(
         &self,
         read: &ReadRecord,
         user: Option<&Option<User>>,
     ) -> Result<bool, Error> {
         let facts = self.facts(&read.session, user, read.minimum_known);
-        // The session's connections enforce the idle timeout themselves.
+        // The session's connections enforce the idle timeout.
         let profile = Profile { idle_ttl: Duration::MAX, session_ttl: Duration::MAX, ..Profile::default() };
         match decide(&read.session, read.session.current, facts, self.clock.now(), &profile) {
             Decision::Revoked(why) => self.end_revoked(&read.session, user, why).await.map(|_| true),

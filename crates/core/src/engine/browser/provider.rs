@@ -1,4 +1,4 @@
-//! The provider where users of browsers log in, and the requests to this provider before a renewal.
+//! The provider where browsers' users log in.
 
 use std::sync::Arc;
 
@@ -15,34 +15,33 @@ use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
 
-/// The approximate number of sessions with open streams that a gate checks concurrently, so that one hanging provider
-/// does not delay the requests to other providers for long.
+/// The maximum number of concurrent requests, so that a slow provider barely delays the others.
 const ASKED_AT_ONCE: usize = 64;
 
-/// The information from a session's provider that requests need.
+/// The provider data that a request needs.
 pub struct ProviderTerms {
-    /// The provider's access token, if it is kept. The `Debug` output does not contain it.
+    /// The provider's access token, if it is kept.
     pub access_token: Option<Arc<Zeroizing<String>>>,
-    /// The expiry of that token.
+    /// The expiry of the access token.
     pub token_until: Timestamp,
     /// Whether the provider gave a refresh token.
     pub is_refreshable: bool,
-    /// From this time on, a request causes a refresh of the token.
+    /// From this time on, a request refreshes the access token.
     pub refresh_from: Timestamp,
-    /// Until this time the session is valid without another read of the vault.
+    /// The time until which the vault need not be read again.
     pub good_until: Timestamp,
 }
 
 crate::debug_with!(ProviderTerms { token_until });
 
-/// The provider where users of browsers log in.
+/// The provider where browsers' users log in.
 #[async_trait]
 pub trait SessionProvider: Send + Sync {
-    /// The terms of a live session that ends at `ends`. Refreshes the provider's tokens first if necessary.
+    /// Returns the provider data for a live session that expires at `ends`. Refreshes the provider's tokens if
+    /// necessary.
     ///
     /// # Errors
-    /// [`Denial::SessionOver`] if the provider does not continue the session; or a fault, if the provider's decision is
-    /// unknown.
+    /// [`Denial::SessionOver`] if the provider ended the session, or a fault if its decision is unknown.
     async fn terms(
         &self,
         cookie: &SessionCookie,
@@ -52,13 +51,13 @@ pub trait SessionProvider: Send + Sync {
     ) -> Result<ProviderTerms, Error>;
 }
 
-/// The user's identity at the provider, if the user logged in at a provider.
+/// Returns `None` if the user did not log in at a provider.
 pub(super) fn user_at_provider(session: &Session) -> Option<&VouchedBy> {
     session.browser.as_deref().filter(|binding| binding.at_provider)?;
     session.vouched_by.as_deref()
 }
 
-/// The terms of the session's provider, or `None` if the user did not log in at a provider.
+/// Returns `None` if the user did not log in at a provider.
 pub(super) async fn provider_terms(
     session: &Session,
     cookie: &SessionCookie,
@@ -66,17 +65,15 @@ pub(super) async fn provider_terms(
     when: RenewWhen,
 ) -> Result<Option<ProviderTerms>, Error> {
     let Some(user) = user_at_provider(session) else { return Ok(None) };
-    let provider = provider.ok_or(Denial::SessionOver("the gate no longer uses its provider"))?;
+    let provider = provider.ok_or(Denial::SessionOver("its login provider is no longer configured"))?;
     provider.terms(cookie, user, session.expires, when).await.map(Some)
 }
 
 impl Engine {
-    /// Called right after a session began. Ends the session if its user, its client or the login at the provider was
-    /// revoked between the authentication at the provider and the start of the session. A later revocation ends the
-    /// session without this function.
+    /// Ends a new session if its user, client or provider login was revoked during the login.
     ///
     /// # Errors
-    /// [`Denial::ProviderLogin`]; the errors of [`revoke_session`](Self::revoke_session).
+    /// [`Denial::ProviderLogin`] or the errors of [`revoke_session`](Self::revoke_session).
     // Requirements B42 and S15.
     pub async fn end_if_over(&self, begun: &BrowserLogin, vouched_at: Timestamp, origin: &Origin) -> Result<(), Error> {
         let BrowserLogin { session, cookie, .. } = begun;
@@ -89,8 +86,8 @@ impl Engine {
         Err(Denial::ProviderLogin(ProviderFlaw::IdToken("the user was logged out after `iat`")).into())
     }
 
-    /// Records that a login at a provider was refused. Called only after the browser has proved that it had started
-    /// this login.
+    /// Records that a login at a provider was refused. Call this only if the browser proved that it had started this
+    /// login.
     // Requirement B56.
     pub fn tell_provider_login_refused(&self, issuer: &str, client: &str, flaw: ProviderFlaw, origin: &Origin) {
         self.counts.add(Event::LoginRefused);
@@ -99,15 +96,14 @@ impl Engine {
         tracing::warn!(issuer, flaw = flaw.what(), "a login at this provider was refused");
     }
 
-    /// Checks whether the browser sessions of long connections may continue. Like a renewal, this queries the
-    /// directory, the issuers and the provider. Each session is checked once per lifetime of an access token. The check
-    /// does not change the session's record unless it ends the session, and does not count as activity. The provider's
-    /// response is stored in the vault, because the provider may have invalidated its previous refresh token.
+    /// Checks whether the browser sessions of long connections may continue. The check queries the directory, the
+    /// issuers and the provider, once per lifetime of an access token. The check does not count as activity. The vault
+    /// stores the provider's response, because the previous refresh token may now be invalid.
     // Requirement B14.
     pub async fn ask_about_browsers(&self, provider: Option<&dyn SessionProvider>) {
         let questions = self.live_sessions.unasked(self.clock.now()).into_iter();
         let questions = questions.map(async |(id, cookie)| {
-            // After a fault the session's state is unknown. The connections stay open, and the check is repeated later.
+            // If the check fails, the connections stay open until the next check.
             if let Err(error) = self.ask_about_browser(id, &cookie, provider).await {
                 tracing::debug!(session.id = %id, ?error, "could not check the session of an open stream");
             }

@@ -1,4 +1,4 @@
-//! Determines when a browser session is renewed.
+//! When browser sessions are renewed.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::session::profile::Profile;
 /// When a session is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewWhen {
-    /// Never, because the request does not count as activity. A session whose access token has expired is refused.
+    /// Never. The request does not count as activity.
     Never,
-    /// If the session's access token has expired.
+    /// The session is renewed if its access token has expired.
     Over,
-    /// The same as [`Over`](Self::Over), for a request that presents this device cookie. If the session needs a new
-    /// proof of its device, the session is not renewed.
+    /// Like [`Over`](Self::Over), for a request with this device cookie. The session is not renewed if its device must
+    /// first prove possession of its key.
     OverBy(PresentedDevice),
-    /// When four fifths of the access token's lifetime have passed.
+    /// The session is renewed after four fifths of the access token's lifetime.
     Due,
 }
 
-/// The lifetimes of a browser session, as of its last renewal.
+/// The lifetimes of a browser session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionTerms {
     /// The last renewal.
@@ -32,7 +32,7 @@ pub struct SessionTerms {
     pub renew_from: Timestamp,
     /// How long the session lasts without a renewal.
     pub idle_ttl: Duration,
-    /// The absolute end of the session, which activity does not move.
+    /// The absolute end of the session.
     pub ends: Timestamp,
 }
 
@@ -40,7 +40,6 @@ impl SessionTerms {
     pub(super) fn new(session: &Session, profile: &Profile) -> Self {
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
-        // If the token already lasts as long as its session, a renewal could not extend it.
         let is_last = last.access_expires.as_secs() >= session.expires.as_secs();
         Self {
             renewed_at: session.issued_at,
@@ -50,16 +49,14 @@ impl SessionTerms {
         }
     }
 
-    /// The end of the session if no further request arrives.
+    /// When the session expires if no further request arrives.
     pub fn idle_expires(&self) -> Timestamp {
         self.renewed_at.plus(self.idle_ttl).min(self.ends)
     }
 }
 
 impl Engine {
-    /// Determines when this session is renewed, and the denial for a request that needs a renewal but is not permitted
-    /// to cause it. Somebody who stole only the cookie must not be able to keep the session alive or use up the
-    /// provider's refresh token.
+    /// Somebody who stole only the cookie must not keep the session alive, or use up the provider's refresh token.
     // Requirements B21 and B48.
     pub(super) fn renewal_of(&self, session: &Session, when: RenewWhen) -> (RenewWhen, Denial) {
         match when {

@@ -1,4 +1,4 @@
-//! The explanation of a refresh token. It takes the steps of a refresh up to the decision, without their effects.
+//! Explains a refresh token. This runs the steps of a refresh up to the decision, without any effect.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
 use crate::session::{Generation, Session, SessionId};
 
-/// The explanation of a refresh token.
+/// What the gate knows about a refresh token.
 #[derive(Default)]
 pub struct ExplainedRefresh {
-    /// The session and generation that the token names, if this gate's keys made the token.
+    /// The session and generation of an authentic token.
     pub named: Option<(SessionId, Generation)>,
-    /// The record of the session, if the token is authentic for it.
+    /// The record of the session, if the token is valid for it.
     pub session: Option<Session>,
 }
 
-/// The client that presents a refresh token, and the rules of the endpoint.
+/// The client and the rules that apply to a refresh token.
 pub struct RefreshTerms<'a> {
     /// The client.
     pub client: Arc<Client>,
     /// The rules.
     pub profile: Profile,
-    /// The dialects whose sessions the endpoint accepts, or `None` for only the session's own dialect.
+    /// The dialects whose tokens are accepted. `None` means the session's own dialect.
     pub accepts: Option<&'a [Box<str>]>,
     /// The account that the endpoint serves.
     pub account: AccountRule<'a>,
@@ -36,10 +36,8 @@ pub struct RefreshTerms<'a> {
 
 impl Engine {
     /// Explains what a refresh with this token would do. `terms_of` finds the client and the rules for the token's
-    /// session. The result contains the findings of the refresh, the row of the decision table, and whether the store
-    /// cannot write now. Keys, certificates and rate limits depend on the request, so the explanation ignores them. If
-    /// several gates share a store, a token that is ahead of the store is reported as refused, because only its actual
-    /// use decides whether it may continue.
+    /// session. The explanation ignores keys, certificates and rate limits, which depend on the request. With a shared
+    /// store, a token that is newer than its session's record is reported as refused.
     pub async fn explain_refresh<'a>(
         &self,
         token: &SecretString,
@@ -50,8 +48,7 @@ impl Engine {
         (explained, decided)
     }
 
-    /// Returns whether this refresh would repeat a lost reply. In that case its credential was already exchanged, and
-    /// the refresh returns a pair again. This call has no effects.
+    /// Returns whether this refresh would be a retry after a lost response. The call has no effects.
     ///
     /// # Errors
     /// The errors of [`refresh`](Self::refresh).
@@ -94,12 +91,12 @@ impl Engine {
     }
 }
 
-/// Returns whether a decision makes a new pair of tokens, which must be stored before the reply.
+/// Returns whether a decision makes new tokens.
 pub const fn rotates(decision: Decision) -> bool {
     matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
 }
 
-/// The denial for a decision, if the decision refuses the refresh.
+/// The denial, if the decision refuses the refresh.
 pub const fn denial_of(decision: Decision) -> Option<Denial> {
     match decision {
         Decision::Revoked(why) => Some(Denial::SessionRevoked(why)),

@@ -1,4 +1,4 @@
-//! The credentials that a client presents for a refresh, and the checks that they fit the session.
+//! The credentials in a refresh request, and their checks.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -9,14 +9,13 @@ use crate::session::{Generation, Session, SessionId};
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
 
-/// A credential that was checked as far as possible without the session's record.
+/// A credential that must still be checked against the session's record.
 pub(super) struct PresentedCredential {
     pub(super) session: SessionId,
     pub(super) generation: Generation,
-    /// The part that must still be checked against the record. `None` for an access token, because its signature is
-    /// sufficient.
+    /// The authenticated refresh token. `None` if the credential is an access token.
     refresh: Option<refresh::Authentic>,
-    /// The expiry of the access token, if an access token is the credential.
+    /// The expiry, if the credential is an access token.
     expires: Option<Timestamp>,
 }
 
@@ -44,7 +43,6 @@ impl PresentedCredential {
         }
     }
 
-    /// Returns whether the access token that serves as the credential has expired.
     pub(super) fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| now >= expires)
     }
@@ -54,8 +52,8 @@ impl PresentedCredential {
     }
 }
 
-/// Checks the key of a bound session. A public client must prove the key that it used at login. A confidential client
-/// authenticates with its secret, so it may use another key, but it must prove some key.
+/// A public client must prove possession of the key from its login. A confidential client authenticates with its
+/// secret, so it may prove possession of another key.
 // Requirements N35, N37.
 pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.bound_to else { return Ok(()) };
@@ -74,19 +72,17 @@ pub(super) fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> 
     }
 }
 
-/// Returns whether the client has proved with its secret that the session is its own.
 fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
     refresh.client.is_confidential() && session.client == refresh.client.id
 }
 
-/// Checks the requested resource. A refresh may name only the resource of its session (RFC 8707 §2.2). This is checked
-/// only for valid tokens, so that all invalid tokens get the same error.
+/// Refuses any resource except the session's own (RFC 8707 §2.2). Call this after all other checks, because all invalid
+/// tokens must get the same error.
 // Requirement N45.
 pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
 }
 
-/// Checks that the session belongs to the client, the account and the endpoint at which its token was presented.
 pub(super) fn belongs(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if session.client != refresh.client.id {
         return Err(Denial::OtherClient);
@@ -94,8 +90,7 @@ pub(super) fn belongs(session: &Session, refresh: &Refresh<'_>) -> Result<(), De
     if !refresh.account.has(session.account.as_deref()) {
         return Err(Denial::OtherAccount);
     }
-    // An endpoint that accepts a dialect's sessions does not accept their access tokens as refresh credentials
-    // (requirement R17).
+    // An endpoint may accept a dialect's refresh tokens but not its access tokens (requirement R17).
     let taken = match refresh.credential {
         Exchange::Access(_) => refresh.by_access,
         Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,

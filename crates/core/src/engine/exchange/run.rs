@@ -1,4 +1,4 @@
-//! The steps of one refresh. Each attempt reads the record, decides, and executes the decision.
+//! The steps of one refresh.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,28 +21,27 @@ use crate::store::Swap;
 use crate::token::keyring::Keyring;
 use crate::trace;
 
-/// A refresh in progress.
 pub(super) struct RefreshRun<'e, 'r> {
     engine: &'e Engine,
     refresh: Refresh<'r>,
     keyring: Arc<Keyring>,
     presented: PresentedCredential,
-    /// Whether the credential is an access token that had expired when the refresh began.
+    /// Whether the credential is an access token that had already expired.
     has_expired: bool,
-    /// The refresh's turn on the session. A replay gives its turn up early.
+    /// The lock against other refreshes of the session. A replay releases the lock early.
     turn: Option<Turn<'e>>,
-    /// The record for the next attempt, or `None` if the record must be read.
+    /// The session's record. `None` if it must be read from the store.
     known: Option<ReadRecord>,
-    /// The directory's entry for the user, once looked up. The outer `None` means that the directory is not responsible
-    /// for the session.
+    /// The directory's entry for the user, once looked up. The outer `None` means that the directory did not log the
+    /// user in.
     user: Option<Option<User>>,
     is_proof_used: bool,
     is_counted: bool,
-    /// The findings of an explanation, which has no effects. `None` for an actual refresh.
+    /// If set, this is not a real refresh, and only fills the explanation.
     explained: Option<&'r mut ExplainedRefresh>,
 }
 
-/// The findings of an attempt, before it has any effect.
+/// The decision of an attempt, before it has any effect.
 pub(super) struct JudgedRefresh<'r> {
     read: ReadRecord,
     now: Timestamp,
@@ -59,7 +58,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
-        // A token that expires while its refresh waits for its turn is still treated as valid.
+        // A token that expires while the refresh waits is treated as valid.
         let has_expired = presented.has_expired(engine.clock.latest());
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
             Some(StartedRefresh { record, turn }) => (Some(record), Some(turn)),
@@ -84,17 +83,15 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         })
     }
 
-    /// Returns the user that was found in the directory.
     pub(super) fn into_user(self) -> Option<User> {
         self.user.flatten()
     }
 
-    /// Makes one attempt. Returns `None` if the record changed in the meantime. The next attempt then decides with the
-    /// new record.
+    /// Returns `None` if the record changed, so that another attempt is necessary.
     pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
         let has_expired = self.has_expired;
         self.attempt_once().await.map_err(|error| match error {
-            // A client whose token has expired logs in again, whatever else is wrong with the token.
+            // A client whose token has expired must log in again.
             Error::Denied(denial) if has_expired && NotGood::from_denial(denial).is_ok() => Denial::TokenExpired.into(),
             error => error,
         })
@@ -105,11 +102,11 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let repeats = self.repeats(&judged);
         let JudgedRefresh { read, now, profile, decision } = judged;
         if read.is_recalled && (decision != Decision::Rotate || self.has_expired) {
-            // The record has changed. Only the swap of a rotation detects this.
+            // The record may be outdated, which only the compare-and-swap of a rotation would detect.
             return Ok(None);
         }
         if self.has_expired && !repeats {
-            // The reuse of an expired token does not end a session, but it is logged.
+            // The reuse of an expired token is logged, but does not end a session.
             if let Decision::Reuse(reuse) = decision {
                 self.engine.tell_reuse(&read.session, reuse, &self.refresh);
             }
@@ -143,8 +140,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         self.write(&read, change, how, now).await
     }
 
-    /// Returns whether an attempt would repeat a lost reply. Queries the directory only if the credential is the one
-    /// that was exchanged last.
+    /// Returns whether an attempt would be a retry after a lost response. Queries the directory only if the credential
+    /// belongs to the previous generation.
     pub(super) async fn would_repeat(&mut self) -> Result<bool, Error> {
         let read = self.read().await?;
         if read.session.status != Status::Live || self.presented.generation != read.session.previous {
@@ -155,16 +152,13 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(self.repeats(&judged))
     }
 
-    /// Returns whether the decision repeats a lost reply. An expired token is accepted only while its successor is
-    /// unused, even within `grace`.
+    /// An expired token is accepted only while its successor is unused.
     fn repeats(&self, judged: &JudgedRefresh<'_>) -> bool {
         judged.decision.repeats() && !(self.has_expired && judged.read.session.confirmed)
     }
 
-    /// Reads the record, checks the credential and its presenter, queries the directory, and decides.
     pub(super) async fn judge(&mut self) -> Result<JudgedRefresh<'r>, Error> {
         let mut read = self.read().await?;
-        // Confirmations that are not yet written to the store also count.
         read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
         if let Some(explained) = &mut self.explained {
             explained.session = Some(read.session.clone());
@@ -178,22 +172,19 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(JudgedRefresh { read, now, profile, decision })
     }
 
-    /// The record for this attempt. Fails unless the credential is authentic for the record.
     async fn read(&mut self) -> Result<ReadRecord, Error> {
         let record = match self.known.take() {
             Some(record) => Some(record),
             None => self.engine.read_for_refresh(self.presented.session).await?,
         };
         let record = record.ok_or(Denial::UnknownRefreshToken)?;
-        // A browser session has no refresh token, because only the gate renews the session.
         let is_refreshed = record.session.browser.is_none();
         let is_good = is_refreshed && self.presented.proves(&record.session);
         if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
     }
 
-    /// Checks key, certificate, client and endpoint, before anything can change or end the session.
+    /// Checks the proofs of the presenter. Only a legitimate presenter may change or end the session.
     async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
-        // An explanation has no request that could contain a proof of a key.
         if self.explained.is_none() {
             proves_key(session, &self.refresh)?;
             presents_certificate(session, &self.refresh)?;
@@ -231,21 +222,21 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         })
     }
 
-    /// Ends the session because of a reuse, unless this gate itself exchanged the token and did not get the store's
-    /// acknowledgement. In that case the reply to that exchange is repeated.
+    /// Repeats the response if this gate exchanged the token, but did not receive the store's acknowledgement.
+    /// Otherwise the session ends.
     async fn judge_reuse(
         &mut self,
         session: &Session,
         reuse: Reuse,
         now: Timestamp,
     ) -> Result<Option<IssuedTokens>, Error> {
-        // The client may have continued at another gate in the meantime (requirement C9).
+        // The client may have refreshed at another gate in the meantime (requirement C9).
         self.engine.is_recent(self.refresh.arrived)?;
         let Some(own) = self.engine.written_in_doubt(session, self.presented.generation).await? else {
             return Err(self.engine.reused(session, reuse, &self.refresh).await?.into());
         };
         let id = own.id;
-        // The replay must keep the turn, so that only one reply is made to a refresh whose outcome was unknown.
+        // Keep the turn during the replay, so that a refresh with an unknown outcome gets only one response.
         let turn = self.turn.take();
         let issued = self.replay(own, now).await?;
         self.turn = turn;
@@ -255,10 +246,9 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(issued)
     }
 
-    /// Returns the current pair again, with the same bytes if the key and the remaining time allow it. Returns `None`
-    /// if the session changed in the meantime.
+    /// Returns the current pair again, with the same bytes if possible. Returns `None` if the session changed in the
+    /// meantime.
     async fn replay(&mut self, session: Session, now: Timestamp) -> Result<Option<IssuedTokens>, Error> {
-        // The pair is bound to the key in the request that first received it.
         if session.bound_to.is_some() && session.bound_to != self.refresh.proof.as_ref().map(OnceProof::key) {
             return Err(Denial::OtherSessionKey.into());
         }
@@ -275,14 +265,12 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let scope = still_granted(&last.scope, self.refresh.client, self.user.as_ref().and_then(Option::as_ref));
         let claims = claims_now(&session, self.user.as_ref());
         let allowed = scope == last.scope && claims == session.claims;
-        // Near the session's end, a new token would not live longer than the current one.
+        // Near the session's expiry, a new token would not expire later than the current one.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
-            // From here on this refresh only reads, so release the turn. Refreshes that wait for replicas can then wait
-            // concurrently instead of one after the other.
+            // Release the turn, because the rest of the refresh only reads.
             drop(self.turn.take());
-            // The rotation may have been read before it was acknowledged, so wait until it is durable (requirement
-            // C14).
+            // The rotation may not be durable yet (requirement C14).
             engine.settle().await?;
             let issued = engine.pair(&self.keyring, &session, now, IssueKind::Replayed)?;
             engine.count_replay(&session);
@@ -317,7 +305,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Counts the rotation against the session's limit, only once for all attempts.
+    /// Counts a rotation against the rate limit, but only once if the rotation takes several attempts.
     fn count_rotation(&mut self, session: &Session) -> Result<(), Denial> {
         if !self.is_counted {
             self.engine.limits.rotation(session.id).inspect_err(|denial| {
@@ -330,7 +318,6 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(())
     }
 
-    /// The record with the new generation and its pair.
     fn next_record(
         &self,
         session: &Session,
@@ -360,8 +347,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(change)
     }
 
-    /// Swaps in the new record, and signs its pair. Returns `None` if another request changed the session, or the
-    /// session ended. The next attempt then decides with the new record.
+    /// Returns `None` if the record has changed, so that another attempt must decide again.
     async fn write(
         &mut self,
         read: &ReadRecord,
@@ -373,10 +359,9 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let (engine, id) = (self.engine, read.session.id);
         let raised = raised.map(|raised| raised_minimum(id, raised, engine.leeway));
         engine.is_recent(self.refresh.arrived)?;
-        // Read the minimum generation before the swap. If another request has changed the record, the swap returns the
-        // changed record, and the minimum must be read before any record.
+        // Read the minimum before the swap, because the swap may return a record that another request changed.
         let minimum_known = engine.revocations.minimum(id);
-        // The swap is polled first, so that the token is signed while the store writes.
+        // Poll the swap first, so that the token is signed while the store writes.
         let (swapped, issued) =
             tokio::join!(engine.swap(read.session.revision, record.clone(), raised.clone()), async {
                 engine.pair(&self.keyring, &record, now, how)
@@ -391,7 +376,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         match swapped {
             Swap::Swapped => {
                 self.publish(&record, raised.as_ref(), how);
-                // If signing fails, the session has still rotated, as if the reply were lost.
+                // Even if signing fails, the session has rotated. The client can retry, as after a lost response.
                 Ok(Some(issued?))
             }
             Swap::Changed(now) => {
@@ -402,7 +387,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         }
     }
 
-    /// Publishes the rotation at this gate, once the store has written it.
+    /// Publishes a rotation at this gate. The store must have already written the rotation.
     fn publish(&self, record: &Session, raised: Option<&Revocation>, how: IssueKind) {
         let (engine, origin) = (self.engine, self.refresh.origin);
         engine.keep_written(record);

@@ -411,7 +411,7 @@ async fn b10_a_store_that_lost_renewals_continues_the_session_only_where_its_end
         until: T0.plus(DAY),
     };
     world.engine.revocations().apply(&crate::revocation::raised_minimum(begun.session.id, minimum, LEEWAY));
-    let over = Denial::SessionOver("the store lost writes to its record");
+    let over = Denial::SessionOver("the store lost changes to the session's record");
     assert_eq!(denied(token(&world, &begun.cookie).await), over);
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Tokens with arbitrary texts, for tests of replies.
+/// Tokens with arbitrary content, for tests of responses.
 pub fn tokens_for_test(access: &str, refresh: &str, expires_in: u64) -> IssuedTokens {
     IssuedTokens {
         bound_to: None,
