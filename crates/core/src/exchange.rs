@@ -1,6 +1,5 @@
-//! Token exchange for an upstream. The caller's token from another issuer is exchanged for a token of the upstream (RFC
-//! 8693, Entra's on-behalf-of flow, or an ID-JAG). This module defines the interface to a provider. The gate caches the
-//! responses.
+//! Exchanges a caller's token for a token of the upstream. The methods are RFC 8693, Entra's on-behalf-of flow, and
+//! ID-JAG. This module defines the interface to a provider. The gate caches the responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +16,11 @@ pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
     /// Tries once to exchange a token.
     ///
     /// # Errors
-    /// The provider did not return a token for the upstream. The error does not contain anything about the caller's
-    /// token.
+    /// The provider did not return a token. The error does not reveal the caller's token.
     async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
 
-    /// Bytes that identify the provider, the client and the request. If two exchangers return equal bytes, the provider
-    /// sends them equal responses.
+    /// Bytes that identify the provider, the client and the request. Exchangers with the same bytes get the same
+    /// responses.
     fn identity(&self) -> Box<[u8]>;
 }
 
@@ -32,17 +30,15 @@ pub enum ExchangeForm {
     /// Token exchange by RFC 8693.
     #[default]
     Rfc8693,
-    /// Entra's on-behalf-of flow: an assertion (RFC 7523 §2.1) with `requested_token_use`.
+    /// Entra's on-behalf-of flow (RFC 7523 §2.1, with `requested_token_use`).
     Entra,
-    /// A request for an identity assertion (ID-JAG) for another authorization server, in exchange for the ID token of a
-    /// session.
+    /// A request for an identity assertion (ID-JAG) in exchange for a session's ID token.
     IdJag,
-    /// The use of an identity assertion as a grant (RFC 7523 §2.1) at the authorization server for which the assertion
-    /// was issued.
+    /// The use of an identity assertion at its authorization server (RFC 7523 §2.1).
     JwtBearer,
 }
 
-/// A token for an upstream. Zeroised when dropped.
+/// A token for an upstream, which is zeroised when it is dropped.
 pub struct ExchangedToken {
     /// The token.
     pub token: Zeroizing<String>,
@@ -52,21 +48,20 @@ pub struct ExchangedToken {
 
 crate::debug_with!(ExchangedToken);
 
-/// The reason for which there is no token for the upstream.
+/// Why there is no token for the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExchangeFault {
-    /// A stronger login of the user is required. Contains the value of a challenge (`WWW-Authenticate`).
+    /// The user needs a stronger login. The field is the challenge (`WWW-Authenticate`).
     StepUp(Box<str>),
-    /// The provider refuses this user, or this token.
+    /// The provider refuses the user or the token.
     Refused,
     /// The provider refuses the gate. Only an operator can fix this.
     Ours(Box<str>),
-    /// The provider does not grant what the gate requests with this token.
+    /// The provider does not grant the request with this token.
     NotGranted(Box<str>),
-    /// The provider did not decide. Contains the delay that the provider requests, and the reason.
+    /// The provider is unavailable. The fields are the requested delay and the reason.
     Unavailable(Option<Duration>, Box<str>),
-    /// The provider did not decide, and requests this delay. The delay may apply only to this caller, because the
-    /// response did not have the status 503. Also contains the reason.
+    /// The provider requests this delay, perhaps only for this caller. Contains the reason.
     TooMany(Duration, Box<str>),
 }
 
@@ -91,18 +86,17 @@ pub struct UpstreamExchange {
     pub upstream: Arc<str>,
     /// The name of the issuer whose tokens are exchanged.
     pub issuer: Arc<str>,
-    /// The maximum time for which a token for the upstream is cached.
+    /// How long a token for the upstream is cached at most.
     pub max_age: Duration,
     /// The exchanger that queries the provider.
     pub exchanger: Arc<dyn TokenExchanger>,
-    /// Whether the ID token of the caller's session is exchanged instead of the caller's token.
+    /// Whether the session's ID token is exchanged instead of the caller's token.
     pub takes_id_token: bool,
     tag: [u8; 32],
 }
 
 impl UpstreamExchange {
-    /// Creates an exchange. `provider` exchanges the tokens of `issuer` for tokens of `upstream`, which are cached for
-    /// at most `max_age`.
+    /// Creates an exchange for tokens of `issuer`.
     pub fn new(
         [provider, upstream, issuer]: [Arc<str>; 3],
         max_age: Duration,
@@ -112,21 +106,20 @@ impl UpstreamExchange {
         Self { provider, upstream, issuer, max_age, exchanger, takes_id_token: false, tag }
     }
 
-    /// The same exchange for the ID tokens of sessions.
+    /// Exchanges the ID tokens of sessions instead of the callers' tokens.
     #[must_use]
     pub fn of_id_tokens(self) -> Self {
         Self { takes_id_token: true, ..self }
     }
 
-    /// A digest that distinguishes the cached responses of this exchange from those of other exchanges. It does not
-    /// change when equal settings are reloaded.
+    /// A digest of the exchange's settings, for the cache.
     pub const fn tag(&self) -> &[u8; 32] {
         &self.tag
     }
 
     /// The assumed lifetime of a token if the provider does not state it.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
-    /// The minimum remaining lifetime with which a token is still used.
+    /// The remaining lifetime below which a token is no longer used.
     pub const MARGIN: Duration = Duration::from_secs(10);
 
     /// How long a token is cached.

@@ -1,5 +1,5 @@
-//! Points where a test can stop the process or inject a fault. They are set in `ROTOGATE_FAILPOINT`, which is read once
-//! and can contain several points separated by `;`. They exist only with the feature `failpoints`, which releases never
+//! Points where a test can stop the process or inject a fault. The environment variable `ROTOGATE_FAILPOINT` lists
+//! them, separated by `;`, and is read once. The points exist only with the feature `failpoints`, which releases do not
 //! have.
 //!
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before the commit is acknowledged.
@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A pause that is long enough for a test to kill the process between the acknowledgement and the commit.
+/// A test can kill the process during this pause.
 const PAUSE: Duration = Duration::from_millis(30);
 
 static COMMITS: AtomicU64 = AtomicU64::new(0);
@@ -31,7 +31,7 @@ struct Active {
     panic_at: Option<String>,
 }
 
-/// Called after each commit, before it is acknowledged.
+/// Aborts the process at the chosen commit, before the commit is acknowledged.
 pub fn after_commit() {
     let done = COMMITS.fetch_add(1, Ordering::SeqCst) + 1;
     if active().after_commit == Some(done) {
@@ -49,9 +49,8 @@ pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
-/// Shifts the wall clock, which is in milliseconds since 1970.
 pub(crate) fn shifted(wall: u64) -> u64 {
-    /// While the file is being written, it briefly does not contain a number, so the last number is used.
+    /// The last valid number in the file. It applies while a test rewrites the file.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
     let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
@@ -63,15 +62,15 @@ pub(crate) fn shifted(wall: u64) -> u64 {
     wall.saturating_add_signed(ahead)
 }
 
-/// The interval of the sweep, instead of `usual`.
+/// The sweep interval from the failpoint `sweep-every`, or else `usual`.
 pub fn sweep_every(usual: Duration) -> Duration {
     active().sweep_every.unwrap_or(usual)
 }
 
-/// Called for each request.
+/// Panics at the chosen path.
 #[expect(clippy::panic, reason = "that is the fault")]
 pub fn at_request(path: &str) {
-    /// A value that panics when dropped. A second panic during unwinding ends the process.
+    /// A second panic during unwinding ends the process.
     struct Again;
     impl Drop for Again {
         fn drop(&mut self) {
@@ -84,7 +83,7 @@ pub fn at_request(path: &str) {
     }
 }
 
-/// Called before each sync of the store.
+/// Delays a sync of the store.
 pub fn before_sync() {
     if let Some(longer) = active().slow_sync {
         std::thread::sleep(longer);
@@ -98,7 +97,6 @@ fn active() -> &'static Active {
 
 fn parse(text: &str) -> Active {
     let mut active = Active::default();
-    // Unknown names are ignored.
     for one in text.split(';') {
         match one.split_once(':') {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),

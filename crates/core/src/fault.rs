@@ -1,12 +1,11 @@
-//! Faults, which are failures on our side. In case of a fault, the gate has not decided about the request, so the reply
-//! is 503 with `Retry-After`, never a denial.
+//! Failures of the gate itself. The response is 503 with `Retry-After`.
 
 use std::time::Duration;
 
 use crate::denial::Denial;
 use crate::random::NoRandomness;
 
-/// A store that failed or cannot be opened. The message says what failed, where, and how to repair it.
+/// A store failed or cannot be opened.
 ///
 /// ```
 /// use rotogate::store::StoreError;
@@ -40,7 +39,7 @@ pub struct StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteOutcome {
-    /// The store refused the write, and did not write anything. Do not retry.
+    /// The store refused the write, and a retry fails too.
     Refused,
     /// Nothing was written or will be written.
     NotDone,
@@ -49,8 +48,8 @@ pub enum WriteOutcome {
 }
 
 impl StoreError {
-    /// An error with a message for the operator. The outcome of a write is in doubt, unless
-    /// [`with_outcome`](Self::with_outcome) sets a different one.
+    /// Creates an error with a message for the operator. The outcome of a write is in doubt, unless
+    /// [`with_outcome`](Self::with_outcome) sets another one.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -63,7 +62,7 @@ impl StoreError {
         }
     }
 
-    /// An error with its cause.
+    /// Creates an error with its cause.
     pub fn caused_by(message: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..Self::new(message) }
     }
@@ -74,8 +73,7 @@ impl StoreError {
         Self { outcome, ..self }
     }
 
-    /// Marks the error as a fault of a single session's record. The store works, nothing was written, and other
-    /// sessions are not affected.
+    /// Marks the error as a fault in one session's record, which does not affect other sessions.
     ///
     /// ```
     /// use rotogate::session::Session;
@@ -92,7 +90,7 @@ impl StoreError {
         Self { outcome: WriteOutcome::NotDone, is_of_one_record: true, ..self }
     }
 
-    /// Sets the time after which the store may work again, for `Retry-After`.
+    /// Sets the delay for `Retry-After`.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
@@ -103,8 +101,8 @@ impl StoreError {
         self.is_of_one_record
     }
 
-    /// Marks the error as a refusal because the store belongs to another keyring. `lost` says how to start over if that
-    /// keyring is lost. `lost` is passed only if the store cannot contain any session.
+    /// Marks the store as belonging to another keyring. `lost` is set if the store never contained a session. It tells
+    /// the operator how to start over.
     #[doc(hidden)]
     #[must_use]
     pub fn of_another_keyring(mut self, lost: Option<String>) -> Self {
@@ -117,7 +115,7 @@ impl StoreError {
         Self { outcome: WriteOutcome::Refused, is_of_another_keyring: true, ..self }
     }
 
-    /// Marks the error as one that only an operator can fix, such as a wrong password, so that waiting does not help.
+    /// Marks the error as one that only an operator can fix, such as a wrong password.
     #[doc(hidden)]
     #[must_use]
     pub fn for_operator(self) -> Self {
@@ -155,26 +153,25 @@ impl StoreError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DirectoryError {
-    /// More password checks are waiting than the limit allows. The caller can retry soon.
+    /// More password checks are waiting than the limit allows.
     #[error("too many password checks are waiting")]
     Busy,
     /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
-    /// The directory's entry for this user cannot be used, for example because there are two entries with the same
-    /// name, or a value has the wrong type. Other users are not affected.
+    /// The directory's entry for this user cannot be used. Other users are not affected.
     #[error("{0}")]
     Entry(String),
-    /// The password is right, but the user has no account, and the endpoint requires one. The caller gets the same
-    /// reply as for a wrong password. The log contains the reason.
+    /// The password is right, but the endpoint requires an account, which the user does not have. The response is the
+    /// same as for a wrong password.
     #[error("the user has no account")]
     NoAccount,
-    /// The directory will not decide before this time has passed. The caller gets [`Denial::RateLimited`].
-    #[error("the directory will decide later")]
+    /// The directory's rate limit was exceeded. The caller gets [`Denial::RateLimited`], with this delay.
+    #[error("the rate limit of the directory was exceeded")]
     Later(Duration),
 }
 
-/// A failure on our side. The gate did not decide, so the caller can retry.
+/// A failure of the gate itself, after which the caller can retry.
 ///
 /// ```
 /// use rotogate::fault::Fault;
@@ -194,28 +191,22 @@ pub enum Fault {
     /// The directory failed.
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
-    /// A clock is wrong, or a not-before of the user is in the future. Tokens are not issued until this is corrected.
+    /// A clock is wrong, or a not-before of the user is in the future.
     #[error(
         "a clock is wrong, or the user's `sessions_valid_from` is in the future. Tokens are not issued until it is \
          corrected"
     )]
     Clock,
-    /// Other gates share the store, and this gate has had no response from the store for too long. It does not issue
-    /// tokens until the store responds.
+    /// The shared store has not responded for too long.
     #[error("no news from the store for too long, so tokens are not issued until it responds")]
     Stale,
-    /// The store lost acknowledged writes. The gates that share it do not issue tokens until they have written back
-    /// what they know about these writes.
-    #[error(
-        "the store lost writes, so tokens are not issued until the gates have written back the data that they know"
-    )]
+    /// The store lost acknowledged writes, and the gates have not restored them yet.
+    #[error("the store lost writes, so tokens are not issued until the gates have written the lost data back")]
     Restoring,
-    /// The process was suspended, and the request may have waited during that time. Its client may have continued at
-    /// another gate.
-    #[error("the process stood still, and the request may have waited during that time")]
+    /// The process was suspended while the request may have been waiting.
+    #[error("the process was suspended while the request may have been waiting")]
     StoodStill,
-    /// The program around the gate has suspended logins, refreshes and other grants, because its audit log cannot be
-    /// written.
+    /// The embedding program has suspended grants because its audit log cannot be written.
     #[error("tokens are not issued, because the audit log cannot be written")]
     Suspended,
     /// More password checks are waiting than the limit allows.
@@ -224,10 +215,10 @@ pub enum Fault {
     /// A key could not sign.
     #[error("a key could not sign: {0}")]
     Signing(&'static str),
-    /// Other requests changed the session during every attempt.
+    /// Other requests changed the session during every attempt to change it.
     #[error("every attempt to change the session failed, because other requests changed it first")]
     Contention,
-    /// The provider of a relay or of a login did not return a usable response.
+    /// The provider did not return a usable response.
     #[error("the provider: {reason}")]
     Provider {
         /// The fault's name in logs and metrics.
@@ -256,7 +247,7 @@ impl From<DirectoryError> for Fault {
 }
 
 impl Fault {
-    /// The fault's name in log lines and metrics, from a fixed set of names.
+    /// The fault's name in log lines and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Store(_) => "store_failed",
@@ -294,7 +285,7 @@ impl Fault {
     }
 }
 
-/// An error of the engine, which is either a denial or a failure.
+/// An error of the engine.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -307,7 +298,7 @@ impl Fault {
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An error of the caller.
+    /// The caller was refused.
     #[error("refused: {0}")]
     Denied(Denial),
     /// A failure of this gate.
@@ -325,15 +316,14 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A denial that the directory's rate limit causes is an error of the caller, like a denial that our own
-            // limits cause.
+            // A rate limit of the directory refuses the caller, like a rate limit of the gate.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }
     }
 }
 
-/// Prints an error with its causes, for logs.
+/// Displays an error with its causes, for logs.
 pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 crate::debug_with!(Chain<'_>, |it, f| {

@@ -1,9 +1,5 @@
-//! Single flights. Callers that request the same work at the same time share one execution and its result. The work
-//! runs in its own task, so a caller that leaves does not cancel it.
-//!
-//! Two parts of the program share results without this module. [`live_keys`](crate::token::live_keys) waits for the
-//! attempts of a task that fetches repeatedly. The store in Redis waits for a connection that is given up when its last
-//! caller leaves.
+//! Callers that request the same work at the same time share one execution. The work runs in its own task, so a caller
+//! that leaves does not cancel it.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,7 +8,7 @@ use dashmap::{DashMap, Entry};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// A handle to wait for shared work.
+/// A handle to the result of shared work.
 #[derive(Clone, Debug)]
 pub struct Flight<T>(watch::Receiver<Option<T>>);
 
@@ -33,7 +29,7 @@ impl<T: Clone + Send + Sync + 'static> Flight<T> {
     }
 }
 
-/// The work in progress, by map key. Different work must have different map keys.
+/// The work in progress, by map key.
 #[derive(Debug)]
 pub struct Flights<K: Eq + Hash, T>(Arc<DashMap<K, Flight<T>>>);
 
@@ -43,7 +39,6 @@ impl<K: Eq + Hash, T> Default for Flights<K, T> {
     }
 }
 
-/// Removes the work from the map when it has ended or panicked.
 struct Landing<K: Eq + Hash, T>(Arc<DashMap<K, Flight<T>>>, K);
 
 impl<K: Eq + Hash, T> Drop for Landing<K, T> {
@@ -67,11 +62,11 @@ where
         self.0.is_empty()
     }
 
-    /// Joins the work in progress for this map key. If there is none, starts the work that `begin` returns. `begin`
-    /// must not use these flights.
+    /// Joins the work for this map key, or starts the work that `begin` returns. `begin` must not call methods of this
+    /// value, because the map is locked.
     ///
     /// # Errors
-    /// The errors of `begin`, which limits the amount of concurrent work.
+    /// The errors of `begin`.
     pub fn join<E, W: Future<Output = T> + Send + 'static>(
         &self,
         key: K,
@@ -80,7 +75,7 @@ where
     ) -> Result<Flight<T>, E> {
         match self.0.entry(key) {
             Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // The entry is inserted under the lock that its removal needs, so the work cannot end before the insertion.
+            // The map is locked, so the work cannot finish before it is inserted.
             Entry::Vacant(place) => {
                 let (work, all) = (begin()?, Arc::clone(&self.0));
                 let run = async move {

@@ -1,6 +1,5 @@
-//! Introspection as a client (RFC 7662): the gate queries an issuer about tokens that it cannot verify itself. This
-//! module contains an issuer's settings and the interface for querying it. The token cache makes the queries and caches
-//! the responses.
+//! Introspection (RFC 7662): the gate asks an issuer about tokens that it cannot verify itself. The token cache sends
+//! the queries and caches the responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,18 +11,17 @@ use bytes::Bytes;
 /// A way to query an issuer about a token.
 #[async_trait]
 pub trait Introspector: fmt::Debug + Send + Sync + 'static {
-    /// Queries the issuer about a token. Returns the body of a response with status 200.
+    /// Queries the issuer about a token, and returns the response's body.
     ///
     /// # Errors
-    /// The issuer did not send such a response. The error does not contain anything about the token.
+    /// The response is missing, or its status is not 200. The error does not reveal the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
-    /// Identifies the server and the client. If two introspectors return the same bytes, the responses for one are also
-    /// valid for the other.
+    /// Identifies the server and the client. Introspectors with the same identity get the same responses.
     fn identity(&self) -> Box<[u8]>;
 }
 
-/// The reason for which there is no response. The message does not contain any part of the request.
+/// The reason for a missing response. The message does not reveal the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct IntrospectionFault {
@@ -33,15 +31,15 @@ pub struct IntrospectionFault {
     pub message: String,
     /// The delay that the server requests before a retry.
     pub retry_after: Option<Duration>,
-    /// Whether the delay may apply only to this caller. It applies to all callers if the response had the status 503.
+    /// Whether the delay may apply only to this caller.
     #[doc(hidden)]
     pub of_asker: bool,
 }
 
 impl IntrospectionFault {
-    /// The cause if the server refused the gate as its client. Only an operator can fix this.
+    /// The cause if the server rejected the gate's own client credentials.
     pub const CLIENT_REFUSED: &str = "client_refused";
-    /// The cause if the response violates RFC 7662.
+    /// The response violated RFC 7662.
     pub const MALFORMED: &str = "malformed";
 
     /// Creates a fault with this cause.
@@ -61,32 +59,31 @@ impl IntrospectionFault {
 pub struct Introspection {
     /// The introspector that queries the issuer.
     pub introspector: Arc<dyn Introspector>,
-    /// How long a response is used. This is at most [`MAX_CACHE`](Self::MAX_CACHE) and never longer than the token's
-    /// `exp`. If zero, each request queries the issuer.
+    /// How long a response is cached, at most until the token's `exp`. With zero, each request queries the issuer.
     pub cache: Duration,
-    /// How long an inactive token is refused without querying the issuer again.
+    /// How long an inactive token is refused before the issuer is queried again.
     pub negative: Duration,
-    /// How much longer a response is used while the issuer does not respond.
+    /// How much longer a response is used if the issuer does not respond.
     pub stale_if_error: Duration,
-    /// The prefix of tokens that are introspected. If empty, all tokens that are not JWTs are introspected.
+    /// The prefix of the introspected tokens. If empty, all tokens that are not JWTs are introspected.
     pub prefix: Box<str>,
     /// Whether the issuer's JWTs are also introspected. If the issuer has keys, the JWTs are verified first.
     pub always: bool,
-    /// Whether a response without `aud` is treated as if it contained the issuer's own audience.
+    /// Whether a response may omit `aud`.
     pub audience_optional: bool,
 }
 
 impl Introspection {
     /// The default of `cache`.
     pub const CACHE: Duration = Duration::from_secs(30);
-    /// The maximum of `cache` and of `stale_if_error`.
+    /// The maximum value of `cache`, and also of `stale_if_error`.
     pub const MAX_CACHE: Duration = Duration::from_secs(300);
     /// The default of `negative`.
     pub const NEGATIVE: Duration = Duration::from_secs(5);
     /// The maximum of `negative`.
     pub const MAX_NEGATIVE: Duration = Duration::from_secs(60);
 
-    /// Settings with this introspector, and defaults for everything else.
+    /// Creates settings with this introspector and defaults.
     pub fn by(introspector: impl Introspector) -> Self {
         Self {
             introspector: Arc::new(introspector),
@@ -99,28 +96,28 @@ impl Introspection {
         }
     }
 
-    /// Sets how long a response is used.
+    /// Sets how long a response is cached.
     #[must_use]
     pub const fn cache(mut self, cache: Duration) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Sets how long an inactive token is refused without querying the issuer again.
+    /// Sets how long an inactive token is refused before the issuer is queried again.
     #[must_use]
     pub const fn negative(mut self, negative: Duration) -> Self {
         self.negative = negative;
         self
     }
 
-    /// Sets how much longer a response is used while the issuer does not respond.
+    /// Sets how much longer a response is used if the issuer does not respond.
     #[must_use]
     pub const fn stale_if_error(mut self, stale_if_error: Duration) -> Self {
         self.stale_if_error = stale_if_error;
         self
     }
 
-    /// Introspects only the tokens that start with this prefix.
+    /// Introspects only tokens with this prefix.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<Box<str>>) -> Self {
         self.prefix = prefix.into();
@@ -134,14 +131,13 @@ impl Introspection {
         self
     }
 
-    /// Treats a response without `aud` as if it contained the issuer's own audience.
+    /// Accepts a response without `aud`.
     #[must_use]
     pub const fn audience_optional(mut self) -> Self {
         self.audience_optional = true;
         self
     }
 
-    /// The problem of these settings, if they are not valid.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.cache > Self::MAX_CACHE || self.stale_if_error > Self::MAX_CACHE {
             return Some("introspection: `cache` and `stale_if_error` must be at most 5 min");
@@ -155,7 +151,6 @@ impl Introspection {
         None
     }
 
-    /// Returns whether both settings query the same server and interpret each response in the same way.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self { introspector, cache, negative, stale_if_error, prefix, always, audience_optional } = self;
         (cache, negative, stale_if_error, prefix, always, audience_optional)

@@ -1,9 +1,9 @@
-//! The error of a value that cannot be used.
+//! An error for an invalid value.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// An error for a value that cannot be used: a claim, a scope, a password, or a setting. The message says why.
+/// An error for an invalid claim, scope, password or setting.
 ///
 /// ```
 /// use rotogate::InvalidValue;
@@ -24,12 +24,12 @@ impl InvalidValue {
         Self { key: None, problem: problem.into() }
     }
 
-    /// Creates an error with the name of the setting and the reason.
+    /// Creates an error for a setting.
     pub fn of_key(key: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
         Self { key: Some(key), problem: problem.into() }
     }
 
-    /// The name of the setting, if the value belongs to a setting.
+    /// The name of the setting, if there is one.
     pub const fn key(&self) -> Option<&'static str> {
         self.key
     }

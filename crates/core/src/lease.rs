@@ -20,15 +20,13 @@ use crate::route::OnExpiry;
 use crate::verify_cache::MissContext;
 use crate::verify_cache::{TokenChecker, Verified};
 
-/// The context that all leases of a gate share.
+/// The state that all leases of a gate share.
 #[derive(Debug)]
 pub struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
-    /// The maximum duration of a connection.
     max_stream: ArcSwap<Duration>,
     closing: tokio::sync::watch::Sender<bool>,
-    /// Whether long replies must also end.
     closing_replies: AtomicBool,
 }
 
@@ -44,7 +42,7 @@ impl LeaseContext {
         }
     }
 
-    /// Replaces the maximum duration of a connection. This also applies to open connections.
+    /// Replaces the maximum duration, also for open connections.
     pub fn set_max_stream(&self, longest: Duration) {
         self.max_stream.store(Arc::new(longest));
     }
@@ -54,7 +52,7 @@ impl LeaseContext {
         self.closing.send_replace(true);
     }
 
-    /// Ends all long replies, within a second.
+    /// Ends all long responses, within a second.
     pub fn close_replies(&self) {
         self.closing_replies.store(true, Ordering::Release);
     }
@@ -65,12 +63,9 @@ impl LeaseContext {
     }
 }
 
-/// Ties a long-lived connection to its caller. The lease is valid as long as the token and session with which the
-/// connection was opened. The gate inserts it into the extensions of a request for an upgrade, if the route permits
-/// upgrades. A long response also has a lease.
-///
-/// The layer ends an upgraded connection when its lease ends, regardless of the connection's handler. A handler can
-/// also wait for the end itself:
+/// Ties a long-lived connection to its caller. The lease is valid as long as the token or session of the connection. If
+/// the route permits upgrades, the gate inserts a lease into the extensions of an upgrade request. The layer ends an
+/// upgraded connection when its lease ends. A handler can also wait for the end:
 ///
 /// ```
 /// # async fn handler(lease: rotogate::gate::Lease) {
@@ -78,30 +73,25 @@ impl LeaseContext {
 /// println!("over: {}", ending.reason());
 /// # }
 /// ```
+/// A rotation extends the lease to the end of the new token's lifetime. A reissue, which replaces unused tokens, ends
+/// the leases of those tokens. A revocation ends the leases that it matches. Connections cannot last longer than
+/// `GateBuilder::max_stream`. For a browser session, the lease lasts until the session's idle timeout or its absolute
+/// end. A renewal of the session at any gate extends the lease.
 ///
-/// A rotation extends the lease to the end of the new token's lifetime, even if the rotation revokes the old token. A
-/// reissue ends the leases of the generation that it abandons. A revocation ends all leases that it matches.
-/// Connections cannot last longer than `GateBuilder::max_stream`.
-///
-/// For a browser session, the lease lasts until the session's idle timeout or its absolute end. A renewal at any gate
-/// extends the lease. Data that the client of a WebSocket sends counts as activity, but an open event stream does not.
+/// Data that the client of a WebSocket sends counts as activity, but an open event stream does not.
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
-    /// The caller, or `None` if the route does not require one. Without a caller, only the maximum duration and the
-    /// gate's shutdown end the connection.
     verified: Option<Arc<Verified>>,
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
-    /// The permit that the connection takes from the pool of tunnels.
     #[expect(dead_code, reason = "it is only kept until it is dropped")]
     place: Option<Arc<PoolPermit>>,
-    /// Renews the browser session.
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
-/// The reason for which a long-lived connection ends.
+/// Why a long-lived connection ends.
 ///
 /// ```
 /// use rotogate::gate::LeaseEnd;
@@ -117,18 +107,18 @@ pub struct Lease {
 /// ```
 #[derive(Debug)]
 pub enum LeaseEnd {
-    /// The connection's token or session is no longer valid.
+    /// The token or session is no longer valid.
     Denied(Denial),
-    /// The gate currently cannot determine whether the connection's token is still valid.
+    /// The gate cannot determine whether the token is still valid.
     Undecided(Denial),
-    /// The connection reached its maximum duration. The token may still be valid.
+    /// The connection reached its maximum duration.
     MaxStream,
     /// The gate is shutting down.
     Closing,
 }
 
 impl LeaseEnd {
-    /// The name of the reason in log lines, from a fixed set of names.
+    /// The name of the reason in log lines.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Denied(denial) | Self::Undecided(denial) => denial.reason(),
@@ -139,7 +129,7 @@ impl LeaseEnd {
 }
 
 impl LeaseEnd {
-    /// The name of the reason in the field `rotogate.end` of the access log.
+    /// The value of `rotogate.end` in the access log.
     pub const fn end(&self) -> &'static str {
         match self {
             Self::Denied(Denial::TokenExpired) => "expired",
@@ -154,14 +144,14 @@ impl LeaseEnd {
 crate::debug_with!(Lease);
 
 impl Lease {
-    /// Checks that the lease is valid now.
+    /// Checks that the lease is still valid.
     ///
     /// # Errors
     /// The token expired or was revoked.
     pub fn check(&self) -> Result<(), Denial> {
         let Some(verified) = &self.verified else { return Ok(()) };
         let successor = || self.line.as_ref()?.advanced_to();
-        // A browser session ends at its idle timeout, not together with an access token.
+        // A browser session does not end with its access token.
         let idle_expires = self.line.as_ref().and_then(|line| line.idle_expires());
         let on_expiry = if idle_expires.is_some() { OnExpiry::Keep } else { self.on_expiry };
         if self.on_expiry == OnExpiry::Close
@@ -172,7 +162,7 @@ impl Lease {
         let check = |successor| self.context.checker.check_again(verified, successor, on_expiry);
         let before = successor();
         check(before).or_else(|denial| {
-            // A concurrent rotation moves the connection to the new token before it revokes the old one.
+            // A concurrent rotation moves the connection to the new token before it revokes the old token.
             let after = successor();
             if after == before { Err(denial) } else { check(after) }
         })
@@ -183,8 +173,7 @@ impl Lease {
         self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
     }
 
-    /// Waits until the lease is no longer valid, the connection reaches its maximum duration, or the gate shuts down.
-    /// Returns the reason. Checks at intervals of `every`.
+    /// Waits until the lease ends, and returns the reason. Checks the lease at intervals of `every`.
     pub async fn ended(&self, every: Duration) -> LeaseEnd {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -200,11 +189,11 @@ impl Lease {
     }
 }
 
-/// Functions that only our own crates call. docs.rs does not show them.
+/// Functions for the crates of this project.
 #[doc(hidden)]
 impl Lease {
-    /// Creates a lease for a token, which is checked now. If `is_presented` is false, the gate has just issued the
-    /// token. The check then does not count as a use, because the token may never reach its client.
+    /// Checks a token and creates a lease for it. If `is_presented` is false, the check does not count as a use of the
+    /// token.
     #[cfg(feature = "kuzzle")]
     pub fn new(
         context: &Arc<LeaseContext>,
@@ -222,10 +211,9 @@ impl Lease {
         Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
     }
 
-    /// Creates a lease for a caller whose token has just been checked.
+    /// Creates a lease for a caller whose token was just checked.
     pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
-        // A delegated token does not have a successor, so a rotation of the user's session does not extend the lease
-        // (D6).
+        // Delegated tokens do not have successors, so rotations do not extend the lease (D6).
         let advancing = caller.filter(|caller| caller.token().delegation().is_none());
         let session = advancing.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line = session.map(|((id, generation), expires)| {
@@ -237,13 +225,12 @@ impl Lease {
         Self { context: Arc::clone(context), verified, line, opened, on_expiry, place: None, renew: None }
     }
 
-    /// Sets the function that renews the session, for a connection that was opened with a session cookie. It is called
-    /// because data from the client counts as activity.
+    /// Sets the function that renews the browser session when the client sends data.
     pub fn renewed_by(self, renew: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { renew: Some(renew), ..self }
     }
 
-    /// Notes that the client sent data, which renews the session as a request does.
+    /// Notes that the client sent data, which renews the browser session.
     pub fn note_activity(&self) {
         if let (Some(renew), Some(line)) = (&self.renew, &self.line)
             && line.takes_renewal(self.context.engine.clock().now())
@@ -252,18 +239,18 @@ impl Lease {
         }
     }
 
-    /// Adds the permit of a tunnel. The permit is returned when the last clone of the lease is dropped.
+    /// Adds a tunnel permit, which is returned when the last clone of the lease is dropped.
     pub fn in_place(self, place: PoolPermit) -> Self {
         Self { place: Some(Arc::new(place)), ..self }
     }
 
-    /// The holder whose share of the pools the connection uses.
+    /// The holder that is charged for the connection.
     #[cfg(feature = "kuzzle")]
     pub fn holder(&self) -> Option<crate::overload::Holder> {
         self.verified.as_ref().map(|verified| verified.holder())
     }
 
-    /// The caller that the connection's token identified.
+    /// The caller.
     #[cfg(feature = "kuzzle")]
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.verified.as_ref()
@@ -274,8 +261,8 @@ impl Lease {
         self.verified.as_ref()?.token().session.map(|(session, _)| session)
     }
 
-    /// Returns whether this lease replaces `other`. It replaces `other` if it belongs to another session, or to the
-    /// same session and the same or a later generation.
+    /// Returns whether this lease replaces `other`. Within one session, a lease replaces only leases of the same or an
+    /// earlier generation.
     #[cfg(feature = "kuzzle")]
     pub fn supersedes(&self, other: &Self) -> bool {
         match (&self.line, &other.line) {
@@ -284,7 +271,7 @@ impl Lease {
         }
     }
 
-    /// The reason for which the lease has ended, if it has.
+    /// Returns why the lease ended, or `None` if it is still valid.
     pub fn end(&self) -> Option<LeaseEnd> {
         match self.check() {
             Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
@@ -293,22 +280,21 @@ impl Lease {
         }
     }
 
-    /// The reason for which the lease of a long reply has ended, including a shutdown of the gate that ends replies.
+    /// Returns why a long response must end, or `None`.
     pub fn reply_end(&self) -> Option<LeaseEnd> {
         if self.context.closing_replies.load(Ordering::Acquire) { Some(LeaseEnd::Closing) } else { self.end() }
     }
 
-    /// The reason for which the lease has ended, including a shutdown of the gate.
+    /// Returns why the lease ended, including a shutdown of the gate.
     pub fn has_ended(&self) -> Option<LeaseEnd> {
         if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
     }
 }
 
-/// A marker in the extensions of a request that the gate itself sends to take over the connection. A dialect that
-/// authenticates each message of a WebSocket opens its upstream connection in this way.
+/// Marks a request that the gate itself sends in order to take over the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialled;
 
-/// A value in the extensions of a request for an upgrade. It is kept until the upgraded connection closes.
+/// A value that is kept until the upgraded connection closes.
 #[derive(Clone)]
 pub struct UntilClosed(pub Arc<dyn std::any::Any + Send + Sync>);

@@ -1,8 +1,6 @@
-//! The logic of `rotogate` without the tower layer and the wire protocols: tokens, sessions, revocation, verification,
-//! routes, denials, and the stores. The program `rotogate-server` also uses this crate directly.
+//! The logic of `rotogate` without the tower layer and the wire protocols. This crate does not guarantee a stable API.
 //!
-//! This crate does not guarantee a stable API. Applications depend on `rotogate`, which re-exports the types that they
-//! need.
+//! Applications depend on `rotogate`, which re-exports the types that they need.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,10 +1,10 @@
-//! Rate limits for attempts (requirements A1, A13, A14). Rates are implemented as token buckets.
+//! Rate limits for attempts (requirements A1, A13, A14).
 //!
 //! | limit | key | default |
 //! |---|---|---|
 //! | login | network | 20, then one every 3 s |
 //! | login | account and user, from networks where that user never logged in | 10, then one every 30 s |
-//! | login | user and network, once that user has logged in there (instead of the two above) | 20, then one every 3 s |
+//! | login (instead of the above) | user and network from which the user has logged in | 20, then one every 3 s |
 //! | failed login | client, but refuses only networks from which that client failed | 200, then 20 a second |
 //! | secret of a client | network | 20, then one every 3 s |
 //! | wrong secret | client, but refuses only networks from which that client failed | 200, then 20 a second |
@@ -13,34 +13,30 @@
 //! | refresh | session, rotations only | 10, then one every 2 s |
 //! | own sessions | subject | 20, then one every 3 s |
 //! | forged token | network | 50, then 10 a second; beyond that, new tokens from there are not verified |
-//! | refused token | network | 200, then 20 a second; beyond that, the same as for forged tokens |
-//! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers (below) |
-//! | forged or refused token, introspected | client | 5000, then 5000 a second |
+//! | refused token | network | 200, then 20 a second; beyond that, new tokens from there are not verified |
+//! | forged or refused token | all networks | 5000, then 5000 a second; beyond that, strangers (below) are refused |
+//! | introspection of a forged or refused token | client | 5000, then 5000 a second |
 //!
 //! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64 networks, and a /48 has
 //! 32 times the rate.
 //!
 //! The limits count the cost of an attempt. Signature verification is the one expensive step that a forged token can
 //! cause. Because forged tokens may come from any number of addresses, all addresses together get a bounded share of
-//! the processor. A stranger is an address that has not presented a valid token recently. A stranger's valid token
-//! competes with forged ones, and passes on a retry. Tokens that were verified before are never limited. A refused
-//! token with a valid signature (revoked, or for another audience) costs as much as a forged one, but is not an attack.
-//! Refused tokens have their own, higher rate, and the gate remembers them, so presenting a refused token again costs
-//! nothing. An expired token does not cost a signature check and is not counted. A token counts once for each 8 KiB and
-//! for each verification key that was tried, so that a larger token cannot cause more work. Tokens over 8 KiB count
-//! even without a signature check.
+//! the processor. A stranger is an address that has not recently presented a valid token. The limits can refuse a
+//! stranger's valid token, but a retry succeeds. Tokens that were verified before are never limited. The limit on
+//! refused tokens with a valid signature (revoked, or for another audience) is higher. An expired token does not cost a
+//! signature check and is not counted. A token counts once for each 8 KiB and for each verification key that was tried.
+//! Tokens over 8 KiB count even without a signature check. Other callers cannot lock a user out. Logins from an address
+//! where the user logged in before have their own limit. Wrong secrets of a client limit only the networks that sent
+//! them.
 //!
-//! A caller cannot be locked out by other callers' failures. If a user once logged in from an address, the user's
-//! logins from this address are counted separately, so strangers cannot use up the limit of these logins. It does not
-//! matter whether the strangers attack this user from elsewhere, or attack other users from the same address. Guesses
-//! at a client's secret limit only the networks that guessed. A client's own secret is remembered once it was valid,
-//! and is then no longer counted. An introspecting client is limited only by its own requests. Some password checks are
-//! also reserved for these callers, see [`CheckPermit`].
+//! An introspecting client is limited only by its own requests. Some password checks are reserved for introspecting
+//! clients, see [`CheckPermit`].
 //!
-//! Gates that share a store count logins, secrets and their failures together.
+//! Gates that share a store count logins, secrets and their failures together. The counted values are hashed with a
+//! random seed into a fixed number of buckets, so the memory is bounded.
 //!
-//! The counted values, such as networks and users, are hashed with a random seed into a fixed number of buckets, so the
-//! memory is always bounded. Two values in the same bucket share its rate.
+//! Values in the same bucket share the rate of the bucket.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -83,35 +79,30 @@ pub(crate) mod shared;
 mod tests;
 mod vain;
 
-/// The atomics that [`bucket`] uses. A test replaces them.
+/// A test replaces these types.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-/// The number of buckets of a limit, as a power of 2.
+/// The binary logarithm of the number of buckets.
 const BUCKET_BITS: u32 = 18;
-/// The number of buckets of a limit for clients, of which there are few, as a power of 2.
+/// The binary logarithm of the number of buckets for clients.
 const CLIENT_BUCKET_BITS: u32 = 12;
-/// The maximum number of remembered pairs of address and user after a login, and of remembered addresses after a valid
-/// token.
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
-/// The rate of failures that one network may cause with a client whose own failure rate is exceeded.
+/// The rate of failures for each network, once the client as a whole has failed too often.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
-/// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
-/// The rate of one client's assertions. Each assertion is a row in the store until it expires.
+/// The store keeps a row for each assertion until the assertion expires.
 const ASSERTIONS: Rate = Rate::new(1000, Duration::from_millis(50));
 
-/// The rate of messages from one network that cannot be verified because the gate does not have the issuer's key.
-/// Messages beyond the rate count as forged.
+/// The rate of messages that the gate cannot verify, because it does not have the issuer's key. Messages beyond this
+/// rate count as forged.
 const UNDECIDED: Rate = Rate::new(1000, Duration::from_millis(10));
 
-/// The rates of audit trail lines about refused clients: for each client, and for all clients together.
 const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
 const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
-/// Remembers hashed values, and forgets those that have not been used for a long time.
 type RememberedKeys<V = ()> = moka::sync::Cache<u64, V, foldhash::quality::RandomState>;
 
 fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
@@ -120,7 +111,6 @@ fn remembered<V: Clone + Send + Sync + 'static>() -> RememberedKeys<V> {
 
 /// The limits, with their counters.
 pub struct Limits {
-    /// The number of attempts that each of [`LimitName::ALL`] refused.
     refused_attempts: Counters<{ LimitName::ALL.len() }>,
     login_address: ByNetwork,
     login_account: Buckets,
@@ -128,14 +118,12 @@ pub struct Limits {
     login_failures: Buckets,
     secret_address: ByNetwork,
     secret_failures: Buckets,
-    /// The failures of each network with each client.
     own_failures: ByNetwork,
     client_tokens: Buckets,
     refresh_address: ByNetwork,
     refresh_session: Buckets,
     own_sessions: Buckets,
     assertions: Buckets,
-    /// Limits the audit trail's lines about refused attempts.
     told: Buckets,
     told_overall: Buckets,
     forged: ByNetwork,
@@ -143,17 +131,13 @@ pub struct Limits {
     undecided: ByNetwork,
     vain_overall: Buckets,
     vain_introspected: Buckets,
-    /// Addresses that presented valid tokens.
     familiar: RememberedKeys,
-    /// Users and clients, each together with an address from which they logged in.
     known: RememberedKeys,
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
-    /// The counters that are shared with other gates.
     shared: Option<Arc<SharedLimits>>,
-    /// The limits of routes.
     callers: callers::CallerLimits,
 }
 
@@ -197,7 +181,7 @@ impl Limits {
         }
     }
 
-    /// Changes the rates. The current counts are kept.
+    /// Changes the rates without resetting the counters.
     pub fn set_rates(&self, rates: Rates) {
         let Rates {
             login_per_address,
@@ -225,8 +209,8 @@ impl Limits {
         self.rates.store(Arc::new(rates));
     }
 
-    /// Reserves password checks for known callers. Of the `places` checks that may run or wait, strangers get at most
-    /// three quarters, and clients that have not yet authenticated get at most an eighth.
+    /// Reserves password checks for known callers. Strangers get at most three quarters of the `places`, and
+    /// unauthenticated clients at most an eighth.
     #[must_use]
     pub fn with_password_places(mut self, places: usize) -> Self {
         self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
@@ -234,8 +218,8 @@ impl Limits {
         self
     }
 
-    /// Admits a login attempt before its password is hashed. The caller must report the result with
-    /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
+    /// Admits a login attempt before its password is hashed. Call [`logged_in`](Self::logged_in) or
+    /// [`login_failed`](Self::login_failed) afterwards.
     ///
     /// # Errors
     /// [`Denial::RateLimited`], or [`Fault::Busy`] while too many strangers' passwords are being checked.
@@ -255,7 +239,7 @@ impl Limits {
         place(self.strangers.as_ref())
     }
 
-    /// Remembers that this user and this client logged in from this address.
+    /// Records a successful login from this address.
     pub fn logged_in(&self, attempt: Attempt<'_>) {
         if let Some(address) = attempt.address {
             self.known.insert(self.user_key(attempt), ());
@@ -271,8 +255,8 @@ impl Limits {
         }
     }
 
-    /// Admits a client's secret before it is hashed. The caller must report a wrong secret with
-    /// [`secret_failed`](Self::secret_failed).
+    /// Admits a client's secret before it is hashed. Call [`secret_failed`](Self::secret_failed) if the secret is
+    /// wrong.
     ///
     /// # Errors
     /// The errors of [`login`](Self::login).
@@ -293,7 +277,7 @@ impl Limits {
         }
     }
 
-    /// Counts a token for a client's own account, after the client has authenticated.
+    /// Counts a token for a client's own account.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -301,7 +285,7 @@ impl Limits {
         self.client_tokens.take(client).map_err(|wait| self.too_many(LimitName::LoginPerClient, wait))
     }
 
-    /// Refuses a caller if too many attempts with a client failed, and some of them were the caller's.
+    /// Refuses a caller whose own attempts with this client failed too often.
     fn failed_too_often(
         &self,
         address: Option<IpAddr>,
@@ -345,13 +329,11 @@ impl Limits {
         self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
-    /// Checks whether [`Self::own_sessions`] would refuse the next request, without counting it.
     pub(crate) fn foresee_own_sessions(&self, subject: &str) -> Result<(), Denial> {
         self.own_sessions.look(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
-    /// Counts an assertion with which a client authenticates or gets a token. Must be called before the assertion is
-    /// recorded as used.
+    /// Counts a client's assertion, before the assertion is recorded as used.
     ///
     /// # Errors
     /// [`Denial::RateLimited`].
@@ -359,7 +341,7 @@ impl Limits {
         self.assertions.take(client).map_err(|wait| refusal("assertions_per_client", wait))
     }
 
-    /// Admits the verification of a token that has not been seen before. Verification costs a signature check.
+    /// Admits the signature check of a new token.
     ///
     /// # Errors
     /// [`Denial::RateLimited`] while the sender or all senders together exceed the rate of forged or refused tokens.
@@ -368,8 +350,6 @@ impl Limits {
         wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// Checks whether the limits would refuse a token that has not been seen before, without counting it. The denial
-    /// names the limit.
     pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         let wait = self.unverified_wait(source.into());
         wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
@@ -392,18 +372,17 @@ impl Limits {
         }
     }
 
-    /// The number of attempts that each of [`LimitName::ALL`] refused.
+    /// The number of refused attempts for each of [`LimitName::ALL`].
     pub fn refused_attempts(&self) -> [u64; LimitName::ALL.len()] {
         self.refused_attempts.sums()
     }
 
-    /// Returns whether the audit trail may get a line about a refused attempt. One line a minute is allowed for each
-    /// client, and a bounded rate for all clients together, so that an attacker cannot fill the trail.
+    /// Limits the audit trail, so that an attacker cannot fill it.
     pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
         self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
     }
 
-    /// Checks whether the limits would refuse the next refresh, without counting it. The denial names the limit.
+    /// Checks whether the limits would refuse the next refresh, without counting it.
     // Requirement O37.
     pub fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
         if let Some(address) = address {
@@ -414,7 +393,6 @@ impl Limits {
         looked.map_err(|wait| limited(LimitName::RefreshPerSession, wait))
     }
 
-    /// Refuses an attempt, and counts the refusal.
     fn too_many(&self, limit: LimitName, wait: Duration) -> Denial {
         self.refused_attempts.add(limit as usize, 1);
         limited(limit, wait)
@@ -429,7 +407,7 @@ impl Limits {
         }
     }
 
-    /// Returns whether this source recently presented valid tokens. An authenticated client counts as known.
+    /// Returns whether this source recently presented valid tokens.
     pub fn knows(&self, source: Source<'_>) -> bool {
         match source {
             Source::Client(_) => true,
@@ -446,13 +424,12 @@ impl Limits {
         self.record(Vain::Forged, source, NonZeroU32::MIN);
     }
 
-    /// Counts a token that is refused although its signature is valid.
+    /// Counts a refused token with a valid signature.
     pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
         self.record(Vain::Refused, source, NonZeroU32::MIN);
     }
 
-    /// Counts a credential that failed its check. The check cost as much as checking `cost` tokens (see
-    /// [`cost`](Vain::cost)).
+    /// Counts a failed credential.
     // Requirement A34.
     pub(crate) fn record<'a>(&self, vain: Vain, source: impl Into<Source<'a>>, cost: NonZeroU32) {
         let by_network = match (vain, source.into()) {
@@ -489,7 +466,7 @@ fn limited(limit: LimitName, wait: Duration) -> Denial {
     refusal(limit.name(), wait)
 }
 
-/// Creates the denial. `Retry-After` is at least one second.
+/// `Retry-After` is at least one second.
 fn refusal(limit: &'static str, wait: Duration) -> Denial {
     Denial::RateLimited(limit, wait.max(Duration::from_secs(1)))
 }

@@ -1,6 +1,6 @@
-//! Lingering close: closes a connection so that the last response still arrives. If a socket is closed while unread
-//! bytes from its peer are waiting, the kernel resets the connection, and the peer may lose data that it has not read
-//! yet. Some clients (curl 7.88) also drop the response if an HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1).
+//! Closes a connection so that the last response still arrives. If unread bytes are waiting at the close, the kernel
+//! resets the connection, and the peer may lose the response. Some clients (curl 7.88) also drop the response if an
+//! HTTP/2 stream is reset with `NO_ERROR` (RFC 9113 §8.1).
 
 use std::time::Duration;
 
@@ -8,23 +8,19 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// How long the peer may keep sending.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The maximum number of bytes that the peer may still send.
 const MAX_LINGER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Ends our side of the connection. Then discards what the peer sends until the peer ends its side, for at most two
-/// seconds and 16 MiB.
+/// Shuts down the write side of the connection. Discards what the peer still sends, for at most two seconds and 16 MiB.
 pub async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     let dropped = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // The result does not matter, because the connection is closed next.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, dropped).await;
 }
 
-/// Discards the remaining body of a request that was already answered, with the same limits.
+/// Discards the remaining request body, for at most two seconds and 16 MiB.
 pub async fn drop_rest<B: Body + Unpin>(mut body: B) {
     let dropped = async {
         let mut left = usize::try_from(MAX_LINGER_BYTES).unwrap_or(usize::MAX);

@@ -1,5 +1,4 @@
-//! Calls of the Model Context Protocol (MCP 2026-07-28, "Streamable HTTP"). This module reads what the head and body of
-//! a request say about the call. It does not read tokens or forward requests.
+//! Calls of the Model Context Protocol (MCP 2026-07-28, "Streamable HTTP").
 
 mod flaw;
 mod head;
@@ -11,21 +10,20 @@ pub use message::{Message, MessageId, read};
 
 use std::borrow::Cow;
 
-/// The versions that a resource may list, with the newest first. The newest version requires servers to compare headers
-/// and body.
+/// The versions that a resource may list, newest first.
 pub const VERSIONS: [&str; 4] = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26"];
 
-/// Returns whether servers of this version must compare the headers with the body. Versions are dates.
+/// Returns whether this version requires servers to compare headers and body.
 pub fn has_call_headers(version: &str) -> bool {
     version >= VERSIONS[0]
 }
 
-/// A call, with its method and the name of the tool, prompt or resource.
+/// A call of a tool, prompt or resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
-    /// The JSON-RPC method, or `None` for a client's response, which exists in versions before 2026-07-28.
+    /// The JSON-RPC method, or `None` for a client's response.
     pub method: Option<Cow<'a, str>>,
-    /// `params.name` or `params.uri`, if the method has one of them.
+    /// The value of `params.name` or `params.uri`.
     pub name: Option<Cow<'a, str>>,
 }
 
@@ -37,7 +35,7 @@ impl Call<'_> {
     }
 }
 
-/// The member of `params` that `Mcp-Name` must repeat, for the methods that require the header.
+/// The member of `params` that `Mcp-Name` must repeat.
 fn named_by(method: &str) -> Option<&'static str> {
     match method {
         "tools/call" | "prompts/get" => Some("name"),

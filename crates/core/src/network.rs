@@ -1,8 +1,5 @@
-//! Determines which addresses count as one caller.
-//!
-//! An IPv4 address is one caller. A user of IPv6 has at least a /64, most home connections have a /56, and a /48 is
-//! easy to get, so a /64 is one caller. A /56 and a /48 also have their own rates, which are higher because several
-//! callers may share the network.
+//! Which addresses count as one caller. An IPv4 address or an IPv6 /64 is one caller. An attacker can easily get a
+//! whole /56 or /48, so these networks have their own, higher rates.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
@@ -13,7 +10,7 @@ pub const SITE_56: u32 = 4;
 /// The rate of a /48, as a multiple of a single caller's rate.
 pub const SITE_48: u32 = 32;
 
-/// The network that counts as one caller: a single IPv4 address, or a /64 of IPv6.
+/// Returns an IPv4 address, or the /64 of an IPv6 address.
 pub(crate) fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(v4) => u64::from(v4.to_bits()),
@@ -22,7 +19,7 @@ pub(crate) fn network(address: IpAddr) -> u64 {
     }
 }
 
-/// A network that counts as one caller, or that several callers share.
+/// A network that belongs to one caller, or a larger network with several callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     bits: u8,
@@ -30,7 +27,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The bytes that identify the network. They differ between networks, and are the same on every machine.
+    /// Encodes the network in the same way on every machine.
     pub(crate) fn to_bytes(self) -> [u8; 9] {
         let mut bytes = [self.bits; 9];
         bytes.iter_mut().skip(1).zip(self.prefix.to_be_bytes()).for_each(|(to, from)| *to = from);
@@ -38,7 +35,7 @@ impl Network {
     }
 }
 
-/// The networks that contain an address, narrowest first. Each has its multiple of a single caller's rate.
+/// The networks that contain an address, narrowest first, each with its multiple of a caller's rate.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let caller = (Network { bits: 64, prefix: network(address) }, 1);
     let around = sites(address).map(|(site_56, site_48)| {
@@ -47,7 +44,6 @@ pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     std::iter::once(caller).chain(around.into_iter().flatten())
 }
 
-/// The /56 and the /48 of an IPv6 address.
 pub(crate) fn sites(address: IpAddr) -> Option<(u64, u64)> {
     match address.to_canonical() {
         IpAddr::V4(_) => None,
@@ -58,7 +54,7 @@ pub(crate) fn sites(address: IpAddr) -> Option<(u64, u64)> {
     }
 }
 
-/// The holder of a resource: an address or a caller.
+/// The holder of a resource: a network or a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder(u32);
 
@@ -66,27 +62,25 @@ static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Holder {
     fn new(what: impl Hash) -> Self {
-        // The upper half of the hash is as random as the whole hash.
         Self(u32::try_from(KEY.hash_one(what) >> 32).unwrap_or_default())
     }
 
-    /// The index of the holder's counter among this many counters.
+    /// The index of the holder's counter.
     pub const fn index(self, counters: usize) -> usize {
         self.0 as usize % counters
     }
 
-    /// The indices of the holder's two counters, in two rows of this many counters each. They are independent of each
-    /// other, so two holders rarely share both counters.
+    /// The indices of the holder's two counters, one in each row. The two indices are independent, so two holders
+    /// rarely share both counters.
     pub const fn indices(self, counters: usize) -> [usize; 2] {
         [self.index(counters), (self.0 >> 16) as usize % counters]
     }
 
-    /// The network of an address.
+    /// Creates the holder for the network of an address.
     pub fn address(address: IpAddr) -> Self {
         Self::new(network(address))
     }
 
-    /// The subject of an issuer's tokens. All sessions of the subject count together.
     pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
         Self::new((issuer, subject))
     }

@@ -1,32 +1,30 @@
-//! The meaning of the `error` values of a token endpoint (RFC 6749 §5.2), as used by actual providers. All code that
-//! queries a provider uses this table: relay, browser sessions, exchange, introspection and logins.
+//! The meaning of a token endpoint's `error` values (RFC 6749 §5.2), as real providers use them.
 
-/// What an `error` says about a request.
+/// The meaning of an `error` value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OAuthError {
     /// The presented token is permanently invalid.
     Grant,
-    /// The provider refuses the user until the user takes some action, or the `error` value is unknown. An unknown
-    /// value counts as a refusal, because a provider that has an outage does not send `error` values.
+    /// The provider refuses the user, or the `error` value is unknown.
     User,
-    /// The client that sent the request is refused.
+    /// The provider refuses the client.
     Client,
-    /// The request of the client is refused.
+    /// The provider refuses the request.
     Request,
-    /// A step of the protocol, after which the client sends the request again.
+    /// The client must send the request again.
     Step,
-    /// The server requests a pause. It did not process the request.
+    /// The server requests a pause, and did not process the request.
     Busy,
     /// The server failed.
     Server,
 }
 
-/// The `error` values whose meaning is not [`OAuthError::User`].
+/// The known `error` values. All other values mean [`OAuthError::User`].
 const WORDS: &[(OAuthError, &[&str])] = &[
     (
         OAuthError::Grant,
         &[
-            // RFC 6749; GitHub; Slack; RFC 6750 words of other providers.
+            // From RFC 6749, GitHub and Slack, and RFC 6750 codes that other providers use here.
             "invalid_grant",
             "bad_refresh_token",
             "invalid_refresh_token",
@@ -38,7 +36,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
     ),
     (
         OAuthError::Client,
-        // RFC 6749; GitHub; Slack.
+        // RFC 6749, GitHub, Slack.
         &[
             "invalid_client",
             "unauthorized_client",
@@ -49,7 +47,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
     ),
     (
         OAuthError::Request,
-        // RFC 6749, RFC 8707, RFC 9449; Entra ID.
+        // RFC 6749, RFC 8707, RFC 9449, Entra ID.
         &[
             "unsupported_grant_type",
             "invalid_request",
@@ -59,14 +57,14 @@ const WORDS: &[(OAuthError, &[&str])] = &[
             "invalid_resource",
         ],
     ),
-    // RFC 9449 §8; RFC 8628 §3.5.
+    // RFC 9449 §8, RFC 8628 §3.5.
     (OAuthError::Step, &["use_dpop_nonce", "authorization_pending", "slow_down"]),
-    // RFC 6749 §4.1.2.1, which Entra ID also sends here; Slack; Auth0.
+    // RFC 6749 §4.1.2.1, Entra ID, Slack, Auth0.
     (
         OAuthError::Busy,
         &["temporarily_unavailable", "ratelimited", "rate_limited", "too_many_requests", "too_many_attempts"],
     ),
-    // RFC 6749 §4.1.2.1; Slack.
+    // RFC 6749 §4.1.2.1, Slack.
     (
         OAuthError::Server,
         &[
@@ -81,7 +79,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
 ];
 
 impl OAuthError {
-    /// Looks up the meaning of an `error` value.
+    /// Returns the meaning of an `error` value.
     ///
     /// ```
     /// use rotogate_core::oauth_error::OAuthError;

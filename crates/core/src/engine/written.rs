@@ -1,9 +1,6 @@
-//! The records that an engine recently wrote to a store to which other engines also write.
-//!
-//! If the store loses writes, these records are written back. They also save reads. If this engine was the last to
-//! change a session, it can change the session again without reading the record, so a refresh takes one round trip to
-//! the store instead of two. If another engine has changed the session in the meantime, the swap fails, and the record
-//! is read.
+//! The records that this engine recently wrote to a shared store. If the store loses writes, these records are written
+//! back. The records also save reads, because a refresh can begin with the engine's own record of the session. If
+//! another engine has changed the session, the compare-and-swap fails, and the record is read.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,43 +15,35 @@ use moka::sync::Cache;
 use super::Engine;
 use crate::session::{Generation, Session, SessionId, Status};
 
-/// A record is written back if it was written at most this long before the store's last response, because a replica is
-/// rarely further behind.
+/// After a loss, the engine restores records written after the store's last response, or at most this long before.
 const RESTORED: Duration = Duration::from_secs(10);
-/// How long a record is kept. This is longer than the lifetime of most access tokens, so that the record helps at the
-/// next refresh, and longer than a failover takes.
+/// How long a record is kept: longer than most access tokens are valid, and longer than a failover takes.
 const KEPT: Duration = Duration::from_secs(1200);
-/// The maximum number of sessions whose records are kept. Each record takes about a kilobyte.
+/// Each record takes about a kilobyte.
 const MAX_KEPT: u64 = 65_536;
 
-/// The cost of a failed swap, as a number of saved reads. A failed swap costs the store's check that found the change,
-/// and an additional round trip.
+/// How many saved reads a failed swap offsets.
 const COST: i32 = 2;
-/// The maximum credit for saved reads.
 const MOST_LUCK: i32 = 64;
-/// The minimum credit, which limits the number of reads before a record from memory is tried again.
 const LEAST_LUCK: i32 = -64;
 
 #[derive(Clone, Debug)]
 struct WrittenRecord {
     at: Duration,
-    /// The record as the store acknowledged it.
     record: Arc<Session>,
-    /// Whether the confirmation of the record's generation was written since. Writing a confirmation increments the
-    /// revision.
+    /// Whether the stored revision was incremented by a confirmation of delivery.
     is_confirmed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Written {
-    /// The recently written records, or `None` if only this engine writes to the store.
+    /// `None` if only this engine writes to the store.
     records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
-    /// The time of the store's last response, in milliseconds of the monotonic clock.
     heard: AtomicU64,
-    /// Records written before this time are not used to save reads.
+    /// Records that were written before this time do not replace reads of the store.
     distrusted: AtomicU64,
-    /// A balance that is raised by each saved read and lowered by each failed swap. A negative balance means that other
-    /// engines make most of the refreshes, so each record is read from the store.
+    /// Saved reads raise this balance, and failed swaps lower it. A negative balance means that records are read from
+    /// the store.
     luck: AtomicI32,
 }
 
@@ -69,7 +58,7 @@ impl Written {
         }
     }
 
-    /// Keeps a record that the store has acknowledged, unless a later revision is already kept. `now` is monotonic.
+    /// Keeps an acknowledged record, unless a later revision is already kept. `now` is monotonic.
     pub(super) fn keep(&self, now: Duration, record: &Session) {
         let Some(records) = &self.records else { return };
         let new = WrittenRecord { at: now, record: Arc::new(record.clone()), is_confirmed: false };
@@ -79,8 +68,7 @@ impl Written {
         });
     }
 
-    /// The record of a live session as this engine last wrote it, if its current generation is `presented`. The store
-    /// may have a later record.
+    /// Returns the record of a live session whose current generation is `presented`. The store may have a later record.
     pub(super) fn recall(&self, id: SessionId, presented: Generation) -> Option<Session> {
         let records = self.records.as_ref()?;
         if self.luck.load(Ordering::Relaxed) < 0 {
@@ -98,21 +86,17 @@ impl Written {
         })
     }
 
-    /// Counts a swap of a recalled record that succeeded.
     pub(super) fn count_right(&self) {
         let more = |luck: i32| Some((luck + 1).min(MOST_LUCK));
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Counts a swap that failed because the store had a later record.
     pub(super) fn count_wrong(&self) {
         let less = |luck: i32| Some(if luck < COST { LEAST_LUCK } else { luck - COST });
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Confirms these generations, whose notes were written to the store. The write changed only the records of the
-    /// sessions in `marked`. The other records were changed earlier by other engines, by an unknown number of
-    /// revisions, so they are forgotten.
+    /// Notes the confirmations in `seen` that changed a record in the store. `marked` contains these sessions.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
         let marked: HashSet<_> = marked.into_iter().collect();
@@ -126,21 +110,20 @@ impl Written {
         }
     }
 
-    /// The most recently written records. If the store has lost writes, it may lack these records.
     pub(super) fn lately(&self) -> Vec<Session> {
         let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
         let all = self.records.iter().flatten();
         all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
     }
 
-    /// Stops using all records to save reads, because the store has lost writes and may have different records with the
-    /// same revisions.
+    /// From now on, reads the store even if an earlier record is saved. After a loss, the store may have different
+    /// records with the same revisions.
     pub(super) fn distrust(&self, now: Duration) {
-        // The added millisecond also excludes a record that was written within the present millisecond.
+        // Add a millisecond, to include records from the current millisecond.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Notes a response of the store, and frees the records that have been kept long enough, including their secrets.
+    /// Frees old records, with their secrets.
     pub(super) fn hear(&self, now: Duration) {
         self.heard.store(as_millis(now), Ordering::Relaxed);
         if let Some(records) = &self.records {
@@ -154,7 +137,6 @@ fn as_millis(time: Duration) -> u64 {
 }
 
 impl Engine {
-    /// Keeps a record that the store has acknowledged.
     pub(super) fn keep_written(&self, record: &Session) {
         self.written.keep(self.clock.source().monotonic(), record);
     }

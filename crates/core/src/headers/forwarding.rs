@@ -1,4 +1,4 @@
-//! The origin of a request. It is read only from headers of trusted proxies, and rewritten for the upstream (T6).
+//! Where a request comes from. Only headers of trusted proxies count, and they are rewritten for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +14,12 @@ use crate::route::authority::is_authority;
 
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The header with the host that the client requested from a proxy.
+/// The header with the host that the client requested.
 pub static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The address of a request's client. This is the peer or, if the peer is a trusted proxy, the last address in
-/// `X-Forwarded-For` that is not itself a trusted proxy. Earlier entries are not trusted, because the client may have
-/// sent them.
-///
-/// An entry that is not an address ends the list. The result is then the address of the proxy that added this entry.
+/// The address of a request's client. Behind trusted proxies, this is the last address in `X-Forwarded-For` that is not
+/// a trusted proxy. Otherwise this is the peer. Entries before the client's address are ignored, because the client may
+/// have written them. The list ends at an entry that is not an address.
 pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     for hop in hops(headers) {
@@ -36,13 +34,12 @@ pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr
     client
 }
 
-/// Whether the peer names the client for which it forwards the request.
+/// Whether the request has an `X-Forwarded-For`.
 pub fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
-/// The scheme that the client used. This is the scheme that a trusted proxy names, or otherwise the scheme of the
-/// connection.
+/// The client's scheme, from a trusted proxy's header or else from the connection.
 pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
     let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
     let named =
@@ -50,9 +47,8 @@ pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValu
     HeaderValue::from_static(named.unwrap_or(peer.scheme()))
 }
 
-/// Parses the scheme that a proxy names, in any letter case (RFC 3986 §3.1). If the value is a list, to which each
-/// proxy appends, the first entry is the scheme that the client used. `ws` and `wss` are accepted, because some proxies
-/// use them for WebSockets.
+/// Parses the scheme that a proxy names, in any letter case (RFC 3986 §3.1). In a list, the first entry is the client's
+/// scheme. Some proxies use `ws` and `wss` for WebSockets.
 pub fn named_scheme(named: &str) -> Option<&'static str> {
     let first = named.split(',').next().unwrap_or(named).trim();
     let is = |scheme: &str| first.eq_ignore_ascii_case(scheme);
@@ -63,16 +59,15 @@ pub fn named_scheme(named: &str) -> Option<&'static str> {
     }
 }
 
-/// Writes the origin of the request for the upstream. It sets `X-Forwarded-For`, `X-Forwarded-Proto` and
-/// `X-Forwarded-Host` once each, and `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
+/// Writes the origin of the request for the upstream. Sets `X-Forwarded-For`, `X-Forwarded-Proto` and
+/// `X-Forwarded-Host` once each. Also sets `Client-Cert` if upstreams receive the client's certificate (RFC 9440).
+/// From a trusted proxy, `X-Forwarded-For` keeps the client's address and all later entries. The proxy's address is
+/// appended. Values from all other senders are replaced.
 ///
-/// The values of a trusted proxy are kept, but in `X-Forwarded-For` the entries before the client's address are removed
-/// and the proxy's address is appended. Values from other senders are replaced. `Forwarded` and similar headers are
-/// always removed.
+/// `Forwarded` and similar headers are always removed.
 pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
     let address = peer.address().to_canonical();
     let from_proxy = peer.may_forward() && is_trusted(address, trusted);
-    // If the sender does not name a client, the value is the precomputed address of the peer.
     let chain = if from_proxy && headers.contains_key(&FOR) {
         HeaderValue::try_from(chain(headers, address, trusted)).ok()
     } else {
@@ -107,12 +102,10 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
     }
 }
 
-/// The networks whose ignored headers were already logged. 0 is an empty slot.
+/// The networks whose ignored headers have been logged, or 0 for an empty slot.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
-/// Logs that forwarding headers were ignored, once for each network and only for the first 16 networks. Without this
-/// log line, an operator could overlook that a load balancer is missing in `trusted_proxies`. The load balancer then
-/// looks like one client, and all users behind it share the limits of one address.
+/// Logs only the first 16 networks, each once.
 fn report_ignored(peer: IpAddr) {
     let network = network(peer);
     for place in &REPORTED {
@@ -143,7 +136,7 @@ fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
     texts.join(", ")
 }
 
-/// The entries of `X-Forwarded-For`, starting with the nearest hop. An entry that is not an address gives `None`.
+/// Returns the addresses of all hops, nearest first, with `None` for an invalid entry.
 fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
     lines
@@ -151,7 +144,6 @@ fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
         .map(|entry| address(entry.trim_matches([' ', '\t'])))
 }
 
-/// Parses an address with or without a port.
 fn address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|a| a.ip()))?;

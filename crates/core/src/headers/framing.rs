@@ -1,16 +1,14 @@
-//! The framing of request bodies (T7). The HTTP library refuses most ambiguous framing, and this module checks the
-//! rest.
+//! The framing of request bodies (T7). The HTTP library refuses most ambiguous framing.
 
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
-/// Whether there is at most one `Content-Length`, and at most one transfer coding, which must be `chunked`.
+/// Returns whether there is at most one `Content-Length`, and no transfer coding except `chunked`. In HTTP/1.1 the HTTP
+/// library accepts other codings before `chunked`, which RFC 9112 §6.1 forbids.
 ///
-/// In HTTP/1.1 the library accepts any list of codings that ends in `chunked`, and the proxy frames the body anew. A
-/// coding before `chunked` would be lost, and the upstream would misread the bytes. RFC 9112 §6.1 requires that such a
-/// coding is refused. In HTTP/2 the library reads only the first `Content-Length` (RFC 9113 §8.1.1).
+/// In HTTP/2 the HTTP library reads only the first `Content-Length` (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
-    // Most requests have neither header, and scanning the names of all headers costs less than two look-ups.
+    // One scan of all names costs less than two look-ups.
     if !headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
         return true;
     }

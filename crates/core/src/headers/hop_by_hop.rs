@@ -22,9 +22,8 @@ static HOP_BY_HOP: [HeaderName; 10] = [
     UPGRADE,
 ];
 
-/// Whether the name begins like a name in [`HOP_BY_HOP`].
 fn begins_like_one(name: &HeaderName) -> bool {
-    // The bytes are matched one by one, because `starts_with` would be a function call for each prefix.
+    // A single match is faster than a `starts_with` for each prefix.
     matches!(
         name.as_str().as_bytes(),
         [b'k', b'e', b'e', b'p', ..]
@@ -36,33 +35,31 @@ fn begins_like_one(name: &HeaderName) -> bool {
     )
 }
 
-/// The findings of [`remove_hop_by_hop`] in its pass over the header names. With them, callers need no further
-/// look-ups.
+/// What [`remove_hop_by_hop`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemovedHeaders {
-    /// The message had a `Transfer-Encoding`, which was removed.
+    /// Whether a `Transfer-Encoding` was removed.
     pub had_coding: bool,
-    /// The `Transfer-Encoding` named a coding other than `chunked`, so the body is still encoded.
+    /// Whether the body is still encoded, by a coding other than `chunked`.
     pub had_other_coding: bool,
-    /// The message has a `Content-Length`.
+    /// Whether the message has a `Content-Length`.
     pub has_length: bool,
-    /// The message has a `Content-Type`.
+    /// Whether the message has a `Content-Type`.
     pub has_media_type: bool,
-    /// The message has an `Authorization`.
+    /// Whether the message has an `Authorization`.
     pub has_credential: bool,
 }
 
-/// The `Connection` options that concern only the connection and cannot name a header that the gate sets.
+/// The allowed `Connection` options, none of which is a header that the gate sets.
 const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-settings"];
 
-/// Removes hop-by-hop headers, and the headers that `Connection` names, from a request or a response. Call this
-/// function before the gate adds headers.
+/// Removes hop-by-hop headers and the headers that `Connection` names. Call this function before the gate adds headers.
+/// `te: trailers` stays (RFC 9110 §10.1.4), because it states a capability of the client.
 ///
-/// `te: trailers` stays (with `Connection: te`, RFC 9110 §10.1.4), because it states a capability of the client. An
-/// end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) stays even if `Connection` names it (T5).
+/// An end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) stays even if `Connection` names it
+/// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
-    // Of these headers, most messages have only `Connection`, and looking up each name costs more than scanning the
-    // names of all headers.
+    // One scan of all names costs less than looking up each name.
     let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
     let mut seen = RemovedHeaders::default();
     for name in headers.keys() {
@@ -75,7 +72,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
         has_others |= begins_like_one(name);
     }
     if has_connection {
-        // Nearly every server sends one of these two values, which do not name a header.
+        // Most servers send one of these two values.
         let is_usual = |line: &HeaderValue| line == "keep-alive" || line == "close";
         match headers.entry(CONNECTION) {
             Entry::Occupied(lines) if is_usual(lines.get()) && lines.iter().nth(1).is_none() => drop(lines.remove()),
@@ -105,8 +102,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> RemovedHeaders {
     seen
 }
 
-/// Removes the headers that `Connection` names, and leaves only those options in `Connection` that cannot name a header
-/// that the gate sets.
+/// Removes all `Connection` options that are not allowed. No allowed option names a header that the gate sets.
 pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if options(headers, CONNECTION).all(is_harmless) {
         return;
@@ -132,7 +128,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // `Transfer-Encoding` decides the framing. It is removed later, together with the other hop-by-hop headers.
+        // `Transfer-Encoding` is removed later, because it decides the framing.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }
@@ -143,8 +139,6 @@ fn is_harmless(option: &str) -> bool {
     OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known))
 }
 
-/// The members of a list header, collected from all lines of the header. A line that is not ASCII is one member that
-/// does not name a header.
 fn options(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim_matches([' ', '\t'])).filter(|m| !m.is_empty())

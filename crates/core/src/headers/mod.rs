@@ -1,16 +1,15 @@
 //! Decides which headers pass the gate, and which headers only the gate may set. Every request passes three steps in
-//! this order, on every route, including public routes:
+//! this order, on every route:
 //!
-//! 1. Once the route is known and before the gate adds headers, [`ProtectedNames::strip_untrusted`] removes identity
-//!    headers that the client sent, in every spelling, and headers that override the method or the URL.
+//! 1. After routing, [`ProtectedNames::strip_untrusted`] removes the client's identity headers, in every spelling. It
+//!    also removes headers that override the method or the URL.
 //! 2. The gate adds the verified caller's identity, encoded by [`identity_value`]. [`strip_credentials`] removes the
 //!    token, so that the upstream does not receive it.
-//! 3. The proxy removes the headers of one connection ([`remove_hop_by_hop`]) and writes the origin of the request
+//! 3. The proxy removes hop-by-hop headers ([`remove_hop_by_hop`]), and adds headers with the origin of the request
 //!    ([`forwarded`]).
 //!
-//! Names are compared **folded**, which means in lower case and with `-` in place of every character that is neither a
-//! letter nor a digit. This is necessary because a CGI-like upstream sees only `HTTP_X_AUTH_SUBJECT`, whether the
-//! header was `X-Auth-Subject` or `X-Auth_Subject`.
+//! Names are compared in a **folded** form: lower case, with `-` for every character that is neither a letter nor a
+//! digit. A CGI-like upstream sees `HTTP_X_AUTH_SUBJECT` for both `X-Auth-Subject` and `X-Auth_Subject`.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -26,8 +25,7 @@ use crate::network::Holder;
 use crate::route::RoutePolicy;
 use crate::thumbprint::CertificateThumbprint;
 
-/// The headers that carry credentials. The flag is true if a route that forwards the token also forwards the header. A
-/// DPoP proof is forwarded with its token (RFC 9449 §4.1).
+/// The credential headers, with a flag for those that accompany a forwarded token (RFC 9449 §4.1).
 static CREDENTIALS: [(HeaderName, bool); 3] =
     [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
@@ -49,8 +47,7 @@ pub use hop_by_hop::{RemovedHeaders, remove_hop_by_hop};
 pub use pattern::HeaderPattern;
 pub use present::Present;
 
-/// The other end of a request's connection. The listener inserts it into the request's extensions. It is created once
-/// for each connection and is cheap to clone for each request.
+/// The other end of a request's connection, which the listener inserts into the request's extensions.
 ///
 /// ```
 /// use rotogate::gate::Peer;
@@ -65,11 +62,9 @@ pub use present::Present;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: IpAddr,
-    /// The address as it is written in `X-Forwarded-For`.
     text: HeaderValue,
     secure: bool,
     at_loopback: bool,
-    /// Whether the peer's forwarding headers are honoured if the peer is a trusted proxy.
     forwards: bool,
     holder: Holder,
     listener: Option<Arc<str>>,
@@ -92,43 +87,39 @@ impl Peer {
         }
     }
 
-    /// Sets whether the listener can be reached only from this machine. Its clients may then name this machine as the
-    /// host.
+    /// Sets whether the listener can be reached only from this machine.
     #[must_use]
     pub const fn at_loopback(mut self, is: bool) -> Self {
         self.at_loopback = is;
         self
     }
 
-    /// Sets the name of the listener. Routes and endpoints may be bound to listeners by name.
+    /// Sets the name of the listener.
     #[must_use]
     pub fn on_listener(self, name: Arc<str>) -> Self {
         Self { listener: Some(name), ..self }
     }
 
-    /// Sets the certificate, in DER, that the client presented in the TLS handshake. This is the client's own
-    /// certificate, the first of rustls' `peer_certificates()`. The server must have verified that the client has the
-    /// private key, and decides which certificates are accepted. Do not set the certificate of a proxy that forwards
-    /// requests of others, because it does not identify the proxy's clients.
+    /// Sets the client's certificate from the TLS handshake, in DER. The server must have verified that the client has
+    /// the private key. Do not set the certificate of a proxy that forwards requests of other clients.
     #[must_use]
     pub fn with_certificate(self, der: &[u8]) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::from_der(der))), ..self }
     }
 
-    /// Does the same as [`Self::with_certificate`], for a certificate that the gate sends to upstreams in `Client-Cert`
-    /// (RFC 9440).
+    /// Like [`Self::with_certificate`], but the gate sends the certificate to upstreams in `Client-Cert` (RFC 9440).
     #[must_use]
     pub fn with_certificate_for_upstreams(self, der: &[u8]) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::told_to_upstreams(der))), ..self }
     }
 
-    /// Does the same as [`Self::with_certificate`], for a certificate that another program has checked.
+    /// Like [`Self::with_certificate`], for a certificate that another program has checked.
     #[must_use]
     pub fn with_certificate_thumbprint(self, thumbprint: CertificateThumbprint) -> Self {
         Self { certificate: Some(Arc::new(ClientCertificate::from_thumbprint(thumbprint))), ..self }
     }
 
-    /// The thumbprint of the client's certificate, to which tokens are bound (RFC 8705 §3.1).
+    /// The thumbprint of the client's certificate (RFC 8705 §3.1).
     pub fn certificate(&self) -> Option<CertificateThumbprint> {
         self.certificate.as_deref().map(ClientCertificate::thumbprint)
     }
@@ -138,19 +129,19 @@ impl Peer {
         self.listener.as_deref()
     }
 
-    /// Whether the connection arrived on a listener that can be reached only from this machine.
+    /// Whether the listener can be reached only from this machine.
     pub const fn is_at_loopback(&self) -> bool {
         self.at_loopback
     }
 
-    /// Makes a peer whose forwarding headers are always ignored, even if its address is that of a trusted proxy. Use
-    /// this if a protocol other than HTTP supplied the address, because the client may then have written the headers.
+    /// Makes the gate ignore this peer's forwarding headers, even if it is a trusted proxy. Use this if a protocol
+    /// other than HTTP supplied the address, because the client may have written the headers.
     #[must_use]
     pub fn without_forwarding(self) -> Self {
         Self { forwards: false, ..self }
     }
 
-    /// Whether the peer's forwarding headers are honoured if the peer is a trusted proxy.
+    /// Whether the gate uses this peer's forwarding headers if it is a trusted proxy.
     pub const fn may_forward(&self) -> bool {
         self.forwards
     }
@@ -176,28 +167,27 @@ impl Peer {
     }
 }
 
-/// Functions that only the crates of this project call. They are hidden from the documentation.
+/// Functions for the crates of this project.
 #[doc(hidden)]
 impl Peer {
-    /// The name of the listener, as a string that can be shared with another peer.
+    /// The name of the listener, as a shared string.
     pub fn shared_listener(&self) -> Option<Arc<str>> {
         self.listener.clone()
     }
 
-    /// Whether a route or endpoint that is bound to these listeners is served on this connection. If `listeners` is
-    /// empty, every listener serves it.
+    /// Whether one of these listeners accepted the connection. An empty list means every listener.
     pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
         let own = || peer.and_then(Self::listener);
         listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
     }
 
-    /// The holder whose share of the resource pools the peer's requests use.
+    /// The holder that is charged for the resources of this peer.
     pub const fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The holder for a request's client, if the client is the peer or is named by trusted proxies. `None` if a trusted
-    /// proxy does not name a client, because the proxy's requests come from many clients.
+    /// The holder for the client of a request. `None` if the request comes from a trusted proxy that does not name the
+    /// client.
     pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
         let address = self.address.to_canonical();
         if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
@@ -208,30 +198,27 @@ impl Peer {
     }
 }
 
-/// The names of headers that identify the caller to an upstream, which only the gate may set.
+/// The names of headers that only the gate may set.
 #[derive(Clone, Debug, Default)]
 pub struct ProtectedNames {
-    /// The configured names, folded.
     configured: Vec<Box<str>>,
     strip: Vec<HeaderPattern>,
     keep: Vec<HeaderPattern>,
-    /// The beginnings of all names in the built-in lists, in `configured` and in `strip`.
     begins: names::Beginnings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum HeaderVerdict {
     Pass,
-    /// The header is removed on every route.
     Remove,
-    /// The header is removed unless the route keeps override headers.
+    /// The header is removed unless the route lets override headers pass.
     Override,
-    /// The header is removed unless the route keeps names with `_`.
+    /// The header is removed unless the route lets names with `_` pass.
     Underscore,
 }
 
 impl ProtectedNames {
-    /// Protects the built-in names and these names, in any spelling.
+    /// Protects the built-in names and the given names, in any spelling.
     pub fn new<I>(configured: I) -> Self
     where
         I: IntoIterator,
@@ -246,8 +233,8 @@ impl ProtectedNames {
         Self { configured, strip: Vec::new(), keep: Vec::new(), begins }
     }
 
-    /// Adds the names in `strip`, which are always removed, and the built-in names in `keep`, which are not removed
-    /// (requirement T24). A header that the gate itself sets never passes.
+    /// Removes the names in `strip` too, and lets the built-in names in `keep` pass (requirement T24). A header that
+    /// the gate itself sets never passes.
     #[must_use]
     pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
         (self.strip, self.keep) = (strip, keep);
@@ -255,43 +242,38 @@ impl ProtectedNames {
         self
     }
 
-    /// Whether only the gate may set a header with this name, in this or another spelling.
+    /// Whether only the gate may set a header with this name, in any spelling.
     pub fn protects(&self, name: &str) -> bool {
         self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
     }
 
-    /// Whether the header overrides the method or the URL by which the gate judged the request.
+    /// Whether the header overrides the request's method or URL.
     pub fn overrides(&self, name: &HeaderName) -> bool {
         names::is_override(name.as_str())
     }
 
-    /// Whether the name imitates a name that has a meaning to an upstream or to the gate. A proxy that removes headers
-    /// by name does not remove such an imitation (requirement N9).
+    /// Returns whether an upstream could read the name as another one that it or the gate interprets (requirement N9).
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        // gRPC's binary metadata, which `judge` removes in any spelling.
         let is_binary = name.ends_with("-bin") && self.judge(name) == HeaderVerdict::Remove;
         is_binary
             || names::is_unusually_spelt(name)
                 && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
     }
 
-    /// Whether this is a configured name, in any spelling.
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
             || self.strip.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Whether this name is in `keep`, in exactly the configured spelling.
     fn keeps(&self, name: &str) -> bool {
         self.keep.iter().any(|pattern| pattern.is_spelt(name))
     }
 
-    /// Removes the headers from a request that a client must not set (T3, T4, T6). Also removes the headers that the
-    /// client's `Connection` names. Otherwise a proxy behind the gate could remove an identity header that the gate
-    /// adds later (T5).
+    /// Removes the headers that a client must not set (T3, T4, T6), and the headers that `Connection` names. Otherwise
+    /// a proxy behind the gate could remove an identity header that the gate adds later (T5).
     ///
-    /// Call this function before the gate adds headers. It does not allocate memory if there is nothing to remove.
+    /// Call this function before the gate adds headers.
     pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
         let (mut has_connection, mut all_pass) = (false, true);
         for name in headers.keys() {
@@ -301,7 +283,6 @@ impl ProtectedNames {
         if has_connection {
             hop_by_hop::settle_connection(headers);
         }
-        // `settle_connection` does not add names.
         if all_pass {
             return;
         }
@@ -322,12 +303,11 @@ impl ProtectedNames {
     }
 
     fn judge(&self, name: &str) -> HeaderVerdict {
-        // This applies to most headers of most requests.
         if !self.begins.may_have(name) {
             let has_underscore = name.bytes().any(|byte| byte == b'_');
             return if has_underscore { HeaderVerdict::Underscore } else { HeaderVerdict::Pass };
         }
-        // gRPC's binary metadata. Some libraries return it under the same name without `-bin` (requirement T17).
+        // Some libraries drop the `-bin` of binary gRPC metadata (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {
@@ -356,11 +336,11 @@ const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
     is_of_token && policy.forward_token
 }
 
-/// Removes the client's credentials, so that the upstream does not receive them (T14). `Proxy-Authorization` is always
-/// removed. `Authorization` and a DPoP proof are removed unless the route forwards the token. Returns whether there are
-/// cookies. The caller must check the cookies, because some may also be credentials.
+/// Removes the client's credentials (T14). `Proxy-Authorization` is always removed. `Authorization` and a DPoP proof
+/// are removed unless the route forwards the token. Returns whether there are cookies, which the caller must check for
+/// credentials.
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool {
-    // Scanning the names of all headers costs less than looking up each credential header.
+    // One scan of all names costs less than looking up each credential header.
     let (mut present, mut has_cookies) = ([false; CREDENTIALS.len()], false);
     for name in headers.keys() {
         has_cookies |= *name == COOKIE;
@@ -376,37 +356,32 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) -> bool 
     has_cookies
 }
 
-/// The headers that clients must not send to an upstream, as patterns of lower-case names in which a final `*` matches
-/// anything. They include the credential headers, but not the configured names.
+/// The headers that clients must not send to an upstream, except the configured ones. The names are in lower case, and
+/// a final `*` matches anything.
 pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }
 
-/// A claim as a header value (T4). `%` and everything except visible ASCII are percent-encoded, so that different
-/// claims always give different values. Inner spaces are kept, so that a list of scopes remains readable.
+/// Encodes a claim as a header value (T4). Visible ASCII and inner spaces stay. Everything else is percent-encoded, and
+/// so is `%`.
 pub fn identity_value(claim: &str) -> HeaderValue {
     let mut text = Vec::with_capacity(claim.len());
     encode(claim, &mut text);
     visible(Bytes::from(text))
 }
 
-/// The content of an identity header.
 #[derive(Clone, Debug)]
 pub(crate) enum IdentityText<'c> {
-    /// One claim.
     Claim(Cow<'c, str>),
-    /// Several claims, joined by commas. A comma within a claim is escaped.
+    /// Several claims, joined by commas.
     List(&'c [Box<str>]),
 }
 
-/// The expected length of a claim, in bytes. Most claims are identifiers or short names.
 const USUAL_CLAIM: usize = 24;
 
-/// The [values](identity_value) of several claims in one allocation. Every request of the caller takes a reference to
-/// each value, and with one allocation only one reference counter changes.
+/// Makes the [values](identity_value) of several claims in one allocation.
 pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
     let claims = claims.into_iter();
-    // The capacity is enough for usual claims, so that the buffer rarely grows.
     let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
     let ends: Vec<usize> = claims
         .map(|claim| {
@@ -417,7 +392,7 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
             text.len()
         })
         .collect();
-    // Frees the unused capacity, because the values live as long as their token.
+    // The values stay in memory as long as their token, so free unused capacity.
     let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
     begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
@@ -434,7 +409,7 @@ fn encode(claim: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Encodes each claim separately, including spaces, because software that reads lists trims their elements.
+/// Spaces are encoded, because software that reads lists trims the elements.
 fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
     for (at, one) in several.iter().enumerate() {
         if at > 0 {
@@ -460,7 +435,7 @@ fn visible(encoded: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(encoded).expect("visible ASCII")
 }
 
-/// Whether any header, in any spelling, overrides the method or the URL.
+/// Whether any header overrides the request's method or URL.
 pub fn has_override(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| names::is_override(name.as_str()))
 }

@@ -1,8 +1,8 @@
-//! The lists of header names, and the comparison of names.
+//! The lists of header names, and how names are compared.
 
 use super::products;
 
-/// Headers that make an upstream use a method or URL that differs from the one that the gate judged.
+/// Headers that make an upstream use another method or URL than the gate checked.
 const OVERRIDES: [&str; 16] = [
     "x-http-method-override",
     "x-http-method",
@@ -22,8 +22,8 @@ const OVERRIDES: [&str; 16] = [
     "x-forwarded-path",
 ];
 
-/// Headers that state the origin of a request, in addition to the three headers that the gate writes. They are always
-/// removed, because proxies use them in different ways.
+/// Other headers that state the origin of a request. Proxies do not agree on the meaning, so the gate always removes
+/// these headers.
 pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "forwarded",
     "x-forwarded",
@@ -44,7 +44,7 @@ pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "front-end-https",
 ];
 
-/// Headers that have a meaning to the protocol. A header with a disguised spelling of one of these names is removed.
+/// Headers that proxies and servers interpret. A header with another spelling of such a name is removed.
 const PROTOCOL: [&str; 11] = [
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -63,7 +63,6 @@ pub(super) const fn fold_byte(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
-/// The result of [`fold_byte`] for each byte.
 static FOLDED: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -74,17 +73,14 @@ static FOLDED: [u8; 256] = {
     table
 };
 
-/// The folded spelling of a name.
 pub(super) fn fold(name: &str) -> String {
     name.bytes().map(|b| char::from(fold_byte(b))).collect()
 }
 
-/// Whether `folded` is the folded spelling of `name`.
 pub(super) fn folds_to(name: &str, folded: &str) -> bool {
     name.len() == folded.len() && fold_begins(name, folded)
 }
 
-/// Whether the folded spelling of `name` begins with `folded`.
 pub(super) fn fold_begins(name: &str, folded: &str) -> bool {
     name.len() >= folded.len() && name.bytes().zip(folded.bytes()).all(|(n, f)| fold_byte(n) == f)
 }
@@ -93,18 +89,14 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
     list.iter().any(|listed| folds_to(name, listed))
 }
 
-/// Quickly tests whether a name may be in a list, by the beginning of the name. The test may also accept a name that is
-/// not in the list, but it rules out most headers of most requests.
+/// Quickly rules out most header names by their beginnings.
 #[derive(Clone, Debug)]
 pub(super) struct Beginnings {
-    /// One bit for each possible value of [`Self::hash`].
     hashes: [u64; 16],
-    /// Whether a pattern of the list has fewer bytes than [`Self::hash`] needs. In that case the test accepts every
-    /// name.
+    /// Set if a pattern is too short for [`Self::hash`], so that no name can be ruled out.
     is_open: bool,
 }
 
-/// The beginnings of identity headers, of overrides, and of names that a disguised spelling imitates.
 static LISTED: Beginnings = Beginnings::none().with(&[&OVERRIDES, &OTHER_FORWARDING, &PROTOCOL]).with(&products::ALL);
 static FORWARDING: Beginnings = Beginnings::none().with(&[&OTHER_FORWARDING]);
 
@@ -119,7 +111,7 @@ impl Beginnings {
         Self { hashes: [0; 16], is_open: false }
     }
 
-    /// Hashes the beginning of a name. Skips the second byte, which is `-` in most names of the lists.
+    /// Hashes all bytes except the second one, which is `-` in most names.
     const fn hash([first, _, third, fourth, fifth]: [u8; 5]) -> usize {
         let folded = u32::from_le_bytes([
             FOLDED[first as usize],
@@ -135,7 +127,7 @@ impl Beginnings {
         while list < lists.len() {
             let mut name = 0;
             while name < lists[list].len() {
-                // `host` is too short for the hash, and has no disguised spelling.
+                // Omit `host`. It is too short for the hash, and has no other spelling.
                 if !matches!(lists[list][name].as_bytes(), b"host") {
                     self.add(lists[list][name]);
                 }
@@ -146,7 +138,7 @@ impl Beginnings {
         self
     }
 
-    /// Adds a name or, if it has a trailing `*`, all names with this prefix.
+    /// A trailing `*` stands for all names with this prefix.
     pub(super) const fn add(&mut self, name: &str) {
         match name.as_bytes() {
             [first, second, third, fourth, fifth, ..] if *fifth != b'*' => {
@@ -157,7 +149,6 @@ impl Beginnings {
         }
     }
 
-    /// Whether a name may be in the list.
     pub(super) fn may_have(&self, name: &str) -> bool {
         self.is_open
             || name.as_bytes().first_chunk().is_some_and(|begin| {
@@ -167,28 +158,22 @@ impl Beginnings {
     }
 }
 
-/// The patterns of the names that identify the caller to an upstream, and the names that override the method or the
-/// URL.
 pub(super) fn of_lists() -> impl Iterator<Item = &'static str> {
     products::patterns().chain(OVERRIDES)
 }
 
-/// Whether the header, in any spelling, identifies the caller to an upstream.
 pub(super) fn is_identity(name: &str) -> bool {
     LISTED.may_have(name) && products::is_identity(name)
 }
 
-/// Whether the header, in any spelling, overrides the method or the URL.
 pub(super) fn is_override(name: &str) -> bool {
     LISTED.may_have(name) && is_one_of(name, &OVERRIDES)
 }
 
-/// Whether [`super::forwarded`] removes this header, in any spelling.
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     FORWARDING.may_have(name) && is_one_of(name, &OTHER_FORWARDING)
 }
 
-/// For each byte, whether it is folded to `-` but is not `-` itself.
 const UNUSUAL: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
@@ -204,31 +189,26 @@ fn is_unusual(byte: u8) -> bool {
     UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
-/// Whether the name contains a character other than `-` that is folded to `-`.
 pub(super) fn is_unusually_spelt(name: &str) -> bool {
     name.bytes().any(is_unusual)
 }
 
-/// Whether the name is an unusual spelling of a header that has a meaning to the protocol or that the gate writes.
 pub(super) fn is_disguised(name: &str) -> bool {
     // `Proxy` becomes `HTTP_PROXY`, which a CGI program reads as its proxy (CVE-2016-5385).
     name == "proxy"
         || name.bytes().any(is_unusual) && (is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING))
 }
 
-/// Whether the header, in any spelling, has a meaning to the protocol, or is one that the gate writes or always
-/// removes.
 pub(super) fn is_ours_or_protocol(name: &str) -> bool {
     const CONNECTION: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
     is_one_of(name, &PROTOCOL) || is_one_of(name, &OTHER_FORWARDING) || is_one_of(name, &CONNECTION)
 }
 
-/// The headers of the protocol itself, and the headers that the gate writes.
 pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Whether this is a header that a `Connection` header must not remove.
+/// Returns whether a `Connection` header must not remove this header.
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

@@ -1,10 +1,10 @@
-//! Names of headers, or prefixes of names, as in the configuration keys `strip` and `keep`.
+//! The header names and prefixes in the configuration keys `strip` and `keep`.
 
 use http::HeaderName;
 
 use super::{names, products};
 
-/// The name of a header or, with a trailing `*`, all names with a prefix.
+/// A header name or, with a trailing `*`, a prefix.
 ///
 /// ```
 /// use rotogate_core::headers::HeaderPattern;
@@ -16,13 +16,11 @@ use super::{names, products};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPattern {
-    /// The name, or the prefix without `*`, in lower case.
     name: Box<str>,
     folded: Box<str>,
     is_begin: bool,
 }
 
-/// Prints the pattern as it is written in the configuration.
 impl std::fmt::Display for HeaderPattern {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}", self.name, if self.is_begin { "*" } else { "" })
@@ -33,7 +31,7 @@ impl HeaderPattern {
     /// Parses a pattern such as `x-vouch-user` or `x-vouch-*`.
     ///
     /// # Errors
-    /// The reason why the string is not a valid pattern.
+    /// The problem of the pattern.
     pub fn parse(text: &str) -> Result<Self, String> {
         let begin = text.strip_suffix('*');
         let name = begin.unwrap_or(text);
@@ -54,17 +52,15 @@ impl HeaderPattern {
         names::fold_begins(name, &self.folded) && (self.is_begin || name.len() == self.folded.len())
     }
 
-    /// The folded beginning of all names that the pattern matches.
     pub(super) fn begin(&self) -> &str {
         &self.folded
     }
 
-    /// Whether the pattern matches a name in exactly this spelling.
     pub(super) fn is_spelt(&self, name: &str) -> bool {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
     }
 
-    /// Whether the pattern matches built-in names, which pass only if `keep` lists them.
+    /// Returns whether the pattern matches any built-in name of a product's header.
     pub fn is_of_a_product(&self) -> bool {
         products::overlaps(&self.folded, self.is_begin)
     }

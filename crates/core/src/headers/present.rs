@@ -1,5 +1,4 @@
-//! Finds certain headers of a message in one pass over the header names. Looking up each header would cost more,
-//! because a look-up hashes the name.
+//! Finds certain headers in one pass over the names, which costs less than a look-up for each header.
 
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName};
@@ -8,7 +7,7 @@ use crate::context::trace::TRACEPARENT;
 
 static TRACE: HeaderName = TRACEPARENT;
 
-/// Shows which headers a message has, for the headers that the program checks for every request.
+/// Shows which of these headers a message has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Present {
     /// Whether `Content-Type` is present.

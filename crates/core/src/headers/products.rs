@@ -1,10 +1,8 @@
-//! Headers in which proxies, identity providers and clouds identify the caller to an upstream (requirement T24). An
-//! upstream that was once behind one of these products may still trust its headers, so they are always removed from a
-//! client's request, whatever service is behind the gate. For a gate behind a product that sets such a header, the
-//! configuration key `keep` of `[identity]` lets the header pass. The configuration key `strip` adds further names.
+//! Headers in which other products tell an upstream who the caller is (requirement T24). An upstream may still trust
+//! these headers, so the gate removes them from the requests of clients. The configuration key `keep` of `[identity]`
+//! lets one of these headers pass. The configuration key `strip` adds further names.
 //!
-//! A trailing `*` matches anything. The names are grouped by their first letters to reduce comparisons, because each
-//! header of each request is looked up in the lists.
+//! A trailing `*` matches anything. The names are grouped by their first letters to reduce comparisons.
 
 use super::names::{fold_begins, fold_byte, folds_to};
 
@@ -29,10 +27,9 @@ const X_A: &[&str] = &[
 ];
 /// Google's load balancer, nginx, HAProxy and Kong.
 const X_C: &[&str] = &["x-client-cert*", "x-client-dn", "x-client-verify", "x-consumer-*", "x-credential-*"];
-/// Google's Cloud Endpoints, and Envoy, which removes its own headers from external requests but trusts them on
-/// internal ones.
+/// Google's Cloud Endpoints, and Envoy, which trusts its own headers on internal requests.
 const X_E: &[&str] = &["x-endpoint-api-userinfo", "x-envoy-*"];
-/// oauth2-proxy, Traefik, Envoy, and the many products that imitate these three.
+/// oauth2-proxy, Traefik, Envoy, and products that imitate them.
 const X_F: &[&str] = &[
     "x-forwarded-user",
     "x-forwarded-email",
@@ -60,7 +57,7 @@ const X_V: &[&str] = &["x-vouch-*"];
 const X_W: &[&str] = &["x-webauth-*"];
 /// RFC 9440 §2.4, Cloudflare Access, Cloudflare's mutual TLS, and CloudFront.
 const C: &[&str] = &["client-cert*", "cf-access-*", "cf-client-cert*", "cloudfront-viewer-cert-*"];
-/// WebSEAL, and Kubernetes, where the headers would let any client use a proxy's right to impersonate users.
+/// WebSEAL, and Kubernetes, where a proxy may impersonate users with these headers.
 const I: &[&str] = &["iv-user*", "iv-group*", "iv-cred*", "impersonate-*"];
 /// Linkerd.
 const L: &[&str] = &["l5d-client-id"];
@@ -76,7 +73,6 @@ const T: &[&str] = &["tailscale-*", "teleport-jwt-assertion", "txn-token"];
 pub(super) const ALL: [&[&str]; 21] =
     [X_A, X_C, X_E, X_F, X_G, X_I, X_M, X_P, X_R, X_S, X_T, X_U, X_V, X_W, C, I, L, O, R, S, T];
 
-/// The only list that may contain this name, chosen by the name's first letters.
 fn list_of(name: &str) -> &'static [&'static str] {
     let mut bytes = name.bytes().map(fold_byte);
     let (Some(first), Some(second)) = (bytes.next(), bytes.next()) else { return &[] };
@@ -109,7 +105,6 @@ fn list_of(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Whether the header, in any spelling, identifies the caller to an upstream.
 pub(super) fn is_identity(name: &str) -> bool {
     list_of(name).iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin),
@@ -117,12 +112,11 @@ pub(super) fn is_identity(name: &str) -> bool {
     })
 }
 
-/// The patterns of all lists.
 pub(super) fn patterns() -> impl Iterator<Item = &'static str> {
     ALL.iter().flat_map(|list| list.iter().copied())
 }
 
-/// Whether there is a name that both this pattern and one of the lists match.
+/// Returns whether any header name matches both this pattern and a pattern in the lists.
 pub(super) fn overlaps(name: &str, is_begin: bool) -> bool {
     patterns().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin) || (is_begin && begin.starts_with(name)),

@@ -1,19 +1,17 @@
-//! Trailers of a request. These fields arrive after the body, when the request has already been judged (RFC 9110 §6.5).
+//! Request trailers, which arrive after the authorisation decision (RFC 9110 §6.5).
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderName};
 
 use super::{HeaderVerdict, ProtectedNames, names};
 
-/// Fields that would change how the request is framed, routed, authenticated or processed. They are therefore not
-/// allowed in trailers (RFC 9110 §6.5.1).
+/// These fields are not allowed in trailers (RFC 9110 §6.5.1).
 const NEVER: [HeaderName; 10] =
     [ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE];
 
 impl ProtectedNames {
-    /// Removes forbidden fields from the trailers of a request, on every route: identity headers, overrides and
-    /// forwarding headers in every spelling, credentials, framing, and every name with `_` (T3 to T6). If an upstream
-    /// merges trailers into its headers, a client therefore cannot use trailers to set headers that it must not send.
+    /// Removes forbidden fields from the trailers of a request (T3 to T6). Otherwise a client could set forbidden
+    /// headers at an upstream that merges trailers into headers.
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
         let gone: Vec<HeaderName> = trailers.keys().filter(|name| !self.may_trail(name)).cloned().collect();
         for name in gone {

@@ -1,4 +1,4 @@
-//! The classes of addresses that the client may connect to.
+//! The addresses to which the client may connect.
 //!
 //! ```
 //! use rotogate_core::http_client::{Allowed, Reach};
@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The class of an address, according to where it can be reached from.
+/// The class of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reach {
@@ -21,22 +21,22 @@ pub enum Reach {
     Never,
     /// This machine.
     Loopback,
-    /// A private network: RFC 1918, `fc00::/7`, `100.64.0.0/10`, and ranges that are not routed.
+    /// A private or unrouted network: RFC 1918, `fc00::/7`, `100.64.0.0/10` and others.
     Private,
     /// All other addresses.
     Public,
 }
 
-/// The clouds' metadata services that have an address outside of the link-local networks: Alibaba, Oracle, Azure.
+/// Metadata services outside the link-local networks: Alibaba, Oracle, Azure.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
-/// The metadata services of clouds over IPv6: Google, Scaleway.
+/// Metadata services over IPv6: Google, Scaleway.
 const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)];
 
 impl Reach {
-    /// The class of an address. An IPv6 address with an embedded IPv4 address has the class of that address.
+    /// The class of an address, or of the IPv4 address that is embedded in it.
     pub fn from_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::from_v4(v4),
@@ -47,13 +47,12 @@ impl Reach {
     fn from_v4(address: Ipv4Addr) -> Self {
         let [a, b, c, _] = address.octets();
         match (a, b, c) {
-            // A connection to 0.0.0.0 reaches this machine. Addresses from 224.0.0.0 on are multicast, reserved or
-            // broadcast.
+            // 0.0.0.0 reaches this machine. Addresses from 224.0.0.0 on are multicast, reserved or broadcast.
             (0 | 224.., ..) | (169, 254, _) => Self::Never,
             _ if METADATA_V4.contains(&address) => Self::Never,
             (127, ..) => Self::Loopback,
             (10, ..) | (172, 16..=31, _) | (192, 168, _) | (100, 64..=127, _) => Self::Private,
-            // IETF protocol assignments, and networks for benchmarks.
+            // IETF protocol assignments and benchmark networks.
             (192, 0, 0) | (198, 18 | 19, _) => Self::Private,
             _ => Self::Public,
         }
@@ -69,18 +68,17 @@ impl Reach {
         match address.segments() {
             // Link-local, multicast, and the metadata services of AWS.
             [0xfe80..=0xfebf, ..] | [0xff00..=0xffff, ..] | [0xfd00, 0xec2, ..] => Self::Never,
-            // The local-use NAT64 prefix (RFC 8215). These addresses are never permitted, because the position of the
-            // embedded IPv4 address depends on the network.
+            // The local-use NAT64 prefix (RFC 8215). The position of the embedded IPv4 address depends on the network,
+            // so the gate cannot check the address.
             [0x64, 0xff9b, 1, ..] => Self::Never,
             _ if METADATA_V6.contains(&address) => Self::Never,
-            // Unique local addresses, and the site-local addresses that they replaced.
+            // Unique local addresses, and the older site-local addresses.
             [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Self::Private,
             _ => Self::Public,
         }
     }
 }
 
-/// The IPv4 address embedded in an IPv6 address.
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
     match address.segments() {
@@ -97,7 +95,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The classes of addresses to which the client may connect for a URL.
+/// The addresses to which the client may connect for a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
     link_local: bool,
@@ -107,27 +105,26 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// The permitted addresses for a URL that the operator configured.
+    /// The rules for a URL that the operator configured.
     pub const fn by_operator() -> Self {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// The permitted addresses for a URL from a document that an issuer publishes. `host` and `addresses` are those of
-    /// the issuer. The URL must not lead to a less public address than the issuer's own.
+    /// The rules for a URL from an issuer's document. The URL must not lead to a less public address than the issuer's
+    /// own `host` and `addresses`.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
-    /// Also permits link-local addresses, including those of metadata services. Use this only if the operator has
-    /// explicitly permitted link-local addresses for the URL.
+    /// Also permits link-local addresses, including metadata services. Use this only if the operator explicitly
+    /// permitted such addresses.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
         self
     }
 
-    /// Permits only the addresses of this machine.
     pub(super) const fn loopback() -> Self {
         Self { link_local: false, loopback: true, private: false, public: false }
     }
@@ -143,7 +140,7 @@ impl Allowed {
     }
 }
 
-/// Whether the address itself is link-local. An IPv4 address that is embedded in it is ignored.
+/// Returns whether the address itself, without an embedded IPv4 address, is link-local.
 const fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -151,13 +148,12 @@ const fn is_link_local(address: IpAddr) -> bool {
     }
 }
 
-/// Parses the host of a URL as an IP address.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
     let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     inside.map_or_else(|| host.parse().map(IpAddr::V4).ok(), |host| host.parse().map(IpAddr::V6).ok())
 }
 
-/// Whether the host of a URL is `localhost` or a loopback address. Names are not resolved.
+/// Does not resolve names.
 pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || literal(host).is_some_and(|address| Reach::from_address(address) == Reach::Loopback)
@@ -286,7 +282,7 @@ mod tests {
         assert_eq!(by_issuer("id.example.com", "1.1.1.1"), [false, false, true, false]);
         assert_eq!(by_issuer("id.internal", "10.0.0.7"), [false, true, true, false]);
         assert_eq!(by_issuer("10.0.0.7", "10.0.0.7"), [false, true, true, false]);
-        // A name is loopback only by its spelling. The addresses to which it resolves are checked elsewhere.
+        // The spelling of a name decides whether it is loopback, not its address.
         assert_eq!(by_issuer("id.example.com", "127.0.0.1"), [false, false, true, false]);
         assert_eq!(by_issuer("localhost", "127.0.0.1"), [true, false, true, false]);
         assert_eq!(by_issuer("[::1]", "::1"), [true, false, true, false]);

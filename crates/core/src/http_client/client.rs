@@ -26,24 +26,20 @@ use super::target::FetchTarget;
 use crate::bounds::MAX_ANSWER_HEAD;
 use crate::client_tls::{BadTls, Tls};
 
-/// The largest number of idle connections, and the age after which a connection is not used again. After that time, the
-/// host name may have another address.
+/// Connections have a maximum age, because the address of a host may change.
 const MAX_IDLE: usize = 64;
 const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Open connections that can be used for another request.
 #[derive(Default)]
 struct IdleConnections(Mutex<Vec<KeptConnection>>);
 
 struct KeptConnection {
-    /// The scheme, and the host with its port.
     origin: (Option<Scheme>, HeaderValue),
     sender: http1::SendRequest<Full<Bytes>>,
     begun: Instant,
 }
 
 impl IdleConnections {
-    /// Takes the most recently used connection to the origin of this target.
     fn take(&self, target: &FetchTarget) -> Option<KeptConnection> {
         let mut all = self.0.lock();
         all.retain(|kept| !kept.sender.is_closed() && kept.begun.elapsed() < MAX_AGE);
@@ -77,16 +73,16 @@ pub struct HttpClient {
 
 crate::debug_with!(HttpClient { timeout, max_size });
 
-/// The response to a conditional request. The enum is exhaustive, so that a caller must handle both variants.
+/// The response to a conditional request.
 #[derive(Clone, Debug)]
 pub enum Document {
-    /// The document has not changed (304).
+    /// The document is unchanged (304).
     #[non_exhaustive]
     Unchanged {
         /// The headers of the response.
         headers: HeaderMap,
     },
-    /// A document (200).
+    /// The document (200).
     #[non_exhaustive]
     New {
         /// The headers of the response.
@@ -96,8 +92,7 @@ pub enum Document {
     },
 }
 
-/// The value of `Authorization` with a bearer token. `None` if the token contains characters that are not allowed in a
-/// header.
+/// The value of `Authorization` with a bearer token. Returns `None` if a header cannot contain the token.
 pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
     let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));
     let mut value = HeaderValue::from_str(&text).ok()?;
@@ -106,8 +101,8 @@ pub fn bearer(token: &SecretString) -> Option<HeaderValue> {
 }
 
 impl HttpClient {
-    /// Creates a client that trusts the system's certificate authorities. They are read only once, in this call. The
-    /// time limit of a request is 10 s, and the size limit of a body is 256 KiB.
+    /// Creates a client that trusts the system's certificate authorities. By default, requests are limited to 10 s, and
+    /// response bodies to 256 KiB.
     ///
     /// # Errors
     /// The system has no trusted certificate authorities.
@@ -115,7 +110,7 @@ impl HttpClient {
         Self::with_tls(&Tls::default())
     }
 
-    /// Does the same as [`new`](Self::new), with other TLS settings.
+    /// Like [`new`](Self::new), with other TLS settings.
     ///
     /// # Errors
     /// A certificate or a key is invalid.
@@ -133,16 +128,15 @@ impl HttpClient {
         })
     }
 
-    /// Keeps connections open for further requests of this client and its clones. If the server closes a kept
-    /// connection while a request is sent on it, the request is sent again on another connection. Use this only for
-    /// requests that may arrive twice.
+    /// Keeps connections open for further requests. A request that fails on a kept connection is sent again. Use this
+    /// only for requests that may arrive twice.
     #[must_use]
     pub fn kept_alive(mut self) -> Self {
         self.idle = Some(Arc::default());
         self
     }
 
-    /// Sets the time limit for a whole request: name resolution, connecting, TLS, head and body.
+    /// Sets the time limit for a whole request.
     #[must_use]
     pub const fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -154,8 +148,7 @@ impl HttpClient {
         self.timeout
     }
 
-    /// Sets a separate time limit for name resolution, connecting and TLS. It has an effect only if it is shorter than
-    /// the limit for the whole request.
+    /// Sets a shorter time limit for name resolution, connecting and TLS.
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
@@ -200,10 +193,10 @@ impl HttpClient {
         }
     }
 
-    /// Fetches a document. If an `etag` is given, the result may be [`Document::Unchanged`].
+    /// Fetches a document. With an `etag`, the result may be [`Document::Unchanged`].
     ///
     /// # Errors
-    /// There is no response, or its status is neither 200 nor, if an `etag` is given, 304.
+    /// There is no usable response.
     pub async fn get_document(
         &self,
         target: &FetchTarget,
@@ -242,7 +235,7 @@ impl HttpClient {
         self.within(target, exchange, &written).await
     }
 
-    /// Applies the time limit to an exchange. `written` is set once a byte of the request was sent.
+    /// Sets `written` once a byte of the request was sent.
     async fn within<T>(
         &self,
         target: &FetchTarget,
@@ -256,8 +249,8 @@ impl HttpClient {
         answer.map_err(|error| error.with_not_sent(!written.load(Ordering::Relaxed)))
     }
 
-    /// Does the same as [`send`](Self::send) over HTTP/2. Also returns the trailers of the response, which gRPC needs.
-    /// Without TLS, the server must support HTTP/2 with prior knowledge.
+    /// Like [`send`](Self::send) over HTTP/2, and also returns the trailers, which gRPC needs. Without TLS, the server
+    /// must support HTTP/2 with prior knowledge.
     ///
     /// # Errors
     /// The errors of [`send`](Self::send).
@@ -382,8 +375,7 @@ impl HttpClient {
             );
         }
         let Some(coding) = Coding::in_headers(&parts.headers) else {
-            let cause = "the response has a content-encoding other than gzip, although the request did not accept any"
-                .to_owned();
+            let cause = "the response has an unsupported content-encoding; expected gzip or none".to_owned();
             return failed(FetchErrorKind::Encoding, cause);
         };
         let too_large =
@@ -405,22 +397,20 @@ impl HttpClient {
     }
 }
 
-/// How the body of a response is encoded. The request does not accept compression, but some caches compress responses
-/// anyway.
+/// The coding of a response. Some caches compress responses, although the gate's requests do not accept compression.
 #[derive(Clone, Copy)]
 enum Coding {
     Identity,
     Gzip,
 }
 
-/// Why a body could not be decoded.
 enum Undecoded {
     TooLong,
     Broken(std::io::Error),
 }
 
 impl Coding {
-    /// Reads the coding from the headers. `None` if the gate does not support the coding (RFC 9110 §8.4.1).
+    /// Returns `None` for an unsupported coding (RFC 9110 §8.4.1).
     fn in_headers(headers: &HeaderMap) -> Option<Self> {
         let mut coding = Self::Identity;
         for line in headers.get_all(header::CONTENT_ENCODING) {
@@ -459,7 +449,6 @@ fn without_mark(mut body: Bytes) -> Bytes {
     body
 }
 
-/// Builds the request, with the host of its target and headers that do not accept compression.
 fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
@@ -477,14 +466,11 @@ fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes
     request
 }
 
-/// The error and its causes on one line.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
-/// Waits for a response, and polls its connection during the wait. The connection therefore does not need a separate
-/// task, and closes when the wait ends. If the connection fails, `answer` also fails. If the connection completes, the
-/// wait continues, because the rest of the response must still be read.
+/// Polls the connection together with the response, so that the connection does not need its own task.
 async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let driven = async {
         connection.await;

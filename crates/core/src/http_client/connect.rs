@@ -1,4 +1,4 @@
-//! Resolves names and opens connections. The addresses of a name are filtered before a connection is opened.
+//! Resolves names and opens connections to permitted addresses.
 
 use std::future::Future;
 use std::io;
@@ -33,7 +33,6 @@ pub trait Lookup: Send + Sync {
     fn addresses(&self, name: &str) -> LookupFuture;
 }
 
-/// The resolver of the system.
 #[derive(Debug)]
 pub(super) struct System;
 
@@ -41,21 +40,19 @@ impl Lookup for System {
     fn addresses(&self, name: &str) -> LookupFuture {
         let name = name.to_owned();
         Box::pin(async move {
-            // `lookup_host` requires a port, but does not use it for the resolution.
+            // `lookup_host` requires a port, but ignores it.
             let found = tokio::net::lookup_host((name, 0)).await?;
             Ok(found.map(|address| address.ip()).collect())
         })
     }
 }
 
-/// A resolver that returns only permitted addresses.
 #[derive(Clone)]
 struct Guarded {
     lookup: Arc<dyn Lookup>,
     allowed: Allowed,
 }
 
-/// Why a name has no permitted address.
 #[derive(Debug, thiserror::Error)]
 enum NoAddress {
     #[error("the name cannot be resolved: {0}")]
@@ -88,21 +85,20 @@ impl Service<Name> for Guarded {
     }
 }
 
-/// Connects to the target, through the proxy if there is one, and with TLS if the URL is `https`.
 pub(super) async fn connect(
     target: &FetchTarget,
     proxy: Option<&Proxy>,
     lookup: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
 ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
-    // The connector does not resolve a host that is an IP address. `FetchTarget::parse` has already checked it.
+    // The resolver is not called for an IP address, but `FetchTarget::parse` has already checked it.
     let tcp = |allowed| {
         let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed });
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp
     };
-    // Only `https` URLs use the proxy, because an `http` URL always leads to this machine.
+    // An `http` URL always leads to this machine, so it does not use the proxy.
     let connected = match proxy.filter(|_| target.uri().scheme() == Some(&Scheme::HTTPS)) {
         None => HttpsConnector::from((tcp(target.allowed()), tls)).oneshot(target.uri().clone()).await,
         Some(proxy) => {
@@ -125,7 +121,7 @@ fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) 
         };
         return (kind, cause.to_string());
     }
-    // The connector has its own error type for TCP, so a plain I/O error comes from TLS.
+    // A plain I/O error comes from TLS, because TCP errors have another type.
     let tls = error.is::<io::Error>();
     let last = causes.last().unwrap_or(error);
     match tls {
@@ -134,14 +130,13 @@ fn judge(error: &(dyn std::error::Error + 'static)) -> (FetchErrorKind, String) 
     }
 }
 
-/// A connection that records whether anything was written to it after the TLS handshake.
+/// Records whether anything was written after the TLS handshake.
 pub(super) struct Watched {
     stream: MaybeHttpsStream<TokioIo<TcpStream>>,
     written: Arc<AtomicBool>,
 }
 
 impl Watched {
-    /// `written` becomes true with the first attempt to write.
     pub(super) const fn new(stream: MaybeHttpsStream<TokioIo<TcpStream>>, written: Arc<AtomicBool>) -> Self {
         Self { stream, written }
     }

@@ -1,4 +1,4 @@
-//! The credentials with which the gate authenticates as a client of another server (RFC 6749 §2.3.1).
+//! The gate's credentials at other servers (RFC 6749 §2.3.1).
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,44 +14,43 @@ use zeroize::Zeroizing;
 pub struct ClientCredentials {
     /// The id of the client.
     pub id: String,
-    /// The client's secret, and where a request carries it.
+    /// The client's secret, and the part of a request that contains the secret.
     pub secret: Option<(SecretString, SecretPlace)>,
-    /// The signer of an assertion for each request, used instead of a secret (RFC 7523 §2.2).
+    /// Signs an assertion for each request instead of a secret (RFC 7523 §2.2).
     pub assertions: Option<Arc<dyn ClientAssertions>>,
 }
 
-/// Makes the assertions with which the gate authenticates as a client.
+/// Creates the assertions with which the gate authenticates (RFC 7523 §2.2).
 pub trait ClientAssertions: fmt::Debug + Send + Sync {
-    /// A new assertion. `None` if the key cannot sign.
+    /// Returns a new assertion, or `None` if the key cannot sign.
     fn assertion(&self) -> Option<SecretString>;
 }
 
-/// The value of `client_assertion_type` (RFC 7523 §2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Where a request carries the client's secret (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretPlace {
-    /// In the header `Authorization`, as HTTP Basic credentials.
+    /// The secret is sent in the header `Authorization`, as HTTP Basic credentials.
     #[default]
     Basic,
-    /// In the form, as the parameter `client_secret`.
+    /// The secret is sent in the form, as the parameter `client_secret`.
     Form,
 }
 
 impl ClientCredentials {
-    /// A client without a secret.
+    /// Creates a client without a secret.
     pub fn public(id: impl Into<String>) -> Self {
         Self { id: id.into(), secret: None, assertions: None }
     }
 
-    /// Whether the request names the client in the form instead of a header.
+    /// Whether the client's id is sent in the form instead of in a header.
     pub fn is_in_form(&self) -> bool {
         self.assertions.is_some() || !matches!(self.secret, Some((_, SecretPlace::Basic)))
     }
 
-    /// Adds the client's credentials to a request with a form. `None` if the credentials cannot be encoded, or the key
-    /// cannot sign.
+    /// Adds the credentials to a request with a form. `None` if the credentials cannot be encoded, or the key cannot
+    /// sign.
     pub fn add_to(&self, headers: &mut HeaderMap, body: &mut Zeroizing<Vec<u8>>) -> Option<()> {
         let mut pairs = Vec::new();
         let assertion = match &self.assertions {
@@ -75,7 +74,7 @@ impl ClientCredentials {
         if !pairs.is_empty() {
             let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
             let added = Zeroizing::new(added);
-            // Reserves the whole capacity, because a reallocation would leave a copy of the secret in memory.
+            // Reserve the whole capacity, because a reallocation would leave a copy of the secret in memory.
             let mut whole = Zeroizing::new(Vec::with_capacity(body.len() + 1 + added.len()));
             whole.extend_from_slice(body);
             whole.push(b'&');
@@ -86,7 +85,7 @@ impl ClientCredentials {
     }
 }
 
-/// The value of `Authorization` for HTTP Basic. Both parts are form-encoded first, because either may contain a colon.
+/// The value of `Authorization` for HTTP Basic. Both parts are form-encoded, because either may contain a colon.
 pub fn basic(id: &str, secret: &SecretString) -> Option<HeaderValue> {
     let encoded = |text: &str| Zeroizing::new(form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>());
     let pair = Zeroizing::new(format!("{}:{}", *encoded(id), *encoded(secret.expose_secret())));

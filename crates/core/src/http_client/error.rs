@@ -16,20 +16,19 @@ pub enum FetchErrorKind {
     Timeout,
     /// The head or the body of the response exceeds its size limit.
     TooLarge,
-    /// The response is a redirect. Redirects are not followed.
+    /// The response is a redirect, which is not followed.
     Redirect,
     /// The response has a status that the caller cannot use.
     Status,
     /// The body is compressed in a way that the gate does not support.
     Encoding,
-    /// The host has only addresses to which the client must not connect for this URL.
+    /// All addresses of the host are forbidden for this URL.
     RefusedAddress,
     /// The response is not HTTP, or is incomplete.
     Http,
 }
 
-/// The error of a request without a usable response. The message contains the host and the cause, but no part of the
-/// request.
+/// Why a request did not get a usable response. The message does not reveal the request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{host}: {cause}")]
 #[non_exhaustive]
@@ -79,7 +78,7 @@ impl FetchError {
         self.kind
     }
 
-    /// The status of the response, if the status is the reason for the failure.
+    /// The status of the response, if it caused the failure.
     pub const fn status(&self) -> Option<http::StatusCode> {
         self.status
     }
@@ -94,7 +93,7 @@ impl FetchError {
         &self.host
     }
 
-    /// Whether no byte of the request was written, so that a retry cannot repeat it.
+    /// Whether the request was not sent, so that a retry is safe.
     pub const fn not_sent(&self) -> bool {
         self.not_sent
     }

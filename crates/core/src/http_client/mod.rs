@@ -1,10 +1,9 @@
-//! The client for requests that the gate itself sends, for example to fetch documents of other issuers or to call the
-//! operator's services.
+//! The client for requests that the gate itself sends.
 //!
-//! The server may be malicious, and the URL may come from an attacker. Each request therefore has a total time limit, a
-//! size limit for the body, and a set of permitted addresses. Addresses are checked after the name is resolved, and the
-//! client connects to the checked address. Redirects are not followed. Environment variables for proxies have no
-//! effect. A [`Proxy`] must be set explicitly.
+//! The server may be malicious, and the URL may come from an attacker. Each request therefore has a time limit, a size
+//! limit and a set of permitted addresses. Addresses are checked after the name is resolved, and the client connects to
+//! the checked address. Redirects are not followed. A [`Proxy`] must be set explicitly, because environment variables
+//! have no effect.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,10 +18,8 @@
 //! }
 //! # Ok(()) }
 //! ```
-//!
-//! By default each request has its own connection, which is closed after the request. If the server closed a reused
-//! connection at the wrong moment, the client could not know whether the server had received the request.
-//! [`FetchError::not_sent`] would then be unreliable. TLS sessions are resumed, so that further connections cost less.
+//! By default each request has its own connection. If a server closes a reused connection, the client cannot know
+//! whether the server received the last request. TLS sessions are resumed, so that further connections cost less.
 
 mod address;
 mod client;

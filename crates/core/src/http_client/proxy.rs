@@ -6,17 +6,15 @@ use http::Uri;
 use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
-/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy itself is not encrypted, so
-/// that the proxy sees the host and port of each server. TLS is end to end between the gate and the server. Used in
-/// `RemoteIssuer::proxy`.
-///
-/// The proxy also resolves the names of servers, so their addresses are not checked here.
+/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy itself is not encrypted,
+/// but TLS is end to end between the gate and the server. The proxy resolves the servers' names, so the gate cannot
+/// check the servers' addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy(Uri);
 
 /// Why a URL does not name a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected http://host:port, without user and path")]
+#[error("expected http://host:port, without a user name or a path")]
 pub struct BadProxy;
 
 impl Proxy {

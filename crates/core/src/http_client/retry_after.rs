@@ -4,9 +4,8 @@ use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 use httpdate::parse_http_date;
 
-/// The time that the client must wait according to `Retry-After` (RFC 9110 §10.2.3). The header contains a number of
-/// seconds or a date. The wait until a date is measured from the `Date` of the same response, because the server's
-/// clock may differ from ours. If `Date` is missing, the result is `None`.
+/// The delay in `Retry-After` (RFC 9110 §10.2.3), which is a number of seconds or a date. A date is compared with the
+/// `Date` of the same response, because clocks may differ. If `Date` is missing, returns `None`.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wait = text(RETRY_AFTER)?;

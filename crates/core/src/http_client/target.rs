@@ -9,11 +9,10 @@ use rustls::pki_types::ServerName;
 
 use super::address::{Allowed, is_loopback, literal};
 
-/// A URL that the gate may fetch, and the addresses to which the client may connect for it.
+/// A URL that the gate may fetch, and the permitted addresses.
 #[derive(Clone, Debug)]
 pub struct FetchTarget {
     uri: Uri,
-    /// The host, with the port of the URL.
     shown: HeaderValue,
     path: PathAndQuery,
     allowed: Allowed,
@@ -26,19 +25,19 @@ pub enum BadTarget {
     /// The string is not a URL with scheme and host.
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
-    /// The scheme is not `https`. `http` is accepted only for `localhost` and loopback addresses.
+    /// The scheme is neither `https`, nor `http` for this machine.
     #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
     /// The URL contains a user, a password or a fragment.
     #[error("expected a URL without user, password and fragment")]
     Extra,
-    /// The host is an IP address to which the client must not connect.
+    /// The client must not connect to this IP address.
     #[error("the URL must not lead to this address")]
     Address,
 }
 
 impl FetchTarget {
-    /// Parses an `https` URL, or an `http` URL for `localhost` or a loopback address.
+    /// Parses an `https` URL, or an `http` URL for this machine.
     ///
     /// # Errors
     /// The gate must not fetch the URL.
@@ -55,7 +54,7 @@ impl FetchTarget {
         }
         let host = authority.host();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        // The length is compared because the parser ignores a port that is empty or not a number.
+        // Compare the length, because the parser ignores an invalid port.
         let port_is_read = authority.as_str().len() == host.len() || authority.port_u16().is_some_and(|port| port > 0);
         if !port_is_read || ServerName::try_from(bare).is_err() {
             return Err(BadTarget::Malformed);
@@ -63,7 +62,7 @@ impl FetchTarget {
         let allowed = if *scheme == Scheme::HTTPS {
             allowed
         } else if *scheme == Scheme::HTTP && is_loopback(host) {
-            // Without TLS the client connects only to this machine, even if `localhost` resolves to another address.
+            // Without TLS, `localhost` must not resolve to another machine.
             if !allowed.permits(std::net::Ipv4Addr::LOCALHOST.into()) {
                 return Err(BadTarget::Address);
             }
@@ -88,7 +87,6 @@ impl FetchTarget {
         &self.uri
     }
 
-    /// The host with the port of the URL, for the header `Host`.
     pub(super) fn authority(&self) -> &HeaderValue {
         &self.shown
     }
@@ -106,7 +104,7 @@ impl FetchTarget {
     }
 }
 
-/// Prints the URL without its query, because the query may contain a secret.
+/// Displays the URL without its query, which may contain a secret.
 impl fmt::Display for FetchTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or_default(), self.shown(), self.path.path())

@@ -11,13 +11,13 @@ pub struct Attempt<'a> {
     pub address: Option<IpAddr>,
     /// The account.
     pub account: Option<&'a str>,
-    /// The submitted user name.
+    /// The name in the login request.
     pub username: &'a str,
     /// The client.
     pub client: &'a str,
 }
 
-/// The sender of a token that was not verified before.
+/// The sender of a token.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
     /// An address, if known.
@@ -32,6 +32,6 @@ impl From<Option<IpAddr>> for Source<'_> {
     }
 }
 
-/// A permit for one password check. Dropping the value returns the permit. Strangers can never take all permits.
+/// A permit for one password check. Dropping the permit frees it for another check.
 #[derive(Debug)]
 pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] pub(super) Option<OwnedSemaphorePermit>);

@@ -1,26 +1,26 @@
-//! One token bucket (GCRA), stored as one number that all threads change.
+//! A token bucket (GCRA), stored as one number.
 
 use std::time::Duration;
 
 use super::Rate;
 use super::atomic::{AtomicU64, Ordering};
 
-/// One bucket. The number is the time, in ns of a monotonic clock, at which the bucket is full again.
+/// A token bucket, stored as the time at which it is full again, in ns of a monotonic clock.
 #[derive(Debug, Default)]
 pub struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Takes one token from a bucket with this rate. `now` is the current time of a monotonic clock.
+    /// Takes a token. `now` is monotonic.
     ///
     /// # Errors
-    /// No token is left. The error is the time until the next token is available.
+    /// The time until the next token is available.
     pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
         let price = nanos(rate.every).max(1);
         self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get()))).map(drop)
     }
 
-    /// Takes as many tokens as are refilled within the time `price`. Returns the time at which the bucket is full
-    /// again, or the time to wait.
+    /// Takes as many tokens as the bucket regains in the time `price`. Returns when the bucket is full again. If it has
+    /// too few tokens, returns the time to wait.
     pub(super) fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<u64, Duration> {
         let mut full_again = 0;
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -33,13 +33,12 @@ impl Bucket {
         }
     }
 
-    /// Gives back as many tokens as are refilled within the time `price`.
     pub(super) fn give_back(&self, price: u64) {
         let back = |full_at: u64| Some(full_at.saturating_sub(price));
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
-    /// Counts an attempt that has already happened, unless the bucket is in debt.
+    /// Charges the bucket, unless it is already in debt.
     pub(super) fn charge(&self, now: u64, price: u64, depth: u64) {
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now);
@@ -47,7 +46,6 @@ impl Bucket {
         });
     }
 
-    /// The time at which the bucket is full again.
     pub(super) fn full_at(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,8 +1,7 @@
-//! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys, which are the
-//! counted addresses, users and clients.
+//! Token buckets (GCRA) in a table of fixed size. Keys are hashed with a random seed, so that a client cannot choose
+//! keys that share a bucket.
 //!
-//! Keys are hashed with a random seed, so that a client cannot choose two keys that share a bucket. Keys in the same
-//! bucket share its rate. A page of the table is allocated when one of its buckets is first used.
+//! Keys in the same bucket share its rate. A page of the table is allocated at its first use.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -14,7 +13,6 @@ use super::Rate;
 use super::bucket::{Bucket, nanos};
 use crate::clock::TimeSource;
 
-/// The number of buckets in a page.
 const BUCKETS_PER_PAGE: usize = 512;
 
 type BucketPage = Box<[Bucket]>;
@@ -22,7 +20,7 @@ type BucketPage = Box<[Bucket]>;
 /// The remaining tokens of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// The number of tokens that may still be taken now.
+    /// The number of remaining tokens.
     pub requests: u32,
     /// The time until the bucket is full.
     pub reset: Duration,
@@ -31,16 +29,16 @@ pub struct Left {
 /// The table of buckets.
 pub struct Buckets {
     pages: Box<[OnceLock<BucketPage>]>,
-    /// The time in which one token is refilled, in ns.
+    /// The time for one token, in ns.
     every: AtomicU64,
-    /// The time in which the whole burst is refilled, in ns.
+    /// The time for the whole burst, in ns.
     depth: AtomicU64,
     hasher: RandomState,
     time: Arc<dyn TimeSource>,
 }
 
 impl Buckets {
-    /// 2^`bits` buckets with this rate.
+    /// Creates 2^`bits` buckets.
     pub fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
         let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
         let buckets = Self {
@@ -54,7 +52,7 @@ impl Buckets {
         buckets
     }
 
-    /// Changes the rate. The time at which each bucket is full again stays the same.
+    /// A change of the rate does not affect when a bucket will be full again.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);
@@ -70,7 +68,6 @@ impl Buckets {
         self.take_share(key, NonZeroU32::MIN)
     }
 
-    /// Takes one token, if at least `left` tokens remain afterwards.
     pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
     }
@@ -79,14 +76,12 @@ impl Buckets {
         self.depth().saturating_sub(self.every.load(Ordering::Relaxed).saturating_mul(left.into()))
     }
 
-    /// Returns the result that [`Self::take`] would have, without taking a token.
     pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
         self.look_leaving(key, 0)
     }
 
-    /// Returns the result that [`Self::take_leaving`] would have, without taking a token.
     pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
-        // If the page is not allocated, none of its buckets has been used.
+        // The buckets of an unallocated page are full.
         let (page, place) = self.place(key);
         let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
         let (now, full_at) = (self.now(), used.map_or(0, Bucket::full_at));
@@ -98,7 +93,7 @@ impl Buckets {
         if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
     }
 
-    /// Like [`Self::take`], but at the rate divided by `share`. The burst is also divided, but is at least one token.
+    /// Takes one token. The rate and the burst are divided by `share`, but the burst is at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
         let price = self.price(share);
         self.take_of(key, price, self.depth().max(price))
@@ -108,7 +103,6 @@ impl Buckets {
         self.bucket(key).take_of(self.now(), price, depth).map(drop)
     }
 
-    /// Like [`Self::take`], but returns the tokens that are left.
     pub(super) fn take_left(&self, key: impl Hash) -> Result<Left, Duration> {
         let (now, price) = (self.now(), self.price(NonZeroU32::MIN));
         let reset = self.bucket(key).take_of(now, price, self.depth())?.saturating_sub(now);
@@ -116,32 +110,28 @@ impl Buckets {
         Ok(Left { requests: u32::try_from(left).unwrap_or(u32::MAX), reset: Duration::from_nanos(reset) })
     }
 
-    /// The rate.
     pub(super) fn rate(&self) -> Rate {
         let every = self.every.load(Ordering::Relaxed);
         let burst = u32::try_from(self.depth() / every.max(1)).unwrap_or(u32::MAX);
         Rate::new(burst, Duration::from_nanos(every))
     }
 
-    /// Gives back a token that was taken at this share of the rate.
     pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
         self.bucket(key).give_back(self.price(share));
     }
 
-    /// Counts an attempt that has already happened, at the rate divided by `share`. An attempt beyond the burst puts
-    /// the bucket into debt, see [`Self::debt`]. The debt never exceeds one attempt.
+    /// Counts an attempt that has already happened. An attempt beyond the burst puts the bucket into debt, by at most
+    /// one attempt.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         self.bucket(key).charge(self.now(), self.price(share), self.depth());
     }
 
-    /// The time in which one token is refilled at the rate divided by `share`, in ns.
     fn price(&self, share: NonZeroU32) -> u64 {
         self.every.load(Ordering::Relaxed).saturating_mul(share.get().into())
     }
 
-    /// The time until a bucket is out of debt. `None` if it is not in debt.
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
-        // If the page is not allocated, none of its buckets has been used.
+        // The buckets of an unallocated page are full.
         let (page, place) = self.place(key);
         let full_at = self.pages.get(page)?.get()?.get(place)?.full_at();
         let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;
@@ -159,8 +149,7 @@ impl Buckets {
     }
 
     fn bucket(&self, key: impl Hash) -> &Bucket {
-        /// A bucket for the type checker only. It is never returned, because every index is within its page and every
-        /// page is within the table.
+        /// An unused fallback, because every index is within the table.
         static NONE: LazyLock<Bucket> = LazyLock::new(Bucket::default);
         let (page, place) = self.place(key);
         let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();
@@ -173,7 +162,6 @@ mod for_tests {
     use super::*;
 
     impl Buckets {
-        /// The memory of the allocated buckets, in bytes.
         pub(crate) fn memory(&self) -> usize {
             self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
         }

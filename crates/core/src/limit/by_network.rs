@@ -1,4 +1,4 @@
-//! Rates for each caller, and higher rates for the networks that contain the caller.
+//! Rates for each caller, and higher rates for larger networks.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -11,8 +11,7 @@ use super::{BUCKET_BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
-/// The number of buckets for networks larger than a /64, as a power of 2. It is smaller than for callers, because there
-/// are fewer such networks.
+/// There are fewer large networks than callers.
 const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
 pub(super) fn wider(rate: Rate, times: u32) -> Rate {
@@ -20,8 +19,7 @@ pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// One rate for each caller, and higher rates for the networks that contain the caller. The argument `what` of the
-/// methods separates different kinds of attempts of one caller.
+/// Counts attempts by network. Attempts with a different argument `what` are counted separately.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -37,20 +35,17 @@ impl ByNetwork {
         }
     }
 
-    /// Changes the rate.
     pub(super) fn set_rate(&self, rate: Rate) {
         self.callers.set_rate(rate);
         self.sites_56.set_rate(wider(rate, SITE_56));
         self.sites_48.set_rate(wider(rate, SITE_48));
     }
 
-    /// Takes one token from the bucket of the caller and of each network that contains it. If one of the buckets is
-    /// empty, does not take any token.
+    /// Takes one token for the caller and for each network around it, or none at all.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)
     }
 
-    /// Returns the result that [`Self::take`] would have, without taking a token.
     pub(super) fn look(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.callers.look((network(address), what))?;
         match sites(address) {
@@ -61,7 +56,6 @@ impl ByNetwork {
         }
     }
 
-    /// Like [`Self::take`], but at the rate divided by `share`.
     pub(super) fn take_share(
         &self,
         address: IpAddr,
@@ -78,7 +72,6 @@ impl ByNetwork {
         around.inspect_err(|_| self.callers.give_back(caller, share))
     }
 
-    /// Counts an attempt that has already happened, at the rate divided by `share`.
     pub(super) fn charge(&self, address: IpAddr, what: impl Hash + Copy, share: NonZeroU32) {
         self.callers.charge_share((network(address), what), share);
         if let Some((site_56, site_48)) = sites(address) {
@@ -87,7 +80,6 @@ impl ByNetwork {
         }
     }
 
-    /// The time until the caller and all networks that contain it are out of debt. `None` if none of them is in debt.
     pub(super) fn debt(&self, address: IpAddr, what: impl Hash + Copy) -> Option<Duration> {
         let caller = self.callers.debt((network(address), what));
         match sites(address) {

@@ -1,6 +1,4 @@
-//! Limits on each caller's number of requests, as configured for routes.
-//!
-//! A limit outlives the routes that name it. A reload of the configuration changes the rate but keeps the counts.
+//! Request limits of routes for each caller. A reload of the configuration changes the rates but keeps the counts.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -23,10 +21,8 @@ use crate::clock::TimeSource;
 use crate::network::{Network, SITE_48, SITE_56, networks};
 use crate::route::{LimitOver, LimitPer, RateLimit};
 
-/// The prefix of an API key's `client_id`.
 const KEY: &str = "key:";
 
-/// The limits in force.
 pub(super) struct CallerLimits {
     in_force: Mutex<Vec<Arc<RunningLimit>>>,
     time: Arc<dyn TimeSource>,
@@ -43,23 +39,21 @@ pub struct RunningLimit {
     name: &'static str,
     per: LimitPer,
     over: LimitOver,
-    /// One set of counters. A limit on addresses has three sets, for the address and for the two larger networks that
-    /// contain it.
+    /// A limit on addresses has three sets of counters: one for the address, and two for larger networks.
     counters: Box<[RequestCounters]>,
     refused: AtomicU64,
-    /// The number of requests in a window, and the window in ns, as configured.
     requests: AtomicU32,
     window: AtomicU64,
 }
 
 struct RequestCounters {
-    /// The factor by which the rate of these counters exceeds the rate of a caller.
+    /// The rate of these counters, as a multiple of a single caller's rate.
     times: u32,
     buckets: Buckets,
     leases: Option<Leases>,
 }
 
-/// The properties of a caller by which limits count requests.
+/// The facts about a caller that the limits need.
 pub struct LimitedCaller<'a> {
     /// The issuer.
     pub issuer: &'a str,
@@ -69,11 +63,11 @@ pub struct LimitedCaller<'a> {
     pub client: Option<&'a str>,
     /// The account.
     pub account: Option<&'a str>,
-    /// Reads a claim that is a string, a number or a boolean.
+    /// Reads a claim of the caller.
     pub claim: &'a dyn Fn(&ClaimPath) -> Option<String>,
 }
 
-/// The properties of a request by which limits count it.
+/// The facts about a request that the limits need.
 pub struct LimitedRequest<'a> {
     /// The caller, if known.
     pub caller: Option<LimitedCaller<'a>>,
@@ -81,19 +75,15 @@ pub struct LimitedRequest<'a> {
     pub address: &'a dyn Fn() -> Option<IpAddr>,
 }
 
-/// The key of a bucket.
 #[derive(Debug, Hash)]
 pub(super) enum LimitKey<'a> {
-    /// All callers that lack the counted property, or all callers if the limit does not count by a property.
     Common,
-    /// The issuer, and a value that it states about the caller.
     Said(&'a str, Cow<'a, str>),
     Address(IpAddr),
     Network(Network),
 }
 
 impl LimitKey<'_> {
-    /// The name of the counter in the shared store.
     pub(super) fn name(&self, limit: &str) -> Vec<u8> {
         let limit = limit.as_bytes();
         match self {
@@ -105,25 +95,21 @@ impl LimitKey<'_> {
     }
 }
 
-/// A request that was counted.
 #[derive(Default)]
 struct Taken {
-    /// The tokens that are left in the counter of the caller itself.
     left: Option<Left>,
-    /// One bit for each counter, starting with the caller's own. The bit is set if the request was taken from the
-    /// supply that this gate has taken from the store in advance.
+    /// One bit for each counter, which is set if the request was taken from this gate's supply.
     held: u8,
 }
 
-/// Why a request was not counted.
 pub(super) enum Untaken {
     Refused(Duration),
     Pending(Ask),
 }
 
-/// Why a request was not admitted by its limits. No limit has counted the request.
+/// Why a request was not admitted, and therefore not counted.
 pub enum Unmet {
-    /// The name of the limit that refuses the request, and the time to wait.
+    /// The name of the refusing limit, and the time to wait.
     Refused(&'static str, Duration),
     /// The shared store must be queried first.
     Pending(PendingLease),
@@ -136,7 +122,7 @@ pub struct PendingLease {
 }
 
 impl PendingLease {
-    /// Waits for the result, for a bounded time. The caller must then try again to count the request.
+    /// Waits a limited time for the response of the store. The caller must then try again.
     pub async fn answered(self) {
         self.ask.answered().await;
     }
@@ -183,7 +169,6 @@ impl RunningLimit {
         }
     }
 
-    /// Calls `each` with the counters of a key.
     fn each(&self, key: &LimitKey<'_>, mut each: impl FnMut(&RequestCounters, &LimitKey<'_>)) {
         match key {
             LimitKey::Address(address) => {
@@ -208,13 +193,12 @@ impl RunningLimit {
         longest.map_or(Ok(()), Err)
     }
 
-    /// The number of requests in a window, and the window.
+    /// The number of requests, and the length of the window.
     pub fn quota(&self) -> (u32, Duration) {
         let window = Duration::from_nanos(self.window.load(Ordering::Relaxed));
         (self.requests.load(Ordering::Relaxed), window)
     }
 
-    /// Changes the rate.
     fn set_rate(&self, limit: &RateLimit) {
         self.requests.store(limit.requests.get(), Ordering::Relaxed);
         self.window.store(nanos(limit.window), Ordering::Relaxed);
@@ -223,7 +207,7 @@ impl RunningLimit {
     }
 }
 
-/// Counts a request with the counters of all networks, or with none of them.
+/// Counts the request with all networks or with none of them.
 fn take_networks<'c>(rest: &mut impl Iterator<Item = ((Network, u32), &'c RequestCounters)>) -> Result<Taken, Untaken> {
     let Some(((network, _), counters)) = rest.next() else { return Ok(Taken::default()) };
     let key = LimitKey::Network(network);
@@ -267,8 +251,7 @@ impl RateLimit {
     }
 }
 
-/// Makes the name of a limit live as long as the process. There are few names, because they come from the
-/// configuration.
+/// Leaks each name once. All names come from the configuration, so there are few.
 fn kept(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock();
@@ -283,8 +266,8 @@ fn kept(name: &str) -> &'static str {
 }
 
 impl Limits {
-    /// The limit with this name. If a limit with the same name and the same counted property is in force, the existing
-    /// limit with its counts is returned.
+    /// Returns the limit with this name. If such a limit is in force and counts by the same property, it keeps its
+    /// counts.
     // Requirement K21.
     pub fn running_limit(&self, name: &str, limit: &RateLimit) -> Arc<RunningLimit> {
         let counts_the_same =
@@ -311,7 +294,7 @@ impl Limits {
         Arc::new(RunningLimit { name, per, over, counters, refused: AtomicU64::new(0), requests, window })
     }
 
-    /// Puts limits in force and replaces the earlier ones.
+    /// Replaces the limits in force.
     pub fn use_limits<'a>(&self, limits: impl Iterator<Item = (&'a Arc<RunningLimit>, &'a RateLimit)>) {
         *self.callers.in_force.lock() = limits
             .map(|(running, limit)| {
@@ -321,8 +304,7 @@ impl Limits {
             .collect();
     }
 
-    /// Counts a request with all limits, or with none of them. `told` is called with the remaining requests of each
-    /// limit.
+    /// Counts a request with all limits, or with none of them. Calls `told` with each limit and its remaining requests.
     ///
     /// # Errors
     /// The limit that refuses the request, or the limit for which the store must be queried first.
@@ -348,7 +330,7 @@ impl Limits {
         Self::take_request(limits, request, told).inspect_err(|_| first.give_back(&key, &taken))
     }
 
-    /// Checks whether a limit would refuse a request, without counting it. The error names the limit.
+    /// Checks whether a limit would refuse a request, without counting it.
     // Requirement K24.
     pub fn look_request<'l>(
         limits: impl Iterator<Item = &'l RunningLimit>,
@@ -359,12 +341,12 @@ impl Limits {
         refused.map_or(Ok(()), |(name, wait)| Err(Unmet::Refused(name, wait)))
     }
 
-    /// The number of requests and the window of the limit in force with this name.
+    /// The number of requests and the window of a limit in force.
     pub fn quota(&self, name: &str) -> Option<(u32, Duration)> {
         self.callers.in_force.lock().iter().find(|limit| limit.name == name).map(|limit| limit.quota())
     }
 
-    /// The number of requests that each limit in force has refused.
+    /// The number of requests that each limit refused.
     pub fn refused_requests(&self) -> Vec<(&'static str, u64)> {
         let in_force = self.callers.in_force.lock();
         in_force.iter().map(|limit| (limit.name, limit.refused.load(Ordering::Relaxed))).collect()

@@ -9,15 +9,15 @@ use super::Rate;
 use super::by_network::ByNetwork;
 use crate::clock::TimeSource;
 
-/// The failures of each network, for a listener that refuses networks with too many failures.
+/// The failures of each network.
 pub struct Failures(ByNetwork);
 
 crate::debug_with!(Failures);
 
 impl Failures {
-    /// Allows `most` failures at once, and the same number again in each further period of length `within`.
+    /// Allows a burst of `most` failures, and then `most` more in each period of length `within`.
     pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
-        // The wait begins with the first failure beyond the burst.
+        // A bucket can be charged one failure beyond its burst.
         let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
         Self(ByNetwork::new(rate, time))
     }
@@ -27,7 +27,7 @@ impl Failures {
         self.0.charge(address, (), NonZeroU32::MIN);
     }
 
-    /// How long the network must wait. `None` if it need not wait.
+    /// The time that the network must still wait, or `None`.
     pub fn wait(&self, address: IpAddr) -> Option<Duration> {
         self.0.debt(address, ())
     }

@@ -1,13 +1,8 @@
 //! Limits that all gates with the same store count together. Each gate takes requests from the store's counters in
-//! advance, and admits requests from this supply.
-//!
-//! For each key, the supply of a gate is at most half a second's worth of requests divided by the number of gates, but
-//! at least one request. Together, the gates therefore exceed the limit by at most half a second's worth of requests,
-//! or by one request for each gate. If a gate is killed, its supply is lost.
-//!
-//! While the store does not respond, each gate counts separately, at the rate divided by the number of gates. While the
-//! store responds, a gate also counts its admitted requests locally, so that a lost connection does not allow a second
-//! burst.
+//! advance, and admits requests from this supply. The supply for each key lasts half a second divided by the number of
+//! gates, but is at least one request. All gates together can exceed the limit by the total of their supplies. A killed
+//! gate loses its supply. If the store does not respond, each gate counts alone, at the rate divided by the number of
+//! gates. Gates always count locally too, so that a lost connection does not allow a second burst.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -23,41 +18,33 @@ use super::callers::{LimitKey, Untaken};
 use super::shared::{SharedLimits, Use};
 use super::{Rate, RememberedKeys, remembered};
 
-/// The supplies of all gates together may contain at most the requests that the limit admits in this period.
+/// The period for which the supplies of all gates together last.
 const HELD: Duration = Duration::from_millis(500);
 
-/// The supply of this gate for each key.
 pub(super) struct Leases {
     of_key: RememberedKeys<Arc<KeyLease>>,
     hasher: RandomState,
     shared: Arc<SharedLimits>,
-    /// The name of the limit, which is part of the counters' names.
     limit: &'static str,
 }
 
-/// The supply of this gate for one key.
 #[derive(Debug)]
 pub(super) struct KeyLease {
-    /// The name of the counter in the shared store.
     name: Vec<u8>,
     left: AtomicU32,
-    /// The time until which the store refuses requests, in ns of the monotonic clock.
+    /// When a refusal by the store ends, in ns of the monotonic clock.
     refused_until: AtomicU64,
-    /// Locked while the store is queried, so that the supply never exceeds its largest size.
+    /// Prevents concurrent queries, which could make the supply too large.
     asking: Mutex<()>,
-    /// Whether the store is being queried in the background, before a request has to wait.
     is_asked_ahead: AtomicBool,
 }
 
-/// The largest supply that a gate may have for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Size {
     most: u32,
-    /// Whether the store is queried before the supply is used up.
     is_ahead: bool,
 }
 
-/// A query to the store that refills the supply for one key.
 pub(super) struct Ask {
     lease: Arc<KeyLease>,
     shared: Arc<SharedLimits>,
@@ -69,8 +56,8 @@ impl Size {
         let burst = rate.burst.get();
         let each = HELD.as_nanos() / rate.every.as_nanos().max(1) / u128::from(gates.get());
         let most = u32::try_from(each).unwrap_or(u32::MAX).clamp(1, burst);
-        // The supply of one gate is not available to the other gates. If the burst is small, gates therefore take only
-        // one request at a time, and query the store for each request.
+        // With a small burst, each gate takes one request at a time. A larger supply would be unavailable to the other
+        // gates.
         match u64::from(most) * u64::from(gates.get()) * 4 <= u64::from(burst) {
             true => Self { most, is_ahead: true },
             false => Self { most: 1, is_ahead: false },
@@ -95,8 +82,7 @@ impl Leases {
         })
     }
 
-    /// Counts a request, and returns whether it was taken from this gate's supply. `local` has the counts of only this
-    /// gate.
+    /// Takes a request, and returns whether it came from this gate's supply. `local` counts only this gate's requests.
     pub(super) fn take(&self, key: &LimitKey<'_>, local: &Buckets) -> Result<(Left, bool), Untaken> {
         let (rate, gates) = (local.rate(), self.shared.gates());
         let size = Size::new(rate, gates);
@@ -123,14 +109,12 @@ impl Leases {
         }
     }
 
-    /// Checks whether a request would be refused now, as far as this gate knows.
     pub(super) fn look(&self, key: &LimitKey<'_>) -> Result<(), Duration> {
         let known = self.of_key.get(&self.hasher.hash_one(key));
         let refused = known.filter(|lease| lease.left.load(Ordering::Relaxed) == 0);
         refused.and_then(|lease| lease.refused_for(self.shared.monotonic())).map_or(Ok(()), Err)
     }
 
-    /// Gives back a request to this gate's own count and, if it was taken from the supply, to the supply.
     pub(super) fn give_back(&self, key: &LimitKey<'_>, local: &Buckets, was_held: bool) {
         local.give_back(key, self.shared.gates());
         if was_held {
@@ -140,8 +124,7 @@ impl Leases {
 }
 
 impl KeyLease {
-    /// Takes one request from the supply, and returns how many are left. If the number of gates has risen, the supply
-    /// may exceed `most`. The surplus is then dropped.
+    /// Takes a request from the supply. If the number of gates has risen, first reduces the supply to `most`.
     fn take(&self, most: u32) -> Option<u32> {
         let one_less = |left: u32| left.min(most).checked_sub(1);
         let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok()?;
@@ -155,7 +138,6 @@ impl KeyLease {
 }
 
 impl Ask {
-    /// Queries the store in the background, before a request has to wait.
     fn ahead(self) {
         if let Some(runtime) = self.shared.runtime.clone() {
             runtime.spawn(async move {
@@ -166,18 +148,16 @@ impl Ask {
         }
     }
 
-    /// Waits until the supply is refilled, the store refuses, or the store does not respond in time.
     pub(super) async fn answered(self) {
         let Self { lease, shared, rate } = self;
         let _asking = lease.asking.lock().await;
         let size = Size::new(rate, shared.gates());
         let left = lease.left.load(Ordering::Relaxed);
-        // Another request has queried the store in the meantime.
         if left > size.most / 2 || lease.refused_for(shared.monotonic()).is_some() {
             return;
         }
         let wanted = size.most - left.min(size.most);
-        // Takes `wanted` requests as one attempt, at a rate that is lower by the factor `wanted`.
+        // A single attempt takes `wanted` requests, because the rate is divided by `wanted`.
         let at_once = Rate::new(rate.burst.get() / wanted.max(1), rate.every.saturating_mul(wanted));
         let steps = [(lease.name.clone(), at_once, Use::Take)];
         let Some(said) = shared.within(shared.counters.admit(None, &steps)).await else { return };

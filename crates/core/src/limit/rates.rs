@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// A rate, which consists of a burst and the time after which one more attempt is allowed.
+/// A burst, and the time until one more attempt is allowed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,15 +15,15 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// The number of attempts that are admitted at once.
+    /// The number of attempts that are allowed at once.
     pub burst: NonZeroU32,
-    /// The time after which one more attempt is allowed.
+    /// The time until one more attempt is allowed.
     pub every: Duration,
 }
 
 impl Rate {
-    /// Allows `burst` attempts at once, and then one more after each interval `every`. If a value is zero, the smallest
-    /// possible value is used.
+    /// Allows `burst` attempts at once, and then one more after each `every`. Zero counts as the smallest possible
+    /// value.
     pub const fn new(burst: u32, every: Duration) -> Self {
         let burst = match NonZeroU32::new(burst) {
             Some(burst) => burst,
@@ -45,23 +45,22 @@ impl Rate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Logins from one address. Logins of a user from an address where that user has logged in before are counted
-    /// separately, at this rate.
+    /// Logins from one address. Logins of a known user from a known address are counted separately, at the same rate.
     pub login_per_address: Rate,
-    /// Logins of one user from addresses where that user never logged in.
+    /// Logins of one user from unknown addresses.
     pub login_per_account: Rate,
     /// Failed logins with one client, wrong secrets of one client, and tokens for one client's own account.
     pub login_per_client: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
-    /// Rotations of one session. Replays are not counted.
+    /// Rotations of one session. Replays do not count.
     pub refresh_per_session: Rate,
     /// Access tokens with an invalid signature from one address.
     pub forged_per_address: Rate,
-    /// Access tokens from one address that are refused although their signature is valid.
+    /// Access tokens from one address that are refused despite a valid signature.
     pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together. The same rate applies to the forged and refused
-    /// tokens that one client introspects.
+    /// Forged and refused access tokens from all addresses together. The same rate also limits each client that
+    /// introspects such tokens.
     pub forged_overall: Rate,
 }
 
@@ -75,8 +74,7 @@ impl Default for Rates {
             refresh_per_session: Rate::new(10, Duration::from_secs(2)),
             forged_per_address: Rate::new(50, Duration::from_millis(100)),
             refused_per_address: Rate::new(200, Duration::from_millis(50)),
-            // Verifying 5000 tokens a second takes a twentieth of one processor with RS256 and 2048-bit keys, and a
-            // fifth with ES256.
+            // Verifying 5000 tokens a second takes a twentieth of a processor with RS256, and a fifth with ES256.
             forged_overall: Rate::new(5000, Duration::from_micros(200)),
         }
     }

@@ -1,7 +1,6 @@
-//! Limits on guesses at passwords and secrets. All gates with a shared store count the guesses together, so that an
-//! attacker does not get more guesses by spreading them over several gates.
-//!
-//! While the store does not respond, each gate counts separately, at the rate divided by the number of gates.
+//! Limits on guesses at passwords and secrets. Gates with a shared store count guesses together, so that an attacker
+//! cannot spread them over several gates. If the store does not respond, each gate counts alone, at the rate divided by
+//! the number of gates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,9 +19,7 @@ use crate::denial::Denial;
 use crate::fault::Error;
 use crate::network::networks;
 
-/// How long an attempt waits for the shared counters.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long the shared counters are not queried after they failed to respond.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The error if the shared counters do not respond.
@@ -36,27 +33,26 @@ pub enum Use {
     Take,
     /// Counts an attempt that has already happened.
     Charge,
-    /// Reads the debt without counting.
+    /// Checks the limit without counting.
     Look,
 }
 
-/// The name of a counter, its rate, and the operation on it.
 pub(crate) type Step = (Vec<u8>, Rate, Use);
 
-/// The result of several steps.
+/// The result of [`RateCounters::admit`].
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
-    /// Whether the caller is remembered. If so, only the caller's own counter was used.
+    /// Whether only the caller's own counter was used, because the caller is remembered.
     pub(crate) is_known: bool,
-    /// The index of the step that refuses, and the time to wait. If a step refuses, no step was counted.
+    /// The index of the refusing step, and the time to wait.
     pub(crate) refused: Option<(usize, Duration)>,
 }
 
 /// Counters that several gates share.
 #[async_trait]
 pub trait RateCounters: fmt::Debug + Send + Sync {
-    /// Executes all steps in their order, or none of them. If the caller is remembered, takes one attempt from the
-    /// caller's own counter instead. This is one operation, because each round trip to a remote store delays a login.
+    /// Executes all steps in order, or none of them. For a remembered caller, counts with the caller's own counter
+    /// instead. All steps are a single operation, because each round trip to a remote store delays the login.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
@@ -69,13 +65,12 @@ pub trait RateCounters: fmt::Debug + Send + Sync {
     fn nodes(&self) -> u32;
 }
 
-/// Counters that several gates share. After they failed to respond, they are not queried for a while.
+/// Shared counters. After a failure, they are not queried for a while.
 pub(super) struct SharedLimits {
     pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
     /// The monotonic time, in ms, until which the counters are not queried.
     paused: AtomicU64,
-    /// The runtime in which the counters are queried in the background.
     pub(super) runtime: Option<Handle>,
 }
 
@@ -84,17 +79,14 @@ impl SharedLimits {
         Self { counters, time, paused: AtomicU64::new(0), runtime: Handle::try_current().ok() }
     }
 
-    /// Whether queries to the counters are suspended because the counters failed to respond.
     pub(super) fn is_paused(&self) -> bool {
         self.now() < self.paused.load(Ordering::Relaxed)
     }
 
-    /// The number of gates that count together.
     pub(super) fn gates(&self) -> NonZeroU32 {
         NonZeroU32::new(self.counters.nodes()).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// The monotonic time.
     pub(super) fn monotonic(&self) -> Duration {
         self.time.monotonic()
     }
@@ -103,7 +95,7 @@ impl SharedLimits {
         u64::try_from(self.time.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for the result of a query to the counters. `None` if it is late or missing.
+    /// Returns `None` if the result is late or missing.
     pub(super) async fn within<T>(&self, asking: impl Future<Output = Result<T, Away>>) -> Option<T> {
         if self.is_paused() {
             return None;
@@ -116,17 +108,14 @@ impl SharedLimits {
         None
     }
 
-    /// One step for each network that contains an address.
     fn networks(kind: &str, address: Option<IpAddr>, more: &[&[u8]], rate: Rate, how: Use) -> Vec<Step> {
         let around = address.into_iter().flat_map(|address| around(kind, address, more, rate));
         around.map(|(name, rate)| (name, rate, how)).collect()
     }
 
-    /// The longest time until all networks that contain an address are out of debt.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
-        // Each network is queried separately, because in one operation the first network in debt would hide a longer
-        // debt.
+        // Query each network separately, because a joint operation would return only the first debt, not the longest.
         let mut longest = None;
         for step in &steps {
             let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
@@ -142,12 +131,9 @@ impl SharedLimits {
     }
 }
 
-/// The guessed value.
 #[derive(Clone, Copy)]
 pub(super) enum Guess {
-    /// The password of a user.
     Login,
-    /// The secret of a client.
     Secret,
 }
 
@@ -167,7 +153,7 @@ impl Guess {
     }
 }
 
-/// The name of a counter. Different parts always give different names.
+/// Returns the name of a counter. Different parts result in different names.
 pub(super) fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     let mut name = Vec::new();
     for part in std::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
@@ -177,7 +163,6 @@ pub(super) fn name(kind: &str, parts: &[&[u8]]) -> Vec<u8> {
     name
 }
 
-/// The names and rates of the networks that contain an address, narrowest first.
 fn around<'a>(
     kind: &'a str,
     address: IpAddr,
@@ -191,7 +176,6 @@ fn around<'a>(
     })
 }
 
-/// The bytes that identify the network that counts as the caller.
 fn caller(address: IpAddr) -> Vec<u8> {
     networks(address).next().map(|(network, _)| network.to_bytes().to_vec()).unwrap_or_default()
 }
@@ -206,15 +190,14 @@ fn client(address: IpAddr, client: &str) -> Vec<u8> {
 }
 
 impl Limits {
-    /// Counts guesses together with other gates, in these counters.
+    /// Counts guesses together with other gates.
     #[must_use]
     pub fn shared_by(mut self, counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
         self.shared = Some(Arc::new(SharedLimits::new(counters, time)));
         self
     }
 
-    /// The number by which this gate divides the rates while it counts separately from the other gates. It is the
-    /// number of gates.
+    /// The number of gates. While this gate counts alone, it divides the rates by this number.
     pub(super) fn share(&self) -> NonZeroU32 {
         self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
@@ -222,7 +205,7 @@ impl Limits {
     /// Like [`login`](Self::login), but counts for all gates together.
     ///
     /// # Errors
-    /// The same as [`login`](Self::login).
+    /// The errors of [`login`](Self::login).
     pub async fn admit_login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_login(shared, attempt)).await
@@ -273,9 +256,8 @@ impl Limits {
         })
     }
 
-    /// Executes these steps, unless the caller is refused because too many attempts with the client failed, and too
-    /// many of them were the caller's own. Returns whether the caller is known, and, if a step refuses, its index and
-    /// the time to wait.
+    /// Executes the steps, unless too many of the caller's own attempts failed. Returns whether the caller is known,
+    /// and the step that refuses the attempt.
     async fn attempted(
         &self,
         shared: &SharedLimits,
@@ -304,13 +286,13 @@ impl Limits {
         Ok(Ok((false, said.refused)))
     }
 
-    /// Like [`logged_in`](Self::logged_in), but for all gates.
+    /// Like [`logged_in`](Self::logged_in), for all gates together.
     pub async fn record_login(&self, attempt: Attempt<'_>) {
         self.logged_in(attempt);
         let (Some(shared), Some(address), Some(known)) = (&self.shared, attempt.address, user(attempt)) else {
             return;
         };
-        // If this write is lost, other gates treat the address as that of a stranger until the next login.
+        // If this fails, other gates do not recognise the address until the next login.
         let _ = shared
             .within(async {
                 let client = client(address, attempt.client);
@@ -329,7 +311,7 @@ impl Limits {
     /// Like [`secret`](Self::secret), but counts for all gates together.
     ///
     /// # Errors
-    /// The same as [`secret`](Self::secret).
+    /// The errors of [`secret`](Self::secret).
     pub async fn admit_secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
         if let Some(shared) = &self.shared
             && let Some(decided) = shared.within(self.shared_secret(shared, address, client)).await

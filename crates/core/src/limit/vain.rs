@@ -1,30 +1,26 @@
-//! The cost of checking tokens and messages that are then not accepted.
+//! The cost of failed checks of tokens and messages.
 
 use std::num::NonZeroU32;
 
-/// The length that counts as one token, in bytes.
+/// The number of bytes that counts as one token.
 const UNIT: usize = 8 << 10;
 
-/// Why a token or message was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vain {
-    /// The signature is invalid.
     Forged,
-    /// The signature is valid, or was not checked.
+    /// The token was refused, but its signature is valid or was not checked.
     Refused,
-    /// The gate does not have the key that is needed to check the signature.
     Undecided,
 }
 
 impl Vain {
-    /// The cost of trying `keys` keys on a string, in tokens. Each started [`UNIT`] of the string costs one token for
-    /// each key.
+    /// Counts one token for each key and each started [`UNIT`].
     pub(crate) fn cost(text: &str, keys: usize) -> NonZeroU32 {
         let units = text.len().div_ceil(UNIT).saturating_mul(keys);
         NonZeroU32::new(u32::try_from(units).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// The cost of a string that was read but whose signature was not checked. The first [`UNIT`] costs nothing.
+    /// The cost of the text without its first [`UNIT`], or `None` if the text is not longer.
     pub(crate) fn cost_unchecked(text: &str) -> Option<NonZeroU32> {
         NonZeroU32::new(Self::cost(text, 1).get() - 1)
     }

@@ -1,5 +1,4 @@
-//! The JSON-RPC errors that report the flaws of a call. Clients use these errors to distinguish a server of this
-//! version from an older server, because after any other 400 they try the handshake of older versions.
+//! The JSON-RPC errors for invalid calls. Clients respond to any other 400 with the handshake of older versions.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -9,7 +8,6 @@ use super::MessageId;
 use crate::denial::CallFlaw;
 use crate::reply::Reply;
 
-/// The status of the reply to a call with this flaw.
 const fn status(flaw: CallFlaw) -> StatusCode {
     match flaw {
         CallFlaw::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -18,7 +16,6 @@ const fn status(flaw: CallFlaw) -> StatusCode {
     }
 }
 
-/// The code and the message of the JSON-RPC error.
 const fn error(flaw: CallFlaw) -> (i32, &'static str) {
     match flaw {
         CallFlaw::HeaderMismatch(_) => (-32020, "Header mismatch"),
@@ -51,7 +48,7 @@ struct Versions<'a> {
     requested: Option<&'a str>,
 }
 
-/// The reply to a call with a flaw. If the message could not be read, its id is unknown and is left out.
+/// The response to an invalid call. If the message's id is unknown, the response has no id.
 // Requirement M1.
 pub fn reply(flaw: CallFlaw, id: Option<&MessageId>, supported: &[String], requested: Option<&str>) -> Reply {
     let (code, name) = error(flaw);

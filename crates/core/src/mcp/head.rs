@@ -1,4 +1,4 @@
-//! The headers of a call that repeat parts of the body (MCP 2026-07-28, "Request Metadata").
+//! The headers that repeat parts of a call (MCP 2026-07-28, "Request Metadata").
 
 use std::borrow::Cow;
 
@@ -13,11 +13,10 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
-/// The parts of a call that the headers state.
+/// The description of a call in the headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallHead<'a> {
-    /// The value of `MCP-Protocol-Version`. Clients of versions before 2025-06-18 do not send this header, and other
-    /// clients may omit it in their first message.
+    /// The value of `MCP-Protocol-Version`, which some clients omit.
     pub version: Option<&'a str>,
     /// The value of `Mcp-Method`.
     pub method: Option<&'a str>,
@@ -29,8 +28,7 @@ impl<'a> CallHead<'a> {
     /// Reads the headers.
     ///
     /// # Errors
-    /// [`CallFlaw::HeaderMismatch`] if a header is repeated or cannot be decoded, or if a header that the stated
-    /// version requires is missing.
+    /// [`CallFlaw::HeaderMismatch`] if a header is repeated, invalid, or missing although the version requires it.
     // Requirements M2 and M3.
     pub fn read(headers: &'a HeaderMap) -> Result<Self, CallFlaw> {
         let version = once(headers, &VERSION, "MCP-Protocol-Version is repeated or has non-ASCII characters")?;
@@ -46,15 +44,14 @@ impl<'a> CallHead<'a> {
         Ok(Self { version, method, name })
     }
 
-    /// The call that the headers describe, if they describe a call.
+    /// The call in the headers, if there is one.
     pub fn into_call(self) -> Option<Call<'a>> {
         let method = self.method?;
         let name = self.name.filter(|_| named_by(method).is_some());
         Some(Call { method: Some(method.into()), name })
     }
 
-    /// Compares the headers with the body. A header must agree with the body even if the version does not require the
-    /// header.
+    /// Compares the headers with the body. Every header must match, even if the version does not require the header.
     ///
     /// # Errors
     /// [`CallFlaw::HeaderMismatch`].
@@ -68,8 +65,7 @@ impl<'a> CallHead<'a> {
         if told.name.is_some() && !is_told(self.name.as_deref(), told.name.as_deref()) {
             return Err(CallFlaw::HeaderMismatch("Mcp-Name differs from the name in the body"));
         }
-        // Without this check, a call without `MCP-Protocol-Version` would be judged by the rules of an older version
-        // than the version in its body.
+        // A missing header must not select an older version than the body states.
         match (self.version, message.version()) {
             (Some(header), Some(body)) if header != body => {
                 Err(CallFlaw::HeaderMismatch("MCP-Protocol-Version differs from the version in the body"))
@@ -82,7 +78,6 @@ impl<'a> CallHead<'a> {
     }
 }
 
-/// The value of a header that must occur at most once and must not be empty.
 fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Result<Option<&'a str>, CallFlaw> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(http::HeaderValue::to_str), values.next()) {
@@ -92,13 +87,13 @@ fn once<'a>(headers: &'a HeaderMap, name: &HeaderName, flaw: &'static str) -> Re
     }
 }
 
-/// Decodes a header value, which is either plain text, or base64 between `=?base64?` and `?=`.
+/// The value is plain text, or base64 between `=?base64?` and `?=`.
 fn decode(value: &str) -> Result<Cow<'_, str>, CallFlaw> {
     const FLAW: CallFlaw = CallFlaw::HeaderMismatch("Mcp-Name is not base64-encoded UTF-8");
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Ok(value.into());
     };
-    // This decoder accepts only one encoding of each value, with padding and without surplus bits.
+    // The decoder accepts only one encoding of each value.
     let bytes = STANDARD.decode(encoded).map_err(|_| FLAW)?;
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| FLAW)
 }

@@ -1,6 +1,5 @@
-//! Parses one JSON-RPC message, and accepts it only if all other parsers find the same call in its bytes. Each member
-//! must occur only once, and must not differ only in letter case from another member or from a known name, because Go's
-//! JSON parser treats such members as equal.
+//! Parses a JSON-RPC message, and rejects it if another parser could find a different call. A member name must not
+//! occur twice, not even in another letter case, because Go's JSON parser ignores letter case.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,11 +12,9 @@ use super::{Call, named_by};
 use crate::denial::CallFlaw;
 use crate::strict_json::{self, Any, Member};
 
-/// The deepest allowed nesting of arrays and objects.
 const MAX_DEPTH: usize = 64;
-/// The longest id that is repeated in a reply, in bytes.
 const MAX_ID: usize = 256;
-/// The member of `_meta` with the version of the protocol.
+/// The member of `_meta` with the protocol version.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 const MESSAGE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -54,13 +51,13 @@ impl Message<'_> {
         Call { method: self.method.as_deref().map(Cow::Borrowed), name: self.name.as_deref().map(Cow::Borrowed) }
     }
 
-    /// The version of the protocol, if the message states it.
+    /// The protocol version in the message.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 }
 
-/// Parses a message. The error also has the message's id, if it could be read.
+/// Parses a message. The error includes the message's id, if possible.
 ///
 /// # Errors
 /// [`CallFlaw::NotJson`] or [`CallFlaw::NotOneMessage`].
@@ -70,7 +67,7 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = found.deserialize_message(&mut json).and_then(|()| json.end());
     let id = found.id.take();
-    // This is checked after parsing, because the parser itself limits its recursion.
+    // The parser limits its own recursion, so check the depth afterwards.
     let is_shallow = strict_json::is_shallow(body, MAX_DEPTH);
     match read {
         Ok(()) if is_shallow => found.into_message(id),
@@ -81,16 +78,13 @@ pub fn read(body: &[u8]) -> Result<Message<'_>, (CallFlaw, Option<MessageId>)> {
     }
 }
 
-/// The members that were found so far.
 #[derive(Default)]
 struct CallMembers<'a> {
-    /// The reason why the message is ambiguous or invalid.
     flaw: Option<&'static str>,
     is_jsonrpc: bool,
     has_answer: bool,
     id: Option<MessageId>,
     method: Option<Cow<'a, str>>,
-    /// The members of `params` that may name the called tool, prompt or resource. Only a string is a name.
     name: Option<Member<'a>>,
     uri: Option<Member<'a>>,
     version: Option<Cow<'a, str>>,
@@ -128,14 +122,12 @@ impl<'a> CallMembers<'a> {
         Ok(Message { id, method: Some(method), name, version: self.version })
     }
 
-    /// Rejects the message and records the reason. The JSON parser's own error is not shown.
     fn refuse<T, E: serde::de::Error>(&mut self, what: &'static str) -> Result<T, E> {
         self.flaw.get_or_insert(what);
         Err(E::custom(what))
     }
 }
 
-/// The objects whose members are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Message,
@@ -249,11 +241,9 @@ impl<'a> DeserializeSeed<'a> for MapVisitor<'_, 'a> {
     }
 }
 
-/// A string, borrowed from the body if it does not contain escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Parses an id. The result is `None` for `null`.
 struct IdSeed;
 
 impl<'a> DeserializeSeed<'a> for IdSeed {
@@ -269,7 +259,7 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
     }
 }
 
-/// Folds the letter case of a member's name, for comparison as in a parser that ignores letter case.
+/// Folds a name in the same way as a parser that ignores letter case.
 fn fold(key: &str) -> String {
     if key.is_ascii() {
         return key.to_ascii_lowercase();

@@ -1,17 +1,11 @@
 //! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). This module counts all resources that
-//! the gate uses for clients: requests in flight, request bodies that have not arrived yet at the gate's endpoints,
-//! streams that the gate itself serves, tunnels, WebSockets without a valid token, and buffered bytes. This module does
-//! not depend on HTTP.
+//! the gate uses for clients.
 //!
 //! Each kind of resource has a pool, which has a total and a share of the total for each holder. A holder is a client
 //! address (for IPv6, its /64) or a caller, which is one subject of one issuer. Shares apply only while a pool is
-//! nearly full. A single holder can take all but a reserve, which remains for the other holders (requirement A17). A
-//! full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
-//! clients.
-//!
-//! Holders are mapped to a fixed number of counters by a hash that a client cannot predict. Memory is therefore
-//! bounded, and taking a permit costs three atomic additions. Each holder has two counters, which it may share with
-//! other holders. The lower value is used.
+//! nearly full (requirement A17). A full pool refuses at once, because waiting costs memory and delays all clients.
+//! Holders are mapped to a fixed number of counters by a hash that a client cannot predict. Each holder has two
+//! counters, which it may share with other holders. The lower value counts.
 
 use std::time::Duration;
 
@@ -32,12 +26,11 @@ pub use pool::{Pool, PoolPermit, Shares, Usage};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPermit;
 
-/// The value of `Retry-After`. It is long enough to reduce the load of clients that obey it, and short enough that
-/// clients do wait.
+/// The value of `Retry-After`.
 pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The bounds on the concurrent load of a gate. The defaults are those of the layer, which does not limit the requests
-/// of one caller and the tunnels to the service. The program `rotogate` sets all bounds from `gateway.toml`.
+/// The bounds on the concurrent load of a gate. The layer does not limit tunnels or the requests of one caller by
+/// default. The program `rotogate` sets all bounds from `gateway.toml`.
 ///
 /// ```
 /// use rotogate::gate::Bounds;
@@ -51,24 +44,22 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Requests in flight, in total and from one address. Only the program `rotogate` counts them. The layer does not.
+    /// Requests in flight, in total and from one address. Only the program `rotogate` applies this bound.
     pub requests: Bound,
-    /// Requests in flight of one caller, as its share of [`Self::requests`]. In the layer, which does not count all
-    /// requests, this is the maximum for each caller.
+    /// The share of [`Self::requests`] that one caller may have in flight. For the gate's layer, this share is a fixed
+    /// maximum.
     pub requests_per_caller: usize,
-    /// Requests to endpoints whose body has not arrived yet, in total and from one address.
+    /// Requests whose body has not arrived, in total and from one address.
     pub pending_bodies: Bound,
-    /// Streams that the gate itself serves, such as `grpc.health.v1.Health/Watch`, in total and to one address.
+    /// Streams that the gate itself serves, in total and to one address.
     pub own_streams: Bound,
     /// Upgraded connections, in total and of one caller.
     pub tunnels: Bound,
-    /// WebSockets that the gate itself serves and on which no valid token was presented yet, in total and from one
-    /// address.
+    /// The gate's own WebSockets without a valid token, in total and from one address.
     pub anonymous_sockets: Bound,
-    /// Requests whose token is waiting to be verified, in total and from one address.
+    /// Tokens that wait for verification, in total and from one address.
     pub unverified: Bound,
-    /// Buffered bytes of bodies, messages and queues, in total and for one caller, or one address if no caller is
-    /// known.
+    /// Buffered bytes, in total and for one caller or address.
     pub buffered: Bound,
 }
 
@@ -88,7 +79,7 @@ impl Default for Bounds {
     }
 }
 
-/// The bound because of which a request is refused.
+/// The bound that refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many requests are in flight.
@@ -97,11 +88,11 @@ pub enum Refusal {
     Address,
     /// Too many requests of this caller are in flight.
     Caller,
-    /// Too many bodies have not arrived yet.
+    /// Too many requests wait for their bodies.
     Bodies,
-    /// The gate itself serves too many streams.
+    /// The gate serves too many streams itself.
     Streams,
-    /// Too many tunnels, of this caller or in total.
+    /// Too many tunnels are open, in total or for this caller.
     Tunnels,
     /// Too many WebSockets without a valid token are open.
     #[cfg(feature = "kuzzle")]
@@ -111,7 +102,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The bound's name in the access log and metrics, from a fixed set of names.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Requests => "overloaded",
@@ -126,7 +116,7 @@ impl Refusal {
         }
     }
 
-    /// The message in the reply.
+    /// The message in the response.
     pub const fn why(self) -> &'static str {
         match self {
             Self::Requests => "too many requests are in progress",
@@ -147,24 +137,24 @@ impl Refusal {
 pub struct Overload {
     /// Requests in flight.
     pub requests: Pool,
-    /// Requests that are delayed because they retry too early.
+    /// Delayed requests that were retried too early.
     pub delayed_retries: DelayedRetries,
-    /// Requests to endpoints whose body has not arrived yet.
+    /// Requests whose body has not arrived.
     pub bodies: Pool,
-    /// Streams that the gate answers itself.
+    /// Streams that the gate itself serves.
     pub streams: Pool,
     /// Upgraded connections.
     pub tunnels: Pool,
     #[cfg(feature = "kuzzle")]
     pub(crate) sockets: Pool,
-    /// Requests whose token is waiting to be verified.
+    /// Tokens that wait for verification.
     pub unverified: Pool,
     /// Buffered bytes.
     pub buffered: Pool,
 }
 
 impl Overload {
-    /// Empty pools with these bounds.
+    /// Creates empty pools.
     pub fn new(bounds: &Bounds) -> Self {
         Self {
             requests: Pool::new(bounds.requests),
@@ -179,7 +169,7 @@ impl Overload {
         }
     }
 
-    /// Changes the bounds. They apply to new requests.
+    /// Changes the bounds for new requests.
     pub fn set(&self, bounds: &Bounds) {
         self.requests.set(bounds.requests);
         self.delayed_retries.set(bounds.requests);
