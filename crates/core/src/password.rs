@@ -1,13 +1,12 @@
-//! Passwords, hashed with argon2id. The hashing has bounded parallelism and runs on threads that do not serve requests
-//! (requirement A3).
+//! Passwords, hashed with argon2id. Hashing runs on its own threads, with bounded parallelism (requirement A3).
 //!
-//! A check is designed to cost memory and time, so a flood of logins must not take memory or time from other requests.
-//! A fixed number of checks run at once, a fixed number wait, and further checks get 503 with `Retry-After`. Every
-//! check takes the same time, whether it succeeds or fails and whatever the reason, so that its duration reveals
-//! nothing (requirement A2). If stored hashes differ in cost, cheaper checks are extended by checks of a dummy hash.
+//! A check costs much memory and time on purpose. A fixed number of checks run at once, a fixed number wait, and
+//! further checks get 503 with `Retry-After`.
 //!
-//! With the feature `imported-hashes`, hashes from other systems are also accepted (requirement I30), as long as each
-//! stays within a limit for its cost.
+//! Every check takes the same time, so that its duration reveals nothing (requirement A2). A cheaper check is followed
+//! by checks of a dummy hash.
+//!
+//! The feature `imported-hashes` also accepts hashes from other systems, up to a maximum cost (requirement I30).
 
 use parking_lot::Mutex;
 
@@ -56,11 +55,11 @@ pub use pbkdf2::{KuzzlePassword, Spring};
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 pub use secret_hash::{SecretHash, unmatched_secret_hash};
 
-/// If a check needs more memory than this, its memory is not kept for the next check.
+/// The size of the largest buffer that is kept for reuse, in blocks.
 const KEPT_BLOCKS: usize = 64 * 1024;
 
-/// A stored hash that cannot be used, because it is of an unknown kind, damaged, or more expensive than the limit of
-/// its scheme. The limit for our own argon2id is 64 MiB, 10 passes and 4 lanes.
+/// A stored hash that is of an unknown kind, damaged, or too expensive. The limit for argon2id is 64 MiB, 10 passes
+/// and 4 lanes.
 ///
 /// ```
 /// use rotogate_core::password;
@@ -97,12 +96,11 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
     Ok(Argon2Hash::parse(phc, &argon::OURS)?.cost())
 }
 
-/// The password in NFC (RFC 8265 section 4.2.2), or `None` if it already is in NFC.
+/// Converts the password to NFC (RFC 8265 section 4.2.2). Returns `None` if the password already is in NFC.
 #[cfg(feature = "passwords")]
 fn composed(password: &str) -> Option<Zeroizing<String>> {
     use unicode_normalization::{UnicodeNormalization, is_nfc};
-    // The allocation is large enough for the whole result, so growing the string does not leave parts of the password
-    // in memory.
+    // Reserve the whole capacity, because a reallocation would leave parts of the password in memory.
     (!is_nfc(password)).then(|| {
         let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
         composed.extend(password.nfc());
@@ -110,14 +108,15 @@ fn composed(password: &str) -> Option<Zeroizing<String>> {
     })
 }
 
-/// Without the feature `passwords` there are no hashes to compare with.
 #[cfg(not(feature = "passwords"))]
 const fn composed(_: &str) -> Option<Zeroizing<String>> {
     None
 }
 
-/// Hashes a password in Unicode's normal form NFC with the default [`Cost`] and a random salt. Returns a PHC string.
-/// Blocks until the hash is computed, so use it for the command line and the first start, but not for a request.
+/// Hashes a password with the default [`Cost`] and a random salt, and returns a PHC string. The password is first
+/// converted to NFC.
+///
+/// Blocks, so call it from the command line, not while serving a request.
 ///
 /// ```
 /// let hash = rotogate::directory::password::hash(&"correct horse".into())?;
@@ -132,7 +131,7 @@ pub fn hash(password: &SecretString) -> Result<String, InvalidValue> {
     hash_with(password, Cost::default())
 }
 
-/// Does the same as [`hash`], at the given cost.
+/// Hashes a password like [`hash`], at the given cost.
 ///
 /// ```
 /// use rotogate_core::password::{self, Cost};
@@ -157,8 +156,8 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidV
     argon::hash(bytes, cost)
 }
 
-/// Checks passwords. A bounded number of checks run at once, and a bounded number wait. A check that needs much memory
-/// counts as several usual checks, in proportion to its memory.
+/// Checks passwords. A bounded number of checks run at once, and a bounded number wait. A check that needs much
+/// memory counts as several checks.
 ///
 /// ```
 /// use rotogate::directory::password::{self, Passwords};
@@ -171,10 +170,9 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, InvalidV
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Passwords {
-    /// Permits in KiB of memory. There are [`SHARE_KIB`] permits for each check that may run.
+    /// Each permit stands for one KiB of memory.
     running: Arc<Semaphore>,
     capacity: u32,
-    /// Permits for checks that run or wait.
     admitted: Arc<Semaphore>,
     places: usize,
     runs: Arc<AtomicU64>,
@@ -184,21 +182,19 @@ pub struct Passwords {
     durations: Arc<Durations<{ COARSE_SECONDS.len() + 1 }>>,
 }
 
-/// The duration of checks for each class on this machine, measured before the first use.
 #[derive(Clone, Default)]
 struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 
 impl CheckTimes {
-    /// The maximum number of measured classes, which is more than any directory has.
     const MAX: usize = 1024;
 
-    /// The duration of a check of this class. If the class is new, blocks for a few checks.
+    /// The first call for a class runs several checks, and blocks meanwhile.
     fn time_of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
         if let Some(time) = self.0.lock().get(&class) {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
-        // The shortest of several runs is used, because disturbances can only add time.
+        // Take the shortest run, because interruptions only make a run longer.
         let mut least = Duration::MAX;
         for _ in 0..5 {
             let start = thread_cpu_time();
@@ -216,7 +212,7 @@ impl CheckTimes {
         least
     }
 
-    /// The dummy checks that are needed so that a check of `own` takes as long as a check of `dearest`.
+    /// Returns the dummy checks that must follow a check of `own`, so that the total takes as long as `dearest`.
     fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
         if own == dearest {
             return Vec::new();
@@ -230,8 +226,7 @@ impl CheckTimes {
     }
 }
 
-/// The memory of finished checks, kept for later checks. It contains at most one block for each check that may run at
-/// once. If each check freed its memory, the allocator would keep the same amount for every thread that had used it.
+/// Reuses buffers, because the allocator would otherwise retain a buffer for each thread.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
@@ -241,7 +236,7 @@ impl Memory {
     }
 
     fn keep(&self, mut memory: Vec<Block>) {
-        // Removes traces of the password from the memory.
+        // The memory still contains traces of the password.
         memory.iter_mut().for_each(Zeroize::zeroize);
         if memory.len() > KEPT_BLOCKS {
             return;
@@ -283,8 +278,7 @@ impl Passwords {
         self.places
     }
 
-    /// Returns whether this is the password from which `phc` was made. A password longer than 1024 bytes never matches,
-    /// and is not hashed.
+    /// Returns whether the password matches the PHC string `phc`. A password longer than 1024 bytes never matches.
     ///
     /// # Errors
     /// [`DirectoryError::Busy`] if too many checks are waiting, or [`DirectoryError::Unavailable`] if the stored hash
@@ -295,8 +289,8 @@ impl Passwords {
         self.run(password, hash, class).await
     }
 
-    /// Does the work of [`Passwords::verify`] without a hash to compare with. Used for an unknown user, so that the
-    /// response takes equally long.
+    /// Does the work of [`Passwords::verify`] without a hash. Use it for unknown users, so that the response time does
+    /// not reveal them.
     ///
     /// # Errors
     /// The errors of [`Passwords::verify`].
@@ -316,13 +310,11 @@ impl Passwords {
 
     async fn permits(&self, class: CostClass) -> Result<[tokio::sync::OwnedSemaphorePermit; 2], DirectoryError> {
         let admitted = Arc::clone(&self.admitted).try_acquire_owned().map_err(|_| DirectoryError::Busy)?;
-        // A check that needs more memory than all permits together takes all of them.
         let share = class.memory_kib().clamp(SHARE_KIB, self.capacity);
         let running = Arc::clone(&self.running).acquire_many_owned(share).await.map_err(|_| DirectoryError::Busy)?;
         Ok([admitted, running])
     }
 
-    /// Runs a check, and the dummy checks that raise its cost to that of the most expensive class.
     async fn run(
         &self,
         password: &SecretString,
@@ -339,8 +331,7 @@ impl Passwords {
         let (kept, times) = (self.memory.clone(), self.times.clone());
         let (durations, clock) = (Arc::clone(&self.durations), SystemTime::new());
         let checked = tokio::task::spawn_blocking(move || {
-            // The permits move into the task, so that a caller that disconnects does not free a permit while its check
-            // still runs.
+            // If the caller disconnects, the check continues, so the task must own the permits.
             let _permits = permits;
             let begun = clock.monotonic();
             let typed = password.expose_secret();
@@ -352,8 +343,7 @@ impl Passwords {
                 }
                 hash.matches(bytes, memory)
             };
-            // First try the password as typed, so that imported hashes stay valid, and then as a different keyboard
-            // would encode the same text.
+            // Imported hashes need the password as typed. The NFC form is also tried, because keyboards differ.
             let mut spellings = std::iter::once(Zeroizing::new(typed.to_owned())).chain(composed(typed));
             let matches = spellings.any(|spelling| {
                 let matches = run(&hash, spelling.as_bytes(), &mut memory);
@@ -372,10 +362,10 @@ impl Passwords {
     }
 }
 
-/// Functions that only our own crates call. docs.rs does not show them.
+/// Only our own crates use these functions.
 #[doc(hidden)]
 impl Passwords {
-    /// The durations of checks, without the time that they waited.
+    /// The durations of checks, without waiting time.
     pub fn durations(&self) -> CountedDurations {
         self.durations.counted()
     }
@@ -385,8 +375,8 @@ impl Passwords {
         self.places.saturating_sub(self.admitted.available_permits())
     }
 
-    /// Returns whether this is the password of the hash. A check takes as long as a check of the class `dearest`,
-    /// regardless of the result, and even if there is no hash (requirement I32).
+    /// Returns whether the password matches the hash. A check always takes as long as a check of the class `dearest`
+    /// (requirement I32).
     ///
     /// # Errors
     /// The errors of [`Passwords::verify`].
@@ -401,10 +391,9 @@ impl Passwords {
         Ok(self.run(password, hash, dearest).await? && !is_dummy)
     }
 
-    /// The class whose checks take the longest, or our own class if `classes` is empty. If a class is new, blocks for a
-    /// few checks, unless all classes are argon2.
+    /// Returns the class with the longest check. If `classes` is empty, returns the class of the gate's own hashes. For
+    /// a new class, blocks while it measures a few checks, unless all classes are argon2.
     pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
-        // Only the most expensive class of each kind is measured.
         let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
         for class in classes {
             let (kind, work) = class.work();
@@ -423,7 +412,7 @@ impl Passwords {
         dearest
     }
 
-    /// How long a check of this class takes. If the class is new, blocks for a few checks.
+    /// How long a check of this class takes. For a new class, blocks while it measures a few checks.
     pub fn time_of(&self, class: CostClass) -> Duration {
         let mut memory = self.memory.take();
         let time = self.times.time_of(class, &mut memory);
@@ -431,7 +420,7 @@ impl Passwords {
         time
     }
 
-    /// Hashes a password like the function [`hash`]. This counts as one of the checks that may run.
+    /// Hashes a password like the function [`hash`]. The limit on parallel checks applies to this call too.
     ///
     /// # Errors
     /// The errors of [`Passwords::verify`], or the password cannot be hashed.

@@ -1,11 +1,10 @@
-//! The pauses that a service requests with `Retry-After`. The gate does not send requests to the service during a
-//! pause.
+//! Pauses that a service requests with `Retry-After`.
 //!
-//! A 503 response concerns the whole service, so all requests to it pause. A 429 response may concern only one caller
-//! whose limit at the service is used up, or the gate as a client, and other statuses may concern what was requested.
-//! One caller must not be able to delay the others, so such a response pauses only the requests for its own caller. But
-//! if the service refuses a second caller before it accepts any request in between, the requests of all callers pause.
-//! One request a second then finds out whether the service accepts other requests. If it does, the pause ends.
+//! A 503 response pauses all requests to the service. Any other response may concern only one caller, so it pauses only
+//! that caller's requests.
+//!
+//! All callers pause if the service refuses a second caller without accepting a request in between. During this pause,
+//! one request a second tests the service.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -15,27 +14,25 @@ use parking_lot::Mutex;
 
 /// The maximum pause.
 pub const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// The minimum pause, and the time between two requests that find out whether a service responds.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The maximum number of callers whose own pauses are kept. If more callers are refused individually, the gate does not
-/// pause their requests.
+/// The maximum number of callers whose requests are paused individually.
 const MAX_ASKERS: usize = 1024;
 
-/// The reaction of a service to a request.
+/// A service's reaction to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceAnswer {
     /// The service accepted the request.
     Answered,
     /// The service failed without requesting a pause.
     Failed,
-    /// The service does not accept any request for this long.
+    /// The service asked for a pause of this length.
     Busy(Duration),
-    /// The service does not accept requests for this caller for this long. The response can have any status except 503.
+    /// The service asked this caller for a pause of this length. The status is not 503.
     BusyForAsker(Duration),
 }
 
 impl ServiceAnswer {
-    /// Determines the meaning of a failure for which the service requested the pause `wait`.
+    /// Classifies a failure for which the service requested the pause `wait`.
     pub fn fault(wait: Option<Duration>, may_be_of_asker: bool) -> Self {
         match wait {
             None => Self::Failed,
@@ -54,19 +51,16 @@ pub struct ServicePauses {
 
 #[derive(Debug, Default)]
 struct PauseState {
-    /// Requests are not sent before this time.
     until: Duration,
-    /// The time from which a single request may be sent during the pause, if the pause results from refusals of
-    /// individual callers.
+    /// During a pause for all callers, the time from which a single request may be sent.
     probe_from: Option<Duration>,
-    /// The end of the pause of each caller that was refused individually.
     askers: HashMap<u64, Duration>,
-    /// The caller that was refused individually since the service last accepted a request, and the end of its pause.
+    /// The last refused caller, or `None` after the service has accepted a request.
     refused: Option<(u64, Duration)>,
 }
 
 impl ServicePauses {
-    /// Returns whether this caller's request may be sent now.
+    /// Checks whether this caller's request may be sent now.
     ///
     /// # Errors
     /// The remaining pause.
@@ -74,7 +68,7 @@ impl ServicePauses {
         self.look(asker, now, true)
     }
 
-    /// Does the same as [`Self::admit`] for a request that will not be sent yet.
+    /// Like [`Self::admit`], but the caller does not send the request yet.
     ///
     /// # Errors
     /// The remaining pause.
@@ -102,7 +96,7 @@ impl ServicePauses {
         }
     }
 
-    /// Notes how the service reacted to this caller's request.
+    /// Records how the service answered this caller's request.
     pub fn note(&self, asker: impl Hash, answer: ServiceAnswer, now: Duration) {
         let asker = self.hasher.hash_one(asker);
         let end = |wait: Duration| now + wait.clamp(MIN_PAUSE, MAX_PAUSE);
@@ -111,7 +105,8 @@ impl ServicePauses {
             ServiceAnswer::Failed => {}
             ServiceAnswer::Answered => {
                 state.refused = None;
-                // A response to an earlier request does not end a pause of the whole service.
+                // A success ends only a pause with probes. After a 503 the pause continues, because this response may
+                // be to an earlier request.
                 if state.probe_from.take().is_some() {
                     state.until = Duration::ZERO;
                 }
@@ -169,7 +164,6 @@ mod tests {
         assert_eq!(pauses(&[("ada", Busy(at(86_400)), 100)]).admit("bob", at(100)), Err(MAX_PAUSE));
         assert_eq!(pauses(&[("ada", Busy(at(0)), 100)]).admit("bob", at(100)), Err(MIN_PAUSE));
         assert_eq!(pauses(&[("ada", Failed, 100)]).admit("ada", at(100)), Ok(()));
-        // A pause is not shortened by the response to an earlier request, or by a refusal of a single caller.
         let busy = pauses(&[("ada", Busy(at(30)), 100), ("bob", Answered, 101)]);
         assert_eq!(busy.admit("bob", at(102)), Err(at(28)));
         let busy =
@@ -182,7 +176,6 @@ mod tests {
         let one = pauses(&[("eve", BusyForAsker(at(30)), 100), ("eve", BusyForAsker(at(30)), 101)]);
         assert_eq!(one.admit("eve", at(111)), Err(at(20)));
         assert!((0..100).all(|asker| one.admit(asker, at(111)).is_ok()));
-        // Several refused callers also do not delay the others, as long as the service accepts requests in between.
         let several: Vec<_> =
             (0..50).flat_map(|_| [("eve", BusyForAsker(at(30)), 100), ("ada", Answered, 100)]).collect();
         let several = pauses(&[&several[..], &[("mallory", BusyForAsker(at(30)), 100)]].concat());
@@ -194,7 +187,6 @@ mod tests {
         let both = pauses(&[("eve", BusyForAsker(at(30)), 100), ("mallory", BusyForAsker(at(40)), 100)]);
         assert_eq!(both.admit("bob", at(100)), Err(at(40)));
         assert_eq!(both.foresee("bob", at(101)), Ok(()));
-        // One request a second is admitted, and it comes from a caller that was not refused.
         assert_eq!(both.admit("eve", at(101)), Err(at(29)));
         assert_eq!((both.admit("bob", at(101)), both.admit("ada", at(101))), (Ok(()), Err(at(39))));
         both.note("bob", BusyForAsker(at(30)), at(101));

@@ -1,5 +1,6 @@
-//! Step 7 of the handling of a request, in which a [`Verified`] token is judged by the policy of a route. Only this
-//! module creates a [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
+//! Checks a [`Verified`] token against the policy of a route.
+//!
+//! Only this module creates a [`Permitted`] request, and only a [`Permitted`] request can be forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,24 +22,20 @@ mod unmet;
 
 pub use unmet::unmet_key;
 
-/// The permission of a request, with its route and its caller. The layer puts it into the extensions of the request for
-/// the inner service.
+/// The permission of a request, with its route and its caller. The layer passes the permission to the inner service as
+/// an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
-    /// The work that remains to be done for the caller's DPoP proof.
     proof: Option<Box<UsedProof>>,
-    /// Whether the request contained the cookie of an ended session.
     after_session: bool,
-    /// Whether the limits of the route have counted the request.
     is_counted: bool,
-    /// The reply's header fields about the route's limits.
     quota: Option<Box<QuotaFields>>,
 }
 
-/// The values of `RateLimit-Policy` and `RateLimit` for a reply.
+/// The values of `RateLimit-Policy` and `RateLimit` for a response.
 #[derive(Clone, Debug)]
 pub struct QuotaFields {
     /// The value of `RateLimit-Policy`.
@@ -52,18 +49,18 @@ pub struct QuotaFields {
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer issued the permission, based on its routes. A `require()` does not have routes.
+    /// Whether the gate's layer permitted the request. A `require()` does not have routes.
     pub layer: bool,
-    /// Whether the layer leaves the check of the audience to a `require()`.
+    /// Whether the layer leaves the audience check to a `require()`.
     pub defers: bool,
 }
 
-/// Identifies a gate. A gate accepts only its own permissions.
+/// The id of a gate, which accepts only its own permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateId(u64);
 
 impl GateId {
-    /// Creates a new id, which differs from those of other gates.
+    /// Creates a unique id.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -71,7 +68,6 @@ impl GateId {
 }
 
 impl Permitted {
-    /// Creates a permission without a proof, for a request that the limits have not counted.
     #[inline]
     fn new(route: &Arc<Route>, caller: Option<Arc<Verified>>, by: By) -> Self {
         Self { route: Arc::clone(route), caller, by, proof: None, after_session: false, is_counted: false, quota: None }
@@ -82,56 +78,52 @@ impl Permitted {
         &self.route
     }
 
-    /// Takes over the caller of another permission, for a request that must pass two routes.
+    /// Takes the caller and the proof from `other`, for a request that passes two routes.
     pub fn with_caller_of(self, other: Self) -> Self {
         Self { caller: other.caller, proof: other.proof, ..self }
     }
 
-    /// The caller. `None` on a public route, or on an optional route without a token.
+    /// The caller. `None` on a public route, or on an optional route if the request has no token.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
     }
 
-    /// Marks a request whose session cookie is ignored because its session has ended.
+    /// Marks a request whose session cookie was ignored because the session has ended.
     pub fn after_session(self) -> Self {
         Self { after_session: true, ..self }
     }
 
-    /// Returns whether the reply must clear the session cookie.
+    /// Returns whether the response must clear the session cookie.
     pub fn clears_session(&self) -> bool {
         self.after_session
     }
 
-    /// Adds the proof of a caller who has proved possession of the token's key.
+    /// Adds the caller's DPoP proof.
     pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
         Self { proof, ..self }
     }
 
-    /// Returns whether the reply must contain a new nonce for the caller.
+    /// Returns whether the response must contain a new nonce.
     pub fn renews_nonce(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Returns whether the store must still count the caller's proof. The permission must not be used before this has
-    /// happened.
+    /// Returns whether the store must count the proof before the permission is used.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
 
-    /// Takes the proof that the store must count. Afterwards the permission no longer waits for the proof to be
-    /// counted.
+    /// Takes the DPoP proof that must still be recorded in the store.
     pub fn take_owed_proof(&mut self) -> Option<ProofName> {
         self.proof.as_mut()?.owed.take()
     }
 
-    /// Returns whether the limits of the route must still count the request. The permission must not be used before
-    /// this has happened.
+    /// Returns whether the limits must count the request before the permission is used.
     pub fn owes_count(&self) -> bool {
         !self.is_counted && !self.route.policy.rate.is_empty()
     }
 
-    /// Notes that the limits have counted the request, or that no limit applies. `quota` contains the reply's header
-    /// fields.
+    /// Records that the limits have counted the request, or do not apply.
     #[must_use]
     pub fn counted(self, quota: Option<Box<QuotaFields>>) -> Self {
         Self { is_counted: true, quota, ..self }
@@ -142,7 +134,7 @@ impl Permitted {
         self.is_counted
     }
 
-    /// The reply's header fields about limits.
+    /// The response headers about limits.
     pub fn quota(&self) -> Option<&QuotaFields> {
         self.quota.as_deref()
     }
@@ -165,8 +157,8 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
     Permitted::new(route, None, by)
 }
 
-/// Judges a caller by a second policy of the same gate, after a first policy has admitted the caller. Only the first
-/// policy requires the gate's own audience.
+/// Checks an admitted caller against a second policy of the same gate. The second policy does not require the gate's
+/// own audience.
 ///
 /// # Errors
 /// The errors of [`authorise`].
@@ -190,8 +182,7 @@ pub fn authorise_again<O: Observer>(
     Ok(Permitted::new(route, Some(verified), by))
 }
 
-/// A request with a valid token whose audience is not the gate's own. Only a `require()` for that audience can permit
-/// it.
+/// A request with a valid token for another audience. Only a `require()` for that audience can permit the request.
 #[derive(Clone, Debug)]
 pub struct Undecided {
     caller: Arc<Verified>,
@@ -200,7 +191,7 @@ pub struct Undecided {
 }
 
 impl Undecided {
-    /// Creates a request that a `require()` in the service will judge.
+    /// Creates an undecided request, which a `require()` in the service must still authorise.
     pub fn new(caller: Arc<Verified>, by: By) -> Self {
         Self { caller, by, decided: Arc::default() }
     }
@@ -210,17 +201,17 @@ impl Undecided {
         &self.caller
     }
 
-    /// Who issues the later permission.
+    /// Describes who will permit the request.
     pub fn by(&self) -> By {
         self.by
     }
 
-    /// Returns whether a `require()` has judged the request in the meantime.
+    /// Returns whether [`Self::decide`] was called.
     pub fn is_decided(&self) -> bool {
         self.decided.load(Ordering::Acquire)
     }
 
-    /// Judges the request by the route of a `require()`.
+    /// Checks the request against the route of a `require()`.
     ///
     /// # Errors
     /// The errors of [`authorise`].
@@ -233,7 +224,7 @@ impl Undecided {
     }
 }
 
-/// Judges a token by the policy of a route: first the issuer, then the audience, the scopes and the roles.
+/// Checks a token against the policy of a route.
 ///
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
@@ -248,7 +239,7 @@ pub fn authorise<O: Observer>(
     Ok(Permitted::new(route, Some(verified), by))
 }
 
-/// Judges a token by a policy, whether or not the route requires a token.
+/// Checks a token against a policy, even if the route does not require a token.
 ///
 /// # Errors
 /// The denial of the rule that refuses the token.
@@ -264,8 +255,8 @@ fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observ
     observer.judged(Rule::Role, judge_route_roles(policy, token))
 }
 
-/// Judges the claims of a caller by the conditions of a route. `path` is the canonical path of the request, which is
-/// needed if the conditions refer to path parameters.
+/// Checks a caller's claims against the route's conditions. `path` is the canonical path, from which path parameters
+/// are read.
 ///
 /// # Errors
 /// [`Denial::Condition`].
@@ -287,8 +278,7 @@ pub fn judge_conditions<O: Observer>(
     observer.judged(Rule::Condition, if judged.hold(param) { Ok(()) } else { Err(Denial::Condition) })
 }
 
-/// Judges the caller of an MCP call by the rule for the call, after the route of the request's path has permitted the
-/// request. A rule without issuers accepts all issuers.
+/// Checks the caller of an MCP call against the rule for the call. A rule without issuers accepts all issuers.
 ///
 /// # Errors
 /// The errors of [`authorise`], [`Denial::Condition`], and [`Denial::InsufficientAuthentication`].
@@ -306,7 +296,6 @@ pub fn judge_call<O: Observer>(
     observer.judged(Rule::Scope, judge_scopes(policy, token))?;
     observer.judged(Rule::Role, judge_route_roles(policy, token))?;
     judge_conditions(rule, caller, None, observer)?;
-    // The clock is read only if the policy limits the age of a login.
     let step_up = policy.step_up.as_ref().map_or(Ok(()), |_| judge_step_up(policy, token, now()));
     observer.judged(Rule::StepUp, step_up)
 }
@@ -324,21 +313,20 @@ fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial>
     if takes(policy, token) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// Returns whether the route accepts the tokens of the issuer that authenticated this token's user. A route without
-/// issuers accepts our own tokens, regardless of which issuer authenticated the user.
+/// Returns whether the route accepts the issuer that authenticated the user. A route without issuers accepts all tokens
+/// of the gate.
 // Requirement I67.
 pub fn takes(policy: &RoutePolicy, token: &AccessToken) -> bool {
     policy.takes(&token.vouching_issuer().name, token.is_accepted_everywhere())
 }
 
-/// Returns whether the route could accept a token that these rules judge. Our own tokens may belong to users of any
-/// issuer, which is known only after the token is verified.
+/// Returns whether the route could accept a token under these rules. Returns true for the gate's own issuer, because
+/// only the verified token shows which issuer authenticated the user.
 pub fn may_take(policy: &RoutePolicy, rules: &IssuerRules) -> bool {
     rules.ours || policy.takes(&rules.name, rules.everywhere)
 }
 
-/// Judges whether the route accepts an API key, and whether the token is bound as the route requires. The caller must
-/// already have proved possession of the token's key or certificate.
+/// Checks the binding of the token. The caller must already have proved possession of the key or certificate.
 fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if !policy.credentials.key && token.is_api_key() {
         return Err(Denial::UnusableCredential);
@@ -356,8 +344,8 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
     judge_roles(policy, &policy.roles, &policy.all_roles, token)
 }
 
-/// Checks that the token has at least one of the roles `any`, unless `any` is empty, and all of the roles `all`. The
-/// route's policy determines to which issuer a role without an issuer belongs.
+/// Checks that the token has all roles in `all`, and one of the roles in `any` if that is not empty. If a role does not
+/// name its issuer, the route's policy determines the issuer.
 ///
 /// # Errors
 /// [`Denial::MissingRole`], or [`Denial::RolesOverage`] if the issuer omitted roles.
@@ -378,7 +366,7 @@ pub fn judge_roles(policy: &RoutePolicy, any: &[Role], all: &[Role], token: &Acc
     token.roles().judge(counting)
 }
 
-/// Checks that the caller logged in as the route requires, and recently enough.
+/// Checks how, and how recently, the caller logged in.
 ///
 /// # Errors
 /// [`Denial::InsufficientAuthentication`].
@@ -391,8 +379,7 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
     }
 }
 
-/// Returns whether this token may have the role. A role without an issuer belongs to the only issuer that the route
-/// names. If the route does not name exactly one issuer, the role belongs to our own issuer.
+/// The default issuer of a role is the route's single issuer, or otherwise the gate itself.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => *token.vouching_issuer().name == **issuer,

@@ -1,20 +1,16 @@
-//! Files with secrets. They are read only if no other user can read them, and are written so that no other user can
-//! ever read them (requirement O2). Key files, users, the store and its mark, and the admin token use this module.
+//! Files with secrets (requirement O2).
 //!
-//! Such a file must belong to our user or to root, and others must not have rights to it. One of our user's groups may
-//! read the file, because orchestrators mount secrets in that way. The check applies to the opened file instead of its
-//! name, so the file cannot be swapped in between. A symbolic link can be followed for reading, because mounted secrets
-//! are links, but not for writing.
+//! A file with secrets must belong to our user or to root, and other users must not have rights to it. One of our
+//! user's groups may read the file, because orchestrators mount secrets in that way.
 //!
-//! Root works on a service's files on behalf of the service (requirement O17). Root reads files that belong to the
-//! owner of their folder, and gives new files to that owner, so that the service can use them. Because the service
-//! could set a trap for root, `place` opens every file.
+//! The check applies to the opened file, not to its name, so the file cannot be swapped in between. A symbolic link is
+//! followed for reading, because mounted secrets are links, but not for writing.
 //!
-//! `fs-mistrust` is not used, because it trusts at most one group, while orchestrators mount secrets for a group of
-//! their choice. It also does not support root's work on behalf of a service. `atomic-write-file` writes files, but
-//! does not make any checks.
+//! Root works on behalf of the service (requirement O17). Root may read a file that belongs to the folder's owner. New
+//! files also get that owner. The service could trick root with links, so `place` opens every file.
 //!
-//! Files that are not secret but that the gate trusts use [`trusted`].
+//! The crate `fs-mistrust` trusts at most one group, and root cannot use it on behalf of a service. The crate
+//! `atomic-write-file` does not check owners or permissions.
 
 mod place;
 pub mod trusted;
@@ -28,11 +24,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-/// The maximum size of a text file with secrets that is read, in bytes. It is far above any sensible token or list of
-/// users.
+/// The maximum size of a text file with secrets, in bytes.
 pub const MAX_LEN: u64 = 64 << 20;
 
-/// The remedy for a system error, to be appended to the error.
 fn remedy(path: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => user::advice(path),
@@ -44,8 +38,8 @@ fn remedy(path: &Path, error: &io::Error) -> String {
 /// Opens a private file for reading, or for reading and writing.
 ///
 /// # Errors
-/// A message that names the file, the problem and the remedy. The file cannot be opened, is not a regular file, belongs
-/// to another user, or can be read or written by others.
+/// A message with the file, the problem and the remedy. The file cannot be opened, is not a regular file, belongs to
+/// another user, or other users have rights to it.
 pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     let cannot = |e: io::Error| format!("{}: cannot be opened: {e}{}", path.display(), remedy(path, &e));
     // Without NONBLOCK, opening a named pipe could block.
@@ -56,10 +50,10 @@ pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
     Ok(file)
 }
 
-/// Opens a log file for appending. If it is missing, it is created with this mode.
+/// Opens a log file for appending, and creates it with this mode if it is missing.
 ///
 /// # Errors
-/// An I/O error, or root finds a link or another user's file in a folder of the service.
+/// An I/O error, or root finds a link or another user's file in the service's folder.
 pub fn open_to_append(path: &Path, mode: u32) -> io::Result<File> {
     place::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, mode)
 }
@@ -72,7 +66,7 @@ pub fn read_private_bytes(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, S
     let cannot = |e: io::Error| format!("{}: cannot be read: {e}", path.display());
     let file = open_private(path, false)?;
     let len = file.metadata().map_err(cannot)?.len().min(max);
-    // Allocate the whole size at once, because a growing buffer would leave copies behind that are not wiped.
+    // Reserve the whole capacity, because a reallocation would leave copies that are not wiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
     file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > max {
@@ -89,7 +83,6 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, String> {
     let mut bytes = read_private_bytes(path, MAX_LEN)?;
     String::from_utf8(std::mem::take(&mut *bytes)).map(Zeroizing::new).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
-        // These bytes must also be wiped.
         drop(Zeroizing::new(e.into_bytes()));
         format!("{}: is not UTF-8 text, from byte {at} on", path.display())
     })
@@ -104,13 +97,12 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     }
     let us = rustix::process::geteuid().as_raw();
     let folder = fs::metadata(parent(path)).ok();
-    // Root acts on behalf of the owner of the folder.
     let for_folder = |is: fn(&Metadata) -> u32, id: u32| us == 0 && folder.as_ref().is_some_and(|f| is(f) == id);
     let group_is_ours = user::is_our_group(meta.gid()) || for_folder(Metadata::gid, meta.gid());
     match objection(meta.mode(), meta.uid(), us, group_is_ours, for_folder(Metadata::uid, meta.uid())) {
         None => Ok(()),
         Some(Objection::Owner(what)) => Err(format!("{shown}: {what}{}", user::advice(path))),
-        // The advice to use mode 600 would lock our user out.
+        // With mode 600, our user could no longer read the file.
         Some(Objection::Mode(what)) if meta.uid() != us && us != 0 => {
             let group = rustix::process::getegid().as_raw();
             Err(format!("{shown}: {what}: as root, chgrp {group} {shown} && chmod 640 {shown}"))
@@ -119,19 +111,17 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
     }
 }
 
-/// The problem with a file.
 #[cfg(unix)]
 enum Objection {
     Owner(String),
     Mode(String),
 }
 
-/// The problem with a file of this mode and owner, if there is one.
 #[cfg(unix)]
 fn objection(mode: u32, owner: u32, us: u32, group_is_ours: bool, is_of_its_folder: bool) -> Option<Objection> {
     if owner != us && owner != 0 && !is_of_its_folder {
         return Some(Objection::Owner(format!(
-            "belongs to user {}, but must belong to user {}, who runs this process, or to root",
+            "belongs to user {}, but must belong to root or to user {}, who runs this process",
             user::name(owner),
             user::name(us)
         )));
@@ -159,7 +149,7 @@ fn check(path: &Path, meta: &Metadata) -> Result<(), String> {
 /// Checks that other users cannot replace this directory or our files in it.
 ///
 /// # Errors
-/// A message that names the directory, the problem and the remedy.
+/// A message with the directory, the problem and the remedy.
 pub fn check_private_dir(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| format!("{shown}: cannot be read: {e}"))?;
@@ -183,19 +173,17 @@ pub fn check_private_dir(path: &Path) -> Result<(), String> {
     trusted::check_folders(path)
 }
 
-/// The problem with a directory of this mode and owner. Root reads a service's folder on behalf of the service.
 #[cfg(unix)]
 fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
     if owner != us && owner != 0 && us != 0 {
         return Some(Objection::Owner(format!("belongs to user {}", user::name(owner))));
     }
-    // In a sticky directory, such as that of mounted secrets, users can replace only their own files.
+    // In a sticky directory, users can replace only their own files.
     (mode & 0o022 != 0 && mode & 0o1000 == 0)
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Returns why this process cannot read a file that the gate's user can read. Returns `None` if this process can read
-/// the file, or if the file has a different problem.
+/// Returns the reason if this process does not have permission to read a file. Otherwise returns `None`.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -206,8 +194,7 @@ pub fn denied(path: &Path) -> Option<String> {
     }
 }
 
-/// Does the same as [`denied`], but also refuses a private file of the gate that belongs to another user, even if this
-/// process can open it.
+/// Like [`denied`], but also refuses a private file that belongs to another user.
 pub fn denied_as_another(path: &Path) -> Option<String> {
     denied(path).or_else(|| {
         let owner = user::owner(path)?;
@@ -224,8 +211,7 @@ pub fn denied_as_another(path: &Path) -> Option<String> {
     })
 }
 
-/// The reason for which a missing file cannot be created or an existing file cannot be written. The flag is true if
-/// only a permission is missing, which another user may have.
+/// Returns why a file cannot be created or written. The `bool` is true if the only problem is a missing permission.
 pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     let shown = path.display();
     let there = path.ancestors().find(|at| at.as_os_str().is_empty() || at.symlink_metadata().is_ok());
@@ -253,15 +239,14 @@ pub fn unwritable(path: &Path) -> Option<(String, bool)> {
     }
 }
 
-/// The mode of this folder, if others may list it but not change it.
+/// Returns the folder's mode if the group or other users may read or enter it.
 pub fn is_open(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
     let mode = fs::metadata(path).ok().filter(Metadata::is_dir)?.mode() & 0o777;
     (mode & 0o055 != 0).then_some(mode)
 }
 
-/// Creates a private directory (0700) and its missing parent directories, durably. An existing directory is not
-/// changed.
+/// Creates a private directory (0700) and its missing parents, durably. An existing directory is not changed.
 ///
 /// # Errors
 /// The directory cannot be created, or another file has its name.
@@ -273,7 +258,7 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if missing.is_empty() && !path.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
-    // The outermost directory is created first, so that each gets the owner of the directory above it.
+    // Create the outermost directory first, because each directory gets the owner of its parent.
     for dir in missing.into_iter().rev() {
         place::make_dir(dir)?;
         sync_dir(dir)?;
@@ -281,18 +266,18 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces a private file (0600) as a whole, or creates it. A reader sees either the old or the new content, even
-/// after a crash. The new content is durable on return.
+/// Creates or replaces a private file (0600) atomically. Readers see either the old or the new content, even after a
+/// crash. When this returns, the new content is durable.
 ///
 /// # Errors
-/// An I/O error, or the path is a symbolic link, which is not followed for writing, or not a regular file.
+/// An I/O error, or the path is a symbolic link or not a regular file.
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, bytes)?;
     rename_durably(&temp.0, path)
 }
 
-/// Renames a file within its folder, durably. An existing file of that name is replaced.
+/// Renames a file within its folder, durably. An existing file with the new name is replaced.
 ///
 /// # Errors
 /// An I/O error.
@@ -301,7 +286,7 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(to)
 }
 
-/// Creates a private file (0600) like [`write_private_atomic`], but never replaces an existing file.
+/// Creates a private file (0600) with all its content at once. Never replaces an existing file.
 ///
 /// # Errors
 /// An I/O error, or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
@@ -309,8 +294,8 @@ pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Unpublished::with(path, bytes)?.publish_new(path)
 }
 
-/// A lock for changes to `path`, which is released when dropped. It locks a file beside `path`, because the file itself
-/// is replaced.
+/// A lock for changes to `path`, which is released when dropped. The lock is on a file beside `path`, because `path`
+/// itself is replaced.
 #[derive(Debug)]
 pub struct EditLock(#[expect(dead_code, reason = "held for its lock")] File);
 
@@ -326,8 +311,8 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
-/// Waits until the lock beside `path` is free, and prevents others from taking it until the returned value is dropped.
-/// Does not create a file. Returns `None` if the lock has never been taken.
+/// Waits until the lock beside `path` is free, and keeps others from taking it until the result is dropped. Does not
+/// create a file. Returns `None` if the lock has never been taken.
 ///
 /// # Errors
 /// The errors of [`lock_for_edit`].
@@ -341,7 +326,7 @@ pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
     }
 }
 
-/// A private file (0600) that has a temporary name until it is complete. If it is never completed, it is removed.
+/// A private file (0600) with a temporary name. Unless the file gets its final name, it is removed on drop.
 #[derive(Debug)]
 pub struct Unpublished(PathBuf);
 
@@ -368,14 +353,11 @@ impl Unpublished {
     /// Gives the file its final name, durably. The file's content must already be durable.
     ///
     /// # Errors
-    /// An I/O error, or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link. In that case the
-    /// existing file stays unchanged.
+    /// An I/O error, or [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
-        // Unlike a rename, creating a link fails if the name is taken. If two processes do this concurrently, only one
-        // succeeds.
+        // Unlike a rename, creating a link fails if the name is taken.
         match fs::hard_link(&self.0, path) {
-            // The file system does not support hard links. A file that appears between these two steps would be
-            // replaced.
+            // If hard links are not supported, a file that appears in between is replaced.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
                     && fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
@@ -391,7 +373,7 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        // After a rename the temporary name no longer exists, so the removal may fail.
+        // The removal fails after a rename, because the temporary name is gone.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -422,7 +404,6 @@ pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the directory entry of a file durable.
 fn sync_dir(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(parent(path))?.sync_all() } else { Ok(()) }
 }

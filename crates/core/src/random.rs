@@ -1,5 +1,4 @@
-//! The program's only source of random bytes, which come from the operating system. The module also has the program's
-//! only comparison in constant time, and digests of several parts.
+//! The program's only source of random bytes, and its only comparison in constant time.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -28,9 +27,10 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     Ok(bytes)
 }
 
-/// A keyed digest of these parts, which reveals nothing about them. The key exists only in this process. Returns `None`
-/// if the system does not provide random bytes. Each part is preceded by its length, so different parts have different
-/// digests.
+/// A keyed digest of these parts, which reveals nothing about them. The key exists only in this process.
+///
+/// Each part is preceded by its length, so different parts have different digests. Returns `None` if the system does
+/// not provide random bytes.
 pub fn process_digest(parts: &[&[u8]]) -> Option<[u8; 32]> {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
@@ -52,14 +52,13 @@ pub fn parts_digest(parts: &[&[u8]]) -> [u8; 32] {
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// A random pause of at most `most`, so that gates that lost a server at the same moment do not all reconnect at the
-/// same moment.
+/// A random pause of at most `most`, so that gates do not all reconnect at once.
 pub fn jittered(most: Duration) -> Duration {
     let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
     most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
-/// Returns whether the values are equal. Takes constant time for values of the same length.
+/// Compares two values, in constant time if they have the same length.
 pub fn are_equal(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }

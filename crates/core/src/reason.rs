@@ -1,6 +1,7 @@
-//! The outcome of a request, as one word from a closed set. It is the label `outcome` of the metrics,
-//! `rotogate.outcome` in the access log, and a field of a `Verdict` for an embedding application. docs/outcomes.md
-//! lists every word with its meaning, and a test compares the two.
+//! The outcome of a request, as one word from a closed set.
+//!
+//! The word is in the metrics, the access log and `Verdict`. docs/outcomes.md lists every word, and a test compares the
+//! list with the code.
 
 use std::fmt;
 
@@ -8,8 +9,8 @@ use crate::denial::{Class, Denial};
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
-/// The outcome of a request, as one word from a closed set, for logs and metrics. A reason is made from a [`Denial`], a
-/// [`Fault`] or an error of the proxy, or is one of the constants here. Other parts of the program do not define words.
+/// The outcome of a request, as one word from a closed set, for logs and metrics. A reason comes from a [`Denial`], a
+/// [`Fault`] or an error of the proxy, or is one of the constants here.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -28,11 +29,8 @@ pub struct Reason {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReasonKind {
-    /// The gate served the request.
     Served,
-    /// A rule refused the request.
     Refused,
-    /// The gate or a system behind it failed.
     Failed,
 }
 
@@ -41,23 +39,23 @@ impl Reason {
     pub const PASSED: Self = Self::new("passed", ReasonKind::Served);
     /// One of the gate's own endpoints handled the request.
     pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
-    /// A relay's provider refused the request, and the gate forwarded its reply.
+    /// A relay's provider refused the request, and the gate forwarded the response.
     pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
     /// The upstream did not accept the token that the provider issued for the caller.
     pub const UPSTREAM_UNAUTHORIZED: Self = Self::new("upstream_unauthorized", ReasonKind::Failed);
-    /// A CORS preflight request, to which the gate itself replied.
+    /// The gate itself responded to a CORS preflight.
     pub const PREFLIGHT: Self = Self::new("preflight", ReasonKind::Served);
     /// The host is not served on this connection (421).
     pub const MISDIRECTED: Self = Self::new("misdirected", ReasonKind::Refused);
-    /// The head of the request cannot be parsed as HTTP, or exceeds a limit.
+    /// The request's head is not HTTP, or exceeds a limit.
     pub const BAD_HEAD: Self = Self::new("bad_head", ReasonKind::Refused);
-    /// The request body arrived more slowly than the minimum rate.
+    /// The request body arrived too slowly.
     pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", ReasonKind::Refused);
-    /// The client disconnected before the reply.
+    /// The client disconnected before the response.
     pub const CLIENT_GONE: Self = Self::new("client_gone", ReasonKind::Failed);
-    /// The code that handled the request panicked, which is a bug.
+    /// The code for the request panicked, which is a bug.
     pub const PANIC: Self = Self::new("panic", ReasonKind::Failed);
-    /// A call inside an envelope could not be forwarded.
+    /// The gate could not forward a call that was enclosed in another request.
     pub const NOT_FORWARDED: Self = Self::new("not_forwarded", ReasonKind::Failed);
     /// The upstream did not return its list of actions.
     pub const NOT_DESCRIBED: Self = Self::new("not_described", ReasonKind::Failed);
@@ -66,7 +64,7 @@ impl Reason {
         Self { word, detail: None, kind }
     }
 
-    /// The reason for a denial. A rule refused the request, or a decision was not possible.
+    /// The reason for a denial.
     pub const fn denied(denial: &Denial) -> Self {
         let kind = match denial.class() {
             Class::Unavailable(_) => ReasonKind::Failed,
@@ -75,25 +73,25 @@ impl Reason {
         Self { word: denial.reason(), detail: denial.detail(), kind }
     }
 
-    /// The reason for a request that was refused because of overload.
+    /// The reason for a refusal because of overload.
     #[doc(hidden)]
     pub const fn shed(refusal: Refusal) -> Self {
         Self::new(refusal.reason(), ReasonKind::Refused)
     }
 
-    /// The reason for a failure of a part of the gate.
+    /// The reason for a failure in the gate.
     pub const fn failed(fault: &Fault) -> Self {
         Self::new(fault.reason(), ReasonKind::Failed)
     }
 
-    /// The same reason with a detail.
+    /// Adds a detail.
     #[doc(hidden)]
     #[must_use]
     pub const fn with_detail(self, detail: &'static str) -> Self {
         Self { detail: Some(detail), ..self }
     }
 
-    /// The proxy did not forward the request, or did not get a response. The word is from the proxy's own closed set.
+    /// The proxy could not forward the request, or did not get a response. `word` must come from a fixed set.
     pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
         Self { word, detail, kind: ReasonKind::Failed }
     }
@@ -103,7 +101,7 @@ impl Reason {
         self.word
     }
 
-    /// A detail that names the claim, the part of the request, or the deadline that caused the outcome.
+    /// The claim, deadline or part of the request that caused the outcome.
     pub const fn detail(self) -> Option<&'static str> {
         self.detail
     }
@@ -113,12 +111,12 @@ impl Reason {
         matches!(self.kind, ReasonKind::Refused)
     }
 
-    /// Returns whether the request was served, which means that it was forwarded or answered as requested.
+    /// Returns whether the request was forwarded or handled as requested.
     pub const fn is_served(self) -> bool {
         matches!(self.kind, ReasonKind::Served)
     }
 
-    /// Logs as one event that a request was refused, or failed. The code that decides so calls this once.
+    /// Logs a refusal or failure as one event. Call this once per request.
     pub fn tell(self) {
         match self.kind {
             ReasonKind::Refused => {
@@ -161,7 +159,6 @@ mod tests {
 
     use super::*;
 
-    /// The words in the bodies of `fn reason` of a source file, or in the constants here.
     fn words(source: &str, before: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for (at, _) in source.match_indices(before) {

@@ -1,4 +1,4 @@
-//! The only place that renders denials on data routes, as RFC 6750 §3 challenges and RFC 9457 problem documents.
+//! Renders all denials on data routes, as RFC 6750 §3 challenges and RFC 9457 problem documents.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::reply::{GrpcCode, Reply, grpc_status, problem, quota_exceeded, retry_
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// The detail for a request from a page of another origin. If `public_url` is wrong, requests from the gate's own pages
-/// also appear to come from another origin.
+/// The detail for a request from another origin's page. With a wrong `public_url`, the gate's own pages seem to be from
+/// another origin.
 pub const CROSS_ORIGIN: &str = "the request does not show that it came from an allowed page: send `Origin` with the gate's public URL, or with an \
      origin in `cors.origins`";
 
@@ -29,22 +29,21 @@ pub fn cross_origin(denial: Denial) -> &'static str {
     }
 }
 
-/// The requirements that a challenge states.
+/// The requirements in a challenge.
 #[derive(Clone, Debug)]
 pub struct ChallengeParams<'a> {
     /// The required scopes.
     pub scopes: Cow<'a, Scope>,
-    /// The URL of the protected resource's metadata document, and the scopes that clients may request.
+    /// The URL of the resource's metadata document, and the scopes that clients may request.
     pub resource: Option<(&'a str, &'a Scope)>,
-    /// The login that is required of the caller.
+    /// The required login.
     pub step_up: Option<&'a StepUp>,
     /// The accepted schemes.
     pub schemes: Schemes,
-    /// The scheme that the client used, or [`Scheme::Bearer`] if it did not use a scheme.
+    /// The scheme that the client used, or [`Scheme::Bearer`].
     pub used: Scheme,
 }
 
-/// The default is a challenge only for bearer tokens.
 impl Default for ChallengeParams<'_> {
     fn default() -> Self {
         Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
@@ -63,9 +62,11 @@ pub enum Schemes {
 }
 
 impl ChallengeParams<'_> {
-    /// Creates the challenges, with one header line for each scheme. The line of the client's own scheme is first,
-    /// because some proxies pass on only the first line. That line has the error and the scope (RFC 6750 §3, RFC 9449
-    /// §7.1), and each line names the resource's document (RFC 9728 §5.1).
+    /// Each scheme has its own header line. The client's scheme comes first, because some proxies pass on only one
+    /// line.
+    ///
+    /// The first line has the error and the scope (RFC 6750 §3, RFC 9449 §7.1). Each line has the URL of the resource
+    /// metadata (RFC 9728 §5.1).
     fn challenge(
         &self,
         status: StatusCode,
@@ -102,8 +103,7 @@ impl ChallengeParams<'_> {
         reply
     }
 
-    /// The scope that a client without a valid token should request. Only a resource with a metadata document names
-    /// this scope.
+    /// The scope that a client should request. `None` for a resource without a metadata document.
     fn scope_to_ask(&self) -> Option<&Scope> {
         let (_, supported) = self.resource?;
         Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
@@ -123,7 +123,7 @@ impl ChallengeParams<'_> {
         self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
     }
 
-    /// The reply to a missing or invalid proof (RFC 9449 §7.1 and §9).
+    /// See RFC 9449 §7.1 and §9.
     fn bad_proof(&self, needs_nonce: bool) -> Reply {
         let error = if needs_nonce { "use_dpop_nonce" } else { "invalid_dpop_proof" };
         let asked = Self { schemes: Schemes::Dpop, ..self.clone() };
@@ -135,7 +135,7 @@ impl ChallengeParams<'_> {
         )
     }
 
-    /// The reply if the user must log in again (RFC 9470 §3).
+    /// See RFC 9470 §3.
     fn another_login(&self) -> Reply {
         let description = "another login is needed";
         let acr = self.step_up.map(|step_up| step_up.acr.join(" ")).filter(|acr| !acr.is_empty());
@@ -150,17 +150,16 @@ impl ChallengeParams<'_> {
         self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], Some(&self.scopes), Some(detail))
     }
 
-    /// A denial that a different scope cannot fix. With `insufficient_scope` (RFC 6750 §3.1), clients would refresh the
-    /// token or log the user in again at each call.
+    /// Avoids the error `insufficient_scope` (RFC 6750 §3.1), because it would make clients request another scope at
+    /// each call.
     fn access_denied(&self, detail: &str) -> Reply {
         self.challenge(StatusCode::FORBIDDEN, &[("error", "access_denied")], None, Some(detail))
     }
 }
 
-/// The problem document's detail for a host that is not served.
 const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
 
-/// The problem document's detail for a request whose head is malformed. It does not reveal anything about a credential.
+/// The detail for a malformed head, which does not reveal anything about a credential.
 pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     match denial.class() {
         Class::Head { detail, .. } => detail,
@@ -169,7 +168,7 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     }
 }
 
-/// The plain reply to a refused request. It does not reveal more than the RFC's error code.
+/// The response to a refused request. The only reason that the response reveals is the RFC's error code.
 pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
         Class::Head { status, detail, closes, .. } => {
@@ -180,14 +179,14 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             reply
         }
         Class::Tunnel => problem(StatusCode::NOT_IMPLEMENTED, None),
-        // RFC 6750 §3.1.
+        // See RFC 6750 §3.1.
         Class::TwoCredentials => asked.two_credentials("send exactly one credential"),
         Class::Request(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
         Class::UnknownHost => problem(StatusCode::MISDIRECTED_REQUEST, Some(UNKNOWN_HOST)),
         Class::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
         Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
-        // By RFC 6750 §3.1, a request without usable authentication does not get an error code.
+        // A request without authentication does not get an error code (RFC 6750 §3.1).
         Class::NoCredential | Class::UnusableCredential => asked.no_token(),
         // There is no challenge, because a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some(cross_origin(denial))),
@@ -209,11 +208,10 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
             reply
         }
         Class::Unavailable(wait) => {
-            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("the request was not decided; repeat it"));
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("the gate could not decide; try again"));
             retry_after(&mut reply, wait);
             reply
         }
-        // These classes concern refresh credentials, logins and clients, and do not occur on data routes.
         Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope
@@ -227,9 +225,10 @@ pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
 }
 
 impl Error {
-    /// The status of the reply to a login, refresh or logout that an application serves itself. 401 means that the user
-    /// must log in again. All other statuses leave the caller's tokens valid. 429 and 503 should be sent with
-    /// [`Self::retry_after`].
+    /// The response status, for an application that serves logins, refreshes or logouts itself. A status of 401 means
+    /// that the user must log in again.
+    ///
+    /// With any other status, the caller's tokens remain valid. Send 429 and 503 with [`Self::retry_after`].
     pub fn status(&self) -> StatusCode {
         let Self::Denied(denial) = self else { return StatusCode::SERVICE_UNAVAILABLE };
         match denial.class() {
@@ -241,7 +240,7 @@ impl Error {
         }
     }
 
-    /// When the caller may retry, if the gate did not decide about the request.
+    /// Returns the delay before a retry. `None` if the decision about the request is final.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(fault) => Some(fault.retry_after()),
@@ -253,7 +252,7 @@ impl Error {
     }
 }
 
-/// The reply of a handler that returns this error: a problem document (RFC 9457) with [`Error::status`].
+/// Responds with a problem document (RFC 9457) and [`Error::status`].
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Error {
     fn into_response(self) -> axum_core::response::Response {
@@ -270,7 +269,7 @@ impl axum_core::response::IntoResponse for Error {
     }
 }
 
-/// The denial as a gRPC status, in a reply that consists only of trailers (gRPC over HTTP/2, "Responses").
+/// The denial as a gRPC status, in a response with trailers only (gRPC over HTTP/2, "Responses").
 pub fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
         Class::NoCredential | Class::UnusableCredential | Class::BadToken { .. } | Class::BadProof { .. } => {
@@ -282,7 +281,7 @@ pub fn denied_grpc(denial: Denial) -> Reply {
             (GrpcCode::Unimplemented, "no such method")
         }
         Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "a limit was exceeded"),
-        Class::Unavailable(_) => (GrpcCode::Unavailable, "the request was not decided; repeat it"),
+        Class::Unavailable(_) => (GrpcCode::Unavailable, "the gate could not decide; try again"),
         Class::Head { .. }
         | Class::Request(_)
         | Class::TwoCredentials

@@ -1,5 +1,4 @@
-//! Responses that the gate itself creates, with their bodies, problem documents (RFC 9457), gRPC statuses and
-//! `Retry-After`.
+//! The gate's own responses, with problem documents (RFC 9457), gRPC statuses and `Retry-After`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use serde::Serialize;
 
 use crate::overload::{PermitBody, PoolPermit};
 
-/// A response of this gate.
+/// A response from the gate itself.
 ///
 /// ```
 /// use http::HeaderValue;
@@ -25,10 +24,10 @@ use crate::overload::{PermitBody, PoolPermit};
 /// ```
 pub type Reply = Response<ReplyBody>;
 
-/// The body of a request to which the gate replies while the body is still arriving (`Dialect::stream`).
+/// A request body that is still arriving while the gate responds (`Dialect::stream`).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A body that is either complete, with trailers if the protocol has them (gRPC), or a stream.
+/// A body that is complete, possibly with gRPC trailers, or a stream.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -43,21 +42,21 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 /// ```
 #[derive(Debug, Default)]
 pub struct ReplyBody {
-    /// The whole body, or its first part.
+    /// The whole body, or the first part of a streamed body.
     pub data: Bytes,
-    /// The trailers. Boxed, because most replies do not have trailers.
+    /// The trailers, in a box because most responses have none.
     pub trailers: Option<Box<HeaderMap>>,
     /// The rest of the body, after `data`.
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
 }
 
 impl ReplyBody {
-    /// A body from bytes and trailers.
+    /// Creates a body from bytes and trailers.
     pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
         Self { data, trailers: Some(Box::new(trailers)), stream: None }
     }
 
-    /// A body that is streamed.
+    /// A streamed body.
     pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self { stream: Some(stream), ..Self::default() }
     }
@@ -68,7 +67,7 @@ impl ReplyBody {
     }
 }
 
-/// Attaches a permit to a streamed body. The permit is kept until the stream ends.
+/// Keeps the permit until the streamed body ends.
 pub fn with_permit(mut body: ReplyBody, permit: PoolPermit) -> ReplyBody {
     body.stream = body.stream.map(|stream| PermitBody::new(stream, Some(permit)).boxed_unsync());
     body
@@ -86,7 +85,6 @@ impl From<Vec<u8>> for ReplyBody {
     }
 }
 
-/// A problem document (RFC 9457).
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]
@@ -99,13 +97,13 @@ struct Problem<'a> {
     violated: Option<[&'a str; 1]>,
 }
 
-/// A reply with a problem document (RFC 9457).
+/// A response with a problem document (RFC 9457).
 pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     problem_of(status, &Problem { kind: "about:blank", title, status: status.as_u16(), detail, violated: None })
 }
 
-/// A reply with the problem document for an exceeded limit of this name (draft-ietf-httpapi-ratelimit-headers).
+/// See draft-ietf-httpapi-ratelimit-headers.
 pub(crate) fn quota_exceeded(limit: &str) -> Reply {
     let status = StatusCode::TOO_MANY_REQUESTS;
     let body = Problem {
@@ -127,7 +125,7 @@ fn problem_of(status: StatusCode, body: &Problem<'_>) -> Reply {
     reply
 }
 
-/// A 405 reply with the methods that the route serves (RFC 9110 §15.5.6).
+/// A 405 response with the methods that the route serves (RFC 9110 §15.5.6).
 pub fn method_not_allowed(allowed: &[Method]) -> Reply {
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
     let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -150,8 +148,9 @@ pub const fn seconds(wait: Duration) -> u128 {
     if seconds == 0 { 1 } else { seconds }
 }
 
-/// Returns whether the client's protocol is gRPC, which has the content type "`application/grpc`, optionally followed
-/// by `+` or `;`" (gRPC over HTTP/2, "Requests"). Such a client does not understand a plain 401 (requirement T17).
+/// Returns whether the request is gRPC, by its content type. A gRPC client does not understand a plain 401 (requirement
+/// T17).
+///
 /// gRPC-Web, which browsers use, is a different protocol.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const MEDIA: &[u8] = b"application/grpc";
@@ -172,7 +171,7 @@ pub enum GrpcCode {
     InvalidArgument,
     /// Status 4: there was no response in time.
     DeadlineExceeded,
-    /// Status 7: the caller is not permitted to do this.
+    /// Status 7: the caller is not permitted.
     PermissionDenied,
     /// Status 8: a limit was reached.
     ResourceExhausted,
@@ -187,7 +186,6 @@ pub enum GrpcCode {
 }
 
 impl GrpcCode {
-    /// The value of `grpc-status`.
     pub(crate) const fn value(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Cancelled => "1",
@@ -203,7 +201,7 @@ impl GrpcCode {
     }
 }
 
-/// The trailers of a gRPC reply. `message` is visible ASCII without `%`.
+/// The trailers of a gRPC response. `message` must be visible ASCII without `%`.
 pub fn grpc_trailers(code: GrpcCode, message: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", code.value());
@@ -211,7 +209,7 @@ pub fn grpc_trailers(code: GrpcCode, message: &'static str) -> HeaderMap {
     trailers
 }
 
-/// A gRPC reply that contains only a status. `message` is visible ASCII without `%`.
+/// A gRPC response that consists of a status. `message` must be visible ASCII without `%`.
 pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
     let mut reply = Response::new(ReplyBody::default());
     *reply.headers_mut() = grpc_trailers(code, message);

@@ -1,24 +1,22 @@
-//! Delayed retries. A rejection is cheap but not free. If clients retried immediately, rejecting them would become the
-//! main load. If a request of a connection was rejected less than `Retry-After` (one second) ago, the next request on
-//! this connection is delayed. It is accepted after the second has passed, if there is room. The number of delayed
-//! requests has the same bounds as requests in flight, in total and for each address.
+//! Delays immediate retries. Without a delay, rejecting retries would become the main load. After a rejection, the
+//! connection's next request waits until `Retry-After` (one second) has passed. Delayed requests have the same bound as
+//! requests in flight.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Bound, Holder, Pool, TRY_AGAIN};
 
-/// When a request of this connection was last rejected, as a monotonic time in ms. 0 if no request was rejected.
+/// When a request of this connection was last rejected, or 0.
 #[derive(Debug, Default)]
 pub struct LastRejection(AtomicU64);
 
 impl LastRejection {
-    /// Records that a request of the connection was rejected at this monotonic time.
+    /// Records a rejection at this monotonic time.
     pub fn record(&self, now: Duration) {
         self.0.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// The time that is left until `Retry-After` has passed. `None` if it has passed.
     fn remaining(&self, now: Duration) -> Option<Duration> {
         let told = Some(self.0.load(Ordering::Relaxed)).filter(|millis| *millis > 0)?;
         (Duration::from_millis(told) + TRY_AGAIN).checked_sub(now).filter(|rest| !rest.is_zero())
@@ -39,8 +37,8 @@ impl DelayedRetries {
         self.0.set(bound);
     }
 
-    /// Waits until `Retry-After` has passed, and then returns true. Returns false at once if no request of the
-    /// connection was rejected recently, or if too many requests are already delayed.
+    /// Waits until `Retry-After` has passed, and returns true. Returns false at once if there was no recent rejection
+    /// or too many requests are delayed.
     pub async fn wait_out(&self, told: &LastRejection, now: Duration, holder: Option<Holder>) -> bool {
         let Some(rest) = told.remaining(now) else { return false };
         let Ok(waiting) = self.0.enter(holder) else { return false };

@@ -19,7 +19,7 @@ pin_project! {
 }
 
 impl<B> PermitBody<B> {
-    /// Attaches a permit to a body. The permit is returned when the body is dropped.
+    /// Attaches a permit, which is returned when the body is dropped.
     pub fn new(body: B, place: Option<PoolPermit>) -> Self {
         Self { body, place }
     }

@@ -1,23 +1,21 @@
-//! A pool has a total bound, and a share of the total for each holder.
+//! A pool has a total bound, and a share of the total for each holder. Shares apply only under contention (requirement
+//! A17). An eighth of each pool is its reserve.
 //!
-//! Shares apply only under contention (requirement A17). An eighth of each pool is its reserve. While more than the
-//! reserve is free, every request for a permit succeeds. A single holder therefore gets at most seven eighths of the
-//! pool. From the first half of the reserve, a holder gets permits only up to its share, scaled by the free fraction of
-//! this half. The second half is only for holders that have no permit. A few greedy holders cannot use up the second
-//! half, because each holder gets only one permit from it.
+//! While more than the reserve is free, every request for a permit succeeds. A single holder therefore gets at most
+//! seven eighths of the pool. While the first half of the reserve fills, the limit of each holder falls from its share
+//! to zero. The second half is for holders without a permit, and each of them gets one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Holder;
 
-/// The number of counters in each of the two rows that holders share. A holder has one counter in each row, and the
-/// lower value counts as its amount. A holder is therefore mistaken for a greedy one only if it shares both counters
-/// with greedy holders.
+/// The number of counters in each of two rows. A holder's amount is the lower of its two counters, so sharing one
+/// counter with a greedy holder is harmless.
 const COUNTERS: usize = 2048;
-/// The reserve for holders with few permits is this fraction of the pool: one part in `RESERVE`.
+/// The reserve is the size of the pool divided by this number.
 const RESERVE: usize = 8;
-/// The part of the reserve for holders without a permit is this fraction of the reserve: one part in `FIRST`.
+/// The part of the reserve for holders without a permit is the reserve divided by this number.
 const FIRST: usize = 2;
 
 /// The bounds of a pool.
@@ -32,13 +30,13 @@ const FIRST: usize = 2;
 pub struct Bound {
     /// The total bound.
     pub all: usize,
-    /// The share of one holder under contention. While the pool has room, a single holder may have more, up to seven
-    /// eighths of the total. If the pool has no total bound, this share is the maximum for each holder.
+    /// The share of one holder under contention. A single holder may have up to seven eighths of an idle pool. If the
+    /// pool has no total bound, the share is the maximum for each holder.
     pub each: usize,
 }
 
 impl Bound {
-    /// The value for a pool without bounds.
+    /// A pool without bounds.
     pub const NONE: Self = Self { all: usize::MAX, each: usize::MAX };
 }
 
@@ -51,7 +49,7 @@ pub enum Full {
     Holder,
 }
 
-/// How much of a pool is taken.
+/// How much of a pool is in use.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     most: usize,
@@ -65,17 +63,17 @@ impl Usage {
         Self { most, free: most.saturating_sub(used) }
     }
 
-    /// Returns whether the whole pool is taken.
+    /// Returns whether the whole pool is in use.
     pub const fn is_full(self) -> bool {
         self.free == 0
     }
 
-    /// Whether a holder that already has `held`, and whose share is `each`, may take `amount` more. The calling
-    /// function must check whether this amount is free.
+    /// Returns whether a holder that has taken `held` may take `amount` more, if its share is `each`. The caller must
+    /// check whether `amount` is free.
     #[inline]
     pub const fn admits(self, held: usize, amount: usize, each: usize) -> bool {
         if self.most == usize::MAX {
-            // In a pool without a total bound, contention cannot be detected.
+            // A pool without a total bound cannot detect contention.
             return held.saturating_add(amount) <= each;
         }
         let reserve = self.most.div_ceil(RESERVE);
@@ -103,7 +101,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Creates counters for holders with shares of this size.
+    /// Creates the counters. `each` is the share of every holder.
     pub fn new(each: usize) -> Self {
         let row = || (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect();
         Self { each: AtomicUsize::new(each), held: [row(), row()] }
@@ -130,8 +128,8 @@ impl Shares {
         positive(one.load(Ordering::Relaxed)).min(positive(two.load(Ordering::Relaxed)))
     }
 
-    /// Adds an amount for the holder if the usage of the pool allows it. Returns the amount that the holder had before.
-    /// Give the amount back with [`Self::leave`].
+    /// Adds an amount for the holder, if possible. Returns the holder's previous amount. Give the amount back with
+    /// [`Self::leave`].
     pub fn enter(&self, holder: Holder, amount: usize, each: usize, usage: Usage) -> Option<usize> {
         let before = self.add(holder, amount);
         let fits = usage.admits(before, amount, each);
@@ -141,7 +139,6 @@ impl Shares {
         fits.then_some(before)
     }
 
-    /// Adds an amount for the holder. Returns the amount that the holder had before.
     fn add(&self, holder: Holder, amount: usize) -> usize {
         let Some(counters) = self.counters(holder) else { return 0 };
         let [one, two] = counters.map(|counter| positive(counter.fetch_add(amount, Ordering::Relaxed)));
@@ -156,13 +153,13 @@ impl Shares {
     }
 }
 
-/// The value of a counter, with a negative value counted as zero. A counter is briefly negative if a holder leaves
-/// before its lent permit is returned.
+/// Returns 0 for a negative counter. A counter is briefly negative if a holder leaves before its lent permit is
+/// returned.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
 
-/// A bounded kind of resource. Clones are cheap, and share the counters.
+/// A bounded resource. Clones share the counters.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<PoolInner>);
 
@@ -198,7 +195,7 @@ impl PoolInner {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// Creates an empty pool.
     pub fn new(bound: Bound) -> Self {
         Self(Arc::new(PoolInner {
             most: AtomicUsize::new(bound.all),
@@ -207,19 +204,19 @@ impl Pool {
         }))
     }
 
-    /// Changes the bounds. Permits that were already taken remain valid, even if they exceed the new bounds.
+    /// Changes the bounds. Existing permits remain valid.
     pub fn set(&self, bound: Bound) {
         self.0.most.store(bound.all, Ordering::Relaxed);
         self.0.shares.set(bound.each);
     }
 
     /// Takes a permit for this holder. Without a holder, the permit counts only toward the total. If several threads
-    /// compete for the last permit at the same moment, all may fail.
+    /// compete for the last permit, all may fail.
     pub fn enter(&self, holder: Option<Holder>) -> Result<PoolPermit, Full> {
         self.take(holder, 1)
     }
 
-    /// Takes this amount for the holder, like [`Self::enter`].
+    /// Takes an amount for the holder, like [`Self::enter`].
     pub fn take(&self, holder: Option<Holder>, amount: usize) -> Result<PoolPermit, Full> {
         self.0.enter(holder, amount)?;
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
@@ -230,25 +227,25 @@ impl Pool {
         self.0.most.load(Ordering::Relaxed)
     }
 
-    /// The amount that is taken now.
+    /// The amount in use.
     pub fn now(&self) -> usize {
         self.0.all.load(Ordering::Relaxed)
     }
 
-    /// The usage without the one permit of the calling request.
+    /// The usage without the calling request's own permit.
     pub fn usage_by_others(&self) -> Usage {
         Usage::new(self.bound(), self.now().saturating_sub(1))
     }
 
-    /// Stops counting one permit for this holder until the returned value is dropped. The permit still counts toward
-    /// the total.
+    /// Excludes one permit from the holder's amount while the returned guard exists. The permit still counts toward the
+    /// total.
     pub fn lend(&self, holder: Holder) -> Lent {
         self.0.shares.leave(holder, 1);
         Lent { kind: Arc::clone(&self.0), holder }
     }
 }
 
-/// A guard. Until it is dropped, one of the holder's permits is not counted for the holder.
+/// A guard during which one permit does not count for its holder.
 #[derive(Debug)]
 pub struct Lent {
     kind: Arc<PoolInner>,
@@ -261,7 +258,7 @@ impl Drop for Lent {
     }
 }
 
-/// An amount that a holder has taken from a pool. Dropping the value gives the amount back.
+/// An amount that a holder took from a pool. Dropping the permit returns the amount to the pool.
 #[derive(Debug)]
 pub struct PoolPermit {
     kind: Arc<PoolInner>,
@@ -270,7 +267,7 @@ pub struct PoolPermit {
 }
 
 impl PoolPermit {
-    /// Takes this additional amount.
+    /// Takes an additional amount.
     pub fn grow(&mut self, amount: usize) -> Result<(), Full> {
         self.kind.enter(self.holder, amount)?;
         self.amount += amount;
@@ -292,7 +289,6 @@ mod tests {
 
     use super::*;
 
-    /// Holders that share no counter of the first row.
     static HOLDERS: LazyLock<Vec<Holder>> = LazyLock::new(|| {
         let mut seen = HashSet::new();
         let all = (0..=u8::MAX).map(|last| Holder::address(IpAddr::from([198, 51, 100, last])));
@@ -314,16 +310,15 @@ mod tests {
         assert_eq!(held[0].len(), 700, "alone");
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert_eq!(pool.now(), 700, "a refused holder holds nothing");
-        // Further holders, each as greedy as possible.
         for last in 2..=7 {
             held.push(taken(&pool, from([192, 0, 2, last])));
             let has = held.last().unwrap().len();
             assert!(has >= 1 && has <= held[usize::from(last) - 2].len(), "{last}: {has}");
         }
-        // A late holder is admitted although no holder has left.
-        let late = pool.enter(from([192, 0, 2, 11])).expect("a place for a holder of nothing");
+        // A new holder gets a permit while the other holders keep theirs.
+        let late = pool.enter(from([192, 0, 2, 11])).expect("a holder without permits must be admitted");
         drop(late);
-        // The first holder has far more than its share, so freed permits go to the holders with the fewest permits.
+        // Freed permits go to the holders with the fewest permits.
         held[0].truncate(650);
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
         assert!(taken(&pool, from([192, 0, 2, 11])).len() > 20);
@@ -343,7 +338,7 @@ mod tests {
             }
             held.extend(greedy.flat_map(|last| taken(&pool, from([192, 0, 2, last]))));
             assert!(pool.now() >= 700, "{}", pool.now());
-            // The first permit of a greedy holder is no different.
+            // Other holders still get their first permit.
             let others: Vec<_> = (8..50).map(|last| pool.enter(from([192, 0, 2, last]))).collect();
             assert!(others.iter().all(Result::is_ok), "in turns: {is_in_turns}; {} are taken", pool.now());
             drop((held, others));
@@ -381,7 +376,7 @@ mod tests {
         assert_eq!(taken(&whole, from([192, 0, 2, 1])).len(), 40, "a share of all is no bound");
         let endless = Pool::new(Bound { all: usize::MAX, each: 3 });
         assert_eq!(taken(&endless, from([192, 0, 2, 1])).len(), 3, "without a total the share is the most");
-        // A bound below the present number: present holders keep their permits, and no other holder is admitted.
+        // A lower bound does not revoke existing permits, but refuses new ones.
         let held = taken(&whole, from([192, 0, 2, 1]));
         whole.set(Bound { all: 1, each: 1 });
         assert!(whole.enter(None).is_err());

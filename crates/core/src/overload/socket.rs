@@ -1,4 +1,4 @@
-//! Permits of WebSockets whose messages the gate reads.
+//! Permits for WebSockets whose messages the gate reads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use super::{Holder, Pool, PoolPermit, Refusal};
 
-/// The permit of a WebSocket. At first it counts toward the pool of anonymous sockets. After the first valid token it
-/// counts toward the caller's tunnels instead.
+/// The permit of a WebSocket. Until the first valid token, the WebSocket counts as anonymous. After that, the WebSocket
+/// counts as a tunnel of the caller.
 #[derive(Debug)]
 pub struct SocketPermit {
     place: Mutex<(Option<PoolPermit>, Option<Holder>)>,
@@ -20,7 +20,7 @@ impl SocketPermit {
     /// Takes a permit for a socket.
     ///
     /// # Errors
-    /// The total number of anonymous sockets, or the number from this address, has reached its bound.
+    /// Too many anonymous sockets are open, in total or from this address.
     pub fn new(overload: &super::Overload, address: Option<Holder>) -> Result<Self, Refusal> {
         let place = overload.sockets.enter(address).map_err(|_| Refusal::Sockets)?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl SocketPermit {
         self.is_known.load(Ordering::Relaxed)
     }
 
-    /// Moves the permit to this caller, who presented a valid token. Only the first call has an effect.
+    /// Charges the permit to the caller who presented a valid token. Only the first call has an effect.
     pub fn know(&self, caller: Holder) -> Result<(), Refusal> {
         if self.is_known() {
             return Ok(());

@@ -11,22 +11,18 @@ use crate::random::{are_equal, random};
 
 const MAX_OUTPUT: usize = 64;
 
-/// The bounds within which hashes are accepted.
 pub(super) struct Argon2Bounds {
     cost: Cost,
     only_argon2id: bool,
-    /// The message for a hash that exceeds the bounds.
     too_dear: &'static str,
 }
 
-/// The bounds for the gate's own hashes.
 pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
     too_dear: "too costly to check: m must be at most 65536 (64 MiB), t at most 10 and p at most 4",
 };
 
-/// The bounds for hashes that were imported from other systems.
 #[cfg(feature = "imported-hashes")]
 pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
@@ -34,7 +30,6 @@ pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     too_dear: "too costly to check: m must be at most 262144 (256 MiB), t at most 20 and p at most 8",
 };
 
-/// A stored hash, with its salt, its output and the cost of a run.
 pub(super) struct Argon2Hash {
     algorithm: Algorithm,
     params: Params,
@@ -75,7 +70,6 @@ impl Argon2Hash {
         Ok(Self { algorithm, params, salt, output })
     }
 
-    /// A dummy hash with this cost.
     pub(super) fn dummy(cost: Cost) -> Result<Self, BadHash> {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
         match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
@@ -84,7 +78,6 @@ impl Argon2Hash {
         }
     }
 
-    /// Whether the hash has the parameters that [`hash`] uses by default.
     pub(super) fn is_ours(&self) -> bool {
         self.algorithm == Algorithm::Argon2id && self.cost() == Cost::default()
     }
@@ -97,7 +90,6 @@ impl Argon2Hash {
         Cost { memory_kib: self.params.m_cost(), passes: self.params.t_cost(), lanes: self.params.p_cost() }
     }
 
-    /// Returns whether the password matches. The run uses `memory`, which is enlarged if necessary.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         let mut out = Zeroizing::new([0; MAX_OUTPUT]);
         let Some(out) = out.get_mut(..self.output.len()) else { return false };
@@ -110,7 +102,7 @@ impl Argon2Hash {
     }
 }
 
-/// Hashes a password with a random salt and returns a PHC string.
+/// Returns a PHC string with a random salt.
 pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, InvalidValue> {
     let salt = random::<16>()
         .map_err(|_| InvalidValue::new("the password could not be hashed: the system returned no random bytes"))?;

@@ -1,5 +1,5 @@
-//! bcrypt, which nearly every system of the last twenty years uses, and two variants of it. Django and passlib hash the
-//! password first, because bcrypt ignores everything after 72 bytes.
+//! bcrypt and two variants. Django and passlib hash the password first, because bcrypt ignores everything after 72
+//! bytes.
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
@@ -10,18 +10,16 @@ use zeroize::Zeroizing;
 use super::BadHash;
 use crate::random::are_equal;
 
-/// The highest accepted cost. With a higher cost, a check takes more than two seconds.
+/// At a higher cost, a check takes more than two seconds.
 const MAX_COST: u32 = 15;
-/// The base64 form of a 16-byte salt has 132 bits, and some implementations set the four surplus bits.
+/// A 16-byte salt in base64 has 132 bits, and some implementations set the four surplus bits.
 const TEXT: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// How the input of bcrypt is derived from the password.
 enum Before {
-    /// The input is the password.
     Nothing,
-    /// The input is the password's SHA-256 in hexadecimal digits (Django).
+    /// Django passes bcrypt the hexadecimal SHA-256 digest of the password.
     HexSha256,
-    /// The input is the password's HMAC-SHA-256 in base64, with the salt's string as the HMAC key (passlib).
+    /// passlib passes bcrypt the base64 HMAC-SHA-256 of the password. The key is the salt.
     Hmac(Box<str>),
 }
 
@@ -41,12 +39,11 @@ pub(super) fn parse(text: &str) -> Result<Bcrypt, BadHash> {
     }
 }
 
-/// Parses the part of Django's format after `bcrypt_sha256$`.
 pub(super) fn parse_django_sha256(rest: &str) -> Result<Bcrypt, BadHash> {
     Ok(Bcrypt { before: Before::HexSha256, ..parse(rest)? })
 }
 
-/// Parses the part of passlib's format `$bcrypt-sha256$v=2,t=2b,r=12$salt$hash` after the scheme.
+/// The whole format is `$bcrypt-sha256$v=2,t=2b,r=12$salt$hash`.
 pub(super) fn parse_passlib_sha256(rest: &str) -> Result<Bcrypt, BadHash> {
     let mut fields = rest.split('$');
     match (fields.next().and_then(|p| p.strip_prefix("v=2,t=2b,r=")), fields.next(), fields.next(), fields.next()) {
@@ -87,7 +84,7 @@ impl Bcrypt {
     }
 
     pub(super) fn matches(&self, password: &[u8]) -> bool {
-        // bcrypt reads at most 72 bytes. A shorter password is followed by a zero byte.
+        // bcrypt reads at most 72 bytes. A shorter password is terminated with a zero byte.
         let mut input = Zeroizing::new([0; 72]);
         let used = {
             let prepared;

@@ -1,9 +1,9 @@
 //! The cost of a run of argon2.
 
-/// The memory of a check of the gate's own hashes, in KiB. Every check counts as using at least this much memory.
+/// The unit is KiB. Every check counts as using at least this much memory.
 pub(super) const SHARE_KIB: u32 = 19 * 1024;
 
-/// The cost of one argon2 run.
+/// The cost of an argon2 run.
 ///
 /// ```
 /// use rotogate::directory::password::Cost;
@@ -22,25 +22,23 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The work of a run, as the number of 1 KiB blocks that are filled. The lanes are filled one after the other.
+    /// The number of 1 KiB blocks that one run fills. Lanes are filled one after the other.
     pub fn work(self) -> u64 {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }
 
-    /// The cost of the additional run that is needed so that `self` and this run together take as long as `dearest`.
-    /// `None` if it would be negligible.
+    /// Returns the additional run after which a check with `self` has taken as long as `dearest`. Returns `None` if the
+    /// additional run would be too short.
     pub(super) fn up_to(self, dearest: Self) -> Option<Self> {
         dearest.with_work(dearest.work().saturating_sub(self.work()))
     }
 
-    /// The cost of a run that takes the fraction `share / whole` of the time of `self`. `None` if it would be
-    /// negligible.
+    /// Returns a cost with the fraction `share / whole` of this work. Returns `None` if that is less than the minimum.
     pub(super) fn part(self, share: u32, whole: u32) -> Option<Self> {
         self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
     }
 
-    /// The cost of a run with this amount of work and the same number of lanes. `None` if the work is too little for a
-    /// run.
+    /// Returns `None` if the work is too little for a run.
     pub(super) fn with_work(self, work: u64) -> Option<Self> {
         let least = u64::from(self.lanes.max(1)) * 8;
         let passes = u64::from(self.passes).min(work / least);
@@ -54,7 +52,7 @@ impl Cost {
 }
 
 impl Default for Cost {
-    /// 19 MiB, 2 passes and 1 lane, which is the minimum that OWASP recommends.
+    /// OWASP recommends at least 19 MiB, 2 passes and 1 lane.
     fn default() -> Self {
         Self { memory_kib: SHARE_KIB, passes: 2, lanes: 1 }
     }

@@ -1,5 +1,5 @@
-//! The variant of scrypt that Firebase Authentication uses. scrypt derives an encryption key from the password. This
-//! key encrypts the project's signer key, and the result is the hash (github.com/firebase/scrypt).
+//! The scrypt variant of Firebase Authentication (github.com/firebase/scrypt). scrypt derives a key from the password.
+//! The hash is the project's signer key, encrypted with the derived key.
 
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ use crate::random::are_equal;
 const MAX_MEM_COST: u32 = 15;
 const BROKEN: BadHash =
     BadHash("damaged; expected $firebase-scrypt$m=…,r=…$salt$hash, as `rotogate user import` writes it");
-/// An export uses the URL-safe or the standard alphabet, with or without padding.
+/// Exports use the URL-safe or the standard alphabet, with or without padding.
 const URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The "Password hash parameters" from a project's console. The debug output does not contain them.
+/// The "Password hash parameters" from a project's console, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parameters(Arc<ParametersInner>);
 
@@ -54,9 +54,9 @@ impl Parameters {
     /// Parses JSON with `base64_signer_key`, `base64_salt_separator`, `rounds` and `mem_cost`.
     ///
     /// # Errors
-    /// A message that describes the problem. It does not contain the signer key.
+    /// A message with the problem, without the signer key.
     pub fn from_json(json: &str) -> Result<Self, String> {
-        // The error message of serde is left out, because it may repeat a secret value.
+        // The message from serde may repeat a secret value.
         let file: File = serde_json::from_str(json).map_err(|error| {
             format!(
                 "{}:{}: expected JSON with the strings `base64_signer_key` and `base64_salt_separator` and the numbers \
@@ -74,7 +74,7 @@ impl Parameters {
         Ok(Self(Arc::new(ParametersInner { signer_key, salt_separator, rounds: file.rounds, mem_cost: file.mem_cost })))
     }
 
-    /// The stored hash for the salt and hash of an exported account. `None` if either is not base64.
+    /// The stored hash for an exported account. `None` if `salt` or `hash` is not base64.
     pub fn hash_of(&self, salt: &str, hash: &str) -> Option<String> {
         let (salt, hash) = (STANDARD.encode(decode(salt)?), STANDARD.encode(decode(hash)?));
         Some(format!("$firebase-scrypt$m={},r={}${salt}${hash}", self.0.mem_cost, self.0.rounds))
@@ -105,7 +105,7 @@ pub(super) fn parse(rest: &str, parameters: Option<&Parameters>) -> Result<Fireb
     let (mem_cost, rounds) = params.strip_prefix("m=").and_then(|params| params.split_once(",r=")).ok_or(BROKEN)?;
     let cost = cost(number(mem_cost)?, number(rounds)?)?;
     let parameters = parameters.ok_or(BadHash(
-        "of Firebase, so it needs the parameters of its project; set `hash_parameters` in [directory] to their file",
+        "a Firebase hash, but its project's parameters are missing; set `hash_parameters` in [directory] to their file",
     ))?;
     let decode = |text| STANDARD.decode(text).map_err(|_| BROKEN);
     let (salt, output) = (decode(salt)?, decode(output)?);
@@ -130,7 +130,7 @@ impl Firebase {
     }
 }
 
-/// Encrypts with AES-256 in counter mode. The counter starts at zero, because each encryption key is used only once.
+/// The counter of AES-CTR starts at zero, because each key is used only once.
 fn encrypt(key: &[u8], text: &mut [u8]) -> Option<()> {
     let key = EncryptingKey::ctr(UnboundCipherKey::new(&AES_256, key).ok()?).ok()?;
     key.less_safe_encrypt(text, EncryptionContext::Iv128(FixedLength::from([0; 16]))).ok().map(|_| ())

@@ -1,4 +1,4 @@
-//! Weak schemes, each accepted only if the operator lists it: phpass, and SHA-256 and SHA-512 of crypt(3).
+//! Weak schemes, accepted only if the operator lists them: phpass, and SHA-256 and SHA-512 of crypt(3).
 
 use base64ct::{Base64ShaCrypt, Encoding};
 use md5::{Digest, Md5};
@@ -18,8 +18,7 @@ pub(super) struct Phpass {
     output: [u8; 16],
 }
 
-/// Parses the part after `$P$` or `$H$`: a digit for the logarithm of the rounds, eight characters of salt, and the
-/// hash.
+/// `rest` has a digit for the logarithm of the rounds, eight characters of salt, and the hash.
 pub(super) fn parse_phpass(rest: &str) -> Result<Phpass, BadHash> {
     const BROKEN: BadHash = BadHash("damaged: its parts do not form a phpass hash");
     let (head, output) = rest.split_at_checked(9).ok_or(BROKEN)?;
@@ -58,7 +57,7 @@ pub(super) struct ShaCrypt {
     text: Box<str>,
 }
 
-/// Parses `$5$rounds=…$salt$hash` or `$6$rounds=…$salt$hash`. If `rounds` is missing, it is 5000.
+/// The format is `$5$rounds=…$salt$hash` or `$6$rounds=…$salt$hash`. The default is 5000 rounds.
 pub(super) fn parse_sha_crypt(bits: u16, text: &str, rest: &str) -> Result<ShaCrypt, BadHash> {
     const BROKEN: BadHash = BadHash("damaged: its parts do not form a hash of crypt(3)");
     let mut fields: Vec<&str> = rest.split('$').collect();

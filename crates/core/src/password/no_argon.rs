@@ -1,5 +1,5 @@
-//! The replacement of `argon` in a build without password hashing. It does not accept any hash, so that each check is a
-//! fault of the directory and never a match.
+//! Replaces `argon` in a build without password hashing. Every hash is refused, so a check is a fault and never a
+//! match.
 
 use super::{BadHash, Cost};
 
@@ -9,7 +9,6 @@ pub(super) type Block = u8;
 
 pub(super) const OURS: () = ();
 
-/// A hash type without values.
 pub(super) enum NoHash {}
 
 pub(super) use NoHash as Argon2Hash;

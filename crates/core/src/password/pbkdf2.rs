@@ -16,13 +16,12 @@ const MAX_ITERATIONS: u32 = 5_000_000;
 const TOO_DEAR: BadHash = BadHash("too costly to check: a PBKDF2 hash must have at most 5000000 iterations");
 const BROKEN: BadHash = BadHash("damaged: its parts do not form a PBKDF2 hash");
 
-/// The settings of Spring's `Pbkdf2PasswordEncoder`, if they differ from the defaults.
+/// The settings of Spring's `Pbkdf2PasswordEncoder`, if they are not the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Spring {
-    /// The encoder's number of iterations. The default is 185 000 for `{pbkdf2}` and 310 000 for
-    /// `{pbkdf2@SpringSecurity_v5_8}`.
+    /// The number of iterations. The default is 185 000 for `{pbkdf2}` and 310 000 for `{pbkdf2@SpringSecurity_v5_8}`.
     pub iterations: Option<u32>,
-    /// The encoder's secret, which it appends to each salt. Empty by default.
+    /// The secret that is appended to each salt. Empty by default.
     pub secret: Option<SecretString>,
 }
 
@@ -66,7 +65,7 @@ impl Pbkdf2 {
     }
 
     pub(super) fn class(&self) -> CostClass {
-        // All iterations are computed for each block of the output.
+        // Each block of the output needs all iterations.
         let blocks = self.output.len().div_ceil(usize::from(self.bits / 8));
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         CostClass::Pbkdf2 { bits: self.bits, iterations: self.iterations.get().saturating_mul(blocks) }
@@ -77,18 +76,18 @@ impl Pbkdf2 {
     }
 }
 
-/// Parses a number without sign, blanks and leading zeros.
+/// Parses a decimal number without signs, blanks or leading zeros.
 pub(super) fn number(text: &str) -> Result<u32, BadHash> {
     let is_number = !text.starts_with('0') && text.bytes().all(|c| c.is_ascii_digit());
     match text.parse() {
         Ok(number) if is_number => Ok(number),
-        // A number that exceeds `u32` is a cost that is too high.
+        // A cost above `u32::MAX` exceeds the limit in any case.
         Err(_) if is_number && !text.is_empty() => Ok(u32::MAX),
         _ => Err(BROKEN),
     }
 }
 
-/// Parses Django's format `pbkdf2_sha256$N$salt$hash`. The salt is text, and the hash is base64.
+/// The format is `pbkdf2_sha256$N$salt$hash`. The salt is text, and the hash is base64.
 pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [iterations, salt, output] = *fields else { return Err(BROKEN) };
@@ -100,8 +99,7 @@ pub(super) fn parse_django(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     Pbkdf2::new(bits, number(iterations)?, salt.as_bytes(), &output, name)
 }
 
-/// Parses passlib's format `$pbkdf2-sha256$N$salt$hash`, with base64 that has a dot instead of the plus sign and no
-/// padding.
+/// The format is `$pbkdf2-sha256$N$salt$hash`. The base64 is unpadded, with `.` instead of `+`.
 pub(super) fn parse_passlib(bits: u16, rest: &str) -> Result<Pbkdf2, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [iterations, salt, output] = *fields else { return Err(BROKEN) };
@@ -121,8 +119,8 @@ fn name(bits: u16) -> &'static str {
     }
 }
 
-/// Parses the format of ASP.NET Core Identity: base64 of a version byte and the fields of that version. The error is
-/// `None` if the string has another form.
+/// The format is base64 of a version byte and that version's fields. If the string has another format, the error is
+/// `None`.
 pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     let bytes = STANDARD.decode(text).map_err(|_| None)?;
     let part = |from: usize, to: usize| bytes.get(from..to).ok_or(Some(BROKEN));
@@ -149,8 +147,7 @@ pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     }
 }
 
-/// Parses Spring's formats `{pbkdf2}` and `{pbkdf2@SpringSecurity_v5_8}`, which have the salt and the hash in
-/// hexadecimal digits.
+/// Salt and hash are in hexadecimal digits.
 pub(super) fn parse_spring(encoder: &str, rest: &str, spring: &Spring) -> Result<Pbkdf2, BadHash> {
     let (bits, salt_length, default) = match encoder {
         "pbkdf2" => (160, 8, 185_000),
@@ -192,13 +189,12 @@ pub struct KuzzlePassword {
 crate::debug_with!(KuzzlePassword { algorithm, stretching, pepper });
 
 impl KuzzlePassword {
-    /// Returns the stored hash in passlib's format.
+    /// The stored hash in passlib's format.
     ///
-    /// The plugin stores several blocks of PBKDF2's output: as many bytes as the digest has bits. Each block is
-    /// computed separately, so the first block is the hash of a shorter output, and checks the same password.
+    /// The plugin stores several blocks of PBKDF2 output. The first block suffices to check the password.
     ///
     /// # Errors
-    /// A message that names the field and the problem, without the field's value.
+    /// A message with the field and the problem, without the field's value.
     pub fn stored_hash(&self) -> Result<String, &'static str> {
         const ITERATIONS: u32 = 10_000;
         let (Some(algorithm), Some(stretching)) = (&self.algorithm, self.stretching) else {
@@ -223,12 +219,12 @@ impl KuzzlePassword {
             "sha512" | "RSA-SHA512" | "sha512WithRSAEncryption" => ("pbkdf2-sha512", 64, 512),
             _ => return Err("algorithm: expected sha1, sha256 or sha512"),
         };
-        // The encoding depends on the setting `digest`, which the document does not contain. The length shows which
-        // encoding was used.
+        // The length shows the encoding, because the document does not contain the setting `digest`.
         let decoded = [unhex(&self.user_password), STANDARD.decode(&self.user_password).ok()];
         let output = decoded.into_iter().flatten().find(|output| output.len() == length);
         let output = output.as_ref().and_then(|output| output.get(..block));
-        let output = output.ok_or("userPassword: expected as many bytes as Kuzzle stores, in hexadecimal or base64")?;
+        let output =
+            output.ok_or("userPassword: expected a Kuzzle hash of the full length, in hexadecimal or base64")?;
         let (salt, output) =
             (Base64Pbkdf2::encode_string(self.user_salt.as_bytes()), Base64Pbkdf2::encode_string(output));
         Ok(format!("${scheme}${ITERATIONS}${salt}${output}"))

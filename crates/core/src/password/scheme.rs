@@ -1,9 +1,9 @@
-//! Stored hashes of all schemes. [`PasswordHash::parse`] parses a stored hash and checks its cost before any hashing is
-//! done.
+//! Stored hashes of all schemes.
 //!
-//! The gate's own hashes are argon2id. With the feature `imported-hashes`, hashes from other systems are accepted, so
-//! that their users do not need new passwords. A login replaces such a hash with one of the gate's own. Each family of
-//! schemes has a file. Passwords that are stored unsalted or unhashed are never accepted.
+//! [`PasswordHash::parse`] checks the cost before anything is hashed.
+//!
+//! The feature `imported-hashes` accepts hashes from other systems, which the next login replaces. Unsalted hashes and
+//! plain-text passwords are never accepted.
 
 use super::argon::{Argon2Hash, Block};
 use super::{BadHash, Cost};
@@ -15,10 +15,10 @@ use super::{bcrypt, firebase, legacy, pbkdf2, scrypt};
 #[cfg(feature = "imported-hashes")]
 mod tests;
 
-/// A weak scheme, which is accepted only if the operator lists it. Each login replaces its hash.
+/// A weak scheme, which is accepted only if the operator lists it. A login replaces the hash with a stronger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Legacy {
-    /// `$P$` and `$H$`, which apply MD5 many times (WordPress before 6.8, phpBB).
+    /// `$P$` and `$H$`: repeated MD5 (WordPress before 6.8, phpBB).
     Phpass,
     /// `$5$` of crypt(3).
     Sha256Crypt,
@@ -27,25 +27,25 @@ pub enum Legacy {
 }
 
 impl Legacy {
-    /// The weak schemes with their names in the configuration.
+    /// The weak schemes, with their configuration names.
     pub const NAMES: [(&'static str, Self); 3] =
         [("phpass", Self::Phpass), ("sha256-crypt", Self::Sha256Crypt), ("sha512-crypt", Self::Sha512Crypt)];
 }
 
-/// The schemes that are accepted in addition to the usual ones, and parameters of schemes.
+/// The accepted additional schemes and their parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Accepted {
-    /// The weak schemes that are accepted.
+    /// The accepted weak schemes.
     pub legacy: Vec<Legacy>,
-    /// The parameters of the Firebase project, for `$firebase-scrypt$`.
+    /// The Firebase project's parameters, for `$firebase-scrypt$`.
     #[cfg(feature = "imported-hashes")]
     pub firebase: Option<firebase::Parameters>,
-    /// The settings of Spring's `{pbkdf2}`, if they differ from the defaults.
+    /// The settings of Spring's `{pbkdf2}`.
     #[cfg(feature = "imported-hashes")]
     pub spring: pbkdf2::Spring,
 }
 
-/// A stored hash whose cost is within the bounds.
+/// A stored hash whose cost is within its limit.
 pub struct PasswordHash(pub(super) HashScheme);
 
 crate::debug_with!(PasswordHash { scheme() });
@@ -66,7 +66,7 @@ pub(super) enum HashScheme {
     ShaCrypt(legacy::ShaCrypt),
 }
 
-/// The cost of a check. Two checks of one class take the same time.
+/// The cost of a check. Two checks of the same class take the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CostClass {
@@ -79,9 +79,9 @@ pub enum CostClass {
     },
     /// PBKDF2 with HMAC.
     Pbkdf2 {
-        /// The bits of the hash function: 160 for SHA-1, 256 or 512 for SHA-2.
+        /// The bits of the hash: 160 for SHA-1, 256 or 512 for SHA-2.
         bits: u16,
-        /// The sum of the iterations for all blocks of the output.
+        /// The total number of iterations for all output blocks.
         iterations: u32,
     },
     /// scrypt.
@@ -90,7 +90,7 @@ pub enum CostClass {
         log_n: u8,
         /// The block size.
         r: u32,
-        /// The parallelism. The parts are computed one after the other.
+        /// The parallelism, although the gate computes the parts sequentially.
         p: u32,
     },
     /// phpass.
@@ -108,14 +108,13 @@ pub enum CostClass {
 }
 
 impl Default for CostClass {
-    /// The class of the gate's own hashes.
     fn default() -> Self {
         Self::Argon2(Cost::default())
     }
 }
 
 impl CostClass {
-    /// The memory of a check, in KiB. 0 if it is negligible.
+    /// The memory that a check uses, in KiB, or 0 if this is negligible.
     pub fn memory_kib(self) -> u32 {
         match self {
             Self::Argon2(cost) => cost.memory_kib,
@@ -126,7 +125,6 @@ impl CostClass {
         }
     }
 
-    /// The kind of the class, and the amount of work. Classes of the same kind are ordered by their amount of work.
     pub(super) fn work(self) -> ((u8, u32), u64) {
         match self {
             Self::Argon2(cost) => ((0, 0), cost.work()),
@@ -140,7 +138,7 @@ impl CostClass {
         }
     }
 
-    /// A dummy hash of this class. It does not match any password.
+    /// A dummy hash does not match any password.
     pub(super) fn dummy(self) -> Result<PasswordHash, BadHash> {
         Ok(PasswordHash(match self {
             Self::Argon2(cost) => HashScheme::Argon2(Argon2Hash::dummy(cost)?),
@@ -164,17 +162,15 @@ impl CostClass {
         }))
     }
 
-    /// Classes whose checks together take the fraction `share` of the time that a check of this class takes. Empty if
-    /// the share is negligible.
+    /// Returns classes whose checks together take the fraction `share` of this class's time.
     pub(super) fn share(self, share: f64) -> Vec<Self> {
         let of = |whole: u32| {
             let part = f64::from(whole) * share.clamp(0.0, 1.0);
-            // The cast cannot overflow, because this is a share of a `u32`.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and a u32")]
             let part = part.round() as u32;
             part
         };
-        // Expresses a share of 2^n as a sum of powers of two, down to about a hundredth of 2^n.
+        // Splits a share of 2^n into smaller powers of two, down to about 1 % of 2^n.
         let powers = |log: u32, least: u32| {
             let mut left = of(1 << 16);
             let mut parts = Vec::new();
@@ -215,8 +211,7 @@ impl PasswordHash {
     /// Parses a stored hash.
     ///
     /// # Errors
-    /// The hash has a scheme that is not accepted, is damaged, or is more expensive than the bound of its scheme.
-    /// Nothing was hashed in this case.
+    /// The scheme is not accepted, or the hash is damaged or too expensive.
     pub fn parse(text: &str, accepted: &Accepted) -> Result<Self, BadHash> {
         #[cfg(feature = "imported-hashes")]
         {
@@ -267,13 +262,11 @@ impl PasswordHash {
         }
     }
 
-    /// Whether the hash has the parameters that [`hash`](super::hash) uses by default. If not, the next login replaces
-    /// the hash.
+    /// Whether the hash has the default parameters. The next login replaces a hash with other parameters.
     pub fn is_ours(&self) -> bool {
         matches!(&self.0, HashScheme::Argon2(hash) if hash.is_ours())
     }
 
-    /// Returns whether this is the password. Blocks for the time of a check.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         match &self.0 {
             HashScheme::Argon2(hash) => hash.matches(password, memory),
@@ -293,8 +286,7 @@ impl PasswordHash {
     }
 }
 
-/// The longest accepted string of a stored hash, in bytes. It is four times as long as the longest hash of the
-/// supported systems.
+/// The maximum length of a stored hash. The hashes of supported systems have at most a quarter of this length.
 #[cfg(feature = "imported-hashes")]
 const MAX_TEXT: usize = 1024;
 
@@ -307,7 +299,6 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     if text.len() > MAX_TEXT {
         return Err(BadHash("longer than any accepted hash"));
     }
-    // Spring's format begins with the name of the encoder in braces.
     if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
         return match encoder.split_once('@').map_or(encoder, |(name, _)| name) {
             "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),
@@ -319,7 +310,7 @@ fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
             )),
         };
     }
-    // Django's format begins with the name of the hasher, without a dollar sign before it.
+    // Django's format does not begin with a dollar sign.
     if let Some((hasher, rest)) = text.split_once('$').filter(|(hasher, _)| !hasher.is_empty()) {
         return match hasher {
             "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),

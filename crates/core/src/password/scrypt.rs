@@ -12,9 +12,9 @@ use super::scheme::CostClass;
 use crate::random::are_equal;
 
 const BROKEN: BadHash = BadHash("damaged: its parts do not form an scrypt hash");
-/// The largest accepted memory, which is N · r · 128 bytes.
+/// scrypt needs N · r · 128 bytes of memory.
 const MAX_MEMORY: u64 = 64 << 20;
-/// The highest accepted parallelism. Django has used 5 since version 5.1.
+/// Django has used 5 since version 5.1.
 const MAX_PARALLELISM: u32 = 8;
 
 pub(super) struct Scrypt {
@@ -23,7 +23,6 @@ pub(super) struct Scrypt {
     output: Box<[u8]>,
 }
 
-/// Parameters that are within the bounds.
 #[derive(Clone, Copy)]
 pub(super) struct ScryptCost {
     log_n: u8,
@@ -76,7 +75,7 @@ impl Scrypt {
     }
 }
 
-/// Parses Django's format `scrypt$N$salt$r$p$hash`. The salt is text, and the hash is base64.
+/// The format is `scrypt$N$salt$r$p$hash`. The salt is text, and the hash is base64.
 pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [n, salt, r, p, output] = *fields else { return Err(BROKEN) };
@@ -88,7 +87,7 @@ pub(super) fn parse_django(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(cost, salt.as_bytes(), &STANDARD.decode(output).map_err(|_| BROKEN)?)
 }
 
-/// Parses `$scrypt$ln=…,r=…,p=…$salt$hash`, as in passlib and PHC strings, with base64 without padding.
+/// The format is `$scrypt$ln=…,r=…,p=…$salt$hash`, in base64 without padding.
 pub(super) fn parse_passlib(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let [params, salt, output] = *fields else { return Err(BROKEN) };
@@ -102,8 +101,7 @@ pub(super) fn parse_passlib(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(ScryptCost::new(log_n, r, p)?, &decode(salt)?, &decode(output)?)
 }
 
-/// Parses `$7$` of crypt(3): one digit for the logarithm of N, five digits each for r and p, the salt as text, and the
-/// hash.
+/// One digit is for the logarithm of N, and five each for r and p. The salt as text follows.
 pub(super) fn parse_crypt(rest: &str) -> Result<Scrypt, BadHash> {
     let (head, output) = rest.split_once('$').ok_or(BROKEN)?;
     let digit = |c: u8| "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz".bytes().position(|d| d == c);
@@ -116,8 +114,7 @@ pub(super) fn parse_crypt(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(cost, salt.as_bytes(), &Base64ShaCrypt::decode_vec(output).map_err(|_| BROKEN)?)
 }
 
-/// Parses Spring's format `{scrypt}$params$salt$hash`. `params` has the logarithm of N, r and p in one hexadecimal
-/// number. Salt and hash are base64.
+/// The format is `{scrypt}$params$salt$hash`. `params` is a hexadecimal number that contains log2(N), r and p.
 pub(super) fn parse_spring(rest: &str) -> Result<Scrypt, BadHash> {
     let fields: Vec<&str> = rest.split('$').collect();
     let ["", params, salt, output] = *fields else { return Err(BROKEN) };

@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::random::{NoRandomness, random};
 
-/// An argon2id hash as a PHC string. The debug output does not contain it.
+/// An argon2id hash as a PHC string, which `Debug` does not show.
 ///
 /// ```
 /// use rotogate::client::{Client, SecretHash};
@@ -30,7 +30,7 @@ impl SecretHash {
     }
 }
 
-/// A hash that does not match any secret, because it has random bytes instead of a digest.
+/// A hash of random bytes, which does not match any secret.
 ///
 /// # Errors
 /// The system's random number generator failed.
@@ -42,8 +42,7 @@ pub fn unmatched_secret_hash() -> Result<SecretHash, NoRandomness> {
     Ok(SecretHash::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
 }
 
-/// Compares the strings, to find out whether a reloaded configuration has changed. Do not use it to check a presented
-/// secret.
+/// This comparison is for configurations, not for a presented secret.
 impl PartialEq for SecretHash {
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()

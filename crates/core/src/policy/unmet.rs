@@ -1,4 +1,4 @@
-//! Explains a refusal, by finding the configuration key of the requirement that the token does not meet.
+//! Finds the configuration key that a token does not satisfy.
 
 use super::{judge_issuer, judge_roles, judge_step_up};
 use crate::clock::Timestamp;
@@ -6,8 +6,7 @@ use crate::route::RoutePolicy;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// The configuration key in the `[[routes]]` entry because of which this rule refuses the token, or `None` if the route
-/// is not the reason. Conditions, which may need the path, and limits are not evaluated.
+/// Returns the key of the `[[routes]]` entry that makes this rule refuse the token. This ignores conditions and limits.
 pub fn unmet_key(rule: Rule, policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Option<&'static str> {
     match rule {
         Rule::Credential if token.is_api_key() && !policy.credentials.key => Some("credentials"),

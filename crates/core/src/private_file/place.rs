@@ -1,9 +1,8 @@
 //! Opens and creates files in folders that another user can change. That user could place a link there to make root
-//! open one of root's own files (requirement O17).
+//! open another file (requirement O17).
 //!
-//! In a folder that another user can change, root does not follow links, opens only regular files that belong to the
-//! folder's owner, and gives the files that it creates to that owner. In root's own folders, and in processes of other
-//! users, links are followed.
+//! In these folders, root does not follow links. Root opens only regular files that belong to the folder's owner, and
+//! gives new files to that owner. Elsewhere, links are followed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,19 +15,18 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{parent, user};
 
-/// The flags for opening a folder only to pass through it. With `O_PATH` this does not need the permission to read the
-/// folder.
+/// With `O_PATH`, opening the folder does not need read permission.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const PASS: OFlags = OFlags::PATH;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const PASS: OFlags = OFlags::RDONLY;
 
-/// A name in an opened folder. Renaming or replacing the folder does not change which folder is used.
+/// Renaming or replacing the folder does not change which folder is used.
 struct FolderEntry<'a> {
-    /// The opened folder. `None` if this process follows links: `name` is then the whole path.
+    /// The opened folder. `None` if this process follows links. Then `name` is the whole path.
     folder: Option<OwnedFd>,
     name: &'a OsStr,
-    /// The attributes of the folder, if this process is root and another user can change the folder.
+    /// Set only if the process is root and another user can change the folder.
     foreign: Option<Stat>,
 }
 
@@ -59,7 +57,6 @@ impl<'a> FolderEntry<'a> {
         retry_on_intr(|| openat(self.folder(), self.name, flags, Mode::from_raw_mode(mode)))
     }
 
-    /// Gives a file that root has created here to the owner of the folder.
     fn hand_over(&self, made: &impl AsFd) -> io::Result<()> {
         if let Some(folder) = self.foreign.as_ref().filter(|folder| folder.st_uid != 0) {
             let owner = rustix::fs::Uid::from_raw(folder.st_uid);
@@ -69,8 +66,7 @@ impl<'a> FolderEntry<'a> {
     }
 }
 
-/// The attributes of the folder, if users other than root can change it. In a sticky folder, such as one with mounted
-/// secrets, users can replace only their own files.
+/// In a sticky folder, users can replace only their own files.
 fn foreign(folder: &OwnedFd) -> io::Result<Option<Stat>> {
     let stat = fstat(folder)?;
     let mode = stat.st_mode;
@@ -85,19 +81,18 @@ fn links(foreign: Option<&Stat>) -> OFlags {
 fn explained(error: Errno, foreign: Option<&Stat>) -> io::Error {
     match foreign {
         Some(folder) if matches!(error, Errno::LOOP | Errno::NOTDIR) => io::Error::other(format!(
-            "the path has a link in a folder of user {}, but root follows no link in other users' folders",
+            "the path has a symbolic link in a folder of user {}, but root follows no links in other users' folders",
             user::name(folder.st_uid)
         )),
         Some(_) | None => error.into(),
     }
 }
 
-/// Opens a file. With `CREATE`, a missing file is created with this mode. With `EXCL`, the file must be missing.
+/// With `CREATE`, a missing file is created with this mode. With `EXCL`, the file must not exist yet.
 pub(super) fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
     let place = FolderEntry::locate(path)?;
     let Some(folder) = &place.foreign else { return Ok(place.open(flags, mode)?.into()) };
-    // The owner of the folder can create and remove the file between two attempts. The number of attempts is bounded,
-    // so that this cannot block root.
+    // Limit the attempts, because the folder's owner can make every attempt fail.
     for _ in 0..8 {
         if !flags.contains(OFlags::EXCL) {
             match place.open(flags.difference(OFlags::CREATE) | OFlags::NONBLOCK, 0) {
@@ -129,7 +124,7 @@ pub(super) fn open(path: &Path, flags: OFlags, mode: u32) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Creates a directory (0700), unless it exists.
+/// Creates a directory, unless it exists.
 pub(super) fn make_dir(path: &Path) -> io::Result<()> {
     let place = FolderEntry::locate(path)?;
     let is_new = match mkdirat(place.folder(), place.name, Mode::RWXU) {

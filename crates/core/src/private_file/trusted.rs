@@ -1,8 +1,7 @@
-//! Files that are not secret but decide what is trusted (requirement O15), such as `gateway.toml`, public keys and
-//! certificates. All users may read them. Only the user of this process, root and the file's owner may write or replace
-//! them.
+//! Files that are not secret, but decide what is trusted (requirement O15), such as configuration and certificates.
 //!
-//! A group of this process may also write them, because under umask 002 the user's own group can write a copied file.
+//! All users may read these files. Only root, the file's owner, and this process's user and groups may write to them.
+//! Group write access is allowed, because files created with umask 002 have it.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -14,8 +13,7 @@ use super::{parent, remedy, user};
 /// Reads a trusted file of at most `max` bytes.
 ///
 /// # Errors
-/// A message that names the file, the problem and the remedy. The file cannot be read, is longer than `max` bytes, or
-/// others may write or replace it.
+/// A message with the file, the problem and the remedy. The file cannot be read, is too long, or others may change it.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
     let cannot = |e: io::Error| format!("{shown}: cannot be read: {e}{}", remedy(path, &e));
@@ -38,11 +36,11 @@ pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Checks that no other user can replace this file. Examines the folder of the path and, if the path is a link, the
-/// folder of the file to which it leads.
+/// Checks that other users cannot replace this file. Examines the folder of the path and, for a link, the folder of its
+/// target.
 ///
 /// # Errors
-/// A message that names the users who could replace the file, and the remedy.
+/// A message with the other users and the remedy.
 pub fn check_folders(path: &Path) -> Result<(), String> {
     let named = parent(path);
     let real = fs::canonicalize(path).ok();
@@ -52,8 +50,7 @@ pub fn check_folders(path: &Path) -> Result<(), String> {
 
 fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     let Ok(meta) = fs::metadata(folder) else { return Ok(()) };
-    // In a sticky folder, users can replace only their own files. A folder that is mounted read-only, as Kubernetes
-    // does for configuration, cannot be changed at all.
+    // In a sticky folder, users can replace only their own files. On a read-only mount, users cannot replace any file.
     let is_sticky = meta.mode() & 0o1000 != 0;
     let is_read_only =
         || rustix::fs::statvfs(folder).is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
@@ -69,11 +66,11 @@ fn check_folder(path: &Path, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// The users who have a write permission that they should not have, and the argument of `chmod` that removes it.
+/// Returns who else may write to the file, and the argument of `chmod` that removes this permission.
 fn writers(meta: &Metadata) -> Option<(String, &'static str)> {
     objection(meta.mode(), user::is_our_group(meta.gid())).map(|(who, cure)| match who {
         Writers::Everyone => ("everyone".to_owned(), cure),
-        Writers::Group => (format!("group {}, which is not the gate's,", meta.gid()), cure),
+        Writers::Group => (format!("members of group {} (not a group of this process)", meta.gid()), cure),
     })
 }
 
@@ -90,7 +87,7 @@ fn objection(mode: u32, group_is_ours: bool) -> Option<(Writers, &'static str)> 
     (mode & 0o020 != 0 && !group_is_ours).then_some((Writers::Group, "g-w"))
 }
 
-/// The mode of the file, if all users may read it.
+/// Returns the mode of the file if all users may read the file.
 pub fn is_for_everyone(path: &Path) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.mode() & 0o777;
     (mode & 0o004 != 0).then_some(mode)
@@ -111,7 +108,7 @@ mod tests {
         for mode in [0o600, 0o644, 0o444, 0o755] {
             assert_eq!(objection(mode, false), None, "{mode:o}");
         }
-        // The mode of a git clone under umask 002.
+        // A git clone under umask 002 has this mode.
         assert_eq!(objection(0o664, true), None);
         assert_eq!(objection(0o664, false), Some((Writers::Group, "g-w")));
         for mode in [0o666, 0o602, 0o777] {
@@ -145,7 +142,6 @@ mod tests {
                 assert!(said.starts_with(&path.display().to_string()), "{said}");
                 assert!(said.ends_with(&format!("chmod o-w {}", folder.display())), "{said}");
             }
-            // All users share the folder, but each has its own files there.
             set(folder, 0o1777);
             assert_eq!(read(&link, 8).unwrap(), b"key");
             set(folder, 0o755);

@@ -1,8 +1,7 @@
-//! The user of this process, and the owners of files.
+//! This process's user, and owners of files.
 
 use std::path::Path;
 
-/// The effective user of this process.
 pub(super) fn ours() -> u32 {
     #[cfg(unix)]
     return rustix::process::geteuid().as_raw();
@@ -10,19 +9,16 @@ pub(super) fn ours() -> u32 {
     0
 }
 
-/// Whether this process is in the group.
 #[cfg(unix)]
 pub(super) fn is_our_group(group: u32) -> bool {
     let groups = rustix::process::getgroups().unwrap_or_default();
     rustix::process::getegid().as_raw() == group || groups.iter().any(|ours| ours.as_raw() == group)
 }
 
-/// Checks whether this process may access the file in this way, with the rights of its effective user.
 pub(super) fn may(path: &Path, access: rustix::fs::Access) -> rustix::io::Result<()> {
     rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)
 }
 
-/// The owner of a file.
 pub(super) fn owner(path: &Path) -> Option<u32> {
     #[cfg(unix)]
     return std::fs::metadata(path).ok().map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
@@ -30,7 +26,6 @@ pub(super) fn owner(path: &Path) -> Option<u32> {
     return Some(path).and(None);
 }
 
-/// The id of a user, followed by the name if it is known.
 pub(super) fn name(user: u32) -> String {
     match login(user) {
         Some(name) => format!("{user} ({name})"),
@@ -38,8 +33,6 @@ pub(super) fn name(user: u32) -> String {
     }
 }
 
-/// The end of a message that says how to run a command as the file's owner. If the file does not exist, this is the
-/// owner of its folder.
 pub(super) fn advice(path: &Path) -> String {
     let Some(owner) = path.ancestors().filter(|at| !at.as_os_str().is_empty()).find_map(owner) else {
         return String::new();
@@ -53,14 +46,13 @@ pub(super) fn advice(path: &Path) -> String {
     }
 }
 
-/// The command that creates a folder for this process in a folder that belongs to root. Without `-o`, the new folder
-/// would belong to root.
+/// Without `-o`, the new folder would belong to root.
 pub(super) fn advice_to_make(folder: &Path) -> String {
     let owner = login(ours()).unwrap_or_else(|| ours().to_string());
     format!(": run sudo install -d -m 0700 -o {owner} {}", folder.display())
 }
 
-/// The user's name from `/etc/passwd`. Other sources are not used, because a network look-up could delay the message.
+/// Reads only `/etc/passwd`, because a network look-up could delay the message.
 fn login(user: u32) -> Option<String> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|line| {

@@ -1,15 +1,13 @@
-//! Allows a request to check with one atomic load that no revocation has been added since its token was last checked.
+//! With one atomic load, a request checks that no revocation was added since the last check of its token.
 //!
-//! A writer first puts its entry into the list, **then** increments the counter of the entry's shard. A checker first
-//! loads the counter, **then** reads the list, and remembers the loaded counter value in a [`RevocationEpoch`]. While
-//! the counter has that value, no entry was added since the check. Any other value requires a new check. In the worst
-//! case, an entry that is added during a check is read twice.
+//! A writer adds its entry, **then** increments the counter of the entry's shard. A checker loads the counter, **then**
+//! reads the list, and remembers the counter in a [`RevocationEpoch`]. While the counter stays the same, the check is
+//! current.
 //!
-//! The counters are sharded so that rotations of one session do not slow down the cache hits of all other sessions.
+//! The counters are sharded, so that rotations in one session do not slow down all others.
 //!
-//! **Many entries at once** are a [`Batch`]: all are put into the list, and then each affected counter is incremented
-//! once. A second writer may find that its entry is already in the list, although the batch has not yet incremented the
-//! counter. While another writer's batch is open, the second writer therefore increments the counter itself.
+//! A writer adds **many entries at once** as a [`Batch`], and then increments each affected counter once. If another
+//! writer finds its entry in the list during an open batch, it must increment the counter itself.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::clock::Timestamp;
@@ -17,17 +15,15 @@ use crate::clock::Timestamp;
 /// The default number of counters.
 pub const SHARDS: usize = 64;
 
-/// A counter with two cache lines of its own, because processors fetch lines in pairs. Incrementing one counter
-/// therefore does not evict other counters from their readers' caches.
+/// A counter has two cache lines, because processors fetch lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Counter(AtomicU64);
 
-/// The counters, which only increase.
+/// Counters that only increase.
 #[derive(Debug)]
 pub struct Epochs<const N: usize = SHARDS> {
     counters: [Counter; N],
-    /// The number of open batches.
     batches: Counter,
 }
 
@@ -40,61 +36,59 @@ impl<const N: usize> Epochs<N> {
         Self { counters: std::array::from_fn(|_| counter()), batches: counter() }
     }
 
-    /// Must be called after adding an entry that may match tokens of this shard. `shard` is taken modulo the number of
+    /// Call this after adding an entry that may match tokens of this shard. `shard` is taken modulo the number of
     /// shards.
     pub fn bump(&self, shard: usize) {
         self.counters[shard % N].0.fetch_add(1, Ordering::Release);
     }
 
-    /// Must be called after adding an entry that may match any token.
+    /// Call this after adding an entry that may match any token.
     pub fn bump_all(&self) {
         for counter in &self.counters {
             counter.0.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// The counter of a shard. A reader that gets a value sees every entry that was added before the counter reached
-    /// it.
+    /// The counter of a shard. A reader that loads a value sees every entry that was added before that value.
     pub fn read(&self, shard: usize) -> u64 {
         self.counters[shard % N].0.load(Ordering::Acquire)
     }
 }
 
 impl<const N: usize> Epochs<N> {
-    /// Must be called before the first of many entries is added. Drop the result after the last entry.
+    /// Call this before adding many entries, and drop the result afterwards.
     pub fn batch(&self) -> Batch<'_, N> {
         self.batches.0.fetch_add(1, Ordering::Relaxed);
         Batch { epochs: self, concerned: 0 }
     }
 
-    /// Returns whether a batch is open, so that the counter of an existing entry may still have to be incremented. Must
-    /// be called after the entry was found.
+    /// Returns whether a batch is open. The counters for the entries of an open batch may not be incremented yet. A
+    /// writer must call this after it has found its entry in the list.
     pub fn is_batch_open(&self) -> bool {
         self.batches.0.load(Ordering::Acquire) > 0
     }
 }
 
-/// A batch of entries. Their counters are incremented together when this is dropped.
+/// A batch of entries, whose counters are incremented on drop.
 #[derive(Debug)]
 pub struct Batch<'a, const N: usize = SHARDS> {
     epochs: &'a Epochs<N>,
-    /// A bit for each shard.
     concerned: u64,
 }
 
 impl<const N: usize> Batch<'_, N> {
-    /// Notes that an added entry may match tokens of this shard.
+    /// Records that an entry was added that may match tokens of this shard.
     pub fn concerns(&mut self, shard: usize) {
         self.concerned |= 1 << (shard % N);
     }
 
-    /// Returns whether another batch is open, so that the counter of an existing entry may still have to be
-    /// incremented. Must be called after the entry was found.
+    /// Returns whether another batch is open. The counters for the entries of an open batch may not be incremented yet.
+    /// A writer must call this after it has found its entry in the list.
     pub fn is_another_open(&self) -> bool {
         self.epochs.batches.0.load(Ordering::Acquire) > 1
     }
 
-    /// Notes that an added entry may match any token.
+    /// Records that an entry was added that may match any token.
     pub fn concerns_all(&mut self) {
         self.concerned = u64::MAX;
     }
@@ -115,12 +109,10 @@ impl<const N: usize> Default for Epochs<N> {
 
 /// The result of the last check of a cached token.
 ///
-/// Any number of threads may check and [update](Self::update) at the same time. Two rules make this safe:
-/// - `refuse_from` only moves to earlier times, because revocations are never undone. A slow checker with older data
-///   therefore cannot undo the result of a faster one.
-/// - `seen` is written last. A reader that finds the current counter in it therefore also finds the result of that
-///   check or an earlier time. If a slow checker writes an old value, this costs another check but is otherwise
-///   harmless, because an old value differs from the current counter.
+/// Threads may check and [update](Self::update) at the same time. This is safe because of two rules:
+/// - `refuse_from` only becomes earlier, so a slow checker cannot undo a newer result.
+/// - `seen` is written last, so a reader that finds the current counter also finds its result. With an old value in
+///   `seen`, the token is only checked once more.
 #[derive(Debug)]
 pub struct RevocationEpoch {
     seen: AtomicU64,
@@ -128,23 +120,22 @@ pub struct RevocationEpoch {
 }
 
 impl RevocationEpoch {
-    /// Stores the first check: the counter as it was read **before** the check, and the result of the check.
+    /// Stores the result of the first check, with the counter from **before** the check.
     pub fn new(epoch_read_before_the_check: u64, refuse_from: Timestamp) -> Self {
         Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }
     }
 
-    /// Returns whether no entry was added since the last check, given the current counter. Otherwise the token must be
-    /// checked again, because [`refuse_from`](Self::refuse_from) may be too late.
+    /// Returns whether the last check is still current. If not, the token must be checked again.
     pub fn is_current(&self, epoch: u64) -> bool {
         self.seen.load(Ordering::Acquire) == epoch
     }
 
-    /// The known time from which the token is refused. Must be read after [`is_current`](Self::is_current).
+    /// The time from which the token is refused. Call [`is_current`](Self::is_current) before this.
     pub fn refuse_from(&self) -> Timestamp {
         Timestamp::from_millis(self.refuse_from.load(Ordering::Relaxed))
     }
 
-    /// Stores another check: the counter as it was read **before** the check, and the result of the check.
+    /// Stores the result of another check, with the counter from **before** the check.
     pub fn update(&self, epoch_read_before_the_check: u64, refuse_from: Timestamp) {
         self.refuse_from.fetch_min(refuse_from.as_millis(), Ordering::Relaxed);
         self.seen.store(epoch_read_before_the_check, Ordering::Release);

@@ -1,12 +1,11 @@
-//! The in-memory list against which every token is checked. It contains all revocations that could match a live token.
+//! The in-memory list against which every token is checked. The list contains every revocation that could match an
+//! unexpired token.
 //!
-//! Entries of one target are merged, never replaced, so their order does not matter. For example, a rotation's entry
-//! that arrives after the logout's does not revive tokens. An entry is removed only when every token that it can match
-//! has expired. The list's size is not bounded, because an attacker could otherwise push out entries.
+//! Entries of one target are merged, so their order does not matter. An entry is removed only when every token that it
+//! can match has expired. The list's size is not limited, because an attacker could otherwise push out entries.
 //!
-//! A check reads only entries that can match. These are the entry of the token's session (or of its `jti`, if it has no
-//! session), and the not-before entries for the token's subject, for its client and for all tokens. A `sid` in another
-//! issuer's token therefore has no effect, and neither does the `jti` of a token with a session.
+//! A check reads the entry of the token's session, or of its `jti` if it has no session. The check also reads the
+//! not-befores for the subject, the client and all tokens. A `sid` in another issuer's token has no effect.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, RandomState};
@@ -38,33 +37,33 @@ use entry::{NotBefore, SessionEntry};
 pub use filling::{ListFilling, ListShare};
 use parts::SessionTable;
 
-/// How long an entry stays after its end, so that a slightly wrong clock does not revive tokens.
+/// A slightly wrong clock must not revive tokens.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 
-/// The properties of a token that the list needs. All come from verified claims.
+/// The properties of a token that the list needs, from verified claims.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenFacts<'a> {
     /// The `iss` claim.
     pub issuer: &'a str,
     /// The subject.
     pub subject: &'a str,
-    /// The `sub` of another issuer's token, if a different claim is configured as its subject.
+    /// The `sub` claim, if the token is from another issuer and its subject comes from a different claim.
     pub sub: Option<&'a str>,
     /// The `client_id` claim.
     pub client: Option<&'a str>,
-    /// The `sid` and `gen` of our own tokens. `None` for tokens of other issuers, regardless of their claims.
+    /// The `sid` and `gen` of the gate's own tokens. `None` for other issuers.
     pub session: Option<(SessionId, Generation)>,
-    /// The session at another issuer, or `None` for our own tokens.
+    /// The issuer's session, if another issuer issued the token.
     pub issuer_session: Option<&'a str>,
-    /// The issuer that authenticated the user of our session.
+    /// The issuer that authenticated the session's user, if it is another issuer.
     pub vouched_by: Option<&'a VouchedBy>,
     /// The `jti` claim.
     pub jti: Option<&'a str>,
     /// The `iat` claim.
     pub issued_at: Option<Timestamp>,
-    /// The facts about the delegation, if a client acts for the subject with a token of this gate.
+    /// The client that acts for the subject.
     pub delegation: Option<DelegatedFacts<'a>>,
-    /// The users at other issuers who created the API key and its predecessors, if the token represents an API key.
+    /// For an API key, the creators' identities at other issuers.
     pub key_vouchers: Option<&'a [VouchedBy]>,
 }
 
@@ -76,16 +75,16 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// Returns whether the token is refused at this time.
+    /// Returns whether the token is refused at `now`.
     pub fn refuses(self, now: Timestamp) -> bool {
         self.refuse_from <= now
     }
 }
 
-/// A map that can be recognised as empty without a lock. For most issuers, most kinds of entries never occur.
+/// A map that detects without a lock that it is empty. For most issuers, most maps stay empty.
 struct CountedMap<K, V> {
     map: DashMap<K, V, RandomState>,
-    /// At least the size of the map, because it is incremented before an insertion and decremented after a removal.
+    /// An upper bound of the number of entries. Writers raise it before an insertion, and lower it after a removal.
     count: AtomicUsize,
 }
 
@@ -94,8 +93,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
 
-    /// Writers insert before they increment the epoch, and readers load the epoch before this call. If a reader still
-    /// finds a count of zero, its check will be repeated anyway.
+    /// Writers insert before they increment the epoch, and readers load the epoch first. A reader that finds a count of
+    /// zero therefore misses no entry that its epoch includes.
     fn get<Q, T>(&self, key: &Q, of: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
@@ -107,8 +106,8 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    /// Returns true if the entry refuses anything new. In that case `news` runs while the entry is locked, so a later
-    /// call that changes nothing can rely on `news` having run.
+    /// Merges an entry. If the result refuses more tokens than before, calls `news` under the entry's lock, and returns
+    /// true.
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
             Slot::Occupied(mut there) => {
@@ -127,8 +126,6 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         }
     }
 
-    /// Keeps the entries for which `keep` returns true, frees memory if most of it is unused, and returns the number of
-    /// removed entries.
     fn sweep(&self, mut keep: impl FnMut(&mut V) -> bool) -> usize {
         let mut gone = 0;
         self.map.retain(|_, entry| {
@@ -150,11 +147,9 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
     }
 }
 
-/// The entries for the tokens of one issuer.
 struct Issuer {
     subjects: CountedMap<Box<str>, NotBefore>,
     clients: CountedMap<Box<str>, NotBefore>,
-    /// Maps each revoked `jti` to the latest expiry of its token.
     tokens: CountedMap<Box<str>, Timestamp>,
 }
 
@@ -164,7 +159,6 @@ impl Issuer {
     }
 }
 
-/// The tokens that an entry can match.
 #[derive(Clone, Copy)]
 enum Concerned {
     Shard(usize),
@@ -183,13 +177,13 @@ impl Batch<'_> {
 /// All revocations that can still match a token.
 pub struct RevocationList {
     sessions: SessionTable,
-    /// The issuers hardly ever change, so they are read without a lock.
+    /// The entries of each issuer. Issuers hardly ever change, so readers need no lock.
     issuers: ArcSwap<Vec<(Arc<str>, Arc<Issuer>)>>,
     global: Mutex<Option<NotBefore>>,
-    /// The moment in `global`, or 0 if there is none. Written while `global` is locked.
+    /// 0 means that `global` is empty. Writers lock `global`.
     global_not_before: AtomicU64,
     epochs: Epochs,
-    /// Engine time, in ms, until which the list may be used without news from a shared store.
+    /// The engine time, in milliseconds, after which the list is too old to be used.
     usable_until: AtomicU64,
 }
 
@@ -207,7 +201,6 @@ impl RevocationList {
         Self::expecting(0)
     }
 
-    /// Creates an empty list with room for this many sessions.
     fn expecting(sessions: usize) -> Self {
         Self {
             sessions: SessionTable::expecting(sessions),
@@ -219,21 +212,20 @@ impl RevocationList {
         }
     }
 
-    /// Returns whether the list is recent enough to be used. An older list may lack revocations of other gates.
+    /// Returns whether the list is recent enough to be used. An older list may lack other gates' revocations.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Allows the list to be used until this time. Must be called after the entries up to this time were applied.
+    /// Allows the list to be used until this time. The caller must first apply all entries up to this time.
     pub fn use_until(&self, until: Timestamp) {
         self.usable_until.store(until.as_millis(), Ordering::Release);
     }
 
-    /// Merges an entry. After this returns, requests with a matching token are refused. Returns false if the list
-    /// already refused all of them. In that case, cached tokens are checked again only while [many
-    /// entries](Self::apply_all) are being merged.
+    /// Merges an entry. After this returns, requests with a matching token are refused. Returns whether the list now
+    /// refuses more tokens than before.
     ///
-    /// If the effect does not fit its target (only in a corrupt store), all tokens of the target are refused.
+    /// If the effect does not fit its target, all tokens of the target are refused.
     pub fn apply(&self, revocation: &Revocation) -> bool {
         let raise = |concerned| match concerned {
             Concerned::Shard(shard) => self.epochs.bump(shard),
@@ -246,8 +238,10 @@ impl RevocationList {
         is_news
     }
 
-    /// Merges many entries. After this returns, no request with a matching token passes. Each cached token is checked
-    /// again only once. Returns the number of entries that refuse anything new.
+    /// Merges many entries. After this returns, requests with a matching token are refused. Each cached token is only
+    /// checked once more, whatever the number of entries.
+    ///
+    /// Returns how many entries refuse tokens that the list did not refuse before.
     pub fn apply_all<'a>(&self, revocations: impl IntoIterator<Item = &'a Revocation>) -> usize {
         let mut batch = self.epochs.batch();
         let is_news = |revocation: &&Revocation| {
@@ -260,7 +254,7 @@ impl RevocationList {
         revocations.into_iter().filter(is_news).count()
     }
 
-    /// Merges an entry. While the entry is locked, `news` is called with the tokens that must be checked again.
+    /// Calls `news` under the lock of the entry, with the tokens that must be checked again.
     fn merge(&self, revocation: &Revocation, news: impl FnOnce(Concerned)) -> bool {
         let Revocation { target, effect, until } = revocation;
         let news = || news(self.concerned(target));
@@ -288,18 +282,17 @@ impl RevocationList {
     fn concerned(&self, target: &Target) -> Concerned {
         match target {
             Target::Session(id) => Concerned::Shard(session_shard(*id)),
-            // A delegated token of this gate contains the id of the other issuer's token for which it was exchanged, so
-            // such an entry may also match the delegated token.
+            // These entries may match delegated tokens, which derive from another issuer's token.
             Target::Token { .. } | Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
 
-    /// Checks a token. To cache the result, load the [epoch](Self::epoch) **before** calling this.
+    /// Checks a token. To cache the result, load the [epoch](Self::epoch) **before** this call.
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
-        // A notice from another issuer names the `sub`, while an operator names the subject.
+        // A revocation by another issuer contains the `sub`. A revocation by an operator contains the gate's subject.
         let of_sub = |sub| self.refuse_from(TokenFacts { subject: sub, sub: None, ..facts });
         let refuse_from = self.refuse_from(facts).min(facts.sub.map_or(Timestamp::MAX, of_sub));
-        // All times in the past become the same value, so that setting a clock back does not revive a token.
+        // Setting the clock back must not revive a token.
         Judgement { refuse_from: if refuse_from <= now { Timestamp::ZERO } else { refuse_from } }
     }
 
@@ -308,8 +301,7 @@ impl RevocationList {
             return if self.has_key_ended(facts, vouchers) { Timestamp::ZERO } else { Timestamp::MAX };
         }
         let issuer = self.issuer(facts.issuer);
-        // The client got its delegated token after the subject had logged in with a different client. See
-        // `has_delegate_ended`.
+        // For a delegated token, use the client of the exchanged token (see `has_delegate_ended`).
         let client = facts.delegation.map_or(facts.client, |delegation| delegation.client);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
@@ -318,7 +310,7 @@ impl RevocationList {
         let origin = facts.delegation.and_then(|delegation| delegation.origin);
         let issued_at = origin.map_or(facts.issued_at, |origin| Some(origin.issued_at));
         let begun = facts.session.map_or(issued_at, |(id, _)| Some(id.created()));
-        // A token without `iat` may be older than any not-before.
+        // A token without `iat` counts as older than any not-before.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
             return Timestamp::ZERO;
         }
@@ -344,8 +336,7 @@ impl RevocationList {
         }
     }
 
-    /// Returns whether the issuer that authenticated a user has ended the user's login since our session began. Notices
-    /// have whole seconds, so a session that began within the same second has also ended.
+    /// Notices have a resolution of one second, so they also end sessions that began in the second of the notice.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
@@ -353,8 +344,8 @@ impl RevocationList {
         of_subject.max(of_session).is_some_and(|at| begun.as_secs() <= at.as_secs())
     }
 
-    /// The not-before of a session of another issuer. For a token that does not name a session, it is the latest
-    /// not-before of all sessions of its subject.
+    /// Returns the not-before of an issuer's session. For a token without a session, returns the latest not-before of
+    /// the subject.
     fn session_not_before(&self, issuer: &str, sid: Option<&str>, subject: &str) -> Option<Timestamp> {
         let Some(sid) = sid else {
             let of_any = self.not_before_of(issuer, ANY_SESSION, subject);
@@ -370,30 +361,32 @@ impl RevocationList {
         of_issuer.subjects.get(whose, NotBefore::at)
     }
 
-    /// The shard whose counter is incremented for every entry that can match this token.
+    /// Returns the shard of a token. Every entry that matches the token increments the shard's counter.
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
-        // All other entries increment all counters.
+        // Entries without a session increment all counters.
         facts.session.map_or(0, |(id, _)| session_shard(id))
     }
 
-    /// The counter of a shard. See [`super::epoch`].
+    /// The counter of a shard (see [`super::epoch`]).
     pub fn epoch(&self, shard: usize) -> u64 {
         self.epochs.read(shard)
     }
 
-    /// The highest known minimum generation for a session, even if it has not taken effect yet: `REVOKED` if the
-    /// session is revoked, 0 if there is no entry. Read it before the record is loaded, for
-    /// [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known).
+    /// Returns the session's highest minimum generation, even if it is not effective yet. Returns `REVOKED` for a
+    /// revoked session, and 0 if there is no entry.
+    ///
+    /// Load the minimum before the record (see
+    /// [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known)).
     pub fn minimum(&self, session: SessionId) -> Generation {
         self.sessions.get(session, SessionEntry::highest).unwrap_or_default()
     }
 
-    /// The latest not-before of a subject, a client and everyone, or [`Timestamp::ZERO`] if there is none.
+    /// Returns the latest not-before for the subject, the client and everyone, or [`Timestamp::ZERO`].
     pub fn not_before(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    /// The later not-before of a subject and a client, without the global not-before.
+    /// Returns the later of the not-befores of the subject and the client.
     pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
@@ -419,9 +412,9 @@ impl RevocationList {
         of_subject.max(of_client).max(of_all)
     }
 
-    /// Removes the entries that ended more than an hour before `now`, and returns their number. The counters need not
-    /// change, because every token that such an entry could match has expired, and the stored result of a cached token
-    /// is never relaxed.
+    /// Removes the entries that expired more than an hour before `now`, and returns the number of removed entries.
+    ///
+    /// The epoch counters stay unchanged, because every token that such an entry matches has expired.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
         let mut gone = self.sessions.sweep(|entry| {
@@ -491,7 +484,7 @@ impl RevocationList {
     }
 }
 
-/// The shard of a session, computed from the random bytes of the id.
+/// Uses the last byte of the session id, because it is random.
 fn session_shard(id: SessionId) -> usize {
     usize::from(id.as_bytes()[15]) % SHARDS
 }

@@ -1,4 +1,4 @@
-//! Revocations: their meaning, how they are merged, and the list against which every request is checked.
+//! Revocations: their meaning, their merging, and the list against which every request is checked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::session::{Generation, SessionId};
 pub mod epoch;
 pub mod list;
 
-/// The atomics that [`epoch`] uses. A test replaces them.
+/// Tests replace these atomics.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
 pub use list::RevocationList;
 
-/// The target of a revocation. It includes the issuer, because `sub`, `client_id` and `jti` are meaningful only
-/// together with their issuer. Sessions and generations are always our own.
+/// The target of a revocation. Most targets contain an issuer, because `sub`, `client_id` and `jti` are unique only per
+/// issuer. Sessions are always the gate's own.
 ///
 /// ```
 /// use rotogate::store::Target;
@@ -38,7 +38,7 @@ pub use list::RevocationList;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Target {
-    /// One of our sessions.
+    /// One of the gate's sessions.
     Session(SessionId),
     /// All sessions and tokens of one subject.
     Subject {
@@ -65,49 +65,43 @@ pub enum Target {
     },
 }
 
-/// The suffix that is added to another issuer's name in the targets for its sessions. Names of issuers do not contain a
-/// `#` (RFC 8414 §2).
+/// A suffix to an issuer's name, which itself never contains `#` (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
-/// The suffix in the targets for another issuer's tokens that do not name a session.
 const WITHOUT_SESSION: &str = "#without-sid";
-/// The suffix in the targets for all tokens of another issuer's subject. These targets do not include our own sessions.
+/// Marks a target that does not include the gate's own sessions.
 const ANY_SESSION: &str = "#any-sid";
-/// The suffix in the targets for a subject's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED: &str = "#refreshed";
-/// The suffix in the targets for a session's access tokens that must be replaced by a refresh.
 pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
 
 impl Target {
-    /// All tokens of one session of another issuer. The target is encoded as a subject of an issuer whose name cannot
-    /// exist, so that every store can read it.
+    /// All tokens of one session of another issuer.
+    ///
+    /// The target is encoded as a subject of an impossible issuer, so that every store can read it.
     pub fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
-    /// The tokens of one subject of another issuer, regardless of their session. If that issuer authenticated the user
-    /// of one of our sessions, and our session names a session of the issuer, our session continues.
+    /// This target does not affect the gate's own sessions if they name a session of this issuer.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
 
-    /// The tokens of one subject of another issuer that do not name a session.
+    /// This target only matches tokens that do not name a session.
     pub(crate) fn without_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
 
-    /// The access tokens of one subject of any issuer, including the tokens of our sessions whose users the issuer
-    /// authenticated. The sessions continue.
+    /// A target for access tokens that must be refreshed. It includes tokens of the gate's own sessions, but the
+    /// sessions continue.
     pub(crate) fn refreshed(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED}").into(), subject: subject.into() }
     }
 
-    /// The access tokens of one session of another issuer. The session continues.
     pub(crate) fn refreshed_session(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED_SESSION}").into(), subject: sid.into() }
     }
 }
 
-/// The target's description in the log.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -133,36 +127,33 @@ impl fmt::Display for Target {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
-    /// Tokens below a generation are refused. This is for a [`Target::Session`].
+    /// Tokens below a generation are refused. The target is a [`Target::Session`].
     Minimum {
-        /// The lowest generation that is accepted from `effective_from` on. If it is `REVOKED`, all generations are
-        /// refused.
+        /// The minimum generation from `effective_from` on. `REVOKED` refuses all generations.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,
-        /// The lowest generation accepted before `effective_from`.
+        /// The minimum generation that applies before `effective_from`.
         before: Generation,
     },
-    /// Sessions that were created at or before this moment are refused, and so are tokens without a session that were
-    /// issued by then. This is for a subject, a client or everyone.
+    /// Sessions created and tokens issued at or before this moment are refused. The target is a subject, a client or
+    /// everyone.
     NotBefore(Timestamp),
-    /// The same as [`NotBefore`](Self::NotBefore), but it also ends the API keys of the subject or of everyone.
+    /// Like [`NotBefore`](Self::NotBefore), but API keys are refused too.
     NotBeforeWithKeys {
-        /// Sessions that were created and tokens that were issued at or before this moment are refused.
+        /// Sessions created and tokens issued at or before this moment are refused.
         sessions: Timestamp,
-        /// API keys that were created at or before this moment are refused. A later not-before without keys changes
-        /// only `sessions`.
+        /// API keys created at or before this moment are refused.
         keys: Timestamp,
     },
     /// The token is refused.
     Gone,
 }
 
-/// How long a not-before that ends API keys is kept. This is the maximum lifetime of an API key.
+/// The maximum lifetime of an API key. A not-before that revokes API keys is kept this long.
 pub const LONGEST_KEY: Duration = Duration::from_secs(366 * 86_400);
 
-/// The suffix after an API key's id in the `jti` of a replaced API key, and in the `jti` of the entry that makes every
-/// gate read the key's record again.
+/// If the `jti` of an entry is an API key's id with this suffix, every gate reloads the key.
 pub(crate) const REPLACED: &str = ":replaced";
 
 impl Effect {
@@ -191,8 +182,8 @@ impl Effect {
         }
     }
 
-    /// Merges two effects on the same target. The higher minimum and the later not-before win, and `Gone` absorbs
-    /// everything. The operation is commutative, associative and idempotent, so the order of arrival does not matter.
+    /// Merges two effects on the same target, in any order. The higher minimum and the later not-before win, and `Gone`
+    /// always wins.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
         match (self, other) {
@@ -219,8 +210,7 @@ impl Effect {
                 Self::NotBeforeWithKeys { sessions: a, keys: a_keys },
                 Self::NotBeforeWithKeys { sessions: b, keys: b_keys },
             ) => Self::NotBeforeWithKeys { sessions: a.max(b), keys: a_keys.max(b_keys) },
-            // Effects of different kinds should never meet, because the target determines the kind. If they do,
-            // refusing everything is the safe choice.
+            // A target should have effects of only one kind.
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
             (minimum @ Self::Minimum { .. }, Self::NotBefore(_) | Self::NotBeforeWithKeys { .. })
             | (Self::NotBefore(_) | Self::NotBeforeWithKeys { .. }, minimum @ Self::Minimum { .. }) => minimum,
@@ -246,20 +236,19 @@ pub struct Revocation {
     pub target: Target,
     /// The effect on the target.
     pub effect: Effect,
-    /// The expiry of the last token that the entry can match, including the leeway.
+    /// When all tokens that the entry matches have expired, including the leeway.
     pub until: Timestamp,
 }
 
 impl Revocation {
-    /// Returns whether the entry may end API keys. If such an entry is missing in a store, an API key could be revived
-    /// for up to a year.
+    /// Returns whether the entry may end API keys.
     // Requirement K35.
     pub const fn ends_api_keys(&self) -> bool {
         matches!(self.target, Target::Token { .. }) || self.effect.keys_until().is_some()
     }
 }
 
-/// The revocation that follows from a rotation. It ends the session's access tokens of earlier generations.
+/// The revocation of a session's earlier access tokens after a rotation.
 pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) -> Revocation {
     let RaisedMinimum { minimum, effective_from, before, until } = raised;
     Revocation {
@@ -270,7 +259,7 @@ pub fn raised_minimum(id: SessionId, raised: RaisedMinimum, leeway: Duration) ->
 }
 
 impl Revocation {
-    /// Merges with another entry of the same target. The later end wins.
+    /// Merges another entry for the same target. The later expiry wins.
     pub fn absorb(&mut self, other: &Self) {
         debug_assert_eq!(self.target, other.target);
         self.effect = self.effect.merge(other.effect);

@@ -1,6 +1,6 @@
-//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2). A request without exactly one
-//! authority is rejected. The authority that is checked here is the one that routes match and that the upstream
-//! receives.
+//! The authority of a request, from its target and its `Host` (T11, RFC 9112 §3.2).
+//!
+//! A request must have exactly one authority, which selects the route and is sent to the upstream.
 
 use http::header::HOST;
 use http::request::Parts;
@@ -17,29 +17,29 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses a host with an optional port. `None` if the string has another form.
+    /// Parses `host[:port]`.
     pub fn parse(text: &'a str) -> Option<Self> {
         let host = host_of(text);
         let port = text.get(host.len()..)?;
         let port_holds = match port.strip_prefix(':') {
-            // Checked for digits first, because parsing as `u16` alone would accept `+80`.
+            // Parsing as `u16` alone would accept `+80`.
             Some(digits) => digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok(),
             None => port.is_empty(),
         };
         (port_holds && is_host(host)).then_some(Self { text, host })
     }
 
-    /// Host and port.
+    /// The host and the port.
     pub fn as_str(self) -> &'a str {
         self.text
     }
 
-    /// The host without the port. An IPv6 address has its brackets.
+    /// The host without the port. An IPv6 address has brackets.
     pub fn host(self) -> &'a str {
         self.host
     }
 
-    /// The port, if there is one.
+    /// The port, or `None`.
     pub fn port(self) -> Option<u16> {
         self.text.get(self.host.len()..)?.strip_prefix(':')?.parse().ok()
     }
@@ -51,28 +51,28 @@ impl<'a> Authority<'a> {
 
 /// Checks the target and the `Host` of a request.
 ///
-/// The target must be in origin form, or in absolute form with the same authority as `Host`. `Host` must occur exactly
-/// once. In HTTP/2 it may be absent if there is an `:authority`. If both are present, they must be equal.
+/// The target must be in origin form, or in absolute form with the authority of `Host`. `Host` must occur exactly once,
+/// but is optional in HTTP/2 with an `:authority`.
 ///
 /// # Errors
-/// [`Denial::BadTarget`] for any other form of target; [`Denial::BadQuery`] for bytes that no query may contain;
-/// [`Denial::TargetTooLong`] for a target of more than 8 KiB; [`Denial::BadHost`] for a missing, repeated, malformed or
+/// [`Denial::BadTarget`] for any other form of target, and [`Denial::TargetTooLong`] for more than 8 KiB.
+/// [`Denial::BadQuery`] for invalid bytes in the query. [`Denial::BadHost`] for a missing, repeated, malformed or
 /// contradicting host.
 pub fn check(parts: &Parts) -> Result<Authority<'_>, Denial> {
     check_head(&parts.method, &parts.uri, parts.version, &parts.headers)
 }
 
-/// [`check`] for a request that is not in parts.
+/// Like [`check`], for a caller that does not have the request's `Parts`.
 ///
 /// # Errors
-/// The same as [`check`].
+/// The errors of [`check`].
 pub fn check_head<'a>(
     method: &Method,
     uri: &'a Uri,
     version: Version,
     headers: &'a HeaderMap,
 ) -> Result<Authority<'a>, Denial> {
-    // A target without path and query is in authority form, which only CONNECT uses. The path `*` is in asterisk form.
+    // CONNECT has a target without a path. `*` is the asterisk form.
     let path = uri.path_and_query().ok_or(Denial::BadTarget)?;
     if *method == Method::CONNECT || !path.path().starts_with('/') {
         return Err(Denial::BadTarget);
@@ -114,15 +114,14 @@ pub fn is_authority(text: &str) -> bool {
     Authority::parse(text).is_some()
 }
 
-/// The host of a string `host[:port]`. An IPv6 address keeps its brackets.
+/// The host in `host[:port]`. An IPv6 address keeps its brackets.
 pub fn host_of(authority: &str) -> &str {
-    // Searches for a byte, because a search for a `char` would cost as much as the rest of this check.
+    // A search for a byte is much faster than a search for a `char`.
     let find = |sought| authority.bytes().position(|byte| byte == sought);
     let end = if authority.starts_with('[') { find(b']').map(|at| at + 1) } else { find(b':') };
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
-/// The role of a byte in a host name.
 #[derive(Clone, Copy)]
 enum Kind {
     OfLabel,
@@ -130,7 +129,6 @@ enum Kind {
     Other,
 }
 
-/// The kind of each byte.
 static KINDS: [Kind; 256] = {
     let mut kinds = [Kind::Other; 256];
     let mut byte = 0;
@@ -145,8 +143,7 @@ static KINDS: [Kind; 256] = {
     kinds
 };
 
-/// Whether the string is a host: an IPv4 address, an IPv6 address in brackets, or a name of non-empty labels with
-/// letters, digits, `-` and `_`. One trailing dot is allowed.
+/// A host is an IPv4 address, an IPv6 address in brackets, or a name. A trailing dot is allowed.
 pub(crate) fn is_host(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[') {
         return v6.strip_suffix(']').is_some_and(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok());

@@ -1,5 +1,4 @@
-//! Rules for calls that are enclosed in requests of Kuzzle's protocol, such as `kuzzle = ["security:*"]` (requirement
-//! T22).
+//! Rules for calls in Kuzzle's protocol, such as `kuzzle = ["security:*"]` (requirement T22).
 
 use std::fmt;
 
@@ -8,12 +7,10 @@ use http::Method;
 use super::path::CanonicalPath;
 use super::{Match, Route, RouteTable};
 
-/// The calls to which a rule applies: `controller:action`, `controller:*`, or `*` for all calls.
+/// The calls to which a rule applies: `controller:action`, `controller:*`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallPattern {
-    /// The controller, or `None` for any controller.
     controller: Option<Box<str>>,
-    /// The action, or `None` for any action.
     action: Option<Box<str>>,
 }
 
@@ -30,7 +27,7 @@ impl CallPattern {
         let is_name =
             |name: &str| !name.is_empty() && !name.contains(['*', ':']) && !name.contains(char::is_whitespace);
         let (controller, action) = text.split_once(':').ok_or(EXPECTED)?;
-        // Kuzzle has two names for this controller. Its paths use `ms`.
+        // Kuzzle has two names for this controller, and uses `ms` in paths.
         let controller = if controller == "memoryStorage" { "ms" } else { controller };
         let action = Some(action).filter(|action| *action != "*");
         if !is_name(controller) || !action.is_none_or(is_name) {
@@ -39,13 +36,11 @@ impl CallPattern {
         Ok(Self { controller: Some(controller.into()), action: action.map(Into::into) })
     }
 
-    /// Whether the pattern is `*`.
     pub(super) const fn is_general(&self) -> bool {
         self.controller.is_none()
     }
 
-    /// How specifically the pattern names a call: 3 for an exact match, 2 for its controller, 1 for `*`, 0 for no
-    /// match.
+    /// Returns how closely the pattern matches. 3 means the call itself, 2 its controller, 1 any call, and 0 no match.
     pub(super) fn names(&self, call: &str) -> u8 {
         let (controller, action) = call.split_once(':').unwrap_or((call, ""));
         match (self.controller.as_deref(), self.action.as_deref()) {
@@ -67,14 +62,13 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Finds a stricter route that enclosed calls could bypass. This is possible if the route of the enclosing request (the
-/// envelope) is less strict and no rule covers calls that have no path. Returns the indices of the stricter route and
-/// of the envelope's route.
+/// Finds a stricter route that calls could bypass inside a request to a less strict route (the envelope).
 ///
-/// A rule covers such calls if its pattern is `*`, or if it is at least as strict as the stricter route and names a
-/// controller outside the protocol's own API. The calls of the API do not need a rule, because their paths are known
-/// and the routes of these paths apply. `envelopes` has the requests that can enclose any call. `is_of_api` returns
-/// whether a controller belongs to the API.
+/// A rule with the pattern `*` prevents this. A strict enough rule for a controller outside Kuzzle's API prevents it
+/// too. Calls of Kuzzle's own API also have HTTP paths, and the routes of those paths apply to the calls.
+///
+/// Returns the indices of the stricter route and of the envelope's route. `envelopes` lists the requests that can
+/// contain arbitrary calls.
 pub fn ungoverned(
     routes: &[Route],
     envelopes: &[(Method, String)],
@@ -90,11 +84,11 @@ pub fn ungoverned(
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // Upgrades are not compared, because the dialect itself handles the tunnel of an envelope.
+            // Ignore the upgrade setting, because the dialect itself handles the tunnel of an envelope.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy {
                     upgrade: envelope.policy.upgrade,
-                    // Rate limits are not compared, because they limit how many requests pass, not which ones.
+                    // Rate limits restrict how many requests pass, not which ones.
                     rate: envelope.policy.rate.clone(),
                     ..route.policy.clone()
                 };
@@ -106,7 +100,7 @@ pub fn ungoverned(
                     |calls: &CallPattern| calls.controller.as_deref().is_none_or(|named| !is_of_api(named));
                 routes.iter().filter(is_as_strict).any(|rule| rule.kuzzle.iter().any(is_of_other))
             };
-            // A rule that applies only to calls has no path that a call could bypass.
+            // A rule for calls has an empty path.
             let is_bypassed =
                 |route: &Route| !route.path.is_empty() && serves(route) && is_stricter(route) && !says(route);
             if let Some(strict) = routes.iter().position(is_bypassed) {

@@ -1,30 +1,30 @@
-//! The revocations that end a delegated token, besides the revocations of the subject's session.
+//! The revocations that apply to a delegated token. Revocations of the subject's session apply too, but are checked
+//! elsewhere.
 
 use super::{RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::ANY_SESSION;
 
-/// The facts about a delegated token that the list needs.
+/// The properties of a delegated token that the list needs.
 #[derive(Clone, Copy, Debug)]
 pub struct DelegatedFacts<'a> {
-    /// The token of another issuer from which the delegated token derives.
+    /// The exchanged token of another issuer.
     pub origin: Option<&'a TokenOrigin>,
-    /// The client of our own token from which the delegated token derives.
+    /// The client of the exchanged token, if the gate issued that token.
     pub client: Option<&'a str>,
 }
 
-/// The token of another issuer from which a delegated token derives. Its revocation also ends the delegated tokens.
+/// Another issuer's token that was exchanged at the gate. Revoking it also revokes the delegated tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenOrigin {
-    /// When the issuer issued the token (`origin_iat`).
+    /// When the token was issued (`origin_iat`).
     pub issued_at: Timestamp,
-    /// The `jti` of the token (`origin_jti`).
+    /// The token's `jti` (`origin_jti`).
     pub jti: Option<Box<str>>,
 }
 
 impl RevocationList {
-    /// Returns whether all tokens of the client were revoked after the exchange, or the exchanged token of another
-    /// issuer was revoked.
+    /// Returns whether the tokens of the acting client, or the exchanged token, were revoked.
     // Requirements D5 and D8.
     pub(super) fn has_delegate_ended(&self, facts: TokenFacts<'_>, delegation: DelegatedFacts<'_>) -> bool {
         let (_, of_client) = Self::own_not_befores(self.issuer(facts.issuer).as_deref(), "", facts.client);

@@ -1,18 +1,15 @@
-//! The entries of the list. They are small, because the list may have a million of them.
+//! The entries of the list, which are small because there may be a million of them.
 
 use super::{Effect, Generation, REVOKED, Timestamp};
 
-/// The entry of a session: the generation from which its tokens are accepted. The plain form takes 16 bytes.
+/// The plain form of an entry takes 16 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionEntry {
-    /// The minimum applies now.
     Plain {
         minimum: Generation,
-        /// The end of the entry in milliseconds. Only the lower six bytes are kept, which suffice for nine thousand
-        /// years.
+        /// Six bytes of milliseconds suffice for nine thousand years.
         until: [u8; 6],
     },
-    /// The minimum takes effect later, or the entry has no end.
     Scheduled(Box<Scheduled>),
 }
 
@@ -30,14 +27,14 @@ impl SessionEntry {
         match effect {
             Effect::Minimum { minimum, effective_from, before } => {
                 let highest = minimum.max(before);
-                // Revoking a session takes effect at once, and an earlier minimum is already in effect.
+                // No schedule is necessary for a revocation, or for a minimum that is already in effect.
                 if highest == REVOKED || effective_from == Timestamp::ZERO || before >= minimum {
                     Self::plain(highest, until)
                 } else {
                     Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
                 }
             }
-            // These effects do not fit a session, so refusing everything is the safe choice.
+            // A session cannot have these effects, so revoke the whole session.
             Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => gone,
         }
     }
@@ -75,14 +72,13 @@ impl SessionEntry {
         }
     }
 
-    /// Returns true if the entry now refuses anything that it did not refuse before.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let before = self.effect();
         *self = Self::new(before.merge(other.effect()), self.until().max(other.until()));
         self.effect() != before
     }
 
-    /// The minimum, even if it has not taken effect yet.
+    /// The highest minimum generation, even if it has not taken effect yet.
     pub(super) fn highest(&self) -> Generation {
         match self {
             Self::Plain { minimum, .. } => *minimum,
@@ -90,7 +86,6 @@ impl SessionEntry {
         }
     }
 
-    /// The time from which a token of this generation is refused.
     pub(super) fn refuse_from(&self, generation: Generation) -> Timestamp {
         let minimum = self.highest();
         if generation >= minimum && minimum != REVOKED {
@@ -102,7 +97,6 @@ impl SessionEntry {
         }
     }
 
-    /// Simplifies the entry once its minimum has taken effect.
     pub(super) fn settle(&mut self, now: Timestamp) {
         if let Self::Scheduled(scheduled) = self
             && scheduled.effective_from <= now
@@ -112,12 +106,10 @@ impl SessionEntry {
     }
 }
 
-/// The entry of a subject, of a client or of everyone. It refuses everything that began at or before the entry's
-/// moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotBefore {
     at: Timestamp,
-    /// The moment for API keys, or [`Timestamp::ZERO`] if the entry does not end API keys.
+    /// [`Timestamp::ZERO`] means that the entry does not revoke API keys.
     keys: Timestamp,
     until: Timestamp,
 }
@@ -127,7 +119,7 @@ impl NotBefore {
         let (at, keys) = match effect {
             Effect::NotBefore(at) => (at, Timestamp::ZERO),
             Effect::NotBeforeWithKeys { sessions, keys } => (sessions, keys),
-            // These effects do not fit a subject, a client or all, so refusing everything is the safe choice.
+            // An entry of this kind never has these effects. If it does, refuse all tokens.
             Effect::Minimum { .. } | Effect::Gone => (Timestamp::MAX, Timestamp::MAX),
         };
         Self { at, keys, until }
@@ -152,12 +144,10 @@ impl NotBefore {
         self.until
     }
 
-    /// Returns whether this entry refuses everything that `other` refuses, for at least as long.
     pub(super) fn covers(&self, other: &Self) -> bool {
         other.at <= self.at && other.keys <= self.keys && other.until <= self.until
     }
 
-    /// Returns true if the entry now refuses anything that it did not refuse before.
     pub(super) fn merge(&mut self, other: &Self) -> bool {
         let later = other.at > self.at || other.keys > self.keys;
         self.at = self.at.max(other.at);

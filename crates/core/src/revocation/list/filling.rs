@@ -1,15 +1,14 @@
 //! Fills a list from a store before the list is used.
 //!
-//! The table of a million entries is far larger than the processor's caches, so inserting entries in the order of
-//! arrival would cause a cache miss each time. The entries are therefore sorted by their part of the table, and many
-//! entries of a part are inserted at once.
+//! The table may be far larger than the processor's caches. To avoid cache misses, entries are grouped by part of the
+//! table, and inserted in batches.
 
 use super::RevocationList;
 use super::entry::SessionEntry;
 use crate::revocation::{Revocation, Target};
 use crate::session::SessionId;
 
-/// The maximum number of waiting entries in all parts together. They take 3 MiB.
+/// The maximum number of buffered entries, which take 3 MiB.
 const MAX_WAITING_ENTRIES: usize = 96 << 10;
 
 /// A list that is being filled.
@@ -19,23 +18,22 @@ pub struct ListFilling {
     waiting: Waiting,
 }
 
-/// One of several threads that fill a list together.
+/// The buffer of one of several threads that fill a list.
 #[derive(Debug)]
 pub struct ListShare<'a> {
     list: &'a RevocationList,
     waiting: Waiting,
 }
 
-/// Entries that wait to be inserted.
 #[derive(Debug)]
 struct Waiting {
     parts: Vec<Vec<(SessionId, SessionEntry)>>,
-    /// The number of entries of one part that are inserted together.
+    /// The number of entries that are inserted into a part at once.
     together: usize,
 }
 
 impl Waiting {
-    /// Creates a buffer for at most this many entries in all parts together.
+    /// `most` is the total for all parts.
     fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);
@@ -63,7 +61,6 @@ impl Waiting {
     }
 }
 
-/// Creates a list that grows as needed.
 impl Default for ListFilling {
     fn default() -> Self {
         let list = RevocationList::new();
@@ -74,19 +71,19 @@ impl Default for ListFilling {
 }
 
 impl ListFilling {
-    /// Creates a list with room for the entries of this many sessions.
+    /// Creates a list with room for this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
         let waiting = Waiting::with_capacity(&list, MAX_WAITING_ENTRIES.min(sessions));
         Self { list, waiting }
     }
 
-    /// Adds an entry. As with [`RevocationList::apply`], the order does not matter.
+    /// Adds an entry. The order of the entries does not matter.
     pub fn add(&mut self, revocation: &Revocation) {
         self.waiting.add(&self.list, revocation);
     }
 
-    /// Creates the share of one of `threads` threads.
+    /// Creates the buffer of one thread, if `threads` threads fill the list.
     pub fn share(&self, threads: usize) -> ListShare<'_> {
         ListShare {
             list: &self.list,
@@ -94,7 +91,7 @@ impl ListFilling {
         }
     }
 
-    /// Returns the list with all added entries. Each share must be finished first.
+    /// Returns the list. The caller must first finish every [`ListShare`].
     pub fn finish(self) -> RevocationList {
         let Self { list, waiting } = self;
         waiting.finish(&list);
@@ -103,7 +100,7 @@ impl ListFilling {
 }
 
 impl ListShare<'_> {
-    /// Adds an entry, as [`ListFilling::add`] does.
+    /// Adds an entry. The order of the entries does not matter.
     pub fn add(&mut self, revocation: &Revocation) {
         self.waiting.add(self.list, revocation);
     }

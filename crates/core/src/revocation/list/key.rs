@@ -1,17 +1,17 @@
-//! The revocations that end an API key: the key's own revocation, and each not-before that includes API keys.
+//! The revocations that end an API key: its own, and not-befores that include API keys.
 
 use super::{Issuer, NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
 use crate::revocation::REPLACED;
 use crate::session::VouchedBy;
 
-/// The maximum length of an API key's id that is looked up. Actual ids have 12 bytes.
+/// An API key's id has 12 bytes.
 const LONGEST_ID: usize = 32;
 
 impl RevocationList {
-    /// Returns whether the API key has been revoked. It may have been revoked individually, or together with all
-    /// earlier API keys of its owner or of everyone. It may also have been revoked because an issuer that authenticated
-    /// one of its creators ended all sessions of that user. `client` is the owner, if a client owns the API key.
+    /// A key can be revoked by itself, or by a not-before for its owner, its creator or everyone.
+    ///
+    /// `client` is the owner if a client owns the key.
     // Requirement K4.
     pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>, vouchers: &[VouchedBy]) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);
@@ -27,16 +27,14 @@ impl RevocationList {
                 None => issuer.has_token(jti) || issuer.has_replaced(jti),
             })
         };
-        // A notice has whole seconds, so as with sessions, a key that was created within the same second has also
-        // ended.
+        // Notices have a resolution of one second, so they also revoke keys from the same second.
         let of_voucher = |by: &VouchedBy| self.issuer(&by.issuer)?.subjects.get(&*by.subject, NotBefore::keys);
         let of_vouched = vouchers.iter().filter_map(of_voucher).max();
         let is_before = |made: Timestamp| made <= until || of_vouched.is_some_and(|at| made.as_secs() <= at.as_secs());
         facts.issued_at.is_none_or(is_before) || facts.jti.is_none_or(has_ended)
     }
 
-    /// Returns whether the API key was replaced, but not revoked, since its record was read. The record then says how
-    /// long the key stays valid.
+    /// Returns whether the key was replaced. The key's record then contains how long the key stays valid.
     // Requirement K7.
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
         let Some((issuer, jti)) = self.issuer(facts.issuer).zip(facts.jti) else { return false };
@@ -49,8 +47,7 @@ impl Issuer {
         self.tokens.get(jti, |_| ()).is_some()
     }
 
-    /// Returns whether the API key with this id was replaced. Every request with an API key calls this, so the string
-    /// is built without an allocation. A longer id cannot belong to a key, and counts as replaced.
+    /// This runs for every request with an API key, so it does not allocate. An id that does not fit is invalid.
     fn has_replaced(&self, id: &str) -> bool {
         let mut text = [0; LONGEST_ID + REPLACED.len()];
         let Some(text) = text.get_mut(..id.len() + REPLACED.len()) else { return true };

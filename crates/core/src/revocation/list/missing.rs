@@ -8,8 +8,10 @@ use crate::clock::Timestamp;
 use crate::session::SessionId;
 
 impl RevocationList {
-    /// The entries that are missing in `other` or end earlier there. They are returned in portions, so that a list of a
-    /// million entries is not copied at once. Both lists must first be swept to the same time.
+    /// Returns the entries that are missing in `other` or expire earlier there. Sweep both lists with the same time
+    /// before this call.
+    ///
+    /// The entries come in portions, so that a million entries are not copied at once.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {
             let of_session = |(id, entry)| self.missing_session(other, id, &entry);

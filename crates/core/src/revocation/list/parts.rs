@@ -1,8 +1,8 @@
-//! The table of sessions, a map that consists of many parts, each with its own lock.
+//! The table of sessions: a map of many parts, each with its own lock.
 //!
-//! A map doubles its size when it is seven eighths full, so a map that has just doubled takes twice the memory that it
-//! needs. The number of parts therefore depends on the expected number of entries. The maps are then well filled, a
-//! part fits into a processor's cache while it is filled, and a thread waits only briefly while a part grows.
+//! A map doubles when it is seven eighths full, and may then take twice the memory that it needs. The number of parts
+//! depends on the expected number of entries, so that little memory is wasted. A part fits into a processor's cache,
+//! and threads wait only briefly while it grows.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,48 +14,44 @@ use parking_lot::RwLock;
 use super::entry::SessionEntry;
 use crate::session::SessionId;
 
-/// The minimum number of parts.
 const MIN_PARTS: usize = 64;
-/// The expected number of entries in a part. Its map has room for 7168 entries, because the parts are filled at random.
+/// The average number of entries in a part. A part has room for 7168 entries, because random ids do not fill all parts
+/// equally.
 const ENTRIES_PER_PART: usize = 6400;
 
-/// The ids are created by the gate and not by its clients, so a fast hash is safe.
+/// A fast hash is safe, because the gate itself creates the ids.
 type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct SessionTable {
     parts: Box<[RwLock<Part>]>,
-    /// At least the number of entries, because it is incremented before an insertion and decremented after a removal.
+    /// An upper bound of the number of entries. Writers raise it before an insertion, and lower it after a removal.
     count: AtomicUsize,
 }
 
 impl SessionTable {
-    /// Creates a table with room for this many entries.
     pub(super) fn expecting(entries: usize) -> Self {
         let parts = entries.div_ceil(ENTRIES_PER_PART).max(MIN_PARTS);
         let each = entries.div_ceil(parts);
-        // Extra room, because the random ids fill some parts more than others.
+        // Random ids do not fill all parts equally.
         let room = each + each / 10;
         let part = || RwLock::new(HashMap::with_capacity_and_hasher(room, RandomState::default()));
         let parts = (0..parts).map(|_| part()).collect();
         Self { parts, count: AtomicUsize::new(0) }
     }
 
-    /// The number of parts.
     pub(super) fn number(&self) -> usize {
         self.parts.len()
     }
 
-    /// The part to which an id belongs.
     pub(super) fn index_of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
-        // The random bytes of the id, spread by a multiplication. The map itself uses a stronger hash.
+        // The multiplication is a simple hash. The map itself uses a stronger one.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        // The product fits into 64 bits because `spread` has 32 bits and there are few parts. The result is less than
-        // the number of parts.
+        // `spread` has 32 bits, so the result is below the number of parts.
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
-    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) also applies here.
+    /// Reads an entry, like [`CountedMap::get`](super::CountedMap::get).
     pub(super) fn get<T>(&self, id: SessionId, of: impl FnOnce(&SessionEntry) -> T) -> Option<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -64,7 +60,7 @@ impl SessionTable {
         part.read().get(&id).map(of)
     }
 
-    /// The rule for `news` in [`CountedMap::merge`](super::CountedMap::merge) also applies here.
+    /// Merges an entry, like [`CountedMap::merge`](super::CountedMap::merge).
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.index_of(id)) else { return false };
         let mut part = part.write();
@@ -82,7 +78,7 @@ impl SessionTable {
         is_news
     }
 
-    /// Merges entries of this part, before the list is used.
+    /// Call this only before the list is used.
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
         let mut part = part.write();
@@ -97,12 +93,10 @@ impl SessionTable {
                 }
             }
         }
-        // The counter is incremented once for all entries, because the filling threads share it.
+        // Change the counter only once, because the threads that fill the list contend for it.
         self.count.fetch_add(part.len() - before, Ordering::Release);
     }
 
-    /// Keeps the entries for which `keep` returns true, frees memory if most of it is unused, and returns the number of
-    /// removed entries.
     pub(super) fn sweep(&self, mut keep: impl FnMut(&mut SessionEntry) -> bool) -> usize {
         let mut gone = 0;
         for part in &self.parts {
@@ -120,7 +114,6 @@ impl SessionTable {
         gone
     }
 
-    /// A copy of the entries of one part.
     pub(super) fn copy(&self, part: usize) -> Vec<(SessionId, SessionEntry)> {
         let Some(part) = self.parts.get(part) else { return Vec::new() };
         let part = part.read();
@@ -137,7 +130,6 @@ mod for_tests {
     use super::*;
 
     impl SessionTable {
-        /// The total capacity of the maps.
         pub(crate) fn capacity(&self) -> usize {
             self.parts.iter().map(|part| part.read().capacity()).sum()
         }

@@ -1,4 +1,4 @@
-//! Access tokens that must be replaced by a refresh while their sessions continue.
+//! Refuses access tokens that must be refreshed, although their sessions continue.
 
 use super::{RevocationList, TokenFacts};
 use crate::clock::Timestamp;
@@ -6,16 +6,14 @@ use crate::revocation::{REFRESHED, REFRESHED_SESSION};
 use crate::session::VouchedBy;
 
 impl RevocationList {
-    /// Returns whether an issuer asked for newer tokens after this token was issued. It may be the token's own issuer,
-    /// or the issuer that authenticated its session's user. Our tokens have times in whole seconds, so a token that was
-    /// issued within the same second is also refused.
+    /// Returns whether the token's issuer, or the issuer that authenticated the user, requires a newer token. This
+    /// includes tokens from the same second.
     // Requirement S19.
     pub(super) fn is_to_be_refreshed(&self, facts: TokenFacts<'_>) -> bool {
         let of_token = self.refreshed_at(facts.issuer, facts.issuer_session, facts.subject);
         is_before(facts.issued_at, of_token.max(self.refreshed_by(facts.vouched_by)))
     }
 
-    /// Returns whether the last token of one of our sessions must be replaced because an issuer asked for newer tokens.
     pub(crate) fn asks_for_another(
         &self,
         (issuer, subject): (&str, &str),
@@ -36,7 +34,7 @@ impl RevocationList {
     }
 }
 
-/// Returns whether the token was issued before `moment`. A token without `iat` may be older than any moment.
+/// A token without `iat` counts as issued before any moment.
 fn is_before(issued_at: Option<Timestamp>, moment: Option<Timestamp>) -> bool {
     moment.is_some_and(|at| issued_at.is_none_or(|issued| issued.as_secs() <= at.as_secs()))
 }
