@@ -1,6 +1,6 @@
-//! The rules by which a gate judges requests.
+//! The rules that a gate checks for each request.
 
-/// A rule of the gate. The variants are in the order in which an explanation lists them.
+/// A rule of the gate. Explanations list the rules in this order.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -11,7 +11,7 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// The framing and the host.
+    /// The framing and the host of the HTTP request.
     Request,
     /// The canonical path.
     Path,
@@ -19,9 +19,9 @@ pub enum Rule {
     Route,
     /// The request's only credential, and its form.
     Credential,
-    /// The origin of a request with a cookie.
+    /// The cross-origin check of a request with a cookie.
     Origin,
-    /// The limits for invalid tokens.
+    /// The rate limits on invalid tokens.
     Limit,
     /// The issuer's key.
     Key,
@@ -31,7 +31,7 @@ pub enum Rule {
     Claims,
     /// The revocations.
     Revocation,
-    /// The key to which the token is bound, and the caller's proof of possession.
+    /// The proof that the caller has the key to which the token is bound.
     Proof,
     /// The issuers that the route accepts.
     Issuer,
@@ -39,17 +39,17 @@ pub enum Rule {
     Audience,
     /// The scopes.
     Scope,
-    /// The roles, and further requirements that the application sets.
+    /// The roles and the application's own requirements.
     Role,
     /// The conditions on claims.
     Condition,
     /// How and when the caller logged in (RFC 9470).
     StepUp,
-    /// The limits of the route for its callers.
+    /// The route's rate limits and quotas for callers.
     Quota,
     /// The session of a refresh token.
     Session,
-    /// The result of the rotation table for a refresh token.
+    /// The rotation of a refresh token.
     Rotation,
 }
 
@@ -76,7 +76,7 @@ impl Rule {
         Self::Quota,
     ];
 
-    /// The rule's name in one word.
+    /// The rule's name.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Request => "request",

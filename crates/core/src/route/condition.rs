@@ -1,8 +1,8 @@
-//! Conditions on the claims of a caller, from the configuration keys `when` and `when_any` of a route.
+//! Conditions on the caller's claims (the configuration keys `when` and `when_any`).
 //!
-//! A condition is data, not a program. The time of an evaluation is therefore bounded by the number of comparisons, and
-//! an explanation can name the comparison that failed. A comparison with a missing claim or with a claim of another
-//! type is false.
+//! A condition is data, not a program, so its evaluation takes bounded time.
+//!
+//! A comparison is false if the claim is missing or has another type.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +17,11 @@ mod kept;
 
 pub use kept::{KeptConditions, KeptOfToken};
 
-/// The maximum number of comparisons in the conditions of a route.
 const MAX_COMPARISONS: usize = 16;
-/// The longest string in a comparison, in bytes. A longer claim never equals a path parameter.
+/// The maximum length of a compared string, in bytes.
 const MAX_TEXT: usize = 256;
 
-/// A value that a claim is compared with. Types are never converted, so neither the string `"7"` nor 7.0 equals the
-/// integer 7.
+/// A value that a claim is compared with. Types are never converted, so neither `"7"` nor 7.0 equals the integer 7.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimValue {
     /// A string, compared byte for byte.
@@ -48,13 +46,12 @@ impl TryFrom<Value> for ClaimValue {
     }
 }
 
-/// Converts the values of a list.
 fn values(all: impl IntoIterator<Item = impl Into<Value>>) -> Result<Vec<ClaimValue>, InvalidValue> {
     all.into_iter().map(|one| one.into().try_into()).collect()
 }
 
 impl ClaimValue {
-    /// Whether a claim has this value, or `None` if the claim has a different type.
+    /// Returns `None` if the claim has a different type.
     fn compare(&self, claim: &Value) -> Option<bool> {
         match (self, claim) {
             (Self::Text(text), Value::String(claim)) => Some(**text == **claim),
@@ -69,7 +66,7 @@ impl ClaimValue {
     }
 }
 
-/// The value of a claim that is a whole number and is written without a fraction.
+/// Returns `None` for 7.0, which does not count as a whole number.
 fn integer(claim: &Value) -> Option<i128> {
     claim.as_i64().map(i128::from).or_else(|| claim.as_u64().map(i128::from))
 }
@@ -79,11 +76,11 @@ fn integer(claim: &Value) -> Option<i128> {
 pub enum Comparison {
     /// Equal to this value.
     Equals(ClaimValue),
-    /// Equal to one of these values.
+    /// The claim equals one of these values.
     OneOf(Vec<ClaimValue>),
-    /// The claim is a list with this element. If its path ends with `{}`, the claim is an object with this member.
+    /// The claim is a list with this element, or an object with this member if the path ends with `{}`.
     Has(ClaimValue),
-    /// The claim has the type of these values, but equals none of them.
+    /// The claim has the same type as these values, but equals none of them.
     Not(Vec<ClaimValue>),
     /// The claim is a string that begins with this prefix.
     Starts(Box<str>),
@@ -95,12 +92,12 @@ pub enum Comparison {
     Max(i64),
     /// The claim is present and not null.
     Exists,
-    /// The claim is a string that equals the path parameter with this name, in the canonical form of the path.
+    /// The claim is a string that equals the path parameter with this name.
     Param(Box<str>),
 }
 
 impl Comparison {
-    /// The word for this kind of comparison in `gateway.toml`.
+    /// The name of this comparison in `gateway.toml`.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Equals(_) => "equals",
@@ -145,7 +142,7 @@ impl Comparison {
                 Some("the values have several types, but a claim has only one")
             }
             Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
-                Some("the string is empty, and every string begins and ends with it")
+                Some("the string is empty, so any text would match: every string begins and ends with it")
             }
             _ => None,
         }
@@ -158,8 +155,8 @@ impl ClaimValue {
     }
 }
 
-/// A condition on one claim, whose value is compared with a string, a whole number, or a boolean. Types are never
-/// converted, so the string `"7"` does not equal the number 7. If the claim is missing, the condition is not met.
+/// A condition on one claim, compared with a string, a whole number or a boolean. Types are never converted, so `"7"`
+/// does not equal 7. A missing claim never meets the condition.
 ///
 /// ```
 /// use rotogate::route::Condition;
@@ -196,7 +193,7 @@ impl Condition {
         Self::new(claim, Comparison::OneOf(values(all)?))
     }
 
-    /// The claim is a list with this element. If its path ends with `{}`, the claim is an object with this member.
+    /// The claim is a list with this element, or an object with this member if the path ends with `{}`.
     ///
     /// # Errors
     /// The path cannot be parsed, or the value is not a string, a whole number or a boolean.
@@ -204,7 +201,7 @@ impl Condition {
         Self::new(claim, Comparison::Has(value.into().try_into()?))
     }
 
-    /// The claim has the type of these values, but equals none of them.
+    /// The claim has the same type as these values, but equals none of them.
     ///
     /// # Errors
     /// The path cannot be parsed, or a value is not a string, a whole number or a boolean.
@@ -252,7 +249,7 @@ impl Condition {
         Self::new(claim, Comparison::Exists)
     }
 
-    /// The claim is a string that equals the path parameter with this name, in the canonical form of the path.
+    /// The claim is a string that equals the path parameter with this name.
     ///
     /// # Errors
     /// The path cannot be parsed.
@@ -260,7 +257,7 @@ impl Condition {
         Self::new(claim, Comparison::Param(name.into()))
     }
 
-    /// The claim.
+    /// The claim's path.
     pub const fn claim(&self) -> &ClaimPath {
         &self.claim
     }
@@ -282,12 +279,12 @@ impl Condition {
         &self.comparison
     }
 
-    /// The problem of the condition, if there is one.
+    /// Returns why the condition is invalid.
     pub fn problem(&self) -> Option<&'static str> {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
             None if self.claim.is_of_names() && !of_members => {
-                Some("a claim that ends with {} means the names of several members; expected { has = \"…\" }")
+                Some("a claim that ends with {} means the names of the members of an object; expected { has = \"…\" }")
             }
             problem => problem,
         }
@@ -319,14 +316,14 @@ impl Condition {
     }
 }
 
-/// Prints the claim and the comparison operator, but never a value.
+/// Prints the claim and the operator, but never a value.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.claim, self.comparison.word())
     }
 }
 
-/// The result of a comparison. If the result depends on the path, this is the parameter and its required value instead.
+/// The result of a condition. `Param` contains a path parameter and the value that it must have.
 enum ConditionVerdict<'c, 'a> {
     Known(bool),
     Param(&'c str, &'a str),
@@ -335,7 +332,7 @@ enum ConditionVerdict<'c, 'a> {
 /// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// A unique number. Results that are cached with a token are used only for the conditions with this number.
+    /// Identifies these conditions in caches of results.
     id: u64,
     when: Vec<Condition>,
     when_any: Vec<Vec<Condition>>,
@@ -351,8 +348,8 @@ impl PartialEq for Conditions {
 impl Eq for Conditions {}
 
 impl Conditions {
-    /// Conditions that are met if all conditions of `when` are met and, unless `when_any` is empty, all conditions of
-    /// at least one of its lists.
+    /// Creates conditions. Every condition in `when` must be met. If `when_any` is not empty, every condition of at
+    /// least one of its lists must also be met.
     ///
     /// # Errors
     /// There are no comparisons or more than 16, a list of `when_any` is empty, or a comparison is invalid.
@@ -380,7 +377,7 @@ impl Conditions {
         &self.when
     }
 
-    /// The lists of conditions. All conditions of at least one list must be met.
+    /// The lists of conditions. All conditions in at least one list must be met.
     pub fn when_any(&self) -> &[Vec<Condition>] {
         &self.when_any
     }
@@ -390,7 +387,6 @@ impl Conditions {
         self.when.iter().chain(self.when_any.iter().flatten())
     }
 
-    /// The names of the path parameters with which the conditions compare claims.
     pub(crate) fn params(&self) -> impl Iterator<Item = &str> {
         self.iter().filter_map(|one| match &one.comparison {
             Comparison::Param(name) => Some(&**name),
@@ -398,20 +394,19 @@ impl Conditions {
         })
     }
 
-    /// Whether the conditions depend on the path.
     pub(super) const fn has_params(&self) -> bool {
         self.has_params
     }
 
-    /// The name of a parameter that a condition refers to and that this path pattern does not have.
+    /// Returns a parameter of a condition that is missing in this path pattern.
     pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
         let route = Route::new(pattern, super::RoutePolicy::default());
         self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))
     }
 }
 
-/// Describes the conditions that these claims do not meet. Returns the configuration key, and a description with claims
-/// and operators but without values. `None` if the claims meet all conditions.
+/// Describes the unmet conditions. Returns the configuration key, and a description without values. `None` if the
+/// claims meet all conditions.
 pub fn unmet_condition(
     all: &Conditions,
     claims: &Map<String, Value>,
@@ -432,7 +427,7 @@ pub fn unmet_condition(
     Some(("when_any", format!("none of when_any: {}", named.join("; "))))
 }
 
-/// Prints each claim with its comparison operator, but never a value.
+/// Prints each claim with its operator, but never a value.
 impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, one) in self.iter().enumerate() {

@@ -1,16 +1,18 @@
-//! The hosts that a gate serves (requirement T23). The gate does not forward an arbitrary `Host`, because an upstream
-//! may write the received host into links, for example in password-reset mails.
+//! The hosts that a gate serves (requirement T23).
+//!
+//! Other values of `Host` are not forwarded, because an upstream may write the host into links, for example in
+//! password-reset mails.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::authority::is_host;
 
-/// The error for a string that is not a valid host.
+/// The error for an invalid host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
+#[error("{0:?} is not a host; expected a name without a port, such as \"example.com\", \"*.example.com\" or \"*\"")]
 pub struct HostError(String);
 
-/// The hosts that are served: certain names, all names below a domain, or any host.
+/// The served hosts: names, all names below a domain, or any host.
 ///
 /// ```
 /// use rotogate_core::route::Hosts;
@@ -23,14 +25,13 @@ pub struct HostError(String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
     any: bool,
-    /// The hosts that are served by name, in lower case and without a trailing dot.
+    /// The names are in lower case, without a trailing dot.
     exact: Vec<Box<str>>,
-    /// Domains whose subdomains are all served. They have a leading dot, are in lower case and have no trailing dot.
     below: Vec<Box<str>>,
 }
 
 impl Hosts {
-    /// Adds a host: `example.com`, an address, `*.example.com` for all names below the domain, or `*` for any host.
+    /// Adds a host: `example.com`, an address, `*.example.com`, or `*` for any host.
     ///
     /// # Errors
     /// The string has another form.
@@ -49,9 +50,9 @@ impl Hosts {
         Ok(())
     }
 
-    /// Whether this host, without its port, is one of the gate's hosts.
+    /// Whether this host, without a port, is served.
     pub fn admit(&self, host: &str) -> bool {
-        // The host is first compared as it was sent, because most clients send the normal spelling.
+        // Compare the host as it was sent first, because most clients send the normal spelling.
         if self.any || self.exact.iter().any(|known| **known == *host) {
             return true;
         }
@@ -64,7 +65,7 @@ fn normal(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Whether a host, without its port, names the local machine.
+/// Whether this host, without a port, is the local machine.
 pub fn is_loopback(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());

@@ -5,7 +5,7 @@ use super::RoutePolicy;
 /// What happens to a connection when its token expires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
-    /// The connection ends, unless the token was exchanged for a new one before.
+    /// The connection closes, unless the token was refreshed in time.
     #[default]
     Close,
     /// The connection continues until its session is revoked.
@@ -13,7 +13,7 @@ pub enum OnExpiry {
 }
 
 impl OnExpiry {
-    /// What happens on a route with this policy.
+    /// Returns whether connections of a route with this policy close when the token expires.
     pub const fn for_policy(policy: &RoutePolicy) -> Self {
         if policy.keeps_on_expiry { Self::Keep } else { Self::Close }
     }

@@ -1,19 +1,19 @@
-//! The loose match (requirement T20). Servers behind a gate fold case, cut `;parameters`, drop dots and white space
-//! around a segment, decode once more, cut at an escaped `?` or `#`, and treat `/p` as `/p/`. An upstream may therefore
-//! treat a path of one route as a path of another, stricter route. This module computes the possible readings of a
-//! path. [`super::RouteTable`] looks up the routes to which they lead.
+//! The loose match (requirement T20).
+//!
+//! Lax servers fold case, cut `;parameters`, drop dots and white space around a segment, and treat `/p` as `/p/`. Some
+//! servers decode a path twice, or cut it off at an escaped `?` or `#`. An upstream may therefore read a path as a path
+//! of a stricter route. [`super::RouteTable`] looks up all these readings of a path.
 
 use std::borrow::Cow;
 
 use super::path::resolve;
 use super::pattern::{Segment, Tree};
 
-/// How a lax server changes each segment of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lax {
-    /// Cuts the segment at `;`.
+    /// Whether the server cuts the segment at `;`.
     cuts: bool,
-    /// Trims white space and trailing dots.
+    /// Whether the server trims white space and trailing dots.
     trims: bool,
 }
 
@@ -24,19 +24,16 @@ const ALL: [Lax; 4] = [
     Lax { cuts: true, trims: true },
 ];
 
-/// A reading of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathReading {
-    /// The reading of a server that compares case-sensitively.
     Exact(String),
-    /// The reading of a server that folds case. It is looked up among the [`folded`] patterns.
+    /// The path as read by a server that ignores case, for a comparison with the [`folded`] patterns.
     Folded(String),
 }
 
-/// The readings of a canonical path that may differ from the path itself.
+/// Returns only readings that may differ from the path itself.
 pub(super) fn readings(path: &str) -> Vec<PathReading> {
     let mut found: Vec<PathReading> = Vec::new();
-    // Most paths that reach this point have an upper-case letter and are otherwise usual.
     let is_plain = !path.contains([';', '%', '.']);
     let cut = path_end(path).and_then(|end| path.get(..end));
     for text in std::iter::once(path).chain(cut) {
@@ -52,8 +49,7 @@ pub(super) fn readings(path: &str) -> Vec<PathReading> {
     found
 }
 
-/// The position of an escaped `?` or `#`, escaped once or more often. A server that decodes too early ends the path
-/// there.
+/// A server that decodes too early ends the path at an escaped `?` or `#`.
 fn path_end(path: &str) -> Option<usize> {
     path.match_indices('%').map(|(at, _)| at).find(|at| {
         let escaped = path.get(at + 1..).unwrap_or_default().trim_start_matches("25");
@@ -61,8 +57,7 @@ fn path_end(path: &str) -> Option<usize> {
     })
 }
 
-/// Adds the forms of a pattern that are compared with the folded readings of a path: the pattern in lower case, and the
-/// pattern cut and trimmed in the way of a lax server.
+/// Calls `add` with two lower-case forms of a pattern. In the second form, the segments are also cut and trimmed.
 pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>])) {
     for lax in [ALL[0], ALL[3]] {
         let last = pattern.len().saturating_sub(1);
@@ -76,7 +71,7 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
         let segments: Vec<Segment<'_>> = (0..)
             .zip(pattern.iter().zip(&texts))
             .filter_map(|(at, (segment, text))| match text {
-                // Empty segments are merged. An empty segment at the end is a trailing slash.
+                // An empty segment at the end is a trailing slash. Other empty segments are merged.
                 Some(text) if text.is_empty() && at != last => None,
                 Some(text) => Some(Segment::Plain(text)),
                 None => Some(*segment),
@@ -86,7 +81,6 @@ pub(super) fn folded(pattern: &[Segment<'_>], mut add: impl FnMut(&[Segment<'_>]
     }
 }
 
-/// Applies `map` to each segment of the path. Segments that become empty are merged.
 fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     let mut out = String::with_capacity(path.len());
     for segment in path.split('/') {
@@ -102,7 +96,7 @@ fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     out
 }
 
-/// The segment as a lax server reads it, in the spelling of canonical paths.
+/// Returns the segment as a lax server reads it, in canonical spelling.
 fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     let mut name = segment;
     if lax.cuts {
@@ -118,11 +112,10 @@ fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// The segment as a lax server reads it, in lower case and with all levels of escapes decoded.
+/// The result is in lower case, with all escapes decoded.
 fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     let resolved: Cow<'_, str> = if segment.contains('%') {
-        // An escaped slash is treated as data. The route rejects it, or the configuration of the route states that the
-        // upstream also treats it as data.
+        // A route rejects an escaped slash, unless its upstream also treats the slash as data.
         Cow::Owned(String::from_utf8_lossy(&resolve(segment.as_bytes())).replace('/', "%2F"))
     } else {
         Cow::Borrowed(segment)
@@ -134,18 +127,15 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     if lax.trims {
         name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace()).trim_start();
     }
-    // Converted to upper case and back, because some characters equal a letter in only one of the two cases (the Kelvin
-    // sign, the long s).
+    // Some characters become an ASCII letter only in one case, such as the Kelvin sign and the long s.
     Cow::Owned(match name.is_ascii() {
         true => name.to_ascii_lowercase(),
         false => name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect(),
     })
 }
 
-/// The patterns of a host's routes in their folded forms.
 pub(super) type FoldedTree = Tree<Vec<usize>>;
 
-/// Adds the folded forms of an entry's pattern.
 pub(super) fn insert(folded_patterns: &mut FoldedTree, pattern: &[Segment<'_>], entry: usize) {
     folded(pattern, |segments| {
         let entries = folded_patterns.place(segments).get_or_insert_default();

@@ -1,5 +1,6 @@
-//! How calls of the Model Context Protocol (MCP) to a resource are checked. The settings are the configuration keys
-//! `mcp` and `implies` of a resource and `calls` of a route.
+//! Checks MCP calls (Model Context Protocol) to a resource.
+//!
+//! The configuration keys are `mcp` and `implies` of a resource, and `calls` of a route.
 
 mod implied;
 mod pattern;
@@ -12,8 +13,10 @@ pub use rules::{CallRule, CallRules};
 
 use crate::mcp::VERSIONS;
 
-/// How the MCP calls to a resource are checked. By default the gate reads the call from the body, and accepts only the
-/// newest version and bodies of up to 1 MiB.
+/// How MCP calls to a resource are checked.
+///
+/// By default the gate reads the call from the body, which may have up to 1 MiB. Only the newest protocol version is
+/// accepted.
 ///
 /// ```
 /// use rotogate::route::{Mcp, Resource};
@@ -25,16 +28,17 @@ use crate::mcp::VERSIONS;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mcp {
-    /// Whether the gate reads the call only from the headers. This is safe if the server behind the gate compares the
-    /// headers with the body, as the version of 2026-07-28 requires. By default the gate buffers the body, and the
-    /// headers must agree with the body.
+    /// Whether the gate reads calls only from the headers.
+    ///
+    /// This is safe if the server compares headers and body, as version 2026-07-28 requires. By default the gate
+    /// compares them itself.
     pub headers_alone: bool,
-    /// The accepted versions of the protocol.
+    /// The accepted protocol versions.
     pub versions: Vec<String>,
-    /// The longest accepted body, in bytes, if the gate reads calls from the body.
+    /// The longest accepted body with a call, in bytes.
     pub max_message: u64,
-    /// The origins of pages that may send calls, besides the gate's own origin and the CORS origins. Requests from
-    /// other pages are rejected.
+    /// The additional origins of pages that may send calls. The gate's own origin and the CORS origins are always
+    /// accepted.
     pub origins: Vec<Box<str>>,
 }
 
@@ -50,7 +54,7 @@ impl Default for Mcp {
 }
 
 impl Mcp {
-    /// The problem of the versions, if there is one.
+    /// Returns why the versions are invalid.
     pub fn problem(&self) -> Option<String> {
         let known = || VERSIONS.join("\", \"");
         if self.versions.is_empty() {
@@ -59,8 +63,7 @@ impl Mcp {
         if let Some(other) = self.versions.iter().find(|version| !VERSIONS.contains(&version.as_str())) {
             return Some(format!("\"{other}\" is not a known version; expected at least one of \"{}\"", known()));
         }
-        // In its first message a client names the newest version that it supports, and the server may choose this
-        // version. The list must therefore not have gaps.
+        // The list must not have gaps, because the server may choose the client's newest version.
         let oldest = VERSIONS.iter().rposition(|version| self.versions.iter().any(|listed| listed == version));
         let missing = VERSIONS[1..]
             .iter()
@@ -81,8 +84,8 @@ impl Mcp {
         })
     }
 
-    /// Whether an older version of the protocol is accepted. Its clients send GET and DELETE requests, and do not send
-    /// headers that describe the call.
+    /// Whether an older protocol version is accepted. Older clients send GET and DELETE, and do not describe calls in
+    /// headers.
     pub fn takes_older(&self) -> bool {
         self.versions.iter().any(|version| version != VERSIONS[0])
     }

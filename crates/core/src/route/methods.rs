@@ -1,14 +1,14 @@
-//! The methods that a route serves if it does not list methods (requirement T10).
+//! The methods of a route without a list of methods (requirement T10).
 
 use http::Method;
 
-/// The methods of HTTP itself that are forwarded.
+/// The methods of HTTP itself.
 pub const DEFAULT_METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// The other methods of IANA's registry, including those of WebDAV. `CONNECT` and `TRACE` are missing because the gate
-/// never forwards them, and `PRI` is missing because clients do not send it. An unregistered method (such as `TRACK`)
-/// is served only by a route that lists it.
+/// The other methods of IANA's registry, including WebDAV.
+///
+/// `CONNECT` and `TRACE` are never forwarded, and clients do not send `PRI`. A route must list any unregistered method.
 pub const REGISTERED_METHODS: [&str; 30] = [
     "ACL",
     "BASELINE-CONTROL",
@@ -42,12 +42,10 @@ pub const REGISTERED_METHODS: [&str; 30] = [
     "VERSION-CONTROL",
 ];
 
-/// Whether a route without a list of methods serves this method.
 pub(super) fn is_default(method: &Method) -> bool {
     DEFAULT_METHODS.contains(method) || REGISTERED_METHODS.contains(&method.as_str())
 }
 
-/// All methods that a route without a list of methods serves.
 pub(super) fn defaults() -> impl Iterator<Item = Method> {
     let registered = REGISTERED_METHODS.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok());
     DEFAULT_METHODS.into_iter().chain(registered)

@@ -1,5 +1,4 @@
-//! Routes: which route applies to a request, and what the route requires. A request that matches no route is rejected,
-//! so that the gate forwards only requests for which a route is configured.
+//! Routes: which one applies to a request, and what it requires. A request that does not match any route is rejected.
 
 use std::sync::Arc;
 
@@ -58,42 +57,41 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The route's name in logs and metrics. The name comes from the configuration, never from a request.
+    /// The route's name in logs and metrics. Never taken from a request.
     pub id: Arc<str>,
-    /// The hosts that the route serves, without ports. If empty, the route serves every host that no route names.
+    /// The hosts that the route serves, without ports. If the list is empty, the route serves all hosts that other
+    /// routes do not name.
     pub hosts: Vec<String>,
-    /// The methods that the route serves. `GET` includes `HEAD`. If empty, the route serves `DEFAULT_METHODS` and
-    /// `REGISTERED_METHODS`.
+    /// The methods that the route serves. `GET` includes `HEAD`.
+    ///
+    /// If the list is empty, the route serves `DEFAULT_METHODS` and `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
-    /// The path pattern. `{name}` matches one whole segment. A trailing `{*rest}` matches the rest of the path, which
-    /// may be empty.
+    /// The path pattern. `{name}` matches one whole segment. A trailing `{*rest}` matches the rest, which may be empty.
     pub path: String,
-    /// The enclosed calls of Kuzzle's protocol to which this rule applies, on any path. See [`Self::kuzzle_rule`].
+    /// The Kuzzle calls to which this rule applies, whatever the path. See [`Self::kuzzle_rule`].
     // Requirement T22.
     #[doc(hidden)]
     pub kuzzle: Vec<CallPattern>,
-    /// The MCP calls to the route's resource to which this rule applies. See [`Self::mcp_rule`].
+    /// The MCP calls to which this rule applies. See [`Self::mcp_rule`].
     // Requirement M8.
     #[doc(hidden)]
     pub calls: Vec<McpCalls>,
-    /// The names of the listeners that serve the route. See `Peer::on_listener`. Other listeners respond with 404 and
-    /// do not fall back to a less specific route. If empty, all listeners serve the route.
+    /// The listeners that serve the route (see `Peer::on_listener`). Other listeners respond with 404. If empty, all
+    /// listeners serve the route.
     pub listeners: Vec<Box<str>>,
     /// The requirements of the route.
     pub policy: RoutePolicy,
     /// The route's upstream, or `None` for the service inside the layer.
     #[doc(hidden)]
     pub upstream: Option<UpstreamId>,
-    /// The `aud` of the signed assertions about the route's callers, or `None` if the gate does not send assertions on
-    /// this route.
+    /// The `aud` of the signed assertions about callers, or `None` if assertions are not sent.
     pub assertion_audience: Option<Arc<str>>,
-    /// The exchange of the callers' tokens for tokens of the upstream, or `None` if the route does not exchange tokens.
+    /// The exchange of callers' tokens for the upstream's tokens.
     #[doc(hidden)]
     pub exchange: Option<Arc<UpstreamExchange>>,
 }
 
-/// An upstream of a proxy around the layer, identified by its index among the proxy's upstreams. The layer passes this
-/// index from the route to the proxy and does not interpret it.
+/// The index of an upstream in the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamId(usize);
 
@@ -110,8 +108,8 @@ impl UpstreamId {
 }
 
 impl Route {
-    /// A route for a path pattern on every host, to the service inside the layer. The pattern is also the route's name
-    /// in logs.
+    /// Creates a route for every host, which leads to the service inside the layer. The pattern is also the route's
+    /// name.
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
         let id = path.as_str().into();
@@ -130,7 +128,7 @@ impl Route {
         }
     }
 
-    /// The names and values of the path parameters of this route's pattern. The path must match the pattern.
+    /// The names and values of the path parameters. The path must match the route's pattern.
     pub fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
         let mut left = path.strip_prefix('/');
         self.path.split('/').skip(1).filter_map(move |segment| {
@@ -149,8 +147,9 @@ impl Route {
         })
     }
 
-    /// A rule for MCP calls to the policy's resource, which must be an MCP server. `calls` has patterns: `method:name`,
-    /// `method:prefix*`, `method` for all calls of the method, or `*` for all calls.
+    /// Creates a rule for MCP calls to the policy's resource.
+    ///
+    /// A pattern is `method:name`, `method:prefix*`, `method`, or `*` for all calls.
     ///
     /// ```
     /// use rotogate::route::{Route, RoutePolicy};
@@ -165,15 +164,16 @@ impl Route {
     /// ```
     ///
     /// # Errors
-    /// The expected form of a pattern.
+    /// A message with the expected form.
     pub fn mcp_rule<'a>(calls: impl IntoIterator<Item = &'a str>, policy: RoutePolicy) -> Result<Self, InvalidValue> {
         let calls = calls.into_iter().map(McpCalls::parse).collect::<Result<Vec<_>, _>>().map_err(InvalidValue::new)?;
         let id = calls.first().map(ToString::to_string).unwrap_or_default().into();
         Ok(Self { id, calls, ..Self::new("", policy) })
     }
 
-    /// A rule for calls that are enclosed in requests of Kuzzle's protocol, on any path. `calls` has patterns:
-    /// `controller:action`, `controller:*`, or `*` for all calls.
+    /// Creates a rule for calls in Kuzzle's protocol, on any path.
+    ///
+    /// A pattern is `controller:action`, `controller:*`, or `*` for all calls.
     ///
     /// ```
     /// use rotogate::route::{Route, RoutePolicy};
@@ -187,7 +187,7 @@ impl Route {
     /// ```
     ///
     /// # Errors
-    /// The expected form of a pattern.
+    /// A message with the expected form.
     pub fn kuzzle_rule<'a>(
         calls: impl IntoIterator<Item = &'a str>,
         policy: RoutePolicy,
@@ -198,7 +198,7 @@ impl Route {
         Ok(Self { id, kuzzle, ..Self::new("", policy) })
     }
 
-    /// A route for every path that no other route serves.
+    /// Creates a route for all paths that no other route serves.
     pub fn catch_all(policy: RoutePolicy) -> Self {
         Self { id: "all".into(), ..Self::new("/{*rest}", policy) }
     }

@@ -1,22 +1,21 @@
-//! The canonical path, which is parsed once. The gate forwards exactly the path that it matched.
+//! The canonical path. The gate forwards exactly the path that it matched.
 //!
-//! If two parsers read one path differently, a request can bypass a policy. For example, the gate might see
-//! `/public/..;/admin` below `/public`, while the upstream serves `/admin`. Each path therefore has one canonical
-//! spelling. Spellings that RFC 3986 §6.2.2 calls equivalent are rewritten to it, and anything that a later decoder
-//! could read as another path is rejected:
+//! If two parsers read one path differently, a request can bypass a policy. For example, the gate reads
+//! `/public/..;/admin` as a path below `/public`, while the upstream serves `/admin`. Each path therefore has one
+//! canonical spelling:
 //!
 //! | in the path | result |
 //! |---|---|
 //! | an escaped unreserved character (`%41`, `%7e`) | decoded |
-//! | any other escape | kept, hex digits in upper case |
+//! | any other escape | kept, with its hex digits in upper case |
 //! | a character that RFC 3986 does not allow in a path but browsers send (`\|`, `{`, `"` …) | escaped |
 //! | empty segments (`//`) | merged |
 //! | a trailing slash, `;params` | kept: they are part of the matched path |
 //! | `%2F` | kept as data, and [flagged](CanonicalPath::has_encoded_slash): a route refuses it by default |
-//! | `.` and `..` segments, plain, escaped, before `;`, `%3F` or `%23`, beside `%2F` or escaped white space | refused |
+//! | `.` and `..` segments, even escaped, beside `%2F` or escaped white space, or before `;`, `%3F`, `%23` | refused |
 //! | `\`, NUL and control bytes, plain or escaped; non-ASCII bytes that are not escaped | refused |
 //! | `%` without two hex digits; escapes that are not UTF-8 | refused |
-//! | escapes of escapes (`%252e`) that end, however deep, in any of the above or in a slash | refused |
+//! | nested escapes (`%252e`) that decode to any of the above or to a slash | refused |
 
 use std::borrow::Cow;
 
@@ -25,7 +24,7 @@ pub use crate::denial::PathError;
 #[cfg(test)]
 mod tests;
 
-/// A path in its canonical spelling. The value borrows from the request if the path arrived in this spelling.
+/// A path in its canonical spelling. If the path was already canonical, the value borrows from the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a> {
     text: Cow<'a, str>,
@@ -51,19 +50,20 @@ impl<'a> CanonicalPath<'a> {
         Ok(Self { text, encoded_slash, has_loose_form })
     }
 
-    /// The path, as it is matched and forwarded.
+    /// The path that is matched and forwarded.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the canonical path differs from the path that was sent. In this case a layer that cannot rewrite the
-    /// path, because routing has already happened, rejects the request. For the gate's own endpoints, such a spelling
-    /// is a near miss (R12).
+    /// Whether the canonical path differs from the path that was sent.
+    ///
+    /// A layer that cannot rewrite the path rejects the request. On the gate's own endpoints, such a path is a near
+    /// miss (R12).
     pub fn is_rewritten(&self) -> bool {
         matches!(self.text, Cow::Owned(_))
     }
 
-    /// Whether the canonical path equals the path that was sent, except for the letter case of hex digits in escapes.
+    /// Returns whether the path equals `raw`, apart from the case of hex digits in escapes.
     pub fn equals_but_for_hex_case(&self, raw: &str) -> bool {
         // All other rewrites change the length of the path.
         self.text.eq_ignore_ascii_case(raw)
@@ -74,15 +74,15 @@ impl<'a> CanonicalPath<'a> {
         self.encoded_slash
     }
 
-    /// Whether a server that folds case, cuts parameters and trailing dots, or decodes once more could read another
-    /// path. Most paths have only one reading (requirement T20).
+    /// Returns whether a lax server could read this path as a different one (requirement T20).
     pub(super) const fn has_loose_form(&self) -> bool {
         self.has_loose_form
     }
 
-    /// The loose form, in which a near miss equals its endpoint (R12). In this form all escapes are decoded, letter
-    /// case is folded, `;params` and trailing spaces and dots of segments are cut, slashes are merged, and there is no
-    /// trailing slash. Compare a loose form only with other loose forms.
+    /// Returns the loose form, for detecting near misses of an endpoint's path (R12).
+    ///
+    /// Escapes are decoded and case is folded. Parameters, trailing spaces and dots, and extra slashes are removed.
+    /// Compare a loose form only with other loose forms.
     pub fn loose(&self) -> Cow<'_, str> {
         loosen(&self.text)
     }
@@ -94,8 +94,8 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
-/// The fast check for usual paths, which are already canonical and have nothing to decode or merge. Returns whether the
-/// loose form differs. `None` for other paths, which need the full parser.
+/// Checks usual paths, which are already canonical. Returns whether the loose form differs, or `None` if the full
+/// parser is needed.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -116,14 +116,14 @@ fn plain(path: &[u8]) -> Option<bool> {
 }
 
 const PLAIN: u8 = 0;
-/// An allowed byte that the loose form changes: an upper-case letter, or `;` before parameters.
+/// An upper-case letter or `;`, which the loose form changes.
 const VARIES: u8 = 1;
 const SLASH: u8 = 2;
 const DOT: u8 = 3;
-/// A byte that is not allowed, or is allowed only as an escape.
+/// A byte that must not occur unescaped.
 const NEVER: u8 = 4;
 
-/// The class of each byte. A table is used because every byte of every path is examined.
+/// The class of each byte. The table is for speed, because every byte of every path is examined.
 const CLASSES: [u8; 256] = {
     let mut table = [NEVER; 256];
     let mut byte: u8 = 0;
@@ -190,7 +190,6 @@ fn rewrite(raw: &str) -> Result<(String, bool), PathError> {
     Ok((text, encoded_slash))
 }
 
-/// Decodes all further levels of escapes of a path that was already decoded once.
 fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     let resolved = resolve(decoded);
     let slashes = |bytes: &[u8]| bytes.iter().filter(|&&b| b == b'/').count();
@@ -200,8 +199,7 @@ fn resolve_deep(decoded: &[u8]) -> Result<Vec<u8>, PathError> {
     if forbidden { Err(PathError::DoubleEncoding) } else { Ok(resolved) }
 }
 
-/// Decodes all levels of escapes in one pass. The order does not matter, because escapes never overlap. A path that
-/// consists of `%252525…` therefore takes no longer than any other path.
+/// Decodes nested escapes, such as `%2541`, in one pass.
 pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::with_capacity(bytes.len());
     for &byte in bytes {
@@ -216,8 +214,7 @@ pub(super) fn resolve(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether the segment is `.` or `..`, possibly followed by something that some servers cut off before they resolve
-/// dots: path parameters, an escaped `?` or `#`, or white space.
+/// Some servers cut off parameters, `?`, `#` or white space before they resolve dots.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let name = segment.split(|b| matches!(b, b';' | b'?' | b'#')).next().unwrap_or_default();
     std::str::from_utf8(name).is_ok_and(|name| matches!(name.trim(), "." | ".."))
@@ -235,8 +232,7 @@ fn loosen(text: &str) -> Cow<'_, str> {
         let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']);
         if !name.is_empty() {
             out.push('/');
-            // Converted to upper case and back, because some characters equal a letter in only one of the two cases
-            // (the Kelvin sign, the long s).
+            // Some characters become an ASCII letter only in one case, such as the Kelvin sign and the long s.
             out.extend(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase));
         }
     }
@@ -264,12 +260,12 @@ const fn is_hidden(byte: u8) -> bool {
     byte < 0x20 || byte == 0x7f || byte == b'\\'
 }
 
-/// Whether the byte is an unreserved character (RFC 3986 §2.3).
+/// See RFC 3986 §2.3.
 const fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
-/// Whether the byte is a `pchar` of RFC 3986 §3.3, other than the `%` of an escape.
+/// See RFC 3986 §3.3.
 const fn is_pchar(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')

@@ -1,32 +1,27 @@
 //! Path patterns, and the tree that finds the most specific pattern for a path.
 //!
-//! The notation is that of the crate matchit. matchit itself is not used, because it rejects `/{name}/x` beside
-//! `/{*rest}`. A gate with a catch-all route and with tenants in its paths needs both patterns. The tree matches the
-//! segments of a path from left to right. At each node it tries the plain segment first, then `{name}`, then `{*rest}`,
-//! and backtracks from a dead end. A look-up visits each node at most once, so its cost is bounded by the size of the
-//! table.
+//! The syntax is that of the crate `matchit`, which rejects `/{name}/x` beside `/{*rest}`. A node tries the plain
+//! segment first, then `{name}`, then `{*rest}`, and backtracks. A look-up visits each node at most once, so the size
+//! of the table limits its cost.
 
 use std::collections::HashMap;
 
 use super::path::CanonicalPath;
 
-/// The result of a look-up.
 #[derive(Debug)]
 pub(super) struct TreeMatch<'t, T> {
-    /// The value of the most specific pattern that matches.
     pub(super) here: Option<&'t T>,
-    /// The value of the pattern that matches the path with a trailing slash added or removed, for example `/p` beside
-    /// `/p/{*rest}`, or `/p/` beside `/p`. `None` if a pattern names the path exactly.
+    /// The value of the pattern that matches the path with a trailing slash added or removed. `None` if a pattern
+    /// equals the path.
     pub(super) beside: Option<&'t T>,
 }
 
-/// One segment of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Segment<'p> {
     Plain(&'p str),
-    /// `{name}`, which matches any segment that is not empty.
+    /// `{name}` matches one segment that is not empty.
     Named,
-    /// `{*rest}`, which matches the rest of the path.
+    /// `{*rest}` matches the rest of the path.
     Rest,
 }
 
@@ -55,8 +50,8 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
                 let what = "a parameter must be a whole segment; write a literal brace as %7B or %7D";
                 return Err(foreign(what));
             }
-            // This is a notation of other proxies. If the pattern were taken literally, it would not match, and a less
-            // specific route would serve the paths that the pattern should protect.
+            // Other proxies use `*` as a wildcard. As literal text, `*` would match almost no path, and a less strict
+            // route could serve the intended paths.
             None if text.contains('*') => {
                 return Err(foreign(
                     "`*` is not a wildcard here: {name} matches one segment, and {*rest} at the end matches all \
@@ -73,8 +68,7 @@ pub(super) fn parse(pattern: &str) -> Result<Vec<Segment<'_>>, String> {
     Ok(segments)
 }
 
-/// Translates a pattern from the notation of another proxy or framework (`*`, `**`, `:id`, `{id}.json`, `{id:int}`) to
-/// this notation.
+/// Translates the notations of other proxies: `*`, `**`, `:id`, `{id}.json` and `{id:int}`.
 fn translated(pattern: &str) -> String {
     let path = pattern.strip_prefix('/').unwrap_or(pattern);
     let last = path.split('/').count().saturating_sub(1);
@@ -84,7 +78,7 @@ fn translated(pattern: &str) -> String {
         let parameter = text.find(['{', ':']).and_then(|at| text.get(at + 1..)).unwrap_or_default();
         let name: String = parameter.trim_start_matches('*').chars().take_while(is_name_byte).collect();
         out.push('/');
-        // Only the last segment can match the rest of the path. In other segments, `*` means one segment.
+        // Only the last segment can match the rest of the path.
         if at == last && text.contains('*') {
             let name = if name.is_empty() { "rest" } else { &name };
             out.push_str(&format!("{{*{name}}}"));
@@ -102,7 +96,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Checks a plain segment, which must be canonical because it is compared with canonical segments.
+/// Checks that a segment is canonical, because it is compared with the canonical segments of requests.
 fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     if text.is_empty() {
         return if is_last {
@@ -122,14 +116,12 @@ fn check_plain(text: &str, is_last: bool) -> Result<(), String> {
     }
 }
 
-/// Splits a path without its leading slash into the first segment and the rest after the next slash. Searches for a
-/// byte, because a search for a `char` takes three times as long.
+/// A search for a `char` would take three times as long as this search for a byte.
 fn first_segment(left: &str) -> (&str, Option<&str>) {
     let slash = left.bytes().position(|byte| byte == b'/');
     slash.and_then(|at| left.split_at_checked(at)).map_or((left, None), |(segment, rest)| (segment, rest.get(1..)))
 }
 
-/// Patterns with their values.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
     plain: HashMap<Box<str>, Self, foldhash::fast::RandomState>,
@@ -145,7 +137,7 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T> Tree<T> {
-    /// The slot for the value of a pattern. Patterns that differ only in parameter names share a slot.
+    /// Returns the slot of a pattern. Patterns that differ only in parameter names share a slot.
     pub(super) fn place(&mut self, pattern: &[Segment<'_>]) -> &mut Option<T> {
         match pattern.split_first() {
             None => &mut self.here,
@@ -155,7 +147,6 @@ impl<T> Tree<T> {
         }
     }
 
-    /// Looks up a path. The result has the value of the most specific pattern that matches.
     pub(super) fn find(&self, path: &str) -> TreeMatch<'_, T> {
         let mut beside = None;
         let here = path.strip_prefix('/').and_then(|left| self.walk(Some(left), &mut beside));
@@ -180,8 +171,6 @@ impl<T> Tree<T> {
         plain.or_else(|| named(beside)).or(self.rest.as_ref())
     }
 
-    /// Whether any pattern that matches the path, including less specific ones, has a value for which `is` returns
-    /// true.
     pub(super) fn any(&self, path: &str, is: &impl Fn(&T) -> bool) -> bool {
         path.strip_prefix('/').is_some_and(|left| self.any_of(Some(left), is))
     }

@@ -32,39 +32,38 @@ pub struct RoutePolicy {
     pub credentials: Credentials,
     /// The scopes that the token must all have.
     pub scopes: Scope,
-    /// The scopes of which the token must have at least one, in addition to all of `scopes`. If empty, no further scope
-    /// is required.
+    /// The scopes of which the token must have at least one, unless the list is empty. All of `scopes` are also
+    /// required.
     pub any_scope: Scope,
-    /// The roles of which the token must have at least one, see [`Self::role`]. If empty, no role is required.
+    /// The roles of which the token must have at least one, unless the list is empty. See [`Self::role`].
     #[doc(hidden)]
     pub roles: Vec<Role>,
-    /// The roles that the token must all have, in addition to one of `roles`. See [`Self::all_roles`].
+    /// The roles that the token must all have. See [`Self::all_roles`].
     #[doc(hidden)]
     pub all_roles: Vec<Role>,
-    /// The conditions on the caller's claims: see [`Self::when`] and [`Self::when_any`].
+    /// The conditions on the caller's claims. See [`Self::when`] and [`Self::when_any`].
     // Requirement K22.
     #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
-    /// The names of the accepted issuers. The gate's own issuer is `self`. If empty, the route accepts the gate's own
-    /// issuer and the issuers that are accepted everywhere.
+    /// The names of the accepted issuers. The gate's own issuer is `self`. If the list is empty, the route accepts the
+    /// gate's own tokens and every issuer that is accepted everywhere.
     pub issuers: Vec<String>,
-    /// The audiences of which the token must name at least one. If empty, any audience that the issuer's rules allow is
-    /// accepted.
+    /// The accepted audiences. The token must name at least one of them. If the list is empty, the route accepts any
+    /// audience that the issuer's rules allow.
     pub audiences: Vec<String>,
-    /// Whether a request with an invalid credential is treated as if it had none, on a route that does not require a
-    /// credential. By default such a request gets 401.
+    /// Whether a route that does not require a credential ignores an invalid one. By default the request gets 401.
     // Requirement T13.
     pub ignores_bad_credential: bool,
     /// Whether the upstream also receives the `Authorization` header.
     // Requirement T14.
     pub forward_token: bool,
-    /// Whether `%2F` in a path is accepted as data within its segment and stays escaped. By default a request with such
-    /// a path gets 400.
+    /// Whether `%2F` is accepted within a path segment and stays escaped. By default, a request with `%2F` gets 400.
     pub keeps_encoded_slash: bool,
-    /// Whether headers with `_` in their names pass, unless a server could read them as one of the gate's headers.
+    /// Whether headers with `_` in their names pass. A header never passes if a server could mistake it for one of the
+    /// gate's headers.
     // Requirement T4.
     pub keep_underscore_headers: bool,
-    /// Whether headers that override method or URL pass.
+    /// Whether headers that override the method or the URL pass.
     // Requirement T6.
     pub keep_override_headers: bool,
     /// The longest accepted request body in bytes, or `None` for no limit.
@@ -72,8 +71,7 @@ pub struct RoutePolicy {
     /// Whether CORS preflights go to the upstream.
     // Requirement T19.
     pub preflight_to_upstream: bool,
-    /// The dialect in whose format this route's refusals are written. Tokens are also accepted in the places where
-    /// clients of this dialect put them.
+    /// The dialect of the route's error responses. The route also reads tokens where clients of this dialect put them.
     pub dialect: Option<String>,
     /// A cookie that may contain the access token.
     // Requirement T18.
@@ -81,30 +79,28 @@ pub struct RoutePolicy {
     /// Whether a WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
-    /// Whether the route accepts only tokens that are bound to a key, with a proof of possession of this key (RFC
-    /// 9449).
+    /// Whether only tokens bound to a key are accepted, with a DPoP proof (RFC 9449).
     // Requirement N31.
     pub dpop_required: bool,
-    /// Whether the route accepts only tokens that are bound to the client certificate of their connection (RFC 8705).
+    /// Whether only tokens bound to the client certificate of the connection are accepted (RFC 8705).
     pub certificate_required: bool,
-    /// Whether a tunnel or a long reply continues after its caller's token has expired, until the session is revoked.
-    /// By default the tunnel or reply ends, unless the token was exchanged for a new one before.
+    /// Whether a tunnel or a long response continues after the caller's token has expired. By default the gate ends the
+    /// connection, unless the token was refreshed in time.
     pub keeps_on_expiry: bool,
-    /// Whether the upstream compares paths byte for byte, as the gate does. By default a path that lax servers could
-    /// read as a path of a stricter route gets 404. Such servers may fold case, cut parameters, and treat `/p` as
-    /// `/p/`.
+    /// Whether the upstream compares paths byte for byte, as the gate does. If not, the gate responds with 404 to a
+    /// path that a lax server could read as a path of a stricter route. Lax servers may fold case, cut parameters, or
+    /// treat `/p` as `/p/`.
     // Requirement T20.
     pub compares_exactly: bool,
-    /// The path of the protected resource to which the route belongs. The route's challenges name the resource's
-    /// metadata document, and the resource's identifier is one of `audiences`.
+    /// The path of the protected resource to which the route belongs. Challenges name this resource's metadata
+    /// document.
     pub resource: Option<String>,
-    /// The scopes of the resource that imply other scopes. The gate sets this field.
+    /// The scopes of the resource that imply other scopes.
     #[doc(hidden)]
     pub implied: Option<Arc<Implied>>,
     /// How and how recently the caller must have logged in.
     pub step_up: Option<StepUp>,
-    /// Whether a browser without a valid session gets 401 on a route that accepts sessions. By default a navigation of
-    /// a browser tab is redirected to the login.
+    /// Whether a browser without a valid session gets 401. By default a page load is redirected to the login.
     // Requirement B36.
     pub never_leads_to_login: bool,
     /// The limits on the callers' requests. A request that exceeds one limit is rejected, and none of the limits counts
@@ -113,17 +109,17 @@ pub struct RoutePolicy {
 }
 
 impl RoutePolicy {
-    /// The policy of a public route, on which tokens are not examined.
+    /// The policy of a public route, where tokens are ignored.
     pub fn public() -> Self {
         Self { auth: Auth::None, ..Self::default() }
     }
 
-    /// A policy under which a token is optional, but a token that is sent must be valid.
+    /// A policy under which a token is optional, but must be valid if it is sent.
     pub fn optional() -> Self {
         Self { auth: Auth::Optional, ..Self::default() }
     }
 
-    /// Also accepts the sessions of browsers.
+    /// Also accepts browser sessions.
     #[must_use]
     pub fn session(mut self) -> Self {
         self.credentials.session = true;
@@ -146,8 +142,9 @@ impl RoutePolicy {
         Ok(self)
     }
 
-    /// Adds a role. The token must have at least one of the added roles. The route must then accept the tokens of only
-    /// one issuer. If it accepts several issuers, use [`Self::role_of`].
+    /// Adds a role. The token must have at least one of the added roles.
+    ///
+    /// If the route accepts several issuers, use [`Self::role_of`] instead.
     #[must_use]
     pub fn role(mut self, name: &str) -> Self {
         self.roles.push(Role { issuer: None, name: name.into() });
@@ -162,7 +159,7 @@ impl RoutePolicy {
         self
     }
 
-    /// Adds roles that the token must all have, in addition to one of the roles of [`Self::role`].
+    /// Requires all of these roles, in addition to one of the roles from [`Self::role`].
     ///
     /// ```
     /// use rotogate::route::RoutePolicy;
@@ -214,8 +211,8 @@ impl RoutePolicy {
         self
     }
 
-    /// Whether the route accepts tokens of this issuer. `everywhere` is true if the issuer is accepted on routes that
-    /// do not name issuers.
+    /// Whether the route accepts tokens of this issuer. `everywhere` tells whether the issuer is accepted on routes
+    /// that do not name issuers.
     pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
         if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
     }
@@ -239,13 +236,12 @@ impl RoutePolicy {
         }
     }
 
-    /// Whether there is a request that this policy rejects and `other` accepts. If so, no spelling of a path of this
-    /// route may reach the other route.
+    /// Whether this policy rejects some request that `other` accepts.
     ///
-    /// This relation is not an order, because each of two policies may be stricter than the other.
+    /// Each of two policies can be stricter than the other, in different respects.
     // Requirement T20.
     pub fn is_stricter_than(&self, other: &Self) -> bool {
-        // All fields are listed, so that adding a field requires a decision here.
+        // A new field does not compile until it is handled here.
         let Self {
             auth,
             credentials,
@@ -261,12 +257,11 @@ impl RoutePolicy {
             step_up,
             dpop_required,
             certificate_required,
-            // This field is not compared, because the resource's audience is one of `audiences`.
+            // The resource's audience is already one of `audiences`.
             resource: _,
             implied,
             rate,
-            // These fields are not compared, because they decide how a request is forwarded, how a refusal is worded
-            // and where a token may be, but not whether a request is accepted.
+            // These fields do not affect whether a request is accepted.
             forward_token: _,
             keeps_encoded_slash: _,
             keep_underscore_headers: _,
@@ -285,17 +280,15 @@ impl RoutePolicy {
             (Auth::Optional, false) => 2,
             (Auth::Required, _) => 3,
         };
-        // A public route does not have other requirements.
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without audiences the issuer's own rules decide. In this case either policy may accept audiences that the
-            // other rejects.
+            // Without audiences the issuer's rules apply, so either policy may be stricter.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
-        // Whether each token that the other policy accepts has one of `any_scope`.
+        // Whether every token that the other policy accepts has one of the scopes in `any_scope`.
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
-        // Whether each token that the other policy accepts has one of `roles`, or has this role.
+        // Whether every token that the other policy accepts has one of the roles in `roles`.
         let a_role_is_there = (!other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role)))
             || other.all_roles.iter().any(|role| roles.contains(role));
         let is_there = |role: &Role| other.all_roles.contains(role) || matches!(&*other.roles, [only] if only == role);
@@ -320,12 +313,12 @@ impl RoutePolicy {
     }
 }
 
-/// Whether the policy has rules that depend on the path of a request.
+/// Whether the policy's rules depend on the path of a request.
 pub fn depends_on_path(policy: &RoutePolicy) -> bool {
     policy.conditions.as_deref().is_some_and(Conditions::has_params)
 }
 
-/// Returns the problem of a required role on a route that accepts the tokens of these issuers, if there is a problem.
+/// Returns why a route that accepts these issuers cannot require the role.
 pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     match &role.issuer {
         Some(issuer) if !issuers.contains(&&**issuer) => {
@@ -339,18 +332,17 @@ pub fn role_problem(role: &Role, issuers: &[&str]) -> Option<&'static str> {
     }
 }
 
-/// The problem of roles that a token must all have, if there is one. A token has only the roles of its own issuer, so
-/// the roles must not name different issuers.
+/// Returns why no token can have all these roles. Roles of different issuers never occur in one token.
 pub fn all_roles_problem(roles: &[Role]) -> Option<&'static str> {
     let mut issuers = roles.iter().filter_map(|role| role.issuer.as_deref());
     let first = issuers.next()?;
     issuers.any(|issuer| issuer != first).then_some("and a role of another issuer never occur in the same token")
 }
 
-/// Checks whether a route with this policy accepts a request with this path.
+/// Checks whether a policy accepts this path.
 ///
 /// # Errors
-/// [`Denial::BadPath`] if the path contains an escaped slash and the route does not accept escaped slashes.
+/// [`Denial::BadPath`] if the path contains an escaped slash and the policy does not allow one.
 // Requirement T12.
 pub fn admits_path(policy: &RoutePolicy, path: &CanonicalPath<'_>) -> Result<(), Denial> {
     match !policy.keeps_encoded_slash && path.has_encoded_slash() {
@@ -398,9 +390,9 @@ impl fmt::Display for Role {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// Tokens are not examined, because the route is public.
+    /// The route is public, so tokens are ignored.
     None,
-    /// A token is optional, but a token that is sent must be valid.
+    /// A token is optional, but must be valid if it is sent.
     Optional,
     /// A token is required.
     #[default]
@@ -432,12 +424,12 @@ impl Auth {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Access tokens. If a request has a token, a session cookie is ignored.
+    /// Access tokens. If a request has a token, its session cookie is ignored.
     pub token: bool,
     /// The session cookie of a browser.
     pub session: bool,
-    /// API keys. If a request has an API key and a session cookie, the cookie is ignored. If it has an API key and a
-    /// token, the request is rejected.
+    /// API keys. An API key takes precedence over a session cookie. A request with both a key and a token is
+    /// rejected.
     // Requirement K6.
     pub key: bool,
 }
@@ -449,7 +441,6 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Whether `other` accepts a kind of credential that this value does not accept.
     const fn lacks(self, other: Self) -> bool {
         (other.token && !self.token) || (other.session && !self.session) || (other.key && !self.key)
     }

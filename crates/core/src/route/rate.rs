@@ -1,4 +1,4 @@
-//! Limits on how many requests the callers of a route may make (the configuration key `rate`).
+//! Limits on the requests of a route's callers (the configuration key `rate`).
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,15 +7,13 @@ use std::time::Duration;
 use super::{Auth, Route};
 use crate::claim::ClaimPath;
 
-/// The maximum number of limits on one route.
 const MOST_LIMITS: usize = 8;
-/// The maximum length of a limit's name, in bytes.
 const LONGEST_NAME: usize = 64;
 
-/// A limit on the requests of each caller of a route. A request is counted after the caller is permitted.
+/// A limit on the requests of each caller. Only permitted requests are counted.
 ///
-/// A limit is a token bucket. It admits [`burst`](Self::burst) requests at once and is refilled evenly, with `requests`
-/// requests in each `window`.
+/// The limit is a token bucket. It admits [`burst`](Self::burst) requests at once, and is refilled evenly with
+/// `requests` in each `window`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,27 +28,29 @@ const LONGEST_NAME: usize = 64;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// The limit's name in replies, logs and metrics: up to 64 visible ASCII characters and spaces. Routes with the
-    /// same name share the limit. `None` for a name that consists of the route's name and the counted property.
+    /// The name in responses, logs and metrics: up to 64 visible ASCII characters and spaces. Routes with the same name
+    /// share the limit.
+    ///
+    /// The default consists of the route's name and the counted property.
     pub name: Option<Box<str>>,
     /// The property by which requests are counted.
     pub per: LimitPer,
-    /// The number of requests by which the bucket is refilled in each window.
+    /// How many requests are added to the bucket in each window.
     pub requests: NonZeroU32,
-    /// The time in which the bucket is refilled by `requests` requests.
+    /// The period in which `requests` tokens are added to the bucket.
     pub window: Duration,
-    /// The number of requests that are admitted at once, or `None` for `requests`.
+    /// How many requests are admitted at once. The default is `requests`.
     pub burst: Option<NonZeroU32>,
     /// Where the requests are counted.
     #[doc(hidden)]
     pub over: LimitOver,
-    /// The limit's index among the limits of a gate. The gate sets it.
+    /// The index of this limit, which the gate assigns.
     #[doc(hidden)]
     pub place: usize,
 }
 
-/// The property by which requests are counted. Each value of the property has its own bucket. Callers without the
-/// property share a bucket.
+/// The property by which requests are counted. Each value has its own bucket, and callers without the property share
+/// one.
 ///
 /// ```
 /// use rotogate::route::LimitPer;
@@ -70,13 +70,12 @@ pub enum LimitPer {
     Key,
     /// The account.
     Account,
-    /// The client's address. For IPv6 this is the /64 network. In addition, a /56 network has 4 times the limit and a
-    /// /48 network 32 times.
+    /// The client's address, or its /64 network for IPv6. The limit for a /56 network is 4 times as high, and for a /48
+    /// network 32 times.
     Address,
     /// All requests of the route share one bucket.
     Route,
-    /// A claim of the caller's token that is a string, a number or a boolean. Values from different issuers are counted
-    /// separately.
+    /// A string, number or boolean claim of the caller's token. Each issuer's values are counted separately.
     Claim(ClaimPath),
 }
 
@@ -123,7 +122,6 @@ impl LimitPer {
         })
     }
 
-    /// Whether this is a property of the caller's token.
     const fn is_of_token(&self) -> bool {
         !matches!(self, Self::Address | Self::Route)
     }
@@ -154,39 +152,38 @@ impl LimitOver {
 }
 
 impl RateLimit {
-    /// A limit of `requests` in each window, counted at each gate separately. If `requests` is zero, one is used.
+    /// Limits the requests in each window, for each gate separately. Zero `requests` are treated as one.
     pub fn new(per: LimitPer, requests: u32, window: Duration) -> Self {
         let requests = NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN);
         Self { name: None, per, requests, window, burst: None, over: LimitOver::Gate, place: 0 }
     }
 
-    /// Sets the name of the limit.
+    /// Sets the name.
     #[must_use]
     pub fn named(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Counts the requests of all gates that share a store together.
+    /// Counts the requests at all gates that share a store.
     #[must_use]
     pub const fn over_gates(mut self) -> Self {
         self.over = LimitOver::Gates;
         self
     }
 
-    /// The name of the limit on a route.
+    /// The name of this limit on the route.
     pub fn name_on(&self, route: &str) -> Box<str> {
         self.name.clone().unwrap_or_else(|| format!("{route} {}", self.per).into())
     }
 
-    /// Whether both limits count in the same way.
     pub(super) fn counts_as(&self, other: &Self) -> bool {
         (&self.per, self.requests, self.window, self.burst, self.over)
             == (&other.per, other.requests, other.window, other.burst, other.over)
     }
 }
 
-/// Finds the first invalid limit. Returns the index of its route and the reason.
+/// Returns the first invalid limit: the index of its route, and the reason.
 // Requirement K23.
 pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
     let mut known: Vec<(Box<str>, &RateLimit, usize)> = Vec::new();

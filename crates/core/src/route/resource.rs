@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::invalid::InvalidValue;
 use crate::session::Scope;
 
-/// A protected resource with a metadata document (RFC 9728). Routes name it by its path.
+/// A protected resource with a metadata document (RFC 9728). Routes refer to it by its path.
 ///
 /// ```
 /// use rotogate::route::{Resource, RoutePolicy, Route};
@@ -19,24 +19,24 @@ use crate::session::Scope;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// The resource's path. Appended to the gate's public URL, it gives the resource's identifier, which is also the
-    /// audience of its tokens.
+    /// The resource's path. The resource identifier consists of the gate's public URL and this path. It is also the
+    /// audience of the resource's tokens.
     pub path: String,
     /// A name to show to people.
     pub name: Option<String>,
-    /// The issuers of the resource's tokens. If empty, this gate is the only issuer.
+    /// The issuers of the resource's tokens. If the list is empty, only this gate issues tokens for the resource.
     pub authorization_servers: Vec<String>,
     /// The scopes that a client may request.
     pub scopes: Scope,
-    /// The scopes that imply other scopes: see [`Self::implying`].
+    /// The scopes that imply other scopes. See [`Self::implying`].
     #[doc(hidden)]
     pub implies: Implied,
-    /// How calls of the Model Context Protocol are checked. `None` if the resource is not an MCP server.
+    /// How MCP calls are checked. `None` if the resource is not an MCP server.
     pub mcp: Option<Mcp>,
 }
 
 impl Resource {
-    /// A resource whose tokens this gate issues.
+    /// Creates a resource whose tokens this gate issues.
     pub fn new(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -48,7 +48,7 @@ impl Resource {
         }
     }
 
-    /// Sets scopes that imply other scopes. On the resource's routes, a token with the implying scope does not need the
+    /// Sets scopes that imply other scopes. On the resource's routes, a token with the implying scope also has the
     /// implied scopes.
     ///
     /// ```
@@ -67,17 +67,17 @@ impl Resource {
         Ok(Self { implies: Implied::new(given).map_err(InvalidValue::new)?, ..self })
     }
 
-    /// The resource's identifier at the gate with this public URL.
+    /// Returns the resource identifier: the gate's public URL with the resource's path.
     pub fn url(&self, public_url: &str) -> String {
         format!("{}{}", public_url.trim_end_matches('/'), self.path)
     }
 
-    /// The path of the document that describes the resource (RFC 9728 §3.1).
+    /// The path of the resource's metadata document (RFC 9728 §3.1).
     pub fn document_path(&self) -> String {
         format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
     }
 
-    /// The problem of the resource's path, if there is one.
+    /// Returns why the resource's path is invalid.
     pub fn problem(&self) -> Option<&'static str> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
         if !self.path.starts_with('/') || !self.path.bytes().all(is_plain) {
@@ -94,11 +94,10 @@ impl Resource {
     }
 }
 
-/// The path below which the metadata documents are served (RFC 9728 §3.1).
+/// The path prefix of metadata documents (RFC 9728 §3.1).
 pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// How, and how recently, the caller of a route must have logged in (RFC 9470). A token without the required claims
-/// does not meet the requirement.
+/// How, and how recently, a caller must have logged in (RFC 9470). A token that lacks a required claim is refused.
 ///
 /// ```
 /// use std::time::Duration;
@@ -110,15 +109,14 @@ pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource"
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepUp {
-    /// The accepted values of `acr`. If empty, any value is accepted.
+    /// The accepted values of `acr`. If the list is empty, any value is accepted.
     pub acr: Vec<Box<str>>,
     /// The longest time since `auth_time`.
     pub max_age: Option<Duration>,
 }
 
 impl StepUp {
-    /// Whether a login with these claims meets the requirement now. This is checked for each request, because the login
-    /// becomes older. The issuer's clock may be ahead by `leeway`.
+    /// The issuer's clock may be ahead by `leeway`.
     pub(crate) fn is_met(
         &self,
         (acr, auth_time): (Option<&str>, Option<Timestamp>),
@@ -132,7 +130,7 @@ impl StepUp {
         has_acr && is_fresh
     }
 
-    /// The values in `acr_values` that this requirement accepts. `None` if it does not accept any of them.
+    /// Returns the accepted values of `acr_values`, or `None` if none is accepted.
     #[doc(hidden)]
     pub fn accepted_of(&self, acr_values: &str) -> Option<Box<str>> {
         let is_accepted = |acr: &&str| self.acr.is_empty() || self.acr.iter().any(|one| **one == **acr);
@@ -140,7 +138,7 @@ impl StepUp {
         (!accepted.is_empty()).then(|| accepted.join(" ").into())
     }
 
-    /// Whether there is a login that meets `other` but not this requirement.
+    /// Returns whether a login that satisfies `other` can fail this requirement.
     pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
         let by_acr =
             !self.acr.is_empty() && (other.acr.is_empty() || other.acr.iter().any(|one| !self.acr.contains(one)));

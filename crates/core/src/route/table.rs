@@ -1,16 +1,14 @@
 //! The table in which the route of a request is looked up. The precedence is fixed and does not depend on the order in
 //! the configuration:
 //!
-//! 1. **host**, compared exactly, in any letter case. If routes name the host, only these routes are considered.
-//!    Otherwise, only the routes without a host are considered.
-//! 2. **path**, by the most specific pattern. Plain segments take precedence over `{name}`, and `{name}` over
+//! 1. The **host** is compared without regard to letter case. If any route names the host, only such routes are
+//!    considered. Otherwise, only routes without a host are considered.
+//! 2. The most specific **path** pattern applies. Plain segments take precedence over `{name}`, and `{name}` over
 //!    `{*rest}`.
-//! 3. **method**, among the routes with this pattern. If none of these routes serves the method, the reply is 405, even
-//!    if a route with a less specific pattern would serve it. A request therefore never falls through to a less strict
-//!    route.
+//! 3. The **method** selects among the routes with this pattern. If none of them serves the method, the response is
+//!    405, even if a less specific pattern matches. Thus a request cannot evade a strict route with another method.
 //!
-//! Then the path is read as lax servers read it ([`loose`]). If such a reading leads to a stricter route, the request
-//! is rejected as ambiguous (requirement T20).
+//! A path that lax servers read as a path of a stricter route is rejected (requirement T20, see [`loose`]).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +24,7 @@ use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
 
-/// All routes, prepared for look-ups. The module documentation describes the precedence.
+/// All routes, prepared for look-ups.
 #[derive(Debug)]
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
@@ -50,23 +48,23 @@ pub struct RouteTable {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Match<'t> {
-    /// The request takes this route.
+    /// The request matches this route.
     Found(&'t Arc<Route>),
-    /// The route matches, but lax servers may read the path as a path of a stricter route. The reply is 404.
+    /// Lax servers may read the path as a path of a stricter route. The response is 404.
     Ambiguous(&'t Arc<Route>),
-    /// The path has routes only for these methods. The reply is 405 with `Allow`.
+    /// The path has routes only for these methods. The response is 405 with `Allow`.
     MethodNotAllowed(&'t [Method]),
-    /// No route matches. The reply is 404.
+    /// No route matches. The response is 404.
     None,
 }
 
-/// A route that the table cannot contain.
+/// An invalid route.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {name:?}: {problem}")]
 pub struct RouteError {
-    /// The index of the route in the list, from 0.
+    /// The index of the route.
     pub route: usize,
-    /// The path of the route, or the id of a rule for calls.
+    /// The path of the route, or the id of its rule.
     pub name: String,
     /// The problem.
     pub problem: RouteProblem,
@@ -76,20 +74,20 @@ pub struct RouteError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
     /// A host has a port or a wildcard, or is not a host name.
-    #[error("{0:?} is not a host name without port")]
+    #[error("{0:?} is not a host name, or has a port")]
     Host(String),
     /// The pattern cannot be parsed, or cannot match any canonical path.
     #[error("the path pattern {pattern:?} is wrong: {reason}")]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// The reason, and a correction.
+        /// What is wrong with the pattern, and how to correct it.
         reason: String,
     },
     /// Another route serves the same requests.
     #[error("it serves the same host, path and method as another route, {name:?}")]
     SameAs {
-        /// The index of the other route in the list.
+        /// The index of the other route.
         other: usize,
         /// The path of the other route.
         name: String,
@@ -102,7 +100,7 @@ pub enum RouteProblem {
     SameCalls {
         /// The calls.
         calls: String,
-        /// The index of the other route in the list.
+        /// The index of the other route.
         other: usize,
         /// The id of the other route.
         name: String,
@@ -115,7 +113,6 @@ impl RouteError {
     }
 }
 
-/// The path of a route, or the id of a rule for calls.
 fn named(routes: &[Arc<Route>], place: usize) -> String {
     let name = |route: &Arc<Route>| if route.path.is_empty() { route.id.to_string() } else { route.path.clone() };
     routes.get(place).map(name).unwrap_or_default()
@@ -125,25 +122,19 @@ fn named(routes: &[Arc<Route>], place: usize) -> String {
 struct Site {
     paths: Tree<usize>,
     entries: Vec<PatternRoutes>,
-    /// The folded patterns. `None` if no route is stricter than another, because other readings of a path then do not
-    /// matter.
+    /// The patterns in folded form, for lax readings of a path. `None` if no route is stricter than another.
     folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
 
-/// The routes of one pattern.
 #[derive(Debug, Default)]
 struct PatternRoutes {
-    /// The routes by the methods that they list.
     listed: Vec<(Method, Arc<Route>)>,
-    /// The route without a list of methods.
     unlisted: Option<Arc<Route>>,
     allow: Vec<Method>,
-    /// Whether the pattern matches only a single path.
     is_one_path: bool,
 }
 
-/// The routes of one host before they are built.
 #[derive(Default)]
 struct Draft {
     paths: Tree<usize>,
@@ -152,15 +143,11 @@ struct Draft {
     rules: Vec<(CallPattern, usize)>,
 }
 
-/// The routes of one pattern before they are built.
 struct Group {
-    /// The indices of these routes in the list.
     routes: Vec<usize>,
     is_one_path: bool,
 }
 
-/// The pattern that the path of each request to this route matches. It is empty for a rule for calls, because such a
-/// rule is looked up without a path.
 fn path_of_all(route: &Route) -> &str {
     if route.kuzzle.is_empty() && route.calls.is_empty() { &route.path } else { "" }
 }
@@ -175,7 +162,6 @@ impl RouteTable {
         let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
         let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
         for (index, route) in routes.iter().enumerate() {
-            // False for a rule that applies only to calls.
             let is_path = !route.path.is_empty() || (route.kuzzle.is_empty() && route.calls.is_empty());
             let pattern = match is_path.then(|| pattern::parse(&route.path)).transpose() {
                 Ok(pattern) => pattern,
@@ -240,7 +226,7 @@ impl RouteTable {
         };
         let found = match entry.find(method) {
             Match::Found(route) if site.folded.is_some() => {
-                // Usually all servers read the path in the same way.
+                // Most paths have only one possible reading.
                 if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
                     return Match::Found(route);
                 }
@@ -254,8 +240,7 @@ impl RouteTable {
         }
     }
 
-    /// All routes whose pattern matches the path and that serve the method, in no particular order. Used for
-    /// explanations.
+    /// Returns all routes that match the path and the method, for explanations.
     pub fn matching(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Vec<&Arc<Route>> {
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let places = RefCell::new(Vec::new());
@@ -270,8 +255,7 @@ impl RouteTable {
         places.into_inner().into_iter().filter_map(found).collect()
     }
 
-    /// The stricter route to which a lax server's reading of a path leads, if there is one, even if the path's own
-    /// route is exempt from this check.
+    /// Returns the stricter route that a lax server could select for this path. Ignores exemptions.
     pub fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
         let path = CanonicalPath::parse(path).ok()?;
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
@@ -285,15 +269,13 @@ impl RouteTable {
         }
     }
 
-    /// The rule that names a call or its controller, if there is one (requirement T22). A rule that names the call
-    /// takes precedence.
+    /// The rule that names a call, or else the rule that names its controller (requirement T22).
     pub fn named_rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
         let named = self.rules(host).iter().map(|(calls, route)| (calls.names(call), route));
         named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
     }
 
-    /// The rule with the pattern `*`, if there is one. It applies to calls to which no other rule applies and that have
-    /// no path.
+    /// The rule with the pattern `*`, for calls without a path to which no other rule applies.
     pub fn general_rule(&self, host: Option<&str>) -> Option<&Arc<Route>> {
         self.rules(host).iter().find(|(calls, _)| calls.is_general()).map(|(_, route)| route)
     }
@@ -321,8 +303,6 @@ impl RouteTable {
 }
 
 impl Site {
-    /// The stricter route to which a lax server's reading of a path leads, if there is one. `beside` is the entry for
-    /// the path with a trailing slash added or removed.
     fn stricter_reading(
         &self,
         method: &Method,
@@ -332,8 +312,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // Patterns that match the path itself are skipped, because the more specific pattern took precedence over
-            // them as intended.
+            // Skip patterns that also match the path itself. The operator knows that these patterns are less specific.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -369,7 +348,6 @@ impl Draft {
         }
     }
 
-    /// Adds a rule. Returns the index of another route with a rule for the same calls, if there is one.
     fn add_rule(&mut self, calls: &CallPattern, route: usize) -> Option<usize> {
         let other = self.rules.iter().find(|(known, _)| known == calls).map(|(_, other)| *other);
         self.rules.push((calls.clone(), route));
@@ -435,15 +413,13 @@ impl PatternRoutes {
         }
     }
 
-    /// Whether a path that matches the pattern is exempt from the loose match. It is exempt if the operator configured
-    /// this exact spelling, or declared that the upstream compares paths as the gate does.
+    /// Returns whether the operator configured this exact path, or declared that the upstream compares paths exactly.
     fn is_exempt(&self, route: &Route) -> bool {
         self.is_one_path || route.policy.compares_exactly
     }
 
-    /// The route of this pattern that a request would take, if it is stricter than `than`. If no route of the pattern
-    /// serves the method, all its routes are considered. The request is then rejected in the pattern's own spelling, so
-    /// it must be rejected in every other spelling.
+    /// If the pattern does not serve the method, all its routes are checked. Otherwise a request with another spelling
+    /// of the path could pass.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {

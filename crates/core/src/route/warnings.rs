@@ -1,5 +1,4 @@
-//! Warnings about routes that are valid but probably not intended (requirement T21). `rotogate check` and the log at
-//! start show them.
+//! Warnings about valid routes that are probably not intended (requirement T21).
 
 use http::Method;
 
@@ -10,7 +9,7 @@ use super::{Match, Route, RouteTable};
 /// A warning about a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteWarning {
-    /// The route's index in the list, from 0.
+    /// The index of the route.
     pub route: usize,
     /// The kind of the warning.
     pub kind: WarningKind,
@@ -18,12 +17,10 @@ pub struct RouteWarning {
     pub message: String,
 }
 
-/// Declares the kinds of warnings and a list of all kinds. For each kind, a literal states whether it warns of wider
-/// access.
+/// The literal after each kind is true if the kind warns of wider access.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
-        /// The subject of a warning about the configuration. `tests/cli/remedies.rs` runs the attack that each kind
-        /// warns of, with each remedy.
+        /// The subject of a warning about the configuration. `tests/cli/remedies.rs` tests the remedies for each kind.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum WarningKind {
             $($(#[$doc])* $kind,)*
@@ -33,7 +30,7 @@ macro_rules! kinds {
             /// All kinds of warnings.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Whether the warning is about wider access than the operator may have intended.
+            /// Whether more may be accessible than intended.
             pub const fn is_wider_access(self) -> bool {
                 match self {
                     $(Self::$kind => $is_wider_access,)*
@@ -44,38 +41,37 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Another handler serves the path of a route, so that the route is never reached.
+    /// Another handler serves the path, so the route is never reached.
     NeverReached: false,
-    /// Lax servers read a path of the route as a path of a stricter route.
+    /// Lax servers treat a path of the route as a path of a stricter route.
     Beside: true,
-    /// Lax servers read some spellings of the route's path as a path of a stricter route, and `loose_match = false`
-    /// lets them pass.
+    /// Lax servers treat some spellings as a path of a stricter route. `loose_match = false` allows these spellings.
     AnySpelling: true,
-    /// Lax servers read a path of the route as a path of a stricter route, and the gate rejects such requests.
+    /// The gate rejects a path of the route, because lax servers would treat it as a path of a stricter route.
     NeverServed: false,
-    /// A less strict route serves the path above the route's paths.
+    /// A less strict route serves the parent path.
     Uncovered: true,
-    /// Requests for the path above the route's paths are rejected.
+    /// Requests for the parent path are rejected.
     UncoveredRefused: false,
-    /// Under other hosts, a less strict route serves the route's paths.
+    /// Under other hosts, a less strict route serves the same paths.
     OtherHosts: true,
-    /// Tokens for a resource are accepted on a route that does not belong to it.
+    /// A route outside a resource accepts tokens for the resource.
     OfResource: true,
-    /// An issuer issues tokens to the general public, and no claim restricts whose tokens are accepted.
+    /// An issuer serves the general public, and the accepted users are not restricted.
     Everybody: true,
-    /// A condition uses a claim whose value users choose themselves.
+    /// A condition uses a claim whose value the users can choose.
     ClaimOfUsers: true,
-    /// A setting has no effect, or affects only an upstream or another machine. It does not make the gate accept more
-    /// requests.
+    /// A setting does not affect the gate, so it does not give wider access.
     NoAccess: false,
 }
 
-/// A sample value for parameters. It is unlikely to occur as a plain segment of a pattern.
+/// A pattern is unlikely to have this segment.
 const SAMPLE: &str = "0-sample";
 
-/// All warnings, in the order of the routes. `taken` returns the name of the handler that serves a path before any
-/// route does. If no table can be built from the routes, there are no warnings, because the errors are reported
-/// elsewhere.
+/// All warnings, in the order of the routes. `taken` returns the name of the handler that serves a path instead of the
+/// routes.
+///
+/// Invalid routes give no warnings, because their errors are reported elsewhere.
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();
@@ -100,18 +96,15 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     found
 }
 
-/// A route and the data for comparing it with the other routes.
 struct ExaminedRoute<'a> {
     table: &'a RouteTable,
     route: &'a Route,
     pattern: &'a [Segment<'a>],
-    /// A path that the pattern matches.
     sample: &'a str,
     method: &'a Method,
 }
 
 impl ExaminedRoute<'_> {
-    /// Warns if lax servers read the route's paths as paths of a stricter route.
     fn beside(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let stricter = self.table.stricter_reading(host, self.method, self.sample)?;
         if stricter.id == self.route.id {
@@ -145,7 +138,6 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// Warns if the path above the route's paths leads to a less strict route.
     fn uncovered(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (Segment::Rest, before) = self.pattern.split_last()? else { return None };
         if before.is_empty() {
@@ -176,7 +168,6 @@ impl ExaminedRoute<'_> {
         })
     }
 
-    /// Warns if the same path leads to a less strict route under a host that is not named by any route.
     fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
         let (route, _) = (self.route, host?);
         let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
@@ -194,7 +185,6 @@ impl ExaminedRoute<'_> {
     }
 }
 
-/// The hosts under which a route is looked up.
 fn hosts(route: &Route) -> Vec<Option<&str>> {
     match route.hosts.is_empty() {
         true => vec![None],
@@ -202,7 +192,7 @@ fn hosts(route: &Route) -> Vec<Option<&str>> {
     }
 }
 
-/// The route that a path leads to, and whether the route serves the path.
+/// The flag is true if the route serves the path.
 fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path: &str) -> Option<(&'t Route, bool)> {
     let path = CanonicalPath::parse(path).ok()?;
     match table.find(host, method, &path) {
@@ -212,12 +202,10 @@ fn look_up<'t>(table: &'t RouteTable, host: Option<&str>, method: &Method, path:
     }
 }
 
-/// A path that a pattern matches.
 fn sample(pattern: &[Segment<'_>]) -> String {
     written(pattern, SAMPLE, SAMPLE)
 }
 
-/// A pattern as it is shown in messages.
 fn shown(pattern: &[Segment<'_>]) -> String {
     written(pattern, "{…}", "{*…}")
 }

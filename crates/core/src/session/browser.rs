@@ -1,4 +1,4 @@
-//! The parts of a session's record that only browser sessions have: the session's cookie, and the key of its device.
+//! The parts of a session's record for browsers: the cookie, and the key of the device.
 
 use std::time::Duration;
 
@@ -7,20 +7,18 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::thumbprint::KeyThumbprint;
 
-/// For this long after a login or a device registration, requests pass without a device cookie, because they may have
-/// been sent before the browser received the cookie.
+/// A request may have been sent before the browser received the device cookie.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
-/// The data that a store keeps about the cookie of a browser session. The cookie cannot be computed from this data.
+/// The stored data about the cookie of a browser session. The cookie cannot be computed from this data.
 // Requirement B4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrowserBinding {
-    /// The id of the refresh secret that made the cookie. It does not change during the session.
+    /// The id of the refresh secret that authenticates the cookie. Never changes during the session.
     pub key: u8,
     /// A keyed digest of the cookie.
     pub digest: [u8; 32],
-    /// Whether the user logged in at a provider, which is the issuer in `vouched_by`. The session then has a vault with
-    /// the provider's tokens.
+    /// Whether the user logged in at a provider. The session then has a vault with the provider's tokens.
     pub at_provider: bool,
     /// The key of the browser's device, once the session is bound to a device.
     #[serde(default)]
@@ -28,15 +26,12 @@ pub struct BrowserBinding {
 }
 
 impl BrowserBinding {
-    /// The id of the refresh secret for the session's cookies, and the time of the binding. `None` if the session is
-    /// not bound to a device.
     pub(crate) fn bound_device(&self) -> Option<(u8, Timestamp)> {
         self.device.as_ref().map(|device| (self.key, device.bound_at))
     }
 }
 
-/// The key of a browser's device (Device Bound Session Credentials). Once a session is bound to a key, the key does not
-/// change.
+/// The key of a browser's device (Device Bound Session Credentials). Never changes during the session.
 // Requirement B47.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceBinding {
@@ -48,7 +43,7 @@ pub struct DeviceBinding {
     pub bound_at: Timestamp,
 }
 
-/// The public key of a device. It takes at most 300 bytes of a record.
+/// The public key of a device. It takes at most 300 bytes in the session's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceKey {
@@ -69,7 +64,6 @@ pub enum DeviceKey {
 }
 
 impl DeviceKey {
-    /// A number for the kind of key, and the bytes of the key, as they are included in a record's seal.
     pub(crate) fn parts(&self) -> (u8, [&[u8]; 2]) {
         match self {
             Self::Es256 { x, y } => (1, [x, y]),
@@ -78,9 +72,10 @@ impl DeviceKey {
     }
 }
 
-/// Whether a credential is bound to a key of its holder. A browser's session can be bound to a key of its device. A
-/// client's tokens can be bound to a key of which the client proves possession (RFC 9449), or to the client certificate
-/// of its connection (RFC 8705 §3). A thief of a bound credential also needs the key.
+/// Whether a credential is bound to its holder's key, which a thief would also need.
+///
+/// A browser session can be bound to a key of its device. A client's tokens can be bound to a DPoP key (RFC 9449), or
+/// to the client certificate of the connection (RFC 8705 §3).
 ///
 /// ```
 /// use rotogate::client::Client;
@@ -94,22 +89,23 @@ impl DeviceKey {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binding {
-    /// Credentials are not bound. A proof or a certificate has no effect.
+    /// Credentials are not bound, and proofs and certificates have no effect.
     #[default]
     Off,
-    /// Credentials are bound if the holder supports it. A request with a proof, or on a connection with a client
-    /// certificate, gets bound tokens, and any other request gets bearer tokens. A session is bound if its browser
-    /// supports binding.
+    /// Credentials are bound if the client or browser supports binding.
+    ///
+    /// A request with a proof or a client certificate gets bound tokens. Any other request gets bearer tokens. A
+    /// session is bound if its browser supports binding.
     Optional,
-    /// Credentials must be bound. A request without a proof or certificate is refused. A session that its browser has
-    /// not bound within a minute after login is refused.
+    /// Credentials must be bound.
+    ///
+    /// A request without a proof or certificate is refused. A session must be bound within a minute after login.
     Required,
 }
 
 impl Binding {
-    /// Returns whether a request may pass if its session began at `created`. `device` contains the id of the refresh
-    /// secret for the session's cookies and the time of the session's binding, if the session is bound. `is_proved`
-    /// checks whether the request has a valid device cookie that was made with this refresh secret.
+    /// `device` contains the key id of the session's cookies, and when the session was bound. `is_proved` checks the
+    /// device cookie.
     // Requirement B48.
     pub(crate) fn admits(
         self,

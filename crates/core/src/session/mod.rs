@@ -1,5 +1,6 @@
-//! A **session** is one login of one client, which RFC 9700 calls a token family. Every token issued since that login
-//! contains the session's id and a **generation**, which increases by one with each pair of tokens.
+//! A **session** is one login of one client (a token family in RFC 9700).
+//!
+//! Each new pair of tokens in the session has the next **generation**.
 
 mod browser;
 pub mod profile;
@@ -20,7 +21,7 @@ use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use browser::{Binding, BrowserBinding, DeviceBinding, DeviceKey};
 pub use scope::Scope;
 
-/// The number of a token pair within its session. It increases by one with each pair.
+/// The number of a token pair within its session.
 ///
 /// ```
 /// use rotogate::session::Generation;
@@ -34,7 +35,7 @@ pub use scope::Scope;
 pub struct Generation(u64);
 
 impl Generation {
-    /// The absence of a pair. This is the generation before [`FIRST`](Self::FIRST).
+    /// The generation before the first pair.
     pub const NONE: Self = Self(0);
     /// The generation of the pair that a login issues.
     pub const FIRST: Self = Self(1);
@@ -44,7 +45,7 @@ impl Generation {
         Self(number)
     }
 
-    /// The number of the generation, as in a token's `gen` claim.
+    /// The number, as in a token's `gen` claim.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -58,8 +59,7 @@ impl Generation {
     }
 }
 
-/// Describes whether the pair of this generation was confirmed. The use of the first pair is not noted, because it does
-/// not replace another pair.
+/// Describes whether the pair of this generation was used. The use of the first pair is not recorded.
 pub const fn use_in_words(generation: Generation, confirmed: bool) -> &'static str {
     match (confirmed, generation) {
         (true, _) => "seen in use",
@@ -74,7 +74,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The id of a session. It is a UUIDv7 whose time is the creation time of the session.
+/// The id of a session: a UUIDv7 with the session's creation time.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -93,7 +93,7 @@ impl fmt::Display for Generation {
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
-    /// Creates an id for a session that was created at `created`, with ten random bytes.
+    /// Creates an id from the creation time and ten random bytes.
     pub fn new(created: Timestamp, random: [u8; 10]) -> Self {
         Self(uuid::Builder::from_unix_timestamp_millis(created.as_millis(), &random).into_uuid().into_bytes())
     }
@@ -115,7 +115,7 @@ impl SessionId {
         (id.get_version_num() == 7 && own.to_string() == text).then_some(own)
     }
 
-    /// When the session was created, to the millisecond. A not-before is compared with this time.
+    /// The creation time, to the millisecond. Not-befores are compared with this time.
     pub fn created(&self) -> Timestamp {
         let mut ms = [0; 8];
         ms[2..].copy_from_slice(&self.0[..6]);
@@ -139,8 +139,8 @@ impl fmt::Display for SessionId {
 
 crate::debug_with!(SessionId, |it, f| write!(f, "{it}"));
 
-/// A session's own random secret, which is half of the secret in its refresh tokens. Only the store and the engine ever
-/// have it.
+/// A session's random secret, which is part of the HMAC key for its refresh tokens. It never leaves the store and the
+/// engine.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
@@ -151,7 +151,7 @@ impl SessionSecret {
         Self(random)
     }
 
-    /// The bytes of the secret, which are part of the HMAC key for tag B of the session's refresh tokens.
+    /// The bytes of the secret, which are part of the HMAC key for refresh tokens.
     pub const fn expose(&self) -> &[u8; 16] {
         &self.0
     }
@@ -178,11 +178,11 @@ crate::debug_with!(SessionSecret);
 pub enum Status {
     /// The session may be refreshed.
     Live,
-    /// The session was ended early.
+    /// The session was revoked.
     Revoked(RevokedBecause),
 }
 
-/// The reason for which a session was ended early.
+/// Why a session was revoked.
 ///
 /// ```
 /// use rotogate::session::{RevokedBecause, Session, Status};
@@ -203,19 +203,19 @@ pub enum RevokedBecause {
     Reuse,
     /// Another client presented the session's refresh token.
     OtherClient,
-    /// The operator or the application ended the session.
+    /// The operator or the application revoked the session.
     Operator,
     /// The subject exceeded the maximum number of live sessions, and this session was the oldest.
     TooMany,
-    /// A refresh found that the user is gone, inactive, in another account, or has a later `sessions_valid_from`.
+    /// A refresh found that the user is gone, inactive or in another account, or has a later `sessions_valid_from`.
     UserChanged,
-    /// The store had lost the end of the session and its reason. A gate that knew about the end wrote it back.
+    /// The store lost the session's revocation, and a gate restored it.
     Restored,
-    /// The issuer that authenticated the user reported that the login there has ended.
+    /// The issuer that authenticated the user reported a logout.
     IssuerLogout,
-    /// The provider where the user logged in refused to refresh, or its response was for another user.
+    /// The provider where the user logged in refused a refresh, or responded with another user.
     ProviderRefused,
-    /// Another issuer asked the gate to end all sessions and tokens of the user (global token revocation).
+    /// Another issuer requested the revocation of all the user's sessions (global token revocation).
     GlobalRevocation,
 }
 
@@ -234,8 +234,7 @@ impl RevokedBecause {
         Self::GlobalRevocation,
     ];
 
-    /// Returns whether a not-before with this reason also ends API keys. A logout does not end them, because "log out
-    /// everywhere" keeps the user's API keys.
+    /// A logout keeps the user's API keys.
     // Requirement K4.
     pub(crate) const fn ends_keys(self) -> bool {
         match self {
@@ -266,7 +265,7 @@ impl RevokedBecause {
     }
 }
 
-/// The inputs of the last pair of tokens, from which the gate can produce the same bytes again.
+/// The inputs of the last token pair, from which the gate can produce identical tokens again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastPair {
     /// The granted scope.
@@ -282,7 +281,7 @@ pub struct LastPair {
 /// The record of a session.
 ///
 /// `Serialize` writes the record as it is stored, **including the secret of the session**. Never send it to a client.
-/// Instead, show its fields, such as `id.to_string()`, `subject` and `id.created()`.
+/// Show single fields instead, such as `id.to_string()`, `subject` and `id.created()`.
 ///
 /// ```
 /// use rotogate::session::Status;
@@ -306,7 +305,7 @@ pub struct Session {
     pub secret: SessionSecret,
     /// The subject that logged in.
     pub subject: Box<str>,
-    /// The subject's account, if any.
+    /// The subject's account.
     pub account: Option<Box<str>>,
     /// The OAuth client to which the tokens were issued.
     pub client: Box<str>,
@@ -314,21 +313,20 @@ pub struct Session {
     pub scope: Scope,
     /// The dialect of the session's login.
     pub dialect: Box<str>,
-    /// The end of the session. A refresh does not move it.
+    /// The expiry of the session. Refreshes do not extend it.
     pub expires: Timestamp,
-    /// The latest expiry of all its access tokens.
+    /// The latest expiry among the session's access tokens.
     pub latest_access_expires: Timestamp,
 
     /// The last generation that was issued.
     pub current: Generation,
-    /// The generation that was exchanged for `current`, or [`Generation::NONE`] before the first refresh.
+    /// The generation that was exchanged for `current`, or [`Generation::NONE`].
     pub previous: Generation,
     /// When `previous` was first exchanged.
     pub rotated_at: Timestamp,
     /// When `current` was issued.
     pub issued_at: Timestamp,
-    /// Whether a token of `current` was used. This is not noted for [`Generation::FIRST`], which does not replace a
-    /// pair.
+    /// Whether a token of the current generation was used. Always false for [`Generation::FIRST`].
     pub confirmed: bool,
     /// The inputs from which the last pair of tokens was made.
     #[doc(hidden)]
@@ -336,57 +334,55 @@ pub struct Session {
 
     /// Whether the session is live or revoked.
     pub status: Status,
-    /// Incremented with every change of the record.
+    /// The revision, which rises with every change of the record.
     pub revision: u64,
-    /// The user agent at login, if it is kept.
+    /// The browser's user agent at login.
     pub user_agent: Option<Box<str>>,
-    /// The address at login, if it is kept.
+    /// The client's address at login.
     pub address: Option<IpAddr>,
-    /// The claims of the last pair's access token, without the claims that the gate itself sets.
+    /// The application's own claims in the last access token.
     #[serde(default)]
     pub claims: OwnClaims,
-    /// The DPoP key to which the last pair is bound (RFC 9449), or `None` if the session began without a key. For a
-    /// public client the key never changes.
+    /// The DPoP key to which the last pair is bound (RFC 9449). For a public client the key never changes.
     #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
-    /// The audience of the session's tokens, if they were requested for a resource (RFC 8707). `None` for the audience
-    /// of the gate.
+    /// The audience of the session's tokens, if a resource was requested (RFC 8707). `None` means the audience of the
+    /// gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
-    /// The issuer that authenticated the session's user. When that issuer reports a logout, the session ends.
+    /// The issuer that authenticated the user, if it is another issuer. A logout at that issuer ends the session.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
-    /// The client certificate to which the last pair is bound (RFC 8705), or `None` if the session began without a
-    /// certificate. For a public client the certificate never changes.
+    /// The client certificate to which the last pair is bound (RFC 8705). For a public client the certificate never
+    /// changes.
     #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
-    /// The cookie that represents the session in a browser. The refresh tokens of such a session never leave the gate.
+    /// The browser's cookie for the session. Refresh tokens of this session never leave the gate.
     #[doc(hidden)]
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
-    /// Proves that a gate wrote the record. A store must keep it unchanged.
+    /// Proof that a gate wrote the record. A store must keep it unchanged.
     #[doc(hidden)]
     #[serde(default)]
     pub seal: Seal,
 }
 
-/// Proves that a gate wrote a record. It is an authentication tag over every field except [`Session::status`],
-/// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. Only the gates have the key for
-/// the tag. The gate seals each record that it writes, and checks the seal of each record that it loads. If the seal is
-/// missing or invalid, requests for the session get 503.
+/// Proof that a gate wrote a record.
+///
+/// It is an authentication tag over all fields except `status`, `confirmed` and `revision`, which a store changes in
+/// place. If the tag is missing or invalid, requests for the session get 503.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seal(Option<(u8, [u8; 16])>);
 
 impl Seal {
-    /// The id of the refresh secret that made the seal, and the tag.
     pub(crate) const fn parts(&self) -> Option<(u8, [u8; 16])> {
         self.0
     }
 }
 
 impl Seal {
-    /// Creates a seal from a tag under the refresh secret with this id.
+    /// Creates a seal. `key` is the id of the refresh secret that made `tag`.
     pub const fn new(key: u8, tag: [u8; 16]) -> Self {
         Self(Some((key, tag)))
     }
@@ -397,7 +393,7 @@ impl Seal {
     }
 }
 
-/// Another issuer that authenticated a session's user, with the issuer's identifiers for the user and the session.
+/// Another issuer that authenticated the user, with its identifiers for user and session.
 ///
 /// ```
 /// use rotogate::session::VouchedBy;
@@ -413,13 +409,13 @@ pub struct VouchedBy {
     pub issuer: Box<str>,
     /// The user's `sub` at the issuer.
     pub subject: Box<str>,
-    /// The issuer's `sid` for the session, if there is one.
+    /// The issuer's `sid` for the session.
     #[serde(default)]
     pub session: Option<Box<str>>,
 }
 
 impl VouchedBy {
-    /// Creates a value from the issuer's `iss` and the user's `sub` at this issuer.
+    /// Creates a value from the `iss` and `sub` of the issuer's token.
     pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), subject: subject.into(), session: None }
     }
@@ -430,7 +426,7 @@ impl VouchedBy {
         Self { session: Some(session.into()), ..self }
     }
 
-    /// Returns whether these values are short enough to occur in notices and tokens.
+    /// Returns whether all values are between 1 and 256 bytes, without control characters.
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
         all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))
@@ -443,8 +439,8 @@ impl Session {
         self.id.created()
     }
 
-    /// The end of the session and of everything issued in it. A revoked session is kept only until its access tokens
-    /// would have expired. Otherwise a client that keeps logging in and out would fill the store.
+    /// The time after which neither the session nor any of its tokens is valid. For a revoked session, this is the
+    /// expiry of its last access token.
     pub fn ends_at(&self) -> Timestamp {
         match self.status {
             Status::Live => self.expires.max(self.latest_access_expires),
@@ -452,7 +448,7 @@ impl Session {
         }
     }
 
-    /// Returns whether the session was ended before its expiry.
+    /// Returns whether the session was revoked.
     pub fn is_revoked(&self) -> bool {
         match self.status {
             Status::Live => false,

@@ -9,11 +9,11 @@ const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// The maximum value of `max_sessions_per_subject`. A login counts its subject's sessions one by one, so a larger
-/// number would make logins slow.
+/// The maximum of `max_sessions_per_subject`. A larger number would make logins slow, because a login counts the
+/// subject's sessions one by one.
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
-/// What happens if a superseded token is presented after its time for retries (RFC 9700 §4.14.2).
+/// What happens if a superseded token is presented (RFC 9700 §4.14.2).
 ///
 /// ```
 /// use rotogate::session::profile::{OnReuse, Profile};
@@ -27,9 +27,9 @@ pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OnReuse {
-    /// The session ends together with its live access tokens.
+    /// The session and its access tokens are revoked.
     RevokeSession,
-    /// Every session of the subject ends.
+    /// Every session of the subject is revoked.
     RevokeSubject,
     /// Only the token is refused.
     Deny,
@@ -46,7 +46,7 @@ impl OnReuse {
     }
 }
 
-/// The rules for a session's tokens. The defaults equal the defaults of `gateway.toml`.
+/// The rules for a session's tokens. The defaults are those of `gateway.toml`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -61,28 +61,27 @@ impl OnReuse {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// The lifetime of an access token, unless the client requests a different lifetime.
+    /// The lifetime of an access token, unless the client requests another one.
     pub access_ttl: Duration,
-    /// The maximum lifetime that a client may request for an access token.
+    /// The longest lifetime that a client may request for an access token.
     pub max_access_ttl: Duration,
     /// The maximum lifetime of a session since its login.
     pub session_ttl: Duration,
     /// How long a session lasts without a refresh.
     pub idle_ttl: Duration,
-    /// For this long after its exchange, a refresh token returns the same successor again.
+    /// How long an exchanged refresh token returns the same successor again.
     pub grace: Duration,
-    /// For this long after its first exchange, a refresh token returns a new pair if its successor is unused.
+    /// How long an exchanged refresh token returns a new pair if its successor is unused.
     pub lost_response_window: Duration,
-    /// The consequence of a reuse.
+    /// What happens if a superseded token is presented.
     pub on_reuse: OnReuse,
-    /// Whether the session ends when another client presents its refresh token. The token is refused either way.
+    /// Whether a session ends when another client presents its refresh token. The token is refused in either case.
     pub other_client_ends_session: bool,
-    /// The maximum number of live sessions of a subject, over all clients and endpoints.
+    /// The maximum number of live sessions per subject, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// Whether a login beyond that number ends the subject's oldest session, which is the default. Otherwise the login
-    /// is refused until one of the sessions has ended.
+    /// Whether the oldest session is revoked when a login exceeds that number. Otherwise the login is refused.
     pub ends_oldest: bool,
-    /// How long after a rotation the earlier access tokens end. `None` if they stay valid until they expire.
+    /// How long after a rotation the earlier access tokens are revoked. `None` if they stay valid until they expire.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -104,7 +103,7 @@ impl Default for Profile {
     }
 }
 
-/// Rules that differ from those of a profile.
+/// Rules that replace those of a profile.
 ///
 /// ```
 /// use std::time::Duration;
@@ -134,7 +133,7 @@ pub struct ProfileOverride {
 }
 
 impl ProfileOverride {
-    /// The rules of `base`, with those of these rules that are set.
+    /// Returns the rules of `base`, overridden by the rules that are set here.
     pub fn over(&self, base: &Profile) -> Profile {
         Profile {
             access_ttl: self.access_ttl.unwrap_or(base.access_ttl),
@@ -153,7 +152,7 @@ impl ProfileOverride {
 }
 
 impl Profile {
-    /// All limits that these rules violate. The list is empty if the rules are consistent.
+    /// All violated limits.
     pub fn problems(&self) -> Vec<InvalidValue> {
         let mut found = Vec::new();
         let mut rule = |holds: bool, key, expected: String| {

@@ -1,5 +1,4 @@
-//! Decides what a presented refresh credential does. This is a pure function of the session, the credential, the facts
-//! about the user, the time and the profile. The first row that matches decides:
+//! Decides what a presented refresh token does, as a pure function. The first row that matches decides:
 //!
 //! | session | presented | decision |
 //! |---|---|---|
@@ -19,31 +18,29 @@ use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
-/// A minimum generation that is higher than that of any token. It means that the session is revoked.
+/// This minimum generation revokes the session, because no token has this generation.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
 
 /// The facts that a decision needs in addition to the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Whether the directory has the user, and the user is active and still in the session's account.
+    /// Whether the user exists, is active and is still in the session's account.
     pub user_active: bool,
-    /// The latest of the directory's, the subject's, the client's and the global not-before. A session that was created
-    /// in the same millisecond is not valid.
+    /// The latest not-before for the session. It also covers a session that was created in the same millisecond.
     pub sessions_valid_from: Timestamp,
-    /// The minimum generation that the revocation list has for this session, even if it has not taken effect yet.
-    /// [`Generation::NONE`] if there is none.
+    /// The session's minimum generation in the revocation list, or [`Generation::NONE`]. It counts even before it takes
+    /// effect.
     ///
-    /// Read this **before** the record is loaded. A rotation writes to the store before it writes to the list, so a
-    /// record that is loaded later is at least as recent as the list's entry. If the order were reversed, a rotation by
-    /// another request in between would look like writes that the store has lost.
+    /// Read this **before** the record. A rotation writes to the store first, so a record that is loaded later is at
+    /// least as recent. In the reverse order, a concurrent rotation would look like lost writes.
     pub minimum_known: Generation,
-    /// Whether this gate has every revocation of this session, even if the store has lost data. Once this gate has
-    /// loaded its revocations from a store that had lost writes, the value is false for the rest of the session. Later
-    /// changes of the session do not bring back the lost revocations.
+    /// Whether this gate has every revocation of this session, even if the store has lost data.
+    ///
+    /// Once false, the value stays false for the rest of the session.
     pub unbroken_revocations: bool,
 }
 
-/// The reason for which a session counts as revoked.
+/// Why a session counts as revoked.
 ///
 /// ```
 /// use rotogate::denial::{Class, Denial};
@@ -54,19 +51,17 @@ pub struct Facts {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The session's record says that it is revoked.
+    /// The session's record is marked as revoked.
     Record,
     /// The revocation list has an entry for the session.
     List,
     /// The user is unknown, disabled, removed, or now in another account.
     UserInactive,
-    /// The session began at or before the time from which the user's sessions are valid, for example because the user's
-    /// password has changed.
+    /// The session began before the user's `sessions_valid_from`, for example before a change of password.
     BeforeValidFrom,
-    /// The session began at or before a not-before in the revocation list, because all sessions of its user, of its
-    /// client or of the gate were revoked.
+    /// The session is older than a not-before for its user, its client or the whole gate.
     NotBefore,
-    /// The issuer that authenticated the user ended the user's login there.
+    /// The issuer at which the user logged in has ended the login.
     Elsewhere,
 }
 
@@ -79,16 +74,16 @@ pub enum Lifetime {
     Idle,
 }
 
-/// The circumstances of a reuse. They are for the audit event, and never for the reply.
+/// The circumstances of a reuse, for the audit event. The response must not reveal them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
-    /// The number of generations by which the token is older than the current generation.
+    /// How many generations the token is behind the current one.
     pub generations_old: u64,
-    /// The time since its successor was issued, if the record still contains this time.
+    /// How long ago the token's successor was issued. `None` if this was not recorded.
     pub superseded_for: Option<Duration>,
 }
 
-/// What a presented refresh credential does. See the module's table.
+/// What a presented refresh token does. See the module's table.
 ///
 /// ```
 /// use rotogate_core::session::rotation::Decision;
@@ -104,36 +99,34 @@ pub struct Reuse {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The session was ended.
+    /// The session was revoked.
     Revoked(SessionEnd),
     /// The session exceeded a lifetime.
     Expired(Lifetime),
-    /// The store or the record has lost writes. The session is fast-forwarded if that is safe. Otherwise the credential
-    /// is refused.
+    /// The store or the record has lost writes.
     // Requirement O5.
     Ahead {
-        /// Whether the session may continue from the presented generation.
+        /// Whether the session may continue from the presented generation. Otherwise the token is refused.
         fast_forward: bool,
     },
     /// Issue a new pair.
     Rotate,
     /// Return the current pair again.
     Replay,
-    /// Issue a new pair that replaces an unused one.
+    /// Issue a new pair that replaces an unused pair.
     Reissue,
     /// The token is superseded.
     Reuse(Reuse),
 }
 
 impl Decision {
-    /// Returns whether the decision repeats a lost reply. In this case the credential was already exchanged, and the
-    /// gate returns a pair of tokens again.
+    /// Returns whether the gate repeats an earlier exchange because its response may have been lost.
     pub const fn repeats(self) -> bool {
         matches!(self, Self::Replay | Self::Reissue)
     }
 }
 
-/// Decides, without I/O, clock or random numbers.
+/// Makes the decision without I/O, clock or random numbers.
 pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
@@ -142,8 +135,7 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
         return Decision::Expired(which);
     }
     if generation > s.current || facts.minimum_known > s.current {
-        // The list gives a lower bound for the lost generation, so only a token at or past this bound can be the latest
-        // one.
+        // Whether no later generation than the presented one is known.
         let latest = generation > s.current && generation >= facts.minimum_known;
         let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
         return Decision::Ahead { fast_forward };
@@ -151,7 +143,7 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
     if generation == s.current {
         return Decision::Rotate;
     }
-    // `NONE` was never issued. It marks a session that was never refreshed.
+    // `NONE` means that the session was never refreshed.
     if generation == s.previous && generation != Generation::NONE {
         if now.since(s.issued_at) < profile.grace {
             return Decision::Replay;
@@ -187,35 +179,34 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
     (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
 }
 
-/// What a rotation does to the session's earlier access tokens.
+/// The effect of a rotation on the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RaisedMinimum {
-    /// The lowest generation whose access tokens are accepted from `effective_from` on.
+    /// The lowest accepted generation from `effective_from` on.
     pub minimum: Generation,
-    /// The time from which `minimum` applies.
+    /// When `minimum` takes effect.
     pub effective_from: Timestamp,
-    /// The minimum until that time.
+    /// The lowest accepted generation before `effective_from`.
     pub before: Generation,
-    /// The expiry of the last access token below the minimum.
+    /// When the last access token with a generation below the minimum expires.
     pub until: Timestamp,
 }
 
-/// The record after a decision that issues a new generation, and the revocation that results from it.
+/// The new record, and the revocation that results from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordChange {
-    /// The record to swap in.
+    /// The new record.
     pub record: Session,
-    /// The entry for the revocation list, which must be written in the same transaction.
+    /// The entry for the revocation list, written in the same transaction.
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The next generation. It never reaches `REVOKED`, which therefore never denotes a token.
+/// The result is never `REVOKED`, so no token has that generation.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }
 
-/// The change of the record if `decision` issues a new generation. Returns `None` if `decision` does not issue one, or
-/// if the record's counters are used up.
+/// The change of the record, or `None` if `decision` does not issue a new generation.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
@@ -227,14 +218,12 @@ pub fn apply_decision(
     let raise_by_profile = profile.revoke_previous_after;
     let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
         Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
-        // The unused generations after `previous` end at once, regardless of `revoke_previous_after`. Their access
-        // tokens may have expired in the meantime, but their refresh tokens have not. In case the store loses the write
-        // of this decision, the list keeps the entry at least as long as a sweep keeps ended entries.
+        // The unused generations after `previous` are revoked at once, even if their access tokens have expired.
+        // With `max(now)`, the entry has not yet expired, so gates can write it back if the store loses it.
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // The record does not contain the access tokens that were issued in lost writes, but tokens cannot live longer
-        // than this.
+        // All access tokens from lost writes expire by this time.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))

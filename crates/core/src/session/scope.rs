@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A set of scope tokens, in the order in which they were granted.
+/// A set of scope tokens, in the order of the grant.
 ///
 /// ```
 /// use rotogate::session::Scope;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Scope(Box<str>);
 
-/// A scope that tokens never have. A misspelt requirement becomes this scope, so that tokens never satisfy it.
+/// A scope that no token has. It replaces a misspelt requirement.
 pub fn impossible() -> Scope {
     Scope("\u{0}".into())
 }
@@ -39,13 +39,11 @@ impl Scope {
         }
     }
 
-    /// Builds a scope from these scope tokens, each of which must come from a valid scope.
     pub(crate) fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
         Self::collect(tokens.into_iter())
     }
 
-    /// Removes duplicates. Up to 16 tokens are compared in pairs. For more tokens a set is used, because a client may
-    /// send thousands of tokens in one parameter (requirement A23).
+    /// A client may send thousands of tokens (requirement A23). Many tokens are therefore collected with a set.
     fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
         const FEW: usize = 16;
         let (mut seen, mut many): (Vec<&str>, HashSet<&str>) = (Vec::new(), HashSet::new());
@@ -71,7 +69,7 @@ impl Scope {
         self.0.is_empty()
     }
 
-    /// The tokens of the scope.
+    /// The tokens.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split(' ').filter(|t| !t.is_empty())
     }
@@ -86,13 +84,13 @@ impl Scope {
         self.iter().all(|t| other.contains(t))
     }
 
-    /// The tokens of both scopes, with this scope's tokens first.
+    /// The tokens of both scopes, this scope's first.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::collect(self.iter().chain(other.iter()))
     }
 
-    /// The tokens that both scopes have, in the order of this scope.
+    /// The tokens in both scopes, in this scope's order.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         Self::collect(self.iter().filter(|t| other.contains(t)))
@@ -119,7 +117,6 @@ mod tests {
         assert!(!Scope::parse("write admin").unwrap().is_within(&s));
         assert_eq!(s.intersection(&Scope::parse("admin write").unwrap()).as_str(), "write");
         assert!(Scope::parse("").unwrap().is_empty());
-        // The parser treats a short list of scopes differently from a long one.
         for count in [1, 15, 16, 17, 18, 40, 5000] {
             let once: Vec<_> = (0..count).map(|n| format!("s{n}")).collect();
             let once = once.join(" ");

@@ -1,5 +1,4 @@
-//! Requirement C3: a store that implements its operations in another language gives the same results as the rules in
-//! Rust.
+//! Requirement C3: a store with operations in another language gives the same results as the rules in Rust.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -13,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
-/// A small pseudorandom generator that yields the same numbers in every run.
+/// The numbers are the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -23,12 +22,12 @@ impl Numbers {
     }
 }
 
-/// Runs the same operations on an empty `store` and on a memory store, which uses the rules, and compares the results.
+/// Runs the same operations on an empty `store` and on a memory store, and compares the results.
 pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
     let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
-    // In a store, the latest end of all sessions may only grow. A session that outlives all others makes this end equal
-    // in both stores.
+    // Some stores never lower the latest expiry of all sessions. This session expires last, so the value stays the
+    // same in both stores.
     let longest = session("dave", 1 << 41, start());
     let longest = Session { expires: longest.expires.plus(Duration::from_secs(86_400)), ..longest };
     for store in trial.stores() {
@@ -65,13 +64,12 @@ pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64
     assert_eq!(kinds.len(), 12, "each kind, and records that were restored and not: {kinds:?}");
     let [of_store, of_memory] = trial.stores().map(|store| store.revocations_since(Cursor::default()));
     let (mut of_store, mut of_memory) = (of_store.await.unwrap().0, of_memory.await.unwrap().0);
-    // The order of entries with different targets is not guaranteed.
+    // The order of entries with different targets is arbitrary.
     of_store.sort_by(|a, b| a.target.cmp(&b.target));
     of_memory.sort_by(|a, b| a.target.cmp(&b.target));
     assert_eq!(of_store, of_memory);
 }
 
-/// Both stores, and what they returned for an operation. The tested store's result comes first.
 struct Trial<'a> {
     numbers: Numbers,
     store: &'a dyn Store,
@@ -99,7 +97,6 @@ impl<'a> Trial<'a> {
         self.known.push(begun.id);
     }
 
-    /// Returns false if there is no record to swap.
     async fn swap(&mut self, id: SessionId, at: Timestamp) -> bool {
         let Some(record) = self.memory.load(id).await.unwrap() else { return false };
         let next = Session { status: Status::Live, ..rotated(&record, at) };
@@ -136,8 +133,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Writes back a record that is slightly older or newer than the stored one, or `unknown` if no record is stored.
-    /// Returns whether the record was restored.
+    /// Writes back a record that is slightly older or newer than the stored one. Returns whether the record was
+    /// restored.
     async fn restore(&mut self, unknown: Session, id: SessionId) -> bool {
         let shared = self.store.shared().unwrap();
         let record = match self.memory.load(id).await.unwrap() {
@@ -147,7 +144,7 @@ impl<'a> Trial<'a> {
         let generation = (record.current.get() + self.numbers.below(3)).saturating_sub(1);
         let revision = (record.revision + self.numbers.below(3)).saturating_sub(1).max(1);
         let record = Session { current: Generation::new(generation), revision, ..record };
-        // After the adoption, all records count as written before the loss.
+        // After `adopt`, the store treats all records as written before the loss.
         shared.adopt().await.unwrap();
         let written = shared.restore(vec![record.clone()]).await.unwrap();
         let restored = self.memory.restore(&record).unwrap();
@@ -164,7 +161,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Another node's write may make a node's hints outdated. The node must then decide again.
+/// If a node's hints are outdated because of another node's write, the node decides again.
 pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, start());
     conformance::insert(&*a, &begun).await;
@@ -182,7 +179,7 @@ pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let merged = a.revoke(minimum(begun.id, 3, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
     let Effect::Minimum { minimum: highest, .. } = merged.effect else { panic!("{merged:?}") };
     assert_eq!(highest.get(), 12);
-    // Node `a` has read a live session of this revision.
+    // Node `a` reads the session while it is live.
     find().await;
     let last = rotated(&next, later(start(), 6));
     assert_eq!(b.compare_and_swap(next.revision, last.clone(), None).await.unwrap(), Swap::Swapped);
@@ -191,7 +188,7 @@ pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     assert_eq!((ended.current, ended.revision), (last.current, last.revision + 1));
 }
 
-/// A not-before is written successfully although new sessions are inserted all the time.
+/// A not-before succeeds although new sessions begin all the time.
 pub async fn outlives_what_begins<S: Store + 'static>([a, b]: [Arc<S>; 2]) {
     let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let storm = {

@@ -1,21 +1,19 @@
-//! Scopes that include other scopes, from the configuration key `implies`.
+//! Scopes that imply other scopes (the configuration key `implies`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::session::Scope;
 
-/// For each scope, the scopes that imply it, directly or through other scopes.
+/// For each scope, the scopes that imply it, directly or indirectly.
 // Requirement M10.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Implied {
-    /// The scopes that each scope implies directly, as configured.
     given: BTreeMap<String, Scope>,
-    /// For each scope, all scopes that imply it, directly or indirectly.
     by: BTreeMap<Box<str>, BTreeSet<Box<str>>>,
 }
 
 impl Implied {
-    /// Computes the transitive closure. The argument has each scope and the scopes that it implies directly.
+    /// Computes the transitive closure of directly implied scopes.
     ///
     /// # Errors
     /// A scope implies itself. The message names a scope of the cycle.
@@ -42,13 +40,13 @@ impl Implied {
         Ok(Self { given, by })
     }
 
-    /// Whether a token with the scopes `granted` has the scope `asked`, directly or by implication.
+    /// Whether `granted` has the scope `asked`, directly or by implication.
     pub fn has(&self, granted: &Scope, asked: &str) -> bool {
         granted.contains(asked)
             || self.by.get(asked).is_some_and(|wider| wider.iter().any(|scope| granted.contains(scope)))
     }
 
-    /// The scopes that each scope implies directly, as configured.
+    /// The directly implied scopes, as configured.
     pub const fn given(&self) -> &BTreeMap<String, Scope> {
         &self.given
     }

@@ -1,21 +1,18 @@
-//! Patterns for the MCP calls of a rule, such as `calls = ["tools/call:delete_*"]`.
+//! Patterns for MCP calls, such as `calls = ["tools/call:delete_*"]`.
 
 use std::fmt;
 
 use super::uri::is_escaped_once;
 use crate::mcp::Call;
 
-/// The method whose calls name a URI.
 pub(super) const READ: &str = "resources/read";
 
-/// The closeness of a pattern that names a call exactly.
 pub(super) const EXACT: usize = usize::MAX;
 
-/// The calls to which a rule applies: `method:name`, `method:prefix*`, `method` for all names of the method, or `*` for
-/// all calls.
+/// The calls to which a rule applies: `method:name`, `method:prefix*`, `method`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct McpCalls {
-    /// The method, or `None` for all calls.
+    /// `None` matches all calls.
     method: Option<Box<str>>,
     name: NamePattern,
 }
@@ -69,13 +66,11 @@ impl McpCalls {
         self.method.is_none()
     }
 
-    /// Whether the pattern is for calls of this method with certain names, given exactly or by a prefix.
     pub(super) fn names(&self, method: &str) -> bool {
         self.method.as_deref() == Some(method) && self.name != NamePattern::Any
     }
 
-    /// How specifically the pattern names a call: an exact match is closest, then the longest prefix, the method, and
-    /// `*`. `None` if it does not match.
+    /// Ranks a match: an exact match is the closest, then the longest prefix, then the method, then `*`.
     // Requirement M8.
     pub(super) fn closeness(&self, call: &Call<'_>) -> Option<usize> {
         let Some(method) = self.method.as_deref() else { return Some(0) };

@@ -12,12 +12,12 @@ use crate::route::Route;
 #[derive(Debug, Default)]
 pub struct CallRules(Vec<CallRule>);
 
-/// One pattern of a rule, with its route and its counters.
+/// One pattern of a rule.
 #[derive(Clone, Debug)]
 pub struct CallRule {
-    /// The calls to which the pattern applies.
+    /// The calls that match.
     pub calls: McpCalls,
-    /// The route with the requirements for these calls.
+    /// The route whose policy applies to the calls.
     pub route: Arc<Route>,
     counts: Arc<[AtomicU64; 2]>,
 }
@@ -28,17 +28,17 @@ impl CallRule {
         self.counts[usize::from(is_permitted)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The numbers of refused and of permitted calls.
+    /// The numbers of refused and permitted calls.
     pub fn counted(&self) -> [u64; 2] {
         [&self.counts[0], &self.counts[1]].map(|count| count.load(Ordering::Relaxed))
     }
 }
 
 impl CallRules {
-    /// The rules among these routes, in their order.
+    /// Selects the rules for MCP calls from these routes, in the same order.
     ///
     /// # Errors
-    /// Two rules have the same pattern, or there are rules but none with the pattern `*`.
+    /// Two rules have the same pattern, or a rule for `*` is missing.
     pub fn new<'r>(routes: impl Iterator<Item = &'r Route>) -> Result<Self, String> {
         let mut rules: Vec<CallRule> = Vec::new();
         for route in routes {
@@ -51,13 +51,12 @@ impl CallRules {
             }
         }
         if !rules.is_empty() && !rules.iter().any(|rule| rule.calls.is_general()) {
-            return Err("no rule governs the calls that the other rules do not name; add a rule with calls = [\"*\"]"
-                .to_owned());
+            return Err("no rule applies to calls that are not listed; add a rule with calls = [\"*\"]".to_owned());
         }
         Ok(Self(rules))
     }
 
-    /// Takes over the counters of the rules that these rules replace.
+    /// Continues to use the counters of the old rules.
     pub fn count_on(&mut self, old: &Self) {
         for rule in &mut self.0 {
             if let Some(known) = old.0.iter().find(|known| known.calls == rule.calls) {
@@ -71,9 +70,10 @@ impl CallRules {
         self.0.iter()
     }
 
-    /// The rules that apply to a call, in configuration order. Usually this is only the most specific rule. If a call
-    /// names a URI that a server may read as another resource, all rules that name resources apply as well, unless a
-    /// rule names exactly this URI.
+    /// The rules for a call, in configuration order. Usually only the most specific rule applies.
+    ///
+    /// If servers may disagree about which resource the call's URI names, all rules that name resources apply. A rule
+    /// for exactly this URI takes precedence.
     pub fn of_call<'s>(&'s self, call: &Call<'_>) -> impl Iterator<Item = &'s CallRule> {
         let closest = self.0.iter().filter_map(|rule| Some((rule.calls.closeness(call)?, rule)));
         let closest = closest.max_by_key(|(closeness, _)| *closeness);

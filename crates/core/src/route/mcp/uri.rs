@@ -1,8 +1,8 @@
 //! The spelling of a resource's URI.
 
-/// Whether all servers read this URI as the same resource. Such a URI has the form `scheme://authority/path?query`.
-/// Scheme and authority are in lower case, the authority has neither port nor user and is empty for `file`, and no
-/// segment is empty or consists of dots.
+/// Returns whether all servers read this URI as the same resource.
+///
+/// Scheme and authority must be in lower case, without port and user. No segment may be empty, `.` or `..`.
 pub(super) fn has_one_spelling(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -24,8 +24,7 @@ pub(super) fn has_one_spelling(uri: &str) -> bool {
         && is_escaped_once(path)
 }
 
-/// Whether the string has only the characters of a URI without a fragment, and escapes only spaces and non-ASCII bytes,
-/// with hex digits in upper case. A server may treat any other escape like the character itself.
+/// Only spaces and non-ASCII bytes may be escaped. A server may treat any other escape as the plain character.
 pub(super) fn is_escaped_once(text: &str) -> bool {
     let is_needed = |escape: &str| match escape.as_bytes() {
         [b'2', b'0', ..] => true,

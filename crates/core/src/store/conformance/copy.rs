@@ -1,4 +1,4 @@
-//! Copies the embedded store to the tested store and back. The content must stay the same (C31).
+//! Tests copies from the embedded store to the tested store and back (C31).
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -7,8 +7,10 @@ use super::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, st
 use crate::store::copy::{CopyTarget, content, copy};
 use crate::store::{StoreError, Swap};
 
-/// `open` opens the embedded store in a file with the given name. `connect` opens the tested store. With a name, it
-/// opens the store as a copy of the store with that name. Without a name, it opens the store as a gate does.
+/// Copies a store and copies it back, and compares the content.
+///
+/// `open` opens the embedded store in a file with this name. `connect` opens the tested store. If both functions get
+/// the name of a source store, they open the new store as a copy of it.
 pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
@@ -29,10 +31,10 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     let was = content(&first, start()).await.unwrap();
     assert_eq!((was.sessions, was.revocations), (600, 3));
 
-    // Repeats a copy that was interrupted.
     let target = connect(Some("first")).await.unwrap();
     target.put_sessions(sessions[..10].to_vec()).await.unwrap();
-    // Two commands copy in any order. The later record is kept, and an ended record counts as the latest.
+    // The later record is kept, regardless of the order in which two commands copy. A revoked record always counts as
+    // later.
     let other = connect(Some("first")).await.unwrap();
     let ended = first.load(sessions[1].id).await.unwrap().unwrap();
     other.put_sessions(vec![next.clone(), ended.clone()]).await.unwrap();
@@ -66,7 +68,6 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     assert_eq!(back.load(later.id).await.unwrap(), Some(later));
     assert_eq!(back.load(sessions[2].id).await.unwrap(), Some(sessions[2].clone()));
     assert!(back.load(sessions[1].id).await.unwrap().unwrap().is_revoked());
-    // The not-before is still in force.
     let swapped = back.compare_and_swap(1, rotated(&sessions[3], start()), None).await.unwrap();
     assert_eq!(swapped, Swap::NoLongerValid);
 }

@@ -1,4 +1,4 @@
-//! Behaviours of two handles on one store that has lost writes or seems to have lost writes.
+//! Tests of two handles on one store that has lost writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,8 @@ use crate::clock::{SystemTime, Timestamp};
 use crate::session::Session;
 use crate::store::{Cursor, Feed, SharedStore, Swap};
 
-/// A duration that is longer than a test takes.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Waits until the feed reports a loss of writes.
 async fn lost(feed: &mut dyn Feed) {
     let waiting = async {
         loop {
@@ -26,7 +24,7 @@ async fn lost(feed: &mut dyn Feed) {
     tokio::time::timeout(PATIENCE, waiting).await.expect("the feed says it");
 }
 
-/// C15: once one node has adopted the data, every other node must also adopt the data before it can read or write.
+/// C15: after one node has adopted the data, every other node must adopt it before it can read or write.
 pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -55,13 +53,13 @@ pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>(
     }
     assert_eq!(b.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert!(!a.predates_loss(begun.id).await.unwrap(), "it was written since");
-    // Another adoption marks another loss.
+    // A second adoption counts as a second loss.
     b.adopt().await.unwrap();
     assert!(b.predates_loss(begun.id).await.unwrap());
     assert!(a.load(begun.id).await.is_err());
 }
 
-/// C16: a recovery is complete when every node has written back what it knows, or has had enough time to do so.
+/// C16: a recovery is complete when every node has written its data back, or a time limit has passed.
 pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let mut feeds = [
@@ -78,15 +76,15 @@ pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a,
     assert!(!a.restoration(LONG).await.unwrap().is_complete, "it has only learned of it");
     assert!(b.restoration(LONG).await.unwrap().is_complete);
     assert!(a.restoration(LONG).await.unwrap().is_complete);
-    // Node `b` does not take part this time.
+    // Node `b` does not adopt the data this time.
     a.adopt().await.unwrap();
     assert!(!a.restoration(LONG).await.unwrap().is_complete);
     let over = async { while !a.restoration(Duration::from_millis(1)).await.unwrap().is_complete {} };
     tokio::time::timeout(PATIENCE, over).await.expect("the time is over");
 }
 
-/// C15: a record is written back if the store has no record, or has an older record that no node has written since the
-/// loss.
+/// C15: a missing record is written back. An outdated record is also written back, unless the session was written after
+/// the loss.
 pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..6).map(|number| session("alice", number, now)).collect();
@@ -109,13 +107,12 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
         assert!(b.load(ended.id).await.unwrap().unwrap().is_revoked());
     }
-    // An older record must not be written back. A session must not be written back if only its revocation is left.
+    // Older records and revoked sessions must not be written back.
     a.restore(vec![older.clone()]).await.unwrap();
     assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
     b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();
     a.restore(vec![covered.clone()]).await.unwrap();
     assert_eq!(b.load(covered.id).await.unwrap(), None);
-    // A restored session can be continued like any other session.
     assert_eq!(b.compare_and_swap(missing.revision, next(missing), None).await.unwrap(), Swap::Swapped);
     let moment = b.stamp_not_before().await.unwrap();
     b.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
@@ -124,9 +121,8 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
     assert_eq!(b.load(late.id).await.unwrap(), None, "its subject's sessions were ended");
 }
 
-/// C37: one node acknowledged a generation and another node the next generation, and both writes were lost. Whichever
-/// record is written back first, the later generation is kept, and a session may continue if its token has a later
-/// generation than the record.
+/// C37: two nodes acknowledged successive generations, and both writes were lost. The later generation is kept,
+/// regardless of the order in which the records are written back.
 pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let all: Vec<Session> = (0..4).map(|number| session("alice", number, now)).collect();
@@ -150,20 +146,20 @@ pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S
     b.restore(vec![latest.clone()]).await.unwrap();
     a.restore(vec![next(reversed)]).await.unwrap();
     assert_eq!(is_of_before(reversed).await, latest);
-    // A confirmation of the earlier generation is written in between. It raises the revision, as a rotation does.
+    // A confirmation of the earlier generation raises the revision.
     b.confirm(vec![(confirmed.id, confirmed.current)]).await.unwrap();
     a.restore(vec![next(confirmed)]).await.unwrap();
     let restored = is_of_before(confirmed).await;
     assert_eq!(restored.current, next(confirmed).current);
     assert!(restored.revision > next(confirmed).revision, "whoever read the note must not swap it for another");
-    // A record that was changed since the loss is kept, even if another node writes back much later.
+    // A record is not overwritten if it was changed after the loss.
     let swapped = b.compare_and_swap(latest.revision, next(&latest), None).await.unwrap();
     assert_eq!(swapped, Swap::Swapped);
     a.restore(vec![next(&next(&latest))]).await.unwrap();
     assert_eq!(b.load(latest.id).await.unwrap(), Some(next(&latest)));
 }
 
-/// C38: the result is the number of missing records, not the number of offered records.
+/// C38: the result is the number of missing records, not of offered records.
 pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let [kept, missing] = [1, 2].map(|number| session("alice", number, now));
@@ -175,8 +171,8 @@ pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a,
     assert_eq!(b.restore(vec![kept, missing]).await.unwrap(), 0, "another node has written it back");
 }
 
-/// C39: times that were written while a clock was ahead do not block logins once the store's clock is reset.
-/// `set_ahead` makes the store remember the given time, as if its server's clock were ahead.
+/// C39: times from a fast clock do not block logins after the store's clock is reset. `set_ahead` makes the store
+/// remember a future time.
 #[cfg(feature = "store-kit")]
 pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))
 where
@@ -205,7 +201,7 @@ where
         let begun = session(name, number, created(store, Timestamp::ZERO).await);
         assert_eq!(store.insert(begun, SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
     }
-    // Everything older than the reset has ended, including sessions without a record.
+    // The reset also revokes sessions without a record.
     let (list, _) = store.revocations().await.unwrap();
     assert!(
         list.not_before(super::ISSUER, "alice", None) >= now && list.not_before(super::ISSUER, "bob", None) < later

@@ -1,5 +1,6 @@
-//! The behaviours that every store must have, as tests for any store. Call [`run`] with a function that makes an empty
-//! store.
+//! The behaviours that every store must have, as tests for any store.
+//!
+//! Call [`run`] with a function that makes an empty store.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
 use std::sync::{Arc, OnceLock};
@@ -23,19 +24,18 @@ pub mod shared;
 #[cfg(feature = "store-kit")]
 mod suite;
 
-/// The issuer that a store under test must be given.
+/// The issuer of a store under test.
 pub const ISSUER: &str = "https://auth.example";
-/// The leeway that a store under test must be given.
+/// The leeway of a store under test.
 pub const LEEWAY: Duration = Duration::from_secs(30);
-/// The time at which the sessions begin, in tests of stores that get the time from their caller.
+/// The creation time of sessions, for stores that take the time from their caller.
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
-/// The reason of most revocations in the suite.
+/// The reason for most revocations in the suite.
 pub const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
-/// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
-/// The lifetime of the suite's sessions.
+/// The lifetime of sessions.
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// The lifetime of the access tokens of the suite's sessions.
+/// The lifetime of access tokens.
 pub const ACCESS_TTL: Duration = Duration::from_secs(600);
 
 macro_rules! behaviours {
@@ -48,8 +48,9 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on its own empty store that was made with the issuer and the leeway that the suite
-/// passes. The races need a runtime with several threads.
+/// Runs every behaviour, each on its own empty store. `make` gets the issuer and the leeway.
+///
+/// The races need a runtime with several threads.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -96,7 +97,7 @@ pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
         races::a_reader_of_revocations_misses_none,
         races::however_many_begin_at_once_no_more_live_than_may,
     );
-    // A shared store has its own clock, so this behaviour does not apply to it.
+    // A shared store uses its own clock.
     if make().shared().is_none() {
         behaviours!(make:
             sessions::the_last_known_time_never_goes_back,
@@ -143,14 +144,14 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
     relay::one_of_many_inserts_wins(make()).await;
 }
 
-/// The time at which the sessions of the suite begin. It is the start of the suite, because a shared store uses its own
-/// clock to decide which sessions have ended.
+/// When the sessions of the suite begin. This is the current time, because a shared store expires sessions by its own
+/// clock.
 pub fn start() -> Timestamp {
     static BEGAN: OnceLock<Timestamp> = OnceLock::new();
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
 }
 
-/// A live session of `subject` that began at `created`. `number` distinguishes sessions of the same millisecond.
+/// Creates a live session of `subject`. `number` distinguishes sessions with the same creation time.
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -199,7 +200,7 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
     }
 }
 
-/// An entry that ends a session, with the shortest valid `until`.
+/// An entry that revokes a session, with the shortest valid `until`.
 pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
@@ -211,12 +212,12 @@ pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     Revocation { target: Target::Session(id), effect, until }
 }
 
-/// A not-before entry, with the shortest valid `until`.
+/// A not-before entry with the shortest valid `until`.
 pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
 
-/// The target for one subject of this gate.
+/// The revocation target for a subject of this gate.
 pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }
@@ -231,7 +232,7 @@ pub async fn insert(store: &dyn Store, session: &Session) {
     assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }
 
-/// The time `ms` milliseconds after `t`.
+/// The time that is `ms` milliseconds after `t`.
 pub fn later(t: Timestamp, ms: u64) -> Timestamp {
     t.plus(Duration::from_millis(ms))
 }

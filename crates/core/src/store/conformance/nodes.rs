@@ -1,4 +1,4 @@
-//! Several handles on one store in memory, like several gates on a remote store. Tests can cut off each handle.
+//! Several handles on one store in memory, like several gates on a remote store.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,49 +18,38 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-/// The state that all handles share.
 struct Common {
     store: MemoryStore,
-    /// The store's own clock.
     time: Arc<dyn TimeSource>,
-    /// The last stamp. It ensures that a creation and a not-before never have the same millisecond.
+    /// A creation and a not-before must never have the same millisecond.
     last_stamp: Mutex<Timestamp>,
     leeway: Duration,
-    /// The time at which each counter is full again, in microseconds.
+    /// The value is the time in microseconds at which the counter is full again.
     counters: Mutex<HashMap<[u8; 16], u64>>,
-    /// The last change for each name.
     changes: Mutex<HashMap<[u8; 16], Change>>,
-    /// The time until which each name is remembered.
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
-    /// The last row of each node that follows the feed, and the time at which it was sent.
     rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
-    /// Changed after each write.
     written: watch::Sender<()>,
     head: Mutex<SharedHead>,
-    /// The id of the server that responds. A failover changes it.
+    /// A failover changes the id of the server.
     server: AtomicU64,
     nodes: AtomicU64,
 }
 
-/// The state after a change, and the stamp of the change.
 type Change = ([u8; 16], Timestamp);
 
-/// The state that every operation checks.
 #[derive(Clone, Debug, Default)]
 struct SharedHead {
-    /// The history id: a number that rises with each noticed loss.
+    /// The history id rises with each noticed loss.
     history: u64,
     adopted: Timestamp,
-    /// The number of writes.
     writes: u64,
-    /// The sessions that were changed under this history id. A session that was only written back does not count as
-    /// changed.
+    /// These sessions were changed since the last loss, not only written back.
     written: BTreeSet<SessionId>,
-    /// For each node, the time of its last contact, and the history id for which it has written back what it knows.
     nodes: BTreeMap<u64, (Timestamp, u64)>,
 }
 
-/// The content of a store at one moment.
+/// The content of a store.
 pub struct Backup {
     tables: Tables,
     head: SharedHead,
@@ -68,7 +57,7 @@ pub struct Backup {
 
 crate::debug_with!(Backup);
 
-/// The state of one node's connection to the store, which a test can change.
+/// A node's connection to the store, which a test can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Way {
     /// Everything reaches the store.
@@ -76,11 +65,10 @@ pub enum Way {
     Open,
     /// Nothing reaches the store.
     Cut,
-    /// Requests reach the store, but the replies to the feed are held back.
+    /// Requests reach the store, but responses to the feed are delayed.
     FeedHeld,
 }
 
-/// The number of replies that were held back, and how many of them were released.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     began: u64,
@@ -98,7 +86,6 @@ pub struct MemoryNode {
     known: Arc<NodeExpectations>,
 }
 
-/// The state that a node expects the store to have.
 #[derive(Debug, Default)]
 struct NodeExpectations {
     history: AtomicU64,
@@ -107,7 +94,7 @@ struct NodeExpectations {
 }
 
 impl MemoryNode {
-    /// The first handle on a new store. `time` is the store's own clock.
+    /// Creates a store and its first handle. `time` is the store's clock.
     pub fn first(issuer: impl Into<Arc<str>>, leeway: Duration, time: Arc<dyn TimeSource>) -> Self {
         let common = Common {
             store: MemoryStore::for_a_trial(issuer, leeway),
@@ -126,7 +113,7 @@ impl MemoryNode {
         Self::on(Arc::new(common))
     }
 
-    /// Another node's handle on the same store.
+    /// Creates another node's handle on the same store.
     pub fn another(&self) -> Self {
         Self::on(Arc::clone(&self.common))
     }
@@ -152,26 +139,25 @@ impl MemoryNode {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// Waits until a reply to the feed is held back.
+    /// Waits until this handle delays a response of the feed.
     pub async fn feed_is_held(&self) {
-        // This handle owns the sender, so the wait cannot fail.
+        // The wait cannot fail, because this handle owns the sender.
         let _ = self.held.subscribe().wait_for(|held| held.began > held.passed).await;
     }
 
-    /// Releases the reply that is held back, and waits until the feed has received it. Later replies are held back
-    /// again.
+    /// Releases the delayed response, and waits until the feed receives it. Later responses are delayed again.
     pub async fn release_one(&self) {
         let passed = self.held.borrow().passed;
         self.release.notify_one();
         let _ = self.held.subscribe().wait_for(|held| held.passed > passed).await;
     }
 
-    /// Changes the state of this node's connection to the store.
+    /// Changes this node's connection to the store.
     pub fn set_way(&self, way: Way) {
         self.way.send_replace(way);
     }
 
-    /// The present content of the store, for [`lose`](Self::lose).
+    /// Saves the content of the store for [`lose`](Self::lose).
     pub fn back_up(&self) -> Result<Backup, StoreError> {
         Ok(Backup { tables: self.common.store.tables()?.clone(), head: self.common.head.lock().clone() })
     }
@@ -206,7 +192,6 @@ impl MemoryNode {
         }
     }
 
-    /// Counts a successful write. `record` is the session whose record was written, if any.
     fn wrote<T>(&self, record: Option<SessionId>, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_ok() {
             let mut head = self.common.head.lock();
@@ -423,7 +408,6 @@ struct NodeFeed {
     written: watch::Receiver<()>,
     follow: Follow,
     cursor: Cursor,
-    /// Whether the last call failed.
     broke: bool,
 }
 
@@ -433,7 +417,7 @@ crate::debug_with!(NodeFeed { cursor });
 impl Feed for NodeFeed {
     async fn next(&mut self) -> Result<FeedStep, StoreError> {
         tokio::select! {
-            // The cluster lives as long as this feed, so this never fails.
+            // The wait cannot fail, because the feed keeps the cluster alive.
             _ = self.written.changed(), if !self.broke => {}
             () = tokio::time::sleep(self.follow.every) => {}
         }
@@ -460,7 +444,6 @@ impl Feed for NodeFeed {
             let history = self.known.history.load(Ordering::SeqCst);
             let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
             if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
-                // The log also begins again.
                 self.cursor = Cursor::default();
                 return Ok(FeedStep { lost: true, ..FeedStep::default() });
             }

@@ -1,4 +1,4 @@
-//! Concurrent callers. Each race runs many times, and its result must be correct in every order.
+//! Concurrent callers. Each race runs many times, and every order must give a correct result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, WriteOut
 
 const ROUNDS: u64 = 40;
 
-/// Makes these calls concurrently. Each runs in its own task, and none starts before all tasks are waiting.
+/// Runs the calls concurrently. They start only when all tasks are ready.
 pub(super) async fn at_once<T: Send + 'static>(
     calls: impl ExactSizeIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
@@ -28,7 +28,7 @@ pub(super) async fn at_once<T: Send + 'static>(
     tasks.join_all().await
 }
 
-/// Rotates as the engine does: a caller that loses reloads and tries again. Returns whether the rotation succeeded.
+/// If another caller wins, this caller reloads the record and tries again, like the engine.
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     let mut known = store.load(id).await.unwrap().unwrap();
     loop {
@@ -46,7 +46,7 @@ async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     }
 }
 
-/// R1: one of two hundred concurrent callers wins, and all others receive the winner's record.
+/// R1: one of two hundred concurrent callers wins, and the others receive its record.
 pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
     let s = session("alice", 1, start());
@@ -64,7 +64,7 @@ pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     assert_eq!(told, CALLERS - 1);
 }
 
-/// An acknowledged revocation stays in force, however many rotations were in flight.
+/// An acknowledged revocation stays in force despite concurrent rotations.
 pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
@@ -90,8 +90,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     }
 }
 
-/// A late confirmation does not change anything, and a timely confirmation is not lost, because writes do not overwrite
-/// each other.
+/// A late confirmation has no effect, and a timely confirmation is not lost.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let s = session("alice", round, start());
@@ -116,7 +115,7 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     }
 }
 
-/// R9: after a subject's revocation is acknowledged, none of the subject's older sessions is inserted or continued.
+/// R9: after a subject's revocation is acknowledged, the subject's older sessions neither begin nor continue.
 pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let name = format!("user-{round}");
@@ -134,7 +133,6 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
         barrier.wait().await;
         store.revoke(not_before(subject(&name), later(start(), 1)), RevokedBecause::Operator).await.unwrap();
         let (inserted, young) = inserting.await.unwrap();
-        // In either order, neither session continues.
         assert!(!rotate(&*store, old.id).await);
         match inserted {
             Inserted::Inserted(_) => assert!(!rotate(&*store, young.id).await),
@@ -148,7 +146,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 1000).await.unwrap().sessions.iter().all(|s| s.current == Generation::FIRST));
 }
 
-/// A reader that follows the store with a cursor ends up with all of the store's entries.
+/// A reader that advances its cursor gets every entry.
 pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     const WRITERS: u64 = 4;
     let mut writers = JoinSet::new();
@@ -156,7 +154,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
         let store = Arc::clone(&store);
         writers.spawn(async move {
             for n in 0..50 {
-                // The writers raise the entries of ten targets in turn.
+                // Writers raise the entries of ten targets in turn.
                 let id = session("alice", (writer + n) % 10, start()).id;
                 let entry = minimum(id, 1 + n * WRITERS + writer, later(start(), n));
                 store.revoke(entry, RevokedBecause::Operator).await.unwrap();
@@ -166,8 +164,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let mut known = BTreeMap::new();
     let mut cursor = Cursor::default();
     loop {
-        // The finished writers are collected before the read, which must return everything that was acknowledged by
-        // then.
+        // The read must return everything that the finished writers wrote.
         while let Some(writer) = writers.try_join_next() {
             writer.unwrap();
         }
@@ -185,13 +182,12 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     assert_eq!(known, all.into_iter().map(|entry| (entry.target.clone(), entry)).collect());
 }
 
-/// R22: the limit is kept, because the inserting transaction also counts the live sessions.
+/// R22: the limit is kept, because the inserting transaction counts live sessions.
 pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Store>) {
     no_more_live_than_may(&[store]).await;
 }
 
-/// The limit is kept across all nodes. If nodes conflict at every attempt, the insert is repeated, as a client would
-/// do.
+/// The limit is kept across all nodes. If an insert conflicts at every attempt, the test repeats it like a client.
 pub async fn no_more_live_than_may<S: Store + ?Sized>(nodes: &[Arc<S>]) {
     const MOST: u32 = 5;
     const CALLERS: u32 = 60;

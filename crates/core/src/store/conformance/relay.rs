@@ -1,4 +1,4 @@
-//! Behaviours for the records of the relay.
+//! Tests of the relay's records.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::store::relay::{
     MAX_SEALED, RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion,
 };
 
-/// The relay id whose bytes all equal `n`.
+/// A relay id whose bytes are all `n`.
 pub fn id(n: u8) -> RelayId {
     RelayId([n; 32])
 }
 
-/// A pending record that ends after a minute.
+/// A pending record that expires after a minute.
 pub fn pending(since: Timestamp) -> RelayRecord {
     RelayRecord {
         state: RelayState::Pending,
@@ -28,12 +28,12 @@ pub fn pending(since: Timestamp) -> RelayRecord {
     }
 }
 
-/// The record after the provider's response arrived.
+/// The record with the provider's response.
 pub fn done(before: &RelayRecord, since: Timestamp) -> RelayRecord {
     RelayRecord { state: RelayState::Done, since, until: later(since, 30_000), sealed: vec![4; 2000], ..before.clone() }
 }
 
-/// An id has only one record, and reading the record does not change it.
+/// Each id has at most one record, and a read does not change the record.
 pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
     let first = pending(start());
@@ -47,18 +47,18 @@ pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayS
     assert_eq!(store.load_relay(id(2)).await.unwrap(), Some(second));
 }
 
-/// A new record replaces an old record once the old record has ended, and not a millisecond earlier.
+/// A new record replaces an old one only after the old one has expired.
 pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
     let old = pending(start());
     store.insert_relay(id(1), old.clone(), start()).await.unwrap();
     let new = pending(old.until);
     assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
-    // The store sweeps by an index of the records' ends. This index must contain the end of the new record.
+    // The sweep must use the expiry of the new record.
     assert_eq!(store.sweep_relay(old.until).await.unwrap(), 0);
 }
 
-/// A swap compares each part of the version.
+/// A swap compares every part of the version.
 pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     let next = done(&first, later(start(), 5));
@@ -83,7 +83,7 @@ pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(next));
 }
 
-/// A removal with a version removes only a record with that version. A removal without a version removes any record.
+/// A removal with a version removes only that version. A removal without a version removes any record.
 pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     assert!(!store.remove_relay(id(1), None).await.unwrap());
@@ -98,7 +98,7 @@ pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn Rel
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
 }
 
-/// This uses more records than one step of a sweep removes.
+/// A sweep removes more records than fit into one step.
 pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayStore>) {
     let of = |n: u16| {
         let mut bytes = [0; 32];
@@ -111,7 +111,7 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     let mut ids = store.relay_ids().await.unwrap();
     ids.sort_unstable();
     assert_eq!(ids, (0..300).map(of).collect::<Vec<_>>());
-    // K13: a page of ids is read without reading the other ids.
+    // K13: the store reads only the ids of the requested page.
     assert_eq!(store.relay_ids_after(None, 3).await.unwrap(), (0..3).map(of).collect::<Vec<_>>());
     assert_eq!(store.relay_ids_after(Some(of(296)), 9).await.unwrap(), (297..300).map(of).collect::<Vec<_>>());
     assert!(store.relay_ids_after(Some(of(299)), 9).await.unwrap().is_empty());
@@ -120,7 +120,6 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     assert_eq!(store.relay_ids().await.unwrap().len(), 100);
     assert_eq!(store.load_relay(of(199)).await.unwrap(), None);
     assert!(store.load_relay(of(200)).await.unwrap().is_some());
-    // A swap moves the end.
     let last = pending(later(start(), 299));
     let longer = RelayRecord { until: later(start(), 90_000), ..done(&last, later(start(), 300)) };
     store.swap_relay(of(299), last.version(), longer).await.unwrap();
@@ -129,7 +128,7 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
     assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 0);
 }
 
-/// A response that is too large is refused, so that it cannot fill the store.
+/// A response that is too large is refused.
 pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>) {
     let first = pending(start());
     let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(start(), 1)) };
@@ -143,7 +142,7 @@ pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>)
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(fits));
 }
 
-/// If a hundred callers claim one token, only one of them may send it.
+/// If a hundred callers claim a token, only one may send it.
 pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
     const CALLERS: u8 = 100;
     let inserts = (0..CALLERS).map(|n| {
