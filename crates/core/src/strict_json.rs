@@ -1,5 +1,4 @@
-//! Strict JSON, for signed documents and requests with credentials: a single object, without repeated members, and with
-//! bounded depth (J10, J11).
+//! Strict JSON: a single object, without repeated members, and with limited depth (J10, J11).
 
 use serde_json::{Map, Value};
 
@@ -17,13 +16,14 @@ pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
     object_of_depth(bytes, MAX_DEPTH)
 }
 
-/// Does the same as [`object`] with a different limit for the depth.
+/// Like [`object`], with another maximum depth.
 pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
     members_of_depth(bytes, max_depth, &[])
 }
 
-/// Parses an object of which only some members are needed. The other members become null, and cost hardly more than
-/// reading their bytes. Members must not be repeated, and all of `bytes` must be JSON in UTF-8.
+/// Parses an object of which only some members are needed. The members in `skipped` become null, and cost little.
+///
+/// Members must not be repeated, and `bytes` must be valid JSON.
 pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Result<Map<String, Value>, &'static str> {
     Members::read_within(bytes, max_depth, skipped).map(Map::from)
 }
@@ -31,26 +31,24 @@ pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Res
 const NOT_STRICT: &str = "not a JSON object, not strict JSON, a repeated member, or more than 1024 members";
 const NOT_ALONE: &str = "there is extra data after the JSON";
 
-/// A parser of `bytes`, which must be UTF-8, with this limit for the depth.
+/// Refuses bytes that are not UTF-8.
 fn parser(
     bytes: &[u8],
     max_depth: usize,
 ) -> Result<serde_json::Deserializer<serde_json::de::StrRead<'_>>, &'static str> {
-    // The depth is checked before the parser runs, because the parser recurses for each level.
+    // The parser recurses for each level, so the depth is checked first.
     if is_shallow(bytes, max_depth) {
-        // Checking all bytes as UTF-8 at once costs less than checking each string. It also covers the strings that a
-        // parser skips.
+        // One check of all bytes is faster than one for each string. It also covers skipped strings.
         std::str::from_utf8(bytes).map(serde_json::Deserializer::from_str).map_err(|_| NOT_STRICT)
     } else {
         Err("the JSON is nested too deeply")
     }
 }
 
-/// Counts brackets outside strings. Does not check whether the rest is JSON.
+/// Counts brackets outside strings. The rest may be invalid.
 pub(crate) fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Most documents have too few brackets to be too deep, so the brackets are first counted in a vectorised way. `{`
-    // and `[` differ in one bit, and a sum of bytes counts the brackets of a piece that is short enough not to
-    // overflow.
+    // Counting all brackets is fast, and most documents have few. The bit 0x20 maps `[` to `{`, and a short piece
+    // cannot overflow the sum.
     let brackets = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     if bytes.chunks(u8::MAX.into()).map(|piece| usize::from(brackets(piece))).sum::<usize>() <= max_depth {
         return true;
@@ -127,7 +125,6 @@ mod tests {
                 assert_eq!(object(text.as_bytes()).is_ok(), is_good, "{count}");
                 assert_eq!(members_of_depth(text.as_bytes(), MAX_DEPTH, &["b"]).is_ok(), is_good, "{count}");
             }
-            // A skipped member is not built, and only its bytes are bounded.
             assert!(members_of_depth(inside(many(count)).as_bytes(), MAX_DEPTH, &["a"]).is_ok());
         }
     }

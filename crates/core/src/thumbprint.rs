@@ -1,5 +1,6 @@
-//! The SHA-256 thumbprints to which tokens and sessions are bound: those of public keys (RFC 7638, RFC 9449 §6) and of
-//! client certificates (RFC 8705 §3.1). They are distinct types, so that one cannot be used in place of the other.
+//! SHA-256 thumbprints of public keys (RFC 7638, RFC 9449 §6) and client certificates (RFC 8705 §3.1).
+//!
+//! Two distinct types, so that they cannot be confused.
 
 use std::fmt;
 
@@ -11,7 +12,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::random::are_equal;
 
-/// The length of a thumbprint, in bytes.
 pub(crate) const LENGTH: usize = 32;
 
 macro_rules! thumbprint {
@@ -28,7 +28,7 @@ macro_rules! thumbprint {
         }
 
         impl PartialEq for $name {
-            /// Compares in constant time.
+            /// The comparison takes constant time.
             fn eq(&self, other: &Self) -> bool {
                 are_equal(&self.0, &other.0)
             }
@@ -52,7 +52,6 @@ macro_rules! thumbprint {
             Self(bytes)
         }
 
-        /// The bytes of the thumbprint.
         pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
             &self.0
         }
@@ -87,7 +86,7 @@ thumbprint! {
 }
 
 thumbprint! {
-    /// The thumbprint of a client certificate, which is the SHA-256 of its DER encoding (RFC 8705 §3.1).
+    /// The thumbprint of a client certificate: the SHA-256 of its DER encoding (RFC 8705 §3.1).
     ///
     /// ```
     /// use rotogate::token::CertificateThumbprint;
@@ -101,7 +100,7 @@ thumbprint! {
 }
 
 impl CertificateThumbprint {
-    /// Computes the thumbprint of a certificate in DER.
+    /// Computes the thumbprint of a DER certificate.
     pub fn from_der(der: &[u8]) -> Self {
         let mut bytes = [0; LENGTH];
         bytes.copy_from_slice(digest(&SHA256, der).as_ref());

@@ -1,4 +1,4 @@
-//! Keeps sessions and revocations in memory, for tests and trials. Nothing survives the process.
+//! Keeps sessions and revocations in memory, for tests and trials.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
-/// A store that loses everything when the process ends. It follows the same rules as every other store.
+/// A store that loses everything when the process ends.
 ///
 /// ```
 /// use rotogate::clock::Timestamp;
@@ -30,14 +30,14 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 /// ```
 pub struct MemoryStore {
     rules: Rules,
-    /// The lock is never held across an await, because each operation is one short critical section.
+    /// The lock is never held across an await.
     tables: Mutex<Tables>,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Tables {
     sessions: BTreeMap<SessionId, Session>,
-    /// The end of each session that is not revoked, by subject and session id.
+    /// Does not contain revoked sessions.
     live: BTreeMap<(Box<str>, SessionId), Timestamp>,
     revocations: BTreeMap<Target, (u64, Revocation)>,
     log: BTreeMap<u64, Target>,
@@ -47,7 +47,7 @@ pub(super) struct Tables {
 }
 
 impl MemoryStore {
-    /// An empty store. `issuer` is the gate's own issuer, and `leeway` is added to the end of each revocation.
+    /// Creates an empty store. `issuer` is the gate's own issuer, and `leeway` is added to the expiry of revocations.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         tracing::warn!(
             "sessions and revocations are kept in memory only, so a restart ends all sessions. In production, give the \
@@ -56,7 +56,7 @@ impl MemoryStore {
         Self::for_a_trial(issuer, leeway)
     }
 
-    /// Like [`new`](Self::new), but without the warning that the store loses everything at a restart.
+    /// Like [`new`](Self::new), but without the warning in the log.
     pub fn for_a_trial(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { rules: Rules { issuer: issuer.into(), leeway }, tables: Mutex::default() }
     }
@@ -298,7 +298,6 @@ mod for_tests {
     use super::*;
 
     impl MemoryStore {
-        /// See [`Rules::restore`].
         pub(crate) fn restore(&self, record: &Session) -> Result<bool, StoreError> {
             self.run(|rules, tables| rules.restore(tables, record))
         }

@@ -1,5 +1,6 @@
-//! Stores of sessions and revocations. The engine uses a store only through [`Store`]. Every implementation passes the
-//! same conformance suite (`store::conformance`, with the feature `test-util`).
+//! Stores of sessions and revocations.
+//!
+//! Every implementation passes the conformance suite in `store::conformance`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -65,12 +66,11 @@ pub enum Swap {
     Swapped,
     /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
     Changed(Option<Box<Session>>),
-    /// Since the record was read, a not-before for the session's subject, its client or everyone was raised, and it
-    /// covers this session.
+    /// A not-before that was written after the record was read invalidates the session.
     NoLongerValid,
 }
 
-/// How many live sessions a subject may have, and what happens to a further session.
+/// The limit on live sessions per subject.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,14 +93,15 @@ pub enum Swap {
 pub struct SubjectBound {
     /// The maximum number of live sessions, including the new session.
     pub most: u32,
-    /// A session that was not refreshed for this long counts as ended.
+    /// A session that was not refreshed for this long is not counted as live.
     pub idle_ttl: Duration,
-    /// Whether a further session ends the oldest one. If false, the further session is refused.
+    /// Whether the oldest session is revoked when a new session exceeds the limit. If false, the new session is
+    /// refused.
     pub ends_oldest: bool,
 }
 
 impl SubjectBound {
-    /// No limit on the number of sessions.
+    /// No limit.
     pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, ends_oldest: true };
 }
 
@@ -120,13 +121,13 @@ impl SubjectBound {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The session is stored and durable. The list has the revocation entries of the subject's older sessions that were
-    /// ended to make room for it. These entries are also durable.
+    /// The session is stored and durable. The list contains the revocations of older sessions that were revoked to make
+    /// room. They are also durable.
     Inserted(Vec<Revocation>),
-    /// The new session was not stored, because a not-before at this moment covers it.
+    /// The session was not stored, because a not-before at this moment covers it.
     NoLongerValid(Timestamp),
-    /// The subject already has as many live sessions as allowed, and the bound does not allow an older session to be
-    /// ended.
+    /// The session was not stored, because the subject has reached the limit and [`SubjectBound::ends_oldest`] is
+    /// false.
     TooMany,
 }
 
@@ -146,22 +147,23 @@ pub enum Inserted {
 pub struct Cursor(Box<[u8]>);
 
 impl Cursor {
-    /// A position, in the store's own format. [`Cursor::default`] is the beginning of the sequence in every store.
+    /// Creates a cursor from bytes in the store's own format. In every store, [`Cursor::default`] is the start of the
+    /// sequence.
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes that were passed to [`Self::new`], which are empty for the beginning.
+    /// The bytes in the store's own format. They are empty at the start of the sequence.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The cursor for the entry with this number, in a store that numbers its entries from 1. 0 is the beginning.
+    /// The cursor for the entry with this number. 0 is the beginning, and entries are numbered from 1.
     pub fn from_place(place: u64) -> Self {
         if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
     }
 
-    /// The number of the entry at this position, in a store that numbers its entries.
+    /// The number of the entry at this cursor.
     ///
     /// # Errors
     /// Another kind of store made the cursor.
@@ -169,7 +171,7 @@ impl Cursor {
         match *self.0 {
             [] => Ok(0),
             _ => <[u8; 8]>::try_from(&*self.0).map(u64::from_be_bytes).map_err(|_| {
-                StoreError::new("this position in the revocations belongs to another kind of store")
+                StoreError::new("this cursor into the revocations was created by another kind of store")
                     .with_outcome(WriteOutcome::Refused)
             }),
         }
@@ -199,7 +201,7 @@ pub enum Filter {
     Subject(Box<str>),
 }
 
-/// One page of sessions, in the order of their ids (oldest first).
+/// One page of sessions, oldest first.
 ///
 /// ```
 /// use rotogate::store::{Filter, Page};
@@ -221,7 +223,7 @@ pub enum Filter {
 pub struct Page {
     /// The sessions.
     pub sessions: Vec<Session>,
-    /// Pass this as `after` for the next page, if there is one.
+    /// The `after` argument for the next page. `None` after the last page.
     pub next: Option<SessionId>,
 }
 
@@ -239,9 +241,9 @@ pub struct Page {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// The number of removed sessions, which had ended.
+    /// The number of removed sessions.
     pub sessions: u64,
-    /// The number of removed revocations, which no valid token can match any more.
+    /// The number of removed revocations.
     pub revocations: u64,
 }
 
@@ -268,25 +270,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Loads the record of a session.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
 
-    /// Inserts a new session. The same transaction checks it against the not-befores of its subject, its client and
-    /// everyone, and counts the subject's live sessions. A session is not live if it is revoked, expired, idle for too
-    /// long, or older than a not-before. If the subject has too many and the bound ends old sessions, the excess
-    /// sessions are revoked, oldest first, with the reason [`RevokedBecause::TooMany`]. Otherwise nothing is written.
+    /// Inserts a new session. The same transaction checks the session against the not-befores and counts the subject's
+    /// live sessions. A session is not live if it is revoked, expired, idle for too long, or older than a not-before.
+    /// If the subject has too many, `bound` decides whether the oldest are revoked with [`RevokedBecause::TooMany`], or
+    /// nothing is written.
     ///
-    /// One insert ends at most about a thousand sessions. If more must end because the bound was lowered, later inserts
-    /// end the rest.
+    /// One insert revokes at most about a thousand sessions. Later inserts revoke the rest.
     ///
     /// # Errors
-    /// The store returns an error, or a session with that id exists already.
+    /// The store fails, or a session with this id exists already.
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
 
     /// Replaces the record whose revision is `expected` with `record`, and writes `revocation` in the same transaction.
-    /// The transaction checks the not-befores of subject, client and everyone again. For a revoked session the result
-    /// is always `Changed`, whatever its revision.
+    /// The transaction also checks the not-befores of the subject, the client and the whole gate. If the stored session
+    /// is revoked, the result is always `Changed`.
     ///
     /// # Errors
-    /// The store returns an error, or the new record's revision is not higher than `expected`, or its subject or client
-    /// differs from the old record's.
+    /// The store fails, the new revision is not higher than `expected`, or the subject or the client differs.
     async fn compare_and_swap(
         &self,
         expected: u64,
@@ -294,25 +294,19 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError>;
 
-    /// Merges `entry` with the stored entry of its target. If the entry ends a session, the same transaction writes
-    /// `because` into the session's record and raises the record's revision. There is no precondition. A repeated call
-    /// changes nothing more, so the first reason stays. An entry that only raises a session's minimum generation leaves
-    /// the record unchanged.
+    /// Merges `entry` with the stored entry of its target. If the entry revokes a session, the same transaction writes
+    /// `because` into the session's record. A repeated call changes nothing, so the first reason stays. An entry that
+    /// only raises a session's minimum generation leaves the record unchanged.
     ///
-    /// The entry's `until` is raised to the latest expiry of everything that the entry can match, plus the store's
-    /// `leeway`. For a session, this is the expiry of its last access token. For a subject, it is the end of the
-    /// subject's longest session. For a client or for everyone, it is the end of the longest of all sessions. Returns
-    /// the merged entry.
+    /// The store raises `until` to the latest expiry of any matching session or token, plus its `leeway`. Returns the
+    /// merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// Returns all entries written after `cursor`, one for each target, and the cursor after the last of them. With
-    /// [`Cursor::default`] it returns every live entry. A merge moves an entry to the end of the sequence, and only the
-    /// merged entry is returned.
+    /// Returns the entries written after `cursor`, one for each target, and the cursor after the last of them. With
+    /// [`Cursor::default`] it returns every live entry. A merge moves the entry to the end of the sequence.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
-    /// Returns a list of all live entries, and the cursor after the last of them. A gate loads this list before it
-    /// serves requests. The default implementation uses [`revocations_since`](Self::revocations_since), which briefly
-    /// keeps all entries in memory twice.
+    /// Returns a list of all live entries, and the cursor after the last of them.
     #[doc(hidden)]
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
         let (entries, end) = self.revocations_since(Cursor::default()).await?;
@@ -321,32 +315,32 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Ok((list.finish(), end))
     }
 
-    /// Marks these generations as seen in use. A generation is marked only if it is still the current generation of a
-    /// live session. Only the field `confirmed` changes, and the revision rises by one.
+    /// Marks these generations as confirmed, which means that one of their tokens was used. A generation is marked
+    /// only if it is still the current generation of a live session. Only the field `confirmed` changes, and the
+    /// revision rises by one.
     ///
-    /// Returns the sessions that this call marked. It may leave some out if the request had to be repeated, but it
-    /// never lists a session whose record this call did not change.
+    /// Returns the sessions that this call marked. The list may be incomplete after a retry, but contains only sessions
+    /// that this call changed.
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
 
     /// Returns a page of at most `limit` sessions (1 to 1000) whose ids come after `after`.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;
 
-    /// Removes sessions and revocations that ended more than an hour before `now`, in steps small enough not to delay
-    /// writers, and remembers `now` as the last known time.
+    /// Removes sessions and revocations whose tokens all expired more than an hour before `now`. Works in small steps,
+    /// so that writers do not wait. Also raises the last known time to `now`.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// The last engine time that the store remembers, or [`Timestamp::ZERO`] for a new store. Every write that contains
-    /// a time raises it.
+    /// The last engine time that the store remembers, or [`Timestamp::ZERO`] for a new store. Every write that
+    /// contains a time raises this value.
     async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
 
-    /// The store's further operations, if other processes write to the store as well.
+    /// The operations for a store to which other processes also write.
     #[doc(hidden)]
     fn shared(&self) -> Option<&dyn SharedStore> {
         None
     }
 
-    /// The file in which revocations that the store did not accept survive a restart. `None` if only the process
-    /// remembers such revocations.
+    /// The file for revocations that the store did not accept. `None` if they are kept only in memory.
     #[doc(hidden)]
     fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None
@@ -355,8 +349,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Checks that the store can write. The readiness probe uses this.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Makes a durable write that does not change any record, to test the store for an explanation. A store whose
-    /// [`check`](Self::check) already makes such a write keeps this default.
+    /// Tests the store with a durable write that does not change any record.
     #[doc(hidden)]
     async fn probe(&self) -> Result<(), StoreError> {
         self.check().await

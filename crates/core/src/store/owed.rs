@@ -1,9 +1,8 @@
-//! A file beside the store with revocations that the store did not accept, so that they survive a restart. The file's
-//! space is reserved when the file is created, so that a full disk does not prevent writing (requirement R24).
+//! A file for revocations that the store did not accept, so that they survive a restart. Space is reserved in advance,
+//! because the disk may become full (requirement R24).
 //!
-//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns once its line is on
-//! the disk, so a line that was cut short was never acknowledged. When the store has accepted all of the revocations,
-//! the lines are overwritten with zeros.
+//! Each revocation is a line of JSON, followed by zeros. [`OwedFile::keep`] returns only after its line is on the disk,
+//! so a truncated line was never acknowledged. When the store has accepted all revocations, zeros overwrite the lines.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -17,20 +16,20 @@ use crate::private_file::{self, Unpublished};
 use crate::revocation::Revocation;
 use crate::session::RevokedBecause;
 
-/// The reserved space in bytes, for about five thousand revocations.
+/// About five thousand revocations fit into this many bytes.
 const LEN: usize = 1 << 20;
 
 /// A revocation that the store did not accept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owed {
-    /// The reason of the revocation.
+    /// The reason for the revocation.
     pub because: RevokedBecause,
     /// The revocation itself.
     pub entry: Revocation,
 }
 
-/// The file with owed revocations. See the module documentation.
+/// The file of revocations that the store did not accept.
 #[derive(Debug)]
 pub struct OwedFile {
     path: PathBuf,
@@ -40,21 +39,20 @@ pub struct OwedFile {
 
 #[derive(Debug, Default)]
 struct OwedFileState {
-    /// The file, or `None` if no space could be reserved.
+    /// `None` means that no space could be reserved.
     file: Option<File>,
-    /// The number of bytes that lines use.
     used: usize,
-    /// The position after which the file contains only zeros.
+    /// The file contains only zeros after this position.
     written: usize,
-    /// The number of lines that this process has written.
     lines: u64,
-    /// The revocations that an earlier process left in the file.
+    /// An earlier process left these revocations in the file.
     found: Vec<Owed>,
 }
 
 impl OwedFile {
-    /// Opens or creates the file for the store at this path. A lack of space is not an error. It is logged, and each
-    /// [`keep`](Self::keep) tries again.
+    /// Opens or creates the file for the store at this path.
+    ///
+    /// A lack of space is logged, and each [`keep`](Self::keep) tries again.
     ///
     /// # Errors
     /// The file exists, but cannot be read or is damaged.
@@ -92,7 +90,7 @@ impl OwedFile {
         &self.path
     }
 
-    /// Takes the revocations that an earlier process left in the file. A second call returns an empty list.
+    /// Takes the revocations that an earlier process left. A second call returns an empty list.
     pub fn take_found(&self) -> Vec<Owed> {
         std::mem::take(&mut self.state.lock().found)
     }
@@ -102,12 +100,12 @@ impl OwedFile {
         self.state.lock().lines
     }
 
-    /// Returns whether the file does not contain any revocations.
+    /// Returns whether the file contains no revocations.
     pub fn is_empty(&self) -> bool {
         self.state.lock().written == 0
     }
 
-    /// Adds a revocation and returns once it is on the disk. Blocks the thread.
+    /// Adds a revocation, and returns once it is on the disk. Blocks the thread.
     ///
     /// # Errors
     /// The file is full, or cannot be written.
@@ -122,7 +120,7 @@ impl OwedFile {
         if end > self.len {
             return Err(io::Error::new(ErrorKind::StorageFull, format!("{} is full", self.path.display())));
         }
-        // Zeros after the line overwrite bytes that a failed attempt may have left.
+        // The zeros overwrite the remains of a failed attempt.
         line.resize(line.len().max(state.written.saturating_sub(state.used)), 0);
         state.written = state.written.max(end);
         let place = state.used;
@@ -132,8 +130,7 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Removes all revocations, unless one was added since [`lines`](Self::lines) returned this number. Blocks the
-    /// thread.
+    /// Removes all revocations, unless the number of written [`lines`](Self::lines) has changed. Blocks the thread.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -148,11 +145,10 @@ impl OwedFile {
         Ok(())
     }
 
-    /// For an operation that needs all revocations in the store. Refuses the operation if the file beside the store
-    /// contains revocations. `why` is a clause of the error message.
+    /// Checks that the file is empty. `why` is a part of the error message.
     ///
     /// # Errors
-    /// The file has revocations. The error says how to resolve this.
+    /// The file has revocations. The error tells how to proceed.
     pub fn none_beside<S: Store + ?Sized>(store: &S, why: &str) -> Result<(), StoreError> {
         if store.owed_file().is_none_or(|file| file.is_empty()) {
             return Ok(());
@@ -171,7 +167,6 @@ fn write_at(file: Option<&mut File>, place: usize, bytes: &[u8]) -> io::Result<(
     file.sync_data()
 }
 
-/// Creates a file with reserved space.
 fn make(path: &Path, len: usize) -> io::Result<File> {
     let (unpublished, mut file) = Unpublished::beside(path)?;
     set_aside(&mut file, 0, len)?;
@@ -179,11 +174,10 @@ fn make(path: &Path, len: usize) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes zeros, because a block that was written once does not need further space later, not even for file system
-/// metadata.
+/// A block that was written once never needs more space, even for metadata.
 fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
-        // On these file systems, space can be allocated only by writing.
+        // On these file systems, only writing allocates space.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
@@ -318,7 +312,6 @@ mod tests {
         for cut in 1..20 {
             let mut torn = bytes.clone();
             torn[end - cut..end].fill(0);
-            // Bytes that an earlier use of the block left.
             torn[4000..4010].fill(b'x');
             std::fs::write(&path, torn).unwrap();
             let (file, found) = reopened(&path);

@@ -1,10 +1,8 @@
-//! Repairs a store that was written while a clock was ahead of the current time (requirement C39). No gate may use the
-//! store meanwhile.
+//! Repairs a store that was written while a clock was ahead (requirement C39). Gates must be stopped.
 //!
-//! No session can begin in such a store until the clocks reach the time that the store remembers, because a session
-//! that is created before a not-before would be ended from the start. The times that are ahead are therefore lowered to
-//! the current time. The lowered not-befores no longer cover everything that they ended, so everything that was issued
-//! so far is ended instead.
+//! Sessions cannot begin in this store until the clocks reach the remembered time. The repair lowers times in the
+//! future to the current time. Lowered not-befores may no longer cover some tokens, so everything that was issued so
+//! far is revoked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +16,15 @@ use crate::clock::Timestamp;
 use crate::revocation::{Effect, LONGEST_KEY, Revocation, Target};
 use crate::session::RevokedBecause;
 
-/// The number of sessions that are ended at once.
 const PAGE: usize = 256;
 
 /// A store that remembers times.
 #[async_trait]
 pub trait RemembersTime: Store {
-    /// The current time by the store's clock: the server's clock, or the clock of this machine.
+    /// The current time by the store's clock.
     async fn time_now(&self) -> Result<Timestamp, StoreError>;
 
-    /// The latest time that the store remembers, apart from its not-befores.
+    /// The latest remembered time, apart from not-befores.
     async fn latest_time(&self) -> Result<Timestamp, StoreError>;
 
     /// Closes the store once everything is on the disk.
@@ -35,7 +32,7 @@ pub trait RemembersTime: Store {
         Ok(())
     }
 
-    /// Lowers all remembered times so that they are not after `now`. `entries` replace the store's revocation entries.
+    /// Lowers all remembered times to at most `now`, and replaces the store's revocation entries with `entries`.
     async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError>;
 }
 
@@ -44,22 +41,21 @@ pub trait RemembersTime: Store {
 pub struct Ahead {
     /// The current time by the store's clock.
     pub now: Timestamp,
-    /// The latest remembered time. It is not later than `now` if no time is ahead.
+    /// The latest remembered time. It is later than `now` only if a clock was ahead.
     pub latest: Timestamp,
 }
 
 impl Ahead {
-    /// Returns whether the latest time is ahead by more than `leeway`. In that case the store refuses operations.
+    /// Returns whether the latest time is ahead by more than `leeway`, so that the store refuses operations.
     pub fn is_too_far(&self, leeway: Duration) -> bool {
         self.latest > self.now.plus(leeway)
     }
 }
 
-/// Reads the current time and the latest time that the store remembers.
+/// Reads the current time and the latest remembered time.
 ///
 /// # Errors
-/// The store returns an error, or the file beside the store has revocations, whose times would return at the next
-/// start.
+/// The store fails, or its file of pending revocations is not empty. Their times would be ahead again.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     OwedFile::none_beside(store, "their times would be ahead again at the next start")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
@@ -67,14 +63,16 @@ pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })
 }
 
-/// Ends every session and every token issued so far, and lowers times that are ahead to the current time. Returns the
-/// number of ended sessions. An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
+/// Revokes every session and token issued so far, and lowers times that are ahead. Returns the number of revoked
+/// sessions.
+///
+/// An interrupted run can be repeated. `longest` is the longest lifetime of an access token.
 ///
 /// # Errors
-/// The store returns an error.
+/// The store fails.
 pub async fn reset_clock(store: &Arc<dyn RemembersTime>, longest: Duration) -> Result<u64, StoreError> {
     let now = store.time_now().await?;
-    // This entry is written first, so that everything that was issued before is refused even if a later step fails.
+    // This entry comes first, so that tokens are refused even if a later step fails.
     let until = now.plus(longest.max(LONGEST_KEY));
     let everything = Revocation { target: Target::Global, effect: Effect::not_before(now, true), until };
     store.revoke(everything, RevokedBecause::Operator).await?;

@@ -1,5 +1,6 @@
-//! The effects of every store operation, decided in one place for all stores. This module contains the rules. [`State`]
-//! gives them access to a store's tables within a transaction.
+//! The rules of every store operation, for all stores.
+//!
+//! [`State`] gives the rules access to a store's tables within a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,14 @@ mod records;
 pub use records::time_in;
 use records::{apply_confirm, apply_revoke};
 
-/// How long ended records are kept, to allow for clocks that differ and for requests in flight.
+/// How long records are kept after all of their tokens have expired. Clocks may differ, and requests may be in flight.
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
-/// The largest number of sessions, and of revocations, that one step of a sweep removes. Other writers wait during a
-/// step.
+/// The maximum number of sessions, and of revocations, that one sweep step removes. Other writers wait meanwhile.
 pub const MAX_SWEPT: usize = 64;
-/// The largest number of sessions of one subject that one insert ends. Other writers wait meanwhile.
+/// The maximum number of sessions that one insert revokes. Other writers wait meanwhile.
 pub const MAX_ENDED: usize = 1000;
-/// The largest number of records in a page, whatever the caller requests.
 const MAX_PAGE: usize = 1000;
-/// The reason why an operation failed.
+/// Why an operation failed.
 ///
 /// ```
 /// use rotogate::store::StoreError;
@@ -39,9 +38,9 @@ const MAX_PAGE: usize = 1000;
 /// ```
 #[derive(Debug)]
 pub enum Failure {
-    /// The operation was refused and has written nothing.
+    /// The operation was refused before it wrote anything.
     Refused(StoreError),
-    /// The store itself failed. Nothing from this transaction may be committed.
+    /// The store failed, so this transaction must not be committed.
     Broken(StoreError),
 }
 
@@ -53,12 +52,11 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// Returns the error of a refused operation.
 fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Refused(StoreError::new(message).with_outcome(WriteOutcome::Refused)))
 }
 
-/// Sessions and revocations inside one transaction, in which reads see earlier writes.
+/// Sessions and revocations inside one transaction. Reads see earlier writes.
 ///
 /// ```
 /// use rotogate::session::SessionId;
@@ -70,7 +68,7 @@ fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
 /// }
 /// ```
 pub trait State {
-    /// The record of a session. A record that cannot be read is [`Failure::Refused`].
+    /// The record of a session, or [`Failure::Refused`] if the record cannot be read.
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
     /// The revocation entry of a target.
     fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
@@ -78,17 +76,18 @@ pub trait State {
     fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
     /// The latest [`Session::ends_at`] of all sessions, or [`Timestamp::ZERO`] if there are none.
     fn end_of_all(&self) -> Result<Timestamp, Failure>;
-    /// At most `limit` sessions of a subject that are not revoked, each with its end, oldest first.
+    /// At most `limit` sessions of a subject that are not revoked, each with its expiry. The oldest session comes
+    /// first.
     fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
-    /// Removes an ended session from the result of [`live_of`](Self::live_of).
+    /// Removes a session from the result of [`live_of`](Self::live_of).
     fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure>;
-    /// Writes a record. It replaces `old`, which is the current record.
+    /// Writes a record, which replaces `old`.
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
-    /// Writes the entry of a target at the next position in the sequence, and frees the entry's earlier position.
+    /// Writes the entry of a target to the end of the sequence, and removes the earlier entry.
     fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
-    /// Remembers a time if it is later than the remembered time.
+    /// Remembers this time if it is later than the remembered one.
     fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
-    /// Removes at most `limit` sessions and `limit` revocations that ended before `before`.
+    /// Removes at most `limit` sessions and `limit` revocations whose tokens all expired before `before`.
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
 }
 
@@ -108,20 +107,18 @@ pub trait State {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The gate's own issuer, to which all sessions belong.
     pub(super) issuer: Arc<str>,
-    /// The tolerance that is added to the latest expiry of everything that a revocation can match.
     pub(super) leeway: Duration,
 }
 
 impl Rules {
-    /// The rules for the sessions of the gate's own issuer. `leeway` is the gate's tolerance for clocks that differ.
-    /// The default is `Gate::DEFAULT_LEEWAY`.
+    /// Rules for the sessions of this issuer. `leeway` is the tolerance for clocks that differ, by default
+    /// `Gate::DEFAULT_LEEWAY`.
     pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
         Self { issuer: issuer.into(), leeway }
     }
 
-    /// The number of records in a page when `limit` was requested: from 1 to 1000.
+    /// The page size for a requested `limit`, from 1 to 1000.
     pub fn page_size(limit: usize) -> usize {
         limit.clamp(1, MAX_PAGE)
     }
@@ -153,8 +150,6 @@ impl Rules {
         Ok(Inserted::Inserted(ended))
     }
 
-    /// Finds the sessions that must end to make room for a further session of a subject. Returns `None` if there is no
-    /// room.
     fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
         let mut room = Room::default();
         let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
@@ -174,13 +169,13 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // The records are read only if needed, to find the sessions that are idle or whose client was revoked.
+        // The records are needed only to find idle sessions and revoked clients.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
                 Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
                 Ok(Some(_) | None) => {}
-                // A session with an unreadable record does not count, because no request can continue it.
+                // A session with an unreadable record cannot continue, so it does not count.
                 Err(Failure::Refused(error)) => tracing::error!(
                     session = %id,
                     %error,
@@ -252,9 +247,10 @@ impl Rules {
         Ok(Swap::Swapped)
     }
 
-    /// Writes back a record that the store may have lost, see [`SharedStore::restore`](super::SharedStore::restore).
-    /// Returns false if the store has a later record, or if the session has ended. The caller leaves out sessions that
-    /// were changed since the loss. A session that was only written back does not count as changed.
+    /// Writes back a record that the store may have lost (see [`SharedStore::restore`](super::SharedStore::restore)).
+    /// Returns false if the store has a later record, or if the session has ended.
+    ///
+    /// The caller must not pass sessions that were changed after the loss.
     #[doc(hidden)]
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
@@ -269,17 +265,17 @@ impl Rules {
         if !is_later || has_ended || record.is_revoked() {
             return Ok(false);
         }
-        // Meanwhile, a confirmation may have raised the revision of a record with an earlier generation.
+        // A confirmation may have raised the revision of an earlier generation.
         let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
         state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
         state.raise_time(time_in(record))?;
         Ok(true)
     }
 
-    /// Checks a swap before the store is read. The revision must rise, and the revocation must fit the record.
+    /// Checks a swap before the store is read.
     ///
     /// # Errors
-    /// The rule that the swap breaks.
+    /// The revision does not rise, or the revocation does not fit the record.
     pub fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
         if record.revision <= expected {
             return refused(format!("the new record of session {} must have a higher revision", record.id));
@@ -301,8 +297,7 @@ impl Rules {
                 Ok(Some(record)) => {
                     let reach = record.latest_access_expires;
                     if ends_session(entry.effect) {
-                        // The revocation entry was written when the session ended. If the entry was swept since then,
-                        // everything that it could match has expired.
+                        // A missing entry was swept, because everything that it could match has expired.
                         if record.is_revoked() && state.revocation(&entry.target)?.is_none() {
                             return Ok(entry);
                         }
@@ -311,8 +306,7 @@ impl Rules {
                     reach
                 }
                 Ok(None) => Timestamp::ZERO,
-                // If this version cannot read a record, it cannot mark the record as revoked. The entry outlives the
-                // record instead, so the revocation stays in force.
+                // An unreadable record cannot be marked as revoked, so the entry must outlive it.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(session = %id, %error, "session revoked, but its record cannot be read");
                     state.end_of_all()?
@@ -322,8 +316,7 @@ impl Rules {
             Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
             Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
             Target::Global => state.end_of_all()?,
-            // None of this gate's sessions has such a target, so only the caller knows how long the target's tokens
-            // live.
+            // Only the caller knows how long these tokens are valid.
             Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
         };
         entry.until = entry.until.max(reach.plus(self.leeway));
@@ -349,7 +342,7 @@ impl Rules {
                     }
                 }
                 Ok(None) => {}
-                // The other confirmations in the batch still count. It is safe to leave a generation unconfirmed.
+                // An unreadable record does not affect the other confirmations. A missing confirmation is harmless.
                 Err(Failure::Refused(error)) => {
                     tracing::error!(
                         session = %id,
@@ -370,13 +363,11 @@ impl Rules {
         state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
     }
 
-    /// The latest of the not-befores for a session's subject, for its client and for everyone.
     fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
         let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
         Ok(self.not_before_of_all(state, &session.subject)?.max(not_before(state, &client)?))
     }
 
-    /// The later of the not-befores for a subject and for everyone.
     fn not_before_of_all(&self, state: &impl State, subject: &str) -> Result<Option<Timestamp>, Failure> {
         let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
         Ok(not_before(state, &subject)?.max(not_before(state, &Target::Global)?))
@@ -384,15 +375,12 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    // For these targets, `fits` admits only effects that contain a moment. For any other effect, refusing everything is
-    // the safe choice.
+    // The entry should be a not-before. If it has another effect, all sessions of the target are refused.
     Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 
-/// How to make room for one more session of a subject.
 #[derive(Default)]
 struct Room {
-    /// Sessions that have ended and no longer count towards the limit.
     over: Vec<SessionId>,
     give_way: Vec<GivesWay>,
 }
@@ -403,7 +391,7 @@ struct GivesWay {
     merged: MergedEntry,
 }
 
-/// Returns whether this effect ends a session.
+/// Returns whether this effect revokes a session.
 pub fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
@@ -412,10 +400,10 @@ pub fn ends_session(effect: Effect) -> bool {
     }
 }
 
-/// Checks that an effect fits its target, so that a mistaken call does not look like an effective revocation.
+/// Checks that an effect fits its target. Otherwise the revocation would have no effect.
 ///
 /// # Errors
-/// The reason why the effect does not fit.
+/// The effect does not fit.
 pub fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
@@ -438,13 +426,12 @@ pub fn fits(entry: &Revocation) -> Result<(), Failure> {
 }
 
 struct MergedEntry {
-    /// The target's entry after the merge.
     now: Revocation,
-    /// The merged entry, if it differs from the previous entry.
+    /// `None` means that the merge changed nothing.
     changed: Option<Revocation>,
 }
 
-/// Merges an entry of another store with the stored entry of its target.
+/// Merges another store's entry with the stored entry of the same target.
 ///
 /// # Errors
 /// An access to the tables fails.

@@ -1,18 +1,17 @@
-//! The further operations of a store that several gates share: stamps that all gates agree on, and a feed of the other
-//! gates' revocations.
+//! Operations of a store that several gates share.
 //!
-//! A gate on a shared store accepts a token only while it knows every revocation that was acknowledged more than
-//! [`Staleness::limit`] ago. Each complete [`FeedStep`] proves this again. The node reads its own monotonic clock,
-//! **then** asks the store for the end of its revocations, and applies everything up to that end. Every revocation that
-//! was acknowledged before the clock reading has then been applied. No clocks are compared, and a slow reply only makes
-//! the proof older.
+//! A gate accepts a token only while it knows every revocation that was acknowledged more than [`Staleness::limit`]
+//! ago. Each complete [`FeedStep`] proves that the gate is up to date. The gate reads its own monotonic clock, **then**
+//! requests the last position of the revocation log. It applies all entries up to that position. No clocks are
+//! compared, and a slow response only makes the proof older.
 //!
-//! **A store that loses writes.** A server that fails over to a replica or recovers from a crash may lack writes that
-//! it had acknowledged. The first node that notices the loss gives the data a new *history* id, by which all other
-//! nodes notice the loss as well. Each node writes back the revocations that it knows and the records that it wrote
-//! recently. No token is issued until all nodes have done so, or have had enough time to do so. If a session's token
-//! then still has a later generation than the session's record, the session continues from that token, at a gate that
-//! knows every revocation since the session began.
+//! **A store that loses writes.** A server may lack acknowledged writes after a failover or a crash. The first gate
+//! that notices the loss gives the data a new *history* id, which shows the loss to the other gates. Each gate writes
+//! back the revocations that it knows and its recent records. No tokens are issued until all gates have finished, or a
+//! time limit has passed.
+//!
+//! A token may then still have a later generation than its session's record. A gate that knows every revocation since
+//! the session began can continue the session from that token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,35 +32,38 @@ pub use inspected::InspectedServer;
 pub use inspected::round_trip;
 pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 
-/// A store that several processes write to. Each process has its own handle.
+/// A store that several processes write to, each with its own handle.
 ///
-/// Every write may be sent again if its reply is missing. The store recognises a repeated write and does not apply it
+/// Writes are sent again if their response is missing. The store recognises a repeated write and does not apply it
 /// twice.
 #[async_trait]
 pub trait SharedStore: Store {
-    /// Returns a creation stamp for a session, or for a token without a session, that is about to begin. The stamp is
-    /// later than `after` and than every not-before whose write was acknowledged by any node, and not earlier than the
-    /// store's time. Every later [`stamp_not_before`](Self::stamp_not_before), on any node, is at or after the stamp.
-    /// Returns `None` if `after` is further ahead of the store's time than the leeway, which means that a clock is
-    /// wrong.
+    /// Returns the creation stamp for a new session, or for a token without a session.
+    ///
+    /// The stamp is later than `after` and every acknowledged not-before. It is not earlier than the store's time.
+    /// Every later [`stamp_not_before`](Self::stamp_not_before) is at or after the stamp.
+    ///
+    /// Returns `None` if `after` is ahead of the store's time by more than the leeway. A clock is then wrong.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns a moment for a not-before that is at or after every creation stamped so far by any node.
+    /// Returns the time for a new not-before. It is at or after every earlier creation stamp of every node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
-    /// Returns a moment for a not-before that follows from a change. Every node detects this change by itself, in a
-    /// file that all nodes read. The first node gets a new stamp, as from [`stamp_not_before`](Self::stamp_not_before).
-    /// For a day, the other nodes get the same stamp. `name` identifies the changed object, and `state` its new state.
+    /// Returns the time for a new not-before that results from a changed file. Every node reads the file itself.
+    ///
+    /// The first node gets a new stamp, like that of [`stamp_not_before`](Self::stamp_not_before). For a day, the other
+    /// nodes get the same stamp. `name` identifies the changed object, and `state` is its new state.
     async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
 
-    /// Counts an attempt across all nodes. Returns how long to wait if the counter refuses the attempt. The counter's
-    /// state expires once the counter is full again. An attempt that is sent twice in a row counts once. If another
-    /// attempt came in between, it may count twice.
+    /// Counts an attempt across all nodes. Returns how long to wait if the counter refuses the attempt.
+    ///
+    /// An attempt that is sent again right away counts once. The counter's state expires once the counter is full
+    /// again.
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
 
-    /// Counts an attempt with several counters, in their order. Either all of them count the attempt, or none does
-    /// because one of them refuses. If the name of `caller` is remembered, only the caller's own counter counts the
-    /// attempt. A store may do this in one round trip. Repeated attempts count as in [`count`](Self::count).
+    /// Counts an attempt with several counters, or with none if one of them refuses.
+    ///
+    /// If the name of `caller` is remembered, only the counter of that caller counts the attempt.
     async fn admit(
         &self,
         caller: Option<SharedCounter>,
@@ -75,30 +77,28 @@ pub trait SharedStore: Store {
         Ok(Admitted { is_known, refused: count_each(self, own.unwrap_or(counters)).await? })
     }
 
-    /// Remembers a name for this long, for all nodes. A repeated call restarts the lifetime.
+    /// Remembers a name for all nodes. A repeated call restarts the lifetime.
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
 
     /// Returns whether the name is [remembered](Self::remember).
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
 
-    /// The nodes whose feeds requested the end of the revocations within [`NODE_HEARD_WITHIN`], by the store's time. A
-    /// node that has stopped is still listed for that time.
+    /// The nodes that contacted the store within the last [`NODE_HEARD_WITHIN`].
     async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         self.nodes_within(NODE_HEARD_WITHIN).await
     }
 
-    /// The nodes whose feeds contacted the store within this time. A node is remembered for [`NODE_KEPT`]. While there
-    /// are more than a thousand nodes, a node may be forgotten after an hour.
+    /// The nodes whose feeds have contacted the store during the last `within`. A node is remembered for [`NODE_KEPT`].
+    /// With more than a thousand nodes, a node may be forgotten after an hour.
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
 
-    /// Loads a session that is about to be revoked. Requests that are already waiting for the store do not delay this
-    /// one.
+    /// Loads a session that is about to be revoked. The request overtakes other requests that wait for the store.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.load(id).await
     }
 
-    /// Waits until everything that this handle has read is as durable as an acknowledged write. This matters because
-    /// another request's write may be readable before it is acknowledged.
+    /// Waits until everything that this handle has read is as durable as an acknowledged write. Another request's write
+    /// may be readable before it is acknowledged.
     async fn settle(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -106,47 +106,48 @@ pub trait SharedStore: Store {
     /// Follows the revocations that any node writes, starting at `from`.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
 
-    /// Adopts the data in its present state, after a feed reported that writes were [lost](FeedStep::lost), or because
-    /// the node noticed the loss itself. The first node that adopts the data gives it a new history id, which the other
-    /// nodes take over. From then on, every operation of a node with another history id fails and changes nothing,
-    /// until that node has adopted the data as well.
+    /// Adopts the data as it is, after a [loss](FeedStep::lost).
+    ///
+    /// The first node that adopts the data gives it a new history id. Then all operations of another node fail until it
+    /// has also adopted the data.
     async fn adopt(&self) -> Result<(), StoreError>;
 
-    /// Writes back records that the store may have lost: records that this node wrote and that the store had
-    /// acknowledged. A record is written only if it is later than the stored one (by generation, then by revision). In
-    /// addition, no node may have changed the session since the data was adopted, and no revocation may end the
-    /// session. A record that another node wrote back does not count as changed. If two nodes write back the same
-    /// session, the later record therefore stays, whatever the order of the writes. Returns the number of records that
-    /// were written because the store lacked them.
+    /// Writes back acknowledged records of this node that the store may have lost.
+    ///
+    /// A record is written only if it is later than the stored one, by generation and then by revision. It is not
+    /// written if the session was revoked, or was changed after the data was adopted. A record that another node wrote
+    /// back does not count as changed.
+    ///
+    /// Returns the number of records that were written.
     async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
 
-    /// Reports that this node has written back what it knows, and queries whether the other nodes have done the same.
+    /// Reports that this node has written back what it knows, and returns the state of the other nodes.
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
 
-    /// Returns whether the session's record is older than the last adoption. Such a record survived the loss, or was
-    /// written back. A token with a later generation than such a record does not indicate a further loss.
+    /// Returns whether the session's record is older than the last adoption. This record survived the loss or was
+    /// written back. A token with a later generation does not indicate a further loss.
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// Returns the session's record if the record's last write was a swap by this handle that failed with an unknown
-    /// outcome, and if none of the session's tokens has been confirmed since. In this case the client is repeating its
-    /// own refresh, and no other client has the tokens.
+    /// Returns the session's record if this handle wrote it last, in a swap whose outcome is unknown.
+    ///
+    /// No token of the session was confirmed after that swap, so the client is repeating its own refresh.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let _ = id;
         Ok(None)
     }
 
-    /// Notes that the client has received the tokens of a swap whose outcome was unknown. If the refresh is repeated
-    /// later, it is a reuse, not a retry.
+    /// Call this when the gate responds with the tokens of a swap whose outcome was unknown. If the client repeats the
+    /// refresh after this call, the gate treats that as reuse.
     fn resolved(&self, id: SessionId) {
         let _ = id;
     }
 }
 
-/// Counts an attempt with one counter after the other. If a counter refuses, this gives back what it took from the
-/// earlier counters, and returns the index of the refusing counter and how long to wait.
+/// Counts an attempt with each counter in turn. If a counter refuses, this function undoes the earlier counts. It then
+/// returns the counter's index and how long to wait.
 ///
 /// # Errors
-/// The store returns an error.
+/// The store fails.
 pub async fn count_each<S: SharedStore + ?Sized>(
     store: &S,
     counters: Vec<(SharedCounter, CounterUse)>,
@@ -166,13 +167,12 @@ pub async fn count_each<S: SharedStore + ?Sized>(
     Ok(None)
 }
 
-/// How far the nodes have written back the writes that a store lost.
+/// How far the nodes have progressed in writing back lost data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restoration {
-    /// When the data was last adopted, by the store's clock, or [`Timestamp::ZERO`] if it never was.
+    /// When the data was last adopted, by the store's clock. [`Timestamp::ZERO`] means that it was never adopted.
     pub adopted: Timestamp,
-    /// Whether every node that was in contact before the loss has written back what it knows, or has had the `patience`
-    /// time to do so. If a node returns later, its operations are refused until it has adopted the data.
+    /// Whether all nodes have finished writing back, or the `patience` time has passed.
     pub is_complete: bool,
 }
 
@@ -181,54 +181,53 @@ pub struct Restoration {
 pub struct Follow {
     /// The node's clocks.
     pub time: Arc<dyn TimeSource>,
-    /// How often the node requests the end of the store's revocations.
+    /// How often the node contacts the store.
     pub every: Duration,
-    /// The row that the node sends about itself with each request.
+    /// The node's own row. The feed sends it with each request.
     pub row: Arc<LiveRow>,
 }
 
-/// Delivers the revocations that nodes write to a shared store.
+/// Delivers the revocations that all nodes write.
 #[async_trait]
 pub trait Feed: fmt::Debug + Send {
-    /// Waits for the next step. While the store responds, the next complete step comes within about [`Follow::every`].
+    /// Waits for the next step. While the store responds, a complete step comes about every [`Follow::every`].
     ///
     /// # Errors
-    /// The store does not respond. The next call pauses, tries again, and continues at the same position.
+    /// The store does not respond. The next call pauses, then continues at the same position.
     async fn next(&mut self) -> Result<FeedStep, StoreError>;
 }
 
 /// One step of a feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStep {
-    /// Entries, in the order in which they may be applied. The same entry may be delivered again.
+    /// The entries, in the order in which the node applies them. An entry may be delivered more than once.
     pub entries: Vec<Revocation>,
-    /// The proof that the node knows everything that was acknowledged before its request, or `None` if more entries
+    /// The proof that the node knows everything that was acknowledged before its request. `None` if more entries
     /// follow.
     pub complete: Option<Heard>,
-    /// Whether the store has lost writes that it had acknowledged, or another node has noticed a loss. The node must
-    /// then call [`SharedStore::adopt`]. Until then, no step is complete.
+    /// Whether the store has lost acknowledged writes. No step is complete until the node calls [`SharedStore::adopt`].
     pub lost: bool,
 }
 
-/// The proof that a step is complete.
+/// When the request of a complete step was sent, and when its response arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// The node's [monotonic clock](TimeSource::monotonic) before the request.
     pub asked: Duration,
-    /// The node's monotonic clock after the reply.
+    /// The node's monotonic clock after the response.
     pub answered: Duration,
-    /// The store's time, as reported in the reply.
+    /// The store's time, as reported in the response.
     pub store_time: Timestamp,
 }
 
-/// How long a gate continues without hearing from a shared store.
+/// How long a gate operates without a response from a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staleness {
-    /// The longest time for which a revocation that was acknowledged at another gate may be unknown at this gate. If
-    /// the store is silent for longer, no token is issued.
+    /// A revocation by another gate may be unknown to this gate for at most this long. If the store does not respond
+    /// for longer, tokens are no longer issued.
     pub limit: Duration,
-    /// How long requests with a token are still accepted while the store is silent. This is equal to
-    /// [`limit`](Self::limit), unless the operator prefers availability.
+    /// How long tokens are accepted without a response from the store. Equal to [`limit`](Self::limit), unless the
+    /// operator prefers availability.
     pub served: Duration,
 }
 
@@ -238,7 +237,7 @@ impl Staleness {
     /// The longest [`limit`](Self::limit).
     pub const LONGEST: Duration = Duration::from_secs(60);
 
-    /// Refuses all tokens once the store has been silent for longer than `limit`.
+    /// Refuses all tokens once the store has not responded for longer than `limit`.
     pub const fn deny_after(limit: Duration) -> Self {
         Self { limit, served: limit }
     }
@@ -248,14 +247,13 @@ impl Staleness {
         (Self::SHORTEST..=Self::LONGEST).contains(&self.limit) && self.served >= self.limit
     }
 
-    /// The interval between two requests of a node to the store: a fraction of [`limit`](Self::limit).
+    /// The interval between two requests to the store, a quarter of [`limit`](Self::limit).
     pub fn every(&self) -> Duration {
         self.limit / 4
     }
 
-    /// The shortest usable [`limit`](Self::limit) for a store with this round-trip time. A proof is one round trip old
-    /// when it arrives, and the next request follows a quarter of the limit later. The rest of the limit is a reserve
-    /// for slow round trips.
+    /// The shortest usable [`limit`](Self::limit) for this round-trip time. The limit covers one round trip, one
+    /// interval between requests, and a reserve.
     pub fn needed_for(round_trip: Duration) -> Duration {
         (round_trip * 4).max(Self::SHORTEST)
     }

@@ -1,6 +1,6 @@
-//! The members of a token's header or payload, parsed in one pass and borrowed from the token's bytes. The gate reads
-//! most claims only once, so it need not build a document that owns its values. Where values must be kept,
-//! `strict_json` builds such a document from these members.
+//! The members of a token's header or payload, borrowed from the token's bytes.
+//!
+//! The gate reads most claims only once, so their values are not copied.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,38 +11,30 @@ use serde_json::{Map, Number, Value};
 use super as strict_json;
 use crate::claim::ClaimPath;
 
-/// One JSON object without repeated members.
+/// The names of the members are all different.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
 
-/// The value of a member.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Member<'a> {
-    /// `null`.
     Null,
-    /// `true` or `false`.
     Bool(bool),
-    /// A string.
     Text(Cow<'a, str>),
-    /// A number.
     Number(Number),
-    /// An array.
     Array(Vec<Self>),
-    /// An object.
     Object(Members<'a>),
 }
 
-/// The error if a value on the path to a claim is not an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotAnObject;
 
 impl<'a> Members<'a> {
-    /// Parses `bytes`, which must consist of one JSON object, as strictly as [`strict_json`].
+    /// Accepts only a single JSON object, as strictly as [`strict_json`].
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, &'static str> {
         Self::read_within(bytes, strict_json::MAX_DEPTH, &[])
     }
 
-    /// Like [`Self::read`], with another bound for the depth. The values of the members in `skipped` become null.
+    /// The members in `skipped` become null.
     pub(crate) fn read_within(bytes: &'a [u8], max_depth: usize, skipped: &[&str]) -> Result<Self, &'static str> {
         let mut parser = strict_json::parser(bytes, max_depth)?;
         let object = parser.deserialize_map(Object(skipped)).map_err(|_| strict_json::NOT_STRICT)?;
@@ -54,18 +46,16 @@ impl<'a> Members<'a> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, member)| member)
     }
 
-    /// The value of an optional member. `null` counts as absent, because many issuers write `null` for a member that a
-    /// token lacks.
+    /// Many issuers write `null` for a missing claim.
     pub(crate) fn optional(&self, name: &str) -> Option<&Member<'a>> {
         self.get(name).filter(|member| **member != Member::Null)
     }
 
-    /// The names of the members.
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|(name, _)| &**name)
     }
 
-    /// The value at a path. `None` if the object has no such member, or has a `null` on the path.
+    /// Returns `None` if a member on the path is missing or `null`.
     pub(crate) fn at(&self, path: &ClaimPath) -> Result<Option<&Member<'a>>, NotAnObject> {
         let mut segments = path.segments();
         let mut found = segments.next().and_then(|first| self.optional(first));
@@ -100,7 +90,6 @@ impl From<Member<'_>> for Value {
 }
 
 impl Member<'_> {
-    /// The string, if the value is a string.
     pub(crate) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -108,7 +97,6 @@ impl Member<'_> {
         }
     }
 
-    /// The number, if the value is a number without a sign or a fraction.
     pub(crate) fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -116,7 +104,6 @@ impl Member<'_> {
         }
     }
 
-    /// Whether the member is exactly this string, number or boolean.
     pub(crate) fn is(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Text(text), Value::String(wanted)) => *text == **wanted,
@@ -129,7 +116,7 @@ impl Member<'_> {
     }
 }
 
-/// Parses the whole object, except for the values of the members with these names.
+/// Visits an object, but skips the values of these members.
 struct Object<'s>(&'s [&'s str]);
 
 impl<'de> Visitor<'de> for Object<'_> {
@@ -140,7 +127,6 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Members<'de>, A::Error> {
-        // The initial capacity is more than most tokens need.
         read(map, 16, self.0)
     }
 }
@@ -161,7 +147,7 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize, skipped: &[&str]) -
     Ok(Members(members))
 }
 
-/// Checks that no name is repeated. Sorts the names if comparing all pairs would take too long.
+/// Many names are sorted, because comparing all pairs would take too long.
 fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + Clone) -> Result<(), E> {
     let twice = if names.len() <= 16 {
         let mut rest = names;
@@ -174,7 +160,6 @@ fn once<'n, E: Error>(names: impl ExactSizeIterator<Item = &'n Cow<'n, str>> + C
     if twice { Err(E::custom("a member named twice")) } else { Ok(()) }
 }
 
-/// A member's name.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -201,8 +186,7 @@ impl<'de> Visitor<'de> for Name {
     }
 }
 
-/// Parses the value of a member. If `WHOLE` is false, arrays and objects are returned empty, and their members may be
-/// repeated.
+/// If `WHOLE` is false, arrays and objects stay empty, and members may be repeated.
 #[derive(Clone, Copy)]
 pub(crate) struct Any<const WHOLE: bool>;
 
@@ -290,7 +274,6 @@ mod tests {
         }
     }
 
-    /// Reads the bytes, and asserts that the result is what `serde_json` reads. Returns false if the bytes are refused.
     fn agrees(bytes: &[u8]) -> bool {
         let Ok(members) = Members::read(bytes) else { return false };
         let object: Map<String, Value> = serde_json::from_slice(bytes).unwrap();
@@ -302,7 +285,6 @@ mod tests {
         true
     }
 
-    /// The number of members that a document has, at all levels.
     fn members_in(value: &Value) -> usize {
         match value {
             Value::Object(object) => object.values().map(|value| 1 + members_in(value)).sum(),
@@ -360,7 +342,7 @@ mod tests {
     proptest! {
         #[test]
         fn j11_a_text_is_refused_if_and_only_if_it_is_no_object_or_repeats_a_member(text in r#"\{("[ab\\]{0,2}":("c"|1|-2\.5|null|\[("a",?|\{\}){0,2}\]|\{"a":1,"[ab]":2\}),?){0,4}\}"#) {
-            // In the generated texts, `":` occurs only after the name of a member.
+            // Generated strings contain `":` only after the name of a member.
             let written = text.matches("\":").count();
             let read: Result<Map<String, Value>, _> = serde_json::from_str(&text);
             let is_good = read.is_ok_and(|object| members_in(&Value::Object(object)) == written);

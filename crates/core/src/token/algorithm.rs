@@ -27,7 +27,7 @@ use super::keyring::KeyError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Ed25519 (RFC 8037). This is the default, because it is deterministic and fast and its signatures are short.
+    /// Ed25519 (RFC 8037), the default. Deterministic and fast, with short signatures.
     EdDsa,
     /// ECDSA on P-256 with SHA-256. Not deterministic.
     Es256,
@@ -45,11 +45,11 @@ pub enum Algorithm {
     Ps384,
     /// RSA PSS with SHA-512. Not deterministic.
     Ps512,
-    /// HMAC with SHA-256. Every verifier can also sign.
+    /// HMAC with SHA-256. Every holder of the secret can also sign.
     Hs256,
-    /// HMAC with SHA-384. Every verifier can also sign.
+    /// HMAC with SHA-384. Every holder of the secret can also sign.
     Hs384,
-    /// HMAC with SHA-512. Every verifier can also sign.
+    /// HMAC with SHA-512. Every holder of the secret can also sign.
     Hs512,
 }
 
@@ -83,7 +83,7 @@ impl Algorithm {
         Self::Hs512,
     ];
 
-    /// The name in `alg`, which is case-sensitive.
+    /// The name in `alg`. Case matters.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -101,7 +101,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns whether this is a name of the algorithm in `alg`. RFC 9864 added a second name for EdDSA with Ed25519.
+    /// RFC 9864 added a second name for EdDSA with Ed25519.
     pub(crate) fn is_named(self, alg: &str) -> bool {
         alg == self.name() || (self == Self::EdDsa && alg == "Ed25519")
     }
@@ -117,7 +117,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns whether signing the same bytes twice gives the same signature.
+    /// Returns whether the same key and bytes always give the same signature.
     pub const fn is_deterministic(self) -> bool {
         match self {
             Self::EdDsa | Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Hs256 | Self::Hs384 | Self::Hs512 => true,
@@ -125,8 +125,7 @@ impl Algorithm {
         }
     }
 
-    /// The output length of the algorithm's hash function, in bytes. An HMAC secret must have at least this length
-    /// (RFC 7518 §3.2).
+    /// An HMAC secret must have at least this many bytes (RFC 7518 §3.2).
     pub(crate) const fn hash_len(self) -> usize {
         match self {
             Self::EdDsa | Self::Es256 | Self::Rs256 | Self::Ps256 | Self::Hs256 => 32,

@@ -1,5 +1,5 @@
-//! Signed assertions about a caller, which an upstream can verify independently of the request's route through the
-//! network. An assertion is not an access token, and the gate never accepts it as an access token.
+//! Signed assertions about a caller, which an upstream can verify by itself. The gate never accepts them as access
+//! tokens.
 
 use std::time::Duration;
 
@@ -18,18 +18,15 @@ use crate::random::random;
 // Requirement N58.
 pub const ASSERTION_TYP: &str = "identity+jwt";
 
-/// Returns whether a token with this `typ` (without `application/`) is an assertion that the gate signs for services,
-/// and therefore not an access token.
+/// Returns whether a token with this `typ` (without `application/`) is an assertion, not an access token.
 pub fn is_assertion_typ(typ: &str) -> bool {
     typ.eq_ignore_ascii_case(ASSERTION_TYP)
 }
 
-/// The maximum length of an assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
-/// The allowed lifetimes of an assertion.
+/// The allowed lifetimes.
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
-/// The claims of an assertion about the caller who presented this token.
 struct AssertionClaims<'a> {
     issuer: &'a str,
     audience: &'a str,
@@ -50,8 +47,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("iat", &self.issued_at.as_secs())?;
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
-        // The issuer that authenticated the subject. It is included because two issuers may have users with the same
-        // name.
+        // Two issuers may have users with the same name.
         let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
@@ -76,7 +72,7 @@ impl Serialize for AssertionClaims<'_> {
     }
 }
 
-/// Returns an assertion as a header value, and its expiry.
+/// Returns the header value and the expiry.
 ///
 /// # Errors
 /// The assertion would be longer than 2 KiB, or the signature failed.
@@ -89,8 +85,7 @@ pub(crate) fn assertion(
     ttl: Duration,
 ) -> Result<(HeaderValue, Timestamp), MintError> {
     let id = random::<16>().map_err(|_| MintError::Signing)?;
-    // The assertion does not outlive the token. If the token is accepted after its `exp` because of the leeway, the
-    // assertion ends when the leeway does.
+    // The assertion expires with the token, or at the end of the leeway if the token has already expired.
     let end = if token.expires > now { token.expires } else { token.refused_from() };
     let expires = now.plus(ttl).min(end);
     let claims = AssertionClaims {
@@ -107,7 +102,7 @@ pub(crate) fn assertion(
     Ok((sent(&signed(key, &key.assertion_header, &payload)?)?, expires))
 }
 
-/// Makes a header value that logs do not show.
+/// Logs do not show this header value.
 fn sent(text: &str) -> Result<HeaderValue, MintError> {
     if text.len() > MAX_ASSERTION {
         return Err(MintError::TooLong);
@@ -117,7 +112,7 @@ fn sent(text: &str) -> Result<HeaderValue, MintError> {
     Ok(value)
 }
 
-/// Returns whether verifiers that have only the published keys can verify signatures of this algorithm.
+/// Returns whether the published keys are sufficient to verify signatures with this algorithm.
 pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
 }

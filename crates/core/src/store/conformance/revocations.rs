@@ -1,4 +1,4 @@
-//! Revocations: their effect on records, how they merge, and how they are read.
+//! Tests of revocations: effects, merging and reading.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn all(store: &dyn Store) -> Vec<Revocation> {
     store.revocations_since(Cursor::default()).await.unwrap().0
 }
 
-/// R10: a session's revocation entry is kept until the session's last access token expires, plus the leeway.
+/// R10: a session's revocation is kept until its last access token expires, plus the leeway.
 pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -25,7 +25,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// A repeated revocation changes neither the record nor the cursor. A longer `until` is still accepted.
+/// A repeated revocation can only extend `until`.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -41,7 +41,7 @@ pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(st
     assert_eq!(all(&*store).await, [longer]);
 }
 
-/// Access tokens of earlier generations end, but the session continues.
+/// A raised minimum generation revokes earlier access tokens, but not the session.
 pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -52,7 +52,7 @@ pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// Only the caller knows how long the tokens of an unknown session live.
+/// For an unknown session, the caller's `until` is kept.
 pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
     let id = session("alice", 1, start()).id;
     let given = Revocation { until: later(start(), 77_000), ..gone(id) };
@@ -61,8 +61,7 @@ pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
     assert_eq!(store.load(id).await.unwrap(), None);
 }
 
-/// R10, for a subject, a client, everyone and a token: `until` is never earlier than the given time, and never earlier
-/// than the end of the matched sessions.
+/// R10: `until` is at least the given time, and at least the expiry of every matched session.
 pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     let short = session("alice", 1, start());
     let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, start()) };
@@ -95,7 +94,7 @@ pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     assert_eq!(store.revoke(token.clone(), BY_OPERATOR).await.unwrap(), token);
 }
 
-/// `sub` and `client_id` have a meaning only together with the issuer.
+/// `sub` and `client_id` are unique only within their issuer.
 pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -112,7 +111,7 @@ pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(1, rotated(&s, later(start(), 5)), None).await.unwrap(), Swap::Swapped);
 }
 
-/// A mistaken call must not look like an effective revocation.
+/// An effect that does not fit its target is an error.
 pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -135,8 +134,7 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, []);
 }
 
-/// A session that was created exactly at the not-before is covered by it. If several not-befores apply, the latest one
-/// is returned.
+/// A not-before covers sessions that were created at the same moment. The latest of several not-befores is returned.
 pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
     let cuts = [(subject("alice"), 10), (client("web"), 20), (Target::Global, 30)];
     for (n, (target, cut)) in (0..).zip(cuts) {
@@ -153,13 +151,13 @@ pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
         }
         insert(&*store, &session("alice", n, later(cut, 1))).await;
     }
-    // The latest moment counts, not the not-before that was written last.
+    // The latest not-before applies, not the last one that was written.
     store.revoke(not_before(subject("bob"), later(start(), 5)), BY_OPERATOR).await.unwrap();
     let bobs = store.insert(session("bob", 1, start()), SubjectBound::NONE).await.unwrap();
     assert_eq!(bobs, Inserted::NoLongerValid(later(start(), 30)));
 }
 
-/// The swap checks the not-befores in its own transaction.
+/// The transaction of a swap checks the not-befores.
 pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     for (n, target) in (0..).zip([subject("alice"), client("tv"), Target::Global]) {
         let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(start(), n)) };
@@ -177,7 +175,7 @@ pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     assert_eq!(swap, Swap::Swapped);
 }
 
-/// If the swap succeeds, record and revocation are stored. Otherwise neither is stored.
+/// A swap writes both its record and its revocation, or neither.
 pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -190,8 +188,7 @@ pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
     assert_eq!(all(&*store).await, [entry]);
 }
 
-/// In any order, the higher minimum, the later not-before and the later `until` win, and "gone" wins over a minimum and
-/// a not-before.
+/// In any order, the stronger effect and the later `until` win.
 pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -202,7 +199,6 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
         assert_eq!(minimum.get(), wanted);
     }
     store.revoke(gone(s.id), BY_OPERATOR).await.unwrap();
-    // The entry of a rotation arrives late.
     let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
     for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
@@ -212,8 +208,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
-    // Requirement K4: the entry also records which API keys end, and a later entry without keys does not remove this
-    // information.
+    // Requirement K4: a later entry without API keys does not restore revoked API keys.
     let with_keys =
         Revocation { effect: Effect::not_before(later(start(), 15), true), ..not_before(subject("alice"), start()) };
     store.revoke(with_keys, BY_OPERATOR).await.unwrap();
@@ -225,7 +220,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
 
 /// A merged entry is returned only at its new position.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
-    // The order of entries does not matter, because the entries of a target merge.
+    // The order of entries is arbitrary.
     let since = async |cursor: Cursor| {
         let (mut entries, end) = store.revocations_since(cursor).await.unwrap();
         entries.sort_by(|a, b| a.target.cmp(&b.target));
@@ -246,15 +241,13 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: the list that a gate loads before it serves has every entry, and its cursor equals the cursor of a reader that
-/// has read all entries.
+/// R10: the list that a gate reads at its start contains every entry. Its cursor points after the last entry.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {
         store.revoke(gone(*id), BY_OPERATOR).await.unwrap();
     }
     store.revoke(not_before(subject("bob"), start()), BY_OPERATOR).await.unwrap();
-    // A merged entry moves to the end of the sequence.
     store.revoke(minimum(sessions[0], 2, later(start(), 600_000)), BY_OPERATOR).await.unwrap();
     let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
     let (list, loaded_to) = store.revocations().await.unwrap();

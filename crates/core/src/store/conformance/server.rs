@@ -1,4 +1,4 @@
-//! How a store must behave while its server fails, and how two gates on the same server must behave.
+//! Tests of stores whose server fails, and of two gates on one server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,10 +17,9 @@ use crate::store::{
     WriteOutcome,
 };
 
-/// The maximum time that a behaviour waits for a server to return.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A clock whose readings strictly increase, so that readings of different threads have a total order.
+/// A clock that strictly increases, so that readings of different threads are ordered.
 #[derive(Default)]
 pub struct Readings(AtomicU64);
 
@@ -34,12 +33,12 @@ impl TimeSource for Readings {
     }
 }
 
-/// How the feeds of these behaviours follow the store.
+/// The [`Follow`] options of these tests.
 pub fn follow() -> Follow {
     Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
-/// Reads a feed up to its next proof. Returns the entries and the proof. Failures before the proof are ignored.
+/// Reads a feed up to its next proof. Returns the entries and the proof. Earlier failures are ignored.
 pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     let mut entries = Vec::new();
     let until_complete = async {
@@ -56,7 +55,7 @@ pub async fn next_proof(feed: &mut dyn Feed) -> (Vec<Revocation>, Heard) {
     (entries, complete)
 }
 
-/// The entries that a feed delivers before it reports a loss of writes.
+/// Returns the entries that a feed delivers before it reports a loss.
 pub async fn next_loss(feed: &mut dyn Feed) -> Vec<Revocation> {
     let mut entries = Vec::new();
     let until_lost = async {
@@ -72,8 +71,7 @@ pub async fn next_loss(feed: &mut dyn Feed) -> Vec<Revocation> {
     entries
 }
 
-/// O4: an entry in the log that a node does not know may be a revocation, so no later entry is applied before it. `put`
-/// writes this entry.
+/// O4: an unknown entry may be a revocation, so later entries must wait. `put` writes the unknown entry.
 pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, put: impl FnOnce()) {
     let follow = Follow { every: Duration::from_millis(10), ..follow() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
@@ -81,7 +79,7 @@ pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, 
     put();
     let ends = gone(session("alice", 1, start()).id);
     store.revoke(Revocation { until: later(start(), 600_000), ..ends }, BY_OPERATOR).await.unwrap();
-    // The reply to an earlier request may still arrive.
+    // The response to an earlier request may still arrive.
     let (mut faults, mut proofs) = (0, 0);
     while faults < 5 {
         match feed.next().await {
@@ -92,9 +90,10 @@ pub async fn o4_an_unknown_entry_leaves_a_node_stale<S: SharedStore>(store: &S, 
     assert!(proofs <= 1, "{proofs}");
 }
 
-/// C2: each operation on a session is executed once and returns its usual result, although its reply is cut off. `cut`
-/// causes the next reply to be cut off, and `has_cut` returns whether a reply was cut off. Returns whether any reply
-/// was cut off.
+/// C2: an operation whose response is cut off is executed once, with its usual result.
+///
+/// `cut` cuts off the next response, and `has_cut` returns whether this has happened. Returns whether any response was
+/// cut off.
 pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
     [store, direct]: [&S; 2],
     number: u64,
@@ -124,12 +123,12 @@ pub async fn c2_each_operation_whose_reply_is_cut_is_done_once<S: Store>(
     was_cut
 }
 
-/// A write while the server is unreachable fails and changes nothing. Returns the time until the error.
+/// A write to an unreachable server fails and changes nothing. Returns the time until the error.
 pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: impl FnOnce()) -> Duration {
     let begun = session("alice", 1, start());
     insert(&*store, &begun).await;
     kill();
-    // Wait until the handle notices. From then on it sends nothing, because there is no connection.
+    // Wait until the handle has lost its connection.
     while store.load(begun.id).await.is_ok() {}
     let time = SystemTime::new();
     let asked = time.monotonic();
@@ -140,7 +139,7 @@ pub async fn a_server_that_is_away_is_an_error<S: Store>(store: Arc<S>, kill: im
     took
 }
 
-/// Acknowledged writes survive three crashes of the server, and the store recovers by itself.
+/// Acknowledged writes survive three crashes, and the store recovers by itself.
 pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>, mut crash: impl FnMut()) {
     let acknowledged: Arc<Mutex<Vec<(SessionId, bool)>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
@@ -185,8 +184,8 @@ pub async fn a_crash_loses_nothing_that_was_acknowledged<S: Store>(store: Arc<S>
     }
 }
 
-/// C8: the clock is read before the request that proves freshness is sent. `passed` records the times, on the clock
-/// `time`, at which bytes passed on their way to the server.
+/// C8: the clock is read before the request for proof is sent. `passed` returns the times at which bytes were sent to
+/// the server.
 pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     store: &S,
     time: Arc<Readings>,
@@ -201,8 +200,7 @@ pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     }
 }
 
-/// C8: a step is complete once the log was read up to the end that the request asked for, even if this takes several
-/// reads.
+/// C8: a step is complete once the log was read up to the requested position. This may take several reads.
 pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) {
     const WRITTEN: u64 = 2500;
     let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
@@ -217,18 +215,18 @@ pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) 
     assert_eq!(entries.len() as u64, WRITTEN);
 }
 
-/// C4: at each node, sessions that begin after a not-before have a creation time later than the not-before.
+/// C4: sessions that begin after a not-before, at any node, have a later creation time.
 pub async fn c4_what_begins_after_a_not_before_is_later<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     let moment = now.plus(LEEWAY / 2);
     a.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, Timestamp::ZERO).await > moment);
-    // A moment that is far in the future is a mistake, and must not block logins of other users.
+    // A moment far in the future is a mistake, and must not block logins.
     a.revoke(not_before(subject("bob"), now.plus(LEEWAY * 100)), BY_OPERATOR).await.unwrap();
     created(&*b, Timestamp::ZERO).await;
 }
 
-/// C29: if a hundred guesses are spread over these nodes, only as many pass as the counter permits.
+/// C29: a hundred attempts over several nodes pass only as often as the counter permits.
 pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Arc<S>]) {
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
     let takes = (0..100).map(|n| {
@@ -239,8 +237,7 @@ pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Ar
     assert_eq!(taken, 10);
 }
 
-/// C32: a node does not sweep again what another node has already swept. Returns the number of sessions that both nodes
-/// swept.
+/// C32: each entry is swept by only one node. Returns the number of swept sessions.
 pub async fn c32_what_one_node_swept_the_other_does_not<S: SharedStore>([a, b]: [Arc<S>; 2]) -> u64 {
     let now = SystemTime::new().wall();
     let hours = |n: u64| Duration::from_secs(3600 * n);

@@ -1,4 +1,4 @@
-//! Records: how they are loaded, inserted, swapped, confirmed, listed and swept.
+//! Tests of records: load, insert, swap, confirm, list and sweep.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
     assert_eq!(store.load(session("alice", 2, start()).id).await.unwrap(), None);
 }
 
-/// The store returns the claims of a session's tokens, and a swap replaces the claims.
+/// A session's claims are stored, and a swap replaces them.
 pub async fn claims_are_kept(store: Arc<dyn Store>) {
     let mut s = session("alice", 1, start());
     s.claims.insert("roles", ["clerk"]).unwrap();
@@ -37,7 +37,7 @@ pub async fn claims_are_kept(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(next));
 }
 
-/// Inserting a second session with the same id is an error, and the first session stays.
+/// A second insert with the same id is an error, and does not change the first session.
 pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -45,7 +45,7 @@ pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
-/// R1: a swap with another revision returns `Changed` with the current record.
+/// R1: a swap with another revision returns `Changed` and the current record.
 pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     let next = rotated(&s, later(start(), 5));
@@ -59,7 +59,7 @@ pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(8, ahead, None).await.unwrap(), Swap::Changed(Some(Box::new(next))));
 }
 
-/// A change that would break the next comparison, or an index, is an error.
+/// A swap must not break the next comparison or an index.
 pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -70,7 +70,7 @@ pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn 
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
 }
 
-/// Even a swap with the right revision fails.
+/// A revoked session is not swapped, even with the right revision.
 pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -82,8 +82,7 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
 }
 
-/// Confirmations of another generation, of an unknown session or of a revoked session are skipped. The other
-/// confirmations in the batch are applied.
+/// A batch of confirmations skips other generations, unknown sessions and revoked sessions.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
     let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, start()));
     let unknown = session("alice", 4, start()).id;
@@ -105,13 +104,13 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
-    // A confirmed generation is not changed again, so swaps are not disturbed.
+    // A repeated confirmation must not change the record.
     assert_eq!(store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap(), []);
     assert_eq!(store.confirm(Vec::new()).await.unwrap(), []);
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 
-/// Pages list each session once, oldest first, for all subjects or for one subject.
+/// Pages list each session once, oldest first.
 pub async fn sessions_are_listed_page_by_page_in_order(store: Arc<dyn Store>) {
     let mut all = Vec::new();
     for n in 0..40_u64 {
@@ -144,8 +143,7 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
     }
 }
 
-/// Writes that contain an engine time, and sweeps, raise the last known time. A creation stamp that is ahead of it does
-/// not.
+/// Sweeps and writes with an engine time raise the last known time. A creation stamp does not raise it.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
     let s = Session { issued_at: later(start(), 20), ..session("alice", 1, later(start(), 9_000)) };
@@ -161,8 +159,7 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
-/// Ended sessions are kept for an hour, exact to the millisecond. Removed sessions disappear from the lists, and their
-/// revocations are removed as well.
+/// Ended sessions and their revocations are kept for exactly an hour.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
@@ -183,7 +180,7 @@ pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<
     assert_eq!(store.sweep(Timestamp::ZERO).await.unwrap(), Swept::default());
 }
 
-/// A sweep continues even if it takes several steps.
+/// A sweep continues through several steps.
 pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     let mut inserts = JoinSet::new();
     for n in 0..1100 {
@@ -196,14 +193,13 @@ pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     assert!(store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
 }
 
-/// R10: while one of its access tokens is valid, a session can still be revoked completely and is not swept.
+/// R10: a session can be revoked while one of its access tokens is valid.
 pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     let s = Session { expires: later(start(), 1), ..s };
     insert(&*store, &s).await;
     let token_ends = start().plus(ACCESS_TTL);
     assert_eq!(store.sweep(token_ends.plus(HOUR)).await.unwrap(), Swept::default());
-    // A rotation moves the end of the session.
     let next = rotated(&s, later(start(), 1000));
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.sweep(later(token_ends, 1000).plus(HOUR)).await.unwrap(), Swept::default());
@@ -219,8 +215,8 @@ pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     assert_eq!(store.list(Filter::All, None, 5).await.unwrap().next, None);
 }
 
-/// R22: if a subject has too many sessions, a further session either ends the oldest one or is refused. Ended sessions
-/// do not count, whatever ended them.
+/// R22: if a subject has too many sessions, the oldest one is revoked or the new one is refused. Only live sessions
+/// count.
 pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Store>) {
     let day = Duration::from_secs(86_400);
     let bound = |most, ends_oldest| SubjectBound { most, idle_ttl: day, ends_oldest };
@@ -232,7 +228,6 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     for n in 1..=3 {
         assert_eq!(store.insert(s(n), end(3)).await.unwrap(), began());
     }
-    // Another subject's sessions do not count.
     assert_eq!(store.insert(session("alice2", 9, start()), refuse(1)).await.unwrap(), began());
 
     assert_eq!(store.insert(s(4), refuse(3)).await.unwrap(), Inserted::TooMany);
@@ -243,23 +238,22 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap().0, [entry(1)]);
     assert_eq!(store.load(s(2).id).await.unwrap(), Some(s(2)));
 
-    // A rotation does not count as a session, and a revoked session makes room.
     let next = rotated(&s(3), later(start(), 4));
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
     store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
     assert_eq!(store.insert(s(6), refuse(3)).await.unwrap(), Inserted::TooMany);
-    // Three sessions are live. If the limit is lowered, an insert ends as many sessions as needed.
+    // After the limit was lowered, an insert revokes several sessions.
     let Inserted::Inserted(ended) = store.insert(s(6), end(2)).await.unwrap() else { panic!("it began") };
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
-    // Sessions that began before a not-before of their subject or client count as ended.
+    // Sessions older than a not-before do not count.
     store.revoke(not_before(subject("alice"), later(start(), 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
     store.revoke(not_before(client("web"), later(start(), 7)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
-    // Idle sessions and expired sessions also count as ended.
+    // Idle sessions and expired sessions do not count either.
     let idle = session("alice", 9, later(start(), 8).plus(day));
     assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
     let late = idle.expires;
@@ -268,7 +262,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.insert(session("alice", 10, late), refuse(1)).await.unwrap(), began());
 }
 
-/// R22: the oldest live sessions are ended, in whatever order they were written, and only sessions of this subject.
+/// R22: the subject's oldest live sessions are revoked, regardless of the order of their writes.
 pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     let bound = |most| SubjectBound { most, idle_ttl: super::SESSION_TTL, ends_oldest: true };
     let s = |n| session("alice", n, later(start(), n));
@@ -280,7 +274,6 @@ pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     for other in &others {
         insert(&*store, other).await;
     }
-    // A rotation moves the end of a session, but does not change its age.
     assert_eq!(store.compare_and_swap(1, rotated(&s(1), later(start(), 9)), None).await.unwrap(), Swap::Swapped);
     for (new, most, gave_way) in [(5, 3, vec![1, 2]), (6, 3, vec![3]), (7, 9, vec![]), (8, 2, vec![4, 5, 6])] {
         let Inserted::Inserted(ended) = store.insert(s(new), bound(most)).await.unwrap() else { panic!("{new} began") };
@@ -295,7 +288,7 @@ pub async fn the_oldest_sessions_of_a_subject_give_way(store: Arc<dyn Store>) {
     }
 }
 
-/// After the limit was lowered, one new session ends at most about a thousand sessions, and later ones end the rest.
+/// One insert revokes at most about a thousand sessions, and later inserts revoke the rest.
 pub async fn a_thousand_sessions_give_way_at_once_and_later_the_rest(store: Arc<dyn Store>) {
     const TOO_MANY: u64 = MAX_ENDED as u64 + 5;
     let mut inserts = JoinSet::new();
@@ -316,7 +309,7 @@ pub async fn a_thousand_sessions_give_way_at_once_and_later_the_rest(store: Arc<
     assert_eq!(ended, all, "each once, the oldest first");
 }
 
-/// The checks of a store do not write anything that a gate could read.
+/// Checks of a store do not write anything that a gate could read.
 pub async fn a_check_changes_nothing(store: Arc<dyn Store>) {
     let [kept, revoked] = [1, 2].map(|n| session("alice", n, start()));
     for s in [&kept, &revoked] {
@@ -337,8 +330,7 @@ pub async fn a_check_changes_nothing(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
 }
 
-/// A revoked session is not kept until its original end, because otherwise a client that logs in and out all day would
-/// fill the store.
+/// A revoked session is kept only until the expiry of its access tokens.
 pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
     let [revoked, live] = [1, 2].map(|n| session("alice", n, start()));
     insert(&*store, &revoked).await;

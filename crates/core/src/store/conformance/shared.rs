@@ -1,4 +1,4 @@
-//! Behaviours of two handles on one store.
+//! Tests of two handles on one store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,6 @@ use crate::store::{
     Swap,
 };
 
-/// The maximum time that a behaviour waits for an expected event.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn follow(time: &Arc<SystemTime>) -> Follow {
@@ -25,7 +24,6 @@ pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Time
     store.stamp_creation(after).await.unwrap().expect("the clocks agree")
 }
 
-/// The entries that a feed delivers up to the next complete step, and the proof in that step.
 pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
     let mut entries = Vec::new();
     loop {
@@ -37,7 +35,7 @@ pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store
     }
 }
 
-/// C4: the stamp of a not-before is at or after every earlier creation on any node, and before every later creation.
+/// C4: on all nodes, the stamp of a not-before is at or after earlier creation stamps, and before later ones.
 pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     for _ in 0..10 {
         let before = [created(&*a, Timestamp::ZERO).await, created(&*b, Timestamp::ZERO).await];
@@ -48,13 +46,13 @@ pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Ar
             assert!(created(&**node, Timestamp::ZERO).await > moment);
         }
     }
-    // A caller can choose the moment of a not-before at one node. All nodes learn this moment from the entry.
+    // A caller may choose the moment of a not-before.
     let ahead = created(&*a, Timestamp::ZERO).await.plus(LEEWAY / 2);
     a.revoke(not_before(Target::Global, ahead), BY_OPERATOR).await.unwrap();
     assert!(created(&*b, ahead).await > ahead);
 }
 
-/// A stamp that is ahead by more than the leeway means that a clock is wrong, so no session begins.
+/// A stamp that is ahead by more than the leeway means that a clock is wrong.
 pub async fn a_stamp_too_far_ahead_is_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let now = created(&*a, Timestamp::ZERO).await;
     assert_eq!(b.stamp_creation(now.plus(LEEWAY * 3)).await.unwrap(), None);
@@ -74,8 +72,7 @@ pub async fn what_one_node_wrote_the_other_has<S: SharedStore>([a, b]: [Arc<S>; 
     assert!(b.load(begun.id).await.unwrap().unwrap().is_revoked());
 }
 
-/// C4: a session that began at one node is refused after another node's not-before, and no session begins with an
-/// earlier creation time.
+/// C4: another node's not-before invalidates a session, and prevents new sessions with an earlier creation time.
 pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -89,7 +86,7 @@ pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, 
     insert(&*a, &afterwards).await;
 }
 
-/// A feed that begins where a list ends delivers another node's writes promptly.
+/// A feed that starts at the last position of a list promptly delivers what another node writes later.
 pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -121,12 +118,10 @@ pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<
     assert_eq!(all.len(), 2);
 }
 
-/// C8: when a step is complete, every write that was acknowledged before the node's request is applied. This is tested
-/// under load, with a list and a feed that begin during the load.
+/// C8: a complete step contains every write that was acknowledged before the request, even under load.
 pub async fn c8_a_complete_step_has_all_that_was_acknowledged_before<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let began = created(&*a, Timestamp::ZERO).await;
-    // The sessions whose end was acknowledged, each with the monotonic time after the acknowledgement.
     let acknowledged: Arc<Mutex<Vec<(SessionId, Duration)>>> = Arc::default();
     let done = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..4u64)
@@ -175,7 +170,7 @@ fn counter(number: u8, every: Duration, burst: u32) -> SharedCounter {
     SharedCounter { name: [number; 16], every, burst }
 }
 
-/// C29: all nodes together admit as many attempts as a single node would, in whatever order the attempts come.
+/// C29: all nodes together admit as many attempts as one node would.
 pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let ten = counter(1, hour, 10);
@@ -190,7 +185,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     b.count(ten, CounterUse::GiveBack).await.unwrap();
     assert_eq!(a.count(ten, CounterUse::Take).await.unwrap(), None);
     assert!(b.count(ten, CounterUse::Take).await.unwrap().is_some());
-    // The store's time decides when another attempt becomes available.
+    // The store's clock decides when the next attempt is admitted.
     let soon = counter(3, Duration::from_millis(50), 1);
     assert_eq!(a.count(soon, CounterUse::Take).await.unwrap(), None);
     while let Some(wait) = b.count(soon, CounterUse::Take).await.unwrap() {
@@ -199,7 +194,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     }
 }
 
-/// C29: attempts that are counted after they happened put a counter into debt, by at most one attempt.
+/// C29: if attempts are counted only after they happened, they overdraw the counter by at most one.
 pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let every = Duration::from_secs(3600);
     let two = counter(1, every, 2);
@@ -214,8 +209,7 @@ pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore
     assert!(debt > every / 2 && debt <= every, "{debt:?}");
 }
 
-/// C29: an attempt with several counters takes from all of them, or from none if one refuses. The result names the
-/// refusing counter.
+/// C29: several counters all count an attempt, or none does. The result names the counter that refuses.
 pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let [two, one, debt, third, fourth] =
@@ -235,7 +229,6 @@ pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<
     assert_eq!(refused(&b, take(&[two, one])).await, 1);
     assert_eq!(a.count(two, CounterUse::Take).await.unwrap(), None, "nothing was taken from it");
     assert_eq!(refused(&b, take(&[two, one])).await, 0, "the first that refuses");
-    // A counter that is in debt refuses, whether it comes before or after others.
     for _ in 0..2 {
         assert_eq!(a.admit(None, vec![(debt, CounterUse::Charge)]).await.unwrap(), admitted);
     }
@@ -247,7 +240,7 @@ pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<
     }
 }
 
-/// C29: an attempt by a remembered caller is counted only by the caller's own counter.
+/// C29: a remembered caller's attempt is counted only by the caller's own counter.
 pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let (own, all) = (counter(1, hour, 1), counter(2, hour, 1));
@@ -261,7 +254,7 @@ pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([
     assert!(known.is_known && known.refused.is_some_and(|(place, wait)| place == 0 && wait <= hour), "{known:?}");
 }
 
-/// The record that is loaded for a revocation is the record that every node reads, and it is durable.
+/// A node that loads a record to revoke its session gets the current, durable record.
 pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     assert_eq!(b.load_to_revoke(begun.id).await.unwrap(), None);
@@ -273,8 +266,7 @@ pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]:
     b.settle().await.unwrap();
 }
 
-/// If the reply to a swap arrived, the nodes do not treat the swap's outcome as unknown, and noting that the tokens
-/// were delivered does not change anything.
+/// The outcome of a swap with a response is known, so `resolved` has no effect.
 pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -287,7 +279,7 @@ pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 
     }
 }
 
-/// C29: a name that one node remembers is known to the other nodes.
+/// C29: all nodes know a name that one node remembers.
 pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (name, other) = ([1; 16], [2; 16]);
     assert!(!b.remembers(name).await.unwrap());
@@ -304,7 +296,7 @@ pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [
     assert!(a.remembers(name).await.unwrap());
 }
 
-/// C28: each node sees all nodes that follow the feed, each with its row.
+/// C28: each node sees all nodes in the feed, with their rows.
 pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     assert_eq!(a.nodes().await.unwrap(), []);
@@ -333,21 +325,19 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
     let (live, feed) = &mut feeds[1];
     live.change(|row| row.kids.push("k2".into()));
-    // The node may have requested a proof before the change, and this proof may still be in flight.
+    // The node may have requested a proof before the change.
     let changed = time.monotonic();
     while heard(&mut **feed).await.1.asked <= changed {}
     for store in [&a, &b] {
         assert_eq!(names(store).await, [row("a", &["k1"]), row("b", &["k1", "k2"])]);
     }
-    // A longer period lists at least the rows of a shorter one.
     assert_eq!(a.nodes_within(NODE_KEPT).await.unwrap().len(), 2);
     let now = created(&*a, Timestamp::ZERO).await;
     let ages: Vec<_> = b.nodes().await.unwrap().iter().map(|seen| now.since(seen.beat)).collect();
     assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
 }
 
-/// A change that each node detects by itself gets one moment for all nodes. A further change of the same object gets a
-/// later moment.
+/// If all nodes detect the same change, they get the same time for it. The next change gets a later time.
 pub async fn a_change_that_every_node_finds_has_one_moment<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (user, old, new) = ([1; 16], [2; 16], [3; 16]);
     let before = created(&*b, Timestamp::ZERO).await;

@@ -1,8 +1,9 @@
-//! The tests that all crates of shared stores run.
+//! The tests that all shared stores run.
 
-/// Writes the tests for a module. The module must have the types `Site` and `Server`, which start the servers of a
-/// test. It must also have the functions `through`, `connect_with`, `move_writes`, `revoke_as` and `count_as`, which
-/// use parts that only the store's crate can access.
+/// Writes the tests for a module.
+///
+/// The types `Site` and `Server` of the module start a test's servers. The functions `through`, `connect_with`,
+/// `move_writes`, `revoke_as` and `count_as` give access to private parts of the store's crate.
 #[macro_export]
 macro_rules! shared_store_suite {
     () => {
@@ -28,21 +29,20 @@ macro_rules! shared_store_suite {
             }
         }
 
-        /// A node may presume a state that is older than another node's write.
+        /// A node does not always know another node's latest write.
         #[tokio::test]
         async fn c3_an_entry_and_a_record_that_another_node_has_changed_since_are_decided_over_anew() {
             let site = Site::one();
             agreement::decides_anew([site.connect("rg").await, site.connect("rg").await]).await;
         }
 
-        /// A steady stream of new sessions does not prevent a not-before that covers these sessions.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn c3_a_not_before_of_all_comes_through_while_sessions_begin_and_outlives_them() {
             let site = Site::one();
             agreement::outlives_what_begins([site.connect("rg").await, site.connect("rg").await]).await;
         }
 
-        /// The inserts of these two nodes do not take turns.
+        /// Inserts at different nodes are not serialised.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
             let site = Site::one();
@@ -77,15 +77,12 @@ macro_rules! shared_store_suite {
             conformance::server::c8_the_clock_is_read_before_the_beat(&store, time, || proxy.passed()).await;
         }
 
-        /// A step is complete once the log was read up to the requested end, even if this takes more than one read.
         #[tokio::test]
         async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
             let site = Site::one();
             conformance::server::c8_a_step_is_complete_once_all_was_read(&*site.connect("rg").await).await;
         }
 
-        /// Sessions that begin after a not-before was acknowledged are later than the not-before, at every node and for
-        /// every moment of the not-before.
         #[tokio::test]
         async fn c4_what_begins_after_a_not_before_was_acknowledged_is_later_than_it() {
             let site = Site::one();
@@ -118,7 +115,6 @@ macro_rules! shared_store_suite {
             print_time("C11 an answer without the server", took, LATEST);
         }
 
-        /// Acknowledged writes survive a crash of the server, and the gate reconnects by itself.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn a_crash_of_the_server_loses_nothing_that_was_acknowledged() {
             let mut server = Server::start(DURABLE);
@@ -190,7 +186,7 @@ macro_rules! shared_store_suite {
             }
         }
 
-        /// A mark that is 500 writes ahead of its store, and the number of writes in the store.
+        /// Sets the mark 500 writes ahead of the store.
         pub(super) async fn set_back(site: &Site, mark: &Path) -> (Shared, u64) {
             let store = connect_marked(site, mark, false).await.unwrap();
             move_writes(site, &store, 1000).await;
@@ -220,14 +216,13 @@ macro_rules! shared_store_suite {
                 let before = site.content();
                 assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
                 assert_eq!(site.content(), before);
-                // Other nodes then confirm and revoke the session. The repeated swap must still report that it
-                // succeeded.
+                // The repeated swap must still report success after other nodes' writes.
                 store.confirm(vec![(begun.id, next.current)]).await.unwrap();
                 store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
                 let before = site.content();
                 assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
                 assert_eq!(site.content(), before);
-                // After another node's swap, the first swap is outdated.
+                // Another node's swap makes the first swap outdated.
                 let other = session("bob", 2, start());
                 insert(&*store, &other).await;
                 let first = rotated(&other, later(start(), 5));
@@ -259,10 +254,9 @@ macro_rules! shared_store_suite {
             let before = site.content();
             assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
             assert_eq!(site.content(), before);
-            // An insert that is repeated under another write id counts as a different insert.
+            // A repeated insert with another write id is a different insert.
             let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
             assert_eq!(error.outcome(), WriteOutcome::Refused);
-            // If the room was determined before another insert, it is outdated and must be determined again.
             let third = session("alice", 3, later(start(), 2));
             assert_eq!(store.0.insert_as(new_op().unwrap(), &third, &room).await.unwrap(), None);
             assert_eq!(site.content(), before);
@@ -286,7 +280,6 @@ macro_rules! shared_store_suite {
                     assert_eq!(revoke_as(&store, op, entry.clone()).await.unwrap(), merged);
                     assert_eq!(site.content(), before);
                 }
-                // Repeat the not-before after a later one with the same target.
                 let later_one = not_before(subject("alice"), later(moment, 5));
                 let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
                 let before = site.content();

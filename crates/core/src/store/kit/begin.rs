@@ -1,5 +1,4 @@
-//! The header of a stored record, for a store that only compares records and does not know the rules. The header
-//! changes with each write of the record.
+//! The header of a stored record, for a store that only compares records. The header changes with each write.
 
 use std::fmt;
 
@@ -9,18 +8,17 @@ use super::encoding::decode_session;
 use crate::session::{Session, SessionId};
 use crate::store::{StoreError, WriteOutcome};
 
-/// The version of the header, which the store reads. The encoded record that follows has its own version.
+/// The version of the header. The record that follows has a separate version.
 pub const VERSION: u8 = 1;
-/// The length of the header: the version, whether the session is revoked, the revision, and a digest of subject and
-/// client.
+/// The length of the header: version, status, revision, and a digest of subject and client.
 pub const BEGIN: usize = 18;
 
-/// The header of this record. Every later write of the session has a different header.
+/// The header of this record. Each write of a session has a different header.
 pub fn begin_of(session: &Session) -> [u8; BEGIN] {
     begin_at(session, session.is_revoked(), session.revision)
 }
 
-/// The header that this session has at the given revision.
+/// The session's header at this revision.
 pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGIN] {
     let mut bytes = [0; BEGIN];
     let parts = begin_of_all(is_revoked).into_iter().chain(revision.to_be_bytes());
@@ -28,12 +26,12 @@ pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGI
     bytes
 }
 
-/// The common prefix of the headers of all revoked sessions, or of all live sessions.
+/// The bytes with which the header of every revoked session, or of every live session, begins.
 pub fn begin_of_all(is_revoked: bool) -> [u8; 2] {
     [VERSION, u8::from(is_revoked)]
 }
 
-/// A digest of subject and client. A mismatch can only be a mistake of the caller, so eight bytes are enough.
+/// Eight bytes are enough, because the digest only detects mistakes of a caller.
 fn whose(session: &Session) -> [u8; 8] {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&(session.subject.len() as u64).to_be_bytes());
@@ -42,11 +40,11 @@ fn whose(session: &Session) -> [u8; 8] {
     context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Decodes the record that is stored under an id. `server` names the server in errors. An error concerns only this
+/// Decodes the record with this id. `server` is the server's name for error messages. An error concerns only this
 /// record.
 ///
 /// # Errors
-/// The bytes are damaged, or have another version.
+/// The bytes are damaged or of another version.
 pub fn decode_begun(server: &str, id: SessionId, begin: &[u8], record: Option<&[u8]>) -> Result<Session, StoreError> {
     let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
     let &version = begin.first().ok_or_else(damaged)?;
@@ -57,7 +55,7 @@ pub fn decode_begun(server: &str, id: SessionId, begin: &[u8], record: Option<&[
     if begin.starts_with(&begin_of(&session)) { Ok(session) } else { Err(damaged()) }
 }
 
-/// The error for a record that another version of the program wrote.
+/// The error for a record that another version of this program wrote.
 pub fn unknown_version(server: &str, what: impl fmt::Display, version: u64) -> StoreError {
     StoreError::new(format!(
         "{what} has version {version} in {server}, but this program reads only version {VERSION}: it was written by \

@@ -1,7 +1,7 @@
-//! Commits, for a store that compares revisions and does not know the rules. The rules run in the gate, on a presumed
-//! state of the store. The store executes the resulting writes if its state equals the presumed one. Otherwise it
-//! replies with its state, and the rules run again on that state. Most writes therefore take one round trip, and a
-//! wrong presumption costs one more.
+//! Commits for stores that compare revisions but cannot run the rules.
+//!
+//! The rules run in the gate, on a presumed state. The store executes the writes if its state equals the presumed
+//! state. Otherwise the store returns its state, and the rules run again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,54 +23,50 @@ use crate::session::{Generation, Session, SessionId};
 use crate::store::rules::{Failure, KEPT_AFTER_END, Rules};
 use crate::store::{Inserted, StoreError, SubjectBound};
 
-/// The maximum number of attempts to decide an operation, if other gates keep changing the state on which it depends.
-/// The time limit of the operation also limits the attempts.
+/// The maximum number of attempts to execute an operation that conflicts with other gates.
 pub const MAX_DECISIONS: u32 = 24;
-/// While a revocation is being written, sessions can begin that end later than all others. From the second conflict on, the revocation is therefore kept this much longer than necessary, doubled at each further attempt, so
-/// that it succeeds.
+/// The extra time for which a revocation is kept after a conflict, because newer sessions may expire later.
 const MARGIN: Duration = Duration::from_secs(60);
-/// The capacity for hints. A hint with only a revocation entry counts as one, a hint with a record as sixteen.
+/// The maximum total size of the hints. An entry has size 1, and a record has size 16.
 const MAX_HINTS: u64 = 65_536;
 const TURNS: usize = 64;
 
-/// The preconditions and side effects of an operation, in addition to the writes that the rules make.
+/// The preconditions and side effects of an operation, apart from the writes of the rules.
 #[derive(Default)]
 pub struct Operation<'a> {
-    /// These records must be unchanged since they were read.
+    /// Records that must be unchanged.
     pub ids: Vec<SessionId>,
-    /// These sessions must be live. Apart from that, their records may have changed.
+    /// Sessions that must be live. Their records may change in any other way.
     pub live: Vec<SessionId>,
-    /// The entries of these targets must be unchanged since they were read.
+    /// Targets whose entries must be unchanged.
     pub targets: Vec<Target>,
-    /// The session that no not-before may cover, whether of its subject, of its client or of everyone.
+    /// The session that must not be covered by a not-before.
     pub held: Option<&'a Session>,
-    /// The server's time must not be later than this.
+    /// The latest server time at which the commit is allowed.
     pub by: Option<Timestamp>,
-    /// The store must be an incomplete copy.
+    /// Whether the store must be an incomplete copy.
     pub into_copy: bool,
-    /// The subject whose sessions count if the rules need the latest session end, or `None` if all sessions count.
+    /// The rules use the latest expiry of this subject's sessions, or of all sessions if `None`.
     pub subject: Option<&'a str>,
-    /// The number of inserts into this subject's index must be unchanged.
+    /// The subject whose number of inserts must be unchanged.
     pub inserts: Option<&'a str>,
-    /// The subject must have no other live session that ends after this moment.
+    /// Some sessions of a subject. The subject's other live sessions must expire by this time.
     pub only: Option<(&'a [SessionId], Timestamp)>,
-    /// Sessions that are created later must have a creation stamp after this moment, unless this moment is far in the
-    /// future.
+    /// Later sessions must have a creation stamp after this moment, unless the moment is far in the future.
     pub raises: Option<Timestamp>,
-    /// Whether a replaced record keeps the id and the history of its last write, so that a repeated rotation is still
-    /// recognised.
+    /// Whether a replaced record keeps the id and history of its last write. They identify a repeated rotation.
     pub keeps_names: bool,
-    /// The history id of the written records, if it differs from the history id of the data.
+    /// The history id for the written records. `None` means the store's current history.
     pub history: Option<History>,
 }
 
-/// The parts of the store's state that a commit compares, in the order in which the store reports them.
+/// The values that a commit compares, in the order of the store's response.
 pub struct Compared<'s> {
-    /// The compared records, each with its new content if it is written.
+    /// The compared records, with their new content if they are written.
     pub records: Vec<(SessionId, Option<&'s RecordWrite>)>,
-    /// The compared entries, each with its new content if it is written.
+    /// The compared entries, with their new content if they are written.
     pub entries: Vec<(Target, Option<&'s Revocation>)>,
-    /// The targets whose not-befores must not cover the session.
+    /// The commit fails if a not-before for one of these targets covers the session.
     pub held: Vec<Target>,
 }
 
@@ -80,16 +76,14 @@ impl<'a> Operation<'a> {
         Self {
             ids: vec![session.id],
             held: Some(session),
-            // The store removes a revocation one hour after the revocation expires. If the session were inserted after
-            // that, it would escape a revocation that had covered it.
+            // After an hour, the store may have removed a revocation that covered the session.
             by: Some(session.created().plus(KEPT_AFTER_END)),
             keeps_names: true,
             ..Self::default()
         }
     }
 
-    /// The parts of the store's state that a commit of this operation compares. The rules must have run on the
-    /// snapshot.
+    /// What a commit of this operation compares. The rules must have run on the snapshot.
     pub fn compared<'s>(&self, issuer: &Arc<str>, snapshot: &'s Snapshot) -> Compared<'s> {
         let mut records: Vec<_> = snapshot.writes().iter().map(|write| (write.new.id, Some(write))).collect();
         for id in self.ids.iter().chain(&self.live) {
@@ -109,8 +103,8 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// The history id of a record that a gate wrote back after a loss. The data never has this history id, so the record
-/// does not count as written since the adoption, and another node may still write back a later record.
+/// The history id of records that were written back. No store has this id, so another node can still write back a
+/// later record.
 const EARLIER: History = [0; 8];
 
 impl<'a> Operation<'a> {
@@ -128,8 +122,8 @@ impl<'a> Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The bytes with which the stored record of a session must begin. They are empty if any record is accepted, and
-    /// `None` if there must be no record.
+    /// The required first bytes of the stored record. An empty list accepts every record. `None` means that no record
+    /// may exist.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
         Some(match snapshot.record(id)? {
             Err(_) => Vec::new(),
@@ -149,7 +143,7 @@ pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
     ]
 }
 
-/// The moment after which new sessions must be created once this entry is written.
+/// Once this entry is written, new sessions must be created after this moment.
 pub fn raises(entry: &Revocation) -> Option<Timestamp> {
     entry.effect.sessions_until()
 }
@@ -158,26 +152,26 @@ pub fn raises(entry: &Revocation) -> Option<Timestamp> {
 pub enum Committed {
     /// Everything was written.
     Done,
-    /// Nothing was written, because the state of the store differs from the presumed state. Contains the store's state.
+    /// Nothing was written, because the store's state differs. Contains that state.
     Changed(Snapshot),
-    /// The commit arrived after its time limit, and nothing was written.
+    /// Nothing was written, because the commit arrived after its time limit.
     Late,
 }
 
-/// The sessions that must end to make room for a new one, and the state on which this decision is based.
+/// The sessions to revoke before an insert, with the state on which the decision is based.
 #[derive(Debug)]
 pub struct InsertRoom<K> {
-    /// The value by which the store checks that the subject's sessions are still those of the plan.
+    /// The store compares this value to check that the subject's sessions are unchanged.
     pub known: K,
-    /// The subject's sessions, and the changes that the rules made to them.
+    /// The subject's sessions, with the changes that the rules made.
     pub plan: Snapshot,
-    /// The revocation entries of the sessions that are ended.
+    /// The revocations that make room for the new session.
     pub ended: Vec<Revocation>,
 }
 
 impl<K> InsertRoom<K> {
-    /// Finds out by the rules which of the subject's sessions must end. The inner error is the reason why the new
-    /// session is refused.
+    /// Determines which of the subject's sessions must be revoked. The inner error means that the new session is
+    /// refused.
     ///
     /// # Errors
     /// The rules return an error.
@@ -193,8 +187,7 @@ impl<K> InsertRoom<K> {
         }
     }
 
-    /// Inserts a session with this operation. Returns `None` if the subject's sessions have changed, so that the room
-    /// must be determined again.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed. Then [`Self::find`] must run again.
     ///
     /// # Errors
     /// The store returns an error, or the commit arrived too late.
@@ -218,7 +211,7 @@ impl<K> InsertRoom<K> {
     }
 }
 
-/// Inserts a session for a subject whose number of sessions is not limited.
+/// Inserts a session for a subject without a session limit.
 ///
 /// # Errors
 /// The store or the rules return an error.
@@ -228,7 +221,7 @@ pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Sess
     inserted.ok_or_else(|| too_late(session))
 }
 
-/// Confirms generations of those sessions that were `found`, and returns the sessions that it marked.
+/// Confirms generations of the `found` sessions, and returns the sessions that it marked.
 ///
 /// # Errors
 /// The store or the rules return an error.
@@ -257,27 +250,26 @@ pub async fn confirm_each(
     Ok(marked)
 }
 
-/// An operation on which the rules have decided.
+/// An operation, and the writes that the rules made for it.
 #[derive(Clone, Copy)]
 pub struct Decided<'a> {
     /// The preconditions of the operation.
     pub operation: &'a Operation<'a>,
-    /// The state that the rules read, and the writes that the rules made.
+    /// The state that the rules read, and the writes that they made.
     pub snapshot: &'a Snapshot,
-    /// Whether the snapshot was reported by the store. If so, a decision without writes does not need a commit.
+    /// Whether the snapshot came from the store. If so, a decision without writes does not need a commit.
     pub is_answer: bool,
 }
 
-/// A store that executes the writes that the rules decided on.
+/// A store that executes the writes of the rules.
 pub trait Commit: Sync {
-    /// The time limit for all attempts to decide an operation together.
+    /// The time limit for all attempts together.
     fn patience(&self) -> Duration;
 
     /// Executes several operations in one round trip. Each operation is atomic and independent of the others.
     fn commit(&self, all: &[Decided<'_>]) -> impl Future<Output = Result<Vec<Committed>, StoreError>> + Send;
 }
 
-/// An operation that is not yet decided.
 struct OpenDecision<'a> {
     place: usize,
     operation: Operation<'a>,
@@ -290,17 +282,16 @@ impl OpenDecision<'_> {
         Decided { operation: &self.operation, snapshot: &self.snapshot, is_answer: self.is_answer }
     }
 
-    /// Returns whether the decision is final without a commit.
+    /// A decision without writes does not need a commit if it is based on the store's own state.
     fn is_done(&self) -> bool {
         self.is_answer && !self.snapshot.is_changed() && self.operation.raises.is_none()
     }
 }
 
-/// Decides each operation by a rule, and executes it. The result is `None` for an operation that exceeded its time
-/// limit.
+/// Runs the rule for each operation, and commits the writes. The result is `None` if the time limit was exceeded.
 ///
 /// # Errors
-/// The store returns an error. The inner results contain the errors of the rule.
+/// The store fails. The inner results contain the rule's errors.
 pub async fn decide_each<T>(
     store: &impl Commit,
     operations: impl IntoIterator<Item = (Operation<'_>, Snapshot)>,
@@ -355,23 +346,21 @@ pub async fn decide<T>(
     results.pop().unwrap_or_else(|| Err(changed_again()))
 }
 
-/// The margin by which an end may be later than the end that was found, for the attempt after this one.
+/// The extra time for which a revocation is kept after attempt `number`.
 pub fn margin(number: u32) -> Duration {
     if number == 0 { Duration::ZERO } else { MARGIN.saturating_mul(1 << number.min(16)) }
 }
 
-/// The error for an operation that failed because other gates were faster at each attempt.
+/// The error if every attempt of an operation conflicted with other gates.
 pub fn changed_again() -> StoreError {
     not_done("every attempt to change a session failed, because other gates changed it first")
 }
 
-/// The error for an insert that came so late that revocations of the session may already have been removed.
 fn too_late(session: &Session) -> StoreError {
     not_done(format!("session {} took more than an hour to begin", session.id))
 }
 
-/// The last known states of sessions. An operation first presumes these states, so that it usually needs only one round
-/// trip. An outdated hint costs one more round trip.
+/// The last known states of sessions, which usually save a round trip.
 pub struct Hints(Cache<SessionId, Hint, foldhash::quality::RandomState>);
 
 #[derive(Clone)]
@@ -402,7 +391,7 @@ impl Hints {
         snapshot
     }
 
-    /// Remembers the state in which a session was found, as a hint.
+    /// Remembers the state of a session as a hint.
     pub fn note(&self, id: SessionId, record: Option<Session>, entry: Option<Revocation>) {
         if record.is_some() || entry.is_some() {
             self.0.insert(id, Hint { record: record.map(Arc::new), entry });
@@ -410,8 +399,7 @@ impl Hints {
     }
 }
 
-/// Makes the inserts for a subject take turns within this gate, if the subject's sessions are counted. If inserts at
-/// different gates conflict, the gate that loses decides again.
+/// Serialises a subject's inserts within this gate, if the sessions are counted.
 pub struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,
@@ -424,7 +412,7 @@ impl Default for InsertTurns {
 }
 
 impl InsertTurns {
-    /// Waits for the turn of an insert for this subject.
+    /// Waits until an insert for this subject may run.
     pub async fn take(&self, subject: &str) -> Option<MutexGuard<'_, ()>> {
         let turn = usize::try_from(self.hasher.hash_one(subject) % TURNS as u64).unwrap_or_default();
         Some(self.locks.get(turn)?.lock().await)

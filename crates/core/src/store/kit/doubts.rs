@@ -1,5 +1,6 @@
-//! Remembers a handle's swaps that did not get a reply. Without a grace period, the client's retry of such a refresh
-//! looks like the use of a stolen token. The id of the record's last write shows whether this handle wrote it.
+//! Remembers swaps without a response. Without this, the client's retry of a refresh could look like a stolen token.
+//!
+//! The id of the record's last write shows whether this handle wrote it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,12 +10,10 @@ use super::fields::Op;
 use crate::session::SessionId;
 use crate::store::{StoreError, Swap, WriteOutcome};
 
-/// The maximum number of remembered sessions. If there are more, the latest ones are kept.
 const MAX: usize = 65_536;
-/// The maximum number of remembered swaps for one session.
 const MAX_OF_ONE: usize = 4;
 
-/// The swaps whose outcome is unknown. See the module documentation.
+/// The swaps whose outcome is unknown.
 #[derive(Default)]
 pub struct Doubts(Mutex<OpsBySession>);
 
@@ -29,7 +28,7 @@ impl Doubts {
     pub fn take(&self, id: SessionId, op: Op, swapped: &Result<Swap, StoreError>) {
         match swapped {
             Ok(Swap::Swapped) => self.forget(id),
-            // An earlier swap with an unknown outcome may have caused this result, so that swap stays remembered.
+            // An earlier swap with an unknown outcome may have caused this result.
             Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
             Err(error) if error.outcome() == WriteOutcome::InDoubt => self.note(id, op),
             Err(_) => {}
@@ -54,7 +53,7 @@ impl Doubts {
         }
     }
 
-    /// Forgets the swaps of a session whose state is known again.
+    /// Forgets a session's swaps once the session's state is known again.
     pub fn forget(&self, id: SessionId) {
         let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
@@ -62,7 +61,7 @@ impl Doubts {
         }
     }
 
-    /// The write ids of the session's swaps that did not get a reply.
+    /// The write ids of those swaps of the session that got no response.
     pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }

@@ -1,4 +1,4 @@
-//! The encoding of records: a version byte, followed by postcard. An unknown version is an error.
+//! The encoding of records: a version byte, then postcard. An unknown version is an error.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,23 +8,22 @@ use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 use crate::store::StoreError;
 
-/// The version of the encoding in which records are written.
 const VERSION: u8 = 1;
 
-/// Encodes a record. The bytes may contain a session's secret.
+/// Encodes a record, which may contain a session's secret.
 ///
 /// # Errors
-/// Does not fail for a record that a gate made.
+/// The encoding never fails for a record that a gate made.
 pub fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     postcard::to_extend(record, vec![VERSION])
         .map(Zeroizing::new)
         .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
 }
 
-/// Decodes the bytes of [`encode`]. `what` names the record in errors.
+/// Decodes the result of [`encode`]. `what` names the record in errors.
 ///
 /// # Errors
-/// The bytes are damaged, or have another version.
+/// The bytes are damaged or of another version.
 pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     let record = match bytes.split_first() {
         Some((&VERSION, record)) => record,
@@ -43,11 +42,10 @@ pub fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -
     }
 }
 
-/// Decodes the record that is stored under an id. The id must equal the record's own id. An error concerns only this
-/// record.
+/// Decodes a record, and checks that it has this id. An error concerns only this record.
 ///
 /// # Errors
-/// The bytes are damaged, or are the record of another session.
+/// The bytes are damaged, or belong to another session.
 pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
     match decode::<Session>(format_args!("session {id}"), bytes) {
@@ -60,16 +58,16 @@ pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError
     .map_err(StoreError::of_one_record)
 }
 
-/// Encodes a target. Stores use the bytes as the database key of the target's revocation.
+/// Encodes a target, as the database key of its revocation.
 ///
 /// # Errors
-/// Does not fail for a target that a gate made.
+/// The encoding never fails for a target that a gate made.
 pub fn encode_target(target: &Target) -> Result<Vec<u8>, StoreError> {
     postcard::to_stdvec(target)
         .map_err(|error| StoreError::caused_by("the target of a revocation cannot be encoded", error))
 }
 
-/// Decodes the bytes of [`encode_target`].
+/// Decodes the result of [`encode_target`].
 ///
 /// # Errors
 /// The bytes are damaged.
@@ -90,8 +88,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_version_never_change() {
-        // Every later program must be able to read a record of today. If this fails, the layout changed: give the new
-        // layout a new version, and still read the old layout.
+        // Later versions must read today's records. If this test fails, introduce a new version for the new layout.
         let session = whole();
         let bytes = encode(&session).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -111,7 +108,6 @@ mod tests {
         7494341674943416749434167494341674943416749434167494341674943416749434167494341670101090909090909090\
         9090909090909090909090909090909090909090909090909000001015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
-    /// A session with every optional field.
     fn whole() -> Session {
         let mut session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         session.claims.insert("roles", ["admin"]).unwrap();
@@ -142,13 +138,11 @@ mod tests {
             let bytes = encode(&session).unwrap();
             assert_eq!(bytes[0], VERSION);
             assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-            // A truncated record and a record with trailing bytes count as damaged, and are never read as another
-            // session.
             for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec()] {
                 let error = decode_session(session.id.as_bytes(), &damaged).unwrap_err();
                 assert!(error.is_of_one_record(), "{error}");
             }
-            // An application's own store may write the record as JSON.
+            // An application's own store may write JSON.
             let json = serde_json::to_string(&session).unwrap();
             assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
         }
@@ -174,8 +168,7 @@ mod tests {
     fn i42_a_record_cannot_hold_a_claim_that_the_gate_itself_sets() {
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let bytes = encode(&session).unwrap();
-        // The seven zeros after the claims stand for the absent fields: key, resource, issuer, certificate, cookie and
-        // seal.
+        // The seven zeros are the missing claims, key, resource, issuer, certificate, cookie and seal.
         let (record, [0, 0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
         let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 6]].concat();
         assert!(decode_session(session.id.as_bytes(), &with(br#"{"tenant":"x"}"#)).is_ok());

@@ -1,4 +1,4 @@
-//! Common parts of the stores that several gates share: the ids of writes, and the encoding of effects and reasons.
+//! Write ids and the encoding of effects, for shared stores.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,17 +9,16 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Generation;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The id of one write, by which the store recognises a repetition.
+/// The id of a write, by which the store recognises a repetition.
 pub type Op = [u8; 8];
 
-/// The id of a period in the life of a store or of a partition. A period begins at the creation or at a loss of writes,
-/// and lasts until the next loss.
+/// The id of a store's history. A loss of writes starts a new history.
 pub type History = [u8; 8];
 
-/// The live revocations, each with its position in the log.
+/// The live revocations, with their positions in the log.
 pub type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
 
-/// Adds the entries of a log, in any order. Of two entries with the same target, the later one stays.
+/// Adds the entries of a log, in any order. Only the latest entry of each target is kept.
 pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revocation)>) {
     for (place, entry) in entries {
         match live.entry(entry.target.clone()) {
@@ -30,8 +29,7 @@ pub fn add_logged<P: Ord>(live: &mut LiveRevocations<P>, entries: Vec<(P, Revoca
     }
 }
 
-/// The entries in order. The order follows the positions in a single log, or the servers' clocks if there are several
-/// logs.
+/// The entries, sorted by position, or by server clock if there are several logs.
 pub fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
     let mut entries: Vec<_> = live.into_values().collect();
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -48,12 +46,12 @@ pub fn new_op() -> Result<Op, StoreError> {
     })
 }
 
-/// A time in the encoded form.
+/// Encodes a time.
 pub fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }
 
-/// The length of an encoded effect, in bytes.
+/// The length of an encoded effect.
 pub const EFFECT: usize = 25;
 
 /// Encodes an effect as its kind and three numbers.
@@ -69,7 +67,7 @@ pub fn encode_effect(effect: Effect) -> Vec<u8> {
     std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
 }
 
-/// A not-before with these two times in milliseconds. The second time is 0 if the not-before does not end API keys.
+/// A not-before with these times in milliseconds. `keys` is 0 if API keys are not revoked.
 pub fn not_before(sessions: u64, keys: u64) -> Effect {
     let sessions = Timestamp::from_millis(sessions);
     match Timestamp::from_millis(keys) {
@@ -78,9 +76,9 @@ pub fn not_before(sessions: u64, keys: u64) -> Effect {
     }
 }
 
-/// Decodes the bytes of [`encode_effect`], or `None` if this program does not know the effect.
+/// Decodes an effect, or returns `None` if this program does not know it.
 pub fn decode_effect(bytes: &[u8]) -> Option<Effect> {
-    // A longer effect has fields that this program does not know.
+    // A longer effect has fields that this version of the program does not know.
     let (kind, numbers) = bytes.split_first()?;
     let (numbers, []) = numbers.as_chunks::<8>() else { return None };
     let [a, b, c] = <[[u8; 8]; 3]>::try_from(numbers).ok()?.map(u64::from_be_bytes);

@@ -1,11 +1,10 @@
-//! The high-water mark: a small file outside the store, which contains the id of the store that was last used and the
-//! number of its commits. A store that is missing, has another id, or is behind its mark was lost or restored from a
-//! backup.
+//! The high-water mark: a small file outside the store, with the store's id and its number of commits. A store that
+//! contradicts its mark was lost or restored from a backup.
 //!
-//! The mark is a lower bound. It is updated after the store, namely at start, after every [`COMMITS_PER_MARK`] commits,
-//! at a clean stop, and before a revocation that may end API keys is acknowledged. A store that lacks such a revocation
-//! is therefore always detected. The mark does **not** detect that a store lost only other commits, if they all came
-//! after the last update of the mark.
+//! The mark is a lower bound. It is updated at start, after every [`COMMITS_PER_MARK`] commits, and at a clean stop.
+//!
+//! The mark is also updated before a revocation of API keys is acknowledged, so the loss of that revocation is always
+//! detected. Other lost commits are **not** detected if they all came after the last update.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -16,36 +15,35 @@ use uuid::Uuid;
 use crate::private_file;
 use crate::store::StoreError;
 
-/// The number of commits between two marks.
+/// The number of commits between two updates of the mark.
 pub const COMMITS_PER_MARK: u64 = 4096;
 const VERSION: u32 = 1;
-/// The maximum length of a mark, in bytes.
 const MAX_LEN: u64 = 4096;
 
-/// A store, and the number of a commit that is durable in it.
+/// A store, and the number of a durable commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// The store's id.
     pub store: Uuid,
-    /// A lower bound of the number of the store's commits.
+    /// A lower bound for the number of commits.
     pub sequence: u64,
 }
 
 /// The result of comparing a store with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MarkVerdict {
-    /// The store has the id in the mark and is not older than the mark, or there is no mark.
+    /// The store is not older than the mark, or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
     Missing,
-    /// The store has another id, which is given here.
+    /// The store has this other id.
     Another(Uuid),
-    /// The store has the id in the mark, but is only at this commit.
+    /// The store has only this many commits, which is fewer than the mark.
     Behind(u64),
 }
 
 impl MarkVerdict {
-    /// Compares the store with the mark. Each is `None` if it does not exist.
+    /// Compares the recorded mark with the state of the store.
     pub fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
@@ -57,7 +55,7 @@ impl MarkVerdict {
     }
 }
 
-/// The file of the mark.
+/// The mark's file.
 #[derive(Clone, Debug)]
 pub struct HighWater {
     path: PathBuf,
@@ -71,7 +69,7 @@ struct MarkRecord {
     sequence: u64,
 }
 
-/// Logs that the operator accepts a store that contradicts its mark.
+/// Logs that the operator accepted the store although it contradicts its mark.
 pub fn accept(alarm: &str) {
     tracing::warn!(
         target: "rotogate::audit",
@@ -82,18 +80,18 @@ pub fn accept(alarm: &str) {
 }
 
 impl HighWater {
-    /// The mark that is kept in this file.
+    /// The mark in this file.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 
-    /// Reads the mark, or `None` if the file does not exist.
+    /// Reads the mark. `None` if there is no file.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn read(&self) -> Result<Option<Mark>, StoreError> {
         let shown = self.path.display();
-        // A dangling symbolic link does not count as a missing mark.
+        // A dangling link does not count as a missing file.
         if std::fs::symlink_metadata(&self.path).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             return Ok(None);
         }
@@ -112,8 +110,7 @@ impl HighWater {
         Ok(Some(Mark { store, sequence }))
     }
 
-    /// Writes the mark atomically and durably. The commit with its sequence number must already be durable in the
-    /// store.
+    /// Writes the mark atomically and durably. The commit must already be durable in the store.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -128,7 +125,7 @@ impl HighWater {
         private_file::write_private_atomic(&self.path, &text).map_err(failed)
     }
 
-    /// Raises the mark, but never lowers it, because other processes that use the same store may also write it.
+    /// Raises the mark. The mark is never lowered, because other processes may also write it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -139,14 +136,14 @@ impl HighWater {
         }
     }
 
-    /// The message for a store that contradicts its mark: the problem, its meaning, and how the operator can accept the
-    /// store. `None` if the store does not contradict the mark.
+    /// Returns the error message for a store that contradicts its mark. The message says what the operator can do.
+    /// `None` if there is no contradiction.
     pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {
             MarkVerdict::AsExpected => return None,
             MarkVerdict::Missing => "there is no store at this place".to_owned(),
-            MarkVerdict::Another(id) => format!("the store is another one, {id}"),
+            MarkVerdict::Another(id) => format!("this store is {id}"),
             MarkVerdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
         };
         Some(format!(

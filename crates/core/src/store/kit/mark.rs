@@ -1,7 +1,7 @@
-//! The high-water mark of a gate whose store is shared between gates: the id of the store that was last used, and the
-//! number of its writes. The mark is raised at each start and every minute. It shows when a store was emptied or
-//! restored from a backup while no gate was running. If a running gate notices a loss, it lowers the mark, because the
-//! gates then write back what they know.
+//! The high-water mark for a shared store: the store's id and its number of writes.
+//!
+//! The mark is raised at each start and every minute. It shows that a store was emptied or restored while gates were
+//! stopped. If a running gate notices a loss, the gates write the lost data back, so the gate lowers the mark.
 
 use std::path::{Path, PathBuf};
 
@@ -11,29 +11,29 @@ use super::fields::Op;
 use super::highwater::{self, HighWater, Mark, MarkVerdict};
 use crate::store::{StoreError, WriteOutcome};
 
-/// Writes the mark if one is configured.
+/// Writes the mark, if there is a file for it.
 pub struct Marker {
     file: Option<HighWater>,
     store: Uuid,
 }
 
 impl Marker {
-    /// A marker for the store with this id. Without a file, the marker does not write anything.
+    /// Creates a marker for the store with this id. Without a file, the marker does nothing.
     pub fn new(file: Option<&Path>, store: Op) -> Self {
         Self { file: file.map(PathBuf::from).map(HighWater::at), store: uuid(store) }
     }
 
-    /// Raises the mark. If this fails, the next call tries again.
+    /// Raises the mark. After a failure, the next call tries again.
     pub async fn raise(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::raise).await);
     }
 
-    /// Replaces the mark, even if it is higher.
+    /// Replaces the mark, even if the new mark is lower.
     pub async fn set(&self, sequence: u64) {
         or_later(self.write(sequence, HighWater::write).await);
     }
 
-    /// Writes the mark at a start. The start fails if the mark cannot be written.
+    /// Writes the mark at startup. The start fails if the mark cannot be written.
     ///
     /// # Errors
     /// The mark cannot be written.
@@ -62,15 +62,15 @@ fn or_later(written: Result<(), StoreError>) {
     }
 }
 
-/// The store's id in the form that an embedded store uses.
+/// Converts the store's id to the UUID that embedded stores use.
 pub fn uuid(store: Op) -> Uuid {
     let mut id = [0; 16];
     id.iter_mut().zip(store).for_each(|(to, from)| *to = from);
     Uuid::from_bytes(id)
 }
 
-/// Compares the store at `place` with the mark. Returns true if the store contradicts the mark and the operator accepts
-/// the store.
+/// Compares the store at `place` with the mark. Returns true if the operator accepts the store although it contradicts
+/// the mark.
 ///
 /// # Errors
 /// The store contradicts the mark, or the mark cannot be read.

@@ -1,5 +1,4 @@
-//! The common parts of the stores that are separate crates: the encoding of records, the ids of writes, the high-water
-//! mark, and the options for a server. This module needs the feature `store-kit`, and it may change without notice.
+//! Shared code for the stores in separate crates. Needs the feature `store-kit`, and may change without notice.
 
 pub mod begin;
 pub mod commit;

@@ -1,4 +1,4 @@
-//! How a gate connects to the server of its store, and how it authenticates there.
+//! The connection of a gate to its store's server, with authentication.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,18 +23,18 @@ pub fn pause_after(failures: u32) -> Duration {
     jittered(FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE))
 }
 
-/// The error for an operation that was not sent or that the server did not execute. The operation may be repeated.
+/// The error for an operation that was not executed and can safely be retried.
 pub fn not_done(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
 }
 
-/// The error for a problem with the options or the server that a retry cannot solve.
+/// The error for a problem that a retry cannot solve.
 pub fn refused(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
-/// The outcome of an operation with several attempts. `last` is the outcome of the last attempt. `sent` is true if any
-/// attempt was sent.
+/// The outcome after several attempts. `last` is the outcome of the last attempt, and `sent` is true if any attempt was
+/// sent.
 pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
     match (sent, last) {
         // An earlier attempt may have been executed.
@@ -44,7 +44,7 @@ pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
     }
 }
 
-/// The options for opening a store on a server, apart from the server's address.
+/// The options for a store on a server, apart from its address.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -59,39 +59,38 @@ pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
 /// ```
 #[derive(Clone)]
 pub struct NetworkOptions {
-    /// The issuer of the gate. Gates with the same issuer share a store.
+    /// The issuer of the gate. Gates that share a store have the same issuer.
     pub issuer: String,
-    /// The id of the gate's keyring. A store of another keyring is refused.
+    /// The id of the gate's key ring. A store that belongs to another key ring is refused.
     pub keyring: Uuid,
     /// The leeway of the gate.
     pub leeway: Duration,
-    /// The trusted CA certificates for the server, in PEM. They replace those of the system.
+    /// The trusted CA certificates for the server, in PEM. They replace the system's CA certificates.
     pub ca: Option<Vec<u8>>,
     /// The gate's own certificate and key, in PEM.
     pub client_certificate: Option<(Vec<u8>, SecretString)>,
-    /// The file of this gate's high-water mark, by which a later start notices that the store was reset to an older
-    /// state. Gates on one machine may share one file.
+    /// The file with this gate's high-water mark. The mark shows at the next start whether the store was reset to an
+    /// older state. Gates on one machine may share one file.
     pub high_water: Option<PathBuf>,
-    /// Whether the operator accepts a store that has another id than its mark, or that is older than its mark.
+    /// Whether the operator accepts a store that contradicts its mark.
     pub accept_restored: bool,
-    /// The maximum time to wait for a connection. Default: 1 s.
+    /// The longest wait for a connection. Default: 1 s.
     pub connect_timeout: Duration,
-    /// The maximum time to wait for one reply. A timeout closes the connection. Default: 1 s for PostgreSQL, 700 ms for
+    /// The longest wait for one response. A timeout closes the connection. Default: 1 s for PostgreSQL, 700 ms for
     /// Redis.
     pub reply_timeout: Option<Duration>,
-    /// The maximum time for an operation, including all its retries. Default: 2 s.
+    /// The time limit of an operation, including all retries. Default: 2 s.
     pub operation_timeout: Duration,
-    /// The password of the gate's user at the server.
+    /// The password for the server.
     #[doc(hidden)]
     pub password: Option<Password>,
-    /// The name of the store that is copied into this store. This store must be new, or an incomplete copy of that
-    /// store.
+    /// The name of the store that is copied into this one. This store must be new, or an incomplete copy.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
 
 impl NetworkOptions {
-    /// The steps, including `delete`, by which an operator makes a gate start again with an unused store.
+    /// Describes how the operator can start again with an empty store. `delete` describes how to delete the old data.
     #[doc(hidden)]
     pub fn to_begin_anew(&self, delete: String) -> String {
         match self.high_water.as_deref().filter(|mark| mark.exists()) {
@@ -124,17 +123,18 @@ impl NetworkOptions {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// Sets a file that contains the password. Other users must not be able to read the file. The gate reads the file
-    /// for each connection, so a new password does not require a restart.
+    /// Sets a file with the password, which other users must not be able to read.
+    ///
+    /// The gate reads the file for each connection, so a new password does not need a restart.
     #[must_use]
     pub fn password_file(self, path: impl Into<PathBuf>) -> Self {
         Self { password: Some(Password::File(path.into())), ..self }
     }
 }
 
-/// Compares the clock of the server (`theirs`) with our clock, which was read once before and once after the server's
-/// clock. If the clocks differ, one of them is wrong, and tokens would be refused or be accepted for too long. `server`
-/// names the server in the error.
+/// Compares the server's clock (`theirs`) with our clock, which was read before and after.
+///
+/// A wrong clock would cause tokens to be refused or accepted for too long.
 ///
 /// # Errors
 /// The clocks differ by more than the leeway.

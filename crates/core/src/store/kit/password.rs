@@ -1,4 +1,4 @@
-//! The password of a store's server.
+//! The password for a store's server.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,6 @@ use secrecy::SecretString;
 use crate::private_file::read_private_bytes;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The maximum size of a password file, in bytes.
 const MAX_FILE: u64 = 4096;
 
 /// The password, or the file that contains it.
@@ -15,7 +14,7 @@ const MAX_FILE: u64 = 4096;
 pub enum Password {
     /// The password itself.
     Value(SecretString),
-    /// The password is in this file, which only our user may read.
+    /// The file with the password. Other users must not be able to read it.
     File(PathBuf),
 }
 

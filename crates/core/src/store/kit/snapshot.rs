@@ -1,6 +1,7 @@
-//! The known or presumed state of a store that cannot run the rules in a transaction of its own. The rules run on this
-//! snapshot, which collects their writes. The store then executes the writes atomically if its state still equals the
-//! snapshot. Otherwise it replies with its state, and the rules run again.
+//! The state of a store that cannot run the rules in its own transactions.
+//!
+//! The rules run on this snapshot, which collects their writes. The store executes the writes if its state equals the
+//! snapshot. Otherwise the store returns its state, and the rules run again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,16 +16,15 @@ use crate::store::{StoreError, Swept};
 /// A record that the rules write.
 #[derive(Debug)]
 pub struct RecordWrite {
-    /// The record that is replaced.
+    /// The replaced record.
     pub old: Option<Session>,
     /// The new record.
     pub new: Session,
 }
 
-/// The known or presumed state of a store. See the module documentation.
+/// The known or presumed state of a store.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The records by session id. A record that cannot be read is an error.
     records: BTreeMap<SessionId, Result<Session, StoreError>>,
     entries: BTreeMap<Target, Revocation>,
     current: BTreeSet<SessionId>,
@@ -35,42 +35,42 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds a record that the store contains.
+    /// Adds a record from the store.
     pub fn see(&mut self, id: SessionId, record: Result<Session, StoreError>) {
         self.records.insert(id, record);
     }
 
-    /// Adds a revocation entry that the store contains.
+    /// Adds a revocation entry from the store.
     pub fn see_entry(&mut self, entry: Revocation) {
         self.entries.insert(entry.target.clone(), entry);
     }
 
-    /// Notes that the record of this session was written since the store last lost writes.
+    /// Records that the session was written after the store's last loss of writes.
     pub fn see_current(&mut self, id: SessionId) {
         self.current.insert(id);
     }
 
-    /// Returns whether the record of this session was written since the store last lost writes.
+    /// Returns whether the session was written after the store's last loss of writes.
     pub fn is_current(&self, id: SessionId) -> bool {
         self.current.contains(&id)
     }
 
-    /// Allows the latest session end to be this much later than the end that was found.
+    /// Adds a margin to the latest session expiry.
     pub fn allow(&mut self, margin: Duration) {
         self.end = self.end.plus(margin);
     }
 
-    /// The latest session end that was found, plus the allowed margin.
+    /// The latest session expiry from the store, plus the margin.
     pub fn found_end(&self) -> Timestamp {
         self.end
     }
 
-    /// Sets the latest end of the sessions to which the operation refers: all sessions, or those of one subject.
+    /// Sets the latest expiry of all sessions, or of one subject's sessions.
     pub fn see_end(&mut self, end: Timestamp) {
         self.end = end;
     }
 
-    /// The record of a session before the rules ran.
+    /// The session's record before the rules ran.
     pub fn record(&self, id: SessionId) -> Option<&Result<Session, StoreError>> {
         self.records.get(&id)
     }
@@ -80,12 +80,12 @@ impl Snapshot {
         self.records.values().flatten()
     }
 
-    /// The entry of a target before the rules ran.
+    /// The target's entry before the rules ran.
     pub fn entry(&self, target: &Target) -> Option<&Revocation> {
         self.entries.get(target)
     }
 
-    /// The latest session end on which the rules relied, or `None` if they did not need it.
+    /// Returns the latest session expiry, if the rules have used it.
     pub fn end_relied_on(&self) -> Option<Timestamp> {
         self.reads_end.load(Ordering::Relaxed).then_some(self.end)
     }
@@ -142,7 +142,7 @@ impl State for Snapshot {
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // There is nothing to do, because the store removes ended sessions by its own clock.
+        // The store removes ended sessions by its own clock.
         Ok(())
     }
 
@@ -161,12 +161,12 @@ impl State for Snapshot {
     }
 
     fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
-        // There is nothing to do, because the server's clock is used instead.
+        // The server's clock is used instead of this time.
         Ok(())
     }
 
     fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
-        // There is nothing to do, because the store removes ended records by itself.
+        // The store itself removes ended records.
         Ok(Swept::default())
     }
 }

@@ -1,11 +1,11 @@
-//! The findings of a check about the server of a shared store.
+//! The result of checking a shared store's server.
 
 use std::time::Duration;
 
 use crate::clock::{SystemTime, TimeSource};
 use crate::fault::StoreError;
 
-/// How often a round trip is measured. The shortest measurement is used, because longer ones include other delays.
+/// Longer measurements include other delays, so only the shortest counts.
 const MEASURED: u32 = 5;
 
 /// The kind of a server, and its round-trip time.
@@ -13,11 +13,11 @@ const MEASURED: u32 = 5;
 pub struct InspectedServer {
     /// A description of the server, for people.
     pub found: String,
-    /// The shortest of a few measured round trips.
+    /// The shortest measured round trip.
     pub round_trip: Duration,
 }
 
-/// Measures the round-trip time: the shortest of several successive requests.
+/// Measures the shortest round trip of several requests.
 ///
 /// # Errors
 /// A request fails.

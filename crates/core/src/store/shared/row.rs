@@ -1,4 +1,4 @@
-//! The row that each node sends about itself whenever it contacts the store, for the other nodes and for operators.
+//! The row that each node sends about itself when it contacts the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,33 +9,30 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::fault::StoreError;
 
-/// A node that has not contacted the store for this long does not count as running.
+/// A node without contact for this long does not count as running.
 pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
-/// A node is remembered for this long, which is one hour longer than a day. A day is the longest default lifetime of
-/// access tokens.
+/// How long a node's row is kept. This is an hour longer than the longest default lifetime of access tokens.
 pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
-/// The row that a node sends about itself. The row does not contain secrets.
+/// A node's row about itself, without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
     /// The name of the node, for people.
     pub node: Box<str>,
-    /// The key ids (`kid`) with which the node can verify access tokens.
+    /// The `kid` of every key that verifies access tokens.
     pub kids: Vec<Box<str>>,
-    /// The key id (`kid`) with which the node signs.
+    /// The `kid` of the key that signs.
     pub signing: Box<str>,
-    /// The ids of the secrets with which the node can verify refresh tokens.
+    /// The ids of the secrets that verify refresh tokens.
     pub refresh_keys: Vec<u8>,
-    /// Digests that distinguish these secrets from other secrets with the same ids. Empty in rows from versions that
-    /// did not send them.
+    /// Digests of these secrets, because two secrets may have the same id. Empty in rows of older versions.
     pub refresh_prints: Vec<Box<str>>,
-    /// The id of the secret with which the node makes refresh tokens. `None` in rows from versions that did not send
-    /// it.
+    /// The id of the secret for new refresh tokens. `None` in rows of older versions.
     pub refresh_current: Option<u8>,
-    /// The time since which the node has these keys, in milliseconds since 1970 by the store's clock.
+    /// When the node got these keys, in milliseconds since 1970 by the store's clock.
     pub keys_since: u64,
-    /// A fingerprint of all keys and their uses. Nodes with equal keys have equal fingerprints.
+    /// A fingerprint of all keys and their uses.
     pub keyring: Box<str>,
     /// A digest of the users file, if the users are in a file.
     pub users: Option<Box<str>>,
@@ -45,15 +42,15 @@ impl NodeRow {
     /// Encodes the row for a store. Later versions may add members.
     ///
     /// # Errors
-    /// Does not fail for a row that a gate made.
+    /// The encoding never fails for a row that a gate made.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         serde_json::to_vec(self).map_err(|error| StoreError::caused_by("a node's row cannot be written", error))
     }
 
-    /// Decodes the bytes of [`encode`](Self::encode), from this version or another one.
+    /// Decodes a row of any version.
     ///
     /// # Errors
-    /// The bytes are not such a row.
+    /// The bytes are not a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         serde_json::from_slice(bytes).map_err(|error| StoreError::caused_by("a node's row cannot be read", error))
     }
@@ -62,18 +59,18 @@ impl NodeRow {
 /// A node that has contacted the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSeen {
-    /// The last row that the node sent.
+    /// The node's last row.
     pub row: NodeRow,
-    /// The time, by the store's clock, at which the node last read the feed.
+    /// When the node last read the feed, by the store's clock.
     pub beat: Timestamp,
 }
 
-/// A node's own row, which its feed sends with each request.
+/// A node's own row. The feed sends it with each request.
 #[derive(Debug, Default)]
 pub struct LiveRow(ArcSwap<NodeRow>);
 
 impl LiveRow {
-    /// The present row.
+    /// The current row.
     pub fn get(&self) -> Arc<NodeRow> {
         self.0.load_full()
     }
