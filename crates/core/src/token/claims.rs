@@ -25,17 +25,17 @@ pub use own::{AccountRule, OfAccount, OwnChecked};
 /// The `typ` of every access token that the gate mints (RFC 9068 §2.1).
 pub const TYP: &str = "at+jwt";
 
-/// The properties that the clients of a dialect need in access tokens, apart from particular claims.
+/// The form of access tokens that the clients of a dialect need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenStyle {
-    /// The name of an additional claim that repeats `sub`, for clients that look for the subject there.
+    /// The name of an additional claim with the value of `sub`.
     pub subject_claim: Option<&'static str>,
-    /// Whether the payload's base64url must contain neither `-` nor `_`, for clients that decode it as plain base64.
-    /// Characters that would cause `-` or `_` are escaped within strings, which does not change the JSON value.
+    /// Whether the payload's base64url avoids `-` and `_`, for clients that decode it as plain base64. Some characters
+    /// in strings are escaped for this purpose.
     pub plain_base64: bool,
 }
 
-/// The claims of a token to be minted. They are written in field order, so equal claims always give equal bytes.
+/// The claims of a token to be minted. They are written in the order of the fields, so equal claims give equal bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct MintedClaims<'a> {
     /// `iss`: the gate's own issuer.
@@ -54,21 +54,21 @@ pub struct MintedClaims<'a> {
     pub client: &'a str,
     /// `scope`, which is omitted if it is empty.
     pub scope: &'a Scope,
-    /// `sid` and `gen`: the session and its generation, if the token has one.
+    /// `sid` and `gen`: the session and its generation.
     pub session: Option<(SessionId, Generation)>,
-    /// `account`, if any.
+    /// `account`.
     pub account: Option<&'a str>,
-    /// `cnf.jkt`: the thumbprint of the key to which the token is bound, if any (RFC 9449 §6.1).
+    /// `cnf.jkt`: the key to which the token is bound (RFC 9449 §6.1).
     pub bound_to: Option<KeyThumbprint>,
-    /// `cnf.x5t#S256`: the thumbprint of the client certificate to which the token is bound, if any (RFC 8705 §3.1).
+    /// `cnf.x5t#S256`: the client certificate to which the token is bound (RFC 8705 §3.1).
     pub certificate: Option<CertificateThumbprint>,
-    /// `origin_iss`, `origin_sub` and `origin_sid`: the other issuer that authenticated the subject, if any.
+    /// `origin_iss`, `origin_sub` and `origin_sid`: the other issuer that authenticated the subject.
     pub vouched_by: Option<&'a VouchedBy>,
-    /// `act` and the other claims of a token that a client got by token exchange, if any.
+    /// `act` and the other claims from a token exchange.
     pub delegation: Option<&'a Delegation>,
-    /// Additional claims. They must not contain a claim that another field sets.
+    /// Additional claims, with names that the other fields do not use.
     pub own: Option<&'a OwnClaims>,
-    /// The form of token that the clients of the session's dialect need.
+    /// The form of the token, as the session's dialect requires.
     pub style: TokenStyle,
 }
 
@@ -118,7 +118,7 @@ impl Serialize for MintedClaims<'_> {
     }
 }
 
-/// `cnf` (RFC 7800 §3.1), with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
+/// The claim `cnf` (RFC 7800 §3.1), with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
 #[derive(serde::Serialize)]
 pub struct Confirmation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,14 +128,14 @@ pub struct Confirmation<'a> {
 }
 
 impl<'a> Confirmation<'a> {
-    /// The confirmation of a token, or `None` if the token is not bound.
+    /// Returns `None` if the token is not bound.
     pub fn new(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
         (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
     }
 }
 
-/// The claims of a verified access token. Its signature, times and form were checked, but revocation and the
-/// requirements of a route (audience, scope) were not.
+/// The claims of a verified access token. Signature, times and form were checked, but not revocation and the route's
+/// requirements.
 ///
 /// ```
 /// use rotogate_core::token::AccessToken;
@@ -148,23 +148,21 @@ impl<'a> Confirmation<'a> {
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AccessToken {
-    /// The token itself, as it was received.
     pub(crate) text: Arc<str>,
-    /// The data that all tokens of its issuer share.
+    /// The issuer of the token.
     pub issued_by: Arc<TokenIssuer>,
-    /// The key that signed the token, or `None` for an introspected token.
+    /// An introspected token does not have a signing key.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
-    /// The claims that most tokens lack.
     pub(crate) rare: Option<Box<RareClaims>>,
     /// The subject, with the prefix and the encoding from its issuer's rules.
     pub subject: Box<str>,
-    /// The client: `client_id`, or the claim that the issuer's rules name instead.
+    /// `client_id`, or the claim that the issuer's rules name instead.
     pub client: Option<Box<str>>,
-    /// The scope, translated to the gate's names and reduced to what the issuer's rules allow. It may be empty.
+    /// The scope in the gate's names, limited to what the issuer's rules allow. May be empty.
     pub scope: Scope,
-    /// `aud`, or the claim that the issuer's rules name instead. It has at least one audience.
+    /// `aud`, or the claim that the issuer's rules name instead. Never empty.
     pub audience: Arc<[Box<str>]>,
-    /// `sid` and `gen`. Only the gate's own tokens have them.
+    /// `sid` and `gen`. Only the gate's own tokens have these claims.
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
     pub jti: Option<Box<str>>,
@@ -174,29 +172,23 @@ pub struct AccessToken {
     pub expires: Timestamp,
 }
 
-/// The properties that all tokens of an issuer share because of the issuer's rules.
+/// The properties that all tokens of an issuer share.
 #[derive(Debug, PartialEq)]
 pub struct TokenIssuer {
-    /// `iss`.
     pub(crate) url: Arc<str>,
-    /// The short name of the issuer, by which routes refer to it.
     pub(crate) name: Arc<str>,
-    /// Whether this is the gate's own issuer.
     pub(crate) is_ours: bool,
-    /// Whether the issuer's tokens are accepted on routes that do not name an issuer.
     pub(crate) is_accepted_everywhere: bool,
-    /// The mapping from the issuer's claims.
     pub(crate) mapping: Arc<ClaimMapping>,
-    /// The length of the prefix of the issuer's subjects, in bytes.
+    /// The length of the prefix in bytes.
     pub(crate) subject_prefix: usize,
-    /// The audiences that are accepted if a route does not name an audience.
+    /// The accepted audiences on routes that do not name audiences.
     pub audience: Arc<[Box<str>]>,
-    /// The largest accepted difference between the issuer's clock and ours.
+    /// The largest accepted difference between the issuer's clock and the gate's.
     pub(crate) leeway: Duration,
 }
 
 impl TokenIssuer {
-    /// An issuer that is not configured at the gate. No route names it.
     pub(crate) fn unknown(url: &str) -> Arc<Self> {
         Arc::new(Self {
             url: url.into(),
@@ -215,13 +207,13 @@ impl TokenIssuer {
         &self.url
     }
 
-    /// The short name of the issuer, by which routes refer to it.
+    /// The short name by which routes refer to the issuer.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// The SHA-256 hash of a token in base64url. DPoP proofs for the token contain it as `ath` (RFC 9449 §4.2).
+/// DPoP proofs contain this hash as `ath` (RFC 9449 §4.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenHash(Box<str>);
 
@@ -231,47 +223,41 @@ impl TokenHash {
     }
 }
 
-/// Claims that most tokens lack. A token without them needs no memory for them.
+/// Most tokens lack these claims, so they are boxed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RareClaims {
     pub(crate) roles: Roles,
-    /// The subject as it is in the token, if it is not simply [`AccessToken::subject`] without the prefix.
+    /// The subject as in the token. `None` if it equals [`AccessToken::subject`] without the prefix.
     pub(crate) raw_subject: Option<Box<str>>,
-    /// `sub` of another issuer's token, if the issuer's subjects are in another claim.
+    /// The `sub` of another issuer's token, if another claim contains the subject.
     pub(crate) sub: Option<Box<str>>,
     pub(crate) account: Option<Box<str>>,
     pub(crate) issuer_session: Option<Box<str>>,
     pub(crate) vouched_by: Option<VouchedBy>,
-    /// The client that acts for the subject, in the gate's own tokens.
+    /// Only the gate's own tokens have a delegation.
     pub(crate) delegation: Option<Delegation>,
-    /// The key to which the token is bound, and the hash of the token, which each proof must contain.
+    /// The DPoP key, and the `ath` for its proofs.
     pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
     pub(crate) certificate: Option<CertificateThumbprint>,
     pub(crate) login: LoginClaims,
     pub(crate) not_before: Option<Timestamp>,
-    /// The response with the claims of an introspected token. No key verified it.
     pub(crate) response: Option<Arc<str>>,
-    /// For one of the gate's own tokens, the other issuer that the subject is a user of. Routes and upstreams treat the
-    /// token as a token of that issuer. `None` for a user or a client of the gate itself.
+    /// The other issuer that the subject belongs to. Only the gate's own tokens have it.
     pub(crate) source: Option<Arc<TokenIssuer>>,
-    /// Whether the token represents a browser session whose user logged in at a provider. That provider is `source`.
+    /// The user of this browser session logged in at the provider `source`.
     pub(crate) is_at_provider: bool,
-    /// The API key that the token represents.
     pub(crate) key: Option<Box<KeyFacts>>,
 }
 
-/// The facts about the API key that a token represents.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyFacts {
-    /// The identities at other issuers of the users who created the API key and its predecessors.
+    /// The external identities of the users who created this key or a key that it replaced.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The client id by which limits count the API key. If the API key is replaced, this id stays the same, so the new
-    /// key does not get a new quota.
+    /// Rate limits use this id. A replacement key inherits it, so a new key does not get a new quota.
     pub(crate) limited_as: Box<str>,
 }
 
 impl RareClaims {
-    /// The memory that the claims need, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let Self { roles, raw_subject, sub, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
         let texts = [raw_subject, sub, account, issuer_session, &login.acr].map(Option::as_deref);
@@ -286,21 +272,19 @@ impl RareClaims {
     }
 }
 
-/// The claims about the user's login (RFC 9470 §6.2). They are read once, when the token is verified.
+/// See RFC 9470 §6.2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginClaims {
-    /// `acr`.
     pub(crate) acr: Option<Box<str>>,
-    /// `auth_time`.
     pub(crate) auth_time: Option<Timestamp>,
 }
 
-/// The prefix of the subject in a token that a client got for itself. No user's subject begins with it
-/// (RFC 9700 §4.15).
+/// The prefix of the subject in a token that a client obtained for itself. Subjects of users never begin with it (RFC
+/// 9700 §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
-    /// The token itself, as it was received. Send it only to its issuer.
+    /// The token as it was received. Send it only to its issuer.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -310,13 +294,12 @@ impl AccessToken {
         &self.issued_by.url
     }
 
-    /// The short name of the token's issuer, by which routes refer to it.
+    /// The short name by which routes refer to the token's issuer.
     pub fn issuer_name(&self) -> &Arc<str> {
         &self.issued_by.name
     }
 
-    /// The issuer that the subject is a user of. Routes and upstreams treat the token as a token of this issuer. It is
-    /// the token's issuer, unless the gate issued the token to another issuer's user.
+    /// The issuer to which the subject belongs. Routes and upstreams treat the token as a token of this issuer.
     // Requirement I67.
     pub fn vouching_issuer(&self) -> &TokenIssuer {
         let source = self.rare.as_deref().and_then(|rare| rare.source.as_deref());
@@ -343,25 +326,25 @@ impl AccessToken {
         self.issued_by.is_accepted_everywhere
     }
 
-    /// The largest accepted difference between the issuer's clock and ours, for later checks of the times. The gate's
-    /// own tokens end at their `exp`, without leeway.
+    /// The largest accepted difference between the issuer's clock and the gate's. Does not apply to the gate's own
+    /// tokens.
     pub fn leeway(&self) -> Duration {
         self.issued_by.leeway
     }
 
-    /// The roles, from the claims that the issuer's rules name. In the gate's own tokens they are in the claim `roles`.
+    /// The roles, from the claims that the issuer's rules name.
     pub fn roles(&self) -> &Roles {
         static NONE: LazyLock<Roles> = LazyLock::new(Roles::default);
         self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
     }
 
-    /// `account` of the gate's own tokens. For another issuer's token, the mapped account, preceded by the issuer's
-    /// name and a colon.
+    /// `account` of a token that the gate minted. For another issuer's token, the mapped account, preceded by the
+    /// issuer's name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.rare.as_deref()?.account.as_deref()
     }
 
-    /// The session at the token's issuer, from the claim that its rules name, or `None` for the gate's own tokens.
+    /// The session at the token's issuer, or `None` for the gate's own tokens.
     pub fn issuer_session(&self) -> Option<&str> {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
@@ -381,7 +364,7 @@ impl AccessToken {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
     }
 
-    /// `cnf.jkt`, with the hash of the token that a proof by this key must contain.
+    /// Returns the thumbprint from `cnf.jkt`, and the `ath` that a DPoP proof with this key must contain.
     pub fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
         self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
     }
@@ -396,18 +379,16 @@ impl AccessToken {
         self.rare.as_deref()?.not_before
     }
 
-    /// The `kid` of the key that signed the token, if the key has a `kid`, or `None` for an introspected token.
+    /// The `kid` of the signing key.
     pub fn kid(&self) -> Option<&str> {
         self.signer.as_deref()?.kid.as_deref()
     }
 
-    /// The digest that identifies the signing key of the token. If this signing key is removed, long-lived connections
-    /// that were opened with the token end, even if another key has the same `kid`.
+    /// If this key is removed, long-lived connections end, even if another key has the same `kid`.
     pub(crate) fn key(&self) -> KeyPrint {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
 
-    /// The response with the claims of an introspected token.
     pub(crate) fn response(&self) -> Option<&str> {
         self.rare.as_deref()?.response.as_deref()
     }
@@ -417,8 +398,7 @@ impl AccessToken {
         self.login().0
     }
 
-    /// `acr` and `auth_time` of the user's login. Without `auth_time`, the login time of one of the gate's own sessions
-    /// is the start of the session. If another issuer authenticated the user, only that issuer knows the login time.
+    /// Returns `acr` and `auth_time`. Without `auth_time`, the start of the gate's own session counts.
     // Requirement N46.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
         let login = self.rare.as_deref().map(|rare| &rare.login);
@@ -427,8 +407,7 @@ impl AccessToken {
         (login.and_then(|login| login.acr.as_deref()), auth_time)
     }
 
-    /// The time from which the token is refused as expired. This is `exp` for the gate's own tokens, and `exp` plus the
-    /// leeway for another issuer's tokens.
+    /// The leeway applies only to tokens of other issuers.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
@@ -442,7 +421,7 @@ impl AccessToken {
         self.rare.as_deref()?.key.as_deref()
     }
 
-    /// The client id for limits. An API key is counted together with the keys that it replaced.
+    /// The client id to which limits apply. An API key keeps the id of the key that it replaced.
     // Requirement K34.
     pub fn limited_client(&self) -> Option<&str> {
         self.key_facts().map(|key| &*key.limited_as).or(self.client.as_deref())
@@ -453,12 +432,11 @@ impl AccessToken {
         self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// Returns whether the token is bound to a key or a certificate, so that it is useless on its own.
+    /// A thief of a bound token also needs its key.
     pub(crate) fn is_bound(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
 
-    /// Returns whether the issuer's rules put a prefix before the token's subject.
     pub(crate) fn has_prefixed_subject(&self) -> bool {
         self.issued_by.subject_prefix > 0
     }
@@ -467,13 +445,13 @@ impl AccessToken {
         self.rare.as_deref()?.raw_subject.as_deref()
     }
 
-    /// The subject as it is in the token, without the prefix. Revocations use this form.
+    /// The subject as in the token, without the prefix. Revocations use this form.
     pub fn token_subject(&self) -> &str {
         let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
         self.raw_subject().unwrap_or_else(rest)
     }
 
-    /// The subject for a header: with the prefix, but not yet encoded.
+    /// The result has the prefix, but is not yet encoded.
     pub(crate) fn header_subject(&self) -> Cow<'_, str> {
         match (self.raw_subject(), self.subject.get(..self.issued_by.subject_prefix)) {
             (Some(raw), Some(prefix)) => format!("{prefix}{raw}").into(),
@@ -481,8 +459,9 @@ impl AccessToken {
         }
     }
 
-    /// All claims of the token, or all members of the response (including `active`) for an introspected token. They are
-    /// parsed at each call, because most callers need only the claims above and many tokens are cached.
+    /// All claims of the token. For an introspected token, all members of the response, including `active`.
+    ///
+    /// Parses the token at each call.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
         match self.response() {
             Some(response) => crate::strict_json::object(response.as_bytes()).unwrap_or_default(),
@@ -490,11 +469,11 @@ impl AccessToken {
         }
     }
 
-    /// Returns whether the token is meant for one of `audiences`, compared byte for byte.
+    /// Returns whether the token's audience includes one of `audiences`, compared byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
     }
 }
 
-// The `Debug` output leaves out the claims that only the application understands, because they may contain secrets.
+// `Debug` omits the application's claims, because they may contain secrets.
 crate::debug_with!(AccessToken { issuer(), subject, client, scope, session, expires });

@@ -1,5 +1,4 @@
-//! The client that acts for the subject of a token (RFC 8693 §4.1), and the other issuer's token with which the
-//! exchange started.
+//! The client that acts for a token's subject (RFC 8693 §4.1), and the token that was exchanged first.
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -13,33 +12,31 @@ pub use crate::revocation::list::TokenOrigin;
 /// The claims of a token that a client got by token exchange.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delegation {
-    /// `act`. Only the outermost actor matters for decisions.
     act: Value,
-    /// The other issuer's token that was exchanged, or `None` if the exchange started from one of the gate's sessions.
+    /// The other issuer's token that was exchanged.
     pub origin: Option<TokenOrigin>,
     /// `origin_client`: the client of the gate's own token that was exchanged first.
     pub client: Option<Box<str>>,
 }
 
 impl Delegation {
-    /// The delegation with this `act`, or `None` if `act` does not name an actor or is too long.
+    /// Returns `None` if `act` does not name an actor or is too long.
     // Requirement D4.
     pub fn new(act: Value, origin: Option<TokenOrigin>, client: Option<Box<str>>) -> Option<Self> {
         let names_one = act.get("sub").and_then(Value::as_str).is_some_and(is_subject);
         (names_one && act.to_string().len() <= MAX_ACT).then_some(Self { act, origin, client })
     }
 
-    /// `act`.
+    /// The claim `act`.
     pub fn act(&self) -> &Value {
         &self.act
     }
 
-    /// `sub` of the outermost actor.
+    /// The `sub` of the outermost actor.
     pub fn actor(&self) -> &str {
         self.act.get("sub").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The facts that the revocation list needs.
     pub(crate) fn facts(&self) -> DelegatedFacts<'_> {
         DelegatedFacts { origin: self.origin.as_ref(), client: self.client.as_deref() }
     }
@@ -49,8 +46,7 @@ impl Delegation {
         std::iter::successors(Some(&self.act), |act| act.get("act")).count()
     }
 
-    /// Adds this actor as the outermost one of `act`. An actor that another issuer named is stored with that issuer's
-    /// name.
+    /// An actor from another issuer is stored with that issuer's name.
     pub(crate) fn around(actor: &str, earlier: Option<Value>, issuer_of_earlier: Option<&str>) -> Value {
         let mut act = Map::new();
         act.insert("sub".into(), actor.into());
@@ -72,8 +68,7 @@ impl Delegation {
         self.client.as_ref().map_or(Ok(()), |client| map.serialize_entry("origin_client", client))
     }
 
-    /// An estimate of the memory that the claims need, in bytes. A parsed JSON tree needs several times the memory of
-    /// its serialised form.
+    /// A parsed JSON tree needs several times the memory of its text.
     pub(crate) fn bytes(&self) -> usize {
         let jti = self.origin.as_ref().and_then(|origin| origin.jti.as_deref()).map_or(0, str::len);
         4 * self.act.to_string().len() + jti + self.client.as_deref().map_or(0, str::len)

@@ -1,6 +1,8 @@
-//! The short-lived cookie which proves that a request comes from the device of a browser session, and the challenges
-//! that the device's key signs (Device Bound Session Credentials). The gate stores neither cookies nor challenges. It
-//! recognises them by a tag that it computes with the key of the session's cookie.
+//! The short-lived cookie of a session's device, and the challenges that the device signs (Device Bound Session
+//! Credentials).
+//!
+//! The gate does not store cookies or challenges. It recognises them by a tag, which it makes with the key of the
+//! session's cookie.
 //!
 //! ```text
 //! cookie    = rd1_ + base64url( kid 1 ‖ sid 16 ‖ expiry 8 ‖ HMAC(K_device[kid], 1 ‖ kid ‖ sid ‖ expiry)[..16] )
@@ -16,25 +18,24 @@ use crate::clock::Timestamp;
 use crate::random::are_equal;
 use crate::session::SessionId;
 
-/// The name of the cookie. It does not begin with `__Host-Http-`, because Chromium does not bind cookies with that
-/// prefix.
+/// The name of the cookie. Chromium does not bind cookies whose names begin with `__Host-Http-`.
 pub const NAME: &str = "__Host-rg-d";
-/// The prefix of every value. Secret scanners find leaked values by it.
+/// The prefix of every value, by which secret scanners find leaked values.
 pub const PREFIX: &str = "rd1_";
 /// The length of every value.
 pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
 
 const TAG: usize = 16;
 const TIME: usize = 8;
-/// The length of the signed parts: key id, session id and expiry.
 const SIGNED: usize = 1 + 16 + TIME;
 const BODY: usize = SIGNED + TAG;
-/// Separates the tags of cookies from the tags of challenges.
+/// These prefixes ensure that a cookie and a challenge never have the same tag.
 const OF_COOKIE: &[u8] = &[1];
 const OF_CHALLENGE: &[u8] = &[2];
 
-/// Makes the device cookie of a session. `key` is the id of the key that made the session's cookie. Returns `None` if
-/// the key ring no longer has that key.
+/// Creates a session's device cookie. `key` is the key id from the session's cookie.
+///
+/// Returns `None` if the key ring no longer has that key.
 pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp) -> Option<Zeroizing<String>> {
     let mut body = Zeroizing::new([&[key], session.as_bytes().as_slice(), &time_of(expires)].concat());
     let tag = keys.device_tag(key, &[OF_COOKIE, &body])?;
@@ -45,10 +46,10 @@ pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp)
     Some(value)
 }
 
-/// Returns the expiry in a device cookie of this session, or `None` for any other value.
+/// The expiry of this session's device cookie, or `None` for any other value.
 // Requirement B48.
 pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> Option<Timestamp> {
-    // Decoding is strict, so each cookie has only one encoding.
+    // Strict decoding gives each cookie only one encoding.
     let body = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (signed, tag) = body.split_at_checked(SIGNED)?;
     let expected = keys.device_tag(key, &[OF_COOKIE, signed])?;
@@ -57,14 +58,14 @@ pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> 
     is_its.then(|| Timestamp::from_millis(u64::from_be_bytes(*time)))
 }
 
-/// Makes a challenge for the browser of a session, issued now.
+/// Creates a challenge for the browser of a session.
 pub fn challenge(keys: &RefreshKeys, key: u8, session: SessionId, now: Timestamp) -> Option<String> {
     let time = time_of(now);
     let tag = keys.device_tag(key, &[OF_CHALLENGE, session.as_bytes(), &time])?;
     Some(URL_SAFE_NO_PAD.encode([time.as_slice(), &tag].concat()))
 }
 
-/// Returns the issue time of a challenge for this session; `None` if the string is not a challenge for this session.
+/// When this session's challenge was issued, or `None` for any other string.
 // Requirement B49.
 pub fn challenged_at(keys: &RefreshKeys, key: u8, session: SessionId, text: &str) -> Option<Timestamp> {
     let body = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -124,7 +125,6 @@ mod tests {
         assert_eq!(challenged_at(&keys, 1, session(2), &text), None);
         assert_eq!(challenged_at(&keys, 2, session(1), &text), None);
         let later = challenge(&keys, 1, session(1), Timestamp::from_secs(1_800_000_001)).unwrap();
-        // The time of one challenge with the tag of the other challenge.
         assert_eq!(challenged_at(&keys, 1, session(1), &format!("{}{}", &later[..11], &text[11..])), None);
         for garbage in ["", "AAAA", &text[..31], &format!("{text}A"), "null"] {
             assert_eq!(challenged_at(&keys, 1, session(1), garbage), None, "{garbage}");

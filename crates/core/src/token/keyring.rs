@@ -1,7 +1,7 @@
-//! The keys of the gate's own issuer: the keys that sign and verify access tokens, and the secrets for refresh tokens.
+//! The gate's own keys for access tokens and refresh tokens.
 //!
-//! A key is permanently bound to one algorithm, so a token's header cannot choose the algorithm. One key signs, and the
-//! others only verify. Keys can therefore be added, used and retired without invalidating valid tokens.
+//! A key is bound to one algorithm, so a token's header cannot choose the algorithm. One key signs, and the others only
+//! verify, so keys can be replaced while tokens stay valid.
 //!
 //! ```
 //! use rotogate::token::{Algorithm, Keyring};
@@ -40,8 +40,9 @@ pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};
 
-/// A problem with a key, a secret or the folder that contains them. The message is for the operator. It names the
-/// problem, the file and the remedy, and never contains a secret.
+/// A problem with a key, a secret or their folder.
+///
+/// The message names the problem, the file and the remedy, and never contains a secret.
 ///
 /// ```
 /// use rotogate::token::RulesError;
@@ -63,7 +64,7 @@ pub enum KeyError {
     Unusable {
         /// The intended algorithm.
         algorithm: Algorithm,
-        /// The reason why the key is unusable.
+        /// Why the key is unusable.
         why: &'static str,
     },
     /// An HMAC secret that is shorter than the hash (RFC 7518 §3.2).
@@ -107,14 +108,13 @@ pub enum KeyError {
     },
 }
 
-/// The use of a signing key.
+/// The use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyState {
     /// The key signs and verifies. Exactly one key has this state.
     Signing,
-    /// The key only verifies. It is a new key that some verifiers do not know yet, or an old key whose tokens are still
-    /// valid.
+    /// The key only verifies, because it is new or being retired.
     Verifying,
 }
 
@@ -139,7 +139,7 @@ pub struct Keyring {
 crate::debug_with!(Keyring { id, signer, keys, refresh });
 
 impl Keyring {
-    /// Generates a key ring in memory, with one signing key and one refresh secret from the system's random source.
+    /// Generates a key ring in memory, with one signing key and one refresh secret.
     ///
     /// # Errors
     /// The random source or the key generator fails.
@@ -158,23 +158,23 @@ impl Keyring {
         Self::generate(Algorithm::EdDsa)
     }
 
-    /// The key ring's id. All gates that share a store have the same id.
+    /// The key ring's id. Gates that share a store have the same id.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The public keys as a JWK set (RFC 7517 §5), with which others can verify the gate's tokens. It never contains
-    /// HMAC keys.
+    /// The public keys as a JWK set (RFC 7517 §5). Never contains HMAC keys.
     pub fn jwks(&self) -> serde_json::Value {
         let keys = self.signing_keys().filter_map(|k| k.verifying_key().published()).collect();
         serde_json::to_value(JwkSet { keys }).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
     }
 
-    /// The `jti` of the access token of one generation. It has 22 characters and is the same at each call.
+    /// The `jti` of the access token of one generation, 22 characters long.
     ///
-    /// `refresh_key` is the id in the session's record, so adding a refresh key later does not change the `jti`.
-    /// `access_expires` is an input because one generation can have more than one access token. Returns `None` if the
-    /// key ring no longer has this refresh key.
+    /// The same arguments always give the same `jti`. `access_expires` is an argument because a generation can have
+    /// more than one access token.
+    ///
+    /// Returns `None` if the key ring no longer has the refresh key.
     pub fn derive_jti(
         &self,
         refresh_key: u8,
@@ -186,10 +186,10 @@ impl Keyring {
     }
 }
 
-/// Functions that are called only by our own crates. They are hidden on docs.rs.
+/// Only our own crates call these functions.
 #[doc(hidden)]
 impl Keyring {
-    /// Makes a key ring from keys that the caller stores.
+    /// Creates a key ring from keys that the caller stores.
     ///
     /// # Errors
     /// Two keys have the same `kid`.
@@ -213,8 +213,7 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key with this name, in any state. A key that no longer signs new tokens can still reproduce its earlier
-    /// signatures.
+    /// The key with this `kid`. It can reproduce its earlier signatures even if it no longer signs.
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }
@@ -229,8 +228,7 @@ impl Keyring {
         &self.refresh
     }
 
-    /// A digest of the keys and their uses. Equal key rings have equal digests. Otherwise the digest reveals nothing
-    /// about the keys.
+    /// A digest of the keys and their uses. Equal key rings have equal digests.
     pub fn fingerprint(&self) -> String {
         let mut message = b"keyring".to_vec();
         let kids =
@@ -258,8 +256,7 @@ fn encode(bytes: &[u8]) -> Zeroizing<String> {
     Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Installs the process-wide cryptography provider of the `jsonwebtoken` library. Without a provider, every use of the
-/// library would panic.
+/// Without a provider, every use of `jsonwebtoken` would panic.
 pub(crate) fn install_provider() {
     // An error means that a provider is already installed.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();

@@ -1,13 +1,13 @@
 //! The current keys of another issuer.
 //!
-//! Requests read the present set of keys without a lock. The set is replaced only by the task that fetches keys
-//! (`rotogate-issuers`), or by an application through `Gate::set_trusted`. Each set has a generation number, and a
-//! cached token stores the generation in which its key was last found. A cache hit therefore costs an atomic load and a
-//! comparison. If a new set equals the old one, the generation stays the same. If a key is removed from the set, the
-//! cached tokens that this key signed are no longer accepted.
+//! Requests read the keys without a lock. The keys are replaced by the task that fetches them (`rotogate-issuers`), or
+//! by an application through `Gate::set_trusted`.
 //!
-//! While the keys are not known, the denial is [`Denial::KeysUnavailable`], because the token may be valid and a client
-//! would discard a token that is refused as invalid.
+//! Each changed set has a new generation number. A cached token stores the generation in which its key was last found.
+//! A cache hit therefore costs an atomic load and a comparison.
+//!
+//! While the keys are unknown, the denial is [`Denial::KeysUnavailable`]. A client would discard a token that is
+//! refused as invalid.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,42 +29,36 @@ mod change;
 mod mistaken;
 mod state;
 
-/// The maximum number of requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
-/// The value of `Retry-After` if no attempt is scheduled. This is the case if an application sets the keys, or if a
-/// fetch should begin at once.
+/// The gate sends this `Retry-After` if no attempt is scheduled.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// The present keys of an issuer.
+/// An issuer's current keys.
 pub struct LiveKeys {
     current: ArcSwapOption<FetchedKeys>,
-    /// The generation of `current`. It is read at each cache hit.
+    /// Each cache hit reads this number.
     generation: AtomicU64,
-    /// The time in milliseconds from which the keys are too old to be used. It is read at each cache hit.
+    /// The time in milliseconds at which the keys become too old. Each cache hit reads this value.
     usable_until: AtomicU64,
-    /// How keys are fetched, or `None` if an application sets them.
+    /// `None` means that an application sets the keys.
     fetch: Option<FetchRules>,
     fetching: Mutex<Fetching>,
-    /// The number of the last attempt that has ended.
     ended: watch::Sender<u64>,
     wanted: Arc<Notify>,
     waiting: AtomicUsize,
     unknown_kids: AtomicU64,
-    /// The clock of the gate that uses these keys. Requests use it to judge the age of the keys.
     clock: OnceLock<Arc<EngineClock>>,
 }
 
-/// The parameters of fetching keys that requests need.
+/// The limits on fetching keys for requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
-    /// The shortest time between two attempts that are caused by unknown key ids. Scheduled attempts do not start this
-    /// time.
+    /// The shortest time between two attempts for unknown key ids. Scheduled attempts do not count.
     pub cooldown: Duration,
-    /// The maximum duration of an attempt, which is also the maximum time that a request waits.
+    /// The maximum duration of an attempt, and of a request's wait for it.
     pub timeout: Duration,
 }
 
-/// A set of keys, and its generation number.
 struct FetchedKeys {
     keys: IssuerKeys,
     generation: u64,
@@ -72,28 +66,26 @@ struct FetchedKeys {
 
 #[derive(Default)]
 struct Fetching {
-    /// The number of attempts that have begun.
     begun: u64,
-    /// Whether a token has triggered an attempt that has not yet begun.
+    /// True if a token has triggered an attempt that has not begun.
     is_wanted: bool,
-    /// Whether this attempt was triggered by a token whose signature does not match the key that its `kid` names.
+    /// True if a wrong signature under a known `kid` triggered the attempt.
     is_suspected: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
-    /// The time at which the last successful attempt began, by the wall clock.
+    /// The start of the last successful attempt, by the wall clock.
     answered: Option<Timestamp>,
-    /// The start time of the last attempt that a token triggered.
+    /// The start of the last attempt that a token triggered.
     last_wanted: Option<Timestamp>,
-    /// The start time of the last attempt that was triggered by a token whose signature does not match the key that its
-    /// `kid` names. Anyone can make such tokens, so this attempt does not delay an attempt for an unknown `kid`.
+    /// The last attempt that a wrong signature triggered. Anyone can send a token with a wrong signature, so this must
+    /// not delay an attempt for an unknown `kid`.
     last_suspected: Option<Timestamp>,
     fresh_until: Timestamp,
 }
 
 #[derive(Clone, Copy)]
 struct LastAttempt {
-    /// The time at which the attempt began, by engine time. `began_wall` is the same moment by the wall clock, to which
-    /// the times in tokens refer.
+    /// This is engine time. `began_wall` is wall-clock time, which tokens use.
     began: Timestamp,
     began_wall: Timestamp,
     result: AttemptResult,
@@ -105,12 +97,11 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// Returns the keys, or `None` for an empty set, which means that the keys are not known.
+/// An empty set means that the keys are unknown.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
 }
 
-/// A reference to the present set.
 pub(crate) struct PresentKeys(Guard<Option<Arc<FetchedKeys>>>);
 
 impl PresentKeys {
@@ -120,7 +111,7 @@ impl PresentKeys {
 }
 
 impl LiveKeys {
-    /// A set of keys that are not yet known and are fetched under these rules.
+    /// Creates an empty set whose keys are fetched.
     pub fn fetched(rules: FetchRules) -> Arc<Self> {
         Arc::new(Self::new(None, Some(rules)))
     }
@@ -145,8 +136,7 @@ impl LiveKeys {
         self.fetching.lock()
     }
 
-    /// Replaces the keys. If the new set equals the old one, the generation stays the same. An empty set means that the
-    /// keys are not known.
+    /// Replaces the keys. An empty set means that the keys are unknown.
     pub fn set(&self, keys: IssuerKeys, validity: Validity) -> KeyChange {
         let keys = known(keys);
         let mut fetching = self.fetching();
@@ -163,23 +153,23 @@ impl LiveKeys {
         change
     }
 
-    /// Extends the time for which the present keys may be used.
+    /// Extends the time for which the keys may be used.
     pub fn renew(&self, validity: Validity) {
         self.validate(&mut self.fetching(), validity);
     }
 
-    /// Removes all keys. None of the issuer's tokens is accepted until another set arrives.
+    /// Removes all keys, so that the issuer's tokens are no longer accepted.
     pub fn clear(&self) {
         let mut fetching = self.fetching();
         self.replace(None);
         self.validate(&mut fetching, Validity { fresh_until: Timestamp::ZERO, usable_until: Timestamp::ZERO });
     }
 
-    /// The caller must have locked `fetching`, so that replacements are ordered.
+    /// The caller must have locked `fetching`.
     fn replace(&self, keys: Option<IssuerKeys>) {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
         self.current.store(keys.map(|keys| Arc::new(FetchedKeys { keys, generation })));
-        // The generation is stored after the set, so that a request that reads the new generation finds the new set.
+        // A request that reads the new generation must find the new keys.
         self.generation.store(generation, Ordering::Release);
     }
 
@@ -188,12 +178,11 @@ impl LiveKeys {
         self.usable_until.store(validity.usable_until.as_millis(), Ordering::Release);
     }
 
-    /// The present set of keys.
     pub(crate) fn present(&self) -> PresentKeys {
         PresentKeys(self.current.load())
     }
 
-    /// The present set of keys, unless it is too old.
+    /// Returns `None` if the keys are too old.
     pub(crate) fn usable(&self, now: Timestamp) -> Option<PresentKeys> {
         self.are_usable(now).then(|| self.present())
     }
@@ -208,12 +197,11 @@ impl LiveKeys {
         self.len() == 0
     }
 
-    /// Returns whether the keys are fetched, rather than set by an application.
     pub(crate) fn is_fetched(&self) -> bool {
         self.fetch.is_some()
     }
 
-    /// Returns whether both objects have the same keys. Two different sets whose keys are fetched are never equal.
+    /// Two different sets of fetched keys never count as equal.
     pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         if Arc::ptr_eq(self, other) {
             return true;
@@ -223,7 +211,7 @@ impl LiveKeys {
         !self.is_fetched() && !other.is_fetched() && are_equal
     }
 
-    /// The state of the keys at this moment.
+    /// The current state of the keys.
     pub fn state(&self, now: Timestamp) -> IssuerKeyState {
         let fetching = self.fetching();
         let failed = fetching.last.is_some_and(|last| matches!(last.result, AttemptResult::Failed { .. }));
@@ -239,11 +227,11 @@ impl LiveKeys {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Checks that the key of a cached token is still in the set. `stamp` is the generation in which the key was last
-    /// found, and initially 0.
+    /// Checks that the key of a cached token still exists. `stamp` is the generation in which the key was last found.
+    /// Its initial value is 0.
     ///
     /// # Errors
-    /// The key is no longer in the set, or the keys are not known at this moment.
+    /// The key no longer exists, or the keys are unknown at the moment.
     pub(crate) fn recheck(&self, key: &KeyPrint, stamp: &AtomicU64, now: Timestamp) -> Result<(), Denial> {
         if self.are_usable(now) && stamp.load(Ordering::Relaxed) == self.generation.load(Ordering::Acquire) {
             return Ok(());
@@ -252,10 +240,10 @@ impl LiveKeys {
         Ok(())
     }
 
-    /// Checks that the key is still in the set.
+    /// Checks that the key still exists.
     ///
     /// # Errors
-    /// The errors of `Self::recheck`.
+    /// The key no longer exists, or the keys are unknown at the moment.
     pub fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
         self.generation_with(key, now).map(drop)
     }
@@ -274,9 +262,9 @@ impl LiveKeys {
         Denial::KeysUnavailable(self.fetching().next_try(now))
     }
 
-    /// Returns the denial for a token whose key is not in the set. `issued_at` is the token's `iat`, which is not
-    /// verified. `leeway` is the accepted difference between the issuer's clock and ours. If the rules permit an
-    /// attempt to fetch keys now, this function requests the attempt.
+    /// Returns the denial for a token whose key is missing. Requests a fetch of keys if the rules allow one.
+    ///
+    /// `issued_at` is the token's unverified `iat`, and `leeway` is the accepted difference between the clocks.
     pub fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         self.unknown_kids.fetch_add(1, Ordering::Relaxed);
         let mut fetching = self.fetching();
@@ -292,14 +280,13 @@ impl LiveKeys {
         }
     }
 
-    /// Returns the denial that [`Self::missing`] would return, but does not count the token, and does not request new
-    /// keys.
+    /// Works like [`Self::missing`], but without side effects.
     pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
         let fetching = self.fetching();
         self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway).0
     }
 
-    /// Returns the denial, and whether an attempt to fetch keys should begin. The cooldown starts at `last_wanted`.
+    /// Also returns whether a fetch should begin.
     fn judge_missing(
         &self,
         (fetching, last_wanted): (&Fetching, Option<Timestamp>),
@@ -316,14 +303,11 @@ impl LiveKeys {
         }
         let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
         match last.result {
-            // After a failed fetch the token may still be valid. Only the retry schedule decides when to contact the
-            // issuer again.
+            // The token may still be valid, but it cannot trigger an attempt before the scheduled retry.
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
-                // The token and its key may be newer than the issuer's last response. In that case, the cooldown
-                // applies only after an attempt that a token triggered, because a scheduled attempt must not delay the
-                // use of a key that is published one second later (requirement I51). A token without `iat` may also be
-                // newer, but it is refused if another attempt has just failed to find its key.
+                // A scheduled attempt must not delay the use of a key that is published a second later (requirement
+                // I51). A token without `iat` is refused if another attempt has just failed to find its key.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -336,8 +320,8 @@ impl LiveKeys {
         }
     }
 
-    /// Returns a permit to wait for the requested or running attempt. Returns `None` if no attempt is requested or
-    /// running, or if too many requests are waiting.
+    /// Returns a permit to wait for the requested or running attempt. Returns `None` if there is no such attempt, or if
+    /// too many requests wait.
     pub fn join(self: &Arc<Self>) -> Option<KeysWait> {
         let rules = self.fetch?;
         let (attempt, begins_later) = {
@@ -353,30 +337,29 @@ impl LiveKeys {
         (waiting < MAX_WAITING).then_some(wait)
     }
 
-    /// Sets the clock by which requests judge the age of the keys. Only the first call has an effect.
+    /// Sets the clock that measures the age of the keys. Only the first call has an effect.
     pub fn set_clock(&self, clock: &Arc<EngineClock>) {
         if self.clock.set(Arc::clone(clock)).is_ok() {
             self.wanted.notify_one();
         }
     }
 
-    /// The clock by which requests judge the age of the keys, once it is known.
+    /// The clock that measures the age of the keys, once it is set.
     pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
 
-    /// The notifier that is triggered when a request needs keys, when the clock is known, and when the keys are
-    /// dropped.
+    /// Notifies when a request needs keys, when the clock is set, and when the keys are dropped.
     pub fn wants(&self) -> Arc<Notify> {
         Arc::clone(&self.wanted)
     }
 
-    /// Returns whether a request has asked for an attempt that has not yet begun.
+    /// Returns whether a requested attempt has not begun.
     pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }
 
-    /// Begins an attempt to fetch keys. `wall` is the time by the wall clock, to which the times in tokens refer.
+    /// Begins an attempt to fetch keys. `wall` is the wall-clock time, to which tokens refer.
     pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> FetchAttempt {
         let mut fetching = self.fetching();
         fetching.begun += 1;
@@ -393,7 +376,7 @@ impl LiveKeys {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The number of times that a token named a key that is not in the set.
+    /// How often a token named a key that does not exist.
     pub fn unknown_kids(&self) -> u64 {
         self.unknown_kids.load(Ordering::Relaxed)
     }
@@ -408,7 +391,7 @@ impl Fetching {
     }
 }
 
-/// The fetching task has no reference to the keys while it waits. Dropping the keys wakes the task, which then ends.
+/// Wakes the fetching task, which has only a weak reference while it waits.
 impl Drop for LiveKeys {
     fn drop(&mut self) {
         self.wanted.notify_one();
@@ -423,7 +406,7 @@ impl From<IssuerKeys> for Arc<LiveKeys> {
 
 crate::debug_with!(LiveKeys, |it| { keys: it.present().get() });
 
-/// A running attempt to fetch keys. An attempt that is dropped without a result has failed.
+/// A running attempt to fetch keys. An attempt that is dropped counts as failed.
 #[derive(Debug)]
 pub struct FetchAttempt {
     keys: Arc<LiveKeys>,
@@ -434,12 +417,12 @@ pub struct FetchAttempt {
 }
 
 impl FetchAttempt {
-    /// Records that the issuer responded. Set or renew the keys before this call.
+    /// Records a response from the issuer. Set or renew the keys before this call.
     pub fn succeed(mut self) {
         self.result = Some(AttemptResult::Good);
     }
 
-    /// Records that there was no usable response from the issuer. The next attempt is at `next`.
+    /// Records that the issuer did not give a usable response. The next attempt is at `next`.
     pub fn fail(mut self, next: Timestamp) {
         self.result = Some(AttemptResult::Failed { next });
     }
@@ -469,8 +452,7 @@ pub struct KeysWait {
 }
 
 impl KeysWait {
-    /// Waits for the end of the attempt. Returns true if the result is final for a token that arrived before the
-    /// attempt began. In that case the token must be refused if its key is still missing.
+    /// Waits until the attempt finishes. If the result is true, a token whose key is still missing must be refused.
     pub async fn ended(self) -> bool {
         let mut ended = self.keys.ended.subscribe();
         let over = ended.wait_for(|last| *last >= self.attempt);

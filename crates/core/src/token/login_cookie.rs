@@ -1,6 +1,7 @@
-//! The cookie of a login in progress at a provider. It contains the state that the gate needs when the browser returns,
-//! sealed under a key that is derived from the refresh secret. The store does not contain any data about a login in
-//! progress.
+//! The cookie of a login in progress at a provider.
+//!
+//! The cookie contains the sealed state of the login, so the store needs no login state. The sealing key is derived
+//! from the refresh secret.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce};
 use base64::Engine as _;
@@ -29,7 +30,7 @@ pub fn seal(keys: &RefreshKeys, name: &str, text: &[u8]) -> Result<String, NoRan
     Ok(URL_SAFE_NO_PAD.encode([&[id], nonce.as_slice(), &body].concat()))
 }
 
-/// Opens the value of the cookie with this name. Returns `None` if no key of this gate sealed the value for that name.
+/// Opens the cookie with this name. Returns `None` unless this gate sealed it for that name.
 pub fn open(keys: &RefreshKeys, name: &str, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
     let (id, rest) = bytes.split_first()?;

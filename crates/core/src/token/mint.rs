@@ -1,4 +1,4 @@
-//! Mints access tokens, and makes fingerprints of tokens for logs.
+//! Mints access tokens, and computes fingerprints of tokens for logs.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,13 +12,13 @@ use crate::fault::Fault;
 use crate::random::process_digest;
 use crate::session::Generation;
 
-/// The reason why a token was not minted.
+/// Why a token was not minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// The gate's own verification would refuse this claim.
-    #[error("the gate itself would not accept the claim {0}")]
+    #[error("the gate would refuse its own token because of the claim {0}")]
     Claim(&'static str),
-    /// The token would be longer than the 8 KiB that verification accepts.
+    /// The token would exceed 8 KiB, the limit of verification.
     #[error("the token is too long")]
     TooLong,
     /// The cryptographic library failed.
@@ -36,8 +36,7 @@ impl From<MintError> for Fault {
     }
 }
 
-/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC, the same key and claims always give the same bytes. With
-/// ECDSA and RSA PSS, only the claims are the same.
+/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC, equal keys and claims give equal bytes.
 ///
 /// # Errors
 /// [`Verifier::verify`](super::verify::Verifier::verify) would refuse a claim, or signing failed.
@@ -59,7 +58,7 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<TokenText, Mi
     if token.len() > MAX_OWN_TOKEN { Err(MintError::TooLong) } else { Ok(TokenText::new(token)) }
 }
 
-/// Makes a JWS in compact serialisation. `header` is already encoded.
+/// The result is a JWS in compact serialisation. `header` is already encoded.
 pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Zeroizing<String>, MintError> {
     let mut token = Zeroizing::new(String::with_capacity(header.len() + payload.len() * 4 / 3 + 700));
     token.push_str(header);
@@ -71,9 +70,8 @@ pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Ze
     Ok(token)
 }
 
-/// Returns equivalent JSON whose base64url encoding contains neither `-` nor `_`, which are the digits for 62 and 63.
-/// Of the ASCII characters, only `>`, `?`, `~` and DEL can produce these digits. In this JSON they occur only within
-/// strings, where an escape has the same meaning.
+/// Returns equivalent JSON whose base64url contains neither `-` nor `_`. Among ASCII characters, only `>`, `?`, `~` and
+/// DEL can cause `-` or `_`. JSON strings may escape these characters.
 fn escaped_for_plain_base64(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     let mut units = [0; 2];
@@ -89,8 +87,9 @@ fn escaped_for_plain_base64(json: &str) -> String {
     escaped
 }
 
-/// The fingerprint of a token for logs. It has sixteen characters, is the same for the same token during the life of
-/// this process, and reveals nothing about the token (requirement A6).
+/// The fingerprint of a token for logs, with sixteen characters.
+///
+/// It stays the same during this process, and reveals nothing about the token (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     let Some(tag) = process_digest(&[token.as_bytes()]) else { return "-".to_owned() };
     URL_SAFE_NO_PAD.encode(tag.get(..12).unwrap_or_default())

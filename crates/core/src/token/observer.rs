@@ -1,13 +1,14 @@
-//! Observers of the rules that a request must pass. Requests and explanations run through the same code. A request
-//! passes `()`, which compiles to nothing. An explanation passes a recorder.
+//! Observers of the checks of a request.
+//!
+//! Requests and explanations run the same code. A request passes `()`, and an explanation passes a recorder.
 
 use crate::denial::Denial;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// Receives the result of each rule, and decides whether the check continues after a refusal.
+/// Receives each rule's result, and decides whether the check continues after a refusal.
 pub trait Observer {
-    /// Whether the check has effects. If false, it does not count, note, cache, fetch or log anything.
+    /// Whether the check has effects. Without effects, it does not count, record, cache, fetch or log anything.
     const HAS_EFFECTS: bool;
 
     /// Receives the result of a rule.
@@ -17,7 +18,7 @@ pub trait Observer {
     /// request is then not admitted.
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
-    /// Reports a rule whose value is needed by later rules. A refusal ends the check.
+    /// Reports the result of a rule, if later rules need its value. A refusal ends the check.
     ///
     /// # Errors
     /// The refusal.
@@ -27,18 +28,16 @@ pub trait Observer {
         self.judged(rule, judged).and(read)
     }
 
-    /// Receives the claims of a token. Not called if the check ended because the token was refused.
+    /// Receives the claims of a token, unless a refusal ended the check.
     fn token(&mut self, token: &AccessToken);
 
-    /// Judges a credential that a route may ignore. If the credential is refused, the caller decides whether to refuse
-    /// the request. To refuse it, the caller returns the refusal.
+    /// Checks a credential that the route may ignore. The caller decides whether a refusal rejects the request.
     ///
     /// # Errors
     /// The refusal.
     fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial>;
 }
 
-/// The observer of requests, which ignores the results.
 impl Observer for () {
     const HAS_EFFECTS: bool = true;
 

@@ -1,11 +1,11 @@
-//! Refresh tokens, which are opaque to clients. The gate does not store them, because it can compute each of them
-//! again.
+//! Refresh tokens. The gate does not store them, because it can compute each of them again.
 //!
-//! A token is `rg1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
-//! generation (varint) · tag A (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and all
-//! parts before it, under a key of the server. A token that was forged without that key is therefore refused before the
-//! store is read. Tag B covers the same bytes and the client id in the record, under the session's own secret. Only
-//! somebody who has both the key file and the store can make a token.
+//! A token is `rg1_`, followed by base64url without padding: key id (1 byte) · session id (16) · generation (varint) ·
+//! tag A (16) · tag B (16).
+//!
+//! Both tags are truncated HMAC-SHA-256. Tag A covers everything before it. Its key belongs to the server, so forged
+//! tokens are refused without access to the store. Tag B covers the same bytes and the client id. Its key contains the
+//! session's own secret. A token can only be made with both the key file and the store.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
@@ -17,18 +17,19 @@ use super::text::TokenText;
 use crate::random::are_equal;
 use crate::session::{Generation, SessionId, SessionSecret};
 
-/// The prefix of every refresh token. Secret scanners find leaked tokens by it.
+/// The prefix of every refresh token, by which secret scanners find leaked tokens.
 pub const PREFIX: &str = "rg1_";
 
 const TAG: usize = 16;
-/// The length of the key id and the session id.
 const FIXED: usize = 1 + 16;
 /// A 64-bit varint has one to ten bytes.
 const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
 const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
 
-/// Makes the refresh token of one generation. Each call returns the same token. `client` is the client in the session's
-/// record. Returns `None` if the key ring does not have the refresh key.
+/// The refresh token of one generation. Each call returns the same token. `client` is the client in the session's
+/// record.
+///
+/// Returns `None` if the key ring does not have the refresh key.
 pub fn make(
     keys: &RefreshKeys,
     key_id: u8,
@@ -48,14 +49,13 @@ pub fn make(
     Some(TokenText::new(text))
 }
 
-/// A refresh token with a valid tag A, which shows that one of the gate's keys made it. Only
-/// [`proves`](Authentic::proves) decides whether the token belongs to its session.
+/// A refresh token with a valid tag A. Only [`proves`](Authentic::proves) checks that it belongs to its session.
 pub struct Authentic {
     /// The id of the refresh key that made the token.
     pub key_id: u8,
     /// The session that the token names.
     pub session: SessionId,
-    /// The generation that the token was issued for.
+    /// The token's generation.
     pub generation: Generation,
     tag_b: [u8; TAG],
 }
@@ -69,23 +69,21 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Returns whether the token was made for the session with this secret and this client. The comparison takes
-    /// constant time.
+    /// Returns whether the token belongs to the session with this secret and client, in constant time.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         are_equal(expected.as_slice(), &self.tag_b)
     }
 }
 
-/// Parses a refresh token and checks tag A, without reading a store. Returns `None` unless one of the gate's keys made
-/// the token. This refuses garbage, a token that was edited, truncated or extended, and a token whose key was removed.
+/// Parses a refresh token and checks tag A. Returns `None` unless tag A is valid for one of the gate's keys.
 pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     let text = token.strip_prefix(PREFIX)?;
-    // The length is checked before any other work. Four characters encode three bytes.
+    // Four characters encode three bytes.
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
-    // Decoding is strict. It refuses padding, other alphabets and left-over bits, so each token has only one encoding.
+    // Strict decoding gives each token only one encoding.
     let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
     if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
         return None;
@@ -100,7 +98,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
-/// The input of both tags. The varint is self-delimiting, so the bytes that follow cannot be read as part of it.
+/// Both tags use this input. The end of a varint is unambiguous.
 fn message(key_id: u8, id: SessionId, generation: Generation) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
     out.extend_from_slice(PREFIX.as_bytes());
@@ -125,7 +123,7 @@ fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
     truncated(&context.sign())
 }
 
-/// Reads a 64-bit LEB128 number that fills `bytes`. Only the shortest form is accepted.
+/// Only the shortest form is accepted.
 fn read_varint(bytes: &[u8]) -> Option<u64> {
     let (&last, _) = bytes.split_last()?;
     if bytes.len() > 1 && last == 0 {

@@ -1,9 +1,9 @@
-//! The seal of a session's record. Without the gates' keys, an intruder who can write to the store cannot make a record
-//! that a gate accepts.
+//! The seal of a session's record. Write access to the store is not sufficient to forge a record, because the seal
+//! requires the gates' keys.
 //!
-//! A seal is a truncated HMAC-SHA-256 over every field that only a gate writes. Each refresh secret has a separate key
-//! for seals, and the seal contains the id of its secret. The seal does not cover the fields that a store changes in
-//! place: [`status`](Session::status), [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
+//! The seal is a truncated HMAC-SHA-256 over all fields that a store does not change in place. A store changes
+//! [`status`](Session::status), [`confirmed`](Session::confirmed) and [`revision`](Session::revision). Each refresh
+//! secret has its own sealing key, and the seal contains the id of the secret.
 
 use std::net::IpAddr;
 
@@ -11,14 +11,14 @@ use super::keyring::RefreshKeys;
 use crate::random::are_equal;
 use crate::session::{BrowserBinding, DeviceBinding, LastPair, Seal, Session, VouchedBy};
 
-/// The initial capacity of the buffer for a record's fields, in bytes. It is enough for most records.
+/// Most records fit into this many bytes.
 const ROOM: usize = 512;
 
-/// The reason why a record cannot have been written in this form by a gate.
+/// Why a record's seal is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenSeal {
     /// The record has no seal.
-    #[error("it has no seal, because another release of rotogate wrote it or another program changed it")]
+    #[error("it has no seal: another release of rotogate wrote it, or another program changed it")]
     Missing,
     /// The key ring has no refresh secret with this id.
     #[error(
@@ -30,14 +30,14 @@ pub enum BrokenSeal {
     Wrong,
 }
 
-/// Returns the record with a seal by the current refresh secret.
+/// Seals a record with the current refresh secret.
 pub fn sealed(keys: &RefreshKeys, mut record: Session) -> Option<Session> {
     let key = keys.current();
     record.seal = Seal::new(key, tag(keys, key, &record)?);
     Some(record)
 }
 
-/// Checks that a gate wrote the record in its present form, apart from the fields that a store changes in place.
+/// Checks that a gate wrote the record.
 ///
 /// # Errors
 /// The reason why a gate cannot have written the record.
@@ -47,14 +47,12 @@ pub fn check(keys: &RefreshKeys, record: &Session) -> Result<(), BrokenSeal> {
     if are_equal(&expected, &found) { Ok(()) } else { Err(BrokenSeal::Wrong) }
 }
 
-/// The tag of a record under a key. The session's secret is not copied, because a copy would have to be erased, which
-/// takes as long as the hash.
+/// The secret is not copied, because erasing a copy takes as long as the hash.
 fn tag(keys: &RefreshKeys, key: u8, record: &Session) -> Option<[u8; 16]> {
     keys.seal(key, &[record.id.as_bytes(), record.secret.expose(), &other_fields(record)])
 }
 
-/// The other fields, in a fixed order. If a field is added to the record, this function does not compile until the
-/// field is handled here.
+/// The destructuring forces new fields of the record to be handled here.
 fn other_fields(record: &Session) -> Vec<u8> {
     let Session {
         id: _,
@@ -109,7 +107,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
-    // The browser's fields come last. A session with tokens has none of them, so its bytes end here.
+    // A session without a browser has no further bytes.
     if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);
@@ -124,7 +122,7 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.0
 }
 
-/// Fields of variable length. Each is preceded by its length, so two different lists never have the same bytes.
+/// Each field follows its length, so different lists have different bytes.
 struct Fields(Vec<u8>);
 
 impl Fields {
@@ -133,7 +131,7 @@ impl Fields {
         self.0.extend_from_slice(field);
     }
 
-    /// Adds an optional field. A missing field is marked by the length `u64::MAX`, which no field can have.
+    /// The length `u64::MAX` marks a missing field.
     fn maybe(&mut self, field: Option<&[u8]>) {
         match field {
             Some(field) => self.some(field),
@@ -155,7 +153,7 @@ mod tests {
 
     type Forgery = fn(&mut Session);
 
-    /// Forged records. Each changes one sealed field, or moves bytes from one field to the next.
+    /// Each forgery changes one sealed field, or moves bytes to the next field.
     fn forgeries() -> Vec<(&'static str, Forgery)> {
         fn bind(record: &mut Session) {
             record.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
@@ -214,12 +212,10 @@ mod tests {
             assert_ne!(forged, record, "{what}");
             assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong), "{what}");
         }
-        // A forger also cannot remove a binding.
         let mut bound = conformance::session("alice", 1, AT);
         bound.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
         let bound = sealed(keys, bound).unwrap();
         assert_eq!(check(keys, &Session { bound_to: None, ..bound }), Err(BrokenSeal::Wrong));
-        // The seal does not cover the fields that a store changes in place.
         let changed = Session {
             status: Status::Revoked(RevokedBecause::Operator),
             confirmed: true,

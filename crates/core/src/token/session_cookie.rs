@@ -1,10 +1,11 @@
-//! The cookie of a browser session. It is the only credential of a browser, which never sees a token.
+//! The cookie of a browser session, the browser's only credential.
 //!
-//! The value is `rc1_`, followed by these parts in base64url without padding: key id (1 byte) · session id (16) ·
-//! random secret (32) · tag (16). The tag is a truncated HMAC-SHA-256 over everything before it, under a key of the
-//! server. A cookie that was forged without that key is therefore refused before the store is read. The session's
-//! record contains a keyed digest of the session id and the secret. Neither read access to the store nor the keys are
-//! sufficient to make a session's cookie.
+//! The value is `rc1_`, followed by base64url without padding: key id (1 byte) · session id (16) · random secret (32) ·
+//! tag (16).
+//!
+//! The tag is a truncated HMAC-SHA-256. Its key belongs to the server, so forged cookies are refused without access to
+//! the store. The session's record contains only a keyed digest, so the store and the keys are not sufficient to make
+//! a cookie.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,24 +19,23 @@ use crate::denial::Denial;
 use crate::random::{NoRandomness, are_equal, random};
 use crate::session::{BrowserBinding, SessionId};
 
-/// The name of the cookie. A browser accepts a cookie of this name only with `Secure`, `Path=/` and no `Domain`.
+/// The name of the cookie. Browsers accept this name only with `Secure`, `Path=/` and no `Domain`.
 pub const NAME: &str = "__Host-Http-rg";
-/// The prefix of the names of the [cookies of logins in progress](super::login_cookie).
+/// The name prefix for the [cookies of logins in progress](super::login_cookie).
 pub const LOGIN_NAME: &str = "__Host-Http-rg-tx-";
-/// The prefix of every value. Secret scanners find leaked cookies by it.
+/// The prefix of every value, by which secret scanners find leaked cookies.
 pub const PREFIX: &str = "rc1_";
 /// The length of every value.
 pub const LENGTH: usize = PREFIX.len() + BODY.div_ceil(3) * 4 - 1;
 
 const TAG: usize = 16;
 const SECRET: usize = 32;
-/// The length of the key id and the session id.
 const FIXED: usize = 1 + 16;
 const SIGNED: usize = FIXED + SECRET;
 const BODY: usize = SIGNED + TAG;
 
-/// Returns whether this is the name of a cookie that the gate does not pass to upstreams. Upper and lower case are not
-/// distinguished, because an upstream may not distinguish them either.
+/// Returns whether the gate removes a cookie of this name from requests to upstreams. Ignores case, as an upstream
+/// might.
 pub fn is_of_browser(name: &[u8]) -> bool {
     let begin = name.get(..LOGIN_NAME.len());
     name.eq_ignore_ascii_case(NAME.as_bytes())
@@ -43,7 +43,7 @@ pub fn is_of_browser(name: &[u8]) -> bool {
         || begin.is_some_and(|begin| begin.eq_ignore_ascii_case(LOGIN_NAME.as_bytes()))
 }
 
-/// Returns the session cookie of a request, if it has one.
+/// Finds the session cookie of a request.
 ///
 /// # Errors
 /// [`Denial::TwoCredentials`] if the request has two session cookies.
@@ -56,9 +56,9 @@ pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
-/// A session cookie with a valid tag, which shows that one of the gate's keys made it. Only [`proves`](Self::proves)
-/// decides whether the cookie belongs to its session. Its `Debug` output does not show the value, and it is zeroised
-/// when dropped.
+/// A session cookie with a valid tag. Only [`proves`](Self::proves) checks that it belongs to its session.
+///
+/// `Debug` does not show the value, which is zeroised when dropped.
 pub struct SessionCookie {
     body: Zeroizing<[u8; BODY]>,
 }
@@ -66,7 +66,7 @@ pub struct SessionCookie {
 crate::debug_with!(SessionCookie { session() });
 
 impl SessionCookie {
-    /// Makes a new cookie for a session, under the current key. Returns `None` if the key ring has no current key.
+    /// Creates a cookie for a session. Returns `None` if the key ring has no current key.
     ///
     /// # Errors
     /// The system does not return random bytes.
@@ -85,16 +85,13 @@ impl SessionCookie {
         Ok(Some(Self { body }))
     }
 
-    /// Parses a value and checks its tag, without reading a store. Returns `None` unless one of the gate's keys made
-    /// the cookie. This refuses garbage, a value that was edited, truncated or extended, and a cookie whose key was
-    /// removed.
+    /// Parses a value and checks its tag. Returns `None` unless the tag is valid for one of the gate's keys.
     // Requirement B3.
     pub fn authenticate(keys: &RefreshKeys, value: &str) -> Option<Self> {
         if value.len() != LENGTH {
             return None;
         }
-        // Decoding is strict. It refuses padding, other alphabets and left-over bits, so each cookie has only one
-        // encoding.
+        // Strict decoding gives each cookie only one encoding.
         let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
         let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
         decoded.zeroize();
@@ -104,7 +101,7 @@ impl SessionCookie {
         are_equal(expected.as_slice(), tag).then_some(cookie)
     }
 
-    /// The id of the refresh secret that made the cookie.
+    /// The id of the refresh secret that authenticates the cookie.
     pub fn key(&self) -> u8 {
         self.body.first().copied().unwrap_or_default()
     }
@@ -115,7 +112,7 @@ impl SessionCookie {
         SessionId::from_bytes(id.unwrap_or_default())
     }
 
-    /// The value. Use it only in the response to its owner.
+    /// The value of the cookie. Send it only to its owner.
     pub fn value(&self) -> Zeroizing<String> {
         let mut value = Zeroizing::new(String::with_capacity(LENGTH + 1));
         value.push_str(PREFIX);
@@ -123,20 +120,18 @@ impl SessionCookie {
         value
     }
 
-    /// The part of the cookie that the session's record keeps, or `None` if the key ring no longer has the cookie's
-    /// key.
+    /// Returns the data to store in the session's record, or `None` if the cookie's key was removed.
     pub fn binding(&self, keys: &RefreshKeys) -> Option<BrowserBinding> {
         Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
 
-    /// Returns whether the cookie was made for the session with this record. The comparison takes constant time.
+    /// Returns whether the cookie belongs to this session, in constant time.
     // Requirement B4.
     pub fn proves(&self, keys: &RefreshKeys, binding: &BrowserBinding) -> bool {
         self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
     }
 
-    /// The secret that seals the tokens which the provider issued for the session. `None` if the key ring no longer has
-    /// the cookie's key.
+    /// The secret that seals the provider's tokens, or `None` if the cookie's key was removed.
     // Requirement B5.
     pub fn vault(&self, keys: &RefreshKeys) -> Option<VaultSecret> {
         let session = self.body.get(1..FIXED)?;
@@ -150,8 +145,9 @@ impl SessionCookie {
     }
 }
 
-/// The secret that seals the tokens which the provider issued for a session. It is derived from the cookie, so the
-/// store and the keys without the cookie are not sufficient to compute it. Its `Debug` output does not show it.
+/// The secret that seals the provider's tokens for a session.
+///
+/// It is derived from the cookie, so the store and the keys are not sufficient to compute it. `Debug` does not show it.
 ///
 /// ```text
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
@@ -160,7 +156,7 @@ impl SessionCookie {
 pub struct VaultSecret {
     /// The id of the vault's row in the store.
     pub id: [u8; 32],
-    /// The secret from which the key of the seal is derived.
+    /// The secret from which the sealing key is derived.
     pub secret: Zeroizing<[u8; 32]>,
 }
 
@@ -193,7 +189,6 @@ mod tests {
         assert_eq!(value.len(), LENGTH);
         let read = SessionCookie::authenticate(&keys, &value).unwrap();
         assert_eq!((read.session(), read.key(), &*read.value()), (session(1), 1, &*value));
-        // A change of any character of the value, and any other encoding of it, is refused.
         for at in 0..value.len() {
             for other in [b'A', b'b', b'-', b'=', b'.'] {
                 let mut forged = value.as_bytes().to_vec();
@@ -245,7 +240,7 @@ mod tests {
         let binding = one.binding(&keys).unwrap();
         assert!(one.proves(&keys, &binding) && !other.proves(&keys, &binding));
         assert!(!one.proves(&keys, &BrowserBinding { key: 2, ..binding.clone() }));
-        // With the key and the record, but without the cookie's secret, only a different cookie can be made.
+        // Without the cookie's secret, an attacker can only make a different cookie.
         let mut body = *other.body;
         body[FIXED..SIGNED].copy_from_slice(&binding.digest);
         let tag = keys.cookie_tag(1, &body[..SIGNED]).unwrap();
@@ -268,7 +263,6 @@ mod tests {
         let other = make(1).vault(&keys).unwrap();
         assert!(other.id == vault.id && other.secret != vault.secret);
         assert_ne!(make(2).vault(&keys).unwrap().id, vault.id);
-        // The digest in the record is different from each part of the vault's secret.
         let binding = cookie.binding(&keys).unwrap();
         assert!(binding.digest != *vault.secret && binding.digest != vault.id);
         let foreign = RefreshKeys::new(2, &[(2, RefreshSecret::generate().unwrap())]).unwrap();

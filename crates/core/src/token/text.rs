@@ -1,8 +1,8 @@
-//! The string form of a token, which only the token's owner may receive.
+//! The string form of issued tokens.
 
 use zeroize::Zeroizing;
 
-/// An issued access or refresh token. Its `Debug` output does not show it, and it is zeroised when dropped.
+/// An issued access or refresh token. `Debug` does not show it, and it is zeroised when dropped.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -25,7 +25,7 @@ impl TokenText {
         Self(text)
     }
 
-    /// The token as a string. Use it only in the response to the token's owner.
+    /// The token as a string. Send it only to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -38,7 +38,6 @@ mod for_tests {
     use super::*;
 
     impl TokenText {
-        /// A token with an arbitrary content, for tests of responses.
         pub(crate) fn for_test(text: &str) -> Self {
             Self(Zeroizing::new(text.to_owned()))
         }

@@ -1,10 +1,10 @@
 //! Verification of access tokens.
 //!
-//! The checks run in this order. Size, shape and header come first, because checking them is cheap, followed by issuer
-//! and key. Next are `exp`, `nbf` and `iat`, because if one of them refuses the token, its signature need not be
-//! checked. Then comes the signature, and the other claims are last. Issuer and `kid` select a key, and the key
-//! determines the algorithm. A library checks the signature. All other checks are in this module, because that library
-//! is too lenient for a gateway about duplicate members, `crit`, `typ`, and claims of the wrong type.
+//! Cheap checks come first: size, shape, header, issuer and key. The times are checked before the signature, because an
+//! expired token does not need a signature check. The other claims are checked last.
+//!
+//! Issuer and `kid` select a key, and the key determines the algorithm. A library checks only the signature, because it
+//! is lenient about duplicate members, `crit`, `typ`, and claims of the wrong type.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules};
@@ -81,17 +81,14 @@ pub(crate) use signature_times::SignatureTimes;
 pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
 pub use user_name::{UserName, UserNameForm};
 
-/// The reason why a token is refused, and how far its verification got. The rate limits count the costly steps.
+/// The rate limits depend on how far the verification got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
-    /// The token was refused before its signature was checked.
     Unchecked(Denial),
-    /// None of the tried keys verifies the signature of the token. Contains the denial and the number of tried keys.
-    /// The denial is [`Denial::BadSignature`], or states that newer keys may still verify the signature.
+    /// None of the tried keys verifies the signature. The second field is the number of tried keys.
     Forged(Denial, usize),
-    /// Like [`Self::Forged`], but keys that may verify the signature are being fetched.
+    /// Like [`Self::Forged`], but newer keys are being fetched.
     Undecided(Denial, usize),
-    /// The signature is valid, but another rule refuses the token.
     Authentic(Denial),
 }
 
@@ -110,14 +107,11 @@ impl From<Denial> for TokenRefusal {
     }
 }
 
-/// A token to verify, with the parts that the caller has already prepared.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenToVerify<'a> {
     pub(crate) text: &'a str,
-    /// The token as a shared string, if a cache has already made one. Otherwise the string of an accepted token is
-    /// copied.
+    /// A cache may already have the token as a shared string.
     pub(crate) kept: Option<&'a Arc<str>>,
-    /// The token's claims, if the caller has already read them.
     pub(crate) claims: Option<&'a Members<'a>>,
 }
 
@@ -127,28 +121,22 @@ impl<'a> From<&'a str> for TokenToVerify<'a> {
     }
 }
 
-/// Verifies access tokens. A verifier is immutable. If keys or rules change, another verifier replaces it.
+/// Verifies access tokens. A verifier is immutable, and is replaced when keys or rules change.
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
-    /// The index of each issuer, by its URL.
     by_issuer: HashMap<Arc<str>, usize, foldhash::quality::RandomState>,
-    /// Whether the verifier has already logged that it refused a token because of the token's type.
+    /// True once a wrong token type was logged.
     told: AtomicBool,
-    /// For each issuer, the kinds of mapped claims for which a refusal has already been logged, with one bit for each
-    /// kind.
+    /// Each bit stands for a kind of claim whose first refusal was logged.
     told_claims: Box<[AtomicU8]>,
-    /// For each issuer, the identities of its rules and keys.
     ids: Box<[RulesId]>,
-    /// For each issuer, the data that all its tokens share.
     of_tokens: Box<[Arc<TokenIssuer>]>,
-    /// The issuers whose users have subjects in the gate's own tokens.
     sources: Arc<SubjectSources>,
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identities of an issuer's rules and of its keys. If rules are replaced by equal rules, the identity stays the
-/// same.
+/// The identity of an issuer's rules and keys. If they are replaced by equal rules and keys, it stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -166,7 +154,6 @@ impl RulesId {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns whether both identities are of the same rules. The keys may differ.
     pub(crate) fn has_rules_of(self, other: Self) -> bool {
         self.rules == other.rules
     }
@@ -176,7 +163,7 @@ impl Verifier {
     /// Makes a verifier for the tokens of exactly these issuers.
     ///
     /// # Errors
-    /// One issuer occurs twice, more than one is the gate's own, or a rule is out of bounds.
+    /// An issuer occurs twice, more than one is the gate's own, or a rule is out of bounds.
     pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
         rules::check(&issuers)?;
         super::keyring::install_provider();
@@ -189,7 +176,6 @@ impl Verifier {
         Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, sources, signature_times })
     }
 
-    /// Makes a verifier with the same rules, to replace this one by [`following`](Self::following).
     pub(crate) fn duplicate(&self) -> Self {
         let told_claims = self.told_claims.iter().map(|_| AtomicU8::new(0)).collect();
         Self {
@@ -204,13 +190,11 @@ impl Verifier {
         }
     }
 
-    /// The durations of signature checks.
     pub(crate) fn signature_times(&self) -> &SignatureTimes {
         &self.signature_times
     }
 
-    /// Returns this verifier as the replacement of `old`. An issuer's identities stay the same if its rules and keys
-    /// are unchanged.
+    /// An issuer keeps its identities if its rules and keys are unchanged.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
         self.signature_times = Arc::clone(&old.signature_times);
@@ -235,40 +219,37 @@ impl Verifier {
         self
     }
 
-    /// The identities of an issuer's rules and keys.
     pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
         self.ids.get(*self.by_issuer.get(issuer)?).copied()
     }
 
-    /// The identities of the rules and keys of all issuers.
     pub(crate) fn ids(&self) -> &[RulesId] {
         &self.ids
     }
 
-    /// The rules for the tokens of `issuer`.
+    /// The rules for the tokens of this issuer.
     pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
         self.found(issuer).map(|(rules, _)| rules)
     }
 
-    /// The rules for the tokens of `issuer`, and the data that these tokens share.
     fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
         let place = *self.by_issuer.get(issuer)?;
         self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
-    /// Checks all rules that do not depend on the request. The caller must check audience, scopes and revocation.
+    /// Checks everything except audience, scopes and revocation.
     ///
     /// # Errors
-    /// The denial of the rule that refuses the token. It does not contain any part of the token.
+    /// The rule that refuses the token. The denial does not contain any part of the token.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
         self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
 
-    /// Like [`Self::verify`], but accepts a token that expired at most `for_at_most` ago, in addition to another
-    /// issuer's leeway. This is for protocols that exchange an expired access token together with its refresh token.
+    /// Accepts a token that expired at most `for_at_most` ago. Some protocols exchange an expired access token together
+    /// with its refresh token.
     ///
     /// # Errors
-    /// The errors of [`Self::verify`], with the information whether the signature was checked.
+    /// The errors of [`Self::verify`], and whether the signature was checked.
     pub(crate) fn verify_expired(
         &self,
         token: &str,
@@ -279,8 +260,7 @@ impl Verifier {
         self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
-    /// Like [`Self::verify_expired`], with an observer. An observer that continues after a refusal gets the claims of
-    /// the refused token, if they can be read.
+    /// If an observer continues after a refusal, it gets the claims of the refused token.
     pub(crate) fn verify_observed<'t, O: Observer>(
         &self,
         token: impl Into<TokenToVerify<'t>>,
@@ -321,8 +301,7 @@ impl Verifier {
         match found {
             Ok(_) => observer.judged(Rule::Key, Ok(()))?,
             Err(no_key) => {
-                // The times are checked before the key, because an expired token must not cause a request for the
-                // issuer's keys.
+                // An expired token must not cause a request for the issuer's keys.
                 observer.judged(Rule::Claims, in_time())?;
                 observer.judged(Rule::Key, Err(keys.refusal(no_key, header.kid.as_deref(), newer)))?;
             }
@@ -359,7 +338,6 @@ impl Verifier {
         judged.and_then(|token| self.with_source(token)).map_err(TokenRefusal::Authentic)
     }
 
-    /// Records the session that an authentic token names, or logs the claim for which the token is refused.
     fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
         match judged {
             Ok(token) => {
@@ -377,8 +355,7 @@ impl Verifier {
         }
     }
 
-    /// Refuses a token with a wrong type. The first authentic token with a wrong type is logged as a warning, because
-    /// the mistake may be in the configured rules rather than in the token.
+    /// The first wrong type is logged, because the configured rules may be wrong.
     fn wrong_type<O: Observer>(
         &self,
         rules: &IssuerRules,
@@ -404,14 +381,13 @@ impl Verifier {
         TokenRefusal::Authentic(Denial::WrongType)
     }
 
-    /// Refuses a string that is too long to be a token of any issuer.
     fn bounded(&self, token: &str) -> Result<(), Denial> {
         let is_own = token.len() <= MAX_OWN_TOKEN;
         if is_own || self.has_others() { Ok(()) } else { Err(shape::OWN_TOO_LONG) }
     }
 
-    /// The rules for the issuer that a token names. The token is not verified. With these rules, a token can be refused
-    /// before the costly signature check.
+    /// Finds the rules for the issuer that an unverified token names. These rules can refuse the token before the
+    /// costly signature check.
     ///
     /// # Errors
     /// The string is not a token, or its issuer is not configured.
@@ -421,57 +397,49 @@ impl Verifier {
         self.claimed_in(&claims).map(|(rules, _)| rules)
     }
 
-    /// Does the same as [`Self::claimed`] for claims that were already read. Also returns the data that the issuer's
-    /// tokens share.
+    /// Works like [`Self::claimed`] for claims that were already read.
     pub(crate) fn claimed_in(&self, claims: &Members<'_>) -> Result<(&IssuerRules, &Arc<TokenIssuer>), Denial> {
         let issuer = claims.get("iss").and_then(Member::as_text).ok_or(Denial::BadClaim("`iss` must be a string"))?;
         self.found(issuer).ok_or(Denial::UnknownIssuer)
     }
 
-    /// The rules of all issuers.
     pub(crate) fn issuers(&self) -> &[IssuerRules] {
         &self.issuers
     }
 
-    /// Returns whether the verifier has issuers other than the gate's own.
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)
     }
 
-    /// Checks that the issuer still has this key, under any name.
+    /// Checks that the issuer still has this key.
     ///
     /// # Errors
-    /// The issuer no longer has the key, or its keys are not known at this moment.
+    /// The issuer no longer has the key, or its keys are unknown at the moment.
     pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
         self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
     }
 
-    /// Returns a permit to wait for the fetch of keys that may decide about this token. Returns `None` if no fetch is
-    /// running, or if too many requests are waiting for it.
+    /// Returns `None` if no fetch is running, or if too many requests wait for it.
     pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.claimed(token).ok()?.keys.live()?.join()
     }
 
-    /// The rules of the issuer with this name.
     pub(crate) fn named(&self, name: &str) -> Option<&IssuerRules> {
         self.issuers.iter().find(|rules| &*rules.name == name)
     }
 
-    /// Returns whether both verifiers make the same decision for every token. Keys are compared by content, not only by
-    /// name.
+    /// Keys are compared by content, not only by `kid`.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
     }
 
-    /// The gate's own issuer, if the verifier has one.
+    /// The gate's own issuer.
     pub fn own_issuer(&self) -> Option<&Arc<str>> {
         self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
     }
 }
 
-/// Logs the mapped claim for which an authentic token was refused. The first refusal for each issuer and kind of claim
-/// (a bit in `told`) is logged as a warning, because the mistake may be in the configured mapping rather than in the
-/// token.
+/// The first refusal of each kind is logged, because the configured mapping may be wrong.
 fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
     let RefusedClaim { denial, claim } = refused;
     let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };

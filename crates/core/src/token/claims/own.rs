@@ -1,4 +1,4 @@
-//! Distinguishes the tokens on which a command may act.
+//! The tokens on which a command may act.
 
 use std::sync::Arc;
 
@@ -6,18 +6,17 @@ use super::AccessToken;
 use crate::denial::Denial;
 use crate::revocation::Target;
 
-/// The account that a request names in its path.
+/// The account in the path of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountRule<'a> {
-    /// The endpoint serves every account, so its path does not contain an account.
+    /// The endpoint serves every account.
     Any,
-    /// Only sessions and tokens of this account. `None` admits only those without an account, because the path does not
-    /// name an account.
+    /// Only sessions and tokens of this account. `None` admits only sessions and tokens without an account.
     Only(Option<&'a str>),
 }
 
 impl AccountRule<'_> {
-    /// Returns whether the rule admits sessions of this account.
+    /// Returns whether sessions of this account are admitted.
     pub fn has(self, account: Option<&str>) -> bool {
         match self {
             Self::Any => true,
@@ -25,8 +24,7 @@ impl AccountRule<'_> {
         }
     }
 
-    /// Returns the token if the rule admits its account. A token that a client got for itself has no account, and is
-    /// admitted.
+    /// Returns the token if its account is admitted. A token that a client got for itself is always admitted.
     ///
     /// # Errors
     /// [`Denial::OtherAccount`].
@@ -37,14 +35,15 @@ impl AccountRule<'_> {
     }
 }
 
-/// An access token of an account that an endpoint serves. Only [`AccountRule::admit`] makes a value of this type. Every
-/// operation on a presented token requires such a value, so no endpoint can skip the check of the account.
+/// A token whose account was checked. Operations on presented tokens require this type. Only [`AccountRule::admit`]
+/// creates this type.
 #[derive(Clone, Copy, Debug)]
 pub struct OfAccount<'a>(&'a AccessToken);
 
-/// An access token that this gate minted for its bearer. A command may act only on such a token. Only
-/// [`OfAccount::own`] makes a value of this type, so neither another issuer's token (requirement R19) nor a client that
-/// acts for a user (D10) can act on the gate's sessions.
+/// A token that this gate minted for its bearer. Every command requires this type.
+///
+/// Excludes tokens of other issuers (requirement R19) and of clients that act for a user (D10). Only [`OfAccount::own`]
+/// creates this type.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnChecked<'a>(&'a AccessToken);
 
@@ -54,7 +53,7 @@ impl<'a> OfAccount<'a> {
         self.0
     }
 
-    /// Returns the token if this gate issued it and it has no actor.
+    /// Returns the token if this gate issued it and it does not have an actor.
     ///
     /// # Errors
     /// [`Denial::WrongIssuer`], [`Denial::DelegatedToken`].
@@ -65,7 +64,7 @@ impl<'a> OfAccount<'a> {
 }
 
 impl AccessToken {
-    /// Refuses a token with which a client acts for its subject.
+    /// Refuses the token of a client that acts for its subject.
     ///
     /// # Errors
     /// [`Denial::DelegatedToken`].
@@ -80,7 +79,7 @@ impl<'a> OwnChecked<'a> {
         self.0
     }
 
-    /// The target to revoke: the token's session, or the token itself if it has no session.
+    /// The target to revoke: the token's session, or else the token itself.
     pub fn revocable(self) -> Option<Target> {
         match self.0.session {
             Some((session, _)) => Some(Target::Session(session)),

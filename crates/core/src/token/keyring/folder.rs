@@ -1,5 +1,7 @@
-//! A key ring that is stored in a folder. `keyring.toml` lists the keys and their uses. Each key is in its own file
-//! beside it, as PKCS #8 in PEM or as a secret in base64url.
+//! A key ring that is stored in a folder.
+//!
+//! `keyring.toml` lists the keys and their uses. Each key is in its own file, as PKCS #8 in PEM or as a secret in
+//! base64url.
 //!
 //! ```toml
 //! version = 1
@@ -33,7 +35,6 @@ use new_keyring::{PENDING, refuse_leftovers};
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
-/// The maximum length of a key file, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
 const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
 
@@ -76,7 +77,7 @@ enum RefreshState {
 }
 
 impl Keyring {
-    /// Loads the key ring from the folder `dir`.
+    /// Loads the key ring from this folder.
     ///
     /// # Errors
     /// A file is missing, malformed, or accessible to other users. The message names the file and the remedy.
@@ -85,18 +86,20 @@ impl Keyring {
         Index::read(dir)?.keyring_or_later(dir)
     }
 
-    /// Creates a key ring in `dir`, with a key that signs with `algorithm` and one refresh secret. A missing folder is
-    /// created with mode 0700. The files have mode 0600.
+    /// Creates a key ring, with a signing key for `algorithm` and one refresh secret.
+    ///
+    /// A missing folder is created with mode 0700, and the files with mode 0600.
     ///
     /// # Errors
-    /// The folder already has a key ring, or files that may be the remains of one; or the folder cannot be written.
+    /// The folder has a key ring or remains of one, or cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         Self::create_in(folder, dir, algorithm)
     }
 
-    /// Loads the key ring in `dir`, or creates it if this is the first start. This function cannot detect that keys
-    /// were lost. If a store exists already, call [`Keyring::load`] instead.
+    /// Loads the key ring, or creates it at the first start.
+    ///
+    /// This function cannot detect that keys were lost. If a store exists already, call [`Keyring::load`] instead.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first
@@ -113,11 +116,12 @@ impl Keyring {
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`. Returns `None` if [`Keyring::load_or_create`] would create a key ring. Does not
-    /// write to the folder. If another process is creating a key ring, this function waits for that process.
+    /// Loads the key ring, or returns `None` if there is none. Never writes.
+    ///
+    /// Waits for another process that is creating a key ring.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load_or_create`], except for errors of writing.
+    /// The errors of [`Keyring::load_or_create`], except for write errors.
     pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -131,7 +135,7 @@ impl Keyring {
             Ok(()) if is_missing(&dir.join(PENDING)) => return Ok(None),
             judged => judged,
         };
-        // Either a first start was interrupted, or a first start is in progress and holds the lock until it ends.
+        // Either a first start was interrupted, or a first start is in progress and has the lock.
         let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return leftovers.map(|()| None) };
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
@@ -139,10 +143,10 @@ impl Keyring {
         refuse_leftovers(dir).map(|()| None)
     }
 
-    /// Makes the key with this name the signing key. The previous signing key then only verifies.
+    /// Makes the key with this `kid` the signing key. The previous signing key then only verifies.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or the key does not exist; or the folder cannot be written.
+    /// The errors of [`Keyring::load`], a missing key, or a folder that cannot be written.
     pub fn make_signing(dir: &Path, kid: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -158,32 +162,33 @@ impl Keyring {
     }
 }
 
-/// Functions that are called only by our own crates. They are hidden on docs.rs.
+/// Only our own crates call these functions.
 #[doc(hidden)]
 impl Keyring {
-    /// Adds the key in the file `from`, and returns its `kid`. If the key exists already, only its state changes. With
-    /// [`KeyState::Signing`] the key signs from now on, and the previous signing key only verifies.
+    /// Adds the key in the file `from`, and returns its `kid`. If the key exists already, only its state changes.
+    ///
+    /// With [`KeyState::Signing`], the previous signing key then only verifies.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or the file is not a key for `algorithm` or is accessible to other users; or
-    /// the folder cannot be written.
+    /// The errors of [`Keyring::load`], a file that is unusable or accessible to other users, or a folder that cannot
+    /// be written.
     pub fn import(dir: &Path, from: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         let material = KeyMaterial::new(read_secret(from)?.to_vec());
         add(dir, &material, algorithm, state).map_err(|e| located(from, e))
     }
 
-    /// Generates and adds a new key, and returns its `kid`. In all other respects this function works like
-    /// [`Keyring::import`].
+    /// Generates and adds a key like [`Keyring::import`], and returns its `kid`.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or the folder cannot be written.
+    /// The errors of [`Keyring::load`], or a folder that cannot be written.
     pub fn add(dir: &Path, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
         add(dir, &KeyMaterial::generate(algorithm)?, algorithm, state)
     }
 
-    /// Loads the key ring in `dir`, or prepares a new key ring that is not yet in use. This is for a gate that shares
-    /// its store and may not be the first gate. No other process can write into the folder until the new key ring is
-    /// published or dropped.
+    /// Loads the key ring, or prepares a new one that is not yet in use.
+    ///
+    /// A gate on a shared store uses this function, because it may not be the first gate. Other processes cannot write
+    /// until the new key ring is published or dropped.
     ///
     /// # Errors
     /// The errors of [`Keyring::load_or_create`].
@@ -198,8 +203,7 @@ impl Keyring {
         Self::load(dir).map(|keyring| OpenedKeyring::Loaded(Box::new(keyring)))
     }
 
-    /// The time at which the file of this key or refresh secret was last written, or `None` if the key ring does not
-    /// contain it.
+    /// When the file of this key or refresh secret was last written, or `None` if there is no such key.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`].
@@ -214,7 +218,7 @@ impl Keyring {
     }
 }
 
-/// An existing key ring, or a new one that is not yet in use.
+/// A loaded key ring, or a new one that is not yet in use.
 #[derive(Debug)]
 pub enum OpenedKeyring {
     /// The key ring existed already.
@@ -254,7 +258,7 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
         None => {
             let entry = SigningEntry::new(&key, KeyState::Verifying);
             let path = dir.join(&entry.file);
-            // A key file that is not listed, left behind by an interrupted import, may contain the same key.
+            // An interrupted import may have left a file with the same key.
             let same = || read_secret(&path).is_ok_and(|old| old.as_slice() == material.expose());
             match folder.create(&path, material.expose()) {
                 Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists && same() => {}
@@ -266,17 +270,15 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
     if state == KeyState::Signing {
         index.sign_with(key.kid());
     }
-    // The index is checked before it is written, so that an unreadable index is never written.
     index.keyring(dir)?;
     index.write(&folder, dir)?;
     Ok(key.kid().to_owned())
 }
 
-/// The exclusive right to write into the folder, which other processes respect. It ends when this value is dropped.
+/// Other processes cannot write into the folder while this value exists.
 struct FolderWriteLock(#[expect(dead_code, reason = "held for its lock")] EditLock);
 
 impl FolderWriteLock {
-    /// Creates the folder if it is missing, and waits until no other process is writing into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
         refuse_link(dir)?;
         private_file::create_private_dir(dir).map_err(|e| unwritten(dir, e))?;
@@ -284,19 +286,16 @@ impl FolderWriteLock {
         private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| unwritten(dir, e))
     }
 
-    /// Writes a file that must not exist yet.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn create(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::create_private_new(path, text).map_err(|e| unwritten(path, e))
     }
 
-    /// Renames a file to its final name, and replaces an existing file with that name.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn rename(&self, from: &Path, to: &Path) -> Result<(), KeyError> {
         private_file::rename_durably(from, to).map_err(|e| unwritten(to, e))
     }
 
-    /// Writes a file, and replaces an existing one.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
         private_file::write_private_atomic(path, text).map_err(|e| unwritten(path, e))
@@ -311,7 +310,6 @@ fn io(path: &Path, source: std::io::Error) -> KeyError {
     KeyError::Io { path: path.display().to_string(), source }
 }
 
-/// The error for a file in the folder that could not be written.
 fn unwritten(path: &Path, error: std::io::Error) -> KeyError {
     if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
         let remedy = "change the keys as the owner of the folder, on a machine where the folder is writable, and copy it \
@@ -325,7 +323,6 @@ fn file_error(path: &Path, message: impl Into<String>) -> KeyError {
     KeyError::File { path: path.display().to_string(), message: message.into() }
 }
 
-/// Adds the file's path to an error about a key.
 fn located(path: &Path, error: KeyError) -> KeyError {
     match error {
         KeyError::Io { .. } | KeyError::File { .. } | KeyError::Refused(_) => error,
@@ -339,13 +336,13 @@ fn located(path: &Path, error: KeyError) -> KeyError {
     }
 }
 
-/// The path of a file beside the index. A path that leads elsewhere is refused.
+/// Refuses a path outside the folder.
 fn beside(dir: &Path, file: &str) -> Result<PathBuf, KeyError> {
     let plain = !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0']);
     if plain {
         Ok(dir.join(file))
     } else {
-        Err(file_error(&dir.join(INDEX), format!("{file:?} is not the name of a file beside it")))
+        Err(file_error(&dir.join(INDEX), format!("{file:?} is not the name of a file in the same folder")))
     }
 }
 
@@ -353,8 +350,7 @@ impl SigningEntry {
     fn new(key: &SigningKey, state: KeyState) -> Self {
         let extension = if key.algorithm().family() == Family::Hmac { "secret" } else { "pem" };
         let kid = key.kid().to_owned();
-        // Our kids are base64url, which is a valid file name everywhere. A name with a leading hyphen gets a prefix,
-        // because other programs would parse it as an option.
+        // A leading hyphen would look like an option.
         let file = if kid.starts_with('-') { format!("key{kid}.{extension}") } else { format!("{kid}.{extension}") };
         Self { kid, algorithm: key.algorithm(), state, file }
     }
@@ -387,13 +383,11 @@ impl Index {
         folder.replace(&path, format!("{HEAD}{text}").as_bytes())
     }
 
-    /// The names of the key files, followed by those of the files with refresh secrets.
     fn files(&self) -> impl Iterator<Item = &str> {
         let signing = self.signing.iter().map(|key| key.file.as_str());
         signing.chain(self.refresh.iter().map(|secret| secret.file.as_str()))
     }
 
-    /// Returns whether all files that the index lists exist.
     fn is_whole(&self, dir: &Path) -> bool {
         self.files().all(|file| !is_missing(&dir.join(file)))
     }
@@ -404,15 +398,14 @@ impl Index {
         }
     }
 
-    /// Loads the keys of this index. If the index was replaced after it was read, loads the keys of the newer index.
+    /// If the index was replaced in the meantime, the newer one is loaded.
     fn keyring_or_later(mut self, dir: &Path) -> Result<Keyring, KeyError> {
         loop {
             let wrong = match self.keyring(dir) {
                 Ok(keyring) => return Ok(keyring),
                 Err(wrong) => wrong,
             };
-            // When a key is removed, the index changes before the file is deleted. A missing file may therefore mean
-            // that there is a newer index.
+            // When a key is removed, the index changes before the file is deleted.
             let now = Self::read(dir)?;
             if now == self {
                 return Err(wrong);

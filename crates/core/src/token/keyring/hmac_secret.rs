@@ -1,8 +1,8 @@
 //! Rejects HMAC secrets that may be public data (requirement J2).
 //!
-//! In the classic attack, a verifier that expects RSA uses its PEM-encoded public key as the secret for HS256
-//! (CVE-2015-9235, CVE-2022-23540). In rotogate a key is bound to its algorithm, so a token cannot cause this
-//! confusion. An operator can still configure the wrong file, and these checks detect this mistake.
+//! In the classic attack, a verifier uses its public RSA key as the secret for HS256 (CVE-2015-9235, CVE-2022-23540).
+//! This attack fails against the gate, because each key is bound to its algorithm. But an operator could configure a
+//! public key file as the secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -15,7 +15,6 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
 
-/// Checks the bytes of an HMAC secret.
 pub(super) fn check(algorithm: Algorithm, secret: &[u8]) -> Result<(), KeyError> {
     if let Some(what) = public_key_form(secret) {
         return Err(KeyError::PublicAsSecret(what));
@@ -26,7 +25,7 @@ pub(super) fn check(algorithm: Algorithm, secret: &[u8]) -> Result<(), KeyError>
     Ok(())
 }
 
-/// Decodes the content of a secret file: base64url without padding, followed by at most one newline.
+/// The text is base64url without padding, and may end with a newline.
 pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     if let Some(what) = public_key_form(text) {
         return Err(KeyError::PublicAsSecret(what));
@@ -42,7 +41,7 @@ pub(super) fn decode(algorithm: Algorithm, text: &[u8]) -> Result<Zeroizing<Vec<
     Ok(secret)
 }
 
-/// The kind of public key that `bytes` look like, either directly or after decoding base64.
+/// Bytes that look like base64 are also checked in decoded form.
 pub(super) fn public_key_form(bytes: &[u8]) -> Option<&'static str> {
     if let Some(what) = plain_form(bytes) {
         return Some(what);
@@ -78,8 +77,8 @@ fn plain_form(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Returns whether `bytes` are one DER SEQUENCE that starts with a SEQUENCE or an INTEGER. Newlines may follow it,
-/// because editors add them. This is the form of SubjectPublicKeyInfo, certificates, PKCS #1 and PKCS #8.
+/// Public keys and certificates are one DER SEQUENCE that starts with a SEQUENCE or an INTEGER. Editors may add
+/// newlines.
 fn is_der_key(bytes: &[u8]) -> bool {
     let Some((0x30, rest)) = bytes.split_first().map(|(tag, rest)| (*tag, rest)) else { return false };
     let Some((&first, rest)) = rest.split_first() else { return false };
@@ -106,7 +105,7 @@ mod tests {
         let key = super::super::SigningKey::generate(Algorithm::Es256).unwrap();
         let jwk = serde_json::to_string(&key.verifying_key().published().unwrap()).unwrap();
         let jwks = format!("{{\"keys\":[{jwk}]}}");
-        // SubjectPublicKeyInfo of a P-256 key: a header of 26 bytes, then the point.
+        // A header of 26 bytes precedes the point of a P-256 key.
         let mut spki = vec![
             0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
             0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -132,7 +131,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point and a newline are 66 bytes, which do not look like any key format.
+                // A raw point with a newline does not look like a key.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }

@@ -1,4 +1,4 @@
-//! A key that verifies signatures: our own key, or the key of a trusted issuer.
+//! Keys that verify signatures, of the gate and of trusted issuers.
 
 use std::sync::Arc;
 
@@ -13,41 +13,37 @@ use super::signature::{KeySigner, KeyVerifier, point_verifier, rsa_verifier, sec
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
 pub(crate) use crate::bounds::MAX_KID;
 
-/// A key that verifies signatures of exactly one algorithm. Its `Debug` output does not show the key.
+/// A key that verifies signatures of exactly one algorithm. `Debug` does not show it.
 #[derive(Clone)]
 pub struct VerifyingKey {
     identity: Arc<KeyIdentity>,
     algorithm: Algorithm,
     verifier: KeyVerifier,
     signature_len: usize,
-    /// The public key as a JWK, or `None` for a secret.
+    /// A secret does not have a JWK.
     public: Option<Jwk>,
 }
 
-/// The identity of a key. All tokens that the key verified share it.
+/// The identity of a key. All tokens that the key verified share one value.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
-    /// The name of the key, or `None` if the key has no name.
     pub(crate) kid: Option<Box<str>>,
     pub(crate) print: KeyPrint,
 }
 
-/// The fingerprint of a key, which identifies the key independently of its `kid`. It is a digest of the key and of the
-/// algorithm that the key is bound to.
+/// A digest of a key and its algorithm, which identifies the key independently of its `kid`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// The fingerprint for an introspected token, whose signature was not verified with any key.
+    /// No key verified an introspected token.
     pub(crate) const NONE: Self = Self([0; 32]);
 
-    /// The fingerprint of a public key, computed from its thumbprint (RFC 7638).
     fn of_public(thumbprint: &str, algorithm: Algorithm) -> Self {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The fingerprint of a secret, which reveals nothing about the secret. It is a digest of an HMAC over a string
-    /// that cannot be a token.
+    /// The HMAC is over a string that cannot be a token. Its digest reveals nothing about the secret.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.sign(format!("rotogate: which key is this? {algorithm}").as_bytes())?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -65,17 +61,16 @@ crate::debug_with!(KeyPrint);
 crate::debug_with!(VerifyingKey { identity.kid, algorithm });
 
 impl VerifyingKey {
-    /// Makes a key from a public JWK and binds it to `algorithm`. The name of the key is the `kid` of the JWK, if
-    /// present.
+    /// Creates a key from a public JWK, bound to `algorithm`.
     ///
     /// # Errors
-    /// The key does not fit the algorithm, is malformed, or is too weak: RSA with less than 2048 bits, a point that is
-    /// not on the curve, or an Ed25519 key of small order. `oct` keys are never accepted.
+    /// The key does not fit the algorithm, is malformed, or is too weak. An RSA key must have at least 2048 bits. A
+    /// point must be on the curve, and an Ed25519 key must not have a small order. `oct` keys are never accepted.
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
         Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
     }
 
-    /// Does the same as [`VerifyingKey::from_jwk`], and also returns the thumbprint of the key (RFC 7638).
+    /// Also returns the thumbprint (RFC 7638).
     ///
     /// # Errors
     /// The errors of [`VerifyingKey::from_jwk`].
@@ -90,11 +85,11 @@ impl VerifyingKey {
         Ok((Self { identity, algorithm, verifier, signature_len, public: Some(jwk.clone()) }, thumbprint))
     }
 
-    /// Makes a key from a public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA) and binds it to
-    /// `algorithm`. The key has no name.
+    /// Creates a key from a PEM public key (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. The key
+    /// has no `kid`.
     ///
     /// # Errors
-    /// The errors of [`VerifyingKey::from_jwk`]; or the PEM contains something else or more than one key.
+    /// The errors of [`VerifyingKey::from_jwk`], or the PEM does not contain exactly one public key.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -126,7 +121,6 @@ impl VerifyingKey {
         Self::from_jwk(&jwk, algorithm)
     }
 
-    /// From a secret, makes a key that signs and a key that verifies.
     pub(super) fn from_secret(text: &[u8], algorithm: Algorithm) -> Result<(KeySigner, Self), KeyError> {
         hmac_secret::check(algorithm, text)?;
         let refuse = |why| KeyError::Unusable { algorithm, why };
@@ -144,47 +138,42 @@ impl VerifyingKey {
         Ok(self)
     }
 
-    /// The name of the key, or `None` if the key has no name.
+    /// The `kid` of the key.
     pub fn kid(&self) -> Option<&str> {
         self.identity.kid.as_deref()
     }
 
-    /// The identity of the key.
     pub(in crate::token) fn identity(&self) -> &Arc<KeyIdentity> {
         &self.identity
     }
 
-    /// The digest that identifies the key.
+    /// The fingerprint of the key.
     pub fn print(&self) -> KeyPrint {
         self.identity.print
     }
 
-    /// The only algorithm whose signatures the key accepts.
+    /// The only algorithm that the key accepts.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The length of the key's signatures, in bytes.
     pub(crate) fn signature_len(&self) -> usize {
         self.signature_len
     }
 
-    /// Returns whether `signature` is a signature by this key over `message`.
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         self.verifier.verifies(message, signature)
     }
 
-    /// The key's JWK thumbprint (RFC 7638, SHA-256), or `None` for a secret.
+    /// Returns the SHA-256 thumbprint of RFC 7638, or `None` for a secret.
     pub(super) fn thumbprint(&self) -> Option<String> {
         self.public.as_ref()?.thumbprint(ThumbprintHash::SHA256).ok()
     }
 
-    /// The JWK, without a name, or `None` for a secret.
     pub(crate) fn jwk(&self) -> Option<&Jwk> {
         self.public.as_ref()
     }
 
-    /// The JWK for publication, or `None` for a secret.
     pub(crate) fn published(&self) -> Option<Jwk> {
         let public = self.public.as_ref()?;
         let common = CommonParameters {
@@ -202,7 +191,6 @@ fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }
 
-/// Parses the verifying key, and checks it against the algorithm. Also returns the length of the key's signatures.
 fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'static str> {
     let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| "a malformed JWK");
     match (algorithm.family(), &jwk.algorithm) {
@@ -240,18 +228,17 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
             }
             Ok((point_verifier(algorithm, &x).ok_or("not a point of the curve")?, 64))
         }
-        (Family::Hmac, _) => Err("a public key is never an HMAC secret"),
+        (Family::Hmac, _) => Err("a public key cannot be used as an HMAC secret"),
         (Family::Rsa | Family::Ecdsa | Family::Edwards, _) => Err(OF_ANOTHER_KIND),
     }
 }
 
-const OF_ANOTHER_KIND: &str = "the key is of another kind than its algorithm requires";
+const OF_ANOTHER_KIND: &str = "the key is not of the kind that its algorithm requires";
 
-/// Returns whether the key is a point of small order on edwards25519, in any encoding. There are eight such points,
-/// with seven encodings of `y`, each with either sign. RFC 8032 §5.1.7 leaves this check to the verifier.
+/// Eight points have a small order, with seven encodings of `y`. RFC 8032 §5.1.7 leaves this check to the verifier.
 fn is_small_order(key: &[u8; 32]) -> bool {
-    /// The encodings of `y` without the sign bit: 0, 1, the two points of order 8, -1, and the encodings of 0 and 1
-    /// that exceed the prime.
+    /// Without the sign bit, `y` is 0, 1, -1, or one of two points of order 8. 0 and 1 also have encodings above the
+    /// prime.
     const Y: [[u8; 32]; 7] = {
         const fn around_prime(first: u8) -> [u8; 32] {
             let mut y = [0xff; 32];

@@ -1,5 +1,4 @@
-//! The server's keys for refresh tokens. Each key id has one secret, from which a separate key is derived for each
-//! purpose.
+//! The gate's keys for refresh tokens. Each key id has one secret, and each purpose has a key derived from it.
 
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
@@ -13,19 +12,16 @@ use crate::clock::Timestamp;
 use crate::random::random;
 use crate::session::{Generation, SessionId};
 
-/// Separates this use of a secret from every other use.
 const SALT: &[u8] = b"rotogate refresh keys v1";
-/// The message whose HMAC is used as a secret's fingerprint.
 const PRINT: &[u8] = b"print of a refresh secret";
 
-/// The secret of one refresh key, with at least 32 bytes. Its `Debug` output does not show it, and it is zeroised when
-/// dropped.
+/// The secret of one refresh key, at least 32 bytes. `Debug` does not show it, and it is zeroised when dropped.
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(RefreshSecret);
 
 impl RefreshSecret {
-    /// Generates a new secret with the system's random source.
+    /// Generates a random secret.
     ///
     /// # Errors
     /// The random source fails.
@@ -33,10 +29,10 @@ impl RefreshSecret {
         Ok(Self(Zeroizing::new(random::<32>()?.to_vec())))
     }
 
-    /// Decodes base64url without padding, as [`RefreshSecret::to_text`] writes it. One trailing newline is allowed.
+    /// Decodes the result of [`RefreshSecret::to_text`]. One trailing newline is allowed.
     ///
     /// # Errors
-    /// The input is not base64url without padding, has fewer than 32 bytes, or looks like a public key.
+    /// The input is not base64url without padding, is shorter than 32 bytes, or looks like a public key.
     pub fn from_text(text: &[u8]) -> Result<Self, KeyError> {
         hmac_secret::decode(Algorithm::Hs256, text).map(Self)
     }
@@ -47,7 +43,6 @@ impl RefreshSecret {
     }
 }
 
-/// The keys derived from one secret.
 struct DerivedKeys {
     id: u8,
     tag: hmac::Key,
@@ -64,8 +59,9 @@ struct DerivedKeys {
     vault: hmac::Key,
 }
 
-/// The server's keys for refresh tokens. The current key makes new tokens, and the other keys still verify older
-/// tokens. The `Debug` output does not show the keys, and the cryptographic library erases them when they are dropped.
+/// The gate's keys for refresh tokens. The current key makes new tokens, and the others verify older ones.
+///
+/// `Debug` does not show the keys, which are erased when dropped.
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,
@@ -74,10 +70,10 @@ pub struct RefreshKeys {
 crate::debug_with!(RefreshKeys, |it| { current: it.current, ids: it.keys.iter().map(|key| key.id).collect::<Vec<_>>() });
 
 impl RefreshKeys {
-    /// Derives the keys of these secrets. `current` is the id of the secret that makes new tokens.
+    /// Derives the keys of these secrets. `current` is the id of the key for new tokens.
     ///
     /// # Errors
-    /// An id is repeated, or there is no secret for `current`.
+    /// An id is repeated, or `current` has no secret.
     pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
         let mut keys: Vec<DerivedKeys> = Vec::with_capacity(secrets.len());
         for (id, secret) in secrets {
@@ -110,7 +106,7 @@ impl RefreshKeys {
         Ok(Self { current, keys })
     }
 
-    /// The id of the key that makes new tokens.
+    /// The id of the key for new tokens.
     pub fn current(&self) -> u8 {
         self.current
     }
@@ -125,8 +121,7 @@ impl RefreshKeys {
         self.key(id).is_some()
     }
 
-    /// A digest that distinguishes this secret from other secrets with the same id, without revealing it. Every gate
-    /// that has the secret computes the same digest.
+    /// A digest of the secret, which does not reveal it. All gates with this secret have the same digest.
     pub fn print(&self, id: u8) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
@@ -135,34 +130,28 @@ impl RefreshKeys {
         self.keys.iter().find(|k| k.id == id)
     }
 
-    /// Computes tag A of a refresh token over `message`.
     pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
     }
 
-    /// Computes the tag that seals a session's record, over these parts in sequence.
     pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         Some(truncated(&signed(&self.key(id)?.seal, parts)))
     }
 
-    /// Computes the tag of a session cookie over `message`.
     pub(in crate::token) fn cookie_tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.cookie, message)))
     }
 
-    /// Computes the digest of a session cookie, which the session's record keeps, over `message`.
     pub(in crate::token) fn cookie_digest(&self, id: u8, message: &[u8]) -> Option<[u8; 32]> {
         hmac::sign(&self.key(id)?.digest, message).as_ref().try_into().ok()
     }
 
-    /// Computes the tag of a device cookie or of a challenge, over these parts in sequence. Each part has a fixed
-    /// length, so the lengths need not be hashed.
+    /// Each part has a fixed length, so the lengths are not hashed.
     pub(in crate::token) fn device_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
         Some(truncated(&signed(&self.key(id)?.device, parts)))
     }
 
-    /// Computes the HMAC of an API key, or the tag of its record, over these parts. The first part distinguishes the
-    /// two uses.
+    /// The HMAC of an API key or of its record. `parts[0]` shows which of the two.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
         #[cfg(test)]
@@ -175,12 +164,10 @@ impl RefreshKeys {
         message.sign().as_ref().try_into().ok()
     }
 
-    /// The key that seals the cookies of logins in progress.
     pub(in crate::token) fn login_key(&self, id: u8) -> Option<&LessSafeKey> {
         Some(&self.key(id)?.login)
     }
 
-    /// Derives a secret for a session's vault from these parts in sequence.
     pub(in crate::token) fn vault_tag(&self, id: u8, parts: &[&[u8]]) -> Option<hmac::Tag> {
         Some(signed(&self.key(id)?.vault, parts))
     }
@@ -190,33 +177,33 @@ impl RefreshKeys {
         current.into_iter().chain(others)
     }
 
-    /// The tag of a DPoP nonce under each key. The current key's tag is the first.
+    /// The current key's tag comes first.
     pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
         self.current_first().map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
-    /// The relay's secrets for `message`, one derived from each key. The current key's secret is the first.
+    /// The relay's secrets for `message`, one for each key. The current key's secret comes first.
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
-    /// The hash that the audit log contains instead of the user name of a refused login, because people sometimes type
-    /// a password into that field. It has 16 hexadecimal digits, and stays the same for the same name until the oldest
-    /// refresh secret is removed.
+    /// The hash that the audit log contains instead of the user name of a refused login. Users sometimes type their
+    /// password as the user name.
+    ///
+    /// It has 16 hexadecimal digits, and stays the same until the oldest refresh secret is removed.
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// A keyed name for an entry in a shared store, which reveals nothing to the store. The oldest secret makes the
-    /// name, so all gates of a keyring use the same name, even while they adopt a new secret one after the other.
+    /// Returns a name for an entry in a shared store. The name reveals nothing about `message` to the store. All gates
+    /// use the oldest secret, so that they compute the same name.
     pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
         let oldest = self.keys.iter().min_by_key(|key| key.id)?;
         Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
-    /// Like [`shared_name`](Self::shared_name), but returns one name for each secret, with the oldest secret first. An
-    /// entry that is stored under all of these names can still be found after a secret was retired.
+    /// The oldest secret's name comes first. An entry that is stored under all names survives the removal of a secret.
     pub(crate) fn shared_names(&self, message: &[u8]) -> Vec<[u8; 16]> {
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable_by_key(|key| key.id);
@@ -238,20 +225,18 @@ impl RefreshKeys {
     }
 }
 
-/// Computes the HMAC over these parts in sequence.
 fn signed(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
     let mut message = hmac::Context::with_key(key);
     parts.iter().for_each(|part| message.update(part));
     message.sign()
 }
 
-/// The first sixteen bytes of an HMAC (RFC 2104 §5).
+/// See RFC 2104 §5.
 pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
     tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Records the HMACs of API keys and of their records that this thread made, so that a test can compare the work of two
-/// requests.
+/// Tests use these HMACs to compare the work of two requests.
 #[cfg(test)]
 pub(crate) mod tags {
     use std::cell::RefCell;
@@ -263,7 +248,6 @@ pub(crate) mod tags {
         MADE.with_borrow_mut(|made| made.push(label.unwrap_or_default()));
     }
 
-    /// The purposes of the HMACs that were made since the last call.
     pub(crate) fn taken() -> Vec<String> {
         MADE.take()
     }

@@ -1,9 +1,8 @@
 //! Signatures by aws-lc-rs, with keys that are parsed only once.
 //!
-//! The signers and verifiers of `jsonwebtoken` cannot be stored with a key, because they are not `Send`, and those for
-//! RSA and for public keys parse the key again for each signature. A new RS256 token would then cost 22.2 us instead of
-//! 16.6 (`cargo bench --bench layer`). Both implementations use aws-lc-rs. The library's own provider is installed for
-//! key formats and thumbprints, unless the application has already installed a provider.
+//! `jsonwebtoken` would parse the key for each signature, because its signers are not `Send` and cannot be stored. A
+//! new RS256 token would cost 22.2 us instead of 16.6 (`cargo bench --bench layer`). The provider of `jsonwebtoken` is
+//! installed only for key formats and thumbprints.
 
 use std::sync::Arc;
 
@@ -15,7 +14,6 @@ use aws_lc_rs::signature::{
 
 use super::Algorithm;
 
-/// Verifies signatures of one algorithm with one key.
 #[derive(Clone)]
 pub(super) enum KeyVerifier {
     Public(Arc<ParsedPublicKey>),
@@ -31,18 +29,16 @@ impl KeyVerifier {
     }
 }
 
-/// Signs with one key and one algorithm.
 pub(super) enum KeySigner {
     Edwards(Ed25519KeyPair),
-    /// An ECDSA key pair, whose signatures have a fixed length (RFC 7518 §3.4).
+    /// The signatures have a fixed length (RFC 7518 §3.4).
     Ecdsa(EcdsaKeyPair),
-    /// An RSA key pair with its padding scheme.
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Secret(Arc<hmac::Key>),
 }
 
 impl KeySigner {
-    /// Returns the signature, or `None` if the cryptographic library fails.
+    /// Returns `None` if the cryptographic library fails.
     pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Edwards(pair) => pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
@@ -58,7 +54,7 @@ impl KeySigner {
     }
 }
 
-/// Makes a public RSA key from its modulus and exponent. Returns `None` unless the key has 2048 to 8192 bits.
+/// Returns `None` unless the key has 2048 to 8192 bits.
 pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<KeyVerifier> {
     let parameters: &'static RsaParameters = match algorithm {
         Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -73,8 +69,7 @@ pub(super) fn rsa_verifier(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Option<K
     Some(KeyVerifier::Public(Arc::new(key)))
 }
 
-/// Makes a public key for ECDSA (from an uncompressed point) or Ed25519. Returns `None` if the input is not a point on
-/// the curve.
+/// An ECDSA point must be uncompressed. Returns `None` if the key is invalid.
 pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVerifier> {
     let key = match algorithm {
         Algorithm::Es256 => ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point),
@@ -85,7 +80,7 @@ pub(super) fn point_verifier(algorithm: Algorithm, point: &[u8]) -> Option<KeyVe
     Some(KeyVerifier::Public(Arc::new(key.ok()?)))
 }
 
-/// Makes an HMAC key pair from a secret. Returns `None` for any other algorithm.
+/// Returns `None` if the algorithm is not HMAC.
 pub(super) fn secret(algorithm: Algorithm, secret: &[u8]) -> Option<(KeySigner, KeyVerifier)> {
     let hash = match algorithm {
         Algorithm::Hs256 => hmac::HMAC_SHA256,

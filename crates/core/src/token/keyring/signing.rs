@@ -1,4 +1,4 @@
-//! A key that signs. The key is parsed once, rather than for each signature.
+//! Keys that sign. A key is parsed once, not for each signature.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -19,8 +19,8 @@ use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
 
-/// The content of a key file: PKCS #8 in PEM, or the secret in base64url for HMAC. Its `Debug` output does not show it,
-/// and it is zeroised when dropped.
+/// The content of a key file: PKCS #8 in PEM, or an HMAC secret in base64url. `Debug` does not show it, and it is
+/// zeroised when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(KeyMaterial);
@@ -31,7 +31,7 @@ impl KeyMaterial {
         Self(Zeroizing::new(text))
     }
 
-    /// Generates a new key with the system's random source. RSA keys have 2048 bits.
+    /// Generates a random key. RSA keys have 2048 bits.
     ///
     /// # Errors
     /// The random source or the generator fails.
@@ -61,28 +61,26 @@ impl KeyMaterial {
         Ok(Self::new(text))
     }
 
-    /// The content, to be written to a private file.
+    /// The content, for a private file.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A private key or secret of the gate, bound to one algorithm. Its `Debug` output does not show the key, and the
-/// cryptographic library erases keys when they are dropped.
+/// A private key or secret of the gate, bound to one algorithm. `Debug` does not show it, and it is erased when
+/// dropped.
 pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,
     kid: Box<str>,
-    /// The encoded header of every access token that the key signs.
     pub(in crate::token) header: Box<str>,
-    /// The encoded header of every assertion that the key signs.
     pub(in crate::token) assertion_header: Box<str>,
 }
 
 crate::debug_with!(SigningKey { kid, algorithm() });
 
 impl SigningKey {
-    /// Generates a new key. Its name is chosen as in [`SigningKey::from_material`].
+    /// Generates a key, with a `kid` as in [`SigningKey::from_material`].
     ///
     /// # Errors
     /// The random source or the generator fails.
@@ -90,8 +88,8 @@ impl SigningKey {
         Self::from_material(algorithm, &KeyMaterial::generate(algorithm)?)
     }
 
-    /// Parses the key in the content of a key file. Its `kid` is its JWK thumbprint (RFC 7638). A secret gets a random
-    /// `kid`, because a thumbprint would reveal information about the secret.
+    /// Parses the content of a key file. The `kid` is the JWK thumbprint (RFC 7638). For a secret it is random, because
+    /// a thumbprint would reveal information.
     ///
     /// # Errors
     /// The content is not a key, or the key does not fit `algorithm`.
@@ -104,11 +102,10 @@ impl SigningKey {
         Self::assemble(signer, verifying, &kid)
     }
 
-    /// Like [`SigningKey::from_material`], but uses the given name as `kid`.
+    /// Like [`SigningKey::from_material`], with this `kid`.
     ///
     /// # Errors
-    /// The errors of [`SigningKey::from_material`]; or the name is not a valid `kid`: 1 to 128 visible ASCII
-    /// characters.
+    /// The errors of [`SigningKey::from_material`], or a `kid` that is not 1 to 128 visible ASCII characters.
     pub fn from_material_named(algorithm: Algorithm, material: &KeyMaterial, kid: &str) -> Result<Self, KeyError> {
         let (signer, verifying) = parse(algorithm, material)?;
         Self::assemble(signer, verifying, kid)
@@ -116,8 +113,7 @@ impl SigningKey {
 
     fn assemble(signer: KeySigner, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
-        // The header is written by hand, so that the order of its members never changes. The `kid` is escaped as a JSON
-        // value.
+        // The order of the members must never change. Only the `kid` needs JSON escapes.
         let algorithm = verifying.algorithm();
         let header = |typ| {
             let kid = serde_json::Value::from(kid);
@@ -127,7 +123,7 @@ impl SigningKey {
         Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header })
     }
 
-    /// The name of the key.
+    /// The `kid` of the key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
@@ -137,12 +133,12 @@ impl SigningKey {
         self.verifying.algorithm()
     }
 
-    /// The key that verifies the signatures of this key.
+    /// The key that verifies this key's signatures.
     pub fn verifying_key(&self) -> &VerifyingKey {
         &self.verifying
     }
 
-    /// Signs a message. Returns `None` if the cryptographic library fails.
+    /// Returns `None` if the cryptographic library fails.
     pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         self.signer.sign(message)
     }
@@ -187,7 +183,6 @@ fn other_kind(algorithm: Algorithm) -> KeyError {
     KeyError::Unusable { algorithm, why: "the file contains a key of another kind" }
 }
 
-/// Extracts the PKCS #8 document from a PEM file.
 fn pkcs8(algorithm: Algorithm, material: &KeyMaterial) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let refuse = |why| KeyError::Unusable { algorithm, why };
     let parts = pem::parse_many(material.expose()).map_err(|_| refuse("not a PEM file"))?;

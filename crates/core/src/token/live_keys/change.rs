@@ -1,19 +1,19 @@
-//! The differences between the old and the new set of keys.
+//! The differences between old and new keys.
 
 use std::collections::BTreeSet;
 
 use crate::token::keyring::KeyPrint;
 use crate::token::verify::IssuerKeys;
 
-/// The differences between two sets of keys. Each key is identified by its `kid`, escaped for a log, or by an empty
-/// string if it has no `kid`.
+/// The differences between two sets of keys. Each key is represented by its `kid`, escaped for logs. A key without a
+/// `kid` is represented by an empty string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyChange {
     /// The new keys.
     pub added: Vec<String>,
     /// The removed keys.
     pub left: Vec<String>,
-    /// The key ids (`kid`) that now identify a different key.
+    /// Each `kid` that now identifies another key.
     pub reused: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl KeyChange {
     }
 }
 
-/// Returns a `kid`, escaped for a log because it comes from outside.
+/// The `kid` comes from outside, so it is escaped.
 pub(super) fn shown(kid: Option<&str>) -> String {
     kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
 }

@@ -1,4 +1,4 @@
-//! Tokens whose signature does not match the key that their `kid` names.
+//! Tokens with a wrong signature under a known `kid`.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 
 impl LiveKeys {
-    /// Returns the denial for a token whose signature does not match the key that its `kid` names. The issuer may have
-    /// published another key under that `kid`, so the second value is true if a requested or running fetch may still
-    /// bring the right key. Returns `None` if the token is not newer than the issuer's last response, if the keys are
-    /// not fetched, or if the token has no `iat` and a fetch has just failed to bring its key. With `has_effects`, this
-    /// function requests a fetch if the cooldown permits one.
-    // The cooldown limits the number of fetches. The rate limits restrict the number of tokens: see `TokenRefusal`.
+    /// The issuer may have published another key under this `kid`. The flag is true if a fetch may find that key.
+    ///
+    /// Returns `None` if the token is not newer than the issuer's last response, or if keys are not fetched.
+    ///
+    /// With `has_effects`, a fetch is requested if the cooldown permits one.
+    // The cooldown limits fetches. The rate limits restrict tokens (see `TokenRefusal`).
     pub(in crate::token) fn mistaken(
         &self,
         now: Timestamp,

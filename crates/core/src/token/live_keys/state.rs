@@ -1,36 +1,36 @@
-//! How long a set of keys may be used, and the resulting state.
+//! The validity of an issuer's keys.
 
 use crate::clock::Timestamp;
 
-/// How long a set of keys may be used.
+/// How long keys may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// From this time on, a new set should already have been fetched.
+    /// When the gate should fetch newer keys.
     pub fresh_until: Timestamp,
-    /// From this time on, the set must not be used.
+    /// When the keys become unusable.
     pub usable_until: Timestamp,
 }
 
 impl Validity {
-    /// The validity of keys that are never fetched. They stay fresh and usable.
+    /// The validity of keys that are never fetched.
     pub const ENDLESS: Self = Self { fresh_until: Timestamp::MAX, usable_until: Timestamp::MAX };
 }
 
 /// The state of an issuer's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IssuerKeyState {
-    /// The set is empty, because the keys are not known.
+    /// The keys are unknown.
     Empty,
     /// The keys are up to date.
     Fresh,
-    /// A new set should be fetched, or could not be fetched. The present set is still used.
+    /// The keys should be renewed, or a renewal failed. The current keys are still used.
     Aging,
     /// The keys are too old to be used.
     Stale,
 }
 
 impl IssuerKeyState {
-    /// The state as a word for logs and for the readiness probe.
+    /// The state in logs and in the readiness probe.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Empty => "empty",

@@ -1,9 +1,7 @@
-//! Assertions by which a client authenticates with its own key: `private_key_jwt` (RFC 7523 §2.2, with the rules of its
-//! revision).
+//! Client authentication with `private_key_jwt` (RFC 7523 §2.2, with the rules of its revision).
 //!
-//! `aud` must be a single value, which is the issuer of this gate. The URL of the token endpoint is not accepted.
-//! Otherwise a malicious authorization server could name another server's token endpoint as its own, and clients would
-//! send it assertions that the other server accepts (CVE-2025-27370).
+//! `aud` must be exactly this gate's issuer, not the URL of the token endpoint. Otherwise a malicious server could name
+//! another server's endpoint as its own and collect valid assertions (CVE-2025-27370).
 
 use std::time::Duration;
 
@@ -16,15 +14,15 @@ use crate::strict_json::{Member, Members};
 
 /// The required value of `client_assertion_type`.
 pub const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// The specific `typ` of a client assertion. A generic `typ` or no `typ` is also accepted.
+/// Assertions with a generic `typ`, or without `typ`, are also accepted.
 const TYP: &str = "client-authentication+jwt";
-/// The maximum time from now until an assertion expires.
+/// The maximum remaining lifetime of an assertion.
 const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// An assertion to verify.
 #[derive(Clone, Copy)]
 pub struct SentClientAssertion<'a> {
-    /// The client that the request names.
+    /// The client in the request.
     pub client: &'a str,
     /// The keys of the client.
     pub keys: &'a Keys,
@@ -32,20 +30,20 @@ pub struct SentClientAssertion<'a> {
     pub audience: &'a [&'a str],
     /// The assertion.
     pub token: &'a str,
-    /// The largest accepted difference between the client's clock and ours.
+    /// The largest accepted difference between the client's clock and the gate's.
     pub leeway: Duration,
 }
 
 /// A valid assertion, which is accepted only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsableOnce {
-    /// The purpose of the assertion. Used assertions are remembered separately for each purpose.
+    /// The purpose of the assertion. Used assertions are recorded separately for each purpose.
     pub kind: &'static str,
     /// `iss`.
     pub issuer: Box<str>,
     /// `jti`, or an id that is derived from the claims.
     pub id: Box<str>,
-    /// From this time on, every gate refuses the assertion as expired.
+    /// The time from which every gate refuses the assertion as expired.
     pub until: Timestamp,
 }
 
@@ -54,7 +52,7 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl SentClientAssertion<'_> {
-    /// Verifies the assertion. The caller must still check that the assertion was not used before.
+    /// Verifies the assertion. The caller must then check that it was not used before.
     ///
     /// # Errors
     /// [`Denial::ClientAssertion`]; [`Denial::KeysUnavailable`].
@@ -72,7 +70,7 @@ impl SentClientAssertion<'_> {
                 return Err(refused("`aud` must be the issuer of this gate, as its only value"));
             }
             let times = TokenTimes::read(&claims).map_err(|_| refused("`exp` is missing, or a time is malformed"))?;
-            // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
+            // Used assertions are recorded in engine time, so the expiry is also compared with that clock.
             if times.expires.plus(leeway) <= wall.max(engine_now) {
                 return Err(refused("it has expired"));
             }
@@ -94,7 +92,7 @@ impl SentClientAssertion<'_> {
     }
 }
 
-/// The audience, if `aud` contains exactly one, either as a string or in an array.
+/// `aud` may be a string or an array with one string.
 pub(super) fn sole_audience<'a>(claims: &'a Members<'_>) -> Option<&'a str> {
     match claims.get("aud")? {
         Member::Text(one) => Some(one),

@@ -1,5 +1,4 @@
-//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are checked as for an
-//! access token. The content is judged here, and the rules for access tokens do not apply to it.
+//! Verification of signed notices from other issuers: logout tokens and security event tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +19,13 @@ mod security;
 
 pub use kind::{EventEffect, EventEffects, EventKind};
 
-/// The maximum age of a logout token. A short time is sufficient, because the issuer sends the token at the time of the
-/// logout.
+/// The issuer sends a logout token at the time of the logout.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// How long a revocation entry is kept if the issuer's rules do not state the maximum lifetime of its tokens.
+/// How long a revocation is kept if the maximum lifetime of the issuer's tokens is not configured.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
-/// If another issuer authenticated the user of a session, the session ends unless it is refreshed within this time.
+/// The maximum idle timeout of a session whose user was authenticated by another issuer.
 pub const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
-/// The additional time for which an entry is kept after its tokens have expired, so that each gate of a store has
-/// received it.
+/// Revocations are kept for this long after the tokens expire, so that every gate receives them.
 const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
@@ -64,7 +61,7 @@ pub struct SentNotice<'a> {
     pub protocol: EventProtocol,
     /// The name of the issuer that must have signed the notice.
     pub issuer: &'a str,
-    /// The accepted audiences, of which `aud` must name one.
+    /// The accepted audiences. `aud` must name one of them.
     pub audience: &'a [Box<str>],
     /// The signed notice.
     pub token: &'a str,
@@ -75,57 +72,53 @@ pub struct SentNotice<'a> {
 pub struct Reported {
     /// The type of the event.
     pub kind: EventKind,
-    /// The effect of such an event at this gate.
+    /// What the gate does in response to the event.
     pub effect: EventEffect,
-    /// The target of the effect.
+    /// The revoked tokens and sessions.
     pub ended: Ended,
-    /// `iat`: the time at which the issuer made the notice.
+    /// The time at which the issuer made the notice (`iat`).
     pub told: Timestamp,
-    /// `jti`.
+    /// The id of the notice (`jti`).
     pub id: Box<str>,
 }
 
-/// What a notice ends.
+/// The tokens and sessions that a notice revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The tokens that this entry matches.
+    /// The tokens that a revocation entry matches.
     Tokens {
         /// The entry for the revocation list.
         entry: Revocation,
-        /// A second entry for the subject, if the first entry is for a session. It covers the subject's tokens without
-        /// a session, because they may belong to the session. If no accepted token named the session, it covers all of
-        /// the subject's tokens.
+        /// A second entry. It revokes tokens of the subject that may belong to the revoked session.
         also: Option<Revocation>,
-        /// The user, unless the notice ends only a single token, or only a session that the gate knows to be this
-        /// user's. `None` also for a usual logout from an issuer whose notices never name a session.
+        /// The user whose access is revoked. `None` if only a token or a session of the user is revoked.
         user: Option<Box<str>>,
-        /// Whether the user or the session was named by a token or a session that this gate has accepted since its
-        /// start. If not, the entry still takes effect.
+        /// Whether the gate has accepted a token that names this user or session since the gate started. The entry
+        /// takes effect in either case.
         is_seen: bool,
-        /// Whether the gate is certain that the entry matches the tokens that the notice is about. If not, the sender
-        /// gets an error, but the entry still takes effect.
+        /// Whether the entry certainly matches the intended tokens. If not, the sender gets an error, but the entry
+        /// still takes effect.
         is_sure: bool,
     },
-    /// The tokens of a user of this gate. Only the directory can resolve the user's name.
+    /// The tokens of a user whose name only the directory can resolve.
     OfDirectory {
         /// The issuer that names the user.
         issuer: Arc<str>,
-        /// The name.
+        /// The user's name.
         name: UserName,
-        /// Whether the tokens end or must be refreshed.
+        /// Whether the tokens are revoked or must be refreshed.
         effect: EventEffect,
-        /// Tokens issued up to this moment are affected.
+        /// Only tokens issued up to this moment are affected.
         at: Timestamp,
     },
-    /// The event does not end tokens or sessions, because it is of another kind.
+    /// The event does not revoke tokens or sessions.
     Nothing,
-    /// The event's subject has a form that the gate cannot relate to a user or a session.
+    /// The gate cannot relate the subject of the event to a user or a session.
     Unmatched,
 }
 
 impl Ended {
-    /// The subject or name of the user, unless the notice ends only a single token, or only a session that the gate
-    /// knows to be this user's.
+    /// The user whose access is revoked, or `None` if only a token or a session of the user is revoked.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Tokens { user, .. } => user.as_deref(),
@@ -135,13 +128,10 @@ impl Ended {
     }
 }
 
-/// If the issuer's published keys lack the key of a notice, the notice is refused only after this time has passed since
-/// its `iat`.
+/// How long an issuer may take to publish a new key. During this time, a notice with an unknown key must be sent again.
 const KEY_LAG: Duration = Duration::from_secs(300);
-/// How long the sender should wait before its next attempt.
 const KEY_RETRY: Duration = Duration::from_secs(5);
 
-/// A notice with a valid signature.
 pub(super) struct Signed<'a> {
     pub(super) rules: &'a IssuerRules,
     pub(super) typ: Option<String>,
@@ -165,7 +155,6 @@ impl Verifier {
         }
     }
 
-    /// Checks that the issuer with this name signed the notice.
     pub(super) fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
         let issued = std::cell::Cell::new(None);
@@ -176,7 +165,6 @@ impl Verifier {
             if is_its { Ok(claims) } else { Err(Denial::RefusedEvent(EventFlaw::Issuer)) }
         };
         let refuse = |flaw| match flaw {
-            // The published set of keys may not yet contain the key.
             NotGenuine::MissingKey
                 if issued.get().is_some_and(|at| now < at.plus(KEY_LAG) && at < now.plus(KEY_LAG)) =>
             {
@@ -190,7 +178,7 @@ impl Verifier {
 }
 
 impl Signed<'_> {
-    /// The sessions that a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
+    /// Ends the sessions that a logout token names (OpenID Connect back-channel logout 1.0 §2.6).
     // Requirements N49, N50.
     fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
@@ -219,8 +207,8 @@ impl Signed<'_> {
         let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
             (_, Some(subject)) => {
-                // A usual logout is not counted as the end of a user, because many users log out at the end of a
-                // working day, and some issuers do not name sessions in their notices.
+                // An ordinary logout is not reported as the end of the user's access. Many users log out at the end of
+                // a working day.
                 let is_usual = rules.sessions_seen.is_usual_logout(subject);
                 let targets = subject_target(rules, subject);
                 Targets { user: targets.user.filter(|_| !is_usual), ..targets }
@@ -238,14 +226,12 @@ impl Signed<'_> {
     }
 }
 
-/// The targets of a notice, as in [`Ended::Tokens`].
 struct Targets {
     target: Target,
     also: Option<Target>,
     user: Option<Box<str>>,
     is_seen: bool,
     is_sure: bool,
-    /// Whether the API keys that the user has created also end.
     with_keys: bool,
 }
 
@@ -257,10 +243,6 @@ impl Targets {
     }
 }
 
-/// The targets of a notice about a session: the session, and the tokens of its subject that do not name a session,
-/// because those tokens may belong to the session. If no accepted token named the session, its tokens may name it
-/// differently, so all tokens of the subject end. If the notice has no subject, only the session ends, because the
-/// owner of the other tokens is unknown.
 // Requirements N66, N72, N73.
 fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targets {
     let named = rules.sessions_seen.name(sid);
@@ -285,15 +267,13 @@ fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targ
              end. If this line repeats, correct `session_claim`"
         );
     }
-    // If the gate does not know the session as this user's, the notice is treated as one that ends the user, because
-    // its sender may not know any of the user's sessions.
+    // The notice revokes all sessions of the user, because the gate may not know all of them.
     let user = subject.filter(|subject| !rules.sessions_seen.is_of(sid, subject)).map(Box::from);
     let is_seen =
         rules.sessions_seen.knows_session(sid) || subject.is_some_and(|one| rules.sessions_seen.knows_user(one));
     Targets { target: Target::session_of(&rules.issuer, sid), also, user, is_seen, is_sure, with_keys: false }
 }
 
-/// The target that covers all tokens and sessions of a subject.
 fn subject_target(rules: &IssuerRules, subject: &str) -> Targets {
     let (target, user) = (subject_of(rules, subject), Some(subject.into()));
     let is_seen = rules.sessions_seen.knows_user(subject);
@@ -304,14 +284,12 @@ pub(super) fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Returns whether the gate can be sure which tokens name the session.
 fn proves(rules: &IssuerRules, sid: &str) -> bool {
     rules.sessions_seen.name(sid) != Named::Unproven
 }
 
-/// Makes the entry that refuses tokens issued at this moment or before. The entry is kept for the longest lifetime of a
-/// token, and at least until all sessions of users whom the issuer authenticated must have been refreshed. If the entry
-/// also ends the API keys that users have created in such sessions, it is kept for the longest lifetime of an API key.
+/// Returns an entry that revokes the tokens issued until now. The entry is kept until these tokens, and any revoked API
+/// keys, have expired.
 pub(super) fn before(
     rules: &IssuerRules,
     target: Target,
@@ -342,7 +320,7 @@ pub(super) fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> R
     if is_ours { Ok(()) } else { Err(Denial::RefusedEvent(EventFlaw::Audience)) }
 }
 
-/// Reads a claim that is a NumericDate (RFC 7519 §2).
+/// Reads a NumericDate claim (RFC 7519 §2).
 pub(super) fn date(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     match claims.get(name)? {
         Value::Number(number) => Timestamp::from_numeric_date(number),

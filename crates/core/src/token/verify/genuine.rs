@@ -1,4 +1,4 @@
-//! Checks the signature of another party's JWT that is not an access token: a notice, an ID token or an assertion.
+//! Signature verification for JWTs of other parties: notices, ID tokens and assertions.
 
 use std::time::Duration;
 
@@ -9,31 +9,22 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::token::algorithm::Algorithm;
 
-/// A JWT with a valid signature.
 pub(super) struct Genuine<T> {
-    /// The claims, in the form in which the caller's function read them.
     pub(super) claims: T,
     /// `typ` in lower case, without a leading `application/`.
     pub(super) typ: Option<String>,
-    /// The algorithm of the key that signed the JWT.
     pub(super) algorithm: Algorithm,
 }
 
-/// The reason why a JWT is not genuine.
 pub(super) enum NotGenuine {
-    /// The input is not a JWS.
     Form(&'static str),
-    /// The signature does not match any key of the issuer.
     Key,
-    /// The signature does not match any key that was fetched last, but a newer key may match.
+    /// No fetched key matches the signature, but the issuer may have a newer key.
     MissingKey,
-    /// The keys of the issuer are not known at this moment.
     Unavailable(Denial),
 }
 
 impl NotGenuine {
-    /// The denial for this reason. `form` makes the denial for a malformed token, and `key` is the denial if no key of
-    /// the issuer signed the token.
     pub(super) fn denial(self, form: fn(&'static str) -> Denial, key: Denial) -> Denial {
         match self {
             Self::Form(what) => form(what),
@@ -43,7 +34,6 @@ impl NotGenuine {
     }
 }
 
-/// Reads the claims of a JWT, and then checks that one of the keys signed it with the key's own algorithm.
 pub(super) fn genuine<T>(
     (keys, leeway): (&Keys, Duration),
     token: &str,
@@ -58,8 +48,8 @@ pub(super) fn genuine<T>(
     let claims = read(&payload)?;
     let present = keys.now(now);
     let newer = NewerKeys { keys, leeway, engine_now: now, issued_at: None, has_effects: true };
-    // A sender does not repeat a refused notice. Therefore a bad signature is treated like a missing key while the
-    // issuer may have published another key under the same `kid`.
+    // The sender does not repeat a refused notice. Therefore a wrong signature is reported as a missing key if a newer
+    // key may exist.
     let unproved = |denial| {
         refuse(match denial {
             unavailable @ Denial::KeysUnavailable(_) => NotGenuine::Unavailable(unavailable),

@@ -1,6 +1,5 @@
-//! Requests by which another issuer ends all tokens and sessions of a user: global token revocation
-//! (draft-parecki-oauth-global-token-revocation; Okta's "Universal Logout"). The issuer authenticates with a JWT that
-//! is signed with its own keys and valid only for this endpoint. The body names one user.
+//! Global token revocation (draft-parecki-oauth-global-token-revocation, Okta's "Universal Logout"). Another issuer
+//! requests the revocation of all tokens and sessions of a user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +15,8 @@ use crate::denial::{Denial, EventFlaw};
 use crate::revocation::Revocation;
 use crate::strict_json;
 
-/// The `typ` of the request's JWT.
 const TYP: &str = "global-token-revocation+jwt";
-/// The maximum time from now until the request's JWT expires.
+/// The maximum remaining lifetime of the JWT in a request.
 const MAX_LIFETIME: Duration = Duration::from_secs(600);
 
 /// A request to verify.
@@ -36,14 +34,14 @@ pub struct SentGlobalRevocation<'a> {
     pub body: &'a [u8],
 }
 
-/// A valid request, which is accepted only once.
+/// A valid request. The caller must still check that it is used only once.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {
-    /// The identity of the request, from its `jti`, for the check that it is used once.
+    /// The id under which the use of this request is recorded.
     pub once: UsableOnce,
     /// The issuer.
     pub issuer: Arc<str>,
-    /// The user whose tokens and sessions end.
+    /// The user whose tokens and sessions are revoked.
     pub user: RevokedUser,
 }
 
@@ -52,21 +50,19 @@ pub struct AskedRevocation {
 pub enum RevokedUser {
     /// A user of the issuer.
     Subject {
-        /// `sub`.
+        /// The user's `sub` at the issuer.
         subject: Box<str>,
-        /// The name by which the directory knows the user. It is the user's subject, which may be in another claim than
-        /// `sub`. `None` if this gate has not accepted a token with both since its start.
+        /// The name by which the directory knows the user. `None` if no token since the start contained this name.
         at_directory: Option<Box<str>>,
-        /// Whether this gate, since its start, has accepted a token or a session of the user.
+        /// Whether this gate has accepted a token or session of the user since its start.
         is_seen: bool,
-        /// Whether the gate is certain that all sessions of the user end. If not, the sender gets an error, but the
+        /// Whether the entry certainly revokes all sessions of the user. If not, the sender gets an error, but the
         /// entry still takes effect.
         is_sure: bool,
-        /// The entry that refuses this issuer's tokens for the user, and ends the gate's sessions of the user whom the
-        /// issuer authenticated.
+        /// The entry that revokes the user's tokens and sessions.
         entry: Revocation,
     },
-    /// A user of this gate. Only the directory can resolve the name.
+    /// A user name that only the directory can resolve.
     Named(UserName),
 }
 
@@ -84,7 +80,6 @@ fn unproved(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Credential(what))
 }
 
-/// Reports a flaw of the JWT as a failed authentication of the sender.
 fn as_proof(denial: Denial) -> Denial {
     match denial {
         Denial::RefusedEvent(flaw) => unproved(flaw.what()),
@@ -96,8 +91,8 @@ impl Verifier {
     /// Verifies a request. The caller must still check that the request was not used before.
     ///
     /// # Errors
-    /// [`Denial::RefusedEvent`], with [`EventFlaw::Credential`] if the sender does not prove that it is the issuer.
-    /// This is checked first. [`Denial::KeysUnavailable`].
+    /// [`Denial::RefusedEvent`] if the request is invalid. [`Denial::KeysUnavailable`] if the issuer's keys are
+    /// unavailable.
     // Requirements S13, S14.
     pub fn asked_revocation(
         &self,
@@ -110,8 +105,7 @@ impl Verifier {
         if signed.typ.as_deref() != Some(TYP) {
             return Err(unproved("`typ` is not `global-token-revocation+jwt`"));
         }
-        // The JWT must have a single audience. If it were valid for several endpoints, one receiver could replay it at
-        // the others.
+        // A JWT with several audiences could be replayed at another receiver.
         if !claims.get("aud").is_some_and(is_one) || names_one(claims, &[sent.audience.into()]).is_err() {
             return Err(unproved("`aud` must be the URL of this endpoint, as its only value"));
         }
@@ -120,7 +114,7 @@ impl Verifier {
         }
         let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
         let expires = date(claims, "exp").ok_or(unproved("`exp` must be a time"))?;
-        // Both clocks judge the expiry, because the records of used requests are kept by engine time.
+        // The expiry is compared with both clocks, because used requests are recorded in engine time.
         if expires.plus(rules.leeway) <= wall.max(engine_now) {
             return Err(unproved("`exp` is in the past"));
         }
@@ -134,7 +128,7 @@ impl Verifier {
             id: id.into(),
             until: expires.plus(rules.leeway * 2),
         };
-        // Sessions and keys of the gate are created by engine time, which may be ahead of the wall clock.
+        // Sessions and API keys are created in engine time, which may be ahead of the wall clock.
         let user = revoked_user(rules, sent.body, (issued.max(wall).max(engine_now), wall))?;
         Ok(AskedRevocation { once, issuer: Arc::clone(&rules.issuer), user })
     }
@@ -148,7 +142,7 @@ fn malformed(what: &'static str) -> Denial {
     Denial::RefusedEvent(EventFlaw::Request(what))
 }
 
-/// Reads the user that the body names. The body must not contain anything else.
+/// Reads the user from the body, which must not contain other members.
 fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timestamp)) -> Result<RevokedUser, Denial> {
     let body = strict_json::object(body).map_err(malformed)?;
     let named = body.get("sub_id").and_then(Value::as_object).filter(|_| body.len() == 1);
@@ -164,7 +158,7 @@ fn revoked_user(rules: &IssuerRules, body: &[u8], (at, wall): (Timestamp, Timest
             let subject = member(named, "sub").ok_or(malformed("`sub` must be a string of 1 to 256 bytes"))?;
             let entry = before(rules, subject_of(rules, &subject), (at, wall), true);
             let is_seen = rules.sessions_seen.knows_user(&subject);
-            // The directory knows the issuer's users by the claim with which they log in.
+            // The directory knows users by the claim with which they log in.
             let at_directory = match rules.claims.has_sub_as_subject() {
                 true => Some(subject.clone()),
                 false => rules.sessions_seen.subject_of(&subject),

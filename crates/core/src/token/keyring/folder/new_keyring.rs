@@ -1,4 +1,4 @@
-//! A key ring that is created at a first start.
+//! A key ring for a first start.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use super::{
 };
 use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
-/// The name of the index of a new key ring that is not yet in use.
 pub(super) const PENDING: &str = ".keyring.toml.new";
 
-/// A key ring whose keys are in its folder but not yet in use. If this start is interrupted, the next start continues
-/// with the same keys, because a shared store may already belong to them.
+/// A key ring that is written but not yet in use.
+///
+/// If the start is interrupted, the next start uses the same keys, because a shared store may already belong to them.
 pub struct NewKeyring {
     folder: FolderWriteLock,
     dir: PathBuf,
@@ -29,8 +29,7 @@ impl NewKeyring {
                 let keyring = index.keyring(dir)?;
                 return Ok(Self { folder, dir: dir.to_owned(), index, keyring });
             }
-            // Removing these files is safe, because a store is used with a key ring only after all keys of the key ring
-            // are written.
+            // A store is used only after all keys are written, so it is safe to remove these files.
             remove(dir, &index);
         }
         let material = KeyMaterial::generate(algorithm)?;
@@ -51,7 +50,7 @@ impl NewKeyring {
         &self.keyring
     }
 
-    /// Puts the key ring into use. This needs no additional disk space.
+    /// Puts the key ring into use. Needs no additional disk space.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -60,26 +59,24 @@ impl NewKeyring {
         self.index.keyring(&self.dir)
     }
 
-    /// Removes the key ring. The caller must be sure that no store has been used with it.
+    /// Removes the key ring. It must never have been used with a store.
     pub fn remove(self) {
         remove(&self.dir, &self.index);
     }
 }
 
-/// The index of a key ring that an earlier start prepared but did not put into use.
 fn pending(dir: &Path) -> Result<Option<Index>, KeyError> {
     if is_missing(&dir.join(PENDING)) { Ok(None) } else { Index::read_as(PENDING, dir).map(Some) }
 }
 
-/// Removes the files of a key ring that is not in use. If this fails, the next start tries again or reports the files.
+/// If this fails, the next start tries again or reports the files.
 fn remove(dir: &Path, index: &Index) {
     for file in index.files().chain([PENDING]) {
         let _ = std::fs::remove_file(dir.join(file));
     }
 }
 
-/// Returns an error if there are keys without a `keyring.toml`, because this is not a first start. Keys that an
-/// interrupted first start has written are not an error.
+/// Keys without a `keyring.toml` are an error, unless an interrupted first start wrote them.
 pub(super) fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
     let index = dir.join(INDEX);
     if std::fs::symlink_metadata(&index).is_ok() {

@@ -1,4 +1,4 @@
-//! Changes to a key ring: adding a refresh secret, and removing keys that are no longer used.
+//! Changes to a key ring: new refresh secrets, and removal of unused keys.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -6,13 +6,12 @@ use std::time::SystemTime;
 use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
-/// The prefix of the names of refresh secrets and of their files.
 const REFRESH: &str = "refresh-";
 
-/// Functions that are called only by our own crates. They are hidden on docs.rs.
+/// Only our own crates call these functions.
 #[doc(hidden)]
 impl Keyring {
-    /// The id of the refresh secret with this name, such as `refresh-2`, or `None` for the name of any other key.
+    /// The id in the name of a refresh secret, such as `refresh-2`.
     pub fn refresh_id(name: &str) -> Option<u8> {
         name.strip_prefix(REFRESH)?.parse().ok()
     }
@@ -20,12 +19,12 @@ impl Keyring {
     /// Generates and adds a refresh secret that only verifies, and returns its id.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or there are too many secrets; or the folder cannot be written.
+    /// The errors of [`Keyring::load`], too many secrets, or a folder that cannot be written.
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // The new id is one more than the highest id so far. The names in a shared store are derived from the secret
-        // with the lowest id, so a new secret must not have a lower id.
+        // The secret with the lowest id is the key for the names of entries in a shared store. A new secret must
+        // therefore get a higher id.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
         let full = || KeyError::BadSet("all 255 ids for refresh secrets are in use".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;
@@ -37,10 +36,10 @@ impl Keyring {
         Ok(id)
     }
 
-    /// Uses this secret to make new refresh tokens from now on.
+    /// Makes new refresh tokens with this secret from now on.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or the secret does not exist; or the folder cannot be written.
+    /// The errors of [`Keyring::load`], a missing secret, or a folder that cannot be written.
     pub fn make_current(dir: &Path, id: u8) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -53,11 +52,10 @@ impl Keyring {
         index.write(&folder, dir)
     }
 
-    /// Removes the key with this name, and deletes its file.
+    /// Removes a key and its file.
     ///
     /// # Errors
-    /// The errors of [`Keyring::load`]; or the key does not exist; or the key signs or makes refresh tokens; or the
-    /// folder cannot be written.
+    /// The errors of [`Keyring::load`], a missing key, a key in use for new tokens, or a folder that cannot be written.
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
@@ -80,7 +78,6 @@ impl Keyring {
         };
         let path = beside(dir, &file)?;
         index.keyring(dir)?;
-        // The index is written before the file is removed, because the index must not name a missing file.
         index.write(&folder, dir)?;
         std::fs::remove_file(&path).map_err(|error| {
             file_error(
@@ -90,7 +87,7 @@ impl Keyring {
         })
     }
 
-    /// The time of the last change of the keys or their uses.
+    /// When the keys or their uses last changed.
     ///
     /// # Errors
     /// The folder cannot be read.

@@ -191,7 +191,7 @@ fn a_malformed_index_is_an_error_that_says_where() {
         (good.replace("\"current\"", "\"verifying\""), "no refresh key has the state"),
         (good.replace("EdDSA", "none"), "accepted are"),
         (good.replace("EdDSA", "ES256"), "another kind"),
-        (good.replace("refresh-1.secret", "../refresh-1.secret"), "beside it"),
+        (good.replace("refresh-1.secret", "../refresh-1.secret"), "in the same folder"),
         (good.replace("refresh-1.secret", "refresh-2.secret"), "refresh-2.secret"),
         (format!("{good}\nunknown = 1\n"), "unknown"),
         ("garbage".to_owned(), "keyring.toml"),

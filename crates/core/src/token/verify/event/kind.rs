@@ -1,16 +1,15 @@
-//! The types of events, and the effect of each type at this gate.
+//! The types of events and their default effects.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The effect of an event at this gate. No event reverts a revocation.
+/// The effect of an event at this gate. An event never reverts a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventEffect {
-    /// The event ends tokens and sessions of its subject.
+    /// The event revokes the tokens and sessions of its subject.
     End,
-    /// Access tokens that are older than the event are refused. The gate's sessions continue, and their next refresh
-    /// queries the directory.
+    /// Access tokens older than the event are refused. Sessions continue, and their next refresh queries the directory.
     Refresh,
     /// The event is only logged.
     Log,
@@ -30,10 +29,10 @@ impl EventEffect {
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-/// The placeholder for the start of the URI, for kinds that are not security event tokens.
+/// The URI prefix of kinds that are not security event tokens.
 const OWN: &str = "";
 
-/// Declares each kind with the start of its URI, the rest of its URI, and its default effect.
+/// Takes the URI prefix, the URI suffix and the default effect for each kind.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $base:ident $word:literal $effect:ident;)*) => {
         /// The type of an event that another issuer reports.
@@ -47,7 +46,7 @@ macro_rules! kinds {
             /// All types of events.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
-            /// The name of the kind in the configuration, logs and metrics. It is the end of the event's URI.
+            /// The name of the kind in the configuration, logs and metrics: the last part of the event's URI.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$kind => $word,)* }
             }
@@ -83,7 +82,7 @@ kinds! {
     AssuranceLevelChange = CAEP "assurance-level-change" Refresh;
     /// RISC: the user must change a credential.
     AccountCredentialChangeRequired = RISC "account-credential-change-required" Refresh;
-    /// CAEP: a device is no longer compliant. If it became compliant, the event is only logged.
+    /// CAEP: a device is no longer compliant. If the device became compliant, the event is only logged.
     DeviceComplianceChange = CAEP "device-compliance-change" Log;
     /// CAEP: the risk level changed. If it changed to `LOW`, the event is only logged.
     RiskLevelChange = CAEP "risk-level-change" Log;
@@ -110,19 +109,16 @@ kinds! {
 }
 
 impl EventKind {
-    /// The kind of event that a URI in `events` names.
     pub(super) fn from_uri(uri: &str) -> Self {
         let is_it = |kind: &Self| kind.is_event() && uri.strip_prefix(kind.base()) == Some(kind.word());
         Self::ALL.iter().copied().find(is_it).unwrap_or(Self::Other)
     }
 
-    /// Returns whether an event of this kind that ends a user also ends the user's API keys. This is the case if the
-    /// user no longer has an account, or if the issuer requests the end of all tokens and sessions.
+    /// Returns whether an event of this kind also revokes the user's API keys.
     pub(crate) const fn ends_keys(self) -> bool {
         matches!(self, Self::AccountDisabled | Self::AccountPurged | Self::GlobalRevocation)
     }
 
-    /// Returns whether a security event token can have this type.
     const fn is_event(self) -> bool {
         !self.base().is_empty()
     }
@@ -132,8 +128,8 @@ impl EventKind {
         Self::ALL.iter().copied().filter(|kind| kind.is_event() && kind.base() != SSF)
     }
 
-    /// Returns whether the event reports an improvement, such as a higher assurance level. Such an event is only
-    /// logged, whatever effect is configured.
+    /// Returns whether the event reports an improvement. Improvements are only logged, regardless of the configured
+    /// effect.
     fn is_harmless(self, event: &Map<String, Value>) -> bool {
         let says = |name: &str, what: &str| event.get(name).and_then(Value::as_str) == Some(what);
         match self {
@@ -146,7 +142,7 @@ impl EventKind {
     }
 }
 
-/// The effects of an issuer's events: the defaults, and the exceptions from the configuration.
+/// The effect of each kind of event from one issuer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventEffects(BTreeMap<EventKind, EventEffect>);
 
@@ -158,17 +154,16 @@ impl EventEffects {
         self
     }
 
-    /// The effect of one kind.
+    /// Returns the effect of events of this kind.
     pub fn on_event(&self, kind: EventKind) -> EventEffect {
         self.0.get(&kind).copied().unwrap_or(kind.default_effect())
     }
 
-    /// The effects that differ from the defaults.
+    /// The kinds whose effect differs from the default.
     pub fn chosen(&self) -> impl Iterator<Item = (EventKind, EventEffect)> {
         self.0.iter().map(|(kind, effect)| (*kind, *effect))
     }
 
-    /// The effect of one event.
     pub(super) fn effect(&self, kind: EventKind, event: &Map<String, Value>) -> EventEffect {
         if kind.is_harmless(event) { EventEffect::Log } else { self.on_event(kind) }
     }

@@ -1,4 +1,4 @@
-//! Security event tokens (RFC 8417): their type, their subject, and their effect on the subject's tokens and sessions.
+//! Security event tokens (RFC 8417) and their effect.
 
 use std::sync::Arc;
 
@@ -14,23 +14,19 @@ use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
 use crate::revocation::{Effect, Revocation, Target};
 
-/// The target that the subject of an event names (RFC 9493 §3, SSF 1.0 §3).
+/// The subject of an event (RFC 9493 §3, SSF 1.0 §3).
 #[derive(Debug)]
 enum NamedSubject<'a> {
-    /// A user of the issuer, by `sub`.
     User(&'a str),
-    /// A session at the issuer, and perhaps the session's user.
+    /// A session at the issuer, and its user if the event names the user.
     Session(&'a str, Option<&'a str>),
-    /// A token, by `jti`.
     Token(&'a str),
-    /// A user whom the directory may know by this name.
+    /// A user name that only the directory can resolve.
     ByDirectory(UserName),
-    /// A subject that has a form or a member that the gate cannot relate to tokens or sessions.
     Unknown,
 }
 
 impl Signed<'_> {
-    /// Judges a security event token, and returns what it reports.
     // Requirements S19, S20.
     pub(super) fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Reported, Denial> {
         let Self { rules, typ, claims } = self;
@@ -84,8 +80,7 @@ fn ended(rules: &IssuerRules, (kind, named): (EventKind, NamedSubject<'_>), at: 
     targets.ended(rules, at, wall)
 }
 
-/// The effect of an event that requires a refresh. All access tokens of the user are refused, including those of other
-/// sessions, so each client must refresh once.
+/// All access tokens of the user are refused, so each client must refresh once.
 fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: Timestamp) -> Ended {
     let seen = &rules.sessions_seen;
     let (target, user, is_seen, is_sure) = match named {
@@ -105,7 +100,6 @@ fn refreshed(rules: &IssuerRules, named: NamedSubject<'_>, at: Timestamp, wall: 
 fn gone(rules: &IssuerRules, jti: &str, wall: Timestamp) -> Ended {
     let target = Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() };
     let entry = Revocation { effect: Effect::Gone, ..before(rules, target, (wall, wall), false) };
-    // The gate does not remember tokens by their `jti`.
     Ended::Tokens { entry, also: None, user: None, is_seen: true, is_sure: true }
 }
 
@@ -113,7 +107,6 @@ fn by_directory(rules: &IssuerRules, name: UserName, effect: EventEffect, at: Ti
     Ended::OfDirectory { issuer: Arc::clone(&rules.issuer), name, effect, at }
 }
 
-/// Reads the subject identifier of an event.
 fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     match subject.get("format").and_then(Value::as_str) {
         Some("jwt_id") => {
@@ -122,7 +115,6 @@ fn named_subject<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Re
                 .map(NamedSubject::Token)
                 .ok_or(malformed("a subject of the format `jwt_id` has no `jti`"))
         }
-        // In an event about sessions, an opaque identifier is a session id.
         Some("opaque") => session(rules, subject, None),
         Some("complex") => complex(rules, subject),
         Some(_) => user(rules, subject),
@@ -143,7 +135,6 @@ fn complex<'a>(rules: &IssuerRules, subject: &'a Map<String, Value>) -> Result<N
         }
         (Some(of_session), None | Some(NamedSubject::Unknown)) => session(rules, of_session, None),
         (_, Some(user)) => Ok(user),
-        // A subject that names only a tenant, a device or an application does not end tokens or sessions.
         (None, None) => Ok(NamedSubject::Unknown),
     }
 }
@@ -165,7 +156,6 @@ fn session<'a>(
     Ok(NamedSubject::Session(id, user))
 }
 
-/// Reads a user that is named by `sub` or by a name that only the directory can resolve.
 fn user<'a>(rules: &IssuerRules, user: &'a Map<String, Value>) -> Result<NamedSubject<'a>, Denial> {
     match user.get("format").and_then(Value::as_str) {
         Some("iss_sub") => {
