@@ -1,6 +1,5 @@
-//! Assertions as grants (RFC 7523 §2.1). Another issuer states who the caller is, and the gate issues a token for the
-//! caller. There are two kinds, which differ in their `typ`: identity assertions about users (ID-JAG), and assertions
-//! about workloads.
+//! Assertions as grants (RFC 7523 §2.1). Another issuer asserts who the caller is, and the gate issues a token for this
+//! caller.
 
 use std::time::Duration;
 
@@ -23,56 +22,54 @@ use crate::token::claims::AccessToken;
 
 /// The `typ` of an identity assertion (draft-ietf-oauth-identity-assertion-authz-grant).
 const ID_JAG: &str = "oauth-id-jag+jwt";
-/// The specific `typ` of an assertion about a workload. A generic `typ` is also accepted.
+/// The specific `typ` of a workload assertion. A generic `typ` is also accepted.
 const GRANT: &str = "authorization-grant+jwt";
 
-/// The kinds of an issuer's assertions that the gate accepts as grants. If a kind has no rules here, assertions of that
-/// kind are refused.
+/// The kinds of assertions that the gate accepts from an issuer as grants. `None` means that the kind is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssertionGrants {
-    /// The rules for the issuer's identity assertions about users.
+    /// The rules for identity assertions about users.
     pub id_jag: Option<IdJagRules>,
-    /// The rules for the issuer's assertions about workloads.
+    /// The rules for assertions about workloads.
     pub jwt_bearer: Option<JwtBearerRules>,
 }
 
-/// The rules for the identity assertions of an issuer: see [`AssertionGrants`].
+/// The rules for the identity assertions of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdJagRules {
     /// The clients that may present identity assertions.
     pub clients: Vec<Box<str>>,
     /// The maximum age of an assertion, measured from its `iat`.
     pub max_age: Duration,
-    /// How the user is mapped to a subject at this gate.
+    /// How the asserted user is mapped to a user of this gate.
     pub subject: JagSubject,
 }
 
-/// How the user of an identity assertion is mapped to a user at this gate.
+/// How the asserted user is mapped to a user of this gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JagSubject {
-    /// The user's subject at this gate is the subject in the assertion, preceded by the issuer's prefix.
+    /// The user's subject is the asserted subject with the issuer's prefix.
     #[default]
     Issuer,
-    /// The directory finds the user by the issuer's `iss` and `sub`.
+    /// The directory finds the user by `iss` and `sub`.
     Directory,
 }
 
-/// The rules for the assertions of an issuer about workloads: see [`AssertionGrants`].
+/// The rules for an issuer's workload assertions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtBearerRules {
-    /// The accepted subjects, each compared byte for byte. If empty, no assertion is accepted.
+    /// The accepted subjects, compared byte for byte. If the list is empty, no assertion is accepted.
     pub subjects: Vec<Box<str>>,
     /// The maximum time from `iat` to `exp`.
     pub max_lifetime: Duration,
-    /// The client that is named in the token that the workload gets.
+    /// The client for which the workload's token is issued.
     pub as_client: Box<str>,
 }
 
 /// An assertion to verify.
 #[derive(Clone, Copy)]
 pub struct SentGrant<'a> {
-    /// The accepted audiences: this gate's issuers and, only for an assertion about a workload, the URL of the gate's
-    /// token endpoint.
+    /// The accepted audiences: the gate's issuers and, for workloads only, the URL of the token endpoint.
     pub audience: (&'a [&'a str], Option<&'a str>),
     /// The authenticated client.
     pub client: Option<&'a str>,
@@ -85,32 +82,32 @@ pub struct SentGrant<'a> {
 pub struct ProvedGrant {
     /// The client that gets the token.
     pub client: Box<str>,
-    /// The user, or `None` if the token is for the client itself.
+    /// The user, or `None` if the token is for the client.
     pub user: Option<ProvedUser>,
-    /// The identity of the assertion, for the check that it is used once.
+    /// The id under which the use of this assertion is recorded.
     pub once: UsableOnce,
-    /// `iat`.
+    /// The time at which the assertion was issued (`iat`).
     pub issued_at: Timestamp,
     /// The key to which the token must be bound.
     pub bound_to: Option<KeyThumbprint>,
-    /// The issuer, and the subject and the session at the issuer.
+    /// The issuer of the assertion, with its subject and session.
     pub vouched_by: VouchedBy,
 }
 
 /// The user of an identity assertion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedUser {
-    /// How the user is mapped to a user at this gate.
+    /// How the user is mapped to a user of this gate.
     pub by: JagSubject,
     /// The subject, with the issuer's prefix.
     pub subject: Box<str>,
-    /// The subject without the prefix, with which the directory is queried.
+    /// The subject without the prefix. The directory is queried with this subject.
     pub at_issuer: Box<str>,
-    /// The account, preceded by the issuer's name.
+    /// The account, prefixed with the issuer's name.
     pub account: Option<Box<str>>,
-    /// The scope that the issuer's rules allow.
+    /// The requested scope, reduced to what the issuer's rules allow.
     pub scope: Scope,
-    /// The user's roles, as claims for the token.
+    /// The claims for the issued token. They contain the user's roles.
     pub claims: OwnClaims,
     /// The resources that the assertion names.
     pub resources: Vec<Box<str>>,
@@ -121,11 +118,11 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// Verifies an assertion. The caller must still check that the assertion was not used before, or that the session
-    /// that used it continues.
+    /// Verifies an assertion. The caller must still check that the assertion was not used before.
     ///
     /// # Errors
-    /// [`Denial::GrantAssertion`]; [`Denial::KeysUnavailable`].
+    /// [`Denial::GrantAssertion`] if the assertion is invalid. [`Denial::KeysUnavailable`] if the issuer's keys are
+    /// unavailable.
     // Requirements D18, D23, D24.
     pub fn proved_grant(&self, sent: SentGrant<'_>, now: Timestamp, wall: Timestamp) -> Result<ProvedGrant, Denial> {
         let rules = self.claimed(sent.token).map_err(|denial| match denial {
@@ -136,13 +133,13 @@ impl Verifier {
             return Err(refused("its issuer is this gate"));
         }
         let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("it was not signed with a key of the issuer"));
-        // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
+        // The payload is copied, because its buffer is freed after the signature check.
         let read = |payload: &[u8]| Ok(payload.to_vec());
         let Genuine { claims: payload, typ, .. } = genuine((&rules.keys, rules.leeway), sent.token, now, read, refuse)?;
         let claims = Members::read(&payload).map_err(refused)?;
         let times = TokenTimes::read(&claims).map_err(|_| refused("`exp` or `iat` is missing or is not a time"))?;
         let issued_at = times.issued_at.ok_or(refused("`iat` is missing"))?;
-        // Both clocks judge the expiry, because the records of used assertions are kept by engine time.
+        // The expiry is compared with both clocks, because used assertions are recorded in engine time.
         let moments = judge::Moments { expiry: wall.max(now), beginning: wall };
         times.judge(rules, moments, Duration::ZERO).map_err(|_| refused("it has expired, or is not valid yet"))?;
         if claims.get("authorization_details").is_some() {
@@ -159,7 +156,6 @@ impl Verifier {
         }
     }
 
-    /// Judges an identity assertion.
     fn id_jag(
         &self,
         rules: &IssuerRules,
@@ -202,7 +198,7 @@ impl Verifier {
         self.proved(rules, &token, (client, Some(user)), id.into(), (times, issued_at))
     }
 
-    /// Judges an assertion about a workload. The workload gets a token for the client that the issuer's rules name.
+    /// The workload gets a token for the client that the issuer's rules name.
     fn workload(
         &self,
         rules: &IssuerRules,
@@ -234,7 +230,6 @@ impl Verifier {
         self.proved(rules, &token, (&bearer.as_client, None), id, (times, issued_at))
     }
 
-    /// Judges the claims by the issuer's mapping and required claims.
     fn judged(
         &self,
         rules: &IssuerRules,
@@ -267,8 +262,7 @@ impl Verifier {
         if !by.is_valid() {
             return Err(refused("its subject or session has an invalid form"));
         }
-        // The session is recorded even if no access token of the issuer has named it. The gate can then be sure that a
-        // logout which names the session ends the session.
+        // Records the session, so that a later logout can end it.
         rules.sessions_seen.note_token(token);
         let until = times.expires.plus(rules.leeway * 2);
         let once = UsableOnce { kind: "grant", issuer: (*rules.issuer).into(), id, until };
@@ -281,7 +275,7 @@ fn text<'a>(claims: &'a Members<'_>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Member::as_text)
 }
 
-/// Reads `resource` (RFC 8707): a string, or an array of strings.
+/// Reads `resource` (RFC 8707).
 fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
     const WHY: Denial = refused("`resource` must be a string or an array of strings");
     let one = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY);
@@ -292,7 +286,7 @@ fn resources(claims: &Members<'_>) -> Result<Vec<Box<str>>, Denial> {
     }
 }
 
-/// Derives an id from the claims of an assertion without `jti`.
+/// Derives an id from the other claims, because the assertion has no `jti`.
 fn named_by_claims(rules: &IssuerRules, subject: &str, (times, issued_at): (TokenTimes, Timestamp)) -> Box<str> {
     let (issued, expires) = (issued_at.as_millis(), times.expires.as_millis());
     let said = format!("{} {} {subject} {issued} {expires}", rules.issuer.len(), rules.issuer);

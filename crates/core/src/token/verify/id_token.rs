@@ -1,7 +1,5 @@
-//! ID tokens (OpenID Connect Core §3.1.3.7): another issuer's response to a login that the gate itself requested. Key
-//! and signature are checked as for an access token, and the claims are mapped in the same way. An ID token is never
-//! accepted as an access token. An access token is never accepted as an ID token, because an ID token must have the
-//! `nonce` of the login.
+//! ID tokens (OpenID Connect Core §3.1.3.7) from a login that the gate requested. An ID token must contain the `nonce`
+//! of the login, so an access token is never accepted as an ID token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +22,13 @@ use crate::strict_json::{Member, Members};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
 
-/// The maximum age of an ID token. The issuer makes the ID token when the code is exchanged.
+/// The maximum age of an ID token. The issuer makes it when the code is exchanged.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Claims that distinguish the kinds of an issuer's tokens. If the rules require values of these claims in access
-/// tokens, these requirements do not apply to ID tokens.
+/// Claims that distinguish kinds of tokens. Values that the configuration requires for these claims apply only to
+/// access tokens.
 const KINDS: [&str; 2] = ["typ", "token_use"];
 
-/// An ID token to verify, and the login to which it must belong.
+/// An ID token to verify, with the data of its login.
 #[derive(Clone, Copy)]
 pub struct SentIdToken<'a> {
     /// The name of the issuer at which the user logs in.
@@ -41,7 +39,7 @@ pub struct SentIdToken<'a> {
     pub nonce: &'a str,
     /// The access token that came with the ID token.
     pub access_token: &'a str,
-    /// The scope that the provider granted, in the provider's own names.
+    /// The scope that the provider granted, with the provider's scope names.
     pub scope: &'a str,
     /// The ID token.
     pub token: &'a str,
@@ -49,36 +47,36 @@ pub struct SentIdToken<'a> {
 
 crate::debug_with!(SentIdToken<'_>);
 
-/// The user whom a provider has logged in, expressed in the names of this gate.
+/// A user who has logged in at a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvedLogin {
-    /// The subject, with the issuer's prefix.
+    /// The subject with the issuer's prefix.
     pub subject: Box<str>,
-    /// The account, preceded by the issuer's name.
+    /// The account, prefixed with the issuer's name.
     pub account: Option<Box<str>>,
-    /// The part of the granted scope that the issuer's rules allow.
+    /// The granted scope, reduced to what the issuer's rules allow.
     pub scope: Scope,
-    /// The user's roles, and other claims for the session's tokens.
+    /// The user's roles and other claims for the session's tokens.
     pub claims: OwnClaims,
-    /// The issuer, and the user and the session at the issuer.
+    /// The issuer, with its subject and session.
     pub vouched_by: VouchedBy,
-    /// `iat` of the ID token, the time at which the issuer confirmed the user's login.
+    /// The time at which the ID token was issued (`iat`).
     pub issued_at: Timestamp,
-    /// `acr` of the login. It is also in `claims`.
+    /// The authentication context class of the login (`acr`).
     pub acr: Option<Box<str>>,
-    /// `auth_time` of the login. It is also in `claims`.
+    /// The time of the login (`auth_time`).
     pub auth_time: Option<Timestamp>,
     leeway: Duration,
 }
 
 impl ProvedLogin {
-    /// Returns whether a route that requires such a login accepts the session at this moment.
+    /// Returns whether the login satisfies a route's step-up requirement.
     pub fn meets(&self, step_up: &StepUp, now: Timestamp) -> bool {
         step_up.is_met((self.acr.as_deref(), self.auth_time), self.leeway, now)
     }
 }
 
-/// The names of the claims about a login (RFC 9470 §6.2).
+/// Claims about a login (RFC 9470 §6.2).
 const ACR: &str = "acr";
 const AUTH_TIME: &str = "auth_time";
 
@@ -87,17 +85,16 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Verifier {
-    /// The data that all tokens from `issuer` share.
     pub(crate) fn token_issuer(&self, issuer: &str) -> Option<&Arc<TokenIssuer>> {
         self.found(issuer).map(|(_, shared)| shared)
     }
 
-    /// Verifies the ID token of a login at a provider, and returns the user. Of the claims that the gate does not
-    /// interpret, the session keeps those that are `shown` in identity headers, if they are strings, numbers or
-    /// booleans.
+    /// Verifies the ID token of a login and returns the user. Claims in `shown` are kept for identity headers if they
+    /// are strings, numbers or booleans.
     ///
     /// # Errors
-    /// [`Denial::ProviderLogin`]; [`Denial::KeysUnavailable`].
+    /// [`Denial::ProviderLogin`] if the ID token is invalid. [`Denial::KeysUnavailable`] if the issuer's keys are
+    /// unavailable.
     // Requirement B33.
     pub fn proved_login(
         &self,
@@ -109,7 +106,7 @@ impl Verifier {
         let rules =
             self.named(sent.issuer).filter(|rules| !rules.ours).ok_or(refused("the gate does not trust its issuer"))?;
         let refuse = |flaw: NotGenuine| flaw.denial(refused, refused("it was not signed with a key of the issuer"));
-        // The claims borrow from bytes that do not outlive the signature check, so they are judged from a copy.
+        // The payload is copied, because its buffer is freed after the signature check.
         let read = |payload: &[u8]| {
             let claims = Members::read(payload).map_err(refused)?;
             let is_its = claims.get("iss").and_then(Member::as_text) == Some(&*rules.issuer);
@@ -130,7 +127,6 @@ impl Verifier {
         self.mapped(rules, &sent, &claims, (times, issued_at, shown))
     }
 
-    /// Maps the claims to a user by the issuer's rules.
     fn mapped(
         &self,
         rules: &IssuerRules,
@@ -150,7 +146,7 @@ impl Verifier {
         if !roles.is_empty() {
             own.insert(OwnClaims::ROLES, roles).map_err(|_| refused("its roles are too long"))?;
         }
-        // Routes that require a certain login judge the session by this login (RFC 9470).
+        // Routes with a step-up requirement (RFC 9470) check these claims of the session.
         let (acr, auth_time) = token.login();
         let seconds = auth_time.map(|at| at.as_secs());
         let inserted = acr.map_or(Ok(()), |acr| own.insert(ACR, acr));
@@ -163,15 +159,13 @@ impl Verifier {
                 Some(Member::Bool(value)) => own.try_insert(&**name, value),
                 _ => continue,
             };
-            // A claim that the gate interprets is already in the session.
             if let Err(ClaimError::TooLong) = inserted {
                 return Err(refused("its claims are too long"));
             }
         }
         let granted = Scope::parse(sent.scope).map_err(|_| refused("the granted scope is malformed"))?;
         let granted = rules.granted(granted);
-        // The session is recorded even if no access token of the issuer has named it. The gate can then be sure that a
-        // logout which names the session ends the session.
+        // Records the session, so that a later logout can end it.
         rules.sessions_seen.note_token(&token);
         Ok(ProvedLogin {
             subject: token.subject.clone(),
@@ -187,7 +181,6 @@ impl Verifier {
     }
 }
 
-/// Checks that the ID token belongs to this login and this client.
 fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -> Result<(), Denial> {
     let text = |name: &str| claims.optional(name).map(Member::as_text);
     let others = match claims.get("aud") {
@@ -217,7 +210,7 @@ fn answers(claims: &Members<'_>, sent: &SentIdToken<'_>, algorithm: Algorithm) -
     }
 }
 
-/// The left half of a token's hash (OpenID Connect Core §3.1.3.6), in base64url.
+/// The left half of the token's hash (OpenID Connect Core §3.1.3.6), in base64url.
 fn half_hash(algorithm: Algorithm, token: &str) -> String {
     let by = match algorithm {
         Algorithm::Es256 | Algorithm::Rs256 | Algorithm::Ps256 | Algorithm::Hs256 => &SHA256,
@@ -230,9 +223,7 @@ fn half_hash(algorithm: Algorithm, token: &str) -> String {
     URL_SAFE_NO_PAD.encode(left)
 }
 
-/// Returns the part of an issuer's rules that applies to its ID tokens and assertions. The audience, the maximum
-/// lifetime, and the claims that must be present or absent are dropped, because they describe only access tokens. The
-/// claim values that the operator requires still apply.
+/// Returns the issuer's rules for tokens other than access tokens. Required claim values still apply.
 pub(super) fn of_other_kind(rules: &IssuerRules) -> IssuerRules {
     let is_of_kind = |path: &ClaimPath| path.segments().len() == 1 && path.segments().any(|name| KINDS.contains(&name));
     let holds =

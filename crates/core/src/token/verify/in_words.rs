@@ -1,5 +1,4 @@
-//! Explains why a token is refused, by comparing what the token contains with what the rules require. The signature is
-//! not checked.
+//! Explanations of why a token is refused. The signature is not checked.
 
 use std::time::Duration;
 
@@ -10,18 +9,16 @@ use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 use crate::token::AccessToken;
 
-/// The maximum length of a token's string in an explanation, in characters.
+/// The maximum length of a quoted string, in characters.
 const LONGEST: usize = 64;
 
-/// Escapes and truncates a string from a token, because it comes from outside.
 pub(super) fn escaped(text: &str) -> String {
     text.chars().take(LONGEST).flat_map(char::escape_default).collect()
 }
 
 impl Verifier {
-    /// Judges a token as if the time were one second before its `exp`. The token was refused because of its times.
-    /// Returns `None` if the token would have been refused even then, because its claims cannot be trusted. For
-    /// explanations.
+    /// Verifies an expired token at one second before its `exp`. Returns `None` if the token was invalid at that time
+    /// too.
     pub fn in_its_time(&self, token: &str) -> Option<AccessToken> {
         let parts = shape::TokenParts::split(token).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
@@ -29,7 +26,7 @@ impl Verifier {
         self.verify(token, last, last).ok()
     }
 
-    /// Describes what a refused token contains, and what its issuer's rules require.
+    /// Compares the content of a refused token with the rules of its issuer.
     pub fn refused_in_words(&self, token: &str, denial: Denial, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;
         let header = shape::JoseHeader::read(parts.header).ok()?;
@@ -57,7 +54,7 @@ impl Verifier {
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
-    /// The issuer whose URL differs from this one only in its scheme, its letter case, or a slash at its end.
+    /// Finds the issuer whose URL differs only in scheme, letter case or a trailing slash.
     fn nearly(&self, issuer: &str) -> Option<String> {
         let plain = |url: &str| {
             let url = url.to_ascii_lowercase();
@@ -65,7 +62,7 @@ impl Verifier {
         };
         let rules = self.issuers.iter().find(|rules| plain(&rules.issuer) == plain(issuer))?;
         Some(format!(
-            "`iss` must be exactly {}, the URL of the issuer {}; only its trailing slash, scheme or letter case is different",
+            "`iss` must be exactly {}, the URL of the issuer {}; its trailing slash, scheme or letter case differs",
             rules.issuer, rules.name
         ))
     }

@@ -1,4 +1,4 @@
-//! Judges the claims of a token with a valid signature.
+//! Checks the claims of a token after its signature was verified.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,30 +19,27 @@ use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TYP, TokenHash,
 use crate::token::delegation::{Delegation, TokenOrigin};
 use crate::token::keyring::VerifyingKey;
 
-/// Returns whether this is a valid `jti`, client or account.
+/// Returns whether the string is a valid `jti`, client id or account.
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// Returns whether this is a valid `sub`, which must be visible ASCII because the gate sends it in a header.
+/// Returns whether the string is a valid `sub`: visible ASCII, because the gate sends it in a header.
 pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// The source of a token's claims.
 #[derive(Clone, Copy)]
 pub(super) enum ClaimsSource<'a> {
-    /// The token itself, which was verified with this key.
     Token(&'a VerifyingKey),
-    /// This response from the issuer's introspection endpoint.
     Response(&'a str),
-    /// The source is unknown, because the key is missing. Used only for explanations.
+    /// The key is missing, so the source is unknown.
     Unknown,
 }
 
 const ACCOUNT: &str = "`account` must be a string of 1 to 256 bytes without control characters";
 
-/// Checks everything that does not depend on the route. `issuer` has the properties that all tokens of `rules` share.
+/// Checks everything that does not depend on the route.
 pub(super) fn claims<'r>(
     token: TokenToVerify<'_>,
     claims: &Members<'_>,
@@ -72,8 +69,7 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A claim that is not a string does not name a session. A token without a session ends together with any session of
-    // its subject.
+    // A token without a session is revoked together with any session of its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
@@ -88,7 +84,7 @@ pub(super) fn claims<'r>(
         false => (Cow::Borrowed(subject), None),
         true => (percent_encoded(subject), Some(subject.into())),
     };
-    // Notices from the issuer name the user by `sub`.
+    // Logout notices and events name the user by `sub`.
     let sub = claims.get("sub").and_then(Member::as_text).filter(|sub| !rules.ours && *sub != subject && is_name(sub));
     let rare = RareClaims {
         roles: mapping.roles_of(claims, rules.ours)?,
@@ -124,7 +120,7 @@ pub(super) fn claims<'r>(
     })
 }
 
-/// Checks that one of the gate's own tokens has the claims that the gate always writes (RFC 9068 §2.2).
+/// Checks for the claims that the gate always writes (RFC 9068 §2.2).
 fn has_own_claims(jti: bool, client_id: bool, iat: bool) -> Result<(), Denial> {
     let missing = match (jti, client_id, iat) {
         (true, true, true) => return Ok(()),
@@ -135,7 +131,6 @@ fn has_own_claims(jti: bool, client_id: bool, iat: bool) -> Result<(), Denial> {
     Err(Denial::BadClaim(missing))
 }
 
-/// The other issuer that authenticated the subject of one of the gate's own tokens.
 fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     let text = |name_of| {
         name(claims, name_of, "the claims `origin_…` must be strings of 1 to 256 bytes without control characters")
@@ -150,8 +145,7 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     }
 }
 
-/// The client that acts for the subject of one of the gate's own tokens (RFC 8693 §4.1). A delegated token without a
-/// session results from an exchange of another issuer's token.
+/// Reads the client that acts for the subject (RFC 8693 §4.1).
 // Requirements D4 and D8.
 fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Option<Delegation>, Denial> {
     if claims.get("act").is_none() {
@@ -173,12 +167,10 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
     delegation.map(Some).ok_or(Denial::BadClaim("`act` must name an actor"))
 }
 
-/// The thumbprints of the key and of the client certificate to which a token is bound.
 type Bindings = (Option<KeyThumbprint>, Option<CertificateThumbprint>);
 
-/// Reads the members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both. If both are
-/// present, the caller must prove both. A confirmation of any other kind cannot be checked, so the token is refused
-/// (R14).
+/// Reads `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both. If both are present, a
+/// caller must prove both. Unsupported confirmations cause a refusal (R14).
 fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     let members = match claims.get("cnf") {
         None => return Ok((None, None)),
@@ -206,20 +198,19 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     if key.is_none() && certificate.is_none() { Err(Denial::UnprovedBinding) } else { Ok((key, certificate)) }
 }
 
-/// Reads the claims about the login. A claim of the wrong type is ignored.
+/// A claim of the wrong type is ignored.
 fn login(claims: &Members<'_>) -> LoginClaims {
     let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
     let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
     LoginClaims { acr, auth_time: auth_time.map(Timestamp::from_secs) }
 }
 
-/// Percent-encodes `%` and everything but visible ASCII, so that two different subjects never have the same result.
+/// Percent-encodes `%` and everything but visible ASCII. The encoding is injective.
 fn percent_encoded(subject: &str) -> Cow<'_, str> {
     const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
     percent_encoding::utf8_percent_encode(subject, ENCODED).into()
 }
 
-/// The times of a token.
 #[derive(Clone, Copy)]
 pub(super) struct TokenTimes {
     pub(super) expires: Timestamp,
@@ -227,7 +218,6 @@ pub(super) struct TokenTimes {
     pub(super) issued_at: Option<Timestamp>,
 }
 
-/// The current times by which the expiry and the beginning of a token are judged.
 #[derive(Clone, Copy)]
 pub(super) struct Moments {
     /// The time to compare with `exp`.
@@ -237,11 +227,9 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// The times by which to judge a token from an issuer with these rules.
     pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
-            // One of the gate's own tokens expires by whichever clock is ahead, so a slow clock does not prolong the
-            // token.
+            // The gate's own tokens expire by the faster clock, so a slow clock does not prolong them.
             Self { expiry: engine_now.max(wall_now), beginning: engine_now }
         } else {
             Self { expiry: wall_now, beginning: wall_now }
@@ -258,7 +246,6 @@ impl TokenTimes {
         })
     }
 
-    /// Checks that the token is valid at these moments.
     pub(super) fn judge(
         self,
         rules: &IssuerRules,
@@ -275,9 +262,8 @@ impl TokenTimes {
         Ok(())
     }
 
-    /// Checks that the token has `iat` if its type requires it (RFC 9068 §2.2). Any other token may lack `iat` (RFC
-    /// 7519 §4.1.6). The lifetime of a token without `iat` is measured from the present time, and each revocation of
-    /// its subject ends the token.
+    /// Requires `iat` if the token's type requires it (RFC 9068 §2.2). In other types `iat` is optional (RFC 7519
+    /// §4.1.6).
     pub(super) fn judge_iat(self, rules: &IssuerRules, moments: Moments, typ: Option<&str>) -> Result<(), Denial> {
         match self.issued_at {
             Some(_) => Ok(()),
@@ -287,12 +273,10 @@ impl TokenTimes {
     }
 }
 
-/// Returns whether this is the type of an access token according to RFC 9068.
 fn is_rfc9068(typ: &str) -> bool {
     media_subtype(typ).eq_ignore_ascii_case(TYP)
 }
 
-/// The reason for refusing a token whose `exp` is more than `max_lifetime` after its `iat`.
 pub(super) const TOO_LONG: &str = "`exp` is too long after `iat`";
 
 fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Result<(), Denial> {
@@ -303,7 +287,6 @@ fn lifetime(expires: Timestamp, issued_at: Timestamp, rules: &IssuerRules) -> Re
 fn name<'a>(claims: &'a Members<'_>, claim: &str, why: &'static str) -> Result<Option<&'a str>, Denial> {
     match claims.optional(claim) {
         None => Ok(None),
-        // A claim of the wrong type is an error, and is not treated as absent.
         Some(member) => member.as_text().filter(|text| is_name(text)).map(Some).ok_or(Denial::BadClaim(why)),
     }
 }
@@ -317,7 +300,6 @@ fn time(claims: &Members<'_>, claim: &str, why: &'static str) -> Result<Option<T
     Timestamp::from_numeric_date(number).map(Some).ok_or(Denial::BadClaim(why))
 }
 
-/// Reads the audience. Most tokens have the audience from their issuer's rules, and share that allocation.
 fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box<str>]>, RefusedClaim<'r>> {
     const WHY: Denial = Denial::BadClaim("`aud` must be a string or an array of strings");
     let entry = |member: &Member<'_>| member.as_text().filter(|text| !text.is_empty()).map(Box::from).ok_or(WHY.into());
@@ -336,8 +318,8 @@ fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box
     }
 }
 
-/// Reads the session and its generation. A token must have both claims or neither, because a session without a
-/// generation could not be revoked by generation.
+/// Reads the session and its generation. A session without a generation could not be revoked by generation, so a token
+/// needs both or neither.
 fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),

@@ -28,19 +28,19 @@ pub use published::MAX_KEYS;
 
 type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState>;
 
-/// A key of a JWK set that is ignored, and the reason.
+/// A key of a JWK set that the gate does not use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ignored {
-    /// The key's `kid`, if present, shortened and escaped for a log.
+    /// The key's `kid`, truncated and escaped for logs.
     pub kid: Option<String>,
-    /// The kind of the reason.
+    /// The kind of reason.
     pub cause: IgnoredCause,
     /// The reason, in words.
     pub why: &'static str,
 }
 
-/// The kind of reason why a key is ignored.
+/// Why a key is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum IgnoredCause {
@@ -78,7 +78,7 @@ impl IgnoredCause {
         }
     }
 
-    /// Returns whether the set publishes a key that must be secret.
+    /// Returns whether the set exposes a secret or private key.
     pub const fn is_leak(self) -> bool {
         matches!(self, Self::Secret | Self::Private)
     }
@@ -107,8 +107,7 @@ impl fmt::Display for Ignored {
 #[derive(Clone, Debug)]
 pub struct IssuerKeys {
     named: KeysByName,
-    /// The keys that are not in `named`. A key is here if `named` already has a key with its name for another
-    /// algorithm, or if it has no name and is not the only key.
+    /// Keys without a `kid`, and keys whose `kid` is already in `named` for another algorithm.
     further: Vec<VerifyingKey>,
     /// The only key, if it has no name.
     unnamed: Option<VerifyingKey>,
@@ -122,11 +121,11 @@ impl IssuerKeys {
         Self { named, ..Self::unknown() }
     }
 
-    /// Reads the usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures. The algorithm of each key
-    /// is given by its `alg` or by `algorithm`. If both are given, they must agree. Other keys are ignored.
+    /// Reads the usable keys of a JWK set (RFC 7517 §5). Each key's algorithm comes from its `alg` or from `algorithm`.
+    /// If both are given, they must match.
     ///
     /// # Errors
-    /// The input is not a JWK set, has no usable key, or has keys that `kid` does not distinguish.
+    /// The input is not a JWK set, has no usable key, or repeats a `kid`.
     pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
         let entries = entries(text)?;
         let mut ignored = Vec::new();
@@ -145,7 +144,6 @@ impl IssuerKeys {
         Self::from_usable(usable, ignored)
     }
 
-    /// Makes a set from keys that are usable.
     fn from_usable(usable: Vec<VerifyingKey>, ignored: Vec<Ignored>) -> Result<Self, RulesError> {
         let mut keys = Self { ignored, ..Self::unknown() };
         let is_alone = usable.len() == 1;
@@ -161,8 +159,8 @@ impl IssuerKeys {
         if keys.is_empty() { Err(RulesError::no_usable_key(&keys.ignored)) } else { Ok(keys) }
     }
 
-    /// A set of keys that are not yet known. Until `Gate::set_trusted` sets other keys, requests with the issuer's
-    /// tokens get the status 503 and `Retry-After`.
+    /// Creates an empty set, for keys that are not yet known. Until `Gate::set_trusted` provides keys, requests with
+    /// the issuer's tokens get status 503.
     ///
     /// ```
     /// use rotogate::token::{IssuerKeys, IssuerRules};
@@ -174,11 +172,10 @@ impl IssuerKeys {
         Self { named: KeysByName::default(), further: Vec::new(), unnamed: None, ignored: Vec::new() }
     }
 
-    /// Reads a single public key in PEM form and binds it to `algorithm`. The key has no name, so a token's `kid` is
-    /// not compared.
+    /// Reads a public key in PEM form and binds it to `algorithm`. A token's `kid` is not compared.
     ///
     /// # Errors
-    /// The input is not a public key, or the key does not fit `algorithm`. HMAC is never accepted.
+    /// The input is not a public key, the key does not match `algorithm`, or `algorithm` is HMAC.
     pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
         let key = VerifyingKey::from_public_pem(text, algorithm)?;
         Ok(Self { unnamed: Some(key), ..Self::unknown() })
@@ -195,17 +192,15 @@ impl IssuerKeys {
         self.named.len() + self.further.len() + usize::from(self.unnamed.is_some())
     }
 
-    /// Returns whether the set is empty, as [`IssuerKeys::unknown`] is.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns whether the set contains this key, under any name.
     pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
         self.all().any(|held| held.print() == *key)
     }
 
-    /// The name and the fingerprint of each key.
     pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
         self.all().map(|key| (key.kid(), key.print()))
     }
@@ -214,15 +209,13 @@ impl IssuerKeys {
         self.named.values().chain(&self.further).chain(&self.unnamed)
     }
 
-    /// Returns whether both sets find the same key for every token.
     pub(in crate::token) fn equals(&self, other: &Self) -> bool {
         let is_in = |key: &VerifyingKey| other.all().any(|held| is_same(held, key));
         self.len() == other.len() && self.unnamed.is_some() == other.unnamed.is_some() && self.all().all(is_in)
     }
 
-    /// Finds the keys that may have signed a token. If the only key has no name, it is used for every token. Otherwise
-    /// only the key with exactly the token's `kid` for the token's algorithm is used. For a token without `kid`, all
-    /// keys of its algorithm are used, if they are few.
+    /// Finds the keys that may have signed a token. If the token has a `kid`, only the key with that name qualifies. A
+    /// single key without a `kid` is used for every token.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
         let fits = |key: &&VerifyingKey| key.algorithm().is_named(algorithm);
         let only = match (kid, &self.unnamed) {
@@ -245,13 +238,10 @@ impl IssuerKeys {
     }
 }
 
-/// Returns whether both keys have the same name, the same algorithm and the same key material.
 fn is_same(a: &VerifyingKey, b: &VerifyingKey) -> bool {
     a.kid() == b.kid() && a.print() == b.print()
 }
 
-/// The keys that may have signed a token, in the order in which they are tried. All of them are for the token's
-/// algorithm.
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'k> {
     pub(super) first: &'k VerifyingKey,
@@ -259,8 +249,7 @@ pub(super) struct Candidates<'k> {
 }
 
 impl<'k> Candidates<'k> {
-    /// Returns the key that made the signature. If none of the keys made it, the error is the number of keys that were
-    /// tried.
+    /// Returns the key that verifies the signature, or the number of keys that were tried.
     // Requirement J30.
     pub(super) fn signer(
         self,
@@ -277,18 +266,13 @@ impl<'k> Candidates<'k> {
     }
 }
 
-/// The reason why no key is tried for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The issuer does not have the key.
     Missing,
-    /// The key is for another algorithm than the token's.
     OtherAlgorithm,
-    /// The token has no `kid`, and there are more than [`MAX_TRIED`] keys of its algorithm.
     TooMany,
 }
 
-/// Reads the entries of a JWK set.
 fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     if text.len() > MAX_JWKS {
         return Err(RulesError::NotJwks("too long"));
@@ -299,7 +283,7 @@ fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     }
 }
 
-/// The `kid` of an entry, escaped and shortened because it comes from outside and is logged.
+/// The `kid` of an entry, truncated and escaped because it is untrusted and logged.
 fn shown_kid(entry: &Value) -> Option<String> {
     let kid = entry.get("kid").and_then(Value::as_str)?;
     Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
@@ -308,13 +292,12 @@ fn shown_kid(entry: &Value) -> Option<String> {
 /// The source of the keys that verify an issuer's tokens.
 #[derive(Clone, Debug)]
 pub enum Keys {
-    /// The keys of the gate's own key ring. If they change, a new verifier must be made.
+    /// The keys of the gate's own key ring, which do not change.
     Own(Arc<IssuerKeys>),
     /// The keys of another issuer, which may change at any time.
     Live(Arc<LiveKeys>),
 }
 
-/// Borrowed keys, which can be used now.
 pub(super) enum KeysNow<'a> {
     Own(&'a IssuerKeys),
     Live(Option<PresentKeys>),
@@ -328,17 +311,16 @@ impl KeysNow<'_> {
         }
     }
 
-    /// Finds the keys for a token: see [`IssuerKeys::find`].
     pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Result<Candidates<'_>, NoKey> {
         self.set().ok_or(NoKey::Missing)?.find(kid, algorithm)
     }
 
-    /// Returns the denial for a token for which there is no key to try. This may cause a fetch of newer keys.
+    /// Returns the denial for a token if no key fits it. May start a fetch of newer keys.
     pub(super) fn refusal(&self, no_key: NoKey, kid: Option<&str>, newer: NewerKeys<'_>) -> Denial {
         match no_key {
             NoKey::OtherAlgorithm => Denial::WrongAlgorithm,
             NoKey::TooMany => Denial::TooManyKeys,
-            // A token without `kid` does not name a key, so a newer set would only help if no set is known yet.
+            // A token without `kid` needs newer keys only if the current set is empty.
             NoKey::Missing if kid.is_none() && self.set().is_some_and(|set| !set.is_empty()) => Denial::UnknownKey,
             NoKey::Missing => newer.missing(),
         }
@@ -346,12 +328,10 @@ impl KeysNow<'_> {
 }
 
 impl Keys {
-    /// An empty set, for an issuer whose tokens are introspected and whose JWTs are not verified.
     pub(super) fn none() -> Self {
         Self::Own(Arc::new(IssuerKeys::unknown()))
     }
 
-    /// The keys that can be used now.
     pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
         match self {
             Self::Own(keys) => KeysNow::Own(keys),
@@ -367,10 +347,10 @@ impl Keys {
         }
     }
 
-    /// Checks that this key is among the present keys.
+    /// Checks that the set contains this key.
     ///
     /// # Errors
-    /// The key is not in the set, or the keys are not known at this moment.
+    /// The key is not in the set, or the keys are currently unavailable.
     pub(super) fn holds(&self, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
         match self {
             Self::Own(keys) if keys.holds(key) => Ok(()),
@@ -379,7 +359,7 @@ impl Keys {
         }
     }
 
-    /// The ignored keys in the present set.
+    /// The ignored keys of the current set.
     pub fn ignored(&self) -> Vec<Ignored> {
         match self {
             Self::Own(keys) => keys.ignored().to_vec(),
@@ -395,7 +375,6 @@ impl Keys {
         }
     }
 
-    /// Returns whether the set of keys is empty, which means that all tokens of the issuer are introspected.
     pub(crate) fn are_missing(&self) -> bool {
         match self {
             Self::Own(keys) => keys.is_empty(),
@@ -404,7 +383,6 @@ impl Keys {
     }
 }
 
-/// Reads the key in one entry of a JWK set.
 fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let jwk = public_key(entry)?;
     let given = algorithm_of(&jwk)?;
@@ -418,16 +396,14 @@ fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKe
     bound(&jwk, algorithm)
 }
 
-/// Reads the public key for signatures in one entry of a JWK set.
 fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
-    // The library knows only one name for each algorithm.
+    // The library knows only one name for each algorithm, so aliases are replaced.
     if let Some(alg) = entry.get_mut("alg")
         && let Some(known) = alg.as_str().and_then(|name| name.parse::<Algorithm>().ok())
     {
         *alg = known.name().into();
     }
-    // The library accepts an `alg` that it does not know, but rejects the key if `alg` is not a string. This function
-    // refuses both kinds of `alg`.
+    // The library accepts an unknown `alg` but rejects an `alg` that is not a string. The gate refuses both.
     let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}
@@ -451,18 +427,16 @@ fn public_key(mut entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
     Ok(jwk)
 }
 
-/// Reads the `alg` of a key, if it has one.
 fn algorithm_of(jwk: &Jwk) -> Result<Option<Algorithm>, (IgnoredCause, &'static str)> {
     let of = |name: KeyAlgorithm| name.to_string().parse();
     let unknown = |_| (IgnoredCause::Algorithm, "its algorithm is not supported");
     jwk.common.key_algorithm.map(of).transpose().map_err(unknown)
 }
 
-/// Binds a key to its algorithm.
 fn bound(jwk: &Jwk, algorithm: Algorithm) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let why = |error| match error {
         KeyError::Unusable { why, .. } => why,
-        KeyError::PublicAsSecret(_) => "a public key is never an HMAC secret",
+        KeyError::PublicAsSecret(_) => "a public key cannot be used as an HMAC secret",
         KeyError::BadKid => "its `kid` does not have 1 to 128 visible ASCII characters",
         KeyError::Algorithm(_)
         | KeyError::ShortSecret { .. }

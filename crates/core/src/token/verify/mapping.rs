@@ -1,4 +1,4 @@
-//! Maps the claims of an issuer's tokens. The claims are read once, when a token is verified.
+//! The mapping from an issuer's claims to the gate's values.
 //!
 //! ```
 //! use rotogate::claim::ClaimPath;
@@ -23,13 +23,13 @@ use crate::route::Role;
 use crate::session::Scope;
 use crate::strict_json::{Member, Members};
 
-/// The claim that states which claims a provider left out of the token (OpenID Connect Core §5.6.2).
+/// The claim that names the claims left out of the token (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
-/// The claim by which Entra states that it left groups out of a token in the implicit flow.
+/// The claim by which Entra marks that groups were left out.
 const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 
-/// The claims of an issuer's tokens that the gate reads, and their meaning. The default is the meaning in RFC 9068:
-/// `scope`, `client_id`, `sub` and `aud`, without roles and without an account.
+/// How the gate reads the claims of an issuer's tokens. By default, claims are read as in RFC 9068, without roles or
+/// account.
 ///
 /// ```
 /// use rotogate::claim::ClaimPath;
@@ -41,39 +41,35 @@ const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMapping {
-    /// The claims for the scopes. The first one that the token has is used. It is a string with spaces between the
-    /// scopes, or an array.
+    /// The claims to read scopes from. The gate uses the first one in the token: a string with spaces, or an array.
     pub scope: Vec<ClaimPath>,
-    /// The meaning of the issuer's scopes at this gate. A scope that is not listed keeps its name.
+    /// The translation from the issuer's scopes to the gate's. Unlisted scopes keep their name.
     pub scope_map: Vec<(Box<str>, Scope)>,
-    /// The claims for the client. The first one that the token has is used. It is a string.
+    /// The claims to read the client from. The gate uses the first one in the token.
     pub client: Vec<ClaimPath>,
-    /// The claims for the roles. All of them are used together. Each is a string, which is one role, or an array of
-    /// strings.
+    /// The claims to read roles from. All of them are used. Each claim is a string or an array of strings.
     pub roles: Vec<ClaimPath>,
-    /// The claims for the account. The first one that the token has is used. It is a string, which the gate precedes
-    /// with the issuer's name and a colon. If the list is empty, tokens of another issuer have no account.
+    /// The claims to read the account from. The gate uses the first one in the token, and prefixes its value with the
+    /// issuer's name and a colon. If the list is empty, the tokens have no account.
     pub account: Vec<ClaimPath>,
-    /// The claims for the subject. The first one that the token has is used. It is a string.
+    /// The claims to read the subject from. The gate uses the first one in the token.
     pub subject: Vec<ClaimPath>,
-    /// Whether subjects may be any string without control characters. `%` and everything but visible ASCII is then
-    /// percent-encoded as UTF-8, so `Zoë` becomes `Zo%C3%AB`. By default, a subject that is not visible ASCII is
-    /// refused.
+    /// Whether subjects may contain spaces and non-ASCII characters. These characters and `%` are then percent-encoded,
+    /// so `Zoë` becomes `Zo%C3%AB`.
     pub encodes_subject: bool,
-    /// The claim for the audience, which is a string. `None` means `aud`.
+    /// The claim to read the audience from, or `None` for `aud`.
     pub audience: Option<ClaimPath>,
-    /// Claims that the issuer's tokens must have, or must not have.
+    /// Claims that the issuer's tokens must have or must not have.
     #[doc(hidden)]
     pub require: Vec<RequiredClaim>,
 }
 
-/// A claim that tokens must have or must not have. It distinguishes an issuer's access tokens from the issuer's other
-/// tokens.
+/// A claim that tokens must have or must not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequiredClaim {
     /// The claim.
     pub path: ClaimPath,
-    /// The requirement on the claim.
+    /// What the claim must satisfy.
     pub wanted: WantedClaim,
 }
 
@@ -81,16 +77,16 @@ pub struct RequiredClaim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WantedClaim {
-    /// The claim must have exactly one of these values, which are strings, numbers or booleans.
+    /// The claim must equal one of these strings, numbers or booleans.
     OneOf(Vec<Value>),
-    /// The token must have the claim, with any value.
+    /// The claim must be present, with any value.
     Present,
-    /// The token must not have the claim.
+    /// The claim must be absent.
     Absent,
 }
 
 impl WantedClaim {
-    /// Returns whether the operator must still state the accepted values of the claim.
+    /// Returns whether the operator must still configure the accepted values.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::OneOf(values) if values.is_empty())
     }
@@ -113,11 +109,9 @@ impl Default for ClaimMapping {
     }
 }
 
-/// The mapped claim for which a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RefusedClaim<'r> {
     pub(super) denial: Denial,
-    /// The claim, if it is named in the mapping, and the index of its kind.
     pub(super) claim: Option<(&'r ClaimPath, u8)>,
 }
 
@@ -127,7 +121,6 @@ impl From<Denial> for RefusedClaim<'_> {
     }
 }
 
-/// The kinds of mapped claims, each with a message for refused claims.
 #[derive(Clone, Copy)]
 enum ClaimKind {
     Scope,
@@ -177,21 +170,20 @@ impl Roles {
         self.names.iter().any(|name| **name == *role)
     }
 
-    /// The roles that the token names.
+    /// The names of the roles.
     pub fn names(&self) -> &[Box<str>] {
         &self.names
     }
 
-    /// Returns whether the issuer left roles out because there are too many. The subject then has more roles than
-    /// [`Self::names`].
+    /// Returns whether the issuer left roles out of the token because there are too many.
     pub const fn are_left_out(&self) -> bool {
         self.are_left_out
     }
 
-    /// Checks that the token has one of these roles. If the issuer left roles out, a missing role may be among those.
+    /// Checks that the token has one of these roles.
     ///
     /// # Errors
-    /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
+    /// [`Denial::MissingRole`]. [`Denial::RolesOverage`] if the missing role may have been left out.
     pub(crate) fn judge<'a>(&self, asked: impl IntoIterator<Item = &'a Role>) -> Result<(), Denial> {
         match self.are_left_out {
             _ if asked.into_iter().any(|role| self.contains(&role.name)) => Ok(()),
@@ -202,9 +194,8 @@ impl Roles {
 }
 
 impl ClaimMapping {
-    /// Requires that a claim has exactly one of these values: strings, numbers or booleans. This replaces earlier
-    /// requirements for the claim. If a preset leaves the values of several claims open, it is enough to state the
-    /// values of one of them.
+    /// Requires that a claim has one of these values. Earlier requirements on the claim are replaced. If a preset
+    /// leaves several claims open, a value for one of them is sufficient.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
@@ -216,12 +207,10 @@ impl ClaimMapping {
         }
     }
 
-    /// The mapping for the gate's own tokens.
     pub(super) fn own() -> Self {
         Self { roles: ClaimPath::parse(OwnClaims::ROLES).into_iter().collect(), ..Self::default() }
     }
 
-    /// Describes what is wrong with an invalid mapping.
     pub(super) fn problem(&self) -> Option<&'static str> {
         let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
         let required = self.require.iter().map(|required| &required.path);
@@ -245,7 +234,6 @@ impl ClaimMapping {
         None
     }
 
-    /// Checks the requirements on claims.
     pub(super) fn judge_required(&self, claims: &Members<'_>) -> Result<(), RefusedClaim<'_>> {
         for RequiredClaim { path, wanted } in &self.require {
             let found = claims.at(path).map_err(|_| ClaimKind::Required.refuse(path))?;
@@ -261,13 +249,12 @@ impl ClaimMapping {
         Ok(())
     }
 
-    /// Returns whether `sub` is the only claim that may contain the subject.
     pub(crate) fn has_sub_as_subject(&self) -> bool {
         matches!(self.subject.as_slice(), [only] if only.is_claim("sub"))
     }
 
-    /// The subject as it is in the token. In an introspection response, a token that a client got for itself may have
-    /// no subject. If `or_client` is set, the client is used as the subject of such a token.
+    /// The subject as in the token. With `or_client`, an introspected token without a subject gets its client as the
+    /// subject.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
             None if or_client => text(claims, &self.client, ClaimKind::Client)?,
@@ -278,24 +265,22 @@ impl ClaimMapping {
         if is_good { Ok(subject) } else { Err(ClaimKind::Subject.refuse(path)) }
     }
 
-    /// The client.
     pub(super) fn client_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
         name(claims, &self.client, ClaimKind::Client)
     }
 
-    /// The account.
+    /// The account, without the issuer's prefix.
     pub(super) fn account_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
         name(claims, &self.account, ClaimKind::Account)
     }
 
-    /// The audience, if the mapping reads it from a claim other than `aud`.
     pub(super) fn audience_of<'c>(&self, claims: &'c Members<'_>) -> Option<Result<&'c str, RefusedClaim<'_>>> {
         let path = self.audience.as_ref()?;
         let found = claims.at(path).ok().flatten().and_then(Member::as_text).filter(|text| !text.is_empty());
         Some(found.ok_or_else(|| ClaimKind::Audience.refuse(path)))
     }
 
-    /// The scope, with the issuer's names. In the gate's own tokens the scope is a string.
+    /// The scope, as named by the issuer. In the gate's own tokens, the claim is a string.
     pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
         let Some((path, member)) = first(claims, &self.scope, ClaimKind::Scope)? else { return Ok(Scope::default()) };
         let refuse = || ClaimKind::Scope.refuse(path);
@@ -309,14 +294,13 @@ impl ClaimMapping {
             }
             _ => return Err(refuse()),
         };
-        // Each element of a list must be a single scope.
+        // An element that contains a space would become several scopes.
         if listed.iter().any(|one| one.is_empty() || one.contains(' ')) {
             return Err(refuse());
         }
         Scope::parse(&listed.join(" ")).map_err(|_| refuse())
     }
 
-    /// The scope, translated to the gate's names.
     pub(super) fn mapped(&self, scope: Scope) -> Scope {
         if self.scope_map.is_empty() {
             return scope;
@@ -331,8 +315,7 @@ impl ClaimMapping {
         Scope::from_tokens(words)
     }
 
-    /// The roles. If the claim in one of the gate's own tokens has the wrong type, the token is not refused, but has no
-    /// roles.
+    /// The roles. In the gate's own tokens, a claim of the wrong type is ignored.
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {
@@ -372,13 +355,11 @@ impl ClaimMapping {
         Ok(Roles { names: names.into_iter().map(Box::from).collect(), are_left_out })
     }
 
-    /// Returns whether the mapping reads the scope from this claim.
     pub(crate) fn has_scope_in(&self, claim: &str) -> bool {
         self.scope.iter().any(|path| path.segments().len() == 1 && path.segments().next() == Some(claim))
     }
 }
 
-/// Returns whether the issuer left this claim out of the token.
 fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
     let Some(name) = path.segments().next() else { return false };
     let is_named = match claims.get(LEFT_OUT) {
@@ -388,7 +369,6 @@ fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
     is_named || (name == HAS_GROUPS.0 && claims.get(HAS_GROUPS.1) == Some(&Member::Bool(true)))
 }
 
-/// The first of these claims that the token has.
 fn first<'r, 'c, 'a>(
     claims: &'c Members<'a>,
     paths: &'r [ClaimPath],
@@ -402,8 +382,7 @@ fn first<'r, 'c, 'a>(
     Ok(None)
 }
 
-/// The first of these claims that the token has, which must be a string. A claim of another type is an error, and is
-/// not treated as absent.
+/// Returns the first of these claims that the token has. The claim must be a string.
 fn text<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],
@@ -413,7 +392,6 @@ fn text<'r, 'c>(
     member.as_text().map(|text| Some((path, text))).ok_or(kind.refuse(path))
 }
 
-/// The first of these claims that the token has, which must be a valid name.
 fn name<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],

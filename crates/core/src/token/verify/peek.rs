@@ -1,39 +1,37 @@
-//! The unverified claims of a token, for messages to operators.
+//! Reading of a token's claims without verification.
 
 use super::shape::{JoseHeader, TokenParts, decode};
 use crate::strict_json::{Member, Members};
 
-/// The claims of a token, which are not verified. Use them only for logs, not for decisions. Each string is truncated
-/// at 256 bytes.
+/// The unverified claims of a token. Use them only for logs. Strings are truncated to 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {
-    /// `iss`.
+    /// The issuer (`iss`).
     pub issuer: Option<Box<str>>,
-    /// `sub`.
+    /// The subject (`sub`).
     pub subject: Option<Box<str>>,
-    /// `client_id`.
+    /// The client (`client_id`).
     pub client: Option<Box<str>>,
-    /// `sid`.
+    /// The session (`sid`).
     pub session: Option<Box<str>>,
-    /// `jti`.
+    /// The token's id (`jti`).
     pub token_id: Option<Box<str>>,
-    /// `kid` of the header.
+    /// The key id in the header (`kid`).
     pub kid: Option<Box<str>>,
-    /// `alg` of the header.
+    /// The algorithm in the header (`alg`).
     pub algorithm: Option<Box<str>>,
 }
 
-/// The maximum length of a string in [`Peeked`], in bytes.
 const MAX_PEEKED_BYTES: usize = 256;
 
-/// The longest prefix of a string that has at most `most` bytes.
+/// Returns the longest prefix with at most `most` bytes.
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Reads a token's claims without verifying them. Returns `None` if the input does not have the form of a token.
+/// Reads the claims without verifying the token. Returns `None` if the string is not a token.
 pub fn peek(token: &str) -> Option<Peeked> {
     let parts = TokenParts::split(token).ok()?;
     let header = JoseHeader::read(parts.header).ok()?;

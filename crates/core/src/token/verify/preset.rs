@@ -1,5 +1,4 @@
-//! The properties of known providers' tokens, in one table for each provider. A preset provides the default rules for
-//! an issuer. A configuration key that is set replaces only its own part of the preset.
+//! Default rules for known providers.
 //!
 //! ```
 //! use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -19,7 +18,7 @@ use super::mapping::{ClaimMapping, RequiredClaim, WantedClaim};
 use crate::claim::ClaimPath;
 use crate::token::algorithm::Algorithm;
 
-/// A provider whose tokens are known.
+/// A provider with known token properties.
 ///
 /// ```
 /// use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -34,24 +33,23 @@ use crate::token::algorithm::Algorithm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Preset {
-    /// Keycloak: access tokens of a realm. In its ID tokens and refresh tokens, the claim `typ` has another value.
+    /// Keycloak: access tokens of a realm.
     Keycloak,
-    /// Entra ID, endpoint version 2.0, one tenant.
+    /// Entra ID, endpoint version 2.0, single tenant.
     EntraV2,
-    /// Entra ID, endpoint version 1.0, one tenant.
+    /// Entra ID, endpoint version 1.0, single tenant.
     EntraV1,
-    /// Auth0: access tokens for an API, in both token profiles.
+    /// Auth0: access tokens for an API, in either token profile.
     Auth0,
     /// Okta: a custom authorization server. Tokens of the org server cannot be verified locally.
     Okta,
     /// Amazon Cognito: access tokens of a user pool. `audience` lists app clients.
     Cognito,
-    /// Google: ID tokens, because its access tokens are opaque. The domain, the client or the e-mail address must be
-    /// required.
+    /// Google: ID tokens. The configuration must require a domain, a client or an e-mail address.
     Google,
-    /// GitHub Actions: ID tokens of workflows. The owner of the repository must be required.
+    /// GitHub Actions: ID tokens of workflows. The configuration must require the repository owner.
     GithubActions,
-    /// Kubernetes: projected tokens of service accounts.
+    /// Kubernetes: projected service account tokens.
     Kubernetes,
     /// Ory Hydra with JWT access tokens.
     Hydra,
@@ -63,34 +61,31 @@ pub enum Preset {
     Supabase,
     /// Firebase Authentication: ID tokens.
     Firebase,
-    /// Clerk: session tokens of version 2. They have no `aud`, so `audience` lists the origins of the application
-    /// (`azp`).
+    /// Clerk: session tokens, version 2. `audience` lists the application's origins (`azp`), because the tokens have no
+    /// `aud`.
     Clerk,
-    /// Any other OpenID provider: access tokens with the usual claims. ID tokens are refused.
+    /// Any other OpenID provider: access tokens with the usual claims.
     Oidc,
 }
 
-/// The properties of a provider's tokens. [`ClaimMapping`] describes how a list of claims is read.
 struct Provider {
     preset: Preset,
     name: &'static str,
-    /// The accepted `typ` values in the header. An empty string means a missing `typ`.
+    /// Accepted values of `typ`. An empty string means no `typ`.
     typ: &'static [&'static str],
     scope: &'static [&'static str],
     client: &'static [&'static str],
     roles: &'static [&'static str],
     encodes_subject: bool,
     audience: Option<&'static str>,
-    /// Required claims, each with its accepted values.
     require: &'static [(&'static str, &'static [&'static str])],
-    /// Claims that only the provider's access tokens have.
+    /// Claims that only access tokens of the provider have.
     present: &'static [&'static str],
-    /// Claims that only the provider's other tokens have.
+    /// Claims that access tokens of the provider never have.
     absent: &'static [&'static str],
-    /// Claims whose values only the operator knows. The operator must name the values of at least one of these claims.
-    /// Otherwise every account at the provider would be accepted.
+    /// The operator must configure values for at least one of these claims, because otherwise every account would be
+    /// accepted.
     asked: &'static [&'static str],
-    /// The algorithm of keys without `alg`.
     algorithm: Option<Algorithm>,
     max_lifetime: Duration,
 }
@@ -99,11 +94,10 @@ const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }
 
-/// Claims that only ID tokens have: hashes of the tokens that were issued with the ID token, and the nonce of the login
-/// (OpenID Connect Core §2, §3.3.2.11).
+/// Claims that only ID tokens have (OpenID Connect Core §2, §3.3.2.11).
 const OF_ID_TOKENS: &[&str] = &["at_hash", "c_hash", "nonce"];
 
-/// The claims of a profile (OpenID Connect Core §5.1), which users can edit themselves.
+/// Profile claims (OpenID Connect Core §5.1), which users can edit.
 const PROFILE: [&str; 14] = [
     "name",
     "given_name",
@@ -121,7 +115,6 @@ const PROFILE: [&str; 14] = [
     "address",
 ];
 
-/// A provider without special rules.
 const PLAIN: Provider = Provider {
     preset: Preset::Oidc,
     name: "oidc",
@@ -144,7 +137,7 @@ const PROVIDERS: [Provider; 16] = [
         preset: Preset::Keycloak,
         name: "keycloak",
         roles: &["realm_access.roles"],
-        // The value `DPoP` marks tokens that are bound by DPoP, which `cnf` shows as well.
+        // `DPoP` marks sender-constrained tokens, which also have `cnf`.
         require: &[("typ", &["Bearer", "DPoP"])],
         ..PLAIN
     },
@@ -159,7 +152,7 @@ const PROVIDERS: [Provider; 16] = [
         present: &["azp"],
         absent: OF_ID_TOKENS,
         algorithm: Some(Algorithm::Rs256),
-        // With continuous access evaluation, tokens live up to 28 hours.
+        // With continuous access evaluation, tokens are valid for up to 28 hours.
         max_lifetime: hours(29),
         ..PLAIN
     },
@@ -205,7 +198,7 @@ const PROVIDERS: [Provider; 16] = [
         typ: &["JWT"],
         scope: &[],
         client: &["azp"],
-        // Without such a requirement, anyone's service account could get a token for any audience.
+        // Without these claims, any Google service account could get a token for this audience.
         asked: &["hd", "azp", "email"],
         max_lifetime: hours(2),
         ..PLAIN
@@ -216,9 +209,9 @@ const PROVIDERS: [Provider; 16] = [
         typ: &["JWT"],
         scope: &[],
         client: &[],
-        // `sub` contains names of branches and environments, which may have any characters.
+        // `sub` contains branch and environment names with arbitrary characters.
         encodes_subject: true,
-        // The owner is identified by number, because an abandoned name can be registered by another owner.
+        // Owner names can be reused by others after a rename, so the number identifies the owner.
         asked: &["repository_owner_id"],
         max_lifetime: hours(1),
         ..PLAIN
@@ -230,7 +223,7 @@ const PROVIDERS: [Provider; 16] = [
         scope: &[],
         client: &[],
         present: &["\"kubernetes.io\".serviceaccount.name"],
-        // A token may stay valid after its pod has ended, so the lifetime is limited.
+        // A token may outlive its pod, so the lifetime is limited.
         max_lifetime: hours(2),
         ..PLAIN
     },
@@ -257,7 +250,7 @@ const PROVIDERS: [Provider; 16] = [
         name: "authentik",
         client: &["azp"],
         roles: &["groups"],
-        // Authentik's access token is like its ID token, with the same audience and these two additional claims.
+        // Authentik's access tokens differ from its ID tokens only in these claims.
         present: &["azp", "uid"],
         absent: &["at_hash", "c_hash"],
         ..PLAIN
@@ -290,10 +283,9 @@ const PROVIDERS: [Provider; 16] = [
         client: &["azp"],
         roles: &["o.rol"],
         audience: Some("azp"),
-        // A session is pending until its user completes a task. Until then Clerk treats the user as signed out.
+        // Clerk treats a pending session as signed out.
         require: &[("sts", &["active"])],
-        // Tokens that are made from templates are signed with the same key, but have no session and can have any
-        // lifetime.
+        // Template tokens use the same key, but have no session and can have any lifetime.
         present: &["sid"],
         absent: OF_ID_TOKENS,
         max_lifetime: hours(1),
@@ -324,25 +316,23 @@ impl Preset {
     ];
 
     fn provider(self) -> &'static Provider {
-        // A test checks that every preset has an entry, so the fallback `oidc` is never used.
         PROVIDERS.iter().find(|provider| provider.preset == self).unwrap_or(const { &PLAIN })
     }
 
-    /// The name of the preset in `gateway.toml`.
+    /// The name of the preset in the configuration.
     pub fn word(self) -> &'static str {
         self.provider().name
     }
 
-    /// The values of `typ` that the provider's access tokens may have.
+    /// The accepted values of `typ`.
     pub fn typ(self) -> impl Iterator<Item = &'static str> {
         self.provider().typ.iter().copied()
     }
 
-    /// The names of claims that users can set themselves, in their profile or through the provider's API.
+    /// Claims that users can set themselves.
     pub fn claims_of_users(self) -> impl Iterator<Item = &'static str> {
         let (profile, more): (&[&str], &[&str]) = match self {
-            // These tokens belong to workflows and not to users, but the owner of a fork chooses the names of its
-            // branches.
+            // The owner of a fork chooses its branch names.
             Self::GithubActions => (&[], &["head_ref"]),
             Self::Kubernetes => (&[], &[]),
             Self::EntraV2 | Self::EntraV1 => (&PROFILE, &["email", "upn", "unique_name"]),
@@ -361,21 +351,20 @@ impl Preset {
         profile.iter().chain(more).copied()
     }
 
-    /// The longest lifetime of the provider's access tokens.
+    /// The maximum lifetime of an access token.
     pub fn max_lifetime(self) -> Duration {
         self.provider().max_lifetime
     }
 
-    /// The algorithm of those keys of the provider that have no `alg`.
+    /// The algorithm for keys without `alg`.
     pub fn algorithm(self) -> Option<Algorithm> {
         self.provider().algorithm
     }
 
-    /// The claim mapping. If the mapping requires claims without stating their values, the operator must state the
-    /// values of one of these claims. Until then, the mapping is refused.
+    /// The claim mapping. If the mapping leaves required claims open, the operator must configure values for one of
+    /// them.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
-        // A test checks that each path can be parsed.
         let paths = |paths: &[&str]| paths.iter().filter_map(|path| ClaimPath::parse(path).ok()).collect::<Vec<_>>();
         let wanted = |path: &str, wanted| Some(RequiredClaim { path: ClaimPath::parse(path).ok()?, wanted });
         let required = provider.require.iter().filter_map(|(path, values)| {

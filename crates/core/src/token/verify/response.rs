@@ -1,4 +1,4 @@
-//! Reads the response of an introspection endpoint (RFC 7662 §2.2) by the same rules as the claims of a token.
+//! Reading of introspection responses (RFC 7662 §2.2).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -13,15 +13,14 @@ use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 use crate::token::claims::{AccessToken, TokenIssuer};
 
-/// Members that state the kind of a token. Some servers also introspect refresh tokens and ID tokens.
+/// Members that name the kind of a token. Some servers also introspect refresh tokens and ID tokens.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
-/// The values of [`KINDS`] in responses about tokens that are not access tokens.
 const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
 
-/// What a response states about a token.
+/// The result of an introspection.
 #[derive(Debug)]
 pub enum Told {
-    /// The token is active, and its claims are accepted.
+    /// The token is active and accepted.
     Active(Box<AccessToken>),
     /// The token is not active.
     Inactive,
@@ -29,31 +28,29 @@ pub enum Told {
     Refused(Denial),
 }
 
-/// Reads the responses of one issuer.
+/// Reads introspection responses of one issuer.
 #[derive(Debug)]
 pub struct Responses {
     rules: IssuerRules,
-    /// The properties that all tokens of the issuer share.
     of_tokens: Arc<TokenIssuer>,
-    /// The kinds of mapped claims for which a refusal has already been logged, with one bit for each kind.
+    /// One bit for each kind of claim. It is set once a refusal of such a claim was logged.
     told_claims: AtomicU8,
 }
 
 impl Responses {
-    /// Makes a reader with these rules.
+    /// Creates a reader with these rules.
     pub fn new(rules: &IssuerRules) -> Self {
         Self { rules: rules.without_keys(), of_tokens: rules.of_tokens(), told_claims: AtomicU8::new(0) }
     }
 
-    /// The rules of the issuer.
     pub(crate) fn rules(&self) -> &IssuerRules {
         &self.rules
     }
 
-    /// Reads the response about `token`.
+    /// Reads the response for `token`.
     ///
     /// # Errors
-    /// The input is not a response according to RFC 7662, so the token's state is unknown.
+    /// The input is not an introspection response (RFC 7662).
     // Requirement I20.
     pub fn read(&self, token: &str, response: &[u8], now: Timestamp) -> Result<Told, &'static str> {
         if response.len() > MAX_INTROSPECTION {
@@ -94,13 +91,12 @@ impl Responses {
             judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
                 .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note_token(&judged);
-        // The response must name the key, because the caller's proof is checked against this key.
+        // Without a key in the response, the caller's DPoP proof could not be checked.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
 
-/// Returns whether the token has the form of a JWT, which is three parts in base64url (J12). Such a token is verified
-/// with keys, unless its issuer's rules specify introspection.
+/// Returns whether the token has the form of a JWT: three parts in base64url (J12).
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     let mut parts = token.split('.');
@@ -108,8 +104,8 @@ pub fn is_jwt_shaped(token: &str) -> bool {
     fourth.is_none() && [first, second, third].into_iter().all(|part| part.is_some_and(is_part))
 }
 
-/// Returns whether the token can be an opaque token of another issuer. It must consist of the characters in
-/// RFC 6750 §2.1, and must not be one of the gate's refresh tokens, which no other server may see.
+/// Returns whether the token may be an opaque token of another issuer (RFC 6750 §2.1). The gate's refresh tokens are
+/// excluded, because no other server may see them.
 pub(crate) fn is_opaque(token: &str) -> bool {
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     (1..=super::MAX_TOKEN).contains(&token.len())
@@ -118,15 +114,13 @@ pub(crate) fn is_opaque(token: &str) -> bool {
 }
 
 impl IssuerRules {
-    /// Returns whether the gate may ask the issuer about this opaque token.
     pub(crate) fn introspects(&self, opaque: &str) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
     }
 }
 
-/// Finds the issuer that must introspect a token that is not a JWT. Among the issuers that `taken` accepts, it is the
-/// issuer with the longest configured prefix with which the token begins. Returns `None` if no prefix matches, or if
-/// two issuers have the same prefix.
+/// Finds the issuer that introspects this opaque token: the one with the longest matching prefix. Returns `None` if two
+/// issuers have the same prefix.
 pub(crate) fn introspecting<'r>(
     issuers: &'r [IssuerRules],
     opaque: &str,

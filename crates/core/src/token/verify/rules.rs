@@ -1,4 +1,4 @@
-//! The rules for each issuer's tokens.
+//! Validation rules for an issuer's tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,9 @@ use crate::token::assertion::is_assertion_typ;
 use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
 
-/// The largest permitted tolerance for the difference between an issuer's clock and ours.
 const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
-/// The reason why rules are invalid.
+/// Why rules are invalid.
 ///
 /// ```
 /// use rotogate::token::IssuerKeys;
@@ -37,10 +36,10 @@ const MAX_LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
-    /// An issuer has two sets of rules, or there are two sets of rules for the gate's own issuer.
-    #[error("the issuer {0:?} is listed twice, or there is more than one own issuer of the gate")]
+    /// An issuer is listed twice, or the gate has more than one own issuer.
+    #[error("the issuer {0:?} is listed twice, or the gate has more than one issuer of its own")]
     Twice(String),
-    /// An issuer's rule is out of bounds.
+    /// A rule is out of bounds.
     #[error("the issuer {issuer:?}: {why}")]
     Rule {
         /// The issuer.
@@ -51,22 +50,21 @@ pub enum RulesError {
     /// The input is not a JWK set.
     #[error("not a JWK set: {0}")]
     NotJwks(&'static str),
-    /// A published JWK set has more keys than the gate reads.
+    /// A JWK set has too many keys.
     #[error("{0} keys; at most {MAX_KEYS} are read")]
     TooManyKeys(usize),
     /// A JWK set has no usable key.
     #[error("no usable key: {0}")]
     NoUsableKey(String),
-    /// Two keys have the same name, or one of several keys has no name.
+    /// The name of a key is repeated or missing.
     #[error("the keys are ambiguous: {0:?} is repeated")]
     Ambiguous(String),
-    /// A single key is unusable.
+    /// A key is unusable.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl RulesError {
-    /// The error for a set in which all keys are ignored.
     pub(super) fn no_usable_key(ignored: &[Ignored]) -> Self {
         Self::NoUsableKey(if ignored.is_empty() {
             "the set is empty".to_owned()
@@ -76,9 +74,8 @@ impl RulesError {
     }
 }
 
-/// The name by which routes refer to the gate's own issuer.
+/// The name of the gate's own issuer in routes.
 pub const OWN: &str = "self";
-/// The maximum length of the prefix of an issuer's subjects, in bytes.
 const MAX_PREFIX: usize = 64;
 
 /// The rules for one issuer's tokens.
@@ -99,61 +96,53 @@ const MAX_PREFIX: usize = 64;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuerRules {
-    /// `iss`, compared byte for byte.
+    /// The issuer (`iss`), compared byte for byte.
     pub issuer: Arc<str>,
-    /// The short name of the issuer, by which routes refer to it. Only the gate's own issuer is named `OWN`.
+    /// The short name of the issuer in routes. Only the gate's own issuer is named `OWN`.
     pub name: Arc<str>,
-    /// The scopes that the issuer's tokens may have at this gate, or `None` if any scope is allowed. Other scopes in a
-    /// token's `scope` are dropped, so neither routes nor upstreams see them.
+    /// The allowed scopes, or `None` to allow all. Other scopes of a token are dropped.
     pub scopes: Option<Scope>,
     /// Whether the issuer's tokens are accepted on routes that do not name an issuer.
     pub everywhere: bool,
     /// The mapping of the issuer's claims.
     pub claims: Arc<ClaimMapping>,
-    /// The prefix of the issuer's subjects, which makes them distinct from other issuers' subjects. Revocations use
-    /// subjects without this prefix.
+    /// The prefix for the issuer's subjects, which separates them from other issuers' subjects. Revocations use
+    /// subjects without the prefix.
     pub subject_prefix: Box<str>,
-    /// Whether this is the gate's own issuer. The gate's own tokens are judged by engine time, and have more claims
-    /// than those of other issuers.
+    /// Whether this is the gate's own issuer.
     pub ours: bool,
-    /// The audiences that the issuer's tokens need, unless a route states other audiences. The audience is checked
-    /// together with the route's rules.
+    /// The required audiences, unless a route configures others.
     pub audience: Arc<[Box<str>]>,
-    /// The accepted values of `typ`, compared without regard to case and without a leading `application/`. An empty
-    /// string means tokens without `typ`.
+    /// The accepted values of `typ`, compared case-insensitively and without `application/`. An empty string means no
+    /// `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify the issuer's tokens.
     #[doc(hidden)]
     pub keys: Keys,
-    /// The largest accepted difference between the issuer's clock and ours, at most 30 s. The gate's own tokens end at
-    /// their `exp`, because for them the leeway applies only to `nbf` and `iat`.
+    /// The accepted clock difference, at most 30 s. For the gate's own tokens it does not apply to `exp`.
     pub leeway: Duration,
-    /// The maximum accepted time from `iat` to `exp`. If it is set, `iat` is required.
+    /// The maximum time from `iat` to `exp`. If set, tokens need `iat`.
     pub max_lifetime: Option<Duration>,
-    /// The claim that contains the id of the session at the issuer. The issuer's logouts and events name the session by
-    /// this id. If this field is empty, the issuer's tokens have no session.
+    /// The claim with the session id. The issuer's logouts and events name the session by this id. If empty, tokens
+    /// have no session.
     pub session_claim: Box<str>,
-    /// The kinds of the issuer's assertions that are accepted as grants.
+    /// The accepted kinds of assertions.
     #[doc(hidden)]
     pub grants: AssertionGrants,
     /// The effects of the issuer's security events.
     #[doc(hidden)]
     pub on_event: EventEffects,
-    /// The forms of names other than `sub` by which the issuer may name the gate's users. The directory must know these
-    /// names.
+    /// The accepted forms of user names other than `sub`. The directory must know these names.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
     /// Whether browsers log in at the issuer.
     #[doc(hidden)]
     pub logs_in_browsers: bool,
-    /// How the gate introspects the issuer's tokens, or `None` if it does not introspect them.
     pub(crate) introspection: Option<Arc<Introspection>>,
-    /// The sessions that the issuer's tokens have named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
 }
 
 impl IssuerRules {
-    /// The properties that all tokens of the issuer share.
     pub(super) fn of_tokens(&self) -> Arc<TokenIssuer> {
         Arc::new(TokenIssuer {
             url: Arc::clone(&self.issuer),
@@ -180,9 +169,9 @@ impl IssuerRules {
         }
     }
 
-    /// The rules for the tokens of another issuer. By default, only the type `at+jwt` is accepted (see [`Self::typ`]),
-    /// the leeway is 30 s, any lifetime is accepted, tokens have no scopes or roles, and only routes that name the
-    /// issuer accept them. The issuer's name is the host of its URL.
+    /// The rules for another issuer's tokens. By default the type must be `at+jwt` (see [`Self::typ`]) and the leeway
+    /// is 30 s. Tokens have no scopes or roles, and only routes that name the issuer accept them. The issuer's name is
+    /// the host in its URL.
     pub fn external(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keys: IssuerKeys) -> Self {
         Self::with_keys(issuer.into(), audience, Keys::Live(keys.into()))
     }
@@ -211,43 +200,39 @@ impl IssuerRules {
         }
     }
 
-    /// Returns whether the issuer's JWTs are also introspected.
     pub(crate) fn is_always_introspected(&self) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| introspection.always)
     }
 
-    /// The rules for introspected tokens, which need no keys.
     pub(crate) fn without_keys(&self) -> Self {
         Self { keys: Keys::none(), ..self.clone() }
     }
 
-    /// How long a token is still accepted after its `exp`.
     pub(super) fn leeway_of_expiry(&self) -> Duration {
         if self.ours { Duration::ZERO } else { self.leeway }
     }
 
-    /// Accepts tokens of these types instead of `at+jwt`. Many issuers write `JWT` into access tokens (Keycloak, Entra,
-    /// Auth0's default profile). Others do not write a type (Cognito). For them, list `""`. If such an issuer signs ID
-    /// tokens with the same keys, only the audience prevents ID tokens from being accepted.
+    /// Accepts these types instead of `at+jwt`. Many issuers write `JWT` (Keycloak, Entra, Auth0's default profile).
+    /// For issuers without `typ` (Cognito), list `""`. With an empty `typ`, only the audience distinguishes access
+    /// tokens from ID tokens.
     #[must_use]
     pub fn typ(mut self, types: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.typ = types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Reads the roles of a token's subject from all of these claims together, for example `["realm_access.roles"]`. By
-    /// default, another issuer's tokens have no roles.
+    /// Reads roles from all of these claims, for example `["realm_access.roles"]`. By default, tokens of other issuers
+    /// have no roles.
     ///
     /// # Errors
-    /// A path that cannot be parsed: see [`ClaimPath`].
+    /// A path is invalid: see [`ClaimPath`].
     pub fn roles<'a>(mut self, paths: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidValue> {
         let roles = ClaimPath::list(paths)?;
         Arc::make_mut(&mut self.claims).roles = roles;
         Ok(self)
     }
 
-    /// Takes the types, claims and maximum lifetime from a provider's preset. Call this function first, because later
-    /// settings replace their part of the preset.
+    /// Applies a provider's preset. Call this first, because later settings override it.
     ///
     /// ```
     /// # use rotogate::token::{IssuerKeys, IssuerRules, Preset};
@@ -269,10 +254,10 @@ impl IssuerRules {
         }
     }
 
-    /// Requires that a claim has exactly one of these values, which are strings, numbers or booleans.
+    /// Requires that a claim has one of these strings, numbers or booleans.
     ///
     /// # Errors
-    /// A path that cannot be parsed: see [`ClaimPath`].
+    /// The path is invalid: see [`ClaimPath`].
     pub fn require(
         mut self,
         path: &str,
@@ -283,13 +268,12 @@ impl IssuerRules {
         Ok(self)
     }
 
-    /// Reads these claims instead of the claims of RFC 9068.
+    /// Sets the claim mapping.
     #[must_use]
     pub fn claims(self, claims: ClaimMapping) -> Self {
         Self { claims: Arc::new(claims), ..self }
     }
 
-    /// Returns whether both sets of rules make the same decision for every token.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         let Self {
             issuer,
@@ -334,7 +318,6 @@ impl IssuerRules {
         Self { name: name.into(), ..self }
     }
 
-    /// Reduces a token's scope to the scopes that these rules allow.
     fn allowed(&self, scope: Scope) -> Scope {
         match &self.scopes {
             Some(allowed) => scope.intersection(allowed),
@@ -342,8 +325,7 @@ impl IssuerRules {
         }
     }
 
-    /// Sets the scopes that the issuer's tokens may have. Pass a [`Scope`], or `None` for all scopes that the issuer
-    /// grants.
+    /// Sets the allowed scopes. Pass a [`Scope`], or `None` to allow all.
     ///
     /// ```
     /// use rotogate::session::Scope;
@@ -360,7 +342,7 @@ impl IssuerRules {
         Self { scopes: scopes.into(), ..self }
     }
 
-    /// Also accepts the issuer's tokens on routes that do not name an issuer.
+    /// Accepts the issuer's tokens also on routes that do not name an issuer.
     #[must_use]
     pub fn everywhere(self) -> Self {
         Self { everywhere: true, ..self }
@@ -372,8 +354,7 @@ impl IssuerRules {
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
         match typ {
-            // An assertion names a caller to one upstream. It must never be accepted as an access token, whatever the
-            // rules for its issuer say.
+            // Assertions for upstreams must never be accepted as access tokens.
             Some(typ) if is_assertion_typ(media_subtype(typ)) => false,
             None => self.typ.iter().any(|t| t.is_empty()),
             Some("") => false,
@@ -382,30 +363,28 @@ impl IssuerRules {
     }
 }
 
-/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl IssuerRules {
-    /// Does the same as [`Self::external`] for an issuer without keys. The gate introspects each of the issuer's
-    /// tokens.
+    /// Creates rules for an issuer whose tokens are all introspected, without keys.
     pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
         let rules = Self::external(issuer, audience, IssuerKeys::unknown());
         Self { keys: Keys::none(), ..rules.introspection(introspection) }
     }
 
-    /// Sets the effect of one kind of the issuer's security events.
+    /// Sets the effect of one kind of security event.
     #[must_use]
     pub fn on_event(self, kind: EventKind, effect: EventEffect) -> Self {
         Self { on_event: self.on_event.on(kind, effect), ..self }
     }
 
-    /// Introspects the issuer's tokens that are not JWTs. The issuer's JWTs are still verified with its keys.
+    /// Introspects the issuer's opaque tokens. JWTs are still verified with keys.
     #[must_use]
     pub fn introspection(self, introspection: Introspection) -> Self {
         Self { introspection: Some(Arc::new(introspection)), ..self }
     }
 }
 
-/// The host in an issuer's URL, or the whole string if the string is not a URL.
+/// The host in an issuer's URL, or the whole string if it is not a URL.
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
@@ -413,7 +392,7 @@ pub fn host_of(issuer: &str) -> &str {
     end.and_then(|end| authority.get(..end)).unwrap_or(authority)
 }
 
-/// A `typ` without its optional `application/` (RFC 7515 §4.1.9).
+/// `typ` without its optional `application/` (RFC 7515 §4.1.9).
 pub(super) fn media_subtype(typ: &str) -> &str {
     const PREFIX: &str = "application/";
     match typ.split_at_checked(PREFIX.len()) {

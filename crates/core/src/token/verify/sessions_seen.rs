@@ -1,6 +1,4 @@
-//! Remembers the sessions that an issuer's accepted tokens named. If a notice names a session that no token named, the
-//! notice ends more than that session, because the tokens may contain the session in a claim other than
-//! `session_claim`.
+//! The sessions that an issuer's accepted tokens have named. A notice about an unknown session has a wider effect.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -11,21 +9,18 @@ use moka::sync::Cache;
 use crate::session::VouchedBy;
 use crate::token::claims::AccessToken;
 
-/// The maximum number of remembered users, of remembered sessions from tokens, and of remembered pairs of session and
-/// user. Each entry needs four bytes. An evicted entry is treated as if it had never been seen.
+/// The maximum number of remembered users, sessions and pairs of both. Each entry needs four bytes.
 const CARRIED: usize = 1 << 16;
-/// The maximum number of remembered sessions from notices. A gate may have a thousand issuers.
+/// The maximum number of sessions remembered from notices. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
-/// The maximum number of users for whom the subject that belongs to a `sub` is remembered.
+/// The maximum number of users whose `sub` is mapped to a subject.
 const MAPPED: u64 = 1 << 14;
-/// The number of slots that one session may use. The newest session always has a slot.
 const WAYS: usize = 4;
 
-/// Hashes of at most `N` values. Two different values have the same hash in one of 500 million cases. The hash is keyed
-/// with a secret, so that nobody can cause such a collision.
+/// Hashes of at most `N` values. The hash is keyed with a secret, so nobody can cause a collision.
 #[derive(Default)]
 struct Recent<const N: usize> {
-    /// The slots, which are allocated when the first value is added. 0 marks a free slot.
+    /// 0 marks a free slot.
     places: OnceLock<Box<[AtomicU32]>>,
 }
 
@@ -55,22 +50,18 @@ impl<const N: usize> Recent<N> {
     }
 }
 
-/// The sessions that tokens and notices of one issuer have named since the gate started.
 #[derive(Default)]
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
-    /// The pairs of a session and its user. A session at the issuer that belongs to a session of this gate is also
-    /// stored without its user.
+    /// Pairs of a session and its user. Sessions of the gate's own tokens are also stored with an empty user.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
-    /// The users named by tokens, and by the gate's sessions whose users the issuer authenticated.
     users: Recent<CARRIED>,
-    /// The subject for each `sub`, if the issuer's subjects are in another claim.
+    /// Maps each `sub` to the user's subject. Stays empty if `sub` itself is the subject.
     mapped: OnceLock<Cache<Box<str>, Box<str>>>,
-    /// Whether a notice has named a session.
     names_sessions: AtomicBool,
-    /// Whether a token and a notice have named the same session, which shows that `session_claim` is the right claim.
+    /// Whether a token and a notice have named the same session. This proves that `session_claim` is correct.
     is_proven: AtomicBool,
     has_tokens: AtomicBool,
     vouches: AtomicBool,
@@ -78,33 +69,26 @@ pub(super) struct SessionsSeen {
 
 crate::debug_with!(SessionsSeen);
 
-/// What is known about a session that a notice names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
-    /// An accepted token named the session.
     Carried,
-    /// No token named the session, but the effect of the notice is known for one of two reasons. Either tokens have
-    /// named the sessions of other notices, or the issuer has no tokens at this gate and only authenticates users for
-    /// the gate's sessions, which store the issuer's session ids.
+    /// No token named the session, but tokens have named other sessions of this issuer.
     Elsewhere,
-    /// It is not known whether any token names the session.
     Unproven,
 }
 
 impl SessionsSeen {
-    /// Records an accepted token of the issuer.
     // Requirement S31.
     pub(super) fn note_token(&self, token: &AccessToken) {
         let (sub, subject) = (token.notice_subject(), token.token_subject());
         self.note(token.issuer_session(), sub);
         if !token.has_sub_as_subject() {
-            // A notice may name the user by `sub` or by the subject.
+            // A notice may name the user by `sub` or by the mapped subject.
             self.users.add(self.hasher.hash_one(subject));
             self.mapped.get_or_init(|| Cache::new(MAPPED)).insert(sub.into(), subject.into());
         }
     }
 
-    /// Records an accepted token with this user and this session.
     pub(super) fn note(&self, session: Option<&str>, user: &str) {
         set(&self.has_tokens);
         self.users.add(self.hasher.hash_one(user));
@@ -117,7 +101,6 @@ impl SessionsSeen {
         }
     }
 
-    /// Records an accepted token of this gate whose user the issuer authenticated.
     pub(super) fn note_vouched(&self, by: &VouchedBy) {
         set(&self.vouches);
         self.users.add(self.hasher.hash_one(&*by.subject));
@@ -127,35 +110,28 @@ impl SessionsSeen {
         }
     }
 
-    /// Returns whether an accepted token or a session of this gate has named this user.
     pub(super) fn knows_user(&self, user: &str) -> bool {
         self.users.has(self.hasher.hash_one(user))
     }
 
-    /// Returns whether an accepted token or a session of this gate has named this session.
     pub(super) fn knows_session(&self, session: &str) -> bool {
         self.carried.has(self.hasher.hash_one(session)) || self.is_of(session, "")
     }
 
-    /// The subject of the user with this `sub`, if an accepted token contained both.
     pub(super) fn subject_of(&self, sub: &str) -> Option<Box<str>> {
         self.mapped.get()?.get(sub)
     }
 
-    /// Returns whether this is known to be a session of this user. Only the issuer and the user can know the session's
-    /// id.
     pub(super) fn is_of(&self, session: &str, user: &str) -> bool {
         self.owned.has(self.hasher.hash_one((session, user)))
     }
 
-    /// Returns whether a logout of this user without a session is usual for the issuer. It is usual if the gate knows
-    /// the user, and this issuer's notices never name a session. If the issuer's notices normally name a session, a
-    /// notice without a session is suspicious, because its sender need not know a session id.
+    /// Returns whether logouts without a session are usual for this issuer. A logout without a session is suspicious if
+    /// the issuer normally names the session.
     pub(super) fn is_usual_logout(&self, user: &str) -> bool {
         !self.names_sessions.load(Relaxed) && self.knows_user(user)
     }
 
-    /// Records a notice that names a session, and returns what is known about the session.
     pub(super) fn name(&self, session: &str) -> Named {
         set(&self.names_sessions);
         let hash = self.hasher.hash_one(session);
@@ -169,7 +145,7 @@ impl SessionsSeen {
     }
 }
 
-/// Sets a flag. It does not write to a flag that is already set, because every verified token calls this.
+/// Avoids a write if the flag is already set, because every verified token calls this function.
 fn set(flag: &AtomicBool) {
     if !flag.load(Relaxed) {
         flag.store(true, Relaxed);

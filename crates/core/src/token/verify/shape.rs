@@ -1,4 +1,4 @@
-//! The form of a token. It is checked before any key is used, as strictly as in RFC 7515 §7.1.
+//! The form of tokens, checked before any key is used (RFC 7515 §7.1).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,21 +15,14 @@ use crate::denial::Denial;
 use crate::strict_json;
 use crate::strict_json::Members;
 
-/// The denial for a token that is too long for any issuer.
 pub(super) const TOO_LONG: Denial = Denial::MalformedToken("longer than 24 KiB");
-/// The denial for a token of the gate's own issuer that is too long.
 pub(super) const OWN_TOO_LONG: Denial =
     Denial::MalformedToken("longer than 8 KiB, which is allowed only for tokens of other issuers");
 
-/// The three parts of a JWS in compact serialisation.
 pub(super) struct TokenParts<'a> {
-    /// The first part.
     pub(super) header: &'a str,
-    /// The second part.
     pub(super) claims: &'a str,
-    /// The third part, decoded.
     pub(super) signature: Vec<u8>,
-    /// The signed bytes.
     pub(super) message: &'a str,
 }
 
@@ -48,41 +41,34 @@ impl<'a> TokenParts<'a> {
         Ok(Self { header, claims, signature: decode(signature)?, message })
     }
 
-    /// Returns whether this key made the signature. The signature must have the length of the key's signatures.
+    /// The signature must also have the right length for the key.
     pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
         key.verifies(self.message.as_bytes(), &self.signature)
     }
 }
 
-/// The header members that the gate uses. If a header has another member that could change the token's meaning, the
-/// token was already refused.
+/// Headers with critical or unsafe members have already been refused.
 pub(super) struct JoseHeader {
-    /// `alg`, which is compared with the key's algorithm.
     pub(super) algorithm: Box<str>,
-    /// `kid`, by which the key is looked up.
     pub(super) kid: Option<Box<str>>,
-    /// `typ`.
     pub(super) typ: Option<Box<str>>,
 }
 
-/// The number of headers that a thread keeps. All tokens that one key signs have the same header.
+/// All tokens from one key have the same header.
 const KEPT_HEADERS: usize = 8;
 
 thread_local! {
-    /// Headers of tokens with a valid signature, each with the string from which it was read.
     static HEADERS: RefCell<VecDeque<(Box<str>, Rc<JoseHeader>)>> = const { RefCell::new(VecDeque::new()) };
 }
 
 impl JoseHeader {
-    /// Does the same as [`Self::read`], but returns a kept header if this thread has read the same string before.
     pub(super) fn known(part: &str) -> Result<Rc<Self>, Denial> {
         let kept =
             HEADERS.with_borrow(|kept| kept.iter().find(|(text, _)| **text == *part).map(|(_, it)| Rc::clone(it)));
         kept.map_or_else(|| Self::read(part).map(Rc::new), Ok)
     }
 
-    /// Keeps the header of a token with a valid signature. Headers of forged tokens are not kept, so they cannot evict
-    /// a kept header.
+    /// Forged tokens cannot evict a kept header.
     pub(super) fn keep(self: &Rc<Self>, part: &str) {
         HEADERS.with_borrow_mut(|kept| {
             if kept.iter().any(|(_, known)| Rc::ptr_eq(known, self)) {
@@ -120,9 +106,8 @@ impl JoseHeader {
     }
 }
 
-/// Header members by which a token would itself provide a key or a rule for its verification. `jku` and `x5u` are not
-/// refused, because they only state the location of a key, the gate neither follows nor compares them (RFC 8725 §3.10),
-/// and some issuers write them into each token.
+/// Header members that would provide a key or change the verification. `jku` and `x5u` are ignored, not refused,
+/// because some issuers always write them (RFC 8725 §3.10).
 const REFUSED: &[(&str, &str)] = &[
     ("crit", "`crit` is not allowed in the header"),
     ("b64", "`b64` is not allowed in the header"),
@@ -131,17 +116,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("jwk", "`jwk` is not allowed in the header"),
 ];
 
-/// Decodes base64url strictly. Padding, `+`, `/`, white space and left-over bits are refused (J12).
+/// Decodes base64url. Padding, `+`, `/`, white space and left-over bits are refused (J12).
 pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| Denial::MalformedToken("not base64url"))
 }
 
-/// The second part of a token, decoded but not verified.
+/// Returns the decoded payload, which is not verified.
 pub(crate) fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
     decode(TokenParts::split(token)?.claims)
 }
 
-/// The claims of a token that was verified before.
+/// Returns the claims of a token that was already verified.
 pub(in crate::token) fn claims_of(token: &str) -> Option<Map<String, Value>> {
     let part = token.split('.').nth(1)?;
     strict_json::object(&decode(part).ok()?).ok()
@@ -152,7 +137,6 @@ mod for_tests {
     use super::*;
 
     impl JoseHeader {
-        /// Returns whether this thread keeps the header that was read from this string.
         pub(crate) fn is_kept(part: &str) -> bool {
             HEADERS.with_borrow(|kept| kept.len() <= KEPT_HEADERS && kept.iter().any(|(text, _)| **text == *part))
         }

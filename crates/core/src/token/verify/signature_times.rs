@@ -1,5 +1,3 @@
-//! The durations of signature checks, for metrics.
-
 use std::sync::OnceLock;
 
 use crate::clock::{SystemTime, TimeSource};
@@ -8,7 +6,6 @@ use crate::token::algorithm::Algorithm;
 
 type OfAlgorithm = Durations<{ FINE_SECONDS.len() + 1 }>;
 
-/// The durations of signature checks, for each used algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct SignatureTimes {
     algorithms: [OnceLock<OfAlgorithm>; Algorithm::ALL.len()],
@@ -16,7 +13,6 @@ pub(crate) struct SignatureTimes {
 }
 
 impl SignatureTimes {
-    /// Checks a signature and records the duration.
     pub(super) fn measure(&self, algorithm: Algorithm, check: impl FnOnce() -> bool) -> bool {
         let begun = self.time.monotonic();
         let holds = check();
@@ -27,7 +23,6 @@ impl SignatureTimes {
         holds
     }
 
-    /// The durations so far, by the name of the algorithm.
     pub(crate) fn counted(&self) -> Vec<(&'static str, CountedDurations)> {
         let all = Algorithm::ALL.into_iter().zip(&self.algorithms);
         all.filter_map(|(algorithm, durations)| Some((algorithm.name(), durations.get()?.counted()))).collect()

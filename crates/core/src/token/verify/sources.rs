@@ -1,6 +1,5 @@
-//! Finds the issuer to whose users the subject of one of this gate's own tokens belongs. Users of another issuer get
-//! subjects of this gate through a browser login, an identity assertion, or a token exchange. Their subjects begin with
-//! the issuer's prefix, and no other subject does, so the subject alone identifies the issuer.
+//! Finds a user's issuer by the user's subject at this gate. Subjects of another issuer's users start with the issuer's
+//! prefix.
 
 use std::sync::Arc;
 
@@ -9,13 +8,11 @@ use super::{IssuerRules, Verifier};
 use crate::denial::Denial;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
 
-/// The issuers whose users have subjects of this gate, with their prefixes. An issuer without a prefix is last in the
-/// list, and is the only source of users.
+/// The issuers whose users have subjects at this gate, with their prefixes. An issuer without a prefix comes last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectSources(Vec<(Box<str>, Arc<str>)>);
 
 impl SubjectSources {
-    /// Collects the sources among these issuers.
     pub(super) fn new(issuers: &[IssuerRules]) -> Self {
         let others = || issuers.iter().filter(|rules| !rules.ours);
         let bare = others().filter(|rules| rules.subject_prefix.is_empty() && rules.names_subjects());
@@ -23,7 +20,7 @@ impl SubjectSources {
         Self(all.map(|rules| (rules.subject_prefix.clone(), Arc::clone(&rules.issuer))).collect())
     }
 
-    /// The issuer whose user has this subject, or `None` for a user or a client of the gate itself.
+    /// The issuer of the user with this subject, or `None` for the gate's own users and clients.
     // Requirement I67.
     pub fn issuer_of(&self, subject: &str) -> Option<&Arc<str>> {
         let is_its = |(prefix, _): &&(Box<str>, Arc<str>)| subject.starts_with(&**prefix);
@@ -32,7 +29,7 @@ impl SubjectSources {
 }
 
 impl IssuerRules {
-    /// Returns whether users of the issuer get subjects of this gate through a browser login or an identity assertion.
+    /// Returns whether browser logins or identity assertions map the issuer's users to subjects of this gate.
     #[doc(hidden)]
     pub fn names_subjects(&self) -> bool {
         let asserts = self.grants.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Issuer);
@@ -41,7 +38,7 @@ impl IssuerRules {
 }
 
 impl Verifier {
-    /// Stores in one of the gate's own tokens the issuer to which its subject belongs.
+    /// Sets the issuer of the subject, for one of the gate's own tokens.
     ///
     /// # Errors
     /// The subject has the prefix of an issuer that did not authenticate the user.
@@ -55,10 +52,10 @@ impl Verifier {
             (None, None) => None,
             (None, Some(by)) => match self.found(by) {
                 Some(_) => None,
-                // The issuer is no longer configured. Its user must not become one of the gate's own users.
+                // The issuer was removed from the configuration. Its users must not become the gate's own users.
                 None => Some(TokenIssuer::unknown(by)),
             },
-            // A token for an API key or from an operator has no session.
+            // Tokens from API keys or operators have no session.
             (Some(issuer), by) if by.map_or(token.session.is_none(), |by| *by == **issuer) => {
                 self.found(issuer).map(|(_, of_tokens)| Arc::clone(of_tokens))
             }
@@ -74,14 +71,14 @@ impl Verifier {
         Ok(token)
     }
 
-    /// The issuers whose users have subjects in the gate's own tokens.
+    /// The issuers whose users have subjects at this gate.
     pub fn sources(&self) -> &Arc<SubjectSources> {
         &self.sources
     }
 }
 
-/// Describes what is wrong with a prefix, given the prefixes of `others`. `is_alone` is true if the gate has no users
-/// of its own and no other issuer.
+/// Describes what is wrong with a prefix, or returns `None`. `is_alone` is true if the gate has no users of its own and
+/// no other issuer.
 // Requirement I67.
 pub fn prefix_problem<'a>(
     prefix: &str,
@@ -111,17 +108,16 @@ pub fn prefix_problem<'a>(
     }
 }
 
-/// A source of users whose subjects become subjects of this gate.
+/// A group of users with subjects at this gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserSource<'a> {
-    /// The users of the gate itself.
+    /// The gate's own users.
     Own,
-    /// The users of another issuer, with its prefix.
+    /// The users of another issuer. The string is the issuer's prefix.
     Issuer(&'a str),
 }
 
-/// The index of a source without a prefix, if there are other sources. Returns `None` if the subjects of all sources
-/// are distinct.
+/// Finds an issuer without a prefix among several sources. Its subjects could clash with those of other sources.
 // Requirement I67.
 pub fn bare_source(sources: &[UserSource<'_>]) -> Option<usize> {
     if sources.len() < 2 {

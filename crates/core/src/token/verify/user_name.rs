@@ -1,27 +1,27 @@
-//! Names other than `sub` by which another issuer may refer to a user of the gate. Only the directory can resolve them.
+//! User names other than `sub` in notices. Only the directory can resolve such names.
 
-/// A name by which another issuer refers to a user of the gate (RFC 9493 §3.2).
+/// A name by which another issuer refers to a user (RFC 9493 §3.2).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserName {
     /// An e-mail address.
     Email(Box<str>),
-    /// An id that the application has assigned, such as a provisioning id.
+    /// An id assigned by the application, such as a provisioning id.
     Opaque(Box<str>),
 }
 
-/// The form of such a name.
+/// The form of a user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserNameForm {
     /// An e-mail address.
     Email,
-    /// An id that the application has assigned.
+    /// An id assigned by the application.
     Opaque,
 }
 
 impl UserNameForm {
-    /// All forms of names.
+    /// All forms.
     pub const ALL: [Self; 2] = [Self::Email, Self::Opaque];
 
     /// The name of the form in subject identifiers and in the configuration.
@@ -34,8 +34,7 @@ impl UserNameForm {
 }
 
 impl UserName {
-    /// Reads the name from a subject identifier with this format. `member` returns a member of the identifier if it is
-    /// a string of 1 to 256 bytes.
+    /// Reads the name from a subject identifier (RFC 9493 §3.2).
     pub(super) fn read<'a>(format: &str, member: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         match format {
             "email" => member("email").map(|email| Self::Email(email.into())),
@@ -60,7 +59,7 @@ impl UserName {
     }
 }
 
-// A name is personal data, so it is not printed.
+// A name is personal data, so `Debug` hides it.
 crate::debug_with!(UserName, |it, f| f.write_str(match it {
     UserName::Email(_) => "Email(…)",
     UserName::Opaque(_) => "Opaque(…)",

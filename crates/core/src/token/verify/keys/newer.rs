@@ -1,16 +1,14 @@
-//! Decides what to do with a token whose key is not in the present set, but may be new at the issuer.
+//! Handling of tokens whose key may be newer than the fetched set.
 
 use super::{Arc, Denial, Duration, IssuerRules, Keys, LiveKeys, Timestamp, TokenRefusal};
 
-/// The facts that decide whether the issuer may have a newer key for a token.
 #[derive(Clone, Copy)]
 pub(in crate::token::verify) struct NewerKeys<'a> {
     pub(in crate::token::verify) keys: &'a Keys,
     pub(in crate::token::verify) leeway: Duration,
     pub(in crate::token::verify) engine_now: Timestamp,
-    /// `iat` of the token, which is not verified.
+    /// The `iat` of the token, which is not verified.
     pub(in crate::token::verify) issued_at: Option<Timestamp>,
-    /// Whether a fetch of keys may begin.
     pub(in crate::token::verify) has_effects: bool,
 }
 
@@ -24,15 +22,14 @@ impl<'a> NewerKeys<'a> {
         Self { keys: &rules.keys, leeway: rules.leeway, engine_now, issued_at, has_effects }
     }
 
-    /// Returns the denial for a token whose key is missing.
     pub(in crate::token::verify) fn missing(self) -> Denial {
         let missing = if self.has_effects { LiveKeys::missing } else { LiveKeys::foresee_missing };
         let keys = self.keys.live();
         keys.map_or(Denial::UnknownKey, |keys| missing(keys, self.engine_now, self.issued_at, self.leeway))
     }
 
-    /// Returns the refusal of a token whose signature does not match the key that its `kid` names. The denial is
-    /// `otherwise`, unless the issuer may have published another key under that `kid`.
+    /// Returns the refusal of a token whose signature does not match the key named by `kid`. The issuer may have
+    /// replaced the key under the same `kid`.
     // Requirements I1, I51.
     pub(in crate::token::verify) fn mistaken(self, otherwise: Denial, tried: usize) -> TokenRefusal {
         let judged =

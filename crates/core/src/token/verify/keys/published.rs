@@ -1,4 +1,4 @@
-//! Reads a JWK set in the form in which a provider publishes it. An unusable key does not affect the others.
+//! Reading of published JWK sets. An unusable key does not affect the other keys.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,13 @@ pub use crate::bounds::MAX_KEYS;
 use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
 
-/// The members that only private keys have (RFC 7518 §6).
+/// Members that only private keys have (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl IssuerKeys {
-    /// Reads the usable keys of a JWK set that a provider publishes. In contrast to [`IssuerKeys::from_jwks`], a key
-    /// without `alg` gets the algorithm from its key type. An RSA key gets the first RSA algorithm in `algorithms`, or
-    /// RS256. Keys with private members are ignored. If two keys have the same `kid` and algorithm, both are ignored.
-    /// Keys for algorithms that are not in `algorithms` are ignored, unless `algorithms` is empty.
+    /// Reads the usable keys of a published JWK set. A key without `alg` gets its algorithm from the key type. RSA keys
+    /// without `alg` get the first RSA algorithm in `algorithms`, or RS256. Keys for algorithms not in `algorithms` are
+    /// ignored, unless `algorithms` is empty.
     ///
     /// ```
     /// use rotogate::token::IssuerKeys;
@@ -54,10 +53,9 @@ impl IssuerKeys {
     }
 }
 
-/// Functions that are called only by our own crates. They are hidden on docs.rs.
 #[doc(hidden)]
 impl IssuerKeys {
-    /// The name and algorithm of each key, for operators.
+    /// The name and the algorithm of each key, for logs.
     pub fn describe(&self) -> Vec<String> {
         let kid = |key: &VerifyingKey| key.kid().unwrap_or("without kid").to_owned();
         let mut all: Vec<_> = self.all().map(|key| format!("{} ({})", kid(key), key.algorithm())).collect();
@@ -65,14 +63,13 @@ impl IssuerKeys {
         all
     }
 
-    /// Writes the keys as a JWK set, each with its algorithm. [`IssuerKeys::from_published_jwks`] reads the set as the
-    /// same keys.
+    /// Returns the keys as a JWK set that [`IssuerKeys::from_published_jwks`] can read.
     pub fn to_jwks(&self) -> Value {
         serde_json::json!({ "keys": self.all().filter_map(VerifyingKey::published).collect::<Vec<_>>() })
     }
 }
 
-/// Drops the keys that have the same name and algorithm as another key. Keys without a name are not compared.
+/// Drops all keys that share their name and algorithm with another key. Unnamed keys are kept.
 fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> Vec<VerifyingKey> {
     let mut count: BTreeMap<(String, &str), usize> = BTreeMap::new();
     let id = |key: &VerifyingKey| key.kid().map(|kid| (kid.to_owned(), key.algorithm().name()));
@@ -89,7 +86,6 @@ fn without_ambiguous(usable: Vec<VerifyingKey>, ignored: &mut Vec<Ignored>) -> V
     kept
 }
 
-/// Reads the key in one entry of a published set.
 fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
     let Some(members) = entry.as_object() else { return Err((IgnoredCause::Kind, "it is not an object")) };
     if members.get("kty").and_then(Value::as_str) == Some("oct") {
@@ -99,14 +95,13 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
         ));
     }
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
-        return Err((IgnoredCause::Private, "it has private members, but the set is public"));
+        return Err((IgnoredCause::Private, "it is a private key, but the set must contain only public keys"));
     }
-    // Providers publish new key types before the library supports them, so an unknown type has its own cause.
+    // A provider may publish key types that the library does not support yet.
     if let Some((cause, why)) = unknown_kind(members) {
         return Err((cause, why));
     }
     let malformed = |(cause, why)| match cause {
-        // The key type is known, but a member is missing.
         IgnoredCause::Kind => (IgnoredCause::Unusable, "malformed"),
         _ => (cause, why),
     };
@@ -124,7 +119,7 @@ fn published_key(entry: Value, algorithms: &[Algorithm]) -> Result<VerifyingKey,
 fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCause, &'static str)> {
     let text = |name| members.get(name).and_then(Value::as_str);
     match (text("kty"), text("crv")) {
-        // An encryption key is reported as an encryption key even if its type is unknown.
+        // An encryption key is reported as such even if its type is unknown.
         _ if text("use").is_some_and(|usage| usage != "sig") => {
             Some((IgnoredCause::Use, "its `use` does not allow signatures"))
         }
@@ -133,7 +128,7 @@ fn unknown_kind(members: &serde_json::Map<String, Value>) -> Option<(IgnoredCaus
     }
 }
 
-/// The algorithm of a key without `alg`. Each key has exactly one algorithm (J1).
+/// The algorithm for a key without `alg`. Each key has exactly one algorithm (J1).
 fn algorithm_by_kind(jwk: &Jwk, algorithms: &[Algorithm]) -> Option<Algorithm> {
     match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => {
