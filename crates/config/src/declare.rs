@@ -16,21 +16,21 @@
 //!   field. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)` returns true.
 //!   The restart is then reported for the key `listen`. `each` is for a section in which each key has its own class.
 //! - the key, which is the name of the field unless an `as` follows. `as "other"`: the key has another name than the
-//!   field. `as ".."`: the value is made of several keys of the section. `as "..?"`: as before, but the keys exist only
-//!   in one kind of the section, and the reference shows them in a separate table. `as ("other" WORDS)`: the value is a
-//!   boolean that is written as one of two words. `as some`: an empty value is not printed. `as "-"`: the key is
-//!   printed elsewhere.
+//!   field. `as ".."`: the value is made of several keys of the section. `as "..?"`: like `as ".."`, for keys that
+//!   exist only in one kind of the section. The reference shows these keys in a separate table. `as ("other" WORDS)`:
+//!   the value is a boolean that is written as one of two words. `as some`: an empty value is not printed. `as "-"`:
+//!   the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
 //! - how the key is read: a method of [`Section`], without its first argument, which is the key. `by { … }` is any
 //!   other expression. It can use the parameters of the section and the fields above.
 //!
-//! The doc comment of a line is the description of the key in docs/configuration.md and reference.toml: the effect of the
-//! key, its unit and its bounds. It begins with `Required: ` if no default is possible and the key is not read by
-//! `required`. It ends with a sentence `Default: …` if the default is not a value.
+//! The doc comment of a line describes the key in docs/configuration.md and reference.toml: its effect, its unit and
+//! its bounds. The comment begins with `Required: ` if no default is possible and the key is not read by `required`.
+//! The comment ends with a sentence `Default: …` if the default is not a value.
 //!
-//! `with { … }` after the lines describes the keys that an expression `by { … }` reads. Each has a class, a name, a
-//! word for its type and, if it is a table, the type that declares the table's keys (`fetch: table of FetchKeys`).
-//! `section!(keys { … })` describes the keys of a type that has no lines.
+//! After the lines, `with { … }` describes the keys that the `by { … }` expressions read. Each of these keys has a
+//! class, a name and a word for its type. A table also has the type that declares its keys (`fetch: table of
+//! FetchKeys`). `section!(keys { … })` describes the keys of a type that is not declared by lines.
 //!
 //! The class `fixed` is for a value that users cannot set. A line of this class does not read a key and is not printed.
 //! The reference lists its name, its value and its meaning below the keys of the section. To make a key fixed, change
@@ -41,18 +41,18 @@
 //! fixed max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
 //! ```
 //!
-//! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. It must not use
-//! parameters or fields above, because the reference shows it; only a share may refer to a field above. The function
-//! that reads the key is used by tests of the program, which need small bounds: a build with the feature `failpoints`
-//! reads the key from the table `for_tests` of the section (`[cors.for_tests]`). In `with { … }`, a fixed bound that is
-//! not a field has its value after the word for the type: `fixed subject_encoding: text = "percent"`.
+//! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. The reference shows
+//! the value, so the value must not depend on parameters or on fields above. Only `share_of` may refer to a field
+//! above. Tests need smaller bounds. With the feature `failpoints`, `read_keys` therefore reads the key from the table
+//! `for_tests` of the section (`[cors.for_tests]`). In `with { … }`, a fixed key that has no field states its value
+//! after the type: `fixed subject_encoding: text = "percent"`.
 //!
-//! A key that becomes fixed needs a row in `crate::removed`. `rotogate check` reads from it what the user must do with
-//! the former key.
+//! If a key becomes fixed, add a row to `crate::removed`. `rotogate check` shows this row to users who still set the
+//! key.
 //!
-//! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
-//! [`Section::finish`], because the rules that span several keys are checked before that. `impl Type` instead of `pub
-//! struct Type` is for a type of another crate, whose fields are all listed.
+//! The generated function `read_keys` reads the keys. It has the parameters that the expressions in the lines use.
+//! `read_keys` leaves [`Section::finish`] to its caller, who first checks the rules that span several keys. For
+//! a type of another crate, write `impl Type` instead of `pub struct Type`, and list all its fields.
 
 #[cfg(doc)]
 use rotogate_kit::config::Section;
@@ -62,7 +62,6 @@ pub(crate) use for_tests::Key;
 
 #[cfg(test)]
 mod for_tests {
-    /// A key in the generated reference.
     pub(crate) struct Key {
         pub name: &'static str,
         pub class: &'static str,
@@ -73,29 +72,28 @@ mod for_tests {
         pub how: &'static str,
         /// The keys of the table, if the value is a table or a list of tables.
         pub inner: &'static [Self],
-        /// The value, if it is fixed.
+        /// The value of a fixed key, or `None` if users can set the key.
         pub fixed: Option<fn() -> toml::Value>,
     }
 }
 
-/// Describes the effect of a reload on each key of a type that is declared with `section!`.
+/// Applies a reload to the keys of a type that `section!` declares.
 pub trait DeclaredKeys: Sized {
     /// Whether all keys need a restart.
     const NEED_RESTART: bool;
     /// Whether a reload applies all keys.
     const RELOAD: bool;
 
-    /// Restores the old value of each key that needs a restart. Returns the names of those keys whose values differ.
+    /// Restores the old values of all keys that need a restart. Returns the names of the changed keys.
     fn keep(&mut self, old: &Self) -> Vec<String>;
 
     /// The names of all keys whose values differ.
     fn changed(&self, old: &Self) -> Vec<&'static str>;
 }
 
-/// A section, which may be a list of tables, or absent.
 pub(crate) trait Sections: Clone + PartialEq {
-    /// Does the same as [`DeclaredKeys::keep`] for a section named `name`. If all keys of the section need a restart,
-    /// it is restored and named as a whole.
+    /// Restores the keys that need a restart, and returns their names. If all keys need a restart, returns only the
+    /// section's name.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
 }
 
@@ -109,7 +107,7 @@ impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
 }
 
 impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
-    /// Restores the whole old list or nothing, because it is unknown which entries of the two lists correspond.
+    /// Restores the whole list or nothing, because old and new entries cannot be paired.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
         if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }

@@ -1,15 +1,12 @@
-//! Environment variables, which override the values of the file. They are read through a trait, so that tests can
-//! supply their own.
+//! Environment variables, which override the values of the file.
 
 use std::collections::BTreeMap;
 
 use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
 
-/// The prefix of the environment variables.
 const PREFIX: &str = "ROTOGATE_";
-/// Variables that have the prefix but do not set a key.
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// The maximum number of parts in a variable's name. All configuration keys are nested less deeply.
+/// The maximum number of parts. Every configuration key has fewer parts.
 const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
@@ -38,28 +35,26 @@ impl Env for BTreeMap<String, String> {
     }
 }
 
-/// No variables.
 impl Env for () {
     fn vars(&self) -> Vec<(String, Option<String>)> {
         Vec::new()
     }
 }
 
-/// Whether Kubernetes or a Docker link created this variable for a service named `rotogate` or `rotogate-…`. Every
-/// container that runs beside such a service has these variables. `rest` is the name after `ROTOGATE_`.
+/// Recognises variables that Kubernetes or Docker create for a service named `rotogate` or `rotogate-…`. `rest` is the
+/// name after `ROTOGATE_`.
 fn is_of_a_service(rest: &str, value: &str) -> bool {
-    // A name with two consecutive underscores refers to a configuration key of the gate.
+    // A variable with two consecutive underscores is a configuration key.
     let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
     if !is_name(rest) || rest.contains("__") {
         return false;
     }
-    // The service's name may have any number of words, so every suffix of `rest` is tried. If the service is named
-    // `rotogate`, the suffix is the whole of `rest`.
+    // The service's name may have any number of words, so try every suffix.
     let words: Vec<&str> = rest.split('_').collect();
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
     (0..words.len()).any(|at| match words.get(at..).unwrap_or_default() {
         ["SERVICE", "HOST"] | ["SERVICE", "PORT", ..] => true,
-        // Orchestrators set a URL. A plain number is probably an operator's mistake, so it is reported.
+        // Orchestrators set a URL. A plain number is probably an operator's mistake.
         ["PORT"] => value.contains("://"),
         ["PORT", number, "TCP" | "UDP" | "SCTP"]
         | ["PORT", number, "TCP" | "UDP" | "SCTP", "PROTO" | "PORT" | "ADDR"] => is_number(number),
@@ -67,8 +62,8 @@ fn is_of_a_service(rest: &str, value: &str) -> bool {
     })
 }
 
-/// Applies each variable `ROTOGATE_A__B` as the value of `a.b`. A number selects an existing element of a list, as in
-/// `ROTOGATE_CLIENTS__0__ID`. Returns the names of variables that were ignored because an orchestrator created them.
+/// Applies each variable `ROTOGATE_A__B` as the value of `a.b`. Returns the ignored variables that an orchestrator
+/// created.
 pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -> Vec<String> {
     let mut passed_over = Vec::new();
     for (name, value) in env.vars() {
@@ -130,7 +125,7 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Re
             match key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
                 Some(element) => set(element, rest, text, origin),
                 None => Err(format!(
-                    "this element does not exist: the list in the file has the length {len}, and numbering starts at 0"
+                    "this element does not exist: the index must be less than {len}, the length of the list in the file"
                 )),
             }
         }

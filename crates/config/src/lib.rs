@@ -1,11 +1,11 @@
-//! Reads `gateway.toml` into a [`Config`], or reports all its problems.
+//! Reads `gateway.toml` into a [`Config`], or reports all its problems. An environment variable can override each
+//! value.
 //!
-//! Every value can also come from an environment variable, which overrides the file. `ROTOGATE_STORE__PATH` sets `path`
-//! of `[store]`. A number selects an element of a list (`ROTOGATE_CLIENTS__0__ID`). The elements of a list of plain
-//! values are separated by commas. A variable whose name begins with `ROTOGATE_` but does not name a key is an error,
-//! like an unknown key in the file. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables
-//! that Kubernetes or Docker create for a service named rotogate are ignored. Relative paths are relative to the
-//! directory of the file, even if they come from the environment.
+//! `ROTOGATE_STORE__PATH` sets `path` of `[store]`. A number selects an element of a list (`ROTOGATE_CLIENTS__0__ID`).
+//! The elements of a list of plain values are separated by commas. A variable that begins with `ROTOGATE_` but does not
+//! name a key is an error. `ROTOGATE_CONFIG`, `ROTOGATE_LOG` and `ROTOGATE_FAILPOINT` are not keys. Variables that
+//! Kubernetes or Docker create for a service named rotogate are ignored. Relative paths are relative to the directory
+//! of the file.
 //!
 //! ```
 //! let errors = rotogate_config::parse("[sessions]\nacess_ttl = \"5m\"", "gateway.toml".as_ref(), &()).unwrap_err();
@@ -40,7 +40,7 @@ pub use source::Source;
 use rotogate_core::private_file::{self, trusted};
 use rotogate_kit::config::{Problems, Section, parse_sound};
 
-/// A configuration file with all keys, their defaults and their meanings. `rotogate check` accepts it.
+/// A configuration file with all keys, their defaults and their meanings.
 ///
 /// ```
 /// rotogate_config::parse(rotogate_config::REFERENCE, "gateway.toml".as_ref(), &())?;
@@ -48,10 +48,9 @@ use rotogate_kit::config::{Problems, Section, parse_sound};
 /// ```
 pub const REFERENCE: &str = include_str!("../reference.toml");
 
-/// The maximum size of a configuration file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the file at `path`, and then applies the environment variables.
+/// Reads a configuration file, and applies the environment variables.
 ///
 /// # Errors
 /// All problems of the configuration, or an error if the file cannot be read.
@@ -63,11 +62,10 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads only the configuration keys that a command needs to send a request to the running gate. The rest of the file
-/// may be invalid. Environment variables override the file.
+/// Reads only the keys that a command needs to contact the running gate. The rest of the file may be invalid.
 ///
 /// # Errors
-/// Fails if the file cannot be read, or if one of these configuration keys is invalid.
+/// The file cannot be read, or one of these keys is invalid.
 // Requirement O28.
 pub fn load_access(path: &Path, env: &dyn Env) -> Result<AdminAccess, ConfigErrors> {
     let bytes = read(path)?;
@@ -118,7 +116,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     match (problems.into_errors(), config) {
         (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
-        // Unreachable, because without a tree there is at least one problem.
+        // Without a tree there is at least one problem.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
     }
 }

@@ -17,12 +17,12 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[log]`.
+/// The `[log]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// The line format of the application log and the access log. `None` to choose the format by the output.
+    /// The line format of the application log and the access log. `None` means that the format depends on the output.
     pub format: Option<LogFormat>,
-    /// The lowest level of events that are logged.
+    /// The lowest logged level.
     pub level: Level,
     /// The output.
     pub output: LogOutput,
@@ -40,8 +40,7 @@ pub enum LogOutput {
 }
 
 impl LogOutput {
-    /// If the folder of the file is missing, returns an error message with the remedy. The gate does not create folders
-    /// for logs.
+    /// Returns an error message if the folder of the file is missing.
     pub fn missing_folder(&self) -> Option<String> {
         let Self::File(path) = self else { return None };
         let folder = private_file::parent(path);
@@ -62,22 +61,22 @@ impl std::fmt::Display for LogOutput {
     }
 }
 
-/// `[access_log]`: the log with a line for each request.
+/// The `[access_log]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogConfig {
     /// Whether the access log is written.
     pub enabled: bool,
-    /// The format of the lines. `None` to choose the format by the output.
+    /// The format of the lines. `None` means that the format depends on the output.
     pub format: Option<LogFormat>,
     /// The output.
     pub output: LogOutput,
     /// The maximum number of bytes that wait to be written.
     pub buffer: usize,
-    /// The maximum time that a line waits to be written.
+    /// The maximum time until a line is written.
     pub flush_interval: Duration,
     /// The share of successful requests that are logged.
     pub sample: Sample,
-    /// The routes that have their own rule, by id.
+    /// The logging rules of individual routes, by route id.
     pub routes: BTreeMap<Box<str>, RouteLog>,
 }
 
@@ -95,32 +94,32 @@ impl Sample {
     }
 }
 
-/// Which requests of a route are logged, if not all.
+/// Which requests of a route are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteLog {
     /// Nothing.
     Nothing,
-    /// Requests that the gate refused, or whose status is not 2xx or 3xx.
+    /// Only requests that the gate refused, or whose status is not 2xx or 3xx.
     Errors,
 }
 
-/// `[audit_log]`: the log with a line for each security event and each change by an operator.
+/// The `[audit_log]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLogConfig {
-    /// The output, in which every line is JSON. If `None`, the lines are written to the application log in its format.
+    /// The output for JSON lines, or `None` for the application log.
     pub output: Option<LogOutput>,
     /// How much of a client's address is written.
     pub addresses: LogAddresses,
-    /// The behaviour while no line of the audit log can be written.
+    /// The behaviour if a line cannot be written.
     pub on_failure: OnAuditFailure,
 }
 
-/// The behaviour while no line of the audit log can be written.
+/// The behaviour if a line of the audit log cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnAuditFailure {
-    /// The gate continues as usual, and counts the lost lines.
+    /// The gate continues and counts the lost lines.
     Continue,
-    /// Logins, refreshes, new tokens and changes by operators are refused. Revocations are still accepted.
+    /// The gate refuses logins, refreshes, new tokens and changes by operators, but accepts revocations.
     Refuse,
 }
 

@@ -1,10 +1,10 @@
-//! The environment variables that OpenTelemetry specifies for exporters. They are used for keys that `[tracing]` does
-//! not set. Without the section `[tracing]`, they have no effect.
+//! OpenTelemetry's environment variables for exporters. The variables replace missing keys of `[tracing]`, but do not
+//! create the section.
 
 use super::env::Env;
 use rotogate_kit::config::{Node, Value, ValueOrigin};
 
-/// Each key of `[tracing]` with its variables. The first variable that is set takes precedence.
+/// The environment variables for each configuration key. The first variable that is set takes precedence.
 const VARIABLES: [(&str, &[&str]); 5] = [
     ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
@@ -13,14 +13,13 @@ const VARIABLES: [(&str, &[&str]); 5] = [
     ("service_name", &["OTEL_SERVICE_NAME"]),
 ];
 
-/// Adds the values of the variables to `[tracing]`, if the section exists.
 pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     let Value::Table(sections) = &mut root.value else { return };
     let Some(Node { value: Value::Table(tracing), .. }) = sections.get_mut("tracing") else { return };
     let vars = env.vars();
     for (key, names) in VARIABLES {
         let set = |wanted: &&&str| {
-            // OpenTelemetry specifies that an empty variable is treated as not set.
+            // OpenTelemetry treats an empty variable as not set.
             let found = vars.iter().find(|(name, _)| name == **wanted)?;
             found.1.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
         };
@@ -31,12 +30,11 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
     }
 }
 
-/// Converts a variable's value to the form that the key in `[tracing]` has.
 fn in_our_words(key: &str, name: &str, text: String) -> String {
     match (key, name, text.as_str()) {
         ("protocol", _, "http/protobuf") => "http".to_owned(),
         ("timeout", _, milliseconds) if milliseconds.bytes().all(|b| b.is_ascii_digit()) => format!("{text}ms"),
-        // The general endpoint is a base URL, but the endpoint for traces is a complete URL.
+        // `OTEL_EXPORTER_OTLP_ENDPOINT` is a base URL, so append the path for traces.
         (_, "OTEL_EXPORTER_OTLP_ENDPOINT", url) if has_path(url) => format!("{}/v1/traces", url.trim_end_matches('/')),
         _ => text,
     }

@@ -1,5 +1,4 @@
-//! Prints a configuration as a `gateway.toml` with all values, including defaults. The output is meant for comparisons,
-//! and it can be parsed again. The sections print themselves with these helpers.
+//! Prints a configuration with all values, including defaults. The output is valid TOML.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,43 +22,36 @@ use rotogate_core::token::Algorithm;
 use rotogate_kit::config::CertificateAndKey;
 use rotogate_proxy::UpstreamUrl;
 
-/// The string that is printed instead of a secret. If the output is used as a configuration, this string causes a
-/// warning, and it does not match any secret.
+/// The text that is printed instead of a secret.
 pub(super) const MASK: &str = "(masked)";
 
-/// A type of configuration values, which are printed in the form in which they are read.
 pub(crate) trait Print {
-    /// The keys of the type, if it is a table or a list of tables.
     #[cfg(test)]
     const KEYS: &'static [crate::declare::Key] = &[];
 
-    /// The value.
     fn print(&self) -> Value;
 }
 
 /// A type whose values are written as words.
 pub trait Words: Copy + PartialEq + 'static {
-    /// All values with their words.
+    /// All values, each with its word in `gateway.toml`.
     const WORDS: &'static [(&'static str, Self)];
 }
 
-/// A value that is printed under a key, or left out.
 pub(crate) trait Put {
-    /// The keys of the value, as in [`Print::KEYS`].
     #[cfg(test)]
     const KEYS: &'static [crate::declare::Key];
 
-    /// Puts the value into a table. `key` is `..` if the value consists of several keys of this table.
+    /// `key` is `..` if the value consists of several keys of the table.
     fn put(&self, table: &mut Table, key: &str);
 }
 
-/// The word for a boolean. `None` if the value is not set.
+/// `None` if the value is not set.
 pub(crate) fn word(words: &[(&'static str, bool)], value: impl Into<Option<bool>>) -> Option<&'static str> {
     let value = value.into()?;
     words.iter().find(|(_, known)| *known == value).map(|(word, _)| *word)
 }
 
-/// Whether a value equals the default of its type.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -134,7 +126,7 @@ impl Print for Scope {
 }
 
 impl Print for PathBuf {
-    /// Prints an absolute path, so that the output can be used in another folder.
+    /// Makes the path absolute, so that the output can be used in another folder.
     fn print(&self) -> Value {
         std::path::absolute(self).unwrap_or_else(|_| self.clone()).display().to_string().into()
     }
@@ -169,7 +161,7 @@ impl Print for NonZeroU32 {
 }
 
 impl Print for Uri {
-    /// Prints the URL. If its path is `/`, the slash is left out.
+    /// Omits a path of `/`.
     fn print(&self) -> Value {
         let text = self.to_string();
         if self.path() == "/" { text.trim_end_matches('/').into() } else { text.into() }
@@ -240,7 +232,6 @@ mod for_tests {
         }
     }
 
-    /// The value of a fixed bound, for the reference.
     pub(crate) fn printed(value: &impl Put) -> Value {
         let mut table = Table::new();
         value.put(&mut table, "value");

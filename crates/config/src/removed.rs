@@ -1,7 +1,6 @@
-//! Keys that `gateway.toml` had before version 0.1, and what to do instead. This table will be removed in version 0.2.
+//! Keys that `gateway.toml` had before version 0.1, and what to do instead. The table will be removed in version 0.2.
 
-/// The full names of the removed keys, and what to do instead of each. The name of a table applies to all keys in the
-/// table.
+/// The removed keys, and what to do instead. The name of a table applies to all its keys.
 const REMOVED: &[(&str, &str)] = &[
     // Decision points.
     ("decision_points", POINTS),
@@ -130,7 +129,7 @@ const REMOVED: &[(&str, &str)] = &[
         "the cookie is that of the `kuzzle` endpoint if there is one, and otherwise `__Host-access`; remove this \
          configuration key",
     ),
-    // Shares of the limits in `[server]`, and other limits that now have fixed values.
+    // Limits that now have fixed values, or are fixed shares of the limits in `[server]`.
     ("server.max_requests_per_address", SHARE),
     ("server.max_requests_per_caller", SHARE),
     ("server.max_pending_bodies", SHARE),
@@ -247,7 +246,6 @@ const OTHER_CLIENT: &str = "a refresh token from another client is always reject
 const TOO_MANY: &str = "a login beyond `max_sessions_per_subject` always ends the oldest session; remove this \
                         configuration key";
 
-/// What to do instead of a removed key. `None` for a key that never existed.
 pub(crate) fn replacement(key: &str) -> Option<&'static str> {
     let name = key.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect::<String>();
     let name = name.replacen("directories.", "directory.", 1).replacen("clients.keys.fetch.", "issuers.fetch.", 1);
@@ -269,12 +267,11 @@ mod tests {
     use crate::parse;
     use crate::tests::reference::{IS_FULL, configurations};
 
-    /// Adds a key to each table with this path. Returns whether such a table exists.
+    /// Returns whether a table with this path exists.
     fn add(value: &mut Value, path: &str) -> bool {
         match (value, path.split_once('.')) {
             (Value::Array(list), _) => list.iter_mut().fold(false, |found, entry| add(entry, path) | found),
             (Value::Table(table), Some((of, rest))) => {
-                // An optional table that most configurations do not have.
                 let is_table =
                     ["access_log", "cors", "dpop", "identity", "limits", "mcp", "profile", "sessions"].contains(&of);
                 let inner = table.get_mut(of);
@@ -314,7 +311,7 @@ mod tests {
             }
         }
         let unseen: Vec<_> = REMOVED.iter().map(|(removed, _)| *removed).filter(|key| !seen.contains(key)).collect();
-        assert_eq!(unseen, [""; 0], "`check` accepts these, or gives another answer");
+        assert_eq!(unseen, [""; 0], "`check` does not report these keys as removed");
         assert_eq!(REMOVED.iter().map(|(removed, _)| removed).collect::<BTreeSet<_>>().len(), REMOVED.len(), "twice");
         assert_eq!(replacement("routes[3].decision"), Some(POINTS));
         assert_eq!(replacement("routes[3].path"), None);

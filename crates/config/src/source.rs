@@ -1,11 +1,11 @@
-//! The positions of a configuration's keys, for problems that are found after the configuration was read.
+//! The positions of a configuration's keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rotogate_kit::config::{ConfigError, Node, Problems, Value, ValueOrigin};
 
-/// Where a configuration comes from: its file, and the positions of its keys.
+/// The file of a configuration, and the positions of its keys.
 #[derive(Clone, Default)]
 pub struct Source {
     file: PathBuf,
@@ -18,7 +18,7 @@ pub struct Source {
 pub enum KeyOrigin {
     /// The default of the program.
     Default,
-    /// The file, with the line.
+    /// The configuration file, and the line of the key.
     File(Option<usize>),
     /// The environment variable with this name.
     Environment(String),
@@ -30,7 +30,6 @@ struct ValuePlace {
     position: Option<(usize, usize)>,
 }
 
-// The file's content is not printed, because it may contain secrets.
 rotogate_core::debug_with!(Source { file });
 
 impl Source {
@@ -45,24 +44,22 @@ impl Source {
         &self.file
     }
 
-    /// The text of the file. If a reload could not apply the whole file, this is the text of the latest file from which
-    /// a start would produce the running configuration.
+    /// The text of the file. If a reload could apply only some keys of the file, this is the text before the reload.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Replaces the text by that of the earlier configuration, because the new file has values that only a restart can
-    /// apply.
+    /// Restores the earlier text. Call this if only a restart can apply all keys of the new file.
     pub fn keep_text(&mut self, before: &Self) {
         self.text.clone_from(&before.text);
     }
 
-    /// The environment variables with the prefix `ROTOGATE_` that were ignored because an orchestrator created them.
+    /// The ignored environment variables, which an orchestrator created.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
 
-    /// Whether the value of the key comes from the file rather than from the environment.
+    /// Whether the key's value comes from the file.
     pub fn is_in_file(&self, key: &str) -> bool {
         self.places.get(key).is_some_and(|place| place.position.is_some())
     }
@@ -78,15 +75,13 @@ impl Source {
         }
     }
 
-    /// Creates an error about a key's value, with the key's position. If the key is absent, the error has the position
-    /// of the table to which the key would belong.
+    /// Creates an error about a key's value, with the position of the key or of its table.
     pub fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         let (source, position) = self.found(key);
         ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
     }
 
-    /// The file with the line, or the environment variable, that sets a key. If the key is absent, the result refers to
-    /// the table to which the key would belong.
+    /// Where a key or its table is set: the file and the line, or the environment variable.
     pub fn place(&self, key: &str) -> (String, Option<usize>) {
         let (source, position) = self.found(key);
         (source, position.map(|(line, _)| line))

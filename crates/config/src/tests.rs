@@ -506,7 +506,7 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         (format!("{url}cluster = 3\n"), "store.cluster: "),
         (
             format!("{sentinels}sentinel = \"main\"\ncluster = true\n"),
-            "store.cluster: a Redis cluster is not used with Sentinels",
+            "store.cluster: a Redis cluster cannot be used with Sentinels",
         ),
     ] {
         let errors = redis(&more);
@@ -747,7 +747,8 @@ fn the_authorization_endpoint_is_a_url_that_a_browser_can_open() {
     for bad in ["/authorize", "idp.example.com", "https://idp.example.com/#x", "https://idp.example.com/?a#x", "urn:x"]
     {
         let expected = format!(
-            "1: issuer.authorization_endpoint: expected an http or https URL without user and fragment, found \"{bad}\""
+            "1: issuer.authorization_endpoint: expected an http or https URL without a user name or a fragment, found \
+             \"{bad}\""
         );
         assert_eq!(of(bad), [expected]);
     }

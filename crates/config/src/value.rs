@@ -1,5 +1,5 @@
-//! Functions that read values which only the gate's configuration has: URLs, hosts, paths and headers. The functions
-//! for other values are in the crate `rotogate_kit`.
+//! Functions that read URLs, hosts, paths and headers from the configuration. The crate `rotogate_kit` has functions
+//! for general types.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -39,15 +39,14 @@ fn http_url(text: &str) -> Option<Uri> {
     (scheme_fits && plain && !text.contains('#') && port_is_sound(&uri)).then_some(uri)
 }
 
-/// Whether the port is valid. This check is needed because the crate `http` accepts `host:` and `host:99999` as
-/// authorities without a port.
+/// The crate `http` accepts `host:` and `host:99999` as authorities without a port.
 fn port_is_sound(uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let rest = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
     rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
-/// Whether requests to this URL are sent to another machine without encryption.
+/// Whether this URL leads to another machine without encryption.
 pub fn is_in_clear(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -55,20 +54,19 @@ pub fn is_in_clear(url: &Uri) -> bool {
     url.scheme() == Some(&Scheme::HTTP) && !is_here
 }
 
-/// Reads a URL that consists only of scheme and authority.
+/// Reads a URL with only a scheme and an authority.
 pub fn origin_url(value: &Value) -> Result<Uri, String> {
     let origin = |text: &str| http_url(text).filter(|uri| uri.path() == "/");
     parsed(value, "http://host[:port] or https://host[:port] without a path", origin)
 }
 
-/// Reads an issuer, which is an absolute URL without query and fragment (RFC 8414 §2). It is not normalized, because
-/// issuers are compared byte for byte.
+/// Reads an issuer URL without query and fragment (RFC 8414 §2). Issuers are compared byte for byte, so the URL is not
+/// normalized.
 pub fn issuer_url(value: &Value) -> Result<String, String> {
     let url = matching(value, "an http or https URL without user, query and fragment", |s| http_url(s).is_some())?;
     no_issuer(&url).map_or(Ok(url), Err)
 }
 
-/// If this URL cannot be the `iss` of any token, returns an error message that names the correct URL.
 fn no_issuer(url: &str) -> Option<String> {
     if let Some((issuer, _)) = url.split_once("/.well-known/") {
         return Some(format!("is the URL of the issuer's metadata; write the issuer, \"{issuer}\""));
@@ -94,13 +92,13 @@ pub fn asked_url(value: &Value) -> Result<String, String> {
     }
 }
 
-/// Reads the URL of an endpoint for browsers. It may have a query, but no fragment (RFC 6749 §3.1).
+/// Reads the URL of an endpoint for browsers, which must not have a fragment (RFC 6749 §3.1).
 pub fn endpoint_url(value: &Value) -> Result<String, String> {
     let fits = |url: &str| !url.contains('#') && http_url(url.split('?').next().unwrap_or_default()).is_some();
-    matching(value, "an http or https URL without user and fragment", fits)
+    matching(value, "an http or https URL without a user name or a fragment", fits)
 }
 
-/// Reads an origin as a browser sends it: lower case, without path and default port.
+/// Reads an origin in the form that browsers send: lower case, without path and default port.
 pub fn cors_origin(value: &Value) -> Result<String, String> {
     let (Value::String(found) | Value::Env(found)) = value else {
         return unexpected("an origin such as \"https://app.example.com\"", value);
@@ -134,7 +132,7 @@ pub fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     if found.starts_with("unix:") {
         return Err(format!("{} comes in a later version; expected {EXPECTED}", value.describe()));
     }
-    // `h2c` URLs have the same form.
+    // `h2c` URLs have the same form as `http` URLs.
     let as_http = found.strip_prefix("h2c://").map(|rest| format!("http://{rest}"));
     let uri = http_url(as_http.as_deref().unwrap_or(found));
     let Some(uri) = uri.filter(|uri| uri.path() == "/" && !found.ends_with('/')) else {
@@ -142,7 +140,7 @@ pub fn upstream_url(value: &Value) -> Result<UpstreamUrl, String> {
     };
     let host = uri.host().unwrap_or_default();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).to_ascii_lowercase();
-    // `127.1` and `0x7f000001` also reach loopback, but the checks would not recognise these forms.
+    // `127.1` and `0x7f000001` also reach loopback, so reject these forms.
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = !last.is_empty() && (last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x"));
     if numeric && !host.contains(':') && host.parse::<Ipv4Addr>().is_err() {
@@ -175,7 +173,7 @@ pub fn served_host(value: &Value) -> Result<String, String> {
 pub fn exposed_header(value: &Value) -> Result<HeaderName, String> {
     let name = text(value)?;
     if name == "*" {
-        return Err("\"*\" exposes no header to requests with credentials; list the names of the headers".to_owned());
+        return Err("\"*\" has no effect for requests with credentials; list the names of the headers".to_owned());
     }
     name.parse().or_else(|_| unexpected("the name of a header, such as \"x-request-id\"", value))
 }
@@ -214,8 +212,7 @@ pub fn pattern(value: &Value) -> Result<String, String> {
     }
 }
 
-/// Reads the name of a header that identifies the caller to an upstream. `None` if the name is empty, so that the
-/// header is not sent.
+/// Reads the name of an identity header, or an empty string for `None`.
 pub fn identity_header(value: &Value) -> Result<Option<HeaderName>, String> {
     match value {
         Value::String(s) | Value::Env(s) if s.is_empty() => Ok(None),

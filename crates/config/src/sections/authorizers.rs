@@ -48,7 +48,7 @@ section! {
     }
 }
 
-/// The other listeners, whose addresses and names must differ from those of an authorizer.
+/// The other listeners. An authorizer must not repeat their addresses or names.
 struct Others<'a> {
     dir: &'a Path,
     server: &'a ServerConfig,
@@ -94,8 +94,8 @@ impl AuthorizerKind {
 }
 
 impl AuthorizerConfig {
-    /// The networks of the proxies that may send authorization requests. Empty if a client certificate is required
-    /// instead.
+    /// The networks of the proxies that may send authorization requests. The list is empty if the listener requires a
+    /// client certificate instead.
     pub fn trusted<'a>(&'a self, server: &'a ServerConfig) -> &'a [IpNet] {
         self.trusted_proxies.as_deref().unwrap_or(&server.trusted_proxies)
     }

@@ -90,8 +90,8 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
     }
 }
 
-/// Reads `csrf_header`. Rejects a header that a page of another origin can send without a preflight, because such a
-/// header would not protect against forged requests.
+/// Reads `csrf_header`. Rejects headers that a page of another origin can send without a preflight, because they do not
+/// prevent forged requests.
 fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
     if v.as_text() == Some("") {
         return Ok(HeaderOrNone(None));
@@ -224,7 +224,7 @@ fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
 }
 
 impl BrowserConfig {
-    /// Builds the endpoint from these settings and from the settings that all endpoints have.
+    /// Builds the endpoint from these settings and the common settings of endpoints.
     pub fn browser(&self, endpoint: &EndpointConfig, cors: &CorsConfig, provider: Option<LoginProvider>) -> Browser {
         let Self {
             page,
@@ -233,7 +233,7 @@ impl BrowserConfig {
             csrf_header: HeaderOrNone(csrf_header),
             persistent,
             device_bound,
-            // The parameter `provider` already contains the settings of these keys.
+            // These settings are already in the parameter `provider`.
             provider: _,
             client: _,
             scopes: _,
@@ -288,7 +288,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
         );
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
-    // Without a browser endpoint, routes that accept sessions were already reported when their `credentials` were read.
+    // If there is no browser endpoint, reading `credentials` has already reported the routes that accept sessions.
     let Some((endpoint, browser, section)) = first else { return };
     if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
         let message = "is \"browser\", but no route accepts its sessions, so every request after the login would be \
@@ -333,7 +333,7 @@ fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<
     }
 }
 
-/// Checks that the login page itself does not require a login. Otherwise it would redirect to itself.
+/// Checks that the login page itself does not require a login. Otherwise the page would redirect to itself.
 fn check_page(config: &Config, browser: &BrowserConfig, section: &Section<'_>) {
     let LoginPage::At(page) = &browser.page else { return };
     let path = page.split('?').next().unwrap_or_default();

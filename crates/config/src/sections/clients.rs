@@ -1,4 +1,4 @@
-//! `[[clients]]`. An entry is the library's [`Client`].
+//! `[[clients]]`. Each entry has the type [`Client`].
 
 use std::ops::Deref;
 use std::path::Path;

@@ -30,8 +30,7 @@ pub struct DirectoryConfig {
     pub key: String,
     /// The directory's name in logs and metrics.
     pub name: String,
-    /// The accounts of the directory. `None` if it has all accounts that no other directory has, and the users without
-    /// an account.
+    /// The accounts of the directory. `None`: all accounts that no other directory lists, and users without an account.
     pub accounts: Option<Vec<String>>,
     /// Where the users are stored.
     pub users: UsersConfig,
@@ -90,8 +89,7 @@ const FEATURES: &[(&str, &str)] = &[("ldap", "ldap"), ("sql", "sql")];
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
 
-/// Whether `kind` is `"none"`: the gate has no users of its own, and accepts tokens of other issuers or redirects
-/// browsers to a provider for the login.
+/// Whether `kind` is `"none"`, which means that the gate has no users of its own.
 pub(super) fn is_none(root: &Section<'_>) -> bool {
     let is_none = |kind: &Value| Ok(matches!(kind, Value::String(word) if word == "none"));
     !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
@@ -115,8 +113,8 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     all
 }
 
-/// Checks that each account belongs to only one directory, that names are unique, and that there is at most one users
-/// file, because `rotogate user` can edit only one file.
+/// Checks that each account belongs to only one directory, and that names are unique. Checks that there is at most one
+/// users file, because `rotogate user` can edit only one file.
 fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     for (at, (section, one)) in sections.iter().zip(all).enumerate() {
         let before = || all.iter().take(at);
@@ -130,7 +128,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && let Some(other) = before().find(|other| other.accounts.is_none())
         {
             let what = format!(
-                "missing here and in `{}`, but only one directory can have all accounts that no other directory lists",
+                "missing here and in `{}`, but only one directory can do without `accounts`; list the accounts of one",
                 other.key
             );
             section.blame("accounts", what);

@@ -181,13 +181,13 @@ pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Sur
     read_keys(section, dialect, around, above)
 }
 
-/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. In an endpoint of another
-/// dialect, the configuration keys for sessions, users and clients are unknown keys.
+/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. Endpoints of other dialects
+/// must not have the configuration keys for sessions, users and clients.
 fn begins_sessions(dialect: &str) -> bool {
     ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
 
-/// Whether different clients may use an endpoint of this dialect, and refresh their sessions there.
+/// Whether an endpoint of this dialect can serve several clients.
 fn has_clients(dialect: &str) -> bool {
     begins_sessions(dialect) && dialect != BROWSER
 }
@@ -233,7 +233,7 @@ fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
     section.get("account", account)
 }
 
-/// Reads the cookie. Routes of the dialect use the cookie of its first endpoint.
+/// Reads the cookie's name. All routes use the cookie of the dialect's first endpoint.
 fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
     const HOST: &str = KUZZLE_HOST_COOKIE;
     let cookie = section.get_or("cookie", value::word(&COOKIES, &[]), KUZZLE_COOKIE);
@@ -279,12 +279,11 @@ fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
     (dialect == MY_KEYS).then(|| read_my_keys(section, &MyKeys::default()))
 }
 
-/// The cookies of access tokens in browsers.
+/// The allowed names of the cookie that contains a browser's access token.
 const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// Sets the cookie that the endpoints for a user's own sessions and API keys read. If there is a `kuzzle` endpoint,
-/// they read its cookie, because that cookie carries a browser's access token. Otherwise they read the cookie
-/// `__Host-access`.
+/// Sets the cookie that `my-sessions` and `my-keys` read. If there is a `kuzzle` endpoint, both read its cookie, which
+/// contains a browser's access token. Otherwise both read `__Host-access`.
 pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
         return endpoints;
@@ -372,7 +371,7 @@ impl Print for StatusCode {
     }
 }
 
-/// Reads the prefix of the path. The SDKs support a prefix, but no account in the path.
+/// Reads the path prefix. It has no parameters, because the SDKs do not support an account in the path.
 fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
     if v.as_text().is_some_and(|text| text.is_empty() || text == "/") {
         return Ok("/".to_owned());

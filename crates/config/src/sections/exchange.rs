@@ -1,4 +1,5 @@
-//! `exchange` of `[[clients]]`: which tokens a client may exchange. An entry is the library's [`ExchangeRules`].
+//! `exchange` of `[[clients]]`: which tokens a client may exchange. The rules of a client have the type
+//! [`ExchangeRules`].
 
 use super::super::declare::section;
 use super::super::value;
@@ -58,7 +59,7 @@ pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bo
     }
 }
 
-/// Checks that the issuers exist, and that clients cannot get a token whose audience is that of an assertion.
+/// Checks that the issuers exist. Also checks that no audience in `to` is an audience of the gate's assertions.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let names: Vec<&str> = std::iter::once(OWN).chain(config.issuers.iter().map(|issuer| &*issuer.name)).collect();
     let asserted = |to: &str| {

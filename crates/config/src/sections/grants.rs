@@ -1,5 +1,5 @@
-//! `id_jag` and `jwt_bearer` in an entry of `[[issuers]]`. They select the issuer's assertions that are accepted as
-//! grants.
+//! `id_jag` and `jwt_bearer` in an entry of `[[issuers]]`. Both keys state which assertions of the issuer the gate
+//! accepts as grants.
 
 use std::time::Duration;
 

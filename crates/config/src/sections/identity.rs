@@ -103,7 +103,7 @@ impl Print for HeaderOrNone {
     }
 }
 
-/// Headers, each with the claim that it carries.
+/// The headers, each with the name of the claim that is its value.
 pub(super) type ClaimHeaders = Vec<(HeaderName, String)>;
 
 impl Print for ClaimHeaders {
@@ -128,7 +128,7 @@ impl UsedHeaders {
         Ok(())
     }
 
-    /// Records the header that a key names. Reports a problem if another key already uses this header.
+    /// Reserves the header for a configuration key. Reports a problem if another key already uses this header.
     fn note(&self, section: &Section<'_>, key: &'static str, header: Option<HeaderName>) -> Option<HeaderName> {
         if let Some(Err(message)) = header.as_ref().map(|header| self.take(header)) {
             section.blame(key, message);
@@ -188,7 +188,7 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
             section.blame_element(
                 "keep",
                 index,
-                "has no effect, because no known product uses this header, so the gate forwards it anyway; remove it",
+                "has no effect: no known product uses this header, so the gate forwards it anyway; remove it",
             );
         } else {
             keep.push(kept);
@@ -197,7 +197,7 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
     keep
 }
 
-/// The claims that any token of the gate may have.
+/// The standard claims of the gate's tokens.
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "gen", "account", "auth_time"];
 

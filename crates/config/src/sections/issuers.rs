@@ -162,8 +162,8 @@ section! {
 /// The source of an issuer's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A file with a JWK set (RFC 7517 §5) or one public key in PEM, and the only accepted algorithm, if one is
-    /// configured.
+    /// A file with a JWK set (RFC 7517 §5) or one public key in PEM. If an algorithm is given, the gate accepts no
+    /// other algorithm.
     File(PathBuf, Option<Algorithm>),
     /// No keys, because all tokens are introspected.
     None,
@@ -185,7 +185,7 @@ impl KeySource {
         matches!(self, Self::None)
     }
 
-    /// The source of fetched keys, if the keys are fetched.
+    /// The URLs of the keys, or `None` if the gate does not fetch the keys.
     pub fn remote(&self) -> Option<&RemoteSource> {
         match self {
             Self::Remote(source) => Some(source),
@@ -201,7 +201,8 @@ impl Print for Preset {
 }
 
 impl Print for FetchFiles {
-    /// Prints the part of `fetch` that also applies to introspection. If keys are fetched, their own table replaces it.
+    /// Prints the keys of `fetch` that also apply to introspection. If the gate fetches the issuer's keys, the complete
+    /// `fetch` table is printed instead.
     fn print(&self) -> Value {
         let mut fetch = Table::new();
         self.ca.put(&mut fetch, "ca");
@@ -279,8 +280,8 @@ const OF_EVERYBODY: [(&str, Preset); 2] = [
     ("https://token.actions.githubusercontent.com", Preset::GithubActions),
 ];
 
-/// Warns about an issuer at which anybody can create an account if the entry does not use the issuer's preset, because
-/// only the preset requires a restriction.
+/// Warns about an issuer at which anybody can create an account. There is no warning if the entry uses the issuer's
+/// preset, or restricts the users with `require`.
 // Requirement I60.
 fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
     let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
@@ -341,7 +342,7 @@ pub(super) fn events_path(v: &Raw) -> Result<String, String> {
     })
 }
 
-/// Reads a claim, or "" for none.
+/// Reads the name of a claim. An empty string means no claim.
 fn session_claim(v: &Raw) -> Result<String, String> {
     if v.as_text() == Some("") { Ok(String::new()) } else { value::text(v) }
 }

@@ -1,7 +1,8 @@
 //! `listen` and `[[server.listeners]]`.
 //!
 //! In the simple case, `listen` has one or several addresses, and `tls` in the same section applies to all of them.
-//! Listeners with different settings are tables, which inherit only the limit on connections from `[server]`.
+//! Listeners with different settings are entries of `[[server.listeners]]`. From `[server]`, they inherit only the
+//! limit on connections.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -109,7 +110,7 @@ impl Print for CertificateList {
     }
 }
 
-/// The defaults that `[server]` sets for an entry of `[[server.listeners]]`, and the listeners before that entry.
+/// The settings of `[server]` that an entry of `[[server.listeners]]` needs, and the listeners before this entry.
 struct Defaults<'a> {
     trusted: &'a [IpNet],
     per_address: usize,
@@ -132,7 +133,7 @@ pub enum ClientAuth {
 }
 
 impl ClientAuth {
-    /// The roots with which client certificates are verified, if any.
+    /// The trusted roots for client certificates, or `None` if the listener does not request client certificates.
     pub const fn roots(&self) -> Option<&ClientRoots> {
         match self {
             Self::None => None,
@@ -146,8 +147,8 @@ impl ClientAuth {
 pub struct ClientRoots {
     /// The roots of client certificates.
     pub ca: PathBuf,
-    /// The lists of revoked certificates (RFC 5280 §5). If there is any list, there must be one for the issuer of each
-    /// certificate in a client's chain.
+    /// The lists of revoked certificates (RFC 5280 §5). If one list is configured, each issuer in a client's
+    /// certificate chain needs a list.
     pub crls: Vec<PathBuf>,
     /// `client_cert_header`: upstreams get the certificate in `Client-Cert` (RFC 9440).
     pub header: bool,

@@ -124,7 +124,7 @@ fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, 
 /// Reads a number from 0 to 1 as millionths.
 fn read_sample(v: &Raw) -> Result<Sample, String> {
     let millionths = value::fraction(v)? * f64::from(Sample::ALL.0);
-    // Within these bounds, the result is a whole number that fits the type.
+    // The result fits in a `u32`, because the fraction is at most 1.
     Ok(format!("{millionths:.0}").parse().map_or(Sample::ALL, Sample))
 }
 

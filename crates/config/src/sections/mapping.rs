@@ -15,7 +15,7 @@ use rotogate_kit::config::{Section, Value as Raw};
 /// A claim of Supabase's tokens that users can set themselves.
 const OF_THE_USER: &str = "user_metadata";
 
-/// Reads the mapping. If a key is absent, its value in `base` remains.
+/// Reads the mapping. `base` contains the defaults for absent keys.
 pub(super) fn read(section: &Section<'_>, base: ClaimMapping) -> ClaimMapping {
     let claims = section.section("claims");
     let paths = |key: &'static str, base: Vec<ClaimPath>| claims.one_or_list(key, path).unwrap_or(base);
@@ -126,12 +126,12 @@ fn scalar(v: &Raw) -> Result<Json, String> {
 pub enum AllowedScopes {
     /// Any scope that the issuer grants.
     Any,
-    /// Only the granted scopes that are listed here.
+    /// Only these scopes, if the issuer grants them.
     Only(Scope),
 }
 
 impl AllowedScopes {
-    /// The scopes, if they are listed.
+    /// The listed scopes, or `None` for any scope.
     pub const fn listed(&self) -> Option<&Scope> {
         match self {
             Self::Any => None,

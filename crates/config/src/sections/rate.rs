@@ -64,7 +64,7 @@ pub enum RateHeaders {
 }
 
 impl RateHeaders {
-    /// The argument of `GateBuilder::rate_headers`, if it is called.
+    /// The argument for `GateBuilder::rate_headers`, or `None` if the default applies.
     pub const fn setting(self) -> Option<bool> {
         match self {
             Self::Refused => None,
@@ -101,7 +101,7 @@ fn per(v: &Raw) -> Result<LimitPer, String> {
     LimitPer::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-/// Reads a limit in the form of the rates in `[limits]`, and keeps the window.
+/// Reads a limit with the syntax of the rates in `[limits]`.
 fn quota(v: &Raw) -> Result<Quota, String> {
     value::rate(v)?;
     let text = value::text(v)?;

@@ -23,12 +23,12 @@ pub struct RemoteSource {
     pub issuer: RemoteIssuer,
     /// Whether the last valid JWK set is stored on disk.
     pub keep: bool,
-    /// Whether the gate is not ready until it has fetched the keys for the first time.
+    /// Whether the gate becomes ready only after it has fetched the keys.
     pub required: bool,
 }
 
 impl RemoteSource {
-    /// Whether the keys are fetched from the same place in the same way.
+    /// Whether both sources fetch the same keys with the same settings.
     pub fn is_fetched_as(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.keep == other.keep
     }
@@ -49,7 +49,7 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    // The gate does not wait for a client's keys. It refuses the client until the keys are fetched.
+    // `required` does not apply to clients. The gate refuses a client until the client's keys are fetched.
     let is_client = name.starts_with(CLIENT_PREFIX);
     let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
@@ -75,7 +75,7 @@ pub(super) fn read(
     issuer.proxy = proxy;
     if let Err(wrong) = issuer.check() {
         match wrong.key().unwrap_or_default() {
-            // A URL that is missing or invalid was reported already.
+            // A missing or invalid URL was already reported.
             "url" if section.is_bad() || url.is_empty() => {}
             key @ ("url" | "discovery" | "jwks_url") => section.blame(key, wrong.problem()),
             _ if fetch.is_bad() => {}
@@ -85,7 +85,8 @@ pub(super) fn read(
     Some(RemoteSource { issuer, keep, required })
 }
 
-/// Reads the files of `fetch` that also apply to introspection. Problems with them are reported by [`read`].
+/// Reads `ca` and `client_cert` of `fetch`, which also apply to introspection. [`read`] reports problems with these
+/// keys.
 pub(super) fn read_files(section: &Section<'_>, dir: &Path) -> FetchFiles {
     let fetch = section.section("fetch");
     let file = |key| fetch.get(key, |v| Ok(path_in(dir)(v).ok())).flatten();
@@ -170,7 +171,7 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
         KeyLocation::Discovery => put(table, "discovery", true),
         KeyLocation::DiscoveryAt(url) => put(table, "discovery", url.as_str()),
         KeyLocation::JwksUrl(url) => put(table, "jwks_url", url.as_str()),
-        // The library may add locations that this configuration does not have.
+        // `KeyLocation` is non-exhaustive.
         _ => {}
     }
     issuer.algorithms.first().copied().put(table, "algorithm");

@@ -1,4 +1,4 @@
-//! `[[resources]]`: protected resources that describe themselves (RFC 9728). An entry is the library's [`Resource`].
+//! `[[resources]]`: protected resources that describe themselves (RFC 9728). Each entry has the type [`Resource`].
 
 use http::Uri;
 
@@ -40,7 +40,7 @@ section! {
         /// compares with the headers. `"headers"`: only from the headers, for servers that compare them with the body
         /// themselves, and for `[[authorizers]]`, which do not receive bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
-        // Servers of older versions do not compare the headers with the body. `with` below has the description.
+        // Servers of older versions do not compare the headers with the body. `with` below describes this key.
         no_key versions: Vec<String> = by {
             let known = if headers_alone { &VERSIONS[..1] } else { &VERSIONS[..] };
             let known = || known.iter().map(|version| (*version).to_owned()).collect();
@@ -118,8 +118,8 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
 // Requirement M14.
 const OFFLINE: &str = "offline_access";
 
-/// Checks resources and their routes. A client of the Model Context Protocol needs an authorization endpoint, which the
-/// gate does not have, so its resource must name another issuer.
+/// Checks resources and their routes. Clients of the Model Context Protocol need an authorization endpoint, which the
+/// gate does not have. A resource for these clients must therefore name another issuer.
 pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str, asking: &[&str]) {
     let kind = WarningKind::NoAccess;
     for (section, resource) in sections.iter().zip(all) {
@@ -198,9 +198,9 @@ pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// Warns about routes that accept tokens for a resource, probably by accident. A route that names neither a resource
-/// nor audiences accepts tokens with any audience that is configured for their issuer, and the URL of a resource may be
-/// one of these audiences.
+/// Warns about routes that probably accept tokens for a resource by accident. A route without `resource` and
+/// `audiences` accepts every audience that is configured for the issuer of a token. One of these audiences may be the
+/// URL of a resource.
 // Requirement N67.
 pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     let public_url = config.server.public_url.to_string();
@@ -233,7 +233,7 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// The value of `forward_token` with which the operator accepts the risk of forwarding a resource's token.
+/// The value of `forward_token` that forwards a resource's token despite the risk.
 pub(super) const DANGEROUS: &str = "dangerous";
 
 /// Reads `forward_token`.
@@ -246,7 +246,9 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
     let is_dangerous = section.free().iter().any(|(key, v)| *key == "forward_token" && v.as_text() == Some(DANGEROUS));
     let Some(path) = section.get("resource", value::text) else {
         if is_dangerous {
-            section.blame("forward_token", "\"dangerous\" only applies to a route with `resource`; write true");
+            let message =
+                "\"dangerous\" only applies to a route with `resource`; elsewhere, write `forward_token = true`";
+            section.blame("forward_token", message);
         }
         return None;
     };

@@ -1,4 +1,4 @@
-//! `[[routes]]`. An entry is the library's [`Route`].
+//! `[[routes]]`. Each entry has the type [`Route`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,24 +24,24 @@ use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::{Section, Value as Raw, printable};
 use rotogate_proxy::Upstream;
 
-/// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
+/// The values of `dpop` and `certificate_bound`. With `required`, the route accepts only bound tokens.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
-/// The words of `auth`.
+/// The values of `auth`.
 const AUTHS: [(&str, Auth); 4] = [
     (Auth::Required.word(), Auth::Required),
     (Auth::Optional.word(), Auth::Optional),
     (LENIENT, Auth::Optional),
     (Auth::None.word(), Auth::None),
 ];
-/// The word of `auth` with which an invalid token is treated like a missing token.
+/// The value of `auth` that treats an invalid token like a missing token.
 const LENIENT: &str = "lenient";
 
-/// The words of `keep_headers`.
+/// The values of `keep_headers`.
 const UNDERSCORE: &str = "underscore";
 const OVERRIDE: &str = "override";
 
-/// The words of other keys, each with the value of the policy's field.
+/// The words of further keys that are booleans in `RoutePolicy`.
 const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
 const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
 const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
@@ -60,8 +60,8 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     named
 }
 
-/// Reads `roles` or `all_roles` of a route. Each role belongs to an issuer that the route accepts and that has a
-/// claim of roles.
+/// Reads `roles` or `all_roles` of a route. Each role must belong to an issuer that the route accepts and that has a
+/// roles claim.
 fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
     let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
     let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
@@ -133,7 +133,8 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
-            // Ids are numbered, because several routes may have the same path and differ only in hosts or methods.
+            // Append a number to the id, because several routes may have the same path and differ only in hosts or
+            // methods.
             id = (2_usize..)
                 .map(|n| format!("{}#{n}", route.id).into())
                 .find(|id| routes.iter().all(|r| r.id != *id))
@@ -154,8 +155,8 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
 
 fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
     let text = value::text(v)?;
-    // Except for these, the names of all methods contain a slash. A pattern that consists only of a tool's name would
-    // not match any call.
+    // All method names except `initialize` and `ping` contain a slash. A pattern that consists only of a tool's name
+    // would not match any call.
     let method = text.split(':').next().unwrap_or_default();
     if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
         let tool = printable(&text);
@@ -167,7 +168,7 @@ fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
     McpCalls::parse(&text).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-/// The keys of a rule for calls of a resource.
+/// The configuration keys that a route with `calls` may have.
 const OF_CALLS: [&str; 14] = [
     "id",
     "resource",
@@ -185,8 +186,8 @@ const OF_CALLS: [&str; 14] = [
     "rate",
 ];
 
-/// Reports configuration keys that a rule for calls cannot have. A rule for calls has no path. It adds requirements to
-/// those of the route that serves the path.
+/// Reports configuration keys that a rule for calls cannot have. A rule for calls has no path. Its requirements apply
+/// in addition to those of the route that serves the path.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
     for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
         section.blame(key, "cannot be combined with `calls`; set it in the route for the path of the resource");
@@ -218,7 +219,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
         blame_empty(section, "calls", calls.is_empty());
         blame_beside_calls(section, names);
     }
-    // A rule for calls does not need a path. Without a path, it has no upstream.
+    // A rule for calls does not need a path. Without a path, the rule has no upstream.
     let is_path = !section.has("calls") && (section.has("path") || !section.has("kuzzle"));
     let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
         true => section.require(key, expected, read).unwrap_or_default(),
@@ -242,8 +243,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     Destination { path, kuzzle, calls, upstream, is_path }
 }
 
-/// Reports requirements of a public route. The gate would not check them, so the route would look protected without
-/// being protected.
+/// Reports requirements of a public route, because the gate would not check them.
 fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     let asked = [
         ("scopes", !policy.scopes.is_empty()),
@@ -454,7 +454,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // The other fields come from the upstream.
+    // The fields that are not named here come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, ignores_bad_credential, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();

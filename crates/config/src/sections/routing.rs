@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
         let Some(section) = sections.get(error.route) else { continue };
         let named = |position: usize| routes.get(position).map(|route| route.id.to_string()).unwrap_or_default();
         match error.problem {
-            RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name without port")),
+            RouteProblem::Host(host) => section.blame("hosts", format!("{host:?} is not a host name, or has a port")),
             RouteProblem::Pattern { pattern, reason } => {
                 section.blame("path", format!("{pattern:?} is not a valid path pattern: {reason}"));
             }
@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 );
             }
             RouteProblem::SameCalls { calls, other, .. } => {
-                section.blame("kuzzle", format!("{calls} already has a rule: the route {}", named(other)));
+                section.blame("kuzzle", format!("{calls} already has a rule in the route {}", named(other)));
             }
         }
     }
@@ -91,8 +91,8 @@ fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
     dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
 }
 
-/// Returns a function that returns the name of the endpoint that serves a path before any route. An endpoint also
-/// serves near misses of its paths.
+/// Returns a function that maps a path to the description of the endpoint that serves it. Endpoints take precedence
+/// over routes, and also serve near misses of their paths.
 fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let mut taken = matchit::Router::new();
     // Conflicts between templates are reported elsewhere.

@@ -137,7 +137,7 @@ impl ServerConfig {
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
     let server = read_keys(section, dir);
-    // Each listener takes one permit in advance, for the next connection that it accepts.
+    // Each listener reserves one permit for the next connection.
     if server.max_connections < server.listeners.len() {
         let message = format!(
             "is {}, but there are {} listeners, and each of them needs at least one connection",

@@ -8,12 +8,12 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;
 
-/// Facts about all sessions of the endpoint for browsers.
+/// What all sessions of the browser endpoint have in common.
 struct SessionFacts<'a> {
     config: &'a Config,
-    /// The issuer where the users log in, as routes name it.
+    /// The name of the issuer where browser users log in.
     issuer: &'a str,
-    /// All scopes that a session can have. `None` if it can have any scope.
+    /// The scopes that a session can have, or `None` for any scope.
     scopes: Option<&'a Scope>,
 }
 
@@ -33,8 +33,8 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-/// A description of the `credentials` setting that makes a route or a rule for calls accept sessions. `None` if the
-/// route does not accept sessions, or if a rule for calls also accepts other credentials.
+/// Describes the setting that makes a route accept sessions. Returns `None` if the route does not accept sessions. For
+/// a rule for calls, also returns `None` if the rule accepts other credentials too.
 fn takers(config: &Config, route: &Route) -> Option<&'static str> {
     if route.policy.auth == Auth::None {
         return None;
@@ -61,7 +61,8 @@ impl<'a> SessionFacts<'a> {
         Some(Self { config, issuer: provider, scopes: issuer.scopes.listed() })
     }
 
-    /// The route's configuration keys with requirements that sessions never meet, each with the reason and the remedy.
+    /// Lists the requirements of the route that sessions never meet. Each has a configuration key, a reason and a
+    /// remedy.
     fn unmet(&self, route: &Route) -> Vec<(&'static str, String, String)> {
         let (issuer, policy) = (self.issuer, &route.policy);
         let mut unmet = Vec::new();
@@ -104,8 +105,8 @@ impl<'a> SessionFacts<'a> {
         unmet
     }
 
-    /// Whether a session may have this role. A role without an issuer belongs to the issuer that the route names, if it
-    /// names exactly one, and otherwise to the gate.
+    /// Whether a session may have this role. A role without an issuer belongs to the route's only issuer. If the route
+    /// does not name exactly one issuer, the role belongs to the gate.
     fn may_have(&self, policy: &RoutePolicy, role: &Role) -> bool {
         let of = match (&role.issuer, policy.issuers.as_slice()) {
             (Some(issuer), _) => issuer,

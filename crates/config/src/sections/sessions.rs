@@ -140,7 +140,7 @@ fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     problems.is_empty()
 }
 
-/// Checks that the rules of each endpoint, of each client, and of each client at each endpoint are consistent.
+/// Checks the rules of each endpoint, of each client, and of each client at each endpoint.
 pub(super) fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints: &[Section<'_>]) {
     let base = &config.sessions.profile;
     let sound = |own: &ProfileOverride, section: &Section<'_>| {

@@ -1,5 +1,5 @@
-//! Settings for the events and requests about users that an issuer sends: `global_revocation`, `on_event` and
-//! `user_names` of an entry of `[[issuers]]`.
+//! Settings for an issuer's security events and revocation requests: `global_revocation`, `on_event` and `user_names`
+//! of an entry of `[[issuers]]`.
 
 use toml::{Table, Value};
 
@@ -69,7 +69,7 @@ pub(super) fn user_names(section: &Section<'_>) -> Vec<UserNameForm> {
 pub(super) fn check(sections: &[Section<'_>], issuers: &[TrustedIssuer], directories: &[DirectoryConfig]) {
     for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
         if !issuer.user_names.is_empty() && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {
-            let message = "needs a directory of kind \"http\", which can look up the gate's users by these names";
+            let message = "needs a directory of kind \"http\", because only that kind looks up users by these names";
             section.blame("user_names", message);
         }
         if issuer.keys.is_none() && issuer.global_revocation.is_some() {

@@ -1,12 +1,12 @@
-//! Checks the sources of users whose subjects become subjects of the gate. These are `[directory]`, and each issuer
-//! whose users get sessions or tokens of the gate by a browser login, an identity assertion or an exchange.
+//! Checks the sources of the gate's subjects: `[directory]` and some issuers. The users of these issuers get sessions
+//! or tokens by a browser login, an identity assertion or an exchange.
 
 use super::{Config, TrustedIssuer};
 use rotogate_core::token::JagSubject;
 use rotogate_core::token::verify::{UserSource, bare_source, prefix_problem};
 use rotogate_kit::config::{Section, printable};
 
-/// Marks the issuer where browsers log in.
+/// Sets `logs_in_browsers` of each issuer.
 pub(super) fn mark(config: &mut Config) {
     let providers = config.endpoints.iter().filter_map(|endpoint| endpoint.browser.as_ref()?.provider.as_deref());
     let providers: Vec<_> = providers.collect();
@@ -15,7 +15,7 @@ pub(super) fn mark(config: &mut Config) {
     }
 }
 
-/// The way in which the issuer's users become subjects of the gate. `None` if they do not.
+/// Describes how the issuer's users become subjects of the gate, or returns `None` if they do not.
 fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     let rules = config.clients.iter().filter_map(|client| client.exchange.as_ref());
     let mut exchanged = rules.flat_map(|rules| &rules.issuers);
@@ -28,7 +28,7 @@ fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     }
 }
 
-/// Checks that two sources cannot have the same subject.
+/// Checks that users from different sources cannot get the same subject.
 // Requirements B39, I67.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     for (section, issuer) in sections.iter().zip(&config.issuers).filter(|(section, _)| !section.is_bad()) {

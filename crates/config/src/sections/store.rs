@@ -85,8 +85,8 @@ const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")
 impl StoreConfig {
     /// The default of `mark`.
     const MARK: &str = "data/store.mark";
-    /// The mark's file name in the folder of the signing keys, where the mark was before the configuration key `mark`
-    /// existed.
+    /// The former file name of the mark. Before the configuration key `mark` existed, the mark was in the folder of the
+    /// signing keys.
     const FORMER_MARK: &str = "store.mark";
 
     /// The file with the high-water mark. With this mark, the gate detects that an older copy of the store was
@@ -133,8 +133,7 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
     let chosen = section.get("mark", path_in(dir));
     chosen.unwrap_or_else(|| {
         let former = keys.join(StoreConfig::FORMER_MARK);
-        // An existing mark at the former path must be used, because a new mark could not detect that the store lost
-        // data.
+        // Use an existing mark at the former path, because a new mark would not detect earlier data loss.
         if former.exists() { former } else { dir.join(StoreConfig::MARK) }
     })
 }

@@ -104,8 +104,8 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// The reason why the sessions of a route have no ID tokens that this provider accepts. The provider accepts only ID
-/// tokens that it issued to the gate's client.
+/// Returns the problem of a route whose upstream uses `form = "id-jag"`. The provider exchanges only ID tokens that it
+/// issued to the gate's client.
 fn problem_of_sessions(
     route: &Route,
     provider: &ProviderSettings,
@@ -138,7 +138,7 @@ fn problem_of_sessions(
     })
 }
 
-/// The reason why the tokens of a route's callers cannot be exchanged at a provider of this issuer, if there is one.
+/// Returns why a provider of this issuer could not exchange all tokens that the route accepts.
 fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
     let policy = &route.policy;
     let name = &upstream.name;

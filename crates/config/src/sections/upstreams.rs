@@ -1,4 +1,4 @@
-//! `[[upstreams]]`: addresses, TLS, timeouts and bounds, ejection and health checks. An entry is the proxy's
+//! `[[upstreams]]`: addresses, TLS, timeouts and bounds, ejection and health checks. Each entry has the type
 //! [`Upstream`].
 
 use std::net::{IpAddr, SocketAddr};
@@ -111,7 +111,7 @@ section! {
     }
 }
 
-/// Reads `health`. The other rules of a check can be set only in tests.
+/// Reads `health`. Only tests can set the intervals and thresholds of the health check.
 fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
     let mut check = HealthCheck::new(section.get("health", health_path)?);
     let tests = section.for_tests();
@@ -221,7 +221,7 @@ pub(super) fn check_assertions(
     }
 }
 
-/// The error message for an algorithm whose keys cannot be published for other verifiers.
+/// The error message if the keys of the configured algorithm cannot be published.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a signing key that others can verify with, but `algorithm` of `[issuer]` is {algorithm}; expected one \
@@ -246,8 +246,8 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// Reads `ca`, `server_name` and `client_cert`. The verification of an upstream cannot be turned off (requirement T16).
-/// If the configuration has a key with which other programs turn it off, the error message explains this.
+/// Reads `ca`, `server_name` and `client_cert`. An upstream's certificate is always verified (requirement T16). A key
+/// such as `insecure_skip_verify` gets an error that explains this.
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     let remedy = "an upstream's certificate is always verified; name the file of its certificate authority, such as \
                   `ca = \"ca.pem\"`";
@@ -264,15 +264,13 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
         return tls;
     }
     if !urls.is_empty() {
-        // A configuration key for TLS would suggest that TLS is used, although no address uses it.
         let message = "only applies to https:// addresses, but `urls` has none; remove it";
         section.blame_present(&["ca", "server_name", "client_cert"], message);
     }
     tls
 }
 
-/// If requests to an upstream would return to the gate itself, describes the address of the gate that they reach
-/// (requirement O1).
+/// If the URL leads to a listener of the gate, describes this listener (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("the gate's own admin listener, {}", admin.listen));

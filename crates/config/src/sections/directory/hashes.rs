@@ -1,4 +1,4 @@
-//! The keys about imported password hashes.
+//! The configuration keys for imported password hashes.
 
 use std::path::{Path, PathBuf};
 
@@ -104,7 +104,7 @@ struct Scheme {
     name: &'static str,
     /// The cost that software with this scheme usually uses today.
     usual: u32,
-    /// The costs that may follow the scheme's name. The maximum is also the highest cost of an accepted stored hash.
+    /// The costs that may follow the scheme's name. The maximum also applies to stored hashes.
     costs: std::ops::RangeInclusive<u32>,
     class: fn(u32) -> CostClass,
 }
@@ -130,7 +130,7 @@ const fn pbkdf2(bits: u16, iterations: u32) -> CostClass {
     CostClass::Pbkdf2 { bits, iterations }
 }
 
-/// The class of scrypt hashes with the block size that all implementations use.
+/// The cost class of scrypt hashes with the usual block size `r` and parallelism `p`.
 fn scrypt(log_n: u32) -> CostClass {
     CostClass::Scrypt { log_n: u8::try_from(log_n).unwrap_or(u8::MAX), r: 8, p: 1 }
 }
@@ -167,7 +167,7 @@ impl Print for ExpectedHash {
 }
 
 impl HashesConfig {
-    /// The classes of the hashes that users may have.
+    /// The cost classes of the accepted hashes, except the weak ones.
     pub fn classes(&self) -> impl Iterator<Item = CostClass> {
         self.hashes.iter().filter_map(|hash| match hash {
             AcceptedHash::Usual(hash) => Some(hash.class),

@@ -17,7 +17,7 @@ use rotogate_directories::ldap::filter::{Filter, Placeholder};
 use rotogate_directories::ldap::{GroupSettings, GroupsBy, LdapSettings};
 use rotogate_kit::config::{Section, Value};
 
-/// The defaults that depend on the server.
+/// The defaults for one kind of LDAP server.
 #[derive(Clone, Copy)]
 struct Preset {
     filter: Option<&'static str>,

@@ -25,7 +25,7 @@ section! {
     impl SqlSettings, read by read_keys(section, dir: &Path) {
         /// The URL of the database, or the file with the URL.
         reload url as "..": DatabaseUrl = by { self::url(section, dir) },
-        // Not a key, because paths are printed in full.
+        // Relative SQLite paths are relative to this folder.
         no_key folder: PathBuf = by { dir.to_owned() },
         /// SQL statement that finds a user at a login by `{username}` and `{account}`.
         reload authenticate: Template = required(EXPECTED_AUTHENTICATE, statement(AUTHENTICATE)),
