@@ -1,5 +1,4 @@
-//! Changes of keys and clients, as events in the audit log. A command records who made a change. A running gate records
-//! the changes that it finds in its files, even if another program made them.
+//! Audit events for changed keys and clients. A gate also records changes that other programs made to its files.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +6,8 @@ use rotogate_config::ClientConfig;
 use rotogate_core::token::keyring::Keyring;
 
 const TARGET: &str = "rotogate::audit";
-/// The actor in the event of a change that a gate finds in a file.
 const FILE: &str = "file";
 
-/// The change of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyEvent {
     Added,
@@ -31,7 +28,6 @@ impl KeyEvent {
     }
 }
 
-/// Records that a command changed this key.
 pub(crate) fn write_key(event: KeyEvent, kid: &str) {
     write_key_by(event, kid, None);
 }
@@ -40,7 +36,6 @@ fn write_key_by(event: KeyEvent, kid: &str, actor: Option<&'static str>) {
     tracing::info!(target: TARGET, event = event.name(), rotogate.actor = actor, kid, "key changed");
 }
 
-/// Records the keys that a gate found added, promoted or retired in its key folder.
 pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     let names = |keys: &Keyring| -> Vec<String> {
         let signing = keys.signing_keys().map(|key| key.kid().to_owned());
@@ -55,12 +50,11 @@ pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     before.iter().filter(|kid| !after.contains(kid)).for_each(|kid| write(KeyEvent::Retired, kid));
 }
 
-/// Returns the name of a secret for refresh tokens, as the commands show it.
+/// The name by which commands show a refresh secret.
 pub(crate) fn refresh_name(id: u8) -> String {
     format!("refresh-{id}")
 }
 
-/// Records the clients that a reload changed.
 pub(crate) fn write_changed_clients(old: &[ClientConfig], new: &[ClientConfig]) {
     let by_id = |clients| -> BTreeMap<String, &ClientConfig> {
         let clients: &[ClientConfig] = clients;

@@ -1,7 +1,5 @@
-//! The program rotogate. It runs the [`rotogate`] layer around a reverse proxy, and adds the configuration, the
-//! listeners, the admin API and the command line. The binary `rotogate`, its tests and its benchmarks share this
-//! library. Its API may change at any time, so an application that embeds the gate should depend on [`rotogate`]
-//! instead.
+//! The program rotogate: the [`rotogate`] layer around a reverse proxy, with configuration, listeners, admin API and
+//! command line. This API may change at any time, so embedding applications should use [`rotogate`].
 //!
 //! | for | see |
 //! |---|---|

@@ -1,8 +1,8 @@
-//! The `rotogate` binary. All of its code is in [`rotogate_server::cli`].
+//! The `rotogate` binary. The code is in [`rotogate_server::cli`].
 
 use std::process::ExitCode;
 
-/// A proxied request makes about forty allocations, so a fast allocator is worthwhile.
+/// A proxied request makes about forty allocations, so a fast allocator matters.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

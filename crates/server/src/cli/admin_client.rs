@@ -1,4 +1,4 @@
-//! The client for the admin listener of a running gate.
+//! A client for the admin listener of the running gate.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
@@ -17,7 +17,7 @@ use crate::server::operate::admin::health;
 use rotogate_config::AdminAccess;
 use rotogate_core::fault::Chain;
 
-/// Sends a request with the admin token. `None` if no gate responds.
+/// Returns `None` if no gate responds.
 pub(super) async fn send(
     gate: &AdminAccess,
     method: Method,
@@ -26,7 +26,6 @@ pub(super) async fn send(
     send_with(gate, method, path_and_query, None, None).await
 }
 
-/// Sends a request with the admin token, with an optional JSON body and an optional `Accept` header.
 async fn send_with(
     gate: &AdminAccess,
     method: Method,
@@ -39,7 +38,7 @@ async fn send_with(
             "--token-file FILE is missing; FILE must contain an admin token of that gate".to_owned(),
         ));
     };
-    // If this user has no permission to see the token file, the message must not say that it is missing.
+    // If the folder is inaccessible, the error is not `NotFound`, so the file does not count as missing.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return match probe(gate, Method::GET, "/livez").await {
             Err(Unanswered::NoGate) => Ok(None),
@@ -94,12 +93,11 @@ async fn send_with(
     }
 }
 
-/// Returns whether an admin listener responds at the address.
 async fn is_admin(gate: &AdminAccess) -> bool {
     matches!(probe(gate, Method::GET, "/livez").await, Ok((_, body)) if body == health::ALIVE)
 }
 
-/// Returns the error for a response with this status that did not come from an admin listener.
+/// Returns the error for an admin address at which another program responds.
 pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
     let address = &gate.address;
     Failure::Failed(format!(
@@ -107,19 +105,16 @@ pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
     ))
 }
 
-/// The reason why a request got no response.
 pub(super) enum Unanswered {
-    /// Nothing listens at the address.
     NoGate,
-    /// Any other failure. A gate may be running.
+    /// Any other failure. A gate may still be running.
     Failed(Failure),
 }
 
-/// Returns whether the error means that nothing listens at the address.
 fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
     let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
-    // For port 0, the operating system reports that the address is not available.
+    // A connection to port 0 fails with `AddrNotAvailable`.
     error.is_connect()
         && kinds
             .any(|kind| matches!(kind, std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::AddrNotAvailable))
@@ -129,7 +124,7 @@ fn unreachable(gate: &AdminAccess, error: &hyper_util::client::legacy::Error) ->
     Failure::Failed(format!("the request to the gate on {} failed: {:?}", gate.address, Chain(error)))
 }
 
-/// Sends a probe, which does not need a token. A response with any status is returned.
+/// Responses with any status are returned.
 ///
 /// # Errors
 /// No gate responded.
@@ -150,7 +145,6 @@ async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::failed)?.to_bytes())
 }
 
-/// Reads the JSON in the response of a gate, which must be running.
 pub(super) async fn read<T: DeserializeOwned>(
     gate: &AdminAccess,
     response: Option<Response<Incoming>>,
@@ -159,7 +153,7 @@ pub(super) async fn read<T: DeserializeOwned>(
     serde_json::from_slice(&read_body(response).await?).map_err(Failure::failed)
 }
 
-/// Sends a GET request, and returns the response. A gate must be running.
+/// Sends a GET request to the running gate.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -171,7 +165,7 @@ pub(super) async fn request<T: DeserializeOwned>(
     read(gate, send(gate, method, path_and_query).await?).await
 }
 
-/// Sends a GET request, and returns the lines of the response one by one as they arrive. A gate must be running.
+/// Sends a GET request, and returns the lines of the response as they arrive.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -185,7 +179,6 @@ pub(super) async fn lines(
     Ok(Lines { body: answered(gate, response).await?.into_body(), text: Vec::new() })
 }
 
-/// The lines of a response.
 #[derive(Debug)]
 pub(super) struct Lines {
     body: Incoming,
@@ -193,7 +186,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Returns the next line, with its line break. `None` at the end of the response.
+    /// Returns the next line with its line break, or `None` at the end.
     ///
     /// # Errors
     /// The connection was closed before the response was complete.
@@ -209,12 +202,11 @@ impl Lines {
     }
 }
 
-/// Returns the error for a response that ended before it was complete.
 pub(super) fn cut_short() -> Failure {
     Failure::Failed("the gate's response ended early; see the gate's log. You can run the command again".to_owned())
 }
 
-/// Sends a request with a JSON body, and returns the response. A gate must be running.
+/// Sends a JSON body to the running gate.
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
@@ -226,7 +218,6 @@ pub(super) async fn post<T: DeserializeOwned>(
     read(gate, Some(posted(gate, path, body).await?)).await
 }
 
-/// Does what [`post`] does, for a response without content.
 pub(super) async fn posted(
     gate: &AdminAccess,
     path: &str,
@@ -244,7 +235,6 @@ async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> R
     }
 }
 
-/// Returns the error for a gate that is not running.
 pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     Failure::Failed(format!(
         "no gate responds on {} (admin.listen): start it, because this command works only through a running gate",
@@ -252,7 +242,6 @@ pub(super) fn nobody(gate: &AdminAccess) -> Failure {
     ))
 }
 
-/// Returns the error that an unsuccessful response reports.
 pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
     Ok(match problem(response).await? {
         None => Failure::Failed(format!("the program that responds on {} is not rotogate", gate.address)),
@@ -261,7 +250,6 @@ pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) ->
     })
 }
 
-/// Returns the problem document of a response, if it contains one.
 async fn problem(response: Response<Incoming>) -> Result<Option<ProblemReply>, Failure> {
     let body = read_body(response).await?;
     Ok(serde_json::from_slice(&body).ok())

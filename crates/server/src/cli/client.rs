@@ -23,7 +23,7 @@ pub(super) enum ClientCommand {
 
 #[derive(Serialize)]
 struct SecretReport<'a> {
-    /// The new secret, which is shown only once. Absent if it came from standard input.
+    /// The new secret, which is shown only once. Absent if the operator provided it.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
     secret_hash: &'a str,
@@ -43,7 +43,6 @@ pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
     })
 }
 
-/// Creates a secret of 256 random bits.
 fn new_secret() -> Result<SecretString, Failure> {
     let bytes = random::<32>().map_err(Failure::failed)?;
     Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))

@@ -21,7 +21,7 @@ struct CompletionsReport<'a> {
 
 pub(super) fn run(options: &CompletionsOptions, output: Output) -> CommandResult {
     let CompletionsOptions { shell } = *options;
-    // The script is written into memory first, because clap_complete panics if the output is closed.
+    // The script is first written into memory, because clap_complete panics if the output is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "rotogate", &mut script);
     let script = String::from_utf8(script).map_err(Failure::failed)?;

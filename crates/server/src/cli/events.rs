@@ -1,4 +1,4 @@
-//! `rotogate events`: the last lines of the audit log.
+//! `rotogate events`: recent lines of the audit log.
 
 use clap::Args;
 use http::Method;
@@ -47,7 +47,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
         }
         let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;
         while let Some(text) = lines.next().await? {
-            // An event ends with an empty line, and the data of each event is on one line.
+            // Each server-sent event has one `data:` line.
             if let Some(data) = text.strip_prefix(b"data: ") {
                 let event: Value = serde_json::from_slice(data).map_err(Failure::failed)?;
                 output.write(&event, || line(&event))?;
@@ -57,7 +57,7 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
     })
 }
 
-/// Formats an event. The fields that readers look for come first, followed by the other fields.
+/// The most important fields of the event come first.
 fn line(event: &Value) -> String {
     const FIRST: [&str; 4] = ["timestamp", "event.action", "event.outcome", "rotogate.actor"];
     const LEFT_OUT: [&str; 8] = [

@@ -15,7 +15,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 use rotogate_config::AdminAccess;
 
-/// The maximum input, in bytes. It is longer than any token that the gate examines.
+/// The maximum length of the input, in bytes. It exceeds the length of any token.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args, Serialize)]
@@ -90,7 +90,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// Returns the token in a string. The string may have been copied from a header, together with the scheme.
+/// Removes an authentication scheme in front of the token.
 pub(super) fn without_scheme(text: &str) -> &str {
     let text = text.trim();
     match text.split_once(' ') {
@@ -99,7 +99,7 @@ pub(super) fn without_scheme(text: &str) -> &str {
     }
 }
 
-/// Reads the token from standard input. The token is empty if the request has none.
+/// Reads the token. It is empty if the request has none.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;
@@ -145,7 +145,7 @@ fn line(rule: &ExplainedRule) -> String {
     let ExplainedRule { rule: name, result, detail, config } = rule;
     let is_failed = result == "fail";
     let result = if is_failed { "FAIL" } else { result };
-    // The configuration line is shown only for a rule that failed, and for the route.
+    // The configuration line is shown only for the route and for failed rules.
     let place = config.as_ref().filter(|_| is_failed || name == "route").map(place).unwrap_or_default();
     format!("  {result:<5} {name:<11} {detail}{place}")
 }

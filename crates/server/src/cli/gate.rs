@@ -1,5 +1,4 @@
-//! Finds the running gate for a command. Only `admin.listen` and `admin.token_file` are needed, so that commands work
-//! even if another part of the configuration is invalid.
+//! The connection from commands to the running gate. Only `admin.listen` and `admin.token_file` must be valid.
 
 use std::path::{Path, PathBuf};
 
@@ -27,11 +26,8 @@ fn address(text: &str) -> Result<Authority, String> {
     authority.ok_or_else(|| "expected an http:// URL with a host and a port, such as http://127.0.0.1:8081".to_owned())
 }
 
-/// What a command can use: the configuration, or only the running gate.
 pub(super) enum Reach {
-    /// The whole configuration is valid.
     Configured(Box<Config>),
-    /// Only the running gate, because the configuration is invalid.
     Gate(AdminAccess),
 }
 
@@ -41,7 +37,6 @@ impl GateOptions {
         Some(AdminAccess { address, token_file: self.token_file.clone() })
     }
 
-    /// Returns the access for a command that needs only the running gate.
     pub(super) fn access(&self, path: &Path) -> Result<AdminAccess, Failure> {
         match self.reach(path)? {
             Reach::Configured(config) => Ok(config.admin.access()),
@@ -49,13 +44,11 @@ impl GateOptions {
         }
     }
 
-    /// Returns the access for a command that the gate refuses if the configuration is invalid. Fails if it is invalid.
     pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
         self.named().map_or_else(|| super::load(path).map(|config| self.with_token(config.admin.access())), Ok)
     }
 
-    /// Returns the whole configuration if it is valid, and otherwise the access to the gate. It is for a command that
-    /// the gate can carry out despite an invalid configuration.
+    /// Returns the configuration if it is valid, and otherwise only the settings that are needed to reach the gate.
     // Requirement O28.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         if let Some(gate) = self.named() {
@@ -72,13 +65,13 @@ impl GateOptions {
         }
     }
 
-    /// Returns `gate` with the token file of the options, if they name one.
+    /// Applies the token file from the command line.
     fn with_token(&self, gate: AdminAccess) -> AdminAccess {
         AdminAccess { token_file: self.token_file.clone().or(gate.token_file), ..gate }
     }
 }
 
-/// Reads the access to the gate from an invalid configuration, and prints the first error on one line.
+/// Reads the admin settings from a configuration that is otherwise invalid. Prints the first error.
 fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
     let Ok(gate) = rotogate_config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
     let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();

@@ -1,5 +1,4 @@
-//! The greeting that a gate prints when it starts: its addresses, the files and users that it created, and commands to
-//! try.
+//! The greeting at startup: addresses, created files and users, and commands to try.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -20,18 +19,15 @@ use rotogate_directories::users::UsersFile;
 use rotogate_directories::users::edit::list;
 use rotogate_proxy::UpstreamUrl;
 
-/// The parts of the configuration that the greeting needs.
 pub(super) struct Greeting {
     client: Option<String>,
     token_path: Option<String>,
-    /// The page where browsers log in.
     login_page: Option<String>,
     echo: bool,
     public_url: String,
     admin_token: PathBuf,
-    /// `None` if the users are not in a file.
+    /// `None` if users are not in a file.
     users: Option<UsersFile>,
-    /// The command `rotogate` for this configuration.
     program: String,
     /// Whether the log and the greeting are in JSON.
     is_json: bool,
@@ -92,8 +88,7 @@ impl Greeting {
         let listening: Vec<_> = public.iter().map(ToString::to_string).collect();
         let admin = started.admin.map(display);
         tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
-        // Prints the greeting if the operator requested it or is at a terminal. Also prints it to show the first
-        // password, which is not shown anywhere else.
+        // The greeting is printed if requested, at a terminal, or to show the first password.
         let is_terminal = std::io::stdout().is_terminal();
         let output = Output { json: output.json || (self.is_json && !is_terminal) };
         if asked || is_terminal || started.first_user.is_some() {
@@ -126,8 +121,8 @@ impl Greeting {
         if let Some(page) = &self.login_page {
             text.push_str(&format!("\nBrowsers log in at {page}\n"));
         }
-        // Prefers a listener without TLS, because certificates are valid for a name, and the printed commands use an
-        // address.
+        // A listener without TLS is preferred. The commands use an IP address, which certificates usually do not
+        // contain.
         let clear = public.iter().find(|public| !public.is_secure);
         let base = clear.map_or_else(|| self.public_url.clone(), ToString::to_string);
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
@@ -165,8 +160,7 @@ Paste to try it:
         text
     }
 
-    /// Returns a user to log in as, preferably the user that the first start created. The name does not need quotes in
-    /// a shell or a form.
+    /// Returns a user name that needs no quotes in the example commands.
     fn known_user(&self) -> Option<String> {
         let is_plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
         let users = list(self.users.as_ref()?).ok()?.into_iter();

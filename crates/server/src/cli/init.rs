@@ -1,4 +1,4 @@
-//! `rotogate init`: a first configuration.
+//! `rotogate init`: creates a first configuration.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -18,7 +18,6 @@ use crate::shell;
 use rotogate_config::{Config, ProcessEnv};
 use rotogate_core::private_file::{self, Unpublished};
 
-/// The file name of the configuration, unless `--config` names another file.
 pub(super) const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
@@ -48,14 +47,12 @@ pub(super) struct InitOptions {
 /// Where users log in with a browser.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum BrowserLoginKind {
-    // Users log in at the gate, with a password. This is a plain comment, because a documentation comment would
-    // lengthen the help of all options.
+    // Users log in at the gate. A documentation comment here would lengthen the help of all options.
     Own,
     // Users log in at an OpenID provider.
     Oidc,
 }
 
-/// A configuration key that the operator still has to fill in.
 #[derive(Serialize)]
 struct OpenKey {
     key: String,
@@ -65,10 +62,9 @@ struct OpenKey {
 #[derive(Serialize)]
 struct InitReport<'a> {
     file: &'a Path,
-    /// Files with secrets that were written beside the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     secrets: Vec<PathBuf>,
-    /// The settings of an import that have no counterpart, or whose counterpart depends on a condition.
+    /// Imported settings whose counterpart is missing or conditional.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     remarks: &'a [oauth2_proxy::Remark],
     to_fill_in: &'a [OpenKey],
@@ -78,7 +74,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
     let imported = match &options.from_oauth2_proxy {
         Some(files) => {
-            // oauth2-proxy's variables are always UTF-8, so other variables are ignored.
+            // The variables of oauth2-proxy are always UTF-8.
             let text = |text: std::ffi::OsString| text.into_string().ok();
             let variables: Vec<_> =
                 std::env::vars_os().filter_map(|(name, value)| text(name).zip(text(value))).collect();
@@ -90,7 +86,7 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
         None => oauth2_proxy::Imported { text: text(options), ..Default::default() },
     };
     let text = imported.text;
-    // Does not write a configuration that a start would refuse.
+    // A configuration that fails to parse is not written.
     let checked = imported.without_feature.as_ref().unwrap_or(&text);
     let config = rotogate_config::parse(checked, &path, &ProcessEnv).map_err(|errors| {
         Failure::Usage(format!("nothing was written, because the configuration would be invalid:\n{errors}"))
@@ -102,12 +98,12 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
         )),
         _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),
     };
-    // The configuration is written last, so that all other files exist if it exists.
+    // The configuration is written last, so that all other files already exist.
     let secrets = imported
         .secrets
         .iter()
         .map(|(name, secret)| (private_file::parent(&path).join(name), secret.expose_secret(), 0o600));
-    // The configuration has no secrets, and a service that runs as another user must read it.
+    // A service with another user must be able to read the configuration, which contains no secrets.
     let files: Vec<_> = secrets.chain([(path.clone(), &*text, 0o644)]).collect();
     write(&files).map_err(|(path, error)| failed(path, &error))?;
     let secrets = files.iter().map(|(file, ..)| file.clone()).filter(|file| *file != path).collect();
@@ -136,7 +132,6 @@ pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> C
     })
 }
 
-/// Returns the configuration keys that the operator still has to fill in.
 fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Remark]) -> Vec<OpenKey> {
     let open = |key: &str, what: String| OpenKey { key: key.to_owned(), what };
     let of_import = remarks.iter().filter_map(|one| Some(open(one.key?, format!("{}: {}", one.setting, one.why))));
@@ -144,7 +139,7 @@ fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Re
     if let Some(BrowserLoginKind::Oidc) = options.browser {
         keys.extend(AT_PROVIDER_OPEN.map(|(key, what)| open(key, what.to_owned())));
     }
-    // An import keeps the redirect URI, unless it changes the gate's URL.
+    // An import keeps the redirect URI, unless the gate's URL changes.
     let is_registered = options.from_oauth2_proxy.is_some()
         && !keys.iter().any(|open| ["server.public_url", "server.tls"].contains(&&*open.key));
     for (at, endpoint) in config.endpoints.iter().enumerate() {
@@ -163,7 +158,7 @@ fn open_keys(config: &Config, options: &InitOptions, remarks: &[oauth2_proxy::Re
     keys
 }
 
-/// Creates all of these files, or none of them. The error names the file that failed.
+/// Creates all files, or none. The error names the failed file.
 fn write<'a>(files: &'a [(PathBuf, &str, u32)]) -> Result<(), (&'a Path, io::Error)> {
     if let Some((taken, ..)) = files.iter().find(|(path, ..)| path.symlink_metadata().is_ok()) {
         return Err((taken, io::ErrorKind::AlreadyExists.into()));
@@ -192,7 +187,6 @@ fn unpublished(path: &Path, text: &str, mode: u32) -> io::Result<Unpublished> {
     Ok(part)
 }
 
-/// The configuration for a login at a provider.
 const AT_PROVIDER: &str = r#"[[issuers]]                            # the provider where browsers log in
 name = "idp"
 url = "https://id.example.com/realms/x"   # exactly as `issuer` in its discovery document
@@ -209,7 +203,7 @@ provider = "idp"
 client = { id = "web" }                # a confidential client also needs secret_file = "idp.secret" (mode 0600)
 scopes = ["profile"]
 "#;
-/// The configuration keys in [`AT_PROVIDER`] with a placeholder, and what to write instead.
+/// The placeholders in [`AT_PROVIDER`], with instructions for replacing them.
 const AT_PROVIDER_OPEN: [(&str, &str); 3] = [
     ("issuers[0].url", "the issuer of your provider, in place of https://id.example.com/realms/x"),
     ("issuers[0].preset", "your provider, if it is not Keycloak"),
@@ -218,12 +212,10 @@ const AT_PROVIDER_OPEN: [(&str, &str); 3] = [
         "the client's id at the provider; use the same id in `issuers[0].backchannel_logout.audience`",
     ),
 ];
-/// The directory of a gate with its own users.
 const DIRECTORY: &str = r#"[directory]                            # the users; `rotogate user` edits the file
 path = "data/users.toml"               # created at the first start, with the user demo
 
 "#;
-/// The directory of a gate whose users are at a provider.
 const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the provider has the users\n\n";
 
 fn text(options: &InitOptions) -> String {

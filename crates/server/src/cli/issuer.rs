@@ -1,4 +1,4 @@
-//! `rotogate issuer`: the issuers whose keys the running gate fetches.
+//! `rotogate issuer`: issuers whose keys the running gate fetches.
 
 use clap::Subcommand;
 use http::Method;

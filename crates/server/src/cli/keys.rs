@@ -19,7 +19,7 @@ use rotogate_config::{AdminAccess, Config};
 use rotogate_core::token::Algorithm;
 use rotogate_core::token::keyring::{KeyState, Keyring};
 
-/// How long a running gate may take to load a key, and how often the command checks whether the key is loaded.
+/// How long the command waits until a running gate has loaded a key.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
@@ -109,7 +109,6 @@ struct KeyChangeReport<'a> {
     state: &'static str,
 }
 
-/// Returns the longest time for which an access token that is issued now is accepted.
 pub(super) fn longest_access(config: &Config) -> Duration {
     key_roll::Longest::new(config).access
 }
@@ -163,7 +162,7 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
                 let copy = if config.store.is_shared() { ". Copy the key folder to all gates now" } else { "" };
-                output.write(&(), || format!("{kid} was added. It signs as soon as {waits}{copy}"))?;
+                output.write(&(), || format!("{kid} was added. It will sign new tokens as soon as {waits}{copy}"))?;
             }
             promote(config, &kid, Some((true, after)))?;
             output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
@@ -178,7 +177,7 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
             }
             let warning = runtime()?.block_on(key_roll::retire(config, &kid, force, None)).map_err(Failure::failed)?;
             if let Err(failure) = confirmed(config, &kid, None) {
-                // The key is already removed, so the operator must see the warning.
+                // The key is already removed, so the warning about the removal must still be shown.
                 warning.iter().for_each(|warning| print_error(warning));
                 return Err(failure);
             }
@@ -205,9 +204,8 @@ fn run_configured(config: &Config, command: KeysCommand, output: Output) -> Comm
     }
 }
 
-/// Asks the running gate to remove a refresh secret on which API keys may depend, because only the gate can count the
-/// API keys in its embedded store. Returns `None` if no gate runs, if the key is not a refresh secret, or if the
-/// removal is forced and the gate does not respond.
+/// Lets the running gate remove a refresh secret, because only the gate can count API keys in its embedded store.
+/// Returns `None` if this command must remove the secret itself.
 fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<ChangedKey>, Failure> {
     if config.store.is_shared() || config.api_keys.is_none() || Keyring::refresh_id(kid).is_none() {
         return Ok(None);
@@ -226,20 +224,18 @@ fn retired_by_gate(config: &Config, kid: &str, force: bool) -> Result<Option<Cha
     }
 }
 
-/// Asks the running gate to change a key.
 fn ask(gate: &AdminAccess, kid: &str, operation: &str, force: bool) -> Result<ChangedKey, Failure> {
     let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
     runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))
 }
 
-/// Makes a key the signing key. For `when`, see [`key_roll::promote`].
+/// For `when`, see [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
     runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::failed)?;
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
-/// Waits until the running gate has a key in the expected state. If `expected` is `None`, waits until the gate no
-/// longer has the key. Does nothing if no gate runs.
+/// Waits until the running gate reports the expected state of a key. `None` means that the gate must not have the key.
 // Requirement O29.
 fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> CommandResult {
     let gate = config.admin.access();
@@ -271,7 +267,6 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
     )))
 }
 
-/// Runs the command with only the running gate.
 fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     match command {
         KeysCommand::List { refresh, gate: _ } => {

@@ -1,4 +1,4 @@
-//! `rotogate man`: a man page for each command, and one for the configuration.
+//! `rotogate man`: man pages for the commands and the configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,6 @@ pub(super) fn run(options: &ManOptions, output: Output) -> CommandResult {
     Ok(())
 }
 
-/// Writes a page into the subfolder in which man(1) looks for it.
 fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
     let section = name.rsplit('.').next().unwrap_or_default();
     let folder = folder.join(format!("man{section}"));
@@ -52,7 +51,6 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-/// Returns the pages of a command, of its subcommands, and of the configuration.
 fn pages(command: clap::Command) -> Result<Vec<(String, String)>, Failure> {
     let mut pages = Vec::new();
     let mut left = vec![command];
@@ -69,14 +67,14 @@ fn page(command: clap::Command) -> Result<(String, String), Failure> {
     let page = Man::new(command.after_help(EXIT_CODES)).manual("rotogate");
     let mut text = Vec::new();
     page.render(&mut text).map_err(Failure::failed)?;
-    // This is the page of the program itself.
+    // The page of the program itself has additional sections.
     if !page.get_filename().contains('-') {
         more(&mut text)?;
     }
     Ok((page.get_filename(), String::from_utf8(text).map_err(Failure::failed)?))
 }
 
-/// Adds the sections on exit status, environment and signals (requirement O44).
+/// Adds exit status, environment and signals (requirement O44).
 fn more(text: &mut Vec<u8>) -> Result<(), Failure> {
     let mut page = Roff::new();
     for (section, entries) in [("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT), ("SIGNALS", SIGNALS)] {
@@ -91,7 +89,7 @@ fn more(text: &mut Vec<u8>) -> Result<(), Failure> {
 }
 
 const EXIT_STATUS: &[(&str, &str)] = &[
-    ("0", "The command succeeded. A gate was stopped, and all its requests had ended."),
+    ("0", "The command succeeded, or the gate stopped after all its requests had ended."),
     ("1", "The command failed, was refused, or matched nothing."),
     ("2", "The command line or the configuration is invalid."),
 ];

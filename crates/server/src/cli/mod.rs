@@ -1,8 +1,7 @@
-//! The command line. Each command has a file, and mostly calls the library or the admin listener.
+//! The command line, with a file for each command.
 //!
-//! Exit codes: 0 if the command succeeded; 1 if it failed, was refused, or did not match anything; 2 if the command
-//! line or the configuration is invalid. With `--json`, every error is one JSON object on standard output, even an
-//! error in the command line.
+//! Exit codes: 0 success; 1 failure, refusal or no match; 2 invalid command line or configuration. With `--json`, every
+//! error is a JSON object on standard output.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -44,7 +43,7 @@ mod version;
 use output::Output;
 use upgrade::Baton;
 
-/// The meaning of the exit codes, for the help and the man pages.
+/// The text is shown in the help and the man pages.
 const EXIT_CODES: &str = "Exit codes: 0 the command succeeded; 1 it failed, was refused, or matched nothing; 2 the \
                           command line or the configuration is invalid.";
 
@@ -169,26 +168,22 @@ enum Command {
     Man(man::ManOptions),
 }
 
-/// A failure of a command, for the user at the terminal.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// Exit code 1. `at` lists the invalid positions in an input file. It is not empty.
+    /// Exit code 1. `at` lists the invalid positions in an input file.
     #[error("{what}{}", at.iter().map(|at| format!("\n{at}")).collect::<String>())]
     Refused { what: String, at: Vec<At> },
-    /// Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// The configuration, or a file that it names, is invalid. The exit code is 2, or 1 if the only fault is a missing
-    /// permission to read a file. The list has at least one error.
+    /// Invalid configuration. The exit code is 2, or 1 if the only problem is a missing read permission.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Configuration(Vec<ConfigError>),
-    /// Exit code 1. The output of the command already explains the failure.
+    /// Exit code 1. The output already explains the failure.
     #[error("refused")]
     Told,
-    /// The reader of standard output has closed it. This is not an error, because `| head` also does it.
+    /// Standard output was closed, for example by `| head`.
     #[error("standard output is closed")]
     OutputClosed,
 }
@@ -202,7 +197,6 @@ impl Failure {
         Self::Configuration(errors.iter().cloned().collect())
     }
 
-    /// Returns the positions that the failure names.
     fn at(&self) -> Vec<At> {
         match self {
             Self::Refused { what: _, at } => at.clone(),
@@ -211,7 +205,6 @@ impl Failure {
         }
     }
 
-    /// Returns a word for programs, and the exit code.
     fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Failed(_) => ("failed", 1),
@@ -225,7 +218,6 @@ impl Failure {
     }
 }
 
-/// A problem and its position, in JSON output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct At {
     file: String,
@@ -273,7 +265,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => match baton.filter(|baton| baton.refused.is_none()) {
-            // These arguments come from the previous process of an in-place upgrade, which has already accepted them.
+            // The previous process of an in-place upgrade has already accepted these arguments.
             Some(baton) => {
                 print_error(&error.to_string());
                 print_error(&baton.roll_back(&Failure::failed(error), None).to_string());
@@ -285,7 +277,7 @@ pub fn main() -> ExitCode {
     let output = Output { json: arguments.json };
     let path = arguments.config;
     let command = arguments.command.unwrap_or(Command::Serve);
-    // A gate writes only its start message to standard output.
+    // A gate writes only its greeting to standard output.
     let is_gate = matches!(command, Command::Serve);
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
@@ -312,13 +304,12 @@ pub fn main() -> ExitCode {
         Command::Man(options) => man::run(&options, output),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
-    // A gate also reports the failure on standard error, so that its last message is in the journal even if standard
-    // output goes elsewhere.
+    // A gate also reports the failure on standard error, for the journal.
     report(&failure, output, is_gate)
 }
 
-/// Reports a failure: as JSON on standard output if `--json` was given, otherwise as text on standard error. With
-/// `both`, JSON is followed by the text on standard error. Returns the exit code.
+/// Reports a failure as JSON on standard output, or as text on standard error. `both` adds the text to the JSON.
+/// Returns the exit code.
 fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     let (code, status) = failure.kind();
     if matches!(failure, Failure::Told | Failure::OutputClosed) {
@@ -326,7 +317,7 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     }
     if output.json {
         let why = Why { code, detail: failure.to_string(), at: failure.at() };
-        // If this fails, the exit code still reports the failure.
+        // The exit code also reports this failure.
         let _ = output.write(&ErrorReport { error: why }, String::new);
     }
     if !output.json || both {
@@ -340,14 +331,14 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Reports an invalid command line. clap also reports a request for help or for the version as an error.
+/// clap also reports requests for help or the version as errors.
 fn command_line(error: &clap::Error) -> ExitCode {
-    // The error does not contain the arguments that clap had parsed, so look for `--json` again.
+    // clap's error does not contain the parsed arguments.
     let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     if json && error.use_stderr() {
         return report(&Failure::Usage(error.render().to_string().trim_end().to_owned()), Output { json }, false);
     }
-    // An error here means that the reader has closed the output.
+    // The output may already be closed.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
@@ -364,14 +355,14 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
 }
 
-/// Opens the audit log for the changes that a command makes, until the returned value is dropped.
+/// Opens the audit log until the returned value is dropped.
 ///
 /// # Errors
-/// The audit log cannot be written, and `audit_log.on_failure` is `refuse`. The command must then not change anything.
+/// The audit log is unusable, and `audit_log.on_failure` is `refuse`.
 fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    // sudo passes the name of the operator who ran it.
+    // sudo sets this variable to the name of its caller.
     let by_sudo = std::env::var("SUDO_USER").ok().filter(|_| nix::unistd::getuid().is_root());
     let actor = by_sudo.map_or_else(|| format!("cli:{user}"), |name| format!("cli:{name}"));
     match log::start_for_command(&config.audit_log, actor) {
@@ -387,7 +378,7 @@ fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
 }
 
 fn print_error(text: &str) {
-    // If this fails, the exit code still reports the failure.
+    // The exit code also reports this failure.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -395,7 +386,6 @@ fn load(path: &std::path::Path) -> Result<Config, Failure> {
     rotogate_config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
 }
 
-/// The error of a command that needs a valid configuration.
 fn no_gate_can() -> Failure {
     Failure::Usage("this command needs the whole configuration; access to a running gate is not enough".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Output as text, or as JSON for programs.
+//! Output as text or JSON.
 
 use std::io::Write;
 
@@ -6,20 +6,17 @@ use serde::Serialize;
 
 use super::{CommandResult, Failure};
 
-/// The format of a command's output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Writes `value` as JSON, or `text`.
     pub(super) fn write<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> CommandResult {
         let line = if self.json { serde_json::to_string(value).map_err(Failure::failed)? } else { text() };
         print(&format!("{line}\n"))
     }
 
-    /// Writes a list, with one line for each value.
     pub(super) fn list<T: Serialize>(self, values: &[T], line: impl Fn(&T) -> String) -> CommandResult {
         let mut text = String::new();
         for value in values {

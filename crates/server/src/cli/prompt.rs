@@ -1,6 +1,4 @@
-//! Interactive input. Passwords are typed without an echo, or piped in. A password is never an argument, because other
-//! users can see the arguments of a process. This module also asks for a confirmation before a change that cannot be
-//! undone.
+//! Interactive input. Passwords are never arguments, because other users can see them.
 
 use std::io::{BufRead, IsTerminal, Read};
 
@@ -9,13 +7,13 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-/// The maximum input, in characters. It is longer than any allowed password.
+/// The maximum length of the input. It exceeds the length of any allowed password.
 const MAX_SECRET_CHARS: u64 = 4096;
 
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
 const MIN_PASSWORD_CHARS: usize = 8;
 
-/// Asks the user to confirm `what` by typing `word`. Without a terminal, `--yes` is needed.
+/// Asks the user to type `word`. Without a terminal, `--yes` is needed.
 pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -32,8 +30,7 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> 
     }
 }
 
-/// Reads a new password. It is typed twice at a terminal. If `stdin` is set, or standard input is not a terminal, the
-/// password is the first line of standard input.
+/// Reads a new password, typed twice or from the first line of standard input.
 pub(super) fn new_password(username: &str, stdin: bool) -> Result<SecretString, Failure> {
     let password = if stdin || !std::io::stdin().is_terminal() { piped("the password")? } else { typed(username)? };
     match password.expose_secret().chars().count() {
@@ -55,8 +52,7 @@ fn typed(username: &str) -> Result<SecretString, Failure> {
     not_empty(first, "the password")
 }
 
-/// Asks for the confirmation `yes` if there is a terminal. Without a terminal, the command continues, so that scripts
-/// still work.
+/// Asks for `yes` at a terminal. Without a terminal, the command continues.
 ///
 /// # Errors
 /// The user did not type `yes`.
@@ -65,7 +61,6 @@ pub(super) fn confirm_at_terminal(what: &str, yes: bool) -> Result<(), Failure> 
     if std::io::stdin().is_terminal() { confirm(what, "yes", yes) } else { Ok(()) }
 }
 
-/// Reads the first line of standard input.
 pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_SECRET_CHARS * 4).read_to_string(&mut text).map_err(Failure::failed)?;

@@ -1,4 +1,4 @@
-//! `rotogate reload` and `rotogate upgrade`: the running gate changes to another configuration or to another program.
+//! `rotogate reload` and `rotogate upgrade`.
 
 use std::time::Duration;
 
@@ -16,10 +16,8 @@ pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     output.write(&result, || result.to_string())
 }
 
-/// How much longer than `drain_timeout` an upgrade may take. In this time, the new program checks its configuration,
-/// opens the store and fetches keys.
+/// The time limit for an upgrade, in addition to `drain_timeout`.
 const START_TIME: Duration = Duration::from_secs(60);
-/// How often the command queries the gate during an upgrade.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
@@ -72,7 +70,6 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
     output.write(&Upgraded { upgraded: true, pid, from, to }, || format!("upgraded from {from} to {to}, process {pid}"))
 }
 
-/// The audit action of an upgrade that failed.
 const REFUSED: &str = "process.upgrade_refused";
 
 async fn status(gate: &AdminAccess) -> Result<Status, Failure> {
@@ -94,8 +91,7 @@ struct EventLine {
     reason: String,
 }
 
-/// Reads the last audit line of an action, or the last line of any action if `action` is `None`. Returns which start of
-/// the gate wrote the line, and the id and the reason of the line.
+/// Reads the last audit line of an action. Returns the gate's `boot` value, and the line's id and reason.
 async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
     let path = format!("/v1/events?limit=1{action}");

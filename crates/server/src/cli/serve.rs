@@ -20,14 +20,14 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
-    // After an in-place upgrade, the new process already has these variables.
+    // After an in-place upgrade, the variables are already set.
     if baton.is_none() {
         exec_with_allocator_settings();
     }
     let program = Program::current(baton.as_ref())?;
     let mut sockets = None;
     let is_serving = AtomicBool::new(false);
-    // The logs are kept until the end, so that the last log lines are written.
+    // The logs are kept until the end, so that the last lines are written.
     let mut logs = None;
     let ended = start(path, output, &program, baton.as_ref(), &mut sockets, &is_serving, &mut logs);
     match (ended, baton) {
@@ -49,8 +49,7 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
     }
 }
 
-/// Starts a gate and runs it until it stops. `sockets` gets a second handle of each passed socket, which stays open
-/// until the gate serves.
+/// `sockets` receives duplicates of the passed sockets, which stay open until the gate serves.
 fn start(
     path: &Path,
     output: Output,
@@ -83,8 +82,7 @@ fn start(
         tracing::error!(reason, "in-place upgrade failed; this program keeps running");
     }
     runtime()?.block_on(async {
-        // The handlers are installed before the gate reports that it is ready, because a signal without a handler would
-        // kill the process.
+        // A signal without a handler would kill the process, so handlers must exist before readiness is reported.
         let signals = Signals::new().map_err(Failure::failed)?;
         let greeted = greeting::Greeting::new(&config);
         let (watched, hash) = (config.server.watch, config.hash());
@@ -92,7 +90,7 @@ fn start(
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::failed)?;
         match greeted.write(&server, output) {
-            // If the start message contains no initial password, a failure to write it is only logged.
+            // If there is no initial password to show, a failure to print the greeting is only logged.
             Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
@@ -121,15 +119,12 @@ fn warn(warnings: &[ConfigError]) {
     }
 }
 
-/// The settings of the allocator. It returns free memory after 10 ms, so that the memory use falls again after a flood
-/// of requests (requirement A15). By default, mimalloc returns free memory only when a later request triggers this.
-/// Huge pages are off, because each thread would touch several of them for a few objects, which doubles the memory of a
-/// gate with a thousand issuers.
+/// Free memory is returned after 10 ms (requirement A15). Without huge pages, a gate with a thousand issuers needs half
+/// the memory.
 const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ALLOW_THP", "0")];
 
-/// Applies the settings of the allocator. The allocator reads them from the environment at the first allocation, and no
-/// safe function changes them later. Therefore the program executes itself once, with the variables added. The process
-/// and its open files stay the same. A value that the operator has set is kept.
+/// mimalloc reads its settings from the environment at the first allocation. The program therefore executes itself
+/// once, with these settings added to its environment. Values set by the operator are kept.
 fn exec_with_allocator_settings() {
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> = ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
@@ -137,19 +132,17 @@ fn exec_with_allocator_settings() {
     let (false, Ok(program), Some(name)) = (missing.is_empty(), std::env::current_exe(), arguments.next()) else {
         return;
     };
-    // `exec` returns only if it fails. The program then continues, but keeps free memory longer.
+    // `exec` returns only on failure. If it fails, the gate keeps free memory longer.
     let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(missing).exec();
 }
 
-/// Notifies systemd, if it started this process (sd_notify(3)).
 fn notify_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "NOTIFY_SOCKET not writable; service manager not notified");
     }
 }
 
-/// Disables core dumps, and prevents other processes of the same user from reading the memory, because it contains keys
-/// and passwords (requirement O3).
+/// Disables core dumps and debugging by the same user, because the memory contains keys and passwords (requirement O3).
 fn keep_memory_private() -> CommandResult {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let failed = |error| Failure::Failed(format!("core dumps cannot be switched off: {error}"));
@@ -159,8 +152,7 @@ fn keep_memory_private() -> CommandResult {
     Ok(())
 }
 
-/// Raises the limit of open files, because each connection is an open file. Most systems have a soft limit of 1024, for
-/// programs that use `select`.
+/// Each connection is an open file, and the usual soft limit is only 1024.
 fn allow_many_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let bounds = getrlimit(Resource::Nofile);
@@ -174,7 +166,6 @@ fn allow_many_files() {
     }
 }
 
-/// Opens the logs.
 fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let filter = crate::log::filter(config.log.level).map_err(Failure::Usage)?;
     let lines = (config.server.workers.get(), config.issuer.url.as_str());
@@ -199,22 +190,19 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     Ok(logs)
 }
 
-/// Returns the message of a panic, if it is a fixed string of the program. A formatted message may contain client
-/// input, a line break or a secret (requirement A6).
+/// Returns the message of a panic if it is a constant. Formatted messages may contain client input or secrets
+/// (requirement A6).
 fn fixed_text(payload: &(dyn Any + Send)) -> &'static str {
     payload.downcast_ref::<&'static str>().copied().unwrap_or("(not shown)")
 }
 
-/// The signals of an operator or a service manager.
 struct Signals {
-    /// SIGTERM and SIGINT: stop.
     terminate: Signal,
     interrupt: Signal,
-    /// SIGHUP: read gateway.toml again.
     hangup: Signal,
-    /// SIGUSR1: reopen the log files after a rotation.
+    /// SIGUSR1: reopen the log files.
     user1: Signal,
-    /// SIGUSR2: in-place upgrade. The program, perhaps in another version, is started again with the same sockets.
+    /// SIGUSR2: in-place upgrade.
     user2: Signal,
 }
 
@@ -229,7 +217,7 @@ impl Signals {
         })
     }
 
-    /// Translates signals into orders until the gate stops. If a reload or an upgrade cannot succeed, no order is sent.
+    /// Turns signals into `Order` values until the gate stops.
     async fn forward_to(
         mut self,
         config: PathBuf,
@@ -257,7 +245,7 @@ impl Signals {
             if matches!(order, Order::Stop) {
                 notify_manager(NotifyState::Stopping);
             }
-            // The loop continues after an upgrade, because a stop can still cancel the upgrade while it waits.
+            // A stop can still cancel a waiting upgrade.
             let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
@@ -266,22 +254,21 @@ impl Signals {
     }
 }
 
-/// `gateway.toml`, which is reloaded when it changes (`server.watch`).
+/// The watched configuration file (`server.watch`).
 struct WatchedConfig {
     path: PathBuf,
     detector: ChangeDetector,
-    /// The content that was seen last.
     text: Vec<u8>,
 }
 
 impl WatchedConfig {
     fn new(path: &Path) -> Self {
         let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
-        // The gate read this content at its start. If the file is already missing, a new file is treated as a change.
+        // A missing file has an empty text, so a new file counts as a change.
         Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
     }
 
-    /// Resolves when the content of the file changes. Never resolves if the file is not watched.
+    /// The future never resolves if the file is not watched.
     async fn changed(watched: &mut Option<Self>) {
         let Some(Self { path, detector, text }) = watched else { return std::future::pending().await };
         loop {
@@ -289,7 +276,7 @@ impl WatchedConfig {
             if !detector.poll_changed([path.clone()], SystemTime::new().wall()) {
                 continue;
             }
-            // The file may be missing for a moment while an editor replaces it.
+            // The file may be missing briefly while an editor replaces it.
             match std::fs::read(&*path) {
                 Ok(now) if now != *text => {
                     *text = now;

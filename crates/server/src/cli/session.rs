@@ -1,4 +1,4 @@
-//! `rotogate session`: sessions of the running gate.
+//! `rotogate session`: sessions in the running gate.
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -25,7 +25,7 @@ pub(super) enum SessionCommand {
     Revoke(Which),
 }
 
-// The fields are the parameters of the query.
+// The fields are sent as query parameters.
 #[derive(Debug, Args, Serialize)]
 pub(super) struct Whose {
     /// Only sessions of the user with this name (`rotogate user list`).
@@ -94,7 +94,6 @@ struct SessionsReply {
     next: Option<String>,
 }
 
-/// A session, with the actor who ended it.
 #[derive(Serialize, Deserialize)]
 struct Detail {
     #[serde(flatten)]
@@ -123,7 +122,7 @@ pub(super) fn run(gate: &AdminAccess, command: SessionCommand, output: Output) -
     })
 }
 
-/// Writes each page of the list as it arrives, because there may be millions of sessions.
+/// Each page is written when it arrives, because there may be millions of sessions.
 async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResult {
     let query = serde_urlencoded::to_string(whose).map_err(Failure::failed)?;
     let mut cursor = String::new();
@@ -168,8 +167,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let ended: RevocationReport = admin_client::post(gate, "/v1/revocations", &request).await?;
-    // All tokens of a user belong to sessions, so if no session matched, nothing was revoked. Clients may also have
-    // tokens without a session.
+    // Without a session, a user has no tokens, so nothing was revoked.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }
@@ -180,7 +178,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     output.write(&RevokeReport { revoked: &revoked, ended }, || text)
 }
 
-/// Sends a request about one session. The id becomes part of a path, so only a valid id is allowed.
+/// The id becomes part of a path, so it must be valid.
 async fn ask_for<T: DeserializeOwned>(
     gate: &AdminAccess,
     method: Method,

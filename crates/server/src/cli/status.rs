@@ -11,16 +11,12 @@ use rotogate_config::AdminAccess;
 #[derive(Serialize)]
 struct StatusReport<'a> {
     ready: bool,
-    /// `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing`, or the reason why the gate is
-    /// degraded.
+    /// `ready`, `ready, with problems`, `serving with errors`, `refusing`, `failing`, or why the gate is degraded.
     state: &'a str,
-    /// The problems, with the worst one first.
     problems: Vec<&'a str>,
     detail: &'a str,
 }
 
-/// Sends a request to `/readyz` of the admin listener.
-///
 /// # Errors
 /// The gate is not ready, or no gate responds.
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {

@@ -86,7 +86,6 @@ pub(super) fn run(path: &Path, command: StoreCommand, output: Output) -> Command
     }
 }
 
-/// Makes a backup with only the running gate.
 fn backup_at_gate(gate: &AdminAccess, to: &Path, output: Output) -> CommandResult {
     is_free(to)?;
     if !runtime()?.block_on(from_running_gate(gate, to))? {
@@ -122,7 +121,7 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
     written(to, from_gate, output)
 }
 
-/// Returns the path of a file in the same folder, whose name has this suffix.
+/// Appends a suffix to the file name.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{suffix}"));
@@ -131,7 +130,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn is_free(to: &Path) -> CommandResult {
     let folder = private_file::parent(to);
-    // If the command created the folder, a spelling mistake or an unmounted disk would go unnoticed.
+    // The folder is not created, because that could hide a spelling mistake or an unmounted disk.
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(Failure::Failed(format!("there is no folder {folder}; create it, or correct FILE")));
@@ -145,15 +144,13 @@ fn is_free(to: &Path) -> CommandResult {
 fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
     let bytes = std::fs::metadata(to).map_err(Failure::failed)?.len();
     output.write(&BackupReport { file: to, bytes }, || {
-        let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
+        let how = if from_gate { "by the running gate" } else { "from the file, because no gate was running" };
         format!("{} written, {bytes} bytes, {how}", to.display())
     })
 }
 
-/// Requests a copy from the running gate. Returns `false` if no gate responds.
 async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
-    // The gate writes its copy into this folder, because the disk of the store may be full. A gate on another machine
-    // uses its own disk instead.
+    // The gate writes into this folder, because the disk of its store may be full.
     let folder = std::path::absolute(private_file::parent(to)).map_err(Failure::failed)?;
     let query = serde_urlencoded::to_string([("folder", folder.to_string_lossy())]).map_err(Failure::failed)?;
     let path = format!("/v1/store/backup?{query}");

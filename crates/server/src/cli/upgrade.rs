@@ -1,10 +1,8 @@
-//! The in-place upgrade. The next program replaces this one in the same process, and takes over the listening sockets
-//! with their queued connections (requirements O13, O14).
+//! In-place upgrades. The next program takes over the process and its listening sockets (requirements O13, O14).
 //!
-//! The path of the next program was determined when this program started. It is an absolute path, never a name to look
-//! up. The file there may be another version by now. Besides the sockets, the next program receives the *baton*: this
-//! program as an open file, and the configuration in use. If the next program fails before it serves, it rolls back.
-//! The process then becomes this program again, with the same configuration and sockets.
+//! The path of the next program is fixed when this program starts. The next program also receives the *baton*: this
+//! program as an open file, and the configuration. If the next program fails before it serves, it executes this program
+//! again.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,16 +24,13 @@ use crate::server::UpgradeState;
 
 /// The first passed file descriptor (`sd_listen_fds(3)`).
 const FIRST_PASSED_FD: usize = 3;
-/// The variable that names the baton as `PID,NUMBER,NUMBER`: the process, and the file descriptors of the
-/// [`BatonContent`] and of the previous program. The prefix is not `ROTOGATE_`, because the gate refuses to start if an
-/// unknown variable has that prefix.
+/// The value is `PID,FD,FD`: the [`BatonContent`] and the previous program. The gate reserves the prefix `ROTOGATE_`
+/// for its configuration.
 const BATON_VAR: &str = "_ROTOGATE_BATON";
-/// The variable with the reason why an upgrade was rolled back.
 const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";
-/// The maximum length of a reason that is passed on.
+/// The maximum length of a reason, in characters.
 const MAX_REASON_CHARS: usize = 4096;
 
-/// How this program was started: its path and arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     path: PathBuf,
@@ -44,7 +39,7 @@ pub(super) struct Program {
 
 impl Program {
     /// # Errors
-    /// The operating system does not report which program this is.
+    /// The operating system does not report the program's path.
     pub(super) fn current(baton: Option<&Baton>) -> Result<Self, Failure> {
         let mut arguments = std::env::args_os();
         let name = arguments.next().unwrap_or_default();
@@ -57,11 +52,10 @@ impl Program {
         Ok(Self { path, arguments: arguments.collect() })
     }
 
-    /// Lets the next program check the configuration. Returns the addresses that it would listen on.
+    /// Lets the next program check the configuration, and returns its addresses.
     ///
     /// # Errors
-    /// If the check fails, returns its report. If the program does not print a report, the error says that it is not
-    /// rotogate.
+    /// The report of the failed check.
     pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
         let shown = self.path.display();
         let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -75,7 +69,7 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            // Only rotogate reports addresses. Another program would not serve requests.
+            // A program other than rotogate does not print this report.
             return if said.ok {
                 Ok(said.listen)
             } else {
@@ -90,7 +84,7 @@ impl Program {
     }
 }
 
-/// The fields of the output of `check` that an upgrade needs. An older program reports fewer fields.
+/// Older programs report fewer fields.
 #[derive(Default, Deserialize)]
 struct CheckOutput {
     #[serde(default)]
@@ -105,30 +99,26 @@ struct CheckError {
     detail: String,
 }
 
-/// Returns the absolute path by which this program was invoked, if the file at that path is the running program. This
-/// path keeps symbolic links, unlike the path that the operating system reports, so an upgrade may change the target of
-/// a link.
+/// Returns the path by which this program was invoked. The path keeps symbolic links, because an update may change
+/// their targets.
 fn invoked_path(name: &OsStr) -> Option<PathBuf> {
     if !name.as_bytes().contains(&b'/') {
         return None;
     }
     let path = std::path::absolute(name).ok()?;
     let there = std::fs::metadata(&path).ok()?;
-    // Without /proc, as in an empty root file system, the operating system does not report which program this is.
+    // Without /proc, the running program is unknown.
     let is_other = std::fs::metadata("/proc/self/exe")
         .is_ok_and(|running| (there.dev(), there.ino()) != (running.dev(), running.ino()));
     (!is_other).then_some(path)
 }
 
-/// The state that the previous program passed on, for the case that this program fails.
 #[derive(Debug)]
 pub(super) struct Baton {
     program: PathBuf,
-    /// The text of the configuration in use.
     pub(super) config: String,
-    /// The reason why the upgrade failed, if it was rolled back. In this case, this program is the previous one.
+    /// After a rollback: why the upgrade failed.
     pub(super) refused: Option<String>,
-    /// The file descriptor of the previous program.
     former: usize,
     text: String,
 }
@@ -140,7 +130,6 @@ struct BatonContent {
 }
 
 impl Baton {
-    /// Returns the baton of this process, if it has one.
     pub(super) fn received() -> Option<Self> {
         let text = std::env::var(BATON_VAR).ok()?;
         let numbers: Vec<usize> = text.split(',').map(|part| part.parse().ok()).collect::<Option<_>>()?;
@@ -155,16 +144,16 @@ impl Baton {
         Some(Self { program, config, refused: std::env::var(REFUSED_VAR).ok(), former, text })
     }
 
-    /// Restores the process name. After a rollback, the operating system names the process after a file descriptor.
+    /// Without this call, a rolled-back process would be named after a file descriptor.
     pub(super) fn restore_process_name(&self) {
         if let Some(name) = self.program.file_name() {
-            // The name is only visible in process lists, so a failure is ignored.
+            // The name appears only in process lists.
             let _ = std::fs::write("/proc/self/comm", name.as_bytes());
         }
     }
 
-    /// Becomes the previous program again, with the configuration that was in use. Passes on `sockets` or, if it is
-    /// `None`, the received sockets that this process has not used. Returns only on failure.
+    /// Executes the previous program again. If `sockets` is `None`, passes on the sockets that this program received.
+    /// Returns only on failure.
     pub(super) fn roll_back(self, why: &Failure, sockets: Option<Vec<TcpListener>>) -> Failure {
         let mut command = Command::new(format!("/proc/self/fd/{}", self.former));
         command
@@ -183,13 +172,12 @@ impl Baton {
     }
 }
 
-/// Shortens an error message, and removes characters that an environment variable cannot contain.
+/// An environment variable cannot contain NUL.
 fn reason(why: &Failure) -> String {
     why.to_string().replace('\0', " ").chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// Replaces this process by the program that is now at the path. Returns only if neither that program nor this one can
-/// be executed.
+/// Executes the program at the path. Returns only if no program can be executed.
 pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure {
     let UpgradeState { sockets, config } = state;
     let count = sockets.len();
@@ -214,7 +202,7 @@ pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure
     again.arg0(&program.path).args(&program.arguments).env(BATON_VAR, &numbers).env(REFUSED_VAR, reason(&why));
     set_listen_variables(&mut again, count);
     let error = again.exec();
-    Failure::Failed(format!("{why}; in addition, this program cannot be run again: {error}"))
+    Failure::Failed(format!("{why}; this program could not be started again either: {error}"))
 }
 
 fn set_listen_variables(command: &mut Command, count: usize) {
@@ -227,7 +215,6 @@ fn fd_mappings(files: impl Iterator<Item = OwnedFd>) -> Vec<FdMapping> {
     files.zip(FIRST_PASSED_FD..).map(|(parent_fd, place)| FdMapping { parent_fd, child_fd: number(place) }).collect()
 }
 
-/// The files that follow the sockets, in the order of [`BATON_VAR`].
 fn baton(content: &BatonContent) -> std::io::Result<[OwnedFd; 2]> {
     let json = serde_json::to_vec(content)?;
     let mut text = File::from(rustix::fs::memfd_create("rotogate-baton", rustix::fs::MemfdFlags::CLOEXEC)?);

@@ -108,7 +108,7 @@ impl UserArguments {
         UserKey { account, username: &self.username }
     }
 
-    /// Returns a shell command about this user. `rest` follows the name.
+    /// Returns a shell command about this user.
     fn command(&self, name: &str, rest: &str) -> String {
         let UserKey { account, username } = self.who();
         let account = account.map(|name| format!(" --account {}", for_shell(name, "ACCOUNT"))).unwrap_or_default();
@@ -142,7 +142,6 @@ pub(super) fn run(path: &Path, command: UserCommand, output: Output) -> CommandR
     }
 }
 
-/// Asks the running gate to disable a user, because this command cannot read the invalid configuration.
 fn disable_at_gate(gate: &AdminAccess, who: &UserArguments, output: Output) -> CommandResult {
     let request = DisableRequest { user: who.username.clone(), account: who.account.clone() };
     runtime()?.block_on(admin_client::posted(gate, "/v1/users/disable", &request))?;
@@ -170,7 +169,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
         let UserKey { account, username } = who.who();
         let key = key.map(str::to_owned);
         ChangedUser { event, name: username, account, subject: None, changed: key }.write();
-        // A running gate applies the change before this command reports success.
+        // A running gate must apply the change before success is reported.
         reload_running_gate(config)?;
         let warning = given.and_then(|scopes| config.unknown_scopes(scopes)).map(|what| {
             let remove = who.command("remove-scope", " SCOPE");
@@ -230,7 +229,7 @@ fn run_configured(config: &Config, command: UserCommand, output: Output) -> Comm
     }
 }
 
-/// Returns the word if a shell does not interpret it, and otherwise a placeholder.
+/// Returns a placeholder if a shell would interpret the word.
 fn for_shell<'a>(word: &'a str, placeholder: &'a str) -> &'a str {
     let is_plain = word.chars().all(|c| c.is_alphanumeric() || "-_.@+:/".contains(c));
     if is_plain { word } else { placeholder }
@@ -248,7 +247,7 @@ fn list(file: &UsersFile, output: Output) -> CommandResult {
     output.list(&rows.collect::<Vec<_>>(), line)
 }
 
-/// The error if a change failed, with the user's name if the error is about the user.
+/// The message names the user if the error is about the user.
 fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure {
     let account = who.account.as_ref().map(|account| format!(" of the account {account}")).unwrap_or_default();
     let user = printable(&format!("{}{account}", who.username));
@@ -271,7 +270,7 @@ fn not_done(who: &UserArguments, file: &UsersFile, error: &EditError) -> Failure
     })
 }
 
-/// Fails if the users of an account are not in the users file but in another directory.
+/// Fails if the account's users are in another directory.
 fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResult {
     let (Some(file), found) = (config.file_directory(), config.directory_of(account)) else { return Ok(()) };
     if found.is_some_and(|found| found.key == file.key) {
@@ -285,7 +284,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
     }))
 }
 
-/// Makes a running gate read the file, and waits until the gate uses the change. Does nothing if no gate runs.
+/// Waits until a running gate uses the change.
 fn reload_running_gate(config: &Config) -> CommandResult {
     let asked = runtime()?.block_on(admin_client::send(&config.admin.access(), Method::POST, "/v1/users/reload"));
     let why = match asked {

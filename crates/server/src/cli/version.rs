@@ -4,10 +4,9 @@ use std::sync::LazyLock;
 
 use crate::server::operate::metrics::process::{REVISION, features};
 
-/// The target whose recorded load guided the optimization of this build. packaging/build.sh sets it.
+/// The target of the profile-guided optimization, set by packaging/build.sh.
 const PROFILE: Option<&str> = option_env!("ROTOGATE_PROFILED");
 
-/// Returns the version, revision, optimization profile and features.
 // Requirement O43.
 pub(super) fn long() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {

@@ -1,8 +1,6 @@
-//! The access log: one line for each request, written when its response body has ended. docs/logs.md lists the fields.
+//! The access log, with one line per request. docs/logs.md lists the fields.
 //!
-//! The line is built as the request proceeds. The fields of the request head are added at once, so that the head need
-//! not be kept. The other fields are added as they become known. The line is written when the request drops it at its
-//! end.
+//! Fields are added as they become known, so that the request head need not be kept. Dropping a line writes it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,30 +19,27 @@ use rotogate_core::headers::Peer;
 use rotogate_core::trace::Trace;
 use rotogate_kit::exchange::ExchangeEnd;
 
-/// The access log of the process. It is never dropped, so that lines can refer to it without a reference
-/// count.
+/// The log is never dropped, so that lines can refer to the log without a reference count.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    /// Whether a line has only method, path, status, outcome, client and duration, for a terminal.
+    /// Whether lines are written in the short form for a terminal.
     pub(super) is_short: bool,
     pub(super) sample: Sample,
     pub(super) routes: BTreeMap<Box<str>, RouteLog>,
-    /// The gate's own issuer, which lines about its tokens leave out.
     pub(super) own_issuer: String,
     pub(super) time: SystemTime,
 }
 
-/// The fields that all requests of a connection have in common, in a form that can be copied into their lines.
+/// The common fields of a connection's requests, already formatted.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionFields {
     fields: Arc<[u8]>,
-    /// The length of the fields without the client's address, which comes last.
+    /// The length of the fields before the client's address, which comes last.
     without_client: usize,
 }
 
-/// The fields of a request's head, with which a line begins.
 struct Head<'a> {
     method: &'a [u8],
     path: &'a [u8],
@@ -52,20 +47,17 @@ struct Head<'a> {
     user_agent: Option<&'a [u8]>,
     id: &'a [u8],
     version: Version,
-    /// The time of the request since 1970.
     micros: u64,
-    /// The connection's fields, in a form that can be copied.
     connection: &'a [u8],
-    /// The client's address. `None` if `connection` contains it.
+    /// `None` if `connection` already contains the client's address.
     client: Option<IpAddr>,
 }
 
-/// The positions of the parts of a [`Head`] in a buffer. The buffer keeps the parts until it is known whether the
-/// request gets a line. Copying the bytes is cheaper than cloning the request's parts, because each clone changes a
-/// reference count.
+/// The positions of fields in a copy of an unsampled request's head. A copy of the bytes is cheaper than a clone of the
+/// request's parts.
 #[derive(Debug)]
 struct RawHead {
-    /// The ends of method, path, host, user agent and id. The fields of the connection follow.
+    /// The end positions of method, path, host, user agent and id. The connection's fields follow.
     ends: [usize; 5],
     has_host: bool,
     has_user_agent: bool,
@@ -74,7 +66,6 @@ struct RawHead {
 }
 
 impl RawHead {
-    /// Copies the parts into `raw`.
     fn copy(head: &Head<'_>, raw: &mut LogLine) -> Self {
         let parts =
             [head.method, head.path, head.host.unwrap_or_default(), head.user_agent.unwrap_or_default(), head.id];
@@ -95,7 +86,6 @@ impl RawHead {
         }
     }
 
-    /// Returns the head whose parts are in `raw`.
     fn read<'a>(&self, raw: &'a [u8]) -> Head<'a> {
         let [method, path, host, user_agent, id] = self.ends;
         let part = |from: usize, to: usize| raw.get(from..to).unwrap_or_default();
@@ -113,7 +103,6 @@ impl RawHead {
     }
 }
 
-/// The facts about the proxy's work for a request.
 pub(crate) struct UpstreamFields<'a> {
     pub(crate) upstream: Option<&'a str>,
     pub(crate) address: Option<&'a str>,
@@ -121,23 +110,20 @@ pub(crate) struct UpstreamFields<'a> {
     pub(crate) took: Duration,
 }
 
-/// The line of one request. Dropping it writes the line.
 #[derive(Debug)]
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// Set for a request outside the sample. Such a request gets a line only if it fails. Its line has not begun yet,
-    /// and `line` contains only the bytes of the head.
+    /// The head of an unsampled request. Outside the sample, only failed requests get a line.
     unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,
-    /// How the exchange ended. Empty if the client disconnected before the end.
+    /// How the exchange ended. The default applies if the client disconnected early.
     end: ExchangeEnd,
 }
 
 impl AccessLog {
-    /// Creates the fields of a connection. `proxied_by` is the proxy that named the peer in a PROXY header. `tls` is
-    /// the TLS version.
+    /// `proxied_by` is the proxy that sent a PROXY header.
     pub(crate) fn connection(
         &self,
         peer: &Peer,
@@ -158,8 +144,7 @@ impl AccessLog {
         ConnectionFields { fields: line.written().into(), without_client }
     }
 
-    /// Begins a line with the fields of the request head. `micros` is the time since 1970, `began` the time
-    /// of [`TimeSource::monotonic`]. `client` is `None` if the client is the peer.
+    /// Begins a line. `micros` is the time since 1970. `client` is `None` if the peer is the client.
     pub(crate) fn begin<B>(
         &'static self,
         request: &Request<B>,
@@ -199,7 +184,7 @@ impl AccessLog {
         self.format == LogFormat::Json
     }
 
-    /// Returns whether a request with this result gets a line. `chosen` is true if the sample includes the request.
+    /// `chosen` is true if the request is in the sample.
     fn wants(&self, chosen: bool, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) -> bool {
         let is_good = reason == Reason::PASSED && (status.is_success() || status.is_redirection());
         let route = verdict.and_then(|verdict| verdict.route.as_ref()).filter(|_| !self.routes.is_empty());
@@ -210,7 +195,6 @@ impl AccessLog {
         }
     }
 
-    /// Creates a line with the fields of a request head.
     fn head(&self, head: &Head<'_>) -> LogLine {
         if self.is_short {
             let mut line = LogLine::fields(LogFormat::Text);
@@ -246,7 +230,6 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Adds the identity of the caller, or of the user who gets tokens in the response.
 fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     match who {
         Who::Caller(caller) => {
@@ -311,8 +294,7 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
     }
 }
 
-/// Returns the client for a short line, or the subject if there is no client. Without a verified signature, a token
-/// does not identify anyone.
+/// Returns the client, or the subject if there is no client. An unverified token identifies nobody.
 fn short_name(who: &Who) -> Option<&str> {
     let (client, subject) = match who {
         Who::Caller(caller) => (caller.client(), Some(caller.subject())),
@@ -324,7 +306,7 @@ fn short_name(who: &Who) -> Option<&str> {
     client.or(subject)
 }
 
-/// Adds the fields about the upstream. `took` is the time from the request to the head of the response.
+/// `took` is the time until the response head arrived.
 fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
         line.own(key!("rotogate.upstream"), upstream);
@@ -340,21 +322,19 @@ fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
 }
 
 impl AccessLogLine {
-    /// Begins the line of a request that is outside the sample.
     fn write_head(&mut self) {
         if let (Some(head), Some(raw)) = (self.unsampled.take(), &mut self.line) {
             *raw = self.log.head(&head.read(raw.written()));
         }
     }
 
-    /// Adds the trace.
     pub(crate) fn set_trace(&mut self, trace: &Trace) {
         if let Some(line) = self.line.as_mut().filter(|_| !self.log.is_short) {
             trace.log(|key, value| line.word(key, value));
         }
     }
 
-    /// Adds the fields of the response head, which arrived at `now` by [`TimeSource::monotonic`].
+    /// `now` is the time of [`TimeSource::monotonic`].
     pub(crate) fn set_response(
         &mut self,
         now: Duration,
@@ -403,7 +383,6 @@ impl AccessLogLine {
         }
     }
 
-    /// Writes a line when a stream or a tunnel begins.
     pub(crate) fn begin_stream(&self) {
         if let Some(line) = &self.line {
             let mut begin = line.copy();
@@ -412,7 +391,6 @@ impl AccessLogLine {
         }
     }
 
-    /// Completes the line with the end of the exchange.
     pub(crate) fn finish(mut self, end: ExchangeEnd) {
         self.end = end;
     }
@@ -420,7 +398,7 @@ impl AccessLogLine {
 
 impl Drop for AccessLogLine {
     fn drop(&mut self) {
-        // If the client disconnected before the response, the request is treated as an error, so it always gets a line.
+        // A request whose client disconnected before the response counts as failed.
         self.write_head();
         let Some(mut line) = self.line.take() else { return };
         let took = self.log.time.monotonic().saturating_sub(self.began);

@@ -1,4 +1,4 @@
-//! The audit trail: the names of its events, and the fields that every line has.
+//! The audit trail: its events and common fields.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,12 @@ use super::line::LogLine;
 use super::request_id;
 use rotogate_config::LogAddresses;
 
-/// The `tracing` target of the audit trail. Its events are written at every log level, and may use the buffer space
-/// that is reserved for errors.
+/// The `tracing` target of the audit trail. Audit events are written at every log level and may use the buffer reserve.
 pub(super) const TARGET: &str = "rotogate::audit";
 const DATASET: &str = "rotogate.audit";
 
-/// A kind of event. `packaging/schema/audit.schema.json` is generated from the kinds. Codes are stable, because
-/// operators use them in rules and searches.
+/// `packaging/schema/audit.schema.json` is generated from these kinds. Codes never change, because operators search for
+/// them.
 struct EventKind {
     /// The field `event` of the `tracing` event.
     event: &'static str,
@@ -32,7 +31,7 @@ const fn bad(event: &'static str, action: &'static str, code: &'static str) -> E
     EventKind { event, action, code, is_success: false }
 }
 
-/// All kinds. The last letter of a code is `I` for information, or `W` for a warning.
+/// The last letter of a code is `I` for information or `W` for a warning.
 const KINDS: &[EventKind] = &[
     good("login", "session.start", "RG1001I"),
     bad("login_refused", "session.start_refused", "RG1002W"),
@@ -88,20 +87,17 @@ const KINDS: &[EventKind] = &[
     good("user_import", "user.import", "RG1806I"),
 ];
 
-/// An event of the audit trail, with its number.
 pub(super) struct TrailEntry {
     kind: Option<&'static EventKind>,
     id: String,
     number: u64,
 }
 
-/// Numbers the lines of a process.
 pub(super) struct Trail {
-    /// Identifies the process, because the numbers begin at 1 in each process.
+    /// An id of the process. Each process numbers its lines from 1.
     boot: String,
     last: AtomicU64,
     pub(super) addresses: ArcSwap<LogAddresses>,
-    /// The actor of events that no request causes.
     actor: String,
 }
 
@@ -111,19 +107,16 @@ impl Trail {
         Self { boot, last: AtomicU64::new(0), addresses: ArcSwap::from_pointee(addresses), actor }
     }
 
-    /// The actor of events that no request causes.
     pub(super) fn actor(&self) -> &str {
         &self.actor
     }
 
-    /// Numbers an event.
     pub(super) fn enter(&self, event: &str, micros: u64) -> TrailEntry {
         // A test compares the list with the sources.
         let kind = KINDS.iter().find(|kind| kind.event == event);
         TrailEntry { kind, id: id(micros), number: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Adds the fields that every line of the trail has.
     pub(super) fn begin(&self, line: &mut LogLine, entry: &TrailEntry, outcome: Option<&str>) {
         line.word("event.dataset", DATASET);
         if let Some(kind) = entry.kind {
@@ -146,7 +139,7 @@ impl Trail {
     }
 }
 
-/// Returns the first 24 bits of an IPv4 address, or the first 48 bits of an IPv6 address.
+/// The first 24 bits of an IPv4 address, or 48 bits of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into(),
@@ -168,8 +161,7 @@ mod tests {
     use super::*;
 
     impl EventKind {
-        /// The possible outcomes, with the usual one first. The outcome of a revocation is unknown if the store has not
-        /// accepted the revocation.
+        /// A revocation has the outcome `unknown` until the store has accepted the revocation.
         fn outcomes(&self) -> &'static [&'static str] {
             match (self.is_success, self.event == "revocation") {
                 (true, true) => &["success", "unknown"],
@@ -194,7 +186,7 @@ mod tests {
                 events_in(&path, found);
             } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("log/audit.rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                // In the sources, each event of the trail has its target, then its name.
+                // In the sources, an event's target precedes its name.
                 for after in
                     text.split("target: TARGET").skip(1).chain(text.split("target: \"rotogate::audit\"").skip(1))
                 {
@@ -214,7 +206,7 @@ mod tests {
         for folder in ["src", "crates/core/src", "crates/directories/src", "crates/server/src"] {
             events_in(&root.join(folder), &mut found);
         }
-        // Events whose name is chosen at run time.
+        // Events with dynamic names.
         found.extend(rotogate_directories::users::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(rotogate_core::engine::SessionEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(rotogate_core::engine::api_keys::AUDITED.map(str::to_owned));
@@ -225,7 +217,7 @@ mod tests {
         assert_eq!(codes.len(), KINDS.len(), "each has a code of its own");
         let page = std::fs::read_to_string(root.join("docs/logs.md")).unwrap();
         for kind @ EventKind { action, code, .. } in KINDS {
-            // The page says that an empty cell is a success.
+            // In docs/logs.md, an empty cell means success.
             let outcome = Some(kind.outcomes().join(" or ") + " ").filter(|outcome| outcome != "success ");
             let outcome = outcome.unwrap_or_default();
             assert!(page.contains(&format!("| `{action}` | `{code}` | {outcome}| ")), "{action} {code} {outcome}");

@@ -1,4 +1,4 @@
-//! Writes `tracing` events as lines of the application log, with flat fields and plain values.
+//! Application log lines from `tracing` events.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -16,19 +16,17 @@ use super::writer::Sink;
 use rotogate_config::LogFormat;
 use rotogate_core::context::{Actor, Context};
 
-/// Writes events to the current outputs.
 pub(super) struct EventWriter {
     pub(super) outputs: Arc<ArcSwap<Outputs>>,
     pub(super) trail: Arc<Trail>,
 }
 
-/// The outputs of events.
 pub(super) struct Outputs {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    /// The separate output of the audit trail, if configured. Every line there is JSON.
+    /// The separate output of the audit trail, always in JSON.
     pub(super) audit: Option<Arc<Sink>>,
-    /// Whether the level is coloured, for a terminal.
+    /// Whether the log level is written in color.
     pub(super) colours: bool,
 }
 
@@ -60,7 +58,7 @@ impl<S: Subscriber> Layer<S> for EventWriter {
 }
 
 impl EventWriter {
-    /// Creates the line of an event. The event belongs to the audit trail if `entry` is set.
+    /// `entry` is `Some` if the event belongs to the audit trail.
     fn line(
         &self,
         (format, colours): (LogFormat, bool),
@@ -126,7 +124,7 @@ impl EventWriter {
             if let Some(client) = context.client().filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
                 line.address(CLIENT_ADDRESS, client);
             }
-            // A request without the admin token, such as for metrics, is not an event of the audit trail.
+            // The actor is written only to the audit trail.
             if let Some(Actor { name, role, via }) = context.actor().filter(|_| is_audit && !has(ACTOR)) {
                 line.own(ACTOR, name);
                 line.word("rotogate.actor.role", role);
@@ -160,7 +158,6 @@ enum FieldValue {
     Flag(bool),
 }
 
-/// The fields of an event, in their order.
 struct Fields {
     message: String,
     rest: Vec<(&'static str, FieldValue)>,
@@ -187,10 +184,10 @@ impl Visit for Fields {
         }
     }
 
-    /// `tracing` also passes `Display` values to this method.
+    /// `tracing` also calls this for `Display` values.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            // Writing into memory does not fail.
+            // A write into memory does not fail.
             let _ = write!(self.message, "{value:?}");
         } else {
             self.rest.push((field.name(), FieldValue::Text(format!("{value:?}"))));

@@ -1,4 +1,4 @@
-//! A log line: flat fields with plain values, as one JSON object or as `key=value`.
+//! Log lines with flat fields, as JSON or `key=value`.
 
 use std::cell::RefCell;
 
@@ -9,14 +9,13 @@ use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The maximum length of a string from a client or another system, in bytes, both before and after escaping. The number
-/// of these fields is limited, so lines are at most 8 KiB long.
+/// The maximum length of a string from outside, in bytes, before and after escaping. A line therefore has at most 8
+/// KiB.
 const MAX_FOREIGN_BYTES: usize = 256;
 const MAX_ESCAPED_BYTES: usize = 512;
-/// The maximum length of a string from the program itself, in bytes, such as an error with its causes.
+/// The maximum length of a string from the program itself, in bytes.
 const MAX_OWN_BYTES: usize = 4096;
 
-/// A log line that is being built. It begins with its time.
 #[derive(Debug)]
 pub(crate) struct LogLine {
     bytes: Vec<u8>,
@@ -25,22 +24,20 @@ pub(crate) struct LogLine {
 }
 
 thread_local! {
-    /// Buffers of lines that were written. Requests of this thread reuse them.
+    /// Buffers that this thread can reuse.
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    /// The latest second that was formatted, and the resulting string.
     static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
-/// The name of a field in a log line.
 pub(crate) trait FieldKey {
-    /// Writes the name with JSON's comma, quotes and colon, or with the space and `=` of the text format.
+    /// Writes the name with the separators of the format.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
 
-    /// Writes the name like [`Self::write`], followed by the opening quote of a JSON string.
+    /// Like [`Self::write`], with the opening quote of a JSON string.
     fn write_before_string(self, format: LogFormat, bytes: &mut Vec<u8>);
 }
 
-/// A field name that is known at compile time, and is written in one piece. [`key!`] creates it.
+/// A field name that is known at compile time, see [`key!`].
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
     pub(crate) json: &'static str,
@@ -48,7 +45,7 @@ pub(crate) struct Known {
     pub(crate) text: &'static str,
 }
 
-// Inlined, so that the compiler knows the length of each name. It can then copy the name without a function call.
+// The function is inlined, so that the name is copied without a function call.
 impl FieldKey for Known {
     #[inline(always)]
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
@@ -86,7 +83,7 @@ impl FieldKey for &str {
     }
 }
 
-/// Writes a value without a field name, in a line that begins without a time.
+/// An empty key, for a value that is written without a name.
 #[derive(Clone, Copy)]
 pub(crate) struct Bare;
 
@@ -118,7 +115,6 @@ const MAX_SPARE_BUFFERS: usize = 64;
 const BUFFER_BYTES: usize = 1024;
 
 impl LogLine {
-    /// Begins a line with this time, in microseconds since 1970.
     pub(crate) fn new(format: LogFormat, micros: u64) -> Self {
         let mut line = Self::fields(format);
         if format == LogFormat::Json {
@@ -131,18 +127,16 @@ impl LogLine {
         line
     }
 
-    /// Creates a buffer for fields without a time, which are copied into other lines.
+    /// Creates a buffer for fields that are copied into other lines.
     pub(super) fn fields(format: LogFormat) -> Self {
         let spare = SPARE.with_borrow_mut(Vec::pop);
         Self { bytes: spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES)), format, truncated: false }
     }
 
-    /// Returns the bytes of the line so far.
     pub(super) fn written(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Adds fields that were written before.
     pub(super) fn add(&mut self, fields: &[u8]) {
         self.bytes.extend_from_slice(fields);
     }
@@ -153,7 +147,7 @@ impl LogLine {
             if *known != second {
                 let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
                 *text = humantime::format_rfc3339_seconds(time).to_string();
-                // Removes the zone, which is written after the fraction.
+                // The time zone is written after the fraction.
                 text.truncate(text.len().saturating_sub(1));
                 *known = second;
             }
@@ -173,7 +167,7 @@ impl LogLine {
         key.write(self.format, &mut self.bytes);
     }
 
-    /// Adds a fixed word, which consists of visible ASCII without quotes and backslashes.
+    /// Adds a word of visible ASCII without quotes and backslashes.
     #[inline(always)]
     pub(crate) fn word(&mut self, key: impl FieldKey, word: impl AsRef<[u8]>) {
         key.write_before_string(self.format, &mut self.bytes);
@@ -183,13 +177,12 @@ impl LogLine {
         }
     }
 
-    /// Adds a session id.
     pub(crate) fn session(&mut self, key: impl FieldKey, session: SessionId) {
         let mut text = [0; Hyphenated::LENGTH];
         self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
     }
 
-    /// Adds a string from a client or another system, truncated and escaped.
+    /// Adds a string from outside, truncated and escaped.
     #[inline(always)]
     pub(crate) fn text(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
@@ -199,7 +192,7 @@ impl LogLine {
         self.value(text, MAX_FOREIGN_BYTES, MAX_ESCAPED_BYTES);
     }
 
-    /// Adds bytes from a client or another system, which may not be UTF-8, truncated and escaped.
+    /// Adds bytes from outside, truncated and escaped.
     #[inline(always)]
     pub(crate) fn bytes(&mut self, key: impl FieldKey, bytes: &[u8]) {
         if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
@@ -211,7 +204,7 @@ impl LogLine {
         }
     }
 
-    /// Adds a string of the program itself, which may quote a string from a client or another system.
+    /// Adds a string that the program itself created. The string may quote a string from outside.
     #[inline(always)]
     pub(crate) fn own(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
@@ -244,14 +237,12 @@ impl LogLine {
         if quote {
             self.bytes.push(b'"');
         }
-        // Writing into memory does not fail.
         let _ = write!(self.bytes, "{}", address.to_canonical());
         if quote {
             self.bytes.push(b'"');
         }
     }
 
-    /// Adds a part that precedes the fields of a line in text format: the target or the message.
     pub(super) fn lead(&mut self, text: &str) {
         self.bytes.push(b' ');
         self.escaped(text, MAX_OWN_BYTES, MAX_OWN_BYTES);
@@ -261,7 +252,6 @@ impl LogLine {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Adds a string that may need truncation, quotes or escapes.
     #[inline(never)]
     fn value(&mut self, text: &str, most: usize, most_escaped: usize) {
         let is_bare = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/+@,;*{}()[]!?&%$#|^".contains(&b);
@@ -275,8 +265,8 @@ impl LogLine {
         self.truncated |= is_cut;
     }
 
-    /// Writes the string up to the maximum length, escaped as in JSON. Also escapes characters that JSON allows, but
-    /// that affect a terminal or split lines. Returns whether the string was truncated.
+    /// Escapes characters as in JSON, and also characters that affect a terminal. Returns whether the string was
+    /// truncated.
     fn escaped(&mut self, text: &str, most: usize, most_escaped: usize) -> bool {
         let head = beginning(text, most);
         if is_plain(head.as_bytes()) {
@@ -295,14 +285,12 @@ impl LogLine {
         head.len() < text.len()
     }
 
-    /// Returns a copy of the line so far.
     pub(crate) fn copy(&self) -> Self {
         let mut bytes = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         bytes.extend_from_slice(&self.bytes);
         Self { bytes, format: self.format, truncated: self.truncated }
     }
 
-    /// Completes the line and passes it to `take`.
     pub(crate) fn end(mut self, take: impl FnOnce(&[u8])) {
         if self.truncated {
             self.flag("rotogate.truncated", true);
@@ -322,7 +310,7 @@ impl Drop for LogLine {
             return;
         }
         bytes.clear();
-        // This fails while the thread ends, because the thread's buffers were already dropped.
+        // Access to the thread-local value fails while the thread ends.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
                 && spare.len() < MAX_SPARE_BUFFERS
@@ -333,8 +321,7 @@ impl Drop for LogLine {
     }
 }
 
-/// Returns whether a string consists of visible ASCII and spaces, without quotes and backslashes. Checks all bytes,
-/// because without an early exit the loop can process several bytes at a time.
+/// Returns whether a string needs no quotes or escapes. Without an early exit, the loop checks several bytes at a time.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, b| plain & matches!(b, b' '..=b'~') & (*b != b'"') & (*b != b'\\'))
 }

@@ -1,4 +1,4 @@
-//! The logs of the server: the application log, from `tracing`, and the access log. docs/logs.md describes both.
+//! The application log and the access log. docs/logs.md describes both.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
@@ -28,27 +28,23 @@ mod writer;
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamFields};
 use writer::{AUDIT_IS_FAILING, Sink, WriterCounts};
 
-/// How long the process waits at its end for a slow output.
+/// How long the end of the process waits for a slow output.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// All outputs, so that a signal, a panic or the end of the process can flush or reopen them. The list also keeps
-/// outputs that the configuration no longer uses, because a line that began earlier may still arrive.
+/// All outputs, including those that no log uses, because a late line may still arrive.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
-/// The prefix of this gate's API keys.
 static KEY_PREFIX: OnceLock<KeyPrefix> = OnceLock::new();
-/// The part of the application log that a reload changes.
 static LIVE: OnceLock<Live> = OnceLock::new();
 
-/// Hides API keys with this prefix in the paths of logs and traces from now on.
 pub(crate) fn hide_keys(prefix: &KeyPrefix) {
-    // Setting the prefix again has no effect, because it changes only at a restart.
+    // The prefix changes only at a restart.
     let _ = KEY_PREFIX.set(prefix.clone());
 }
 
-/// Returns the path of a request for logs, without API keys.
+/// Removes API keys from a path.
 // Requirement K2.
 pub(crate) fn without_key(path: &[u8]) -> Cow<'_, [u8]> {
     let redacted = KEY_PREFIX.get().and_then(|prefix| prefix.redacted(std::str::from_utf8(path).ok()?));
@@ -61,7 +57,6 @@ struct Live {
     trail: Arc<audit::Trail>,
 }
 
-/// The reason why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("{output}: cannot be opened for the log: {error} ({key} in gateway.toml)")]
@@ -70,7 +65,6 @@ pub(crate) enum LogError {
     Taken(#[from] TryInitError),
 }
 
-/// Flushes all logs when dropped.
 #[derive(Debug)]
 pub(crate) struct Logs(());
 
@@ -80,20 +74,18 @@ impl Drop for Logs {
     }
 }
 
-/// Logs whose outputs are open.
 pub(crate) struct PreparedLogs {
     filter: EnvFilter,
     outputs: event::Outputs,
     audit: (LogAddresses, OnAuditFailure),
     access: Option<AccessLog>,
-    /// The outputs in use, each with the maximum number of bytes that wait to be written, and the maximum time that
-    /// they wait.
+    /// The outputs, each with the maximum buffered bytes and the flush interval.
     sinks: Vec<(Arc<Sink>, (usize, Duration))>,
 }
 
-/// Opens the outputs of the configured logs. Outputs that are already open are reused.
+/// Opens the configured outputs, or reuses them.
 ///
-/// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` omit the issuer.
+/// `workers` is the number of threads that serve requests. Lines omit `own_issuer`.
 pub(crate) fn prepare(
     log: &LogConfig,
     access: &AccessLogConfig,
@@ -103,7 +95,7 @@ pub(crate) fn prepare(
 ) -> Result<PreparedLogs, LogError> {
     let bounds = (access.buffer, access.flush_interval);
     let mut sinks: Vec<(Arc<Sink>, _)> = Vec::new();
-    // Logs with the same output share one thread, so that lines do not mix.
+    // Logs with the same output share a thread, so that lines do not mix.
     let mut open = |output: &LogOutput, key| {
         let known = sinks.iter().map(|(sink, _)| Arc::clone(sink)).chain(self::sinks()).find(|s| s.output() == output);
         let opened = match known {
@@ -137,7 +129,7 @@ pub(crate) fn prepare(
         Some(output) => Some(open(output, "audit_log.output")?),
         None => None,
     };
-    // Colours are for a terminal without `NO_COLOR` (https://no-color.org), not for a file or a journal.
+    // Colors are for terminals without `NO_COLOR` (https://no-color.org).
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
     let (format, colours) = (log.format.unwrap_or(LogFormat::Text), wanted && is_terminal(&log.output));
     let outputs = event::Outputs { sink: app, format, audit: audit_sink, colours };
@@ -153,7 +145,7 @@ fn is_terminal(output: &LogOutput) -> bool {
     }
 }
 
-/// Writes `tracing` events from now on. May be called once in a process.
+/// Starts logging. May be called once per process.
 pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
     put_in_force(&outputs, on_failure, access, &sinks);
@@ -166,8 +158,8 @@ pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     Ok(Logs(()))
 }
 
-/// Opens the audit log for a command. The command writes only its own audit events to it. `None` if the audit log is
-/// not a file, because a command cannot write to a gate's standard error.
+/// Opens the audit log for a command. Returns `None` if the log is not a file, because a command cannot write to a
+/// gate's standard error.
 ///
 /// # Errors
 /// The file cannot be opened.
@@ -189,10 +181,10 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     Ok(Some(Logs(())))
 }
 
-/// Replaces the logs by prepared ones.
+/// Replaces the logs.
 ///
 /// # Errors
-/// The level cannot be set. In this case nothing has changed.
+/// The level cannot be set, and nothing has changed.
 pub(crate) fn replace(prepared: PreparedLogs) -> Result<(), String> {
     let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
     let Some(live) = LIVE.get() else { return Ok(()) };
@@ -219,22 +211,19 @@ fn put_in_force(
     if let Some(audit) = &outputs.audit {
         audit.set_audit(on_failure);
     }
-    // The access log lives as long as the process, because lines refer to it without a reference count.
-    // Changes are rare, so this leaks little.
+    // Each access log is leaked, so that lines can refer to it without a reference count. Changes are rare.
     ACCESS.store(access.map(|access| Arc::new(&*Box::leak(Box::new(access)))));
     let is_used = |sink: &&Arc<Sink>| used.iter().any(|(used, _)| Arc::ptr_eq(used, sink));
     sinks.iter().filter(|sink| !is_used(sink)).for_each(|sink| sink.retire());
-    // If the new output also fails, the next line sets the flag again.
+    // If the new output also fails, the next audit line sets the flag again.
     AUDIT_IS_FAILING.store(false, Ordering::SeqCst);
 }
 
-/// The access log, if it is enabled.
 pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.load().as_deref().copied()
 }
 
-/// Returns the filter of the application log. It comes from `ROTOGATE_LOG` or, if that is not set, from `level`. The
-/// audit trail is written at every level.
+/// Returns the filter from `ROTOGATE_LOG`, or else from `level`. The filter does not affect the audit trail.
 ///
 /// # Errors
 /// `ROTOGATE_LOG` is invalid.
@@ -243,7 +232,7 @@ pub(crate) fn filter(level: Level) -> Result<EnvFilter, String> {
     let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
     let trail = format!("{}=trace", audit::TARGET)
         .parse()
-        .map_err(|error| format!("the filter of the audit trail: {error}"))?;
+        .map_err(|error| format!("the log filter of the audit trail is invalid: {error}"))?;
     Ok(filter.add_directive(trail))
 }
 
@@ -251,35 +240,32 @@ fn sinks() -> Vec<Arc<Sink>> {
     SINKS.lock().clone()
 }
 
-/// Reopens the log files after a rotation.
 pub(crate) fn reopen() {
     sinks().iter().for_each(|sink| sink.reopen());
 }
 
-/// Waits until everything is written, but at most [`FLUSH_TIMEOUT`].
+/// Waits for all writes, but at most for [`FLUSH_TIMEOUT`].
 pub(crate) fn flush() {
     sinks().iter().for_each(|sink| sink.flush(FLUSH_TIMEOUT));
 }
 
-/// Called after a panic, which may end the process. Waits until everything is written, but at most
-/// [`PANIC_FLUSH_TIMEOUT`].
+/// Waits for all writes, but at most for [`PANIC_FLUSH_TIMEOUT`].
 pub(crate) fn flush_after_panic() {
     sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
 }
 
-/// Returns the flag that is set while the audit log cannot be written, if [`OnAuditFailure::Refuse`] is configured.
+/// The flag is set while the audit log cannot be written, if the configuration is [`OnAuditFailure::Refuse`].
 pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
     &AUDIT_IS_FAILING
 }
 
-/// Waits until all lines so far are in the audit log, but at most [`FLUSH_TIMEOUT`].
+/// Waits until the audit log is written, but at most for [`FLUSH_TIMEOUT`].
 pub(crate) async fn flush_audit() {
     let Some(sink) = LIVE.get().and_then(|live| live.outputs.load().audit.clone()) else { return };
-    // The task fails only if the runtime stops.
+    // The task fails only while the runtime stops.
     let _ = tokio::task::spawn_blocking(move || sink.flush(FLUSH_TIMEOUT)).await;
 }
 
-/// Returns three numbers for each log: lines written, lines dropped and failed writes.
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
     let (own, sinks): (Vec<_>, Vec<_>) = sinks().into_iter().partition(|sink| sink.is_audit());

@@ -1,4 +1,4 @@
-//! The last lines of the audit trail, in memory, for the admin listener.
+//! Recent lines of the audit trail, for the admin listener.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
@@ -6,15 +6,13 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
-/// The number of lines that are kept.
 pub(crate) const KEPT_LINES: usize = 1000;
-/// How many lines a follower may lag behind. It misses older lines.
+/// A follower that lags further behind misses lines.
 const MAX_BEHIND: usize = 1000;
 
-/// The kept lines of the process. They are global, because the logs are global.
 static RECENT: LazyLock<Recent> = LazyLock::new(|| Recent::new(KEPT_LINES));
 
-/// JSON lines, with the newest last.
+/// The newest line is last.
 struct Recent {
     lines: Mutex<VecDeque<Arc<str>>>,
     most: usize,
@@ -33,8 +31,7 @@ impl Recent {
             lines.pop_front();
         }
         lines.push_back(Arc::clone(&text));
-        // The line is sent under the lock, so that a new follower does not miss a line between the kept lines and the
-        // first line that it receives. Sending fails if there are no followers.
+        // The line is sent under the lock, so that a new follower receives every line.
         let _ = self.followers.send(text);
     }
 
@@ -44,12 +41,10 @@ impl Recent {
     }
 }
 
-/// Keeps a JSON line.
 pub(super) fn keep(line: &[u8]) {
     RECENT.keep(line);
 }
 
-/// Returns the kept lines, with the oldest first, and a receiver of new lines.
 pub(crate) fn follow() -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
     RECENT.follow()
 }

@@ -1,15 +1,14 @@
-//! Request ids. An id comes from a trusted proxy or is new.
+//! Request ids, from a trusted proxy or new.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use rotogate_core::headers::unindexed;
 
-/// The maximum length of an id from a proxy, in bytes.
+/// The maximum length of a proxy's id, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
-/// Returns the id that a trusted proxy gave the request, if there is exactly one id and its characters do not need
-/// escaping in any output.
+/// Returns a trusted proxy's request id if it is unique and needs no escaping.
 pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -18,15 +17,14 @@ pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderVa
     ((1..=MAX_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| unindexed(value.clone()))
 }
 
-/// Returns a new id, which is a UUIDv7 (RFC 9562 §5.7) for this time in microseconds since 1970. An id is not secret,
-/// so its random part comes from a fast generator without a system call.
+/// Creates a UUIDv7 (RFC 9562 §5.7). An id is not secret, so a fast random generator is sufficient.
 pub(crate) fn new(micros: u64) -> HeaderValue {
     let mut random = [0; 10];
     fastrand::fill(&mut random);
     let id = uuid::Builder::from_unix_timestamp_millis(micros / 1000, &random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     id.hyphenated().encode_lower(&mut text);
-    // Clones share the allocation.
+    // Clones of the header value share this allocation.
     let shared = Bytes::from_owner(text);
     unindexed(HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-")))
 }

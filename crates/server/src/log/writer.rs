@@ -1,9 +1,7 @@
-//! Writes log lines to their outputs. A thread that logs appends its line to a buffer in memory and continues. Each
-//! output has a thread that writes the buffers. Requests never wait for an output. If a buffer is full, further lines
-//! are dropped and counted.
+//! Buffered log output. Each output has a writer thread. Requests never wait for output. Lines that do not fit into a
+//! buffer are dropped and counted.
 //!
-//! Each worker thread has its own buffer for access lines, so that threads do not wait for each other. There are few
-//! application lines, so they share one buffer.
+//! Each worker has its own buffer for access lines, which avoids locks. Application lines share a buffer.
 
 use std::fs::File;
 use std::io;
@@ -23,55 +21,46 @@ mod thread;
 
 use thread::Writer;
 
-/// A buffer of this size is written at once, and a smaller buffer after the flush interval. Waking the writer costs a
-/// worker more than writing a hundred lines, so this size is the largest that half of the default `buffer` allows.
+/// A buffer of this size is written immediately. The size is large, because waking the writer thread is expensive.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// The maximum number of bytes of buffered application lines, and the reserve for errors, warnings and audit events.
+/// The maximum size of the buffer for application lines, in bytes. Important lines may also use the reserve.
 const APPLICATION_BYTES: usize = 192 * 1024;
 const RESERVE_BYTES: usize = 64 * 1024;
 
-/// Set while lines of the audit log cannot be written or do not fit, if the configuration demands a complete
-/// audit log.
+/// True while a required audit log cannot be written.
 pub(super) static AUDIT_IS_FAILING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Lines that wait to be written.
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
 }
 
-/// One output, with its buffers and its writer thread.
 #[derive(Debug)]
 pub(crate) struct Sink {
     output: LogOutput,
     workers: Box<[Mutex<Buffer>]>,
-    /// The maximum size of each of these buffers, in bytes.
+    /// The maximum size of each buffer, in bytes.
     share: AtomicUsize,
     application: Mutex<Buffer>,
-    /// The maximum time that a line waits, in milliseconds.
+    /// The flush interval, in milliseconds.
     interval: AtomicU64,
-    /// Whether no configured log writes to this output any more. Lines that began before are still written.
+    /// Whether no configured log uses this output any more.
     is_retired: AtomicBool,
-    /// Whether the application lines of this output are lines of the audit log.
+    /// Whether the audit log uses this output.
     is_audit: AtomicBool,
-    /// Flags for the writer: there are lines to write, write at once, and reopen the file.
     pending: AtomicBool,
     urgent: AtomicBool,
     reopen: AtomicBool,
     writer: Mutex<Option<Thread>>,
-    /// The number of requested flushes, and of finished ones.
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
-    /// Whether lines that cannot be written are kept and written again.
     keeps_lines: AtomicBool,
-    /// The counts of application lines, and of access lines.
     app: WriterCounts,
     access: WriterCounts,
 }
 
-/// How many lines were written and dropped, and how many writes failed.
 #[derive(Debug, Default)]
 pub(crate) struct WriterCounts {
     pub(crate) written: AtomicU64,
@@ -80,7 +69,7 @@ pub(crate) struct WriterCounts {
 }
 
 impl Sink {
-    /// Opens an output and starts its thread. `workers` threads write access lines, and share `buffer` bytes for them.
+    /// Opens an output and starts its thread. The `workers` threads have `buffer` bytes in total for access lines.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -117,9 +106,8 @@ impl Sink {
         &self.output
     }
 
-    /// Records that a log writes to this output from now on, with these limits.
     pub(super) fn set(&self, buffer: usize, interval: Duration) {
-        // One half is written while the other half fills.
+        // The buffer has two halves: one is written while the other fills.
         self.share.store((buffer / 2 / self.workers.len()).max(16 * 1024), Ordering::Relaxed);
         self.interval.store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.is_retired.store(false, Ordering::Relaxed);
@@ -127,14 +115,12 @@ impl Sink {
         self.keeps_lines.store(false, Ordering::Relaxed);
     }
 
-    /// Records that no log writes to this output any more. The file is closed. If a line that began earlier still
-    /// arrives, the file is opened again.
+    /// Closes the file. A later line opens the file again.
     pub(super) fn retire(&self) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.hurry();
     }
 
-    /// Records that the application lines of this output are lines of the audit log.
     pub(super) fn set_audit(&self, on_failure: OnAuditFailure) {
         self.is_audit.store(true, Ordering::Relaxed);
         self.keeps_lines.store(on_failure == OnAuditFailure::Refuse, Ordering::Relaxed);
@@ -144,12 +130,10 @@ impl Sink {
         self.is_audit.load(Ordering::Relaxed)
     }
 
-    /// The counts of application lines.
     pub(crate) fn app_counts(&self) -> &WriterCounts {
         &self.app
     }
 
-    /// The counts of access lines.
     pub(crate) fn access_counts(&self) -> &WriterCounts {
         &self.access
     }
@@ -158,7 +142,7 @@ impl Sink {
         self.keeps_lines.load(Ordering::Relaxed)
     }
 
-    /// Sets the flag for an audit log whose lines must not be missing but cannot be written.
+    /// Sets the flag only if the audit log must be complete.
     fn set_failing(&self, is_failing: bool) {
         if self.keeps_lines() && !self.is_retired.load(Ordering::Relaxed) {
             AUDIT_IS_FAILING.store(is_failing, Ordering::SeqCst);
@@ -169,15 +153,13 @@ impl Sink {
         self.app.dropped.load(Ordering::Relaxed) + self.access.dropped.load(Ordering::Relaxed)
     }
 
-    /// Appends an access line to this thread's buffer.
     pub(super) fn access(&self, line: &[u8]) {
         let Some(buffer_of_worker) = WorkerId::current(&self.workers) else { return };
         let (was_empty, is_large) = {
             let share = self.share.load(Ordering::Relaxed);
             let mut buffer = buffer_of_worker.lock();
             if buffer.bytes.len() + line.len() > share {
-                // The line is counted here, because a writer that hangs in its output cannot count it (requirement
-                // O32).
+                // The line is counted here, because a blocked writer cannot count it (requirement O32).
                 self.access.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -195,7 +177,7 @@ impl Sink {
         }
     }
 
-    /// Appends an application line. Important lines may use the reserve.
+    /// Adds an application line. Important lines may use the reserve.
     pub(super) fn application(&self, line: &[u8], is_important: bool) {
         {
             let most = if is_important { APPLICATION_BYTES + RESERVE_BYTES } else { APPLICATION_BYTES };
@@ -211,7 +193,7 @@ impl Sink {
         self.hurry();
     }
 
-    /// Whether there is a line to write, or a request to the writer.
+    /// Returns whether there are lines to write, or requests to the writer.
     fn has_work(&self) -> bool {
         let mut buffers = self.workers.iter().chain([&self.application]);
         self.urgent.load(Ordering::Acquire) || buffers.any(|buffer| !buffer.lock().bytes.is_empty())
@@ -231,19 +213,19 @@ impl Sink {
     }
 
     fn unpark(&self) {
-        // The lock is held only for a moment. The writer does not hold it while it writes.
+        // The writer does not hold this lock while it writes.
         if let Some(thread) = &*self.writer.lock() {
             thread.unpark();
         }
     }
 
-    /// Reopens the file after all lines so far have been written to the old file.
+    /// Reopens the file. Earlier lines are still written to the old file.
     pub(super) fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
         self.hurry();
     }
 
-    /// Waits until everything logged so far is written, but not longer than `at_most`.
+    /// Waits until all earlier lines are written, but at most for the time `at_most`.
     pub(super) fn flush(&self, at_most: Duration) {
         let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.hurry();
@@ -252,7 +234,6 @@ impl Sink {
     }
 }
 
-/// Opens an output for appending.
 fn open(output: &LogOutput) -> io::Result<File> {
     match output {
         LogOutput::Stderr => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),

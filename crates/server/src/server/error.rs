@@ -1,4 +1,4 @@
-//! The reasons why a gate does not start, does not apply another configuration, or stops.
+//! Errors at a start, at a reload or while running.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -7,64 +7,62 @@ use rotogate_config::{Config, ConfigError, ConfigErrors};
 use rotogate_core::fault::Chain;
 use rotogate_core::store::StoreError;
 
-/// The reason why the gate could not start, or had to stop. The message says what failed, where, and what to do.
+/// Why the gate could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The configuration is invalid, or names a file that cannot be used. Each error has its line.
+    /// The configuration or a file that it names is invalid.
     #[error("{0}")]
     Configured(#[from] ConfigErrors),
-    /// The value of one configuration key is invalid. The error has no line.
+    /// A configuration value is invalid.
     #[error("{0}")]
     Key(#[from] KeyFault),
-    /// A file or a value cannot be used. The message names it.
+    /// A file or a value is unusable.
     #[error("{0}")]
     Unusable(String),
     /// A part of the gate cannot be opened or built.
     #[error("{:?}", Chain(&**.0))]
     Part(Box<dyn std::error::Error + Send + Sync>),
-    /// The shared store exists, but its keys are not on this machine.
+    /// The shared store exists, but this machine lacks its keys.
     #[error(
         "{error}. There are no keys in {}, and a gate creates keys only for a new store. Copy the key folder of \
          another gate that uses this store", .folder.display()
     )]
     NoKeys {
-        /// The reason why the store cannot be opened.
+        /// The error of the store.
         error: Box<Self>,
-        /// The folder in which the keys were expected.
+        /// The expected folder of the keys.
         folder: PathBuf,
     },
-    /// A socket that was passed to this process cannot be used.
+    /// A passed socket is unusable.
     #[error("socket {index} of LISTEN_FDS is not a TCP socket: {error}")]
     PassedSocket {
-        /// The number of the socket, from 0.
+        /// The index of the socket.
         index: usize,
         /// The error of the operating system.
         error: io::Error,
     },
-    /// The operating system could not start the worker threads.
+    /// The worker threads could not start.
     #[error("worker threads cannot be started: {0}")]
     Workers(io::Error),
-    /// The thread or the socket of the admin listener could not be created.
+    /// The admin listener could not start.
     #[error("the admin listener cannot be served: {0}")]
     AdminListener(io::Error),
-    /// The last writes of the gate could not be stored.
+    /// The last writes could not be stored.
     #[error("revocations or confirmations could not be written to the store: {0}")]
     Unwritten(StoreError),
 }
 
 impl ServerError {
-    /// Wraps the error that occurs when a part of the gate cannot be opened or built.
     pub(crate) fn part(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Part(Box::new(error))
     }
 
-    /// Adds the position in the file to the fault of a configuration key.
     pub(crate) fn at(config: &Config, KeyFault { key, message }: KeyFault) -> Self {
         Self::Configured(ConfigErrors::single(config.blame(&key, message)))
     }
 }
 
-/// A fault in the value of a configuration key, or in a file that it names.
+/// A fault in a configuration value or a file.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct KeyFault {
@@ -78,7 +76,6 @@ impl KeyFault {
     }
 }
 
-/// Collects the faults in a configuration.
 pub(crate) struct Faults<'a> {
     config: &'a Config,
     wrong: Vec<ConfigError>,
@@ -89,23 +86,21 @@ impl<'a> Faults<'a> {
         Self { config, wrong: Vec::new() }
     }
 
-    /// Adds a fault at a configuration key.
     pub(crate) fn add(&mut self, key: &str, message: impl Into<String>) {
         self.wrong.push(self.config.blame(key, message));
     }
 
-    /// Adds a part of the configuration that could not be examined.
+    /// Reports that a part of the configuration could not be checked.
     pub(crate) fn add_unchecked(&mut self, key: &str, message: impl Into<String>) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
-    /// Returns the part. If it has a fault, adds the fault and returns `None`. The key in the fault is relative to
-    /// `table`.
+    /// Returns the value of `part`, or records the fault. The fault's key is relative to `table`.
     pub(crate) fn good<T>(&mut self, table: impl fmt::Display, part: Result<T, KeyFault>) -> Option<T> {
         part.map_err(|KeyFault { key, message }| self.add(&format!("{table}.{key}"), message)).ok()
     }
 
-    /// Returns `found` if there are no faults, and otherwise all faults.
+    /// Returns `found` if there are no faults.
     pub(crate) fn result<T>(self, found: T) -> Result<T, ConfigErrors> {
         ConfigErrors::new(self.wrong).map_or(Ok(found), Err)
     }

@@ -17,7 +17,7 @@ use rotogate_core::token::keyring::Keyring;
 
 #[derive(Serialize)]
 struct AcceptReport {
-    /// Whether the store contradicted its mark file. If not, nothing has changed.
+    /// Whether a mismatch between the store and its mark file was accepted. If false, nothing was changed.
     accepted: bool,
 }
 
@@ -25,11 +25,11 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let _trail = audit_trail(config)?;
     let accepted = runtime()?.block_on(async {
-        // A gate would start on this store without any change.
+        // A gate would start with this store.
         if open(config, &keyring, false).await.is_ok() {
             return Ok(false);
         }
-        // If the store has another problem, this call also fails.
+        // This call still fails if the store has a different problem.
         open(config, &keyring, true).await.map(|()| true)
     })?;
     output.write(&AcceptReport { accepted }, || match accepted {
@@ -40,7 +40,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     })
 }
 
-/// Opens the store as a gate does at its start, which writes the mark file, and closes it.
+/// Opens the store in the same way as a gate. This also writes the mark file.
 async fn open(config: &Config, keyring: &Keyring, accepts: bool) -> Result<(), Failure> {
     match &config.store {
         StoreConfig::Memory => Err(Failure::failed("`store.kind` is \"memory\": there is nothing to accept")),

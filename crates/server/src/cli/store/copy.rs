@@ -1,5 +1,4 @@
-//! `rotogate store copy`: copies sessions and revocations from the store of one configuration into the store of
-//! another. No gate may run on either store meanwhile.
+//! `rotogate store copy`: copies sessions and revocations to another store. No gate may run on either store.
 
 use std::path::Path;
 use std::time::Duration;
@@ -26,8 +25,7 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{Store, StoreError};
 use rotogate_core::token::keyring::Keyring;
 
-/// If a gate's last heartbeat is older than this, the gate is not running. A running gate sends a heartbeat at least
-/// every 15 seconds.
+/// A gate without a heartbeat for this long is not running. Heartbeats come at least every 15 seconds.
 const SILENT_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Serialize)]
@@ -65,7 +63,6 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
     })
 }
 
-/// The kind and address of a store, for messages.
 fn name(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Memory => "memory".to_owned(),
@@ -120,21 +117,20 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     }
 }
 
-/// Prepares the options for a copy. The mark file of the gate belongs to the store that was used before.
+/// The gate's mark file belongs to the previous store, so the copy does not use it.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn begin_copy(network: &mut NetworkOptions, from: String) {
     network.high_water = None;
     network.copying = Some(from);
 }
 
-/// Copies sessions, revocations and vaults, and finishes the copy.
 async fn copy_all<T: CopyTarget + RelayStore>(from: &Stores, to: &T, cut: Timestamp) -> Result<Content, StoreError> {
     let content = copy(&*from.sessions, to, cut).await?;
     copy_vaults(&*from.relay, to, cut).await?;
     to.end_copy().await.map(|()| content)
 }
 
-/// Copies into an embedded store. The new file has a temporary name until the copy is complete.
+/// The new file has a temporary name until the copy is complete.
 async fn into_redb(
     (from, of): (&Stores, String),
     cut: Timestamp,
@@ -164,8 +160,8 @@ async fn into_redb(
     Ok(content)
 }
 
-/// Fails if a gate runs on the store. Only one process can open the embedded store. A shared store lists the heartbeats
-/// of its gates. A heartbeat that lies far in the future is ignored, because it comes from a clock that was ahead.
+/// Fails if a gate runs on the store. A gate locks an embedded store, and sends heartbeats to a shared store.
+/// Heartbeats far in the future come from a wrong clock.
 pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult {
     let Some(shared) = store.shared() else { return Ok(()) };
     let nodes = shared.nodes().await.map_err(Failure::failed)?;

@@ -1,4 +1,4 @@
-//! `rotogate store reset-clock`: repairs a store that was written while the clock was ahead.
+//! `rotogate store reset-clock`: repairs a store that was written with a clock ahead of time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,26 +24,22 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_directories::users::edit;
 use rotogate_kit::config::printable;
 
-/// The consequence that the operator must confirm.
 const GIVEN_UP: &str = "ends every session and every token issued so far, so all users must log in again. A \
                         `client_credentials` token that was issued while the clock was ahead is refused only until \
                         that time comes; to end it permanently, rotate the signing key";
 
 #[derive(Serialize)]
 struct ResetReport {
-    /// Whether a time in the store was in the future.
     reset: bool,
-    /// The latest time in the store.
     latest: String,
-    /// The current time, from which the store's clock continues.
     now: String,
     sessions_ended: u64,
-    /// The users of the users file whose logins get 503 until their `sessions_valid_from`.
+    /// Users whose logins get 503 until their `sessions_valid_from`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     users_ahead: Vec<String>,
 }
 
-/// Returns the users of the users file whose `sessions_valid_from` was written while the clock was ahead.
+/// Returns users whose `sessions_valid_from` is in the future.
 fn users_ahead(config: &Config, now: Timestamp) -> Result<Vec<String>, Failure> {
     let Some(file) = config.users_file().ok().filter(|file| file.path().exists()) else { return Ok(Vec::new()) };
     let users = edit::list(file).map_err(Failure::failed)?;

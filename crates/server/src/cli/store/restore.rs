@@ -1,4 +1,4 @@
-//! `rotogate store restore`: replaces the embedded store by a backup. No gate may run.
+//! `rotogate store restore`: replaces the embedded store with a backup. No gate may run.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -24,12 +24,10 @@ use rotogate_core::token::keyring::Keyring;
 struct RestoreReport<'a> {
     store: &'a Path,
     from: &'a Path,
-    /// The path under which the previous store is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<PathBuf>,
-    /// Whether all earlier sessions and tokens were ended.
     all_ended: bool,
-    /// The number of live API keys in the backup. They were ended, or are valid again.
+    /// The number of live API keys in the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     api_keys: Option<u64>,
 }
@@ -46,7 +44,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         // An interrupted run may have left a partial copy.
         remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
-        // The copy has replaced the store, but its second file, with unwritten revocations, is still there.
+        // The copy has a second file, with revocations that are not in the store yet. `remove_part` removes both files.
         let removed = remove_part(&part);
         if restored.is_ok() {
             removed?;
@@ -89,13 +87,13 @@ async fn restore(
     part: &Path,
     end_all: bool,
 ) -> Result<(Option<PathBuf>, Option<u64>), Failure> {
-    // On a new machine, the folder may be missing. This command creates it, just as the gate does when it starts.
+    // The folder may be missing on a new machine.
     private_file::create_private_dir(private_file::parent(part)).map_err(|error| cannot(path, &error))?;
     RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
-    // The copy is opened in any case, because opening it checks its keyring and version before the store is replaced.
+    // This call checks the keyring and the version before the old store is replaced.
     let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     let keys = live_keys(config, &store).await;
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
@@ -103,8 +101,8 @@ async fn restore(
     ended.map_err(Failure::failed)?;
     let keys = keys.map_err(Failure::failed)?;
 
-    // From here on, a gate that starts finds either the old or the new store. It refuses the new store until the mark
-    // file is written.
+    // From here on, a gate finds either the old or the new store. A gate refuses the new store until the mark file is
+    // written.
     let kept = keep(path).map_err(|error| cannot(path, &error))?;
     fs::rename(part, path).map_err(|error| cannot(path, &error))?;
     let folder = private_file::parent(path);
@@ -115,14 +113,13 @@ async fn restore(
     Ok((kept, keys))
 }
 
-/// Returns the number of live API keys.
 async fn live_keys(config: &Config, store: &RedbStore) -> Result<Option<u64>, StoreError> {
     let (list, _) = store.revocations().await?;
     let keys = keys_by_secret(store, (&list, &config.issuer.url), SystemTime::new().wall()).await?;
     Ok(Some(keys.values().sum()))
 }
 
-/// Ends all sessions and tokens issued so far, including those that the backup does not contain.
+/// Also ends sessions and tokens that are not in the backup.
 async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     let moment = SystemTime::new().wall().max(store.last_known_time().await?);
     let longest = keys::longest_access(config).max(LONGEST_KEY.saturating_add(config.issuer.leeway));
@@ -131,8 +128,7 @@ async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
     store.revoke(everything, RevokedBecause::Operator).await.map(drop)
 }
 
-/// Fails if a gate runs, because a running gate has locked its store. The returned lock prevents a gate from starting
-/// on the previous store.
+/// Fails if a gate runs. While the returned lock is held, no gate can start on this store.
 fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     if !path.exists() {
         return Ok(None);
@@ -148,8 +144,7 @@ fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
     }
 }
 
-/// Gives the store a second name, under which it is kept. The name contains the time, and a number if a restore in the
-/// same second has already used the name.
+/// Keeps the store under a name that contains the time, with a number if the name is taken.
 fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     let name = format!("replaced-{}", SystemTime::new().wall().as_secs());
     for number in 1.. {
@@ -158,8 +153,8 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
             Ok(()) => return Ok(Some(kept)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            // The file system does not support hard links. Renaming to a name that exists would replace the store that
-            // another restore kept.
+            // On a file system without hard links, the store is renamed. The rename must not replace a store that was
+            // kept earlier.
             Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
                 if fs::symlink_metadata(&kept).is_err() {
                     return fs::rename(path, &kept).map(|()| Some(kept));
@@ -171,7 +166,6 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Removes a copy that is not in use yet, and the file next to it.
 fn remove_part(part: &Path) -> Result<(), Failure> {
     [part.to_owned(), beside(part, "owed")]
         .iter()

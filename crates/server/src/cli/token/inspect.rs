@@ -1,4 +1,4 @@
-//! `rotogate token inspect`: the gate's decision about a token, and the reason for it.
+//! `rotogate token inspect`: the decision about a token, and its reason.
 
 use std::sync::Arc;
 
@@ -21,7 +21,6 @@ use rotogate_core::token::verify::{
 };
 use rotogate_core::token::{AccessToken, refresh};
 
-/// The kind of a token, and the gate's decision about it.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum TokenReport {
@@ -36,7 +35,6 @@ pub(super) enum TokenReport {
 }
 
 impl TokenReport {
-    /// Returns whether the gate would accept the token, as far as this command can tell.
     pub(super) fn is_good(&self) -> bool {
         match self {
             Self::AccessToken(report) => report.authentic && report.refused.is_none(),
@@ -47,25 +45,23 @@ impl TokenReport {
 
 #[derive(Default, Serialize)]
 pub(super) struct AccessReport {
-    /// Whether the token was issued by its issuer and not altered.
+    /// Whether the signature is valid.
     authentic: bool,
-    /// The name of the issuer whose rules decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
-    /// How the token was verified: `keys` or `introspection`.
+    /// `keys` or `introspection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     judged_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// Whether the running gate knows of a revocation. Only for an authentic token that has not expired.
+    /// Whether the running gate knows of a revocation of the valid token.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation: Option<String>,
-    /// The caller that the rules derive from the token's claims.
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<Caller>,
-    /// The routes that require a token, each with `accepted` or the reason for a refusal.
+    /// Routes that require a token, with `accepted` or the reason for refusal.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<RouteDecision>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +78,6 @@ struct Caller {
     scope: String,
     audience: Vec<String>,
     roles: Vec<String>,
-    /// Whether the issuer left the roles out of the token.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     roles_left_out: bool,
 }
@@ -123,8 +118,7 @@ impl AccessReport {
     }
 }
 
-/// Applies the policy of a route. If a condition names a path parameter, it may be met for only some paths, so the
-/// result stays undecided.
+/// Conditions on path parameters cannot be decided without a request, so they are skipped.
 fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     policy::judge(policy, token)?;
     let conditions = policy.conditions.as_ref().map(|all| KeptConditions::judged(all, &token.claims()));
@@ -134,9 +128,8 @@ fn judged(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     }
 }
 
-/// Checks a token by the rules of the issuer with this name, or of the issuer that the token names. Fetches the
-/// issuer's keys if the gate would. Calls the introspection endpoint only if `online` is set, because the call sends
-/// the token to the endpoint.
+/// Checks a token, and fetches the issuer's keys if needed. Introspection sends the token to its issuer, so it requires
+/// `online`.
 pub(super) async fn inspect(
     config: &Config,
     keyring: &Keyring,
@@ -188,15 +181,13 @@ pub(super) async fn inspect(
     Ok(TokenReport::AccessToken(Box::new(report)))
 }
 
-/// Asks the running gate whether the token is revoked. The gate checks the token on the first route that accepts tokens
-/// of its kind.
+/// Asks the running gate whether the token is revoked, on the first suitable route.
 async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> AccessReport {
     let not_checked = |why: &str| Some(format!("not checked: {why}"));
     let is_accepted = |id: &str| report.routes.iter().any(|it| it.route == id && it.decision == "accepted");
     let Some(route) = config.routes.iter().find(|route| is_accepted(&route.id)) else {
         return AccessReport { revocation: not_checked("no route accepts the token"), ..report };
     };
-    // Builds a path that matches the pattern.
     let path =
         route.path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
     let question = json!({ "path": path, "method": route.methods.first().map(http::Method::as_str),
@@ -219,7 +210,8 @@ async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> 
     }
 }
 
-/// Returns whether a JWT names this issuer, or whether the gate introspects such an opaque token at this issuer.
+/// Returns whether the token may be from this issuer. A JWT names its issuer, and an opaque token has the issuer's
+/// prefix.
 fn names_or_introspects(issuer: &TrustedIssuer, token: &str) -> bool {
     if is_jwt_shaped(token) {
         return peek(token).and_then(|says| says.issuer).is_some_and(|named| *named == *issuer.url);
@@ -237,8 +229,7 @@ async fn of_another(
     let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
     let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
     let mut report = AccessReport::default();
-    // If the gate introspects all tokens of an issuer, it first verifies a JWT with the issuer's keys, if there are
-    // any.
+    // If the issuer has keys, an introspected JWT is also verified with them.
     if !is_asked || (has_keys && is_jwt_shaped(token)) {
         if let Some(source) = issuer.keys.remote() {
             match remote_keys::inspect(source.issuer.clone()).await {
@@ -258,7 +249,6 @@ async fn of_another(
     Ok(AccessReport { issuer: Some(issuer.name.clone()), ..report })
 }
 
-/// Records that the keys could not be fetched. Without keys, the gate returns 503.
 fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Keys {
     report.detail = Some(format!("{}: {failure}", failure.cause));
     Keys::Live(IssuerKeys::unknown().into())
@@ -270,7 +260,7 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
     let now = SystemTime::new().wall();
     Ok(match verifier.verify(token, now, now) {
         Ok(access) => AccessReport::accepted(config, &access),
-        // Claims that cannot be verified are not shown, because nothing in them can be trusted.
+        // Without a known issuer, the claims cannot be trusted.
         Err(Denial::UnknownIssuer) => {
             let named = peek(token).and_then(|says| says.issuer).unwrap_or_default();
             let why = format!(
@@ -279,7 +269,7 @@ fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessRep
             );
             AccessReport::refused(Denial::UnknownIssuer, Some(why))
         }
-        // If the token has expired or is not valid yet, its signature was still verified, so its claims are shown.
+        // The signature of the token is valid, so its claims can be shown.
         Err(denial @ (Denial::TokenExpired | Denial::TokenNotYetValid)) => {
             let AccessReport { refused, detail, .. } = AccessReport::refused(denial, None);
             let found = verifier.in_its_time(token).map(|access| AccessReport::accepted(config, &access));

@@ -57,7 +57,6 @@ struct ImportReport {
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<PathBuf>,
-    /// The section to add to the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -93,8 +92,7 @@ impl ImportReport {
     }
 }
 
-/// Returns the parameters of the Firebase project, from the option or from the configuration. If both have them, they
-/// must be equal.
+/// The parameters from the option and from the configuration must be equal.
 fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<FirebaseParameters>, Failure> {
     let configured = users.and_then(UsersFile::firebase);
     let Some(path) = file else { return Ok(configured.cloned()) };
@@ -110,7 +108,7 @@ fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<Fir
     Ok(Some(read))
 }
 
-/// Adds the users to the users file, and waits until a running gate has loaded them.
+/// Waits until a running gate has loaded the users.
 pub(super) fn into_file(
     config: &Config,
     file: &UsersFile,
@@ -137,7 +135,7 @@ pub(super) fn into_file(
     output.write(&report, || report.text())
 }
 
-/// Adds the users to a database, which a running gate does not read yet.
+/// A running gate does not read the database yet.
 #[cfg(feature = "sql")]
 pub(super) fn into_database(
     config: &Config,
@@ -159,7 +157,7 @@ pub(super) fn into_database(
         (Some(path), file) => {
             let defaults = arguments.defaults(file.as_ref())?;
             let text = private_file::read_private(path).map_err(Failure::Failed)?;
-            // The import accepts these hashes. The checks below refuse users whose hashes a database directory does not
+            // All hash schemes are accepted here. The code below refuses the schemes that a database directory does not
             // support.
             let accepted = Accepted {
                 legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
@@ -172,7 +170,7 @@ pub(super) fn into_database(
         }
         (None, Some(file)) => (file.path().display().to_string(), UserCopy::of_file(file)),
         (None, None) => {
-            let what = "the users are not in a file (`directory.kind`), so name the file to import";
+            let what = "the users are not in a file (`directory.kind`), so give the path of a file to import";
             return Err(Failure::Failed(what.to_owned()));
         }
     };
@@ -194,7 +192,6 @@ pub(super) fn into_database(_: &Config, _: &str, _: &ImportArguments, _: Timesta
     Err(Failure::Failed(rotogate_config::value::needs_feature("--to", "sql")))
 }
 
-/// An error that names the lines of the imported file.
 fn refused(file: &str, error: EditError) -> Failure {
     let problems = match error {
         EditError::Import(problems) => problems,

@@ -45,6 +45,7 @@ const ENDS: &[&str] =
 const TOKEN: On = On::Some("refused tokens");
 const KNOWN: On = On::Some("where known");
 const FORWARDED: On = On::Some("forwarded");
+const RESPONSE: On = On::Some("with a response");
 
 /// All fields, in the order of a line.
 pub(super) const FIELDS: &[Field] = &[
@@ -68,7 +69,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field("client.address", Text, On::All, "peer, or the client that a trusted proxy names"),
     field("user_agent.original", Text, On::Some("where sent"), "`User-Agent`"),
-    field("http.response.status_code", Number, On::Some("answered"), "status"),
+    field("http.response.status_code", Number, RESPONSE, "status"),
     field("rotogate.outcome", Text, On::All, "[result](outcomes.md)"),
     field("rotogate.detail", Text, On::Some("if any"), "outcome's detail, such as a claim or a timeout"),
     field("rotogate.route", Text, On::Some("on a route"), "route's id"),
@@ -89,14 +90,14 @@ pub(super) const FIELDS: &[Field] = &[
         TOKEN,
         "the token's fields come from its sender, without a verified signature",
     ),
-    field("rotogate.duration.head", Number, On::Some("answered"), "nanoseconds to the response head"),
+    field("rotogate.duration.head", Number, RESPONSE, "nanoseconds from the request head to the response head"),
     field("rotogate.upstream", Text, FORWARDED, "upstream's name"),
     field("upstream.address", Text, FORWARDED, "address that answered"),
     field("rotogate.upstream.attempts", Number, FORWARDED, "number of attempts"),
     field("rotogate.duration.upstream", Number, FORWARDED, "upstream's part of `rotogate.duration.head`"),
     field("rotogate.duration.gate", Number, FORWARDED, "gate's part of `rotogate.duration.head`"),
     field("rpc.grpc.status_code", Number, On::Some("gRPC"), "gRPC status, from the head or the trailers"),
-    field("event.duration", Number, On::Ended, "nanoseconds to the end of the response body"),
+    field("event.duration", Number, On::Ended, "nanoseconds from the request head to the end of the response body"),
     field("http.request.body.size", Number, On::Ended, "size of the request body in bytes"),
     field("http.response.body.size", Number, On::Ended, "bytes of the response body"),
     field("rotogate.end", Word(ENDS), On::Ended, "[end](#ends) of the response body or the tunnel"),

@@ -1,4 +1,4 @@
-//! The thread that writes the buffers of an output.
+//! The thread that writes an output.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Seek, Write};
@@ -11,37 +11,31 @@ use super::{Buffer, Sink, WriterCounts, open};
 use rotogate_config::LogOutput;
 use rotogate_core::clock::{SystemTime, TimeSource};
 
-/// How often dropped lines are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// The pause before a retry when an output would block.
+/// The pause before a retry if an output would block.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// The pause before kept lines, which could not be written, are written again.
 const KEPT_RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The maximum number of bytes in lines that are kept.
+/// The limit in bytes.
 const MAX_KEPT_BYTES: usize = 1 << 20;
-/// The minimum time between two syncs of a file whose lines must be durable.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The writer thread of an output.
 pub(super) struct Writer {
     sink: Arc<Sink>,
-    /// `None` once no log writes to this output, until a late line arrives.
+    /// `None` while no log uses the output. A late line opens the file again.
     file: Option<File>,
-    /// Empty buffers, which are swapped for full ones.
     spare: Vec<Vec<u8>>,
-    /// Lines that could not be written, and will be written again.
+    /// Lines to retry after a failed write.
     kept: Buffer,
-    /// Whether the last line was written only in part.
+    /// Whether the last line was only partly written.
     torn: bool,
-    /// The range at the end of the file that this writer has written, without bytes of another process in between.
+    /// The range at the end of the file that only this writer has written.
     own: Range<u64>,
-    /// The time of the file's last sync.
     synced_at: Option<Duration>,
-    /// The number of dropped lines at the last report, and the time of this report.
+    /// The number of dropped lines in the last report, and its time.
     reported: u64,
     reported_at: Option<Duration>,
     time: SystemTime,
-    /// Makes the content of a file durable.
+    /// Tests replace this function.
     pub(super) sync_data: fn(&File) -> io::Result<()>,
 }
 
@@ -62,15 +56,14 @@ impl Writer {
         }
     }
 
-    /// Waits for lines, then waits for the flush interval or a full buffer, and then writes. `pending` stays set while
-    /// lines arrive. A line in an empty buffer therefore wakes the writer only if the writer had nothing to write for a
-    /// whole interval.
+    /// Waits for lines, then for the flush interval or a full buffer. `pending` stays set during this wait, so that new
+    /// lines do not wake the thread.
     pub(super) fn run(mut self) {
         loop {
             while !self.sink.pending.load(Ordering::Acquire) {
                 let retry = (!self.kept.bytes.is_empty()).then_some(KEPT_RETRY_PAUSE);
                 match self.report_due_in().into_iter().chain(retry).min() {
-                    // Wakes up to report the lines that were dropped meanwhile.
+                    // The thread wakes up to report dropped lines.
                     Some(wait) => std::thread::park_timeout(wait),
                     None => std::thread::park(),
                 }
@@ -93,7 +86,7 @@ impl Writer {
             let asked = self.sink.asked.load(Ordering::Acquire);
             let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
             if reopen && !self.kept.bytes.is_empty() {
-                // The new file may be on another volume that has free space.
+                // The new file may be on another volume, where writing the kept lines may succeed.
                 self.open_again();
             }
             let has_written = self.pass();
@@ -107,7 +100,7 @@ impl Writer {
             self.report_dropped();
             if !has_written {
                 self.sink.pending.store(false, Ordering::SeqCst);
-                // A line that arrived after the pass but before `pending` was cleared did not wake this thread.
+                // A line that arrived while `pending` was still set did not wake this thread.
                 if self.sink.has_work() {
                     self.sink.pending.store(true, Ordering::SeqCst);
                 }
@@ -115,12 +108,10 @@ impl Writer {
         }
     }
 
-    /// Writes all buffers. Returns whether they contained any line.
     fn pass(&mut self) -> bool {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
-        // Events are taken from the buffer first and written last, so that the output contains all earlier access lines
-        // before an event.
+        // Events are taken first and written last. Older access lines are therefore written before the events.
         let events = std::mem::take(&mut *sink.application.lock());
         let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
@@ -141,7 +132,6 @@ impl Writer {
         has_lines
     }
 
-    /// Writes a buffer, counts its lines, and returns it empty.
     fn write_out(&mut self, buffer: Buffer, counts: &WriterCounts) -> Vec<u8> {
         let Buffer { mut bytes, lines } = buffer;
         let lost = if bytes.is_empty() { 0 } else { self.write(&bytes, counts) };
@@ -151,8 +141,7 @@ impl Writer {
         bytes
     }
 
-    /// Writes lines of the audit log. If no line may be missing, keeps lines that cannot be written for another
-    /// attempt.
+    /// Lines that cannot be written are kept if the audit log must be complete.
     pub(super) fn write_audit(&mut self, events: &Buffer) {
         let mut buffer = std::mem::take(&mut self.kept);
         if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
@@ -175,7 +164,7 @@ impl Writer {
         let mut rest = &*buffer.bytes;
         let is_written = match self.put(&mut rest) {
             Ok(()) if self.sync() => true,
-            // After a failed sync, the operating system may drop what was written, so all of it is written again.
+            // After a failed sync, the operating system may drop data, so everything is written again.
             Ok(()) => {
                 rest = &buffer.bytes;
                 self.take_back(rest.len());
@@ -193,8 +182,8 @@ impl Writer {
         sink.set_failing(!is_written);
     }
 
-    /// Removes the last bytes of the file, because they will be written again. If this fails, or if another process has
-    /// written to the file since, the file contains these lines twice. Lines of another process are never removed.
+    /// Removes bytes from the end of the file, before they are written again. If another process has appended to the
+    /// file, the bytes stay, and the file then contains them twice.
     fn take_back(&self, written: usize) {
         if let Some(file) = &self.file
             && file.metadata().is_ok_and(|meta| meta.len() == self.own.end)
@@ -204,14 +193,13 @@ impl Writer {
         }
     }
 
-    /// Makes the written lines durable. Returns false on failure.
     fn sync(&mut self) -> bool {
         if !matches!(self.sink.output, LogOutput::File(_)) {
             return true;
         }
         let since = self.synced_at.map(|at| self.time.monotonic().saturating_sub(at));
         if let Some(wait) = since.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
-            // Lines that arrive meanwhile are then written and synced together.
+            // Lines that arrive during the pause are synced together.
             std::thread::sleep(wait);
         }
         let Some(file) = &self.file else { return true };
@@ -219,15 +207,15 @@ impl Writer {
         self.synced_at = Some(self.time.monotonic());
         match synced {
             Ok(()) => true,
-            // A pipe or a device cannot be synced.
+            // Pipes and devices cannot be synced.
             Err(error) if error.kind() == ErrorKind::InvalidInput => true,
             Err(_) => false,
         }
     }
 
-    /// Writes complete lines. Returns how many lines were lost.
+    /// Returns the number of lost lines.
     fn write(&mut self, mut bytes: &[u8], counts: &WriterCounts) -> u64 {
-        // Ends a line that was written only in part, so that the next line begins on a new line.
+        // The partial line is ended, so that the next line begins on a new line.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;
         }
@@ -238,7 +226,7 @@ impl Writer {
         count_lines(bytes)
     }
 
-    /// Writes `bytes`. On failure, leaves the unwritten rest in `bytes`.
+    /// On failure, the unwritten rest stays in `bytes`.
     fn put(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let file = match &mut self.file {
@@ -248,8 +236,7 @@ impl Writer {
             match file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    // The file is opened for appending, so this position is the end of the bytes that were just
-                    // written.
+                    // In append mode, this position is the end of the written bytes.
                     let end = file.stream_position().unwrap_or(0);
                     let begin = end.saturating_sub(written as u64);
                     self.own = if begin == self.own.end { self.own.start } else { begin }..end;
@@ -277,7 +264,7 @@ impl Writer {
         }
     }
 
-    /// Returns the time until dropped lines may be reported. `None` if no lines were dropped.
+    /// Returns the time until the next report of dropped lines, or `None` if there is nothing to report.
     fn report_due_in(&self) -> Option<Duration> {
         (self.sink.dropped() > self.reported).then(|| {
             let since = self.reported_at.map_or(REPORT_INTERVAL, |at| self.time.monotonic().saturating_sub(at));
@@ -285,7 +272,7 @@ impl Writer {
         })
     }
 
-    /// Logs how many lines were dropped, at most once a minute.
+    /// Logs the number of dropped lines, at most once a minute.
     fn report_dropped(&mut self) {
         let now = self.time.monotonic();
         let dropped = self.sink.dropped();

@@ -1,4 +1,4 @@
-//! The tokens of the admin listener. Each token is in a file that only administrators of the gate can read.
+//! Admin tokens, each in a private file.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -17,19 +17,18 @@ use rotogate_core::private_file;
 use rotogate_core::random::{are_equal, random};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
-/// The minimum length of a token.
 const MIN_CHARS: usize = 32;
 
-/// An admin token. Its `Debug` output hides the value.
+/// An admin token. `Debug` hides it.
 pub struct AdminToken(SecretString);
 
 rotogate_core::debug_with!(AdminToken);
 
 impl AdminToken {
-    /// Reads the token. If the file is missing, creates it with 256 random bits and mode 0600.
+    /// Reads the token, or creates the file with 256 random bits and mode 0600.
     ///
     /// # Errors
-    /// The file cannot be read or created, others may access it, or it has fewer than 32 characters.
+    /// The file cannot be read or created, is accessible to others, or is shorter than 32 characters.
     pub fn load_or_create(path: &Path) -> Result<Self, String> {
         if !path.exists() {
             let random = random::<32>().map_err(|error| error.to_string())?;
@@ -46,7 +45,7 @@ impl AdminToken {
     /// Reads the token.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::load_or_create`].
+    /// The errors of [`Self::load_or_create`].
     pub fn load(path: &Path) -> Result<Self, String> {
         let text = private_file::read_private(path)?;
         let token = text.trim();
@@ -60,25 +59,22 @@ impl AdminToken {
         Ok(Self(SecretString::from(token)))
     }
 
-    /// Returns whether `presented` is the token. Compares in constant time.
+    /// Compares in constant time.
     pub(crate) fn is(&self, presented: &str) -> bool {
         are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes())
     }
 
-    /// Returns the token, to send it to a running gate.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// The person or program that has a token.
 #[derive(Clone, Debug)]
 pub(crate) struct Holder {
     pub(crate) actor: Actor,
     pub(crate) role: AdminRole,
 }
 
-/// All tokens, with the values last read from their files.
 #[derive(Debug)]
 pub(crate) struct AdminTokens(Vec<TokenFile>);
 
@@ -93,15 +89,14 @@ struct TokenFile {
 #[derive(Debug)]
 struct Watched {
     detector: ChangeDetector,
-    /// The problem of this file that was logged last.
     problem: Option<String>,
 }
 
 impl AdminTokens {
-    /// Reads all tokens. Missing files are created.
+    /// Reads all tokens and creates missing files.
     ///
     /// # Errors
-    /// Returns the errors of [`AdminToken::load_or_create`].
+    /// The errors of [`AdminToken::load_or_create`].
     pub(crate) fn load_or_create(config: &AdminConfig) -> Result<Self, String> {
         let open = |(_, AdminTokenConfig { name, role, file })| {
             let detector = ChangeDetector::new([PathBuf::clone(&file)], SystemTime::new().wall());
@@ -113,23 +108,22 @@ impl AdminTokens {
         config.all_tokens().map(open).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Returns the holder of the presented token. Compares with every token, in constant time.
+    /// Compares with every token, in constant time.
     pub(crate) fn holder(&self, presented: &str) -> Option<&Holder> {
         self.entry(presented).map(|(holder, _)| holder)
     }
 
-    /// Returns the holder of the presented token, and the token in use.
+    /// Returns the holder of the presented token, with the token.
     pub(crate) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
         let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
         own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))
     }
 
-    /// Returns whether a token is still in use.
     pub(crate) fn has(&self, token: &Weak<AdminToken>) -> bool {
         self.0.iter().any(|one| std::ptr::eq(Arc::as_ptr(&one.token.load()), token.as_ptr()))
     }
 
-    /// Reads each file again when it changes. Never returns.
+    /// Reads changed files again.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

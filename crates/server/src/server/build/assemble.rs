@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-// With this lint, the code does not compile if it ignores a part of the configuration.
+// The compiler reports parts of the configuration that this code ignores.
 #![deny(unused_variables)]
 
 use std::path::Path;
@@ -37,29 +37,23 @@ use rotogate_core::verify_cache::IdentityField;
 use rotogate_directories::users::{FileDirectory, FirstUser};
 use rotogate_proxy::{Proxy, Settings};
 
-/// A gate, and the other parts of a server.
+/// The parts of a server.
 #[derive(Debug)]
 pub struct GateParts {
     /// The gate.
     pub gate: Gate,
-    /// The proxy to the upstreams, behind the gate.
     pub(crate) proxy: Proxy,
-    /// Applies changes of the users file. `None` if no directory is a users file.
+    /// `None` if users are not in a file.
     pub(crate) users: Option<Arc<LiveUsers>>,
-    /// The directories. A reload replaces them.
     pub(crate) directories: Arc<LiveDirectories>,
-    /// Checks passwords. The number of concurrent checks is limited.
+    /// The number of concurrent password checks is limited.
     pub(crate) passwords: Arc<Passwords>,
-    /// The embedded store, if the gate uses one.
     pub(crate) redb: Option<RedbStore>,
-    /// The tokens of the admin listener.
     pub(crate) admin_tokens: Arc<AdminTokens>,
-    /// The user that this start created because the users file was missing, and the user's password. The password is
-    /// shown only once.
+    /// The user that this start created, with a password that is shown only once.
     pub first_user: Option<FirstUser>,
-    /// The rules for each `[[issuers]]` entry, as they were at the start.
+    /// The initial rules for `[[issuers]]`.
     pub(crate) trusted: Vec<IssuerRules>,
-    /// The issuers whose keys are fetched.
     pub(crate) remote_issuers: RemoteIssuers,
     /// Whether this start created the keys.
     pub new_keys: bool,
@@ -75,11 +69,8 @@ impl GateParts {
     }
 }
 
-/// Builds all parts. Creates the keys, the users file and the admin token if they are missing.
-///
 /// # Errors
-/// The keys, the store, the users or another part cannot be opened. The message says which part failed, where it is,
-/// and what to do.
+/// A part cannot be opened. The error names the part, its location and the remedy.
 pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { builder, remote_issuers, mut trusted, directories: planned, metrics, passwords, .. } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
@@ -127,8 +118,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         let (keyring, (redb, stores)) = opened;
         match stores.given_to(builder.clone().keys(keyring)).build().await {
             Ok(gate) => break (gate, redb),
-            // A failover is in progress: another gate has started a new history of the data, or another server has
-            // become the primary.
+            // A failover of the store may be in progress.
             Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
                 true => opened = keys_and_stores(config).await?,
                 false => return Err(ServerError::part(BuildError::Store(error))),
@@ -152,11 +142,10 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     })
 }
 
-/// Returns a builder with all settings of the gate. The caller adds the keys, the store, the users, the password
-/// checker and the rules of other issuers.
+/// Returns a builder without keys, store, users, password checker and issuer rules.
 ///
 /// # Errors
-/// Returns the unusable files of endpoints, each reported at its configuration key.
+/// Unusable files of endpoints, each at its configuration key.
 pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
     let mut builder = with_settings(config);
     let mut faults = Faults::new(config);
@@ -174,8 +163,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     faults.result(builder)
 }
 
-/// Returns a builder with the sections that need no files. The sections are destructured without `..`, so that the code
-/// does not compile until a new section or key is passed to the builder, or is listed here because other code reads it.
+/// Adds the sections that need no files. Destructuring without `..` ensures that every new key is handled.
 fn with_settings(config: &Config) -> GateBuilder {
     let Config {
         server,
@@ -187,14 +175,13 @@ fn with_settings(config: &Config) -> GateBuilder {
         dpop,
         api_keys,
         identity,
-        // `builder` adds these settings, because they need files.
+        // `builder` adds these settings later, because they need files.
         clients: _,
         endpoints: _,
         providers: _,
         resources: _,
         routes: _,
-        // These sections are for other parts of the server: keys of other issuers, directories, the proxy, listeners,
-        // logs and traces.
+        // Other parts of the server use these sections.
         issuers: _,
         directories: _,
         upstreams: _,
@@ -209,7 +196,7 @@ fn with_settings(config: &Config) -> GateBuilder {
     } = config;
     let builder = Gate::builder()
         .issuer(url.as_str())
-        // An operator may choose an issuer URL with http, which `rotogate check` also accepts.
+        // `rotogate check` also accepts an issuer URL with http.
         .dangerous_plain_issuer()
         .audience(audience.iter().map(String::as_str))
         .leeway(*leeway)
@@ -231,7 +218,7 @@ fn with_option<T>(builder: GateBuilder, value: Option<T>, set: impl Fn(GateBuild
 }
 
 fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
-    // The other keys are for listeners, connections and the proxy.
+    // Listeners, connections and the proxy use the other keys.
     let ServerConfig {
         trusted_proxies,
         overload,
@@ -259,7 +246,7 @@ fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
 }
 
 fn with_limits(builder: GateBuilder, limits: &LimitsConfig) -> GateBuilder {
-    // `Passwords` uses the two limits of password checks.
+    // `Passwords` applies the two limits that are ignored here.
     let LimitsConfig { rates, rate_headers, verified_cache, max_token_body, max_password_checks: _, password_queue: _ } =
         limits;
     let builder = builder.rates(*rates).verified_cache(*verified_cache).max_endpoint_body(*max_token_body);
@@ -274,8 +261,7 @@ fn with_store(builder: GateBuilder, store: &StoreConfig) -> GateBuilder {
     if store.is_shared() { builder.node_name(node_name()) } else { builder }
 }
 
-/// Returns the client, with the keys that its file contains now. Keys from a URL are added later, when they are
-/// fetched.
+/// Fetched keys are added later.
 fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     let mut client = config.client.clone();
     if let Some(ClientKeySource { source }) = &config.keys {
@@ -286,7 +272,6 @@ fn client_with_keys(config: &ClientConfig) -> Result<Client, KeyFault> {
     Ok(client)
 }
 
-/// Returns the routes, with the token exchanges of their upstreams.
 fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'_>) -> Vec<Route> {
     let mut routes = config.routes.clone();
     for (index, upstream) in config.upstreams.iter().enumerate() {
@@ -300,7 +285,7 @@ fn routes(config: &Config, remote_issuers: &RemoteIssuers, faults: &mut Faults<'
     routes
 }
 
-/// Adds the endpoints. An endpoint whose files are unusable is left out, and reported.
+/// An endpoint with unusable files is left out and reported.
 fn with_endpoints(
     mut builder: GateBuilder,
     config: &Config,
@@ -354,12 +339,12 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         accepts,
         account,
         listeners,
-        // These sections are options of the dialect, which are in `options`.
+        // `options` contains these sections.
         envelope: _,
         kuzzle: _,
         my_sessions: _,
         my_keys: _,
-        // A browser endpoint does not have a registered dialect.
+        // Browser endpoints do not use a registered dialect.
         browser: _,
         relay,
     } = config;
@@ -383,13 +368,11 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     Ok(accepts.iter().flatten().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
 }
 
-/// The files that an endpoint reads, each with its key.
 pub(super) fn files_of(endpoint: &EndpointConfig) -> impl Iterator<Item = (&'static str, &Path)> {
     let client = endpoint.browser.as_ref().and_then(|browser| browser.client.as_ref());
     client.into_iter().flat_map(provider_client::files).chain(endpoint.relay.iter().flat_map(relays::files))
 }
 
-/// The name of this process among the gates of a store. It consists of the machine's name and the process id.
 fn node_name() -> String {
     format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }

@@ -1,5 +1,4 @@
-//! The directories of a running gate, which a reload replaces (requirement I44). A directory with unchanged
-//! configuration keeps its connections and the state of its circuit breaker.
+//! The directories of a running gate. A reload keeps directories with unchanged configuration (requirement I44).
 
 use std::sync::Arc;
 
@@ -11,10 +10,8 @@ use rotogate_core::directory::Directory;
 use rotogate_core::password::Passwords;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
-/// A directory with its configuration.
 type Configured = (DirectoryConfig, Arc<dyn Directory>);
 
-/// The directories, and the parts that are needed to open further directories.
 #[derive(Debug)]
 pub(crate) struct LiveDirectories {
     shared: Directories,
@@ -37,20 +34,18 @@ impl LiveDirectories {
         Self { shared, configured: Mutex::new(configured), passwords, metrics }
     }
 
-    /// Returns all directories as a single one, for the gate.
     pub(crate) fn shared(&self) -> Arc<dyn Directory> {
         Arc::new(self.shared.clone())
     }
 
-    /// The metrics of the directories.
     pub(crate) const fn metrics(&self) -> &DirectoryMetrics {
         &self.metrics
     }
 
-    /// Opens those directories of another configuration that are not open yet. The directories in use do not change.
+    /// Opens new directories, without using them yet.
     ///
     /// # Errors
-    /// Returns the faulty configuration key and a description of the problem.
+    /// The invalid configuration key, and a description of the problem.
     pub(crate) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, KeyFault> {
         let old = self.configured.lock();
         let open = |config: &DirectoryConfig| {
@@ -79,7 +74,6 @@ impl LiveDirectories {
         new.iter().map(open).collect()
     }
 
-    /// Starts to use prepared directories.
     pub(crate) fn replace(&self, prepared: Vec<Configured>) {
         let mut configured = self.configured.lock();
         self.shared.replace(entries(&prepared));

@@ -1,4 +1,4 @@
-//! The token exchanges of upstreams: their providers, and the files that the providers need.
+//! Token exchanges of upstreams.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +18,8 @@ use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::session::Scope;
 use rotogate_proxy::{ExchangeSettings, Upstream};
 
-/// Builds the token exchange of an upstream. Reads the files of its provider.
-///
 /// # Errors
-/// A file cannot be used. The error names the provider's key.
+/// A file is unusable. The error names the provider's key.
 pub(super) fn load(
     upstream: &Upstream,
     settings: &ExchangeSettings,
@@ -53,10 +51,10 @@ pub(super) fn load(
     Ok(Arc::new(if form == ExchangeForm::IdJag { exchange.of_id_tokens() } else { exchange }))
 }
 
-/// Builds the HTTP client for the token endpoint of a provider, with the certificate of the gate's client there.
+/// Builds the HTTP client for a provider, with the gate's client certificate.
 ///
 /// # Errors
-/// A file cannot be used.
+/// A file is unusable.
 fn http_client(ca: Option<&Path>, client: &ProviderClientSettings) -> Result<HttpClient, KeyFault> {
     let mut tls = Tls::read(ca, None).map_err(|error| KeyFault::new("ca", error.message))?;
     if let Some(file) = &client.client_cert {
@@ -70,7 +68,7 @@ fn http_client(ca: Option<&Path>, client: &ProviderClientSettings) -> Result<Htt
     })
 }
 
-/// Builds the exchange with an entry of `[[providers]]`.
+/// Builds the token exchanger for an entry of `[[providers]]`.
 fn exchanger(
     provider: &ProviderSettings,
     form: ExchangeForm,
@@ -86,7 +84,7 @@ fn exchanger(
     };
     let mut client = credentials(&provider.client)?;
     if form == ExchangeForm::Entra {
-        // Entra's own libraries also send the secret in the form.
+        // The secret is sent in the form, as in Entra's own libraries.
         client.secret.iter_mut().for_each(|(_, place)| *place = SecretPlace::Form);
     }
     Ok(HttpExchanger {

@@ -1,6 +1,5 @@
-//! Detects whether files differ from the content in use. The attributes of the files are checked often. A file is read
-//! when its attributes change, and loaded when its content or permissions change. If the content cannot be used, this
-//! is logged once. As long as the content does not change, loading is retried only occasionally.
+//! Detection of changed files. A file is read if its attributes changed, and loaded if its content or permissions
+//! changed. Refused content is logged once and retried occasionally.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,37 +14,32 @@ use rotogate_config::{Config, ListenerConfig, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
-/// The pause before refused content is tried again, because the cause of the refusal may have been outside the files.
+/// Refused content is tried again, because the cause may be outside the files.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
-/// The number of bytes of a file that are compared. Files with keys and certificates are shorter.
+/// The maximum number of compared bytes. Files with keys and certificates are shorter.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Files that are loaded together.
 #[derive(Debug)]
 pub(crate) struct FileGroup {
     detector: ChangeDetector,
     in_force: Digests,
-    /// Digests of the content that was tried last.
     tried: Digests,
-    /// Digests of the content that was refused last, and the time of the next attempt.
+    /// Digests of the refused content, and the time of the next attempt.
     refused: Option<(Digests, Timestamp)>,
-    /// The time when the content in use was read.
     taken: Timestamp,
 }
 
-/// Each file with a digest of its content and permissions.
+/// Digests of content and permissions.
 type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
 impl FileGroup {
-    /// Creates a group of files that the caller is about to read. If a file changes between this call and the caller's
-    /// read, the change is read twice, but never missed.
+    /// Must be called before the files are read, because a change could otherwise be missed.
     pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
         Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
     }
 
-    /// Returns the files that differ from the content in use, if they should be tried now.
     pub(crate) fn changed(&mut self, paths: impl Fn() -> Vec<PathBuf>) -> Option<Vec<PathBuf>> {
         let due = self.refused.as_ref().is_some_and(|(_, due)| *due <= now());
         if !self.detector.poll_changed(paths(), now()) && !due {
@@ -60,16 +54,15 @@ impl FileGroup {
         let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
         if changed.is_empty() {
-            // The files contain the content in use again.
+            // The files again match the content in use.
             self.refused = None;
             return None;
         }
         Some(changed)
     }
 
-    /// Continues with the files of the next configuration. Files in both groups keep the time at which they were read,
-    /// because a reload does not read files of parts whose keys are unchanged. The next checks can therefore find a
-    /// change of these files.
+    /// Switches to the next configuration. A reload reads only the files of changed parts. Other files keep their last
+    /// digest.
     pub(crate) fn follow(&mut self, next: Self) {
         let as_before = |(path, read): (&PathBuf, &[u8; 32])| (path.clone(), *self.in_force.get(path).unwrap_or(read));
         let in_force: Digests = next.in_force.iter().map(as_before).collect();
@@ -81,38 +74,31 @@ impl FileGroup {
         }
     }
 
-    /// Marks the content that was tried last as the content in use.
     pub(crate) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
         self.refused = None;
         self.taken = now();
     }
 
-    /// Marks the content that was tried last as refused. Returns whether the refusal is new and should be logged.
     pub(crate) fn mark_refused(&mut self) -> bool {
         let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
         self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
         is_news
     }
 
-    /// Returns the time when the content in use was read.
     pub(crate) fn taken(&self) -> Timestamp {
         self.taken
     }
 
-    /// Returns whether the files have content that was refused.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 }
 
-/// The watched files of a configuration, in the state in which they were last read.
 #[derive(Debug)]
 pub(crate) struct LastRead {
     pub(crate) own: FileGroup,
-    /// One group for each trusted issuer.
     pub(crate) issuers: Vec<FileGroup>,
-    /// One group for each listener.
     pub(crate) certificates: Vec<FileGroup>,
     pub(crate) upstreams: FileGroup,
     pub(crate) clients: FileGroup,
@@ -129,14 +115,13 @@ impl LastRead {
         }
     }
 
-    /// Reads the key folder again, after this process has created the keys.
+    /// Must be called after this process has created the keys.
     pub(crate) fn refresh_own_keys(&mut self, config: &Config) {
         self.own = FileGroup::new(own(config));
     }
 }
 
-/// Returns the gate's own key files: the folder and its files. Leaves out the store's mark file, because it changes all
-/// the time, and names that begin with a dot (locks, and files being written).
+/// The key folder and its files. Hidden files and the store's mark file are left out, because they change often.
 pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
@@ -146,23 +131,19 @@ pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
     files.chain([config.issuer.keys.clone()]).collect()
 }
 
-/// Returns the key file of a trusted issuer, and the files for its introspection.
 pub(crate) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
     let introspection = issuer.introspection_files().map(|(_, path)| path.to_owned());
     issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
 }
 
-/// Returns the certificate files of a listener.
 pub(crate) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
     listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
 }
 
-/// Returns the files with certificates and credentials for upstreams.
 pub(crate) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
     config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
 }
 
-/// Returns the key files of clients, and the files of the gate's own clients at providers.
 pub(crate) fn of_clients(config: &Config) -> Vec<PathBuf> {
     let keys = config.clients.iter().filter_map(|client| client.keys.as_ref()?.source.file());
     let at_endpoints = config.endpoints.iter().flat_map(assemble::files_of);
@@ -197,7 +178,7 @@ fn digest(path: &Path) -> [u8; 32] {
     digest
 }
 
-/// Returns the time of the wall clock, which file times refer to.
+/// The wall clock, to which file times refer.
 pub(crate) fn now() -> Timestamp {
     SystemTime::new().wall()
 }

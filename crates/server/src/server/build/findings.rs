@@ -1,4 +1,4 @@
-//! The faults that a start would find in the files of a configuration. Each fault is reported at its configuration key.
+//! Finds faults in the configured files that would prevent a start.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,6 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
-/// The faults and warnings in a configuration and in the files that it names.
 pub(super) struct Findings<'a> {
     config: &'a Config,
     pub(super) wrong: Vec<ConfigError>,
@@ -45,7 +44,6 @@ impl<'a> Findings<'a> {
         Self { config, wrong: Vec::new(), warnings: config.warnings.clone() }
     }
 
-    /// Adds an error because of a fault in a file.
     fn blame(&mut self, key: &str, message: impl Into<String>) {
         let faults = message.into();
         self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
@@ -55,14 +53,12 @@ impl<'a> Findings<'a> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// Reports a file that this process is not allowed to read. The gate's user may have the permission, so the file is
-    /// not reported as wrong.
+    /// Reports a file that could not be checked, because only the gate's user may be able to read it.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
 
-    /// Reports the first of these files that this process is not allowed to read. Each file comes with its key. Returns
-    /// whether there is such a file.
+    /// Reports the first file that this process may not read, and returns whether there is one.
     fn is_denied<'p, K: AsRef<str>>(&mut self, files: impl IntoIterator<Item = (K, &'p Path)>) -> bool {
         let denied = files.into_iter().find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
         denied.is_some_and(|(key, why)| {
@@ -71,12 +67,12 @@ impl<'a> Findings<'a> {
         })
     }
 
-    /// Calls `read` on a private file. `None` if the file is missing or cannot be used.
+    /// Reads a private file. Returns `None` if the file is missing or unusable.
     fn private<T>(&mut self, key: &str, path: &Path, read: impl FnOnce() -> Result<T, String>) -> Option<T> {
         if self.is_denied([(key, path)]) {
             return None;
         }
-        // A dangling link is not treated as a missing file, because the gate would try to create the file.
+        // A dangling link is not a missing file, because the gate would try to create the file.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             self.creatable(key, path);
             return None;
@@ -90,8 +86,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks a private file or folder that the gate creates. If it is missing, its future location is checked, because
-    /// a start would also refuse an unsuitable location.
+    /// Checks a private file, or the folder in which it would be created.
     fn creatable(&mut self, key: &str, path: &Path) {
         self.writable(key, path);
         if let Err(why) = trusted::check_folders(path) {
@@ -99,7 +94,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks a file that the gate creates or writes.
     fn writable(&mut self, key: &str, path: &Path) {
         match private_file::unwritable(path) {
             None => {}
@@ -179,7 +173,7 @@ impl<'a> Findings<'a> {
             Ok(Some(keyring)) => return Some(keyring),
             Ok(None) => match refuse_new_keys(self.config) {
                 Ok(()) => self.creatable(KEY, folder),
-                // The check of the store reports a lost store.
+                // Another check already reports a lost store.
                 Err(fault) if fault.key != KEY => {}
                 Err(fault) => self.blame(KEY, fault.message),
             },
@@ -188,7 +182,6 @@ impl<'a> Findings<'a> {
         None
     }
 
-    /// Checks that a file with a secret can be read, if the configuration names one.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn secret(&mut self, key: &'static str, file: Option<&Path>) {
         if let Some(file) = file {
@@ -196,7 +189,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks that a file without secrets can be read, if the configuration names one.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn public(&mut self, key: &'static str, file: Option<&Path>) {
         if let Some(file) = file {
@@ -205,7 +197,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks that a certificate and its private key can be read, if the configuration names them.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
         let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
@@ -251,7 +242,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks the files of `[tracing]`.
     #[cfg(feature = "otel")]
     pub(super) fn tracing(&mut self) {
         let Some(settings) = &self.config.tracing else { return };
@@ -262,7 +252,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks the files of the logs. A start creates a missing file, but not a missing folder.
+    /// A start creates missing files, but not missing folders.
     pub(super) fn logs(&mut self) {
         let Config { log, access_log, audit_log, .. } = self.config;
         let access = access_log.enabled.then_some(&access_log.output);
@@ -311,7 +301,7 @@ impl<'a> Findings<'a> {
 
     pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
-        // The system's CA certificates are read only once, because all clients share them as long as one client exists.
+        // The system's CA certificates are shared while one client exists, so they are read only once.
         let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {
@@ -343,7 +333,7 @@ impl<'a> Findings<'a> {
         all
     }
 
-    /// Checks the files of `introspection`. Returns whether all of them can be used.
+    /// Returns whether all files can be used.
     fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
         let Some(config) = &issuer.introspection else { return true };
         let named = |key: &str| format!("issuers[{index}].{key}");
@@ -359,7 +349,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Checks the files that the HTTP client for an issuer's server needs.
     fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
         let key = format!("issuers[{index}].fetch");
         let files = &source.issuer.files;
@@ -371,7 +360,6 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Returns the builder of the gate. It reads the files that endpoints need.
     pub(super) fn builder(&self, remote_issuers: &RemoteIssuers) -> Result<GateBuilder, ConfigErrors> {
         let all = self.config.endpoints.iter().enumerate();
         let denied = all.flat_map(|(index, endpoint)| {
@@ -392,7 +380,7 @@ impl<'a> Findings<'a> {
         all.iter().map(|section| self.directory(section, passwords, metrics)).collect()
     }
 
-    /// Plans a directory. If there is a problem, the returned plan is a placeholder that a start never uses.
+    /// If there is a problem, the returned plan is a placeholder.
     fn directory(
         &mut self,
         section: &DirectoryConfig,
@@ -445,7 +433,7 @@ impl<'a> Findings<'a> {
         settings.open(timeout).map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
     }
 
-    /// Builds a gate with a memory store, because a start fails on everything that the builder refuses.
+    /// Builds a trial gate with a memory store.
     pub(super) async fn gate(&mut self, builder: GateBuilder) {
         let issuer = &self.config.issuer;
         let store = MemoryStore::for_a_trial(issuer.url.as_str(), issuer.leeway);
@@ -457,15 +445,15 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Returns whether the gate sends requests to the issuer's server, for keys or for introspection.
+/// Returns whether the gate sends requests to the issuer.
 fn is_asked(issuer: &TrustedIssuer) -> bool {
     issuer.keys.remote().is_some() || issuer.introspection.is_some()
 }
 
-/// The domains that do not exist in the public DNS (RFC 6761, RFC 6762, ICANN's `internal`).
+/// Domains that are not in the public DNS (RFC 6761, RFC 6762, ICANN's `internal`).
 const PRIVATE_DOMAINS: [&str; 3] = [".internal", ".local", ".test"];
 
-/// Returns whether the host exists only in a private network: a loopback or private address, or a private name.
+/// Returns whether the host is on this machine or in a private network.
 fn is_local(host: &str) -> bool {
     let address =
         host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|address| address.to_canonical());

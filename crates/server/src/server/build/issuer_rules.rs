@@ -1,4 +1,4 @@
-//! The rules for tokens of another issuer, with the keys and the secret that are in its files now.
+//! Rules for another issuer's tokens, with keys and secrets from files.
 
 use std::path::Path;
 
@@ -15,10 +15,9 @@ use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, RulesError};
 use rotogate_core::token::{Algorithm, AssertionGrants};
 
-/// The maximum size of another issuer's key file, in bytes.
+/// The maximum size of a key file, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
 
-/// Reads the rules for an issuer, and logs each key in its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
     let rules = load_issuer(issuer).map_err(ServerError::Unusable)?;
     if let Some((_, file)) = issuer.keys.file() {
@@ -29,7 +28,6 @@ pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules,
     Ok(rules)
 }
 
-/// Returns the keys of an issuer or a client. They are the keys in its file, or an empty set that a fetch fills later.
 /// `None` if no keys are configured.
 pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<IssuerKeys>, String> {
     let (path, algorithm) = match source {
@@ -48,7 +46,7 @@ pub(super) fn load_keys(source: &KeySource, whose: &str) -> Result<Option<Issuer
     Ok(Some(keys))
 }
 
-/// Reads a public key in PEM. If the algorithm is not given, the type of the key determines it.
+/// If no algorithm is configured, the type of the key determines the algorithm.
 fn of_pem(text: &[u8], algorithm: Option<Algorithm>) -> Result<IssuerKeys, RulesError> {
     let others = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Es384];
     let fitting = || others.into_iter().find_map(|one| IssuerKeys::from_public_pem(text, one).ok());
@@ -58,15 +56,12 @@ fn of_pem(text: &[u8], algorithm: Option<Algorithm>) -> Result<IssuerKeys, Rules
     }
 }
 
-/// Returns whether a key file is in PEM format instead of a JWK set.
 fn is_pem(text: &[u8]) -> bool {
     text.trim_ascii_start().starts_with(b"-----BEGIN")
 }
 
-/// Builds the client for the introspection of an issuer's opaque tokens, with the secret that is in its file now.
-///
 /// # Errors
-/// Returns the faulty configuration key, and a description of the problem.
+/// The invalid configuration key, and a description of the problem.
 pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFiles) -> Result<Introspection, KeyFault> {
     let IntrospectionConfig {
         url,
@@ -123,7 +118,6 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFile
     Ok(introspection)
 }
 
-/// Returns the rules for an issuer, with the keys and the secret that are in its files now.
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let keys = load_keys(&issuer.keys, &format!("issuer {}", issuer.url))?;
     let introspection = issuer.introspection.as_ref().map(|it| load_introspection(it, &issuer.files)).transpose();
@@ -139,7 +133,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
-        // The files for the issuer's introspection and for fetching its keys.
+        // Files for introspection and key fetching.
         files: _,
         introspection: _,
         typ,
@@ -151,7 +145,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         jwt_bearer,
         on_event,
         user_names,
-        // The gate itself handles back-channel logout, at its endpoints.
+        // The endpoints of the gate handle logout notices.
         backchannel_logout: _,
         events: _,
         global_revocation: _,

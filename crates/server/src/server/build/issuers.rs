@@ -1,4 +1,4 @@
-//! The issuers whose keys are fetched: how they start, their states, and the operations of an operator on them.
+//! Issuers with fetched keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,24 +21,19 @@ use rotogate_core::token::live_keys::LiveKeys;
 use rotogate_core::token::verify::{IssuerRules, Keys};
 use rotogate_kit::config::printable;
 
-/// How long a start waits for the first responses of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// The folder of stored key sets, next to the folder of the gate's own keys.
 const KEPT: &str = "issuers";
-/// The issuers whose keys are fetched, in the order of the configuration. All clones share one list, which a reload
-/// replaces.
+/// Issuers with fetched keys, in configuration order. Clones share one list, which a reload replaces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RemoteIssuers(Arc<ArcSwap<Vec<Remote>>>);
 
 #[derive(Clone, Debug)]
 struct Remote {
     keys: RemoteKeys,
-    /// The source of the keys, as configured.
     source: RemoteSource,
 }
 
-/// The issuers of another configuration, whose keys are already being fetched. If this value is dropped before it is
-/// used, the fetches that it started are stopped.
+/// The issuers of the next configuration. Dropping this value stops the fetches that it started.
 #[derive(Debug)]
 pub(crate) struct NextIssuers {
     all: Vec<Remote>,
@@ -46,7 +41,7 @@ pub(crate) struct NextIssuers {
 }
 
 impl NextIssuers {
-    /// Reuses the keys of this source if they are already fetched. Otherwise, starts to fetch them.
+    /// Reuses the keys if they are already fetched.
     fn add(
         &mut self,
         config: &Config,
@@ -69,13 +64,11 @@ impl NextIssuers {
         Ok(live)
     }
 
-    /// Passes the fetched keys to the clients of `config` that use them.
     pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
         given_to(&self.all, builder, config)
     }
 }
 
-/// Returns the clients whose keys are fetched.
 fn of_clients(config: &Config) -> impl Iterator<Item = (&ClientConfig, &RemoteSource)> {
     config.clients.iter().filter_map(|client| Some((client, client.keys.as_ref()?.source.remote()?)))
 }
@@ -134,15 +127,14 @@ pub(crate) struct IssuerReports {
 }
 
 impl RemoteIssuers {
-    /// Starts to fetch the keys of all issuers concurrently, and passes the keys to the rules.
+    /// Starts to fetch all keys, and adds the key sets to the rules.
     pub(crate) async fn start(&self, config: &Config, trusted: &mut [IssuerRules]) -> Result<(), ServerError> {
         self.replace(self.prepare(config, trusted).await?);
         Ok(())
     }
 
-    /// Starts to fetch the keys of each issuer of `config` whose source has changed, and passes the keys to all rules.
-    /// Waits only for a short time for the first responses, because an issuer that does not respond must not prevent a
-    /// start or a reload.
+    /// Starts fetching from changed sources, and adds the keys to all rules. An issuer that does not respond delays a
+    /// start or reload only briefly.
     pub(crate) async fn prepare(
         &self,
         config: &Config,
@@ -159,12 +151,12 @@ impl RemoteIssuers {
             next.add(config, &present, source)?;
         }
         let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
-        // Fetches that take longer continue in the background.
+        // Slower fetches continue in the background.
         let _ = tokio::time::timeout(START_WAIT, first).await;
         Ok(next)
     }
 
-    /// Starts to use these issuers, and stops the fetches of all other issuers.
+    /// Switches to these issuers, and stops the fetches of all others.
     pub(crate) fn replace(&self, mut next: NextIssuers) {
         next.started.clear();
         let old = self.0.swap(Arc::new(std::mem::take(&mut next.all)));
@@ -173,22 +165,19 @@ impl RemoteIssuers {
         old.iter().filter(is_over).for_each(|old| old.keys.stop());
     }
 
-    /// Passes the fetched keys to the clients of `config` that use them.
     pub(crate) fn given_to(&self, builder: GateBuilder, config: &Config) -> GateBuilder {
         given_to(&self.0.load(), builder, config)
     }
 
-    /// Adds the fetched keys to rules that were read again from the issuer's files.
     pub(crate) fn renew(&self, rules: &mut IssuerRules, issuer: &TrustedIssuer) {
         complete(rules, self.named(&issuer.name).map(|remote| remote.keys.keys()));
     }
 
-    /// Returns the metadata from the latest discovery document of an issuer.
     pub(crate) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
         self.named(name)?.keys.metadata()
     }
 
-    /// Returns a source for a URL in the discovery document of an issuer. Each call reads the current value.
+    /// Returns a source that always has the current URL from the discovery document.
     pub(super) fn discovered(
         &self,
         name: &str,
@@ -198,13 +187,12 @@ impl RemoteIssuers {
         Arc::new(move || which(&*issuers.metadata(&name)?))
     }
 
-    /// Returns the name of a required issuer that never had keys, if there is such an issuer.
+    /// Returns the name of a required issuer whose keys the gate has never had.
     pub(crate) fn missing(&self) -> Option<String> {
         let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
         self.0.load().iter().find(missing).map(|remote| remote.keys.issuer().name.clone())
     }
 
-    /// Returns a line with the state of each issuer.
     pub(crate) fn states(&self) -> String {
         let line = |remote: &Remote| {
             let status = remote.keys.status();
@@ -214,7 +202,6 @@ impl RemoteIssuers {
         self.0.load().iter().map(line).collect()
     }
 
-    /// Returns the reports of all issuers.
     pub(crate) fn report(&self, config: &Config) -> IssuerReports {
         let all = self.0.load();
         let of = |issuer: &TrustedIssuer| {
@@ -224,14 +211,12 @@ impl RemoteIssuers {
         IssuerReports { issuers: config.issuers.iter().map(of).collect() }
     }
 
-    /// Fetches the keys of an issuer now. `None` if no issuer has this name.
     pub(crate) async fn refresh(&self, name: &str) -> Option<(IssuerReport, Result<(), FetchFailure>)> {
         let remote = self.named(name)?;
         let result = remote.keys.refresh().await;
         Some((report(&remote), result))
     }
 
-    /// Drops the keys of an issuer. `None` if no issuer has this name.
     pub(crate) async fn drop_keys(&self, name: &str) -> Option<IssuerReport> {
         let remote = self.named(name)?;
         remote.keys.drop_keys().await;
@@ -242,13 +227,12 @@ impl RemoteIssuers {
         self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
     }
 
-    /// Returns the status of each issuer, by name.
     pub(crate) fn statuses(&self) -> Vec<(String, RemoteStatus)> {
         let of = |remote: &Remote| (remote.keys.issuer().name.clone(), remote.keys.status());
         self.0.load().iter().map(of).collect()
     }
 
-    /// Returns the number of fetches of each issuer, by their outcome.
+    /// The number of fetches by issuer and outcome.
     pub(crate) fn fetches(&self) -> Vec<(String, &'static str, u64)> {
         let all = self.0.load();
         let of = |remote: &Remote| {
@@ -259,7 +243,6 @@ impl RemoteIssuers {
     }
 }
 
-/// Adds the fetched keys to the rules of an issuer.
 fn complete(rules: &mut IssuerRules, fetched: Option<Arc<LiveKeys>>) {
     if let Some(keys) = fetched {
         rules.keys = Keys::Live(keys);
@@ -272,7 +255,7 @@ impl Drop for NextIssuers {
     }
 }
 
-/// Returns the report of an issuer whose keys are in a file, or that introspects each token.
+/// The report for an issuer without fetched keys.
 // Requirement O39.
 fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
     let file = issuer.keys.file().map(|(key, file)| format!("{key} {}", file.display()));
@@ -310,13 +293,11 @@ fn report(remote: &Remote) -> IssuerReport {
     }
 }
 
-/// The folder of stored key sets, within the data folder that also contains the gate's own keys.
 fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Sends one request to each issuer, for `check --online`. Returns a line for each response, and warnings. The error
-/// lists the issuers that failed, with the reasons.
+/// Sends a request to each issuer, for `check --online`. Returns a line per response, and warnings.
 pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigError>), ConfigErrors> {
     let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
         let key = format!("issuers[{index}]");
@@ -361,7 +342,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
     faults.result((lines, warnings))
 }
 
-/// Returns warnings about routes whose `step_up` cannot be satisfied by browser logins at this provider.
+/// Warns about routes whose `step_up` this provider's logins cannot satisfy.
 fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<ConfigError> {
     let is_provider = |browser: &BrowserConfig| browser.provider.as_deref() == Some(provider);
     let logs_in = config.endpoints.iter().any(|endpoint| endpoint.browser.as_ref().is_some_and(is_provider));
@@ -382,11 +363,9 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
     lacks.collect()
 }
 
-/// The lines about an issuer's response, or the faulty configuration key and the reason.
 type Found = Result<Vec<String>, KeyFault>;
 
-/// Returns warnings about the gate's clients that send their secret to this provider by a method that the provider does
-/// not offer.
+/// Warns about clients whose authentication method the provider does not offer.
 fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<ConfigError> {
     let endpoints = config.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
         let browser = endpoint.browser.iter().map(|browser| (&browser.provider, &browser.client));
@@ -413,7 +392,6 @@ fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<Confi
     warned.collect()
 }
 
-/// Returns the lines about an issuer's keys, and its metadata.
 async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Option<Metadata>), KeyFault> {
     let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
         let key = match source.issuer.location {
@@ -428,8 +406,7 @@ async fn inspect_keys(source: &RemoteSource) -> Result<(Vec<String>, Option<Meta
     Ok(([keys].into_iter().chain(ignored).collect(), found.metadata))
 }
 
-/// Introspects a token that cannot exist. A server responds that the token is inactive only if it accepts the gate as
-/// its client.
+/// Introspects a nonexistent token. A response means that the server accepts the gate's client credentials.
 async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFiles) -> Found {
     const URL: &str = "introspection.url";
     let introspection =

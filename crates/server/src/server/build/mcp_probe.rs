@@ -1,5 +1,5 @@
-//! The part of `check --online` for upstreams with `check = "headers"`. It tests whether the server compares the
-//! headers of an MCP call with the body.
+//! `check --online` for upstreams with `check = "headers"`. The server must compare the headers of MCP calls with the
+//! body.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use rotogate_core::policy::{By, GateId, permit_anonymous};
 use rotogate_core::route::{Resource, Route};
 use rotogate_proxy::Proxy;
 
-/// The method in the body. It lists a server's capabilities, and does not change anything.
+/// The method in the body. It changes nothing at the server.
 const METHOD: &str = "server/discover";
-/// The method in the header of the call whose header differs from the body.
+/// Another method, which the second call has in its header.
 const OTHER: &str = "tools/list";
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Sends two calls to each server that should compare headers with bodies: one whose header agrees with the body, and
-/// one whose header differs. Returns a line for each server.
+/// Sends two calls to each server. In the second call, the header contains another method than the body. Returns a line
+/// per server.
 ///
 /// # Errors
-/// A server does not compare headers with bodies. A server that does not respond is reported as unchecked.
+/// A server does not compare headers with bodies. A missing response is only reported as unchecked.
 // Requirement M6.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     let (mut lines, mut faults) = (Vec::new(), Faults::new(config));
@@ -77,8 +77,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     faults.result(lines)
 }
 
-/// Returns whether the server of this route accepts the call whose header agrees with the body, and refuses the other
-/// one. The error describes any other response.
+/// Returns whether the server accepts the first call and refuses the second.
 async fn compares(proxy: &Proxy, config: &Config, route: &Route, path: &str) -> Result<bool, String> {
     let agreed = send(proxy, config, route, path, METHOD).await?;
     if !agreed.is_success() {

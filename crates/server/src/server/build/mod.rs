@@ -1,5 +1,4 @@
-//! Builds a gate from a configuration. This module contains the checks of a start, and the setup of files, store,
-//! directories and issuers.
+//! Building a gate from a configuration.
 
 pub(crate) mod admin_tokens;
 pub(crate) mod assemble;

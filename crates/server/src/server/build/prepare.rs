@@ -1,7 +1,5 @@
-//! The preparation of a start, which binds no sockets, does not lock the store and creates no files (requirement O12).
-//! `rotogate check`, a start, a reload and an in-place upgrade all use [`prepare`], so the same rules apply to all of
-//! them. Only a real start can find out whether another process has the store open, and whether the content of the
-//! store is intact.
+//! Preparation of a start (requirement O12). The preparation does not bind sockets, lock the store or create files.
+//! `rotogate check`, starts, reloads and upgrades all use [`prepare`] and thus apply the same rules.
 
 use std::sync::Arc;
 
@@ -23,49 +21,40 @@ use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::users::FileDirectory;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
-/// The responses of the systems that a configuration names.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Inspected {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) directory: Vec<String>,
-    /// A line for each issuer whose keys are fetched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) issuers: Vec<String>,
-    /// Lines about the server of a shared store.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) store: Vec<String>,
-    /// A line for each upstream whose MCP calls are checked by their headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<String>,
-    /// Settings that are allowed but probably not intended.
     #[serde(skip)]
     pub(crate) warnings: Vec<ConfigError>,
 }
 
-/// A configuration that a gate can start with, and the files that were read to check it.
+/// A valid configuration with the files that were read.
 #[derive(Debug)]
 pub struct StartPlan {
-    /// Settings that are allowed but probably not intended.
     pub(crate) warnings: Vec<ConfigError>,
     /// The state of the files before they were read.
     pub(crate) last_read: Option<LastRead>,
-    /// The builder of the gate, with the files that its endpoints need.
     pub(crate) builder: GateBuilder,
-    /// The issuers whose keys will be fetched. The builder's endpoints refer to them.
+    /// The issuers to which the endpoints in `builder` refer.
     pub(crate) remote_issuers: RemoteIssuers,
     pub(crate) trusted: Vec<IssuerRules>,
-    /// The directories, in the order of the configuration.
     pub(crate) directories: Vec<DirectoryPlan>,
-    /// The metrics of the directories in other systems.
     pub(crate) metrics: DirectoryMetrics,
     pub(crate) passwords: Arc<Passwords>,
 }
 
 impl StartPlan {
-    /// Sends requests to the systems that the configuration names. Returns a line for each response.
+    /// Returns a line per response.
     ///
     /// # Errors
-    /// A system does not respond, or cannot do what the configuration expects.
+    /// A system does not respond, or does not satisfy the configuration.
     pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
         let (mut lines, mut wrong, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (section, planned) in config.directories.iter().zip(&self.directories) {
@@ -113,10 +102,10 @@ impl StartPlan {
     }
 }
 
-/// Prepares a start (see the module documentation). Needs a Tokio runtime.
+/// Prepares a start. Must be called within a Tokio runtime.
 ///
 /// # Errors
-/// Returns every problem that would make a start fail, each with its line and key.
+/// Every problem that would make a start fail, with its line and key.
 pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let last_read = LastRead::new(config);
     let mut findings = Findings::new(config);
@@ -134,8 +123,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     let directories = findings.directories(&passwords, &metrics);
     let remote_issuers = RemoteIssuers::default();
     let builder = findings.builder(&remote_issuers);
-    // If the rules of an issuer are missing, the trial build would report every route that accepts the issuer's tokens
-    // as a further problem.
+    // If the rules of an issuer are missing, the trial build would also report each route that names this issuer.
     let is_whole = trusted.len() == config.issuers.len();
     if is_whole
         && let Ok(builder) = builder.clone()
@@ -160,7 +148,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     }
 }
 
-/// Returns all directories as a single one. `None` if the only directory is a users file that does not exist yet.
+/// Returns `None` if the only directory is a users file that does not exist yet.
 fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>) -> Option<Arc<dyn Directory>> {
     let entry = |(section, planned): (&DirectoryConfig, &DirectoryPlan)| {
         Some(AccountDirectory { accounts: section.accounts.clone(), directory: planned.directory()? })
@@ -169,14 +157,10 @@ fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>
     if all.is_empty() { None } else { Some(Arc::new(Directories::new(all, Arc::clone(passwords)))) }
 }
 
-/// The plan of a directory. It depends on where the users are.
 #[derive(Debug)]
 pub(crate) enum DirectoryPlan {
-    /// The users are in this file.
     File(Arc<FileDirectory>),
-    /// The users will be in the users file, which does not exist yet.
     NewFile,
-    /// The users are in another system.
     Remote(RemoteDirectory),
 }
 

@@ -1,4 +1,4 @@
-//! The gate's client at a provider, with the secret from its file, and the login of browsers at the provider.
+//! The gate's client registration at a provider, and browser logins with that provider.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,35 +14,30 @@ use rotogate_core::http_client::{Allowed, ClientCredentials, FetchTarget, HttpCl
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::token::keyring::KeyMaterial;
 
-/// The configuration key of the secret's file, relative to the endpoint's section.
+/// The key is relative to the endpoint's section.
 const SECRET_FILE: &str = "client.secret_file";
-/// The configuration key of the private key's file, relative to the endpoint's section.
+/// The key is relative to the endpoint's section.
 const KEY_FILE: &str = "client.key_file";
-/// The configuration key of the certificate's file, relative to the provider's entry.
+/// The key is relative to the provider's entry.
 pub(super) const CLIENT_CERT: &str = "client.client_cert";
 
-/// Builds an HTTP client. The file `ca`, which the configuration key `key` names, contains the CA certificates of the
-/// server.
+/// `key` is the configuration key of the CA file.
 ///
 /// # Errors
-/// The file cannot be used.
+/// The file is unusable.
 pub(super) fn http_client(key: &str, ca: Option<&Path>) -> Result<HttpClient, KeyFault> {
     let http = Tls::read(ca, None).and_then(|tls| HttpClient::with_tls(&tls));
     http.map_err(|error| KeyFault::new(key, error.message))
 }
 
-/// Parses the URL in the configuration key `key`.
-///
 /// # Errors
-/// The value is not the URL of a server.
+/// The URL is invalid.
 pub(super) fn target(key: &str, url: &str) -> Result<FetchTarget, KeyFault> {
     FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new(key, error.to_string()))
 }
 
-/// Returns the credentials of the client. Reads the file.
-///
 /// # Errors
-/// The file cannot be used.
+/// The file is unusable.
 pub(crate) fn credentials(client: &ProviderClientSettings) -> Result<ClientCredentials, KeyFault> {
     let bad = |message: String| KeyFault::new(SECRET_FILE, message);
     let read = |path: &Path| {
@@ -60,10 +55,8 @@ pub(crate) fn credentials(client: &ProviderClientSettings) -> Result<ClientCrede
     Ok(ClientCredentials { id: client.id.clone(), secret, assertions: key.map(|key| key as _) })
 }
 
-/// Reads the private key of the client with this id.
-///
 /// # Errors
-/// The file cannot be used.
+/// The file is unusable.
 pub(crate) fn client_key(id: &str, settings: &ClientKeySettings) -> Result<Arc<ClientKey>, String> {
     let ClientKeySettings { file, audience, algorithm, kid } = settings;
     let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
@@ -72,7 +65,7 @@ pub(crate) fn client_key(id: &str, settings: &ClientKeySettings) -> Result<Arc<C
     key.map(Arc::new).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Returns the files of the client at a provider, each with its key relative to the endpoint's section.
+/// Returns the client's files, each with its configuration key relative to the endpoint's section.
 pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'static str, &Path)> {
     let secret = client.secret_file.as_deref().map(|file| (SECRET_FILE, file));
     let key = client.key.as_ref().map(|key| (KEY_FILE, key.file.as_path()));
@@ -80,11 +73,10 @@ pub(crate) fn files(client: &ProviderClientSettings) -> impl Iterator<Item = (&'
     secret.into_iter().chain(key).chain(certificate)
 }
 
-/// Builds the provider at which browsers log in. `None` if they log in at this gate. Each login reads the metadata in
-/// the provider's discovery document.
+/// Builds the provider for browser logins, or `None` if users log in at this gate.
 ///
 /// # Errors
-/// A file cannot be used.
+/// A file is unusable.
 pub(crate) fn login_provider(
     browser: &BrowserConfig,
     trusted: &[TrustedIssuer],

@@ -53,8 +53,8 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
     })
 }
 
-/// Returns the URLs of the provider. If the configuration does not contain them, each call reads them from the current
-/// discovery document of the issuer.
+/// Returns the URLs of the provider. If the configuration lacks these URLs, each call takes them from the issuer's
+/// current discovery document.
 fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
     let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
     if let Some(url) = &relay.token_url {

@@ -1,4 +1,4 @@
-//! The store that several gates share, built from its configuration section.
+//! The shared store of several gates.
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +21,9 @@ use rotogate_config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "redis")]
 use rotogate_config::{RedisSettings, SentinelSettings};
 
-/// For `check --online`, sends the same requests to the store's server as a start does.
+/// Sends the requests that a start would send, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
-    // Without keys, a start would create them, so no existing store can match them.
+    // Without a keyring, the id is random and matches no existing store.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
     let failed = |error: StoreError| KeyFault::new("store", error.to_string());
@@ -61,12 +61,10 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     }
 }
 
-/// Reads the CA certificates for the server's certificate.
 fn authorities(ca: &Path) -> Result<Vec<u8>, KeyFault> {
     std::fs::read(ca).map_err(|error| KeyFault::new("store.ca", format!("{}: {error}", ca.display())))
 }
 
-/// Reads the gate's own certificate and its private key.
 fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretString), KeyFault> {
     let of_pair = |message: String| KeyFault::new("store.client_cert", message);
     let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
@@ -74,8 +72,7 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
     Ok((pem, SecretString::from(key.as_str())))
 }
 
-/// Returns the connection options, which both kinds of store server use. Their files are read only at a start, except
-/// for the password file.
+/// Later, only the password file is read again.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
     // The engine reads `staleness`.
@@ -92,7 +89,6 @@ fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<
     })
 }
 
-/// The options of a store in PostgreSQL.
 #[cfg(feature = "postgres")]
 pub(crate) fn of_postgres(
     config: &Config,
@@ -109,7 +105,6 @@ pub(crate) fn of_postgres(
     Ok(if *has_unnamed_statements { options.unnamed_statements() } else { options })
 }
 
-/// The options of a store in Redis.
 #[cfg(feature = "redis")]
 pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, KeyFault> {
     let RedisSettings { urls, sentinel, cluster, username, prefix, assume_noeviction, wait_replicas, shared } =

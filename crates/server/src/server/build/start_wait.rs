@@ -1,4 +1,4 @@
-//! Makes a start wait for the end of a store failover, just as a running gate does.
+//! Starts wait for the end of a store failover.
 
 use std::time::Duration;
 
@@ -6,12 +6,10 @@ use rotogate_core::fault::Chain;
 use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
-/// How long a start waits for a store during a failover (requirement C44). Failovers usually take less time.
+/// The time limit for a failover at a start (requirement C44).
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The attempts of one start.
 pub(crate) struct StartWait {
     begun: Instant,
     is_said: bool,
@@ -22,10 +20,9 @@ impl StartWait {
         Self { begun: Instant::now(), is_said: false }
     }
 
-    /// Waits before the next attempt. Logs the reason at the first call. Returns false at once if another attempt is
-    /// useless, because an operator must act or the waiting time has passed.
+    /// Waits before the next attempt. Returns false if an operator must act or the time limit is reached.
     pub(crate) async fn pause(&mut self, error: &StoreError) -> bool {
-        // The server refuses the gate, so only an operator can correct the cause.
+        // The server refuses the gate, so an operator must act.
         if error.is_for_operator() || error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
             return false;
         }
@@ -40,8 +37,7 @@ impl StartWait {
     }
 }
 
-/// Connects to the store. During a failover it retries until the store is available, the store refuses the gate, or the
-/// waiting time has passed.
+/// Retries during a failover, until the store is available or the time limit is reached.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(super) async fn once_it_is_there<T, C>(mut connect: impl FnMut() -> C) -> Result<T, StoreError>
 where

@@ -1,4 +1,4 @@
-//! Opens the store of a configuration, with the keys that belong to it.
+//! Opens keys and stores.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -22,7 +22,6 @@ use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store, StoreError};
 use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
-/// The store of sessions. The same store also has the records of relays and the used assertions.
 #[derive(Debug)]
 pub(crate) struct Stores {
     pub(crate) sessions: Arc<dyn Store>,
@@ -30,7 +29,6 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// Adds these stores to the builder of a gate.
     pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
         builder.shared_store(self.sessions).relay_store(self.relay)
     }
@@ -43,11 +41,10 @@ impl From<MemoryStore> for Stores {
     }
 }
 
-/// The embedded store, if the gate uses one, and the interfaces to the store.
+/// The embedded store, or `None` for another kind, and the interfaces of the store.
 pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 
-/// Opens the keys, and the store that was created with them. All gates of a store have the same keys, so a gate without
-/// keys creates keys only if it also creates the store.
+/// Opens the keys and their store. All gates of a store share keys, so keys are created only with a new store.
 pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     if let Some(keys) = &config.api_keys {
         log::hide_keys(&keys.prefix);
@@ -70,7 +67,7 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
                 new.remove();
                 Err(ServerError::NoKeys { error: Box::new(ServerError::Part(error)), folder: keys.clone() })
             }
-            // The store may already belong to the new keyring, so the keyring is kept for the next start.
+            // The store may already use the new keyring, so the keyring is kept.
             Err(error) => Err(error),
         },
     }
@@ -80,17 +77,16 @@ fn is_of_another_keyring(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(StoreError::is_of_another_keyring)
 }
 
-/// Fails if there is an embedded store, but there are no keys. New keys could not verify any token of the sessions in
-/// the store, and would make it harder to restore the lost keys.
+/// Fails if the keys of an embedded store are lost. New keys could not verify the tokens of the store's sessions.
 pub(crate) fn refuse_lost_keys(config: &Config) -> Result<(), ServerError> {
-    // At its first start, a gate creates the keys before the store. Therefore this function looks for the store first,
-    // and for the keys last.
+    // At its first start, a gate creates the keys before the store. This function must therefore look for the store
+    // first.
     let refused = refuse_new_keys(config);
     let there = Keyring::load_if_there(&config.issuer.keys).map_err(ServerError::part)?;
     if there.is_some() { Ok(()) } else { refused.map_err(|fault| ServerError::at(config, fault)) }
 }
 
-/// Fails if the embedded store exists, or should exist.
+/// Fails if the embedded store exists, or if its mark file shows that it should exist.
 pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
     let StoreConfig::Redb(RedbSettings { path, mark, .. }) = &config.store else {
         return Ok(());
@@ -109,12 +105,11 @@ pub(super) fn refuse_new_keys(config: &Config) -> Result<(), KeyFault> {
     ))
 }
 
-/// Opens the stores of a configuration, with the records of relays and the vaults of browser sessions.
 pub(crate) async fn open_stores(config: &Config, keyring: &Keyring) -> Result<Stores, ServerError> {
     Ok(stores(config, keyring).await?.1)
 }
 
-/// Returns the configured store if several gates can share it, and otherwise `None`.
+/// Returns the store if several gates can share it.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
     if !config.store.is_shared() {
         return Ok(None);
@@ -152,7 +147,6 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
     }
 }
 
-/// Returns the options of the embedded store.
 pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
     let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
     if let StoreConfig::Redb(RedbSettings { path: _, mark, cache_size }) = &config.store {

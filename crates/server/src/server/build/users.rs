@@ -1,5 +1,4 @@
-//! Ends sessions when the users file changes. If a user was disabled, removed, moved to another account or given
-//! another password, the gate refuses the user's tokens from the next request on, not only at the next refresh.
+//! Ends sessions when the users file changes. Tokens of removed or changed users are refused from the next request on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +11,24 @@ use rotogate_core::fault::Chain;
 use rotogate_core::revocation::Revocation;
 use rotogate_directories::users::{FileDirectory, FileWatcher, UserChange};
 
-/// The first pause before a failed write of a revocation is repeated, and the longest one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// How long a reload waits until all revocations that it caused are durable.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The users of a running gate, whose file is watched.
 #[derive(Debug)]
 pub(crate) struct LiveUsers {
     directory: Arc<FileDirectory>,
     _watcher: FileWatcher,
-    /// The number of revocations that are not durable yet. This gate already applies them.
+    /// The number of revocations that this gate applies, but that are not durable yet.
     unwritten: watch::Receiver<usize>,
 }
 
-/// The reason why a change of the file was not applied completely.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
-    /// The file is invalid, so the old users are kept.
+    /// The file is invalid, and the previous users stay in use.
     #[error("{0}")]
     Broken(String),
-    /// The change has taken effect on this gate, but the store does not have all of the resulting revocations.
+    /// Not all resulting revocations are stored yet.
     #[error(
         "the change has taken effect on this gate, but the store cannot be written. Sessions that the change ended \
          may be valid again after a restart"
@@ -42,7 +37,7 @@ pub(crate) enum ReloadError {
 }
 
 impl LiveUsers {
-    /// Starts to watch the file, and ends the sessions of changed users.
+    /// Ends the sessions of changed users.
     pub(crate) fn watch(directory: Arc<FileDirectory>, watcher: FileWatcher, gate: &Gate) -> Self {
         let (unwritten, waiting) = watch::channel(0);
         gate.say_users(&directory.digest());
@@ -57,7 +52,7 @@ impl LiveUsers {
             for change in changes {
                 let Some(end) = end_of_sessions(change, &gate) else { continue };
                 if let End::Now(entry) = &end {
-                    // This call is synchronous, so that the very next request is refused.
+                    // This call is synchronous, so that the next request is already refused.
                     gate.sessions().refuse(entry);
                 }
                 unwritten.send_modify(|number| *number += 1);
@@ -74,12 +69,11 @@ impl LiveUsers {
         Self { directory, _watcher: watcher, unwritten: waiting }
     }
 
-    /// The users file.
     pub(crate) fn directory(&self) -> &FileDirectory {
         &self.directory
     }
 
-    /// Reads the file now, and waits until all revocations that it caused are durable.
+    /// Reads the file, and waits until the resulting revocations are durable.
     pub(crate) async fn reload(&self) -> Result<(), ReloadError> {
         let directory = Arc::clone(&self.directory);
         let read = tokio::task::spawn_blocking(move || directory.reload()).await;
@@ -96,20 +90,18 @@ impl LiveUsers {
     }
 }
 
-/// The way in which a change of a user ends the user's sessions.
 enum End {
-    /// With this revocation.
+    /// A revocation whose time is already known.
     Now(Revocation),
-    /// With a revocation of the sessions up to the time at which the first gate of the store found the change.
+    /// The revocation covers sessions up to the time at which the first gate found the change.
     AsOfAll { subject: Box<str>, after: Option<User> },
 }
 
-/// Returns how a change ends sessions. `None` if it does not. If the user must log in again, all existing sessions end.
+/// Returns `None` if the user's sessions continue.
 fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     let UserChange { before, after } = change;
     let sessions = gate.sessions();
-    // The current time is used, not the file's modification time, because a session created between the two was
-    // admitted with the old file.
+    // The file's modification time would be too early. The gate may have accepted the old data after that time.
     let moment = match after {
         Some(after) if !must_log_in_again(before, after) => {
             (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
@@ -123,9 +115,8 @@ fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     Some(End::Now(sessions.subject_before(&before.subject, moment)))
 }
 
-/// Ends the sessions of a changed user. Other gates of the store also find the change. All gates end the sessions that
-/// were created before the first gate found it. This gate also ends later sessions that it admitted with the old state
-/// of the user.
+/// Ends the sessions that were created before the first gate found the change. Also ends later sessions that this gate
+/// began with the user's outdated data.
 async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     let sessions = gate.sessions();
     let (mut wait, mut held) = (FIRST_RETRY, None);
@@ -138,8 +129,8 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
                     "the store did not return the time of a user's change; this gate refuses the user's tokens and \
                      retries"
                 );
-                // This revocation also refuses logins that another gate admitted with the user's new state. To limit
-                // that effect, it stays in memory and is not written to the store.
+                // This revocation is not stored, because it also covers sessions that other gates began with the user's
+                // new data.
                 held.get_or_insert_with(|| {
                     let so_far = sessions.subject_before(subject, sessions.now());
                     sessions.refuse_for_now(&so_far);
@@ -165,7 +156,7 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     }
 }
 
-/// Returns whether the user may no longer log in, or has another password or account.
+/// Returns whether the user is disabled, or has another password or account.
 fn must_log_in_again(before: &User, after: &User) -> bool {
     (before.active && !after.active) || before.password_mark != after.password_mark || before.account != after.account
 }
@@ -177,7 +168,6 @@ fn why(error: &rotogate_core::fault::Error) -> String {
     }
 }
 
-/// Writes a revocation, and retries until it is durable.
 async fn write_durably(gate: &Gate, entry: Revocation) {
     let mut wait = FIRST_RETRY;
     while let Err(error) = gate.sessions().write(entry.clone()).await {

@@ -1,6 +1,5 @@
-//! Limits the connections of each client address (requirements A4, A14). IPv6 addresses in the same /64 network are
-//! treated as one address, because a /64 belongs to one subscriber. The surrounding /56 and /48 networks have larger
-//! limits, which are smaller than the sum of the limits of their /64 networks.
+//! Connection limits per client address (requirements A4, A14). An IPv6 /64 counts as one address. The enclosing /56
+//! and /48 networks have larger limits, which are lower than the sum of their /64 limits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use rotogate_core::network::{Network, networks};
 
-/// The number of connections of each network. There are at most three entries for each connection.
+/// The number of connections per network.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     max: AtomicUsize,
-    /// Whether a /56 and a /48 have larger limits than an address.
+    /// Whether IPv6 networks of /56 and /48 have larger limits than a single address.
     widens: bool,
     in_use: Mutex<HashMap<Network, AddressUse>>,
 }
@@ -22,11 +21,10 @@ pub(crate) struct Addresses {
 #[derive(Debug, Default)]
 struct AddressUse {
     connections: usize,
-    /// Whether it was already logged that this network has reached its limit.
     is_logged: bool,
 }
 
-/// The permit of one connection, which counts for its address until it is dropped.
+/// The permit of a connection, which is counted until the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     of: Arc<Addresses>,
@@ -38,18 +36,17 @@ impl Addresses {
         Arc::new(Self { max: AtomicUsize::new(max), widens: true, in_use: Mutex::default() })
     }
 
-    /// Sets the same limit for an address and for each network around it (requirement A28).
+    /// Uses the same limit for all networks (requirement A28).
     pub(super) fn of_any_network(max: usize) -> Arc<Self> {
         Arc::new(Self { max: AtomicUsize::new(max), widens: false, in_use: Mutex::default() })
     }
 
-    /// Sets another limit. Open connections beyond the limit stay open.
+    /// Connections beyond the new limit stay open.
     pub(crate) fn set_max(&self, max: usize) {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    /// Counts a connection from `address`. Returns `None` if the address, or a network around it, has reached its
-    /// limit.
+    /// Returns `None` if the address or a network that contains it has reached its limit.
     pub(crate) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let max = self.max.load(Ordering::Relaxed);
         let mut all = self.in_use.lock();
@@ -61,7 +58,7 @@ impl Addresses {
             }
             if !held.is_logged {
                 held.is_logged = true;
-                // The warning is logged once for each flood, because a line for each connection would flood the log.
+                // The warning is logged once per flood, because a line for each connection would flood the log.
                 tracing::warn!(
                     %address,
                     most = max,
@@ -105,7 +102,7 @@ mod tests {
         let addresses = Addresses::new(2);
         let acquire = |text: &str| addresses.acquire(text.parse().unwrap());
         let first = acquire("203.0.113.1").unwrap();
-        // The same address in its IPv6 form.
+        // The IPv4-mapped IPv6 form of the same address.
         let _second = acquire("::ffff:203.0.113.1").unwrap();
         assert!(acquire("203.0.113.1").is_none());
         let _other = acquire("203.0.113.2").unwrap();

@@ -1,13 +1,9 @@
-//! The table of oauth2-proxy's settings, which says how an import treats each of them.
+//! How an import treats each setting of oauth2-proxy.
 
-/// The treatment of a setting by an import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The import writes a counterpart.
     Written,
-    /// The setting has no counterpart, for this reason.
     None(&'static str),
-    /// None of the oauth2-proxy versions that this table covers has the setting.
     Unknown,
 }
 
@@ -32,7 +28,7 @@ const HEADERS: Fate =
     Gone("`[identity]` names the headers for services; responses to browsers do not get such headers");
 const REDIS: Fate = Gone("`[store]` has its own keys for Redis: see docs/redis.md");
 
-/// Settings that restrict logins by data from the provider's API. Claims do not contain this data.
+/// Settings that restrict logins by data that tokens do not contain.
 pub(super) const MEMBERS: [&str; 10] = [
     "bitbucket_repository",
     "bitbucket_team",
@@ -45,10 +41,9 @@ pub(super) const MEMBERS: [&str; 10] = [
     "google_groups",
     "keycloak_groups",
 ];
-/// The setting with the tenants whose users may log in. The ID token names the tenant in `tid`.
+/// The setting with the allowed tenants. The ID token names its tenant in `tid`.
 pub(super) const TENANTS: &str = "entra_id_allowed_tenants";
 
-/// The settings by their names in the TOML file.
 const SETTINGS: &[(&[&str], Fate)] = &[
     (&MEMBERS, Written),
     (&[TENANTS], Written),
@@ -245,7 +240,10 @@ const SETTINGS: &[(&[&str], Fate)] = &[
         ),
     ),
     (&["backend_logout_url"], Gone("a logout automatically redirects to the provider's end-session page")),
-    (&["bearer_token_login_fallback"], Gone("an invalid token gets 401; the gate does not then use the cookie")),
+    (
+        &["bearer_token_login_fallback"],
+        Gone("a request with an invalid token gets 401, even if the request also has a session cookie"),
+    ),
     (
         &["force_json_errors"],
         Gone("on a route with `login = \"never\"`, the gate responds with 401 instead of a redirect"),
@@ -282,12 +280,11 @@ const SETTINGS: &[(&[&str], Fate)] = &[
     (&["version", "config_test", "convert_config_to_alpha"], Gone("use `rotogate check`")),
 ];
 
-/// The treatment of a setting by an import.
 pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
-/// A remark about a setting belongs to a line of the new configuration. This is the beginning of that line.
+/// Returns the beginning of the configuration line to which a remark about this setting belongs.
 pub(super) fn line(name: &str) -> Option<&'static str> {
     Some(match name {
         "redirect_url" => "public_url =",
@@ -305,7 +302,6 @@ pub(super) fn line(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The settings whose names in the alpha configuration and in the TOML file differ.
 const ALPHA: &[(&str, &str)] = &[
     ("id", "config"),
     ("name", "provider_display_name"),
@@ -329,7 +325,6 @@ const ALPHA: &[(&str, &str)] = &[
     ("server_tls_cipher_suites", "tls_cipher_suites"),
 ];
 
-/// The name in the TOML file for a setting of the alpha configuration.
 pub(super) fn alpha(name: &str) -> &str {
     ALPHA.iter().find(|(alpha, _)| *alpha == name).map_or(name, |(_, known)| known)
 }

@@ -1,9 +1,7 @@
-//! `rotogate init --from-oauth2-proxy`: writes a gateway.toml with the behaviour of an oauth2-proxy
-//! configuration.
+//! `rotogate init --from-oauth2-proxy`: converts an oauth2-proxy configuration.
 //!
-//! The new configuration never admits more than the old one. A route without login is written only if its pattern has
-//! the same meaning in this gate. If no configuration key can express a restriction of users, the new configuration
-//! gets a rule that refuses every user, with a comment.
+//! The new configuration never permits more than the old one. A restriction that cannot be expressed becomes a rule
+//! that refuses every user.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,42 +27,36 @@ use rotogate_core::clock;
 use rotogate_core::route::hosts::is_loopback;
 use settings::{SentTo, Settings};
 
-/// A remark about a setting that has no counterpart, or whose counterpart depends on a condition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Remark {
-    /// The name of the setting, and the file or flag that sets it. Never its value.
+    /// The name of the setting and its source, without its value.
     pub(super) setting: String,
     pub(super) why: String,
-    /// The configuration key whose value the operator still has to write.
     #[serde(skip)]
     pub(super) key: Option<&'static str>,
-    /// The beginning of the line to which the remark belongs, if the new configuration has such a line.
+    /// The beginning of the configuration line to which the remark belongs.
     #[serde(skip)]
     line: Option<&'static str>,
 }
 
-/// The result of an import.
 #[derive(Default)]
 pub(super) struct Imported {
     pub(super) text: String,
-    /// The configuration for a build without a feature that `text` needs. A start of this build must accept it. The
-    /// remarks name the feature.
+    /// The configuration without a feature that this build lacks, or `None` if all features are available.
     pub(super) without_feature: Option<String>,
-    /// The files with secrets to write beside `gateway.toml`, by name.
+    /// The names and contents of files with secrets.
     pub(super) secrets: Vec<(&'static str, SecretString)>,
     pub(super) remarks: Vec<Remark>,
 }
 
-/// The sources of settings. Flags have precedence over variables, and variables over files.
+/// Flags take precedence over variables, and variables over files.
 pub(super) struct SettingSources<'a> {
     pub(super) flags: &'a [String],
     pub(super) variables: &'a [(String, String)],
     pub(super) files: &'a [PathBuf],
-    /// Whether this program is built with the feature `redis`.
     pub(super) has_redis: bool,
 }
 
-/// Reads all sources, and writes the configuration.
 pub(super) fn import(sources: &SettingSources<'_>) -> Result<Imported, String> {
     let mut settings = Settings::default();
     settings.read_flags(sources.flags.iter().cloned(), "the command line")?;
@@ -92,14 +84,11 @@ struct Import {
     has_redis: bool,
 }
 
-/// The name of the provider in the configuration.
 const PROVIDER: &str = "idp";
-/// The default claim with a user's email address.
 const EMAIL: &str = "email";
-/// The maximum `idle_ttl` of sessions with a login at a provider.
+/// The maximum `idle_ttl` of sessions with a provider login, in seconds.
 const IDLE: u64 = 3 * 86_400;
 
-/// Makes a table with these entries.
 fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
@@ -120,7 +109,6 @@ impl Import {
         });
     }
 
-    /// Adds a remark about a configuration key whose value the operator still has to write.
     fn fill_in(&mut self, key: &'static str, setting: &str, why: impl Into<String>) {
         self.remark(setting, why);
         if let Some(remark) = self.imported.remarks.last_mut() {
@@ -142,7 +130,7 @@ impl Import {
         let mut config = table([
             ("server", self.server(&public_url).into()),
             ("admin", table([("listen", "127.0.0.1:8081".into())]).into()),
-            // The users are in the provider's directory.
+            // The provider stores the users.
             ("directory", table([("kind", "none".into())]).into()),
             ("issuer", table([("audience", texts(["api"])), ("keys", "data/keys".into())]).into()),
             ("store", self.store()?.into()),
@@ -165,8 +153,7 @@ impl Import {
         Ok(self.imported)
     }
 
-    /// Returns the gate's URL and the path of the browser endpoint. They are chosen so that the redirect URI stays the
-    /// same.
+    /// Returns the gate's URL and the browser path, which preserve oauth2-proxy's redirect URI.
     fn public_url(&mut self) -> (String, String) {
         let prefix = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let url = self.settings.get("redirect_url").and_then(|url| url.parse::<Uri>().ok());
@@ -185,7 +172,7 @@ impl Import {
         (format!("{scheme}://{authority}"), path)
     }
 
-    /// Returns the address to listen on. If there is a certificate, it is oauth2-proxy's https address.
+    /// Returns oauth2-proxy's HTTPS address if it has a certificate, otherwise its HTTP address.
     fn listen(&self) -> Option<SocketAddr> {
         let name = if self.settings.get("tls_cert_file").is_some() { "https_address" } else { "http_address" };
         let default = if name == "https_address" { ":443" } else { "127.0.0.1:4180" };
@@ -228,7 +215,6 @@ impl Import {
             self.fill_in("store.kind", "session_store_type", why);
             return Ok(table([("path", "data/rotogate.redb".into())]));
         };
-        // Removes a user name and password before the host.
         let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (name, in_url) = user.split_once(':').unwrap_or((user, ""));
@@ -255,13 +241,13 @@ impl Import {
             self.fill_in(
                 "store.kind",
                 "session_store_type",
-                format!("{needs}. Otherwise remove the keys of `[store]`, and the gate keeps its store in a file"),
+                format!("{needs}. Or remove the keys of `[store]`; the gate then keeps its store in a file"),
             );
         }
         Ok(store)
     }
 
-    /// Returns the identity headers for services, with the names that `--set-xauthrequest` uses.
+    /// Returns the identity headers, named as by `--set-xauthrequest`.
     fn identity(&mut self) -> Table {
         let (asked, passed) =
             (self.settings.is_on("set_xauthrequest", false), self.settings.is_on("pass_user_headers", true));
@@ -276,7 +262,7 @@ impl Import {
         let named = |name: &str| Value::from(format!("x-auth-request-{name}"));
         let headers = table([("subject", named("user")), ("roles", named("groups"))]);
         let address = self.address_claim().to_owned();
-        // A header can carry only a top-level claim of the token.
+        // A header can only be filled from a top-level claim.
         let is_inner = address.contains('.') && ClaimPath::parse(&address).is_ok();
         if is_inner {
             self.remark(
@@ -290,7 +276,7 @@ impl Import {
         table([("headers", headers.into()), ("claims", claims.collect::<Table>().into())])
     }
 
-    /// Adds remarks about oauth2-proxy's URLs that differ in this gate or do not exist.
+    /// Adds remarks about changed URLs.
     fn urls(&mut self, path: &str) {
         let old = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let login = format!("use {path}/login?to=PAGE instead");
@@ -340,8 +326,7 @@ impl Import {
             endpoint.insert("parameters".to_owned(), parameters.into());
         }
         let expire = settings.get("cookie_expire").unwrap_or("168h");
-        // An expiry of less than a second must not be rounded to zero, because zero means that the session has no end
-        // of its own.
+        // A value below one second must not be rounded to zero, because zero means a session cookie without an expiry.
         let life = go_duration(expire).filter(|life| life.is_zero() || life.as_secs() > 0);
         let life = life.ok_or("cookie_expire: expected a duration such as 168h")?.as_secs();
         if life == 0 {
@@ -367,8 +352,7 @@ impl Import {
     }
 }
 
-/// Writes the configuration, in the order of `rotogate init`. Each remark is a comment above the line to which it
-/// belongs, or at the top.
+/// Each remark becomes a comment above its line, or at the top.
 fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
     let sections = [
         "server",
@@ -394,7 +378,7 @@ fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
         "# Written by `rotogate init --from-oauth2-proxy`. `rotogate config reference` prints every key.".to_owned(),
     ];
     for Remark { setting, why, key: _, line } in remarks {
-        // Settings contain file names, which may have control characters.
+        // A setting may contain a file name with control characters.
         let setting: String = setting.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let at = line.and_then(|line| lines.iter().position(|written| written.starts_with(line)));
         match at {
@@ -407,7 +391,7 @@ fn written(mut config: Table, remarks: &[Remark]) -> Result<String, String> {
     Ok(top.join("\n"))
 }
 
-/// Parses a duration in Go's notation, such as `1h30m` or `1.5s`.
+/// Parses a Go duration such as `1h30m` or `1.5s`.
 fn go_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut whole) = (text, Duration::ZERO);
     if text == "0" {
@@ -433,8 +417,7 @@ fn go_duration(text: &str) -> Option<Duration> {
     }
 }
 
-/// Makes a path absolute, because oauth2-proxy resolves relative paths from its working directory, but the gate
-/// resolves them from the folder of `gateway.toml`.
+/// oauth2-proxy resolves paths from its working directory. The gate resolves paths from the folder of `gateway.toml`.
 fn absolute(path: &str) -> String {
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }

@@ -1,19 +1,18 @@
-//! The upstreams and routes of an oauth2-proxy configuration.
+//! Upstreams and routes from an oauth2-proxy configuration.
 
 use http::Uri;
 use toml::{Table, Value};
 
 use super::{Import, Remark, SentTo, go_duration, table, texts};
 
-/// An upstream of the gate, and the path that is forwarded to it.
 struct ServedTarget {
     name: String,
-    /// A path in oauth2-proxy's form. If it ends with a slash, it matches every path that begins with it.
+    /// A path with a trailing slash is a prefix.
     path: String,
     upgrades: Option<bool>,
 }
 
-/// Writes `upstreams` and `routes`, and also `authorizers` if there is no upstream.
+/// Writes `upstreams` and `routes`, or `authorizers` if there is no upstream.
 pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], &[String])) -> Result<(), String> {
     let mut sent = std::mem::take(&mut import.settings.upstreams);
     let named = import.settings.list("upstreams").into_iter();
@@ -33,8 +32,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         }
         let url = uri.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
         let Some(url) = url else {
-            // `static://` is oauth2-proxy's fixed response to authorization requests of other proxies. It does not need
-            // an upstream.
+            // oauth2-proxy itself responds to `static://` upstreams, so they need no HTTP server.
             if uri.starts_with("static://") {
                 has_fixed = true;
             } else {
@@ -86,7 +84,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         routes.push((route_path(&destination.path), None, &*destination.name, keys));
     }
     let with_method = routes.iter().filter(|(_, method, ..)| method.is_some());
-    // If a path is open for some methods, its other methods require a login. Without this route, they would get 405.
+    // Without these routes, a path that is open for one method would return 405 for others, instead of a login.
     let others: Vec<_> =
         with_method.map(|(path, _, upstream, _)| (path.clone(), None, *upstream, login.clone())).collect();
     routes.extend(others);
@@ -94,7 +92,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
     Ok(())
 }
 
-/// Returns the entries of `routes`. If two have the same path and method, only the first is used.
+/// For each path and method, the first route wins.
 fn tables(routes: Vec<NewRoute<'_>>) -> Vec<Value> {
     let mut written: Vec<Value> = Vec::new();
     for (path, method, upstream, mut keys) in routes {
@@ -114,7 +112,6 @@ fn tables(routes: Vec<NewRoute<'_>>) -> Vec<Value> {
     written
 }
 
-/// Returns the `head_timeout` of an upstream. `own` is the upstream's own timeout, if it has one.
 fn head_timeout(import: &mut Import, own: Option<&str>) -> Option<Value> {
     let millis = go_duration(own.or(import.settings.get("upstream_timeout"))?).map_or(0, |time| time.as_millis());
     if millis == 0 {
@@ -126,7 +123,6 @@ fn head_timeout(import: &mut Import, own: Option<&str>) -> Option<Value> {
 
 type NewRoute<'a> = (String, Option<String>, &'a str, Table);
 
-/// Returns the entry of `[[authorizers]]` for a proxy that sends authorization requests.
 fn authorizer(import: &mut Import) -> Table {
     import.fill_in(
         "authorizers[0].kind",
@@ -139,8 +135,7 @@ fn authorizer(import: &mut Import) -> Table {
     table([("kind", "nginx".into()), ("listen", "127.0.0.1:8082".into()), ("trusted_proxies", proxies)])
 }
 
-/// Returns the keys `issuers` and `roles` of a route. They are written together, because a role without an issuer would
-/// be a role of the gate's own users, and a role with an issuer needs a route that names the issuer.
+/// Without an issuer's name, a role would apply to the gate's own users.
 fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> Table {
     let tokens = import.settings.is_on("skip_jwt_bearer_tokens", false).then_some("token");
     let mut keys = table([("credentials", texts(tokens.into_iter().chain(["session"])))]);
@@ -166,7 +161,6 @@ fn login_keys(import: &mut Import, (issuers, roles): (&[String], &[String])) -> 
     keys
 }
 
-/// Adds the routes that do not require a login.
 fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list(name).into_iter().map(str::to_owned).collect();
     for pattern in patterns {
@@ -190,7 +184,7 @@ fn open<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], routes: &m
     }
 }
 
-/// Adds the routes that respond with 401 instead of redirecting to the login.
+/// Adds routes that respond with 401 instead of a redirect to the login.
 fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: &mut Vec<NewRoute<'a>>) {
     let patterns: Vec<String> = import.settings.list("api_routes").into_iter().map(str::to_owned).collect();
     for pattern in patterns {
@@ -210,8 +204,7 @@ fn api<'a>(import: &mut Import, all: &'a [ServedTarget], login: &Table, routes: 
     }
 }
 
-/// Returns the paths that an upstream serves, each with the name of its upstream. For other paths, oauth2-proxy
-/// responds with 404.
+/// Returns the served paths with their upstreams. oauth2-proxy responds to other paths with 404.
 fn served<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], paths: Vec<String>) -> Vec<(String, &'a str)> {
     let first = paths.first().cloned().unwrap_or_default();
     let served: Vec<_> =
@@ -222,7 +215,6 @@ fn served<'a>(import: &mut Import, name: &str, all: &'a [ServedTarget], paths: V
     served
 }
 
-/// Returns a URL as remarks show it, without its password.
 fn without_password(uri: &str) -> String {
     match uri.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
@@ -230,7 +222,6 @@ fn without_password(uri: &str) -> String {
     }
 }
 
-/// Returns the upstream with the longest path that is a prefix of `path`.
 fn destination<'a>(all: &'a [ServedTarget], path: &str) -> Option<&'a str> {
     let is_for = |one: &&ServedTarget| match one.path.as_str() {
         "" | "/" => true,
@@ -248,8 +239,8 @@ fn route_path(path: &str) -> String {
     }
 }
 
-/// Returns the path patterns for a regular expression. They never match more than the expression. `None` if the
-/// expression is not just a path after an anchor.
+/// Returns path patterns that match only paths that the regular expression also matches. `None` if the expression is
+/// not a plain path.
 pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
     let path = pattern.strip_prefix('^')?;
     let (path, is_whole) = path.strip_suffix('$').map_or((path, false), |path| (path, true));
@@ -257,7 +248,7 @@ pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
         Some(path) => (path, true),
         None => (path, !is_whole),
     };
-    // An escaped dot or slash is a character of the path, not an operator of the expression.
+    // An escaped dot or slash is a literal character.
     let path = path.replace("\\.", "\u{1}").replace("\\/", "/");
     let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'~' | 1);
     if !path.starts_with('/') || !path.bytes().all(is_literal) || path.contains("//") {

@@ -1,5 +1,4 @@
-//! Reads the settings of oauth2-proxy from all sources: a TOML file, flags, environment variables and the alpha
-//! configuration.
+//! Settings of oauth2-proxy from files, flags, variables and the alpha configuration.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,42 +8,38 @@ use saphyr::{LoadableYamlNode, YamlOwned};
 use super::fates::{self, Fate};
 use rotogate::program::OWN_PARAMETERS;
 
-/// A setting, stored under its name in the TOML file.
 pub(super) struct Setting {
     pub(super) values: Vec<String>,
-    /// The name of the setting in its source, and the source. Never the value.
+    /// The name of the setting and its source, without its value.
     pub(super) place: String,
-    /// Whether the values are a list in the source. If so, a comma is a part of a value.
+    /// Whether the value is a list. Its elements may contain commas.
     is_array: bool,
 }
 
-/// A server behind oauth2-proxy, as the alpha configuration describes it.
 #[derive(Default)]
 pub(super) struct SentTo {
-    /// The name of the server in its source, and the source.
     pub(super) place: String,
     pub(super) path: Option<String>,
     pub(super) uri: String,
-    /// The position of a setting that this gate's upstreams do not support, if there is one.
+    /// The position of an unsupported setting, or `None` if all settings are supported.
     pub(super) odd: Option<String>,
-    /// The server's own `passHostHeader`, `proxyWebSockets` and `timeout`, if they are set.
+    /// The upstream's settings `passHostHeader`, `proxyWebSockets` and `timeout`.
     pub(super) preserves_host: Option<bool>,
     pub(super) upgrades: Option<bool>,
     pub(super) timeout: Option<String>,
 }
 
-/// All settings. If several sources have a setting, the source that is read first takes precedence.
+/// Settings from all sources. The first source takes precedence.
 #[derive(Default)]
 pub(super) struct Settings {
     all: BTreeMap<String, Setting>,
     pub(super) upstreams: Vec<SentTo>,
-    /// Parameters of the authorization request that a login link cannot change.
+    /// Authorization request parameters that a login URL cannot override.
     pub(super) parameters: Vec<(String, String)>,
-    /// Whether the alpha configuration sends the access token in `Authorization`.
+    /// Whether the access token is sent in `Authorization`.
     pub(super) sends_token: bool,
 }
 
-/// Looks up an environment variable.
 pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Settings {
@@ -53,7 +48,7 @@ impl Settings {
     }
 
     fn add(&mut self, name: &str, setting: Setting) {
-        // The flag for an element of a list has the singular name.
+        // In flags, the name of a list setting is singular.
         let mut name = name.to_ascii_lowercase().replace('-', "_");
         if fates::of_setting(&name) == Fate::Unknown && fates::of_setting(&format!("{name}s")) != Fate::Unknown {
             name.push('s');
@@ -78,12 +73,10 @@ impl Settings {
         values.map(str::trim).filter(|value| !value.is_empty()).collect()
     }
 
-    /// Returns the value of a boolean setting, or `default` if it is not set.
     pub(super) fn is_on(&self, name: &str, default: bool) -> bool {
         self.get(name).map_or(default, is_true)
     }
 
-    /// Reads a file of any kind.
     pub(super) fn read_file(&mut self, path: &Path, text: &str, variables: Variables<'_>) -> Result<(), String> {
         let name = path.display().to_string();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -101,7 +94,7 @@ impl Settings {
             return Ok(());
         }
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            // Shows only the parser's message, because an excerpt would show the line, which may contain a secret.
+            // Only the message is shown, because the parser's excerpt of the file could contain a secret.
             format!("{name} is neither TOML nor a file of flags or variables: {}", error.message())
         })?;
         for (key, value) in table {
@@ -115,7 +108,6 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads flags, each with its value after `=` or as the next word.
     pub(super) fn read_flags(&mut self, flags: impl IntoIterator<Item = String>, place: &str) -> Result<(), String> {
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         let mut waiting: Option<String> = None;
@@ -126,7 +118,7 @@ impl Settings {
         for word in flags {
             match (word.strip_prefix("--"), waiting.take()) {
                 (Some(flag), before) => {
-                    // A boolean flag has no value.
+                    // A flag is boolean if another flag follows directly.
                     before.into_iter().for_each(|switch| add(switch, "true".to_owned()));
                     match flag.split_once('=') {
                         Some((name, value)) => add(name.to_owned(), value.to_owned()),
@@ -147,7 +139,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Reads the environment variables of oauth2-proxy, and ignores the variables of other programs.
+    /// Reads oauth2-proxy's variables and ignores others.
     pub(super) fn read_variables<'a>(&mut self, variables: impl Iterator<Item = (&'a str, String)>, place: &str) {
         for (name, value) in variables {
             if let Some(setting) = name.trim().strip_prefix(PREFIX) {
@@ -156,9 +148,8 @@ impl Settings {
         }
     }
 
-    /// Reads the alpha configuration.
     fn read_alpha(&mut self, text: &str, place: &str, variables: Variables<'_>) -> Result<(), String> {
-        // The parser's message is not shown, because it could quote the file, which may contain a secret.
+        // The parser's message could quote a secret.
         let wrong = |line: usize| format!("{place} is not YAML: see line {line}");
         let documents = YamlOwned::load_from_str(text).map_err(|error| wrong(error.marker().line()))?;
         let root = documents.first().and_then(YamlOwned::as_mapping);
@@ -175,7 +166,7 @@ impl Settings {
                     }
                 },
                 "upstreamConfig" => self.read_upstream_config(value, place, variables),
-                // The form of the alpha configuration before version 7.3.
+                // Versions before 7.3 use this format.
                 "upstreams" => self.read_upstreams(value, place, variables),
                 "injectRequestHeaders" => self.read_headers(value, place, variables),
                 "server" => self.put_all(value, "server_", &format!("server in {place}"), variables),
@@ -185,7 +176,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Adds the members of a mapping; for example, `issuerURL` of `oidcConfig` becomes `oidc_issuer_url`.
+    /// For example, `issuerURL` of `oidcConfig` becomes `oidc_issuer_url`.
     fn put_all(&mut self, value: &YamlOwned, before: &str, place: &str, variables: Variables<'_>) {
         for (key, value) in value.as_mapping().into_iter().flatten() {
             let key = key.as_str().unwrap_or_default();
@@ -209,7 +200,7 @@ impl Settings {
         }
     }
 
-    /// Reads the parameters of the authorization request: those with one value that a link cannot change.
+    /// Reads the authorization request parameters that have one default value and that a login URL cannot override.
     fn read_parameters(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
         for parameter in value.as_sequence().into_iter().flatten() {
             let of = |key: &str| parameter.as_mapping_get(key);
@@ -223,7 +214,7 @@ impl Settings {
         }
     }
 
-    /// Reads the headers for services. `Authorization` with the access token has a counterpart.
+    /// Converts headers. The gate only supports an `Authorization` header with the access token.
     fn read_headers(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
         let mut others = Vec::new();
         for header in value.as_sequence().into_iter().flatten() {
@@ -288,7 +279,7 @@ fn is_true(value: &str) -> bool {
     matches!(value, "true" | "1" | "t" | "T" | "TRUE" | "True")
 }
 
-/// Returns a YAML scalar as a string, with each `${NAME}` and `${NAME:-default}` replaced.
+/// Returns a scalar as a string, with `${NAME}` and `${NAME:-default}` replaced.
 fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
     let text = match (value.as_str(), value.as_integer(), value.as_bool()) {
         (Some(text), _, _) => text.to_owned(),
@@ -309,7 +300,7 @@ fn plain(value: &YamlOwned, variables: Variables<'_>) -> String {
     replaced + rest
 }
 
-/// Converts a name to snake case: `issuerURL` becomes `issuer_url`.
+/// Converts `issuerURL` to `issuer_url`.
 fn snake(name: &str) -> String {
     let mut snake = String::new();
     let mut was_upper = true;
@@ -329,7 +320,7 @@ fn unquoted(text: &str) -> String {
     inner.unwrap_or(text).to_owned()
 }
 
-/// Returns the flags in a file, which are one on each line, a YAML list, or shell words.
+/// Accepts one flag per line, a YAML list, or shell words.
 fn words(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim().trim_end_matches('\\').trim());
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -338,7 +329,7 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Splits a line at spaces that are outside of quotes.
+/// Splits at spaces outside of quotes.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut words, mut quote) = (vec![String::new()], None);
     for letter in line.chars() {

@@ -1,4 +1,4 @@
-//! The issuers of an oauth2-proxy configuration, and the rules that decide which of their users may log in.
+//! Issuers of an oauth2-proxy configuration, and their rules for users.
 
 use http::Uri;
 use rotogate_core::claim::ClaimPath;
@@ -7,7 +7,6 @@ use toml::{Table, Value};
 
 use super::{EMAIL, Import, PROVIDER, absolute, fates, table, texts};
 
-/// The configuration key with the rules that every user must meet.
 const REQUIRE: &str = "issuers[0].require";
 
 impl Import {
@@ -15,14 +14,13 @@ impl Import {
         self.settings.get("provider").unwrap_or("google")
     }
 
-    /// Returns the claim in which oauth2-proxy expects a user's email address. The setting with the deprecated name is
-    /// used if the other setting has its default. Google's provider ignores both settings.
+    /// The claim with the email address. The deprecated setting `user_id_claim` applies if `oidc_email_claim` has its
+    /// default value. Google's provider ignores both settings.
     pub(super) fn address_claim(&self) -> &str {
         let set = |name| self.settings.get(name).filter(|claim| *claim != EMAIL && self.provider() != "google");
         set("oidc_email_claim").or_else(|| set("user_id_claim")).unwrap_or(EMAIL)
     }
 
-    /// Returns the provider and the further issuers, and the roles that routes require.
     pub(super) fn issuers(&mut self) -> Result<(Vec<Value>, Vec<String>), String> {
         let (settings, provider) = (&self.settings, self.provider().to_owned());
         let (preset, url) = match &*provider {
@@ -87,7 +85,7 @@ impl Import {
         if !require.is_empty() {
             issuer.insert("require".to_owned(), require.into());
         }
-        // In oauth2-proxy, the same rules apply to tokens of further issuers.
+        // oauth2-proxy applies the same claims and requirements to tokens of additional issuers.
         let of_users: Table = ["claims", "require"]
             .into_iter()
             .filter_map(|key| Some((key.to_owned(), issuer.get(key)?.clone())))
@@ -97,7 +95,6 @@ impl Import {
         Ok((issuers, roles))
     }
 
-    /// Returns the entries for `extra_jwt_issuers`, with the same rules of users.
     fn further_issuers(&self, of_users: &Table) -> Result<Vec<Value>, String> {
         let pairs = self.settings.list("extra_jwt_issuers").into_iter().enumerate();
         let issuers = pairs.map(|(index, pair)| {
@@ -118,8 +115,7 @@ impl Import {
         issuers.collect()
     }
 
-    /// Returns the rule that a user's email address must be verified. Entra ID's tokens do not have this claim, so
-    /// oauth2-proxy does not require it for Entra ID.
+    /// Requires a verified email address, except for Entra ID, whose tokens lack this claim.
     fn verified_address(&mut self, provider: &str) -> Table {
         let is_asked = self.settings.get("scope").is_none_or(|scope| scope.split(' ').any(|scope| scope == "email"));
         if self.address_claim() != EMAIL {
@@ -147,7 +143,6 @@ impl Import {
         table([("email_verified", true.into())])
     }
 
-    /// Returns the conditions that a user must meet to log in.
     fn required(&mut self, provider: &str) -> Result<Table, String> {
         if self.settings.list("provider_ca_files").len() > 1 {
             self.remark(
@@ -158,7 +153,7 @@ impl Import {
         }
         let mut require = self.verified_address(provider);
         let address = self.address_claim();
-        // A name that is not a valid claim path is quoted as one segment.
+        // A name that is not a valid path is quoted as one segment.
         let address = if ClaimPath::parse(address).is_ok() { address.to_owned() } else { format!("\"{address}\"") };
         for name in fates::MEMBERS {
             let members = self.settings.list(name);
@@ -187,8 +182,7 @@ impl Import {
         let claim = if provider == "google" { "hd" } else { "email_domain" };
         let domains = self.settings.list("email_domains");
         if domains.is_empty() && !require.contains_key(&address) {
-            // oauth2-proxy does not start without `email_domains`. Admitting all users of the provider would admit more
-            // users than oauth2-proxy did, so this rule refuses all of them.
+            // oauth2-proxy does not start without `email_domains`. The added rule refuses all users.
             require.insert(claim.to_owned(), texts(["no email_domains was set"]));
             let why = format!(
                 "is not set, but oauth2-proxy does not start without it, so it may be in another file or in a flag. \
