@@ -1,4 +1,4 @@
-//! The standalone gate: the layer around the reverse proxy, with its own listeners.
+//! The standalone gate: listeners, and the gate layer around the reverse proxy.
 //!
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` →
 //! `[`Proxy`](rotogate_proxy::Proxy)
@@ -35,26 +35,26 @@ use serve::authorizer::Questions;
 /// An instruction to a running gate.
 #[derive(Debug)]
 pub enum Order {
-    /// Apply this configuration, as far as a reload can.
+    /// Apply this configuration.
     Reload(Box<Config>),
-    /// A reload was requested, but the configuration is invalid. The log contains the reason.
+    /// A requested reload failed, because the configuration is invalid.
     RefusedReload,
-    /// Stop.
+    /// Stop the gate.
     Stop,
-    /// Stop for an in-place upgrade. The sockets stay open for the next program, which will listen on these addresses.
+    /// Stop the gate, but keep the sockets open for a new program that listens on these addresses.
     Upgrade(Vec<SocketAddr>),
 }
 
-/// The state that an in-place upgrade passes to the next program.
+/// The state that an in-place upgrade passes on.
 #[derive(Debug)]
 pub struct UpgradeState {
-    /// The listening sockets, with their queued connections.
+    /// The listening sockets.
     pub sockets: Vec<std::net::TcpListener>,
-    /// The configuration in use. If the next program fails, the process falls back to it.
+    /// The configuration to fall back to if the new program fails.
     pub config: Arc<Config>,
 }
 
-/// The way in which a gate ended.
+/// How a gate ended.
 #[derive(Debug)]
 pub enum ShutdownKind {
     /// The listening sockets are closed.
@@ -63,14 +63,13 @@ pub enum ShutdownKind {
     Upgrade(UpgradeState),
 }
 
-/// A listener. If it is for other proxies, it also has the service that responds to their authorization requests.
 #[derive(Debug)]
 struct BoundListener {
     listener: Listener,
     questions: Option<Arc<Questions>>,
 }
 
-/// An address to which clients send their requests.
+/// The address of a public listener.
 #[derive(Clone, Copy, Debug)]
 pub struct PublicAddress {
     /// The address of the socket.
@@ -85,7 +84,7 @@ impl std::fmt::Display for PublicAddress {
     }
 }
 
-/// A gate whose sockets are bound.
+/// A gate with bound sockets.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<BoundListener>,
@@ -99,8 +98,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds all parts and binds the listeners. If `passed` has a socket for an address, this socket is used. Requests
-    /// are not served before [`Self::run`].
+    /// Builds all parts and binds the listeners. Uses the sockets in `passed` if their addresses match. Requests are
+    /// not served before [`Self::run`].
     ///
     /// # Errors
     /// The keys, the store or the users cannot be opened, or an address cannot be bound.
@@ -109,8 +108,8 @@ impl Server {
         mut plan: StartPlan,
         passed: Vec<std::net::TcpListener>,
     ) -> Result<Self, ServerError> {
-        // The ports are bound first. If a second gate is started by mistake, it should report the port, not the locked
-        // store.
+        // The ports are bound first. If a second gate is started by accident, the error names the port instead of the
+        // locked store.
         let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
         for listener in config.listeners() {
@@ -155,7 +154,7 @@ impl Server {
         self.admin.local_addr().ok()
     }
 
-    /// Returns the addresses of the admin listener and of the listener for health checks.
+    /// Returns the addresses of the listeners for administration and health checks.
     pub fn admin_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let probes = self.probes.as_ref().and_then(|probes| probes.local_addr().ok());
         self.admin_address().into_iter().chain(probes)
@@ -167,12 +166,12 @@ impl Server {
         own.chain(self.admin_addresses()).collect()
     }
 
-    /// Returns the parts of the gate. They also show which missing files this start has created.
+    /// Returns the parts of the gate, including the list of files that this start created.
     pub fn parts(&self) -> &GateParts {
         &self.parts
     }
 
-    /// Serves until an order to stop arrives, or until the sender of orders is dropped. Requests in flight then have
+    /// Serves until an order to stop arrives, or until the sender is dropped. Requests in flight then have
     /// `drain_timeout` to finish.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The life of a running gate: the start, the orders that it gets, and the drain at its end.
+//! Starts, controls and drains a running gate.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +29,6 @@ use rotogate_config::Config;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::engine::Unpaid;
 
-/// A running gate.
 pub(super) struct RunningGate {
     in_force: Arc<InForce>,
     drain: StreamDrain,
@@ -42,8 +41,6 @@ pub(super) struct RunningGate {
 }
 
 impl RunningGate {
-    /// Begins to serve.
-    ///
     /// # Errors
     /// The operating system cannot start a thread, or a file has become unusable.
     pub(super) fn start(server: Server) -> Result<Self, ServerError> {
@@ -87,7 +84,6 @@ impl RunningGate {
         Ok(Self { in_force, drain, reload, admin, workers, accepting, stopping, spare_sockets })
     }
 
-    /// Carries out orders, until one of them ends the gate.
     pub(super) async fn take_orders(&mut self, orders: &mut mpsc::Receiver<Order>) -> ShutdownKind {
         loop {
             match orders.recv().await {
@@ -108,14 +104,12 @@ impl RunningGate {
                 Some(Order::Stop) | None => break,
             }
         }
-        // The spare sockets are closed now, because there will be no next program to accept the connections that would
-        // queue on them.
+        // Without a successor process, connections that queue on these sockets would never be accepted.
         self.spare_sockets.clear();
         ShutdownKind::Stopped
     }
 
-    /// Checks that an in-place upgrade can continue: the store accepts writes, and the new addresses can be bound.
-    /// Returns the new sockets.
+    /// Checks that the store accepts writes and that the new addresses can be bound. Returns the new sockets.
     async fn prepare_upgrade(&self, wanted: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
         let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
         self.in_force.gate.flush().await.map_err(|error| failed(&error))?;
@@ -125,8 +119,7 @@ impl RunningGate {
         sockets::open_missing(&self.spare_sockets, wanted)
     }
 
-    /// Lets the requests in flight finish, and closes everything. `lost` is the error that stopped the gate, if there
-    /// is one.
+    /// Lets requests in flight finish, and closes everything.
     ///
     /// # Errors
     /// The last writes could not be stored.
@@ -152,8 +145,7 @@ impl RunningGate {
         in_force.parts.close().await;
         match (flushed, &shutdown) {
             (Ok(()), _) => {}
-            // If the store fails at the last moment, the upgrade continues. The next program opens the store, and stops
-            // if the store still fails.
+            // The upgrade continues. The next program opens the store, and stops if the store still fails.
             (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(
                 %error,
                 "confirmations not written, so previous refresh tokens may be accepted until the new tokens are used \
@@ -168,8 +160,8 @@ impl RunningGate {
         Ok(shutdown)
     }
 
-    /// Waits for the requests in flight, for at most `drain_timeout`. During an in-place upgrade, streams are ended
-    /// after `stream_drain`.
+    /// Waits for requests in flight, up to `drain_timeout`. During an in-place upgrade, streams end after
+    /// `stream_drain`.
     async fn await_requests(&mut self, shutdown: &mut ShutdownKind, orders: &mut mpsc::Receiver<Order>) {
         let Self { in_force, drain, accepting, .. } = self;
         let (drain_timeout, stream_drain) = {
@@ -185,7 +177,7 @@ impl RunningGate {
         };
         let drained = async {
             while accepting.join_next().await.is_some() {}
-            // The exchange of a relay continues if its client disconnects, so the drain also waits for exchanges.
+            // A relay's exchange continues after its client disconnects.
             in_force.gate.relays_idle().await;
         };
         let mut streams = pin!(streams.fuse());
@@ -203,18 +195,17 @@ impl RunningGate {
     }
 }
 
-/// Builds the state with which the first requests are served.
 fn first_state(
     config: &Config,
     parts: &GateParts,
     tally: &'static Tally,
     drain: &StreamDrain,
 ) -> Result<RequestState, ServerError> {
-    // The name is cloned for each request. A name from static text does not need a reference count.
+    // A static name makes the clone for each request cheap.
     let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
     let named = (HeaderName::from_static(request_id), drain.clone());
     let state = RequestState::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
-    // `prepare` has already read these files, so an error here means that a file has changed since then.
+    // `prepare` has already read these files, so an error means that a file has changed.
     let tracer = Tracer::start(config, None);
     let tracer = tracer.map_err(|(key, message)| ServerError::at(config, KeyFault::new(key, message)))?;
     Ok(state.traced_by(tracer))
@@ -236,7 +227,6 @@ impl ShutdownKind {
         }
     }
 
-    /// Cancels a running in-place upgrade if the order is `Stop`. Other orders are ignored at this point.
     fn cancel_upgrade_on_stop(&mut self, order: &Order) {
         if let (Self::Upgrade(_), Order::Stop) = (&*self, order) {
             tracing::info!("in-place upgrade cancelled, because the gate is stopping");
@@ -245,7 +235,6 @@ impl ShutdownKind {
     }
 }
 
-/// Logs the revocations that could not be stored before the end.
 fn tell_unpaid(gate: &rotogate::Gate) {
     let Unpaid { total, lost_at_end, named } = gate.unpaid();
     if lost_at_end > 0 {
@@ -264,7 +253,6 @@ fn tell_unpaid(gate: &rotogate::Gate) {
     }
 }
 
-/// Writes to the audit log that an in-place upgrade was refused, and that this program continues to serve.
 pub(crate) fn refuse_upgrade(reason: &str) {
     tracing::warn!(target: "rotogate::audit", event = "process_upgrade_refused", reason, "upgrade refused");
 }

@@ -12,20 +12,15 @@ use rotogate_core::private_file::{read_private, trusted};
 use rotogate_kit::file_stamp::Stamp;
 use rotogate_kit::upstream_tls::{BadTls, UpstreamTls};
 
-/// Headers that belong to the transport and must not be set in the file.
+/// Headers of the transport, which the file must not set.
 const OF_TRANSPORT: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING];
 
-/// The contents of the files that `[tracing]` names.
 pub(crate) struct Credentials {
-    /// Headers for each request to the collector.
     pub(super) headers: HeaderMap,
-    /// The TLS settings, if the endpoint is https.
     pub(super) tls: Option<ClientConfig>,
 }
 
 impl Credentials {
-    /// Reads the files.
-    ///
     /// # Errors
     /// Returns the faulty configuration key, and a description of the problem.
     pub(crate) fn read(settings: &TracingConfig) -> Result<Self, (&'static str, String)> {
@@ -33,25 +28,24 @@ impl Credentials {
         let headers = headers.map_err(|message| ("tracing.headers_file", message))?.unwrap_or_default();
         let is_tls = settings.endpoint.scheme_str() == Some("https");
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
-        // A configured file must be valid even if the endpoint does not need it.
+        // A configured file must be valid even if it is not needed.
         let tls = (is_tls || settings.ca.is_some()).then(|| tls.load()).transpose();
         let tls = tls.map_err(|BadTls { message, .. }| ("tracing.ca", message))?;
         Ok(Self { headers, tls: tls.filter(|_| is_tls) })
     }
 
-    /// Returns the files, with the configuration keys that name them.
     pub(crate) fn files(settings: &TracingConfig) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("tracing.headers_file", &settings.headers_file), ("tracing.ca", &settings.ca)];
         files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
     }
 
-    /// Returns the stamps of the files, with which changes are detected.
+    /// The stamps show whether the files have changed.
     pub(super) fn stamps(settings: &TracingConfig) -> Vec<Stamp> {
         Self::files(settings).map(|(_, file)| Stamp::read(file)).collect()
     }
 }
 
-/// Reads a private file of headers. Each line has the form `name: value`.
+/// Reads a private file with lines of the form `name: value`.
 fn headers(path: &Path) -> Result<HeaderMap, String> {
     let text = trusted::check_folders(path).and_then(|()| read_private(path))?;
     let mut headers = HeaderMap::new();

@@ -1,5 +1,5 @@
-//! The conditions under which a connection was accepted: the client's certificate is valid, and the proxy in front of
-//! the client is trusted. They may become false while the connection is open (requirements T36, T43).
+//! Conditions that end a connection when they become false: a valid client certificate and a trusted proxy
+//! (requirements T36, T43).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,49 +14,43 @@ use tokio::time::Instant;
 use super::limits::Bounds;
 use super::tls::{TlsState, end_of};
 
-/// The conditions of a connection. The default has no conditions.
 #[derive(Default)]
 pub(super) struct ConnectionConditions {
     certificate: Option<Box<AcceptedCertificate>>,
     proxy: Option<Box<TrustedProxy>>,
 }
 
-/// The certificate of a client, which the listener has accepted.
+/// A client certificate that the listener accepted.
 struct AcceptedCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// The time at which the certificate expires.
     end: Option<Instant>,
     tls: watch::Receiver<Arc<TlsState>>,
 }
 
-/// A proxy in `trusted_proxies`.
 struct TrustedProxy {
     address: IpAddr,
     bounds: watch::Receiver<Arc<Bounds>>,
 }
 
 impl ConnectionConditions {
-    /// Adds a certificate. The last state that `tls` has seen must be the state that accepted the certificate.
+    /// `tls` must not have changed since the certificate was accepted.
     pub(super) fn add_certificate(&mut self, chain: &[CertificateDer<'_>], tls: watch::Receiver<Arc<TlsState>>) {
-        // A certificate is valid up to the end of its last second.
+        // A certificate is valid until the end of its last second.
         let end = chain.first().and_then(end_of).map(|last| at_unix_time(last.saturating_add(1)));
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         self.certificate = Some(Box::new(AcceptedCertificate { chain, end, tls }));
     }
 
-    /// Adds a trusted proxy.
     pub(super) fn add_proxy(&mut self, address: IpAddr, bounds: watch::Receiver<Arc<Bounds>>) {
         self.proxy = Some(Box::new(TrustedProxy { address, bounds }));
     }
 
-    /// Resolves when one of the conditions becomes false.
     pub(super) async fn ended(&mut self) {
         let Self { certificate, proxy } = self;
         if certificate.is_none() && proxy.is_none() {
             return std::future::pending().await;
         }
-        // The future is boxed because most connections have no conditions, and an unboxed future would take memory in
-        // each connection.
+        // The future is boxed, because most connections have no conditions.
         Box::pin(async {
             tokio::select! {
                 Some(()) = OptionFuture::from(certificate.as_mut().map(|certificate| certificate.ended())) => {}
@@ -98,8 +92,7 @@ impl TrustedProxy {
     }
 }
 
-/// Returns the instant at which the wall clock will show this Unix time, if nobody adjusts the clock. The result is at
-/// most a year ahead, because the range of timers is limited.
+/// Converts a Unix time to an instant at most a year ahead, because the range of timers is limited.
 fn at_unix_time(seconds: u64) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());

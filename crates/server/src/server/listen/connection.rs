@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/1.1 or HTTP/2 on them. ALPN chooses the version over TLS. In clear text, a
-//! client that knows that the server supports HTTP/2 may start with it (RFC 9113 §3.3).
+//! Accepts and serves connections. ALPN selects the HTTP version over TLS. Without TLS, HTTP/2 needs prior knowledge
+//! (RFC 9113 §3.3).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -33,40 +33,35 @@ use rotogate_core::headers::Present;
 use rotogate_kit::lazy_sleep::ConnectionTimer;
 use rotogate_proxy::ConnectionPermit;
 
-/// The pause after `accept` failed, for example because no file descriptor was left.
+/// The pause after `accept` failed, for example without a free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The maximum number of streams that a client may reset before their requests were read, and of stream errors that it
-/// may cause. Beyond this number, the connection ends with `ENHANCE_YOUR_CALM`.
+/// The maximum number of early stream resets or stream errors by a client. Beyond this number, the connection ends with
+/// `ENHANCE_YOUR_CALM`.
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_STREAM_ERRORS: usize = 100;
-/// The maximum number of bytes of one response that the connection buffers for the client, in addition to the socket's
-/// buffer. A larger buffer is not faster, and a connection may have a hundred such buffers.
+/// The maximum buffered bytes per response. A connection may have a hundred such buffers.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
-/// The interval of HTTP/2 pings, and the time limit for the response to a ping.
+/// The interval of HTTP/2 pings, and the time limit for a reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a new connection may wait for its first request after the gate has begun to stop. The client could not know
-/// about the stop.
+/// How long a new connection may wait for its first request while the gate stops.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
-/// The reason why a connection ended early.
 pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Handles the requests of connections.
 pub(crate) trait RequestHandler: Clone + Send + 'static {
     type Body: Body<Data: Send, Error: Into<ConnectionError>> + Send + 'static;
     type Reply: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
 
     fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>, present: Present) -> Self::Reply;
 
-    /// Records a request whose head hyper rejected with this status.
+    /// Records a request head that hyper rejected.
     fn unread(&self, origin: &Origin, status: StatusCode, what: &'static str);
 }
 
 fn http1_builder(bounds: &Bounds) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's default limit is 100 header fields. Setting the same limit here would cost an allocation for each
-    // request.
+    // hyper's default is 100 header fields. A custom limit would cost an allocation for each request.
     builder.timer(ConnectionTimer::default()).header_read_timeout(bounds.head_timeout).max_buf_size(bounds.max_head);
     builder
 }
@@ -85,7 +80,6 @@ fn http2_builder(bounds: &Bounds, streams: H2Streams) -> http2::Builder<H2Stream
     builder
 }
 
-/// Serves a listener until `stopped`, and then waits for its connections to end.
 pub(crate) async fn serve(
     listener: Listener,
     handler: impl RequestHandler,
@@ -95,8 +89,7 @@ pub(crate) async fn serve(
 ) {
     let listener = Arc::new(listener);
     loop {
-        // The permit is taken before a connection is accepted. Connections that cannot be served yet therefore wait in
-        // the operating system's backlog.
+        // The permit is taken before a connection is accepted. Further connections wait in the backlog.
         let permit = tokio::select! {
             permit = Arc::clone(&limits.permits).acquire_owned() => permit,
             () = until_stopped(&mut stopped) => break,
@@ -114,7 +107,7 @@ pub(crate) async fn serve(
             () = until_stopped(&mut stopped) => break,
         };
         let _ = stream.set_nodelay(true);
-        // This detaches the socket from the runtime of this thread.
+        // Detaches the socket from this thread's runtime, because a worker serves it.
         let Ok(stream) = stream.into_std() else { continue };
         let (listener, handler, bounds) = (Arc::clone(&listener), handler.clone(), limits.bounds());
         let stopped = stopped.clone();
@@ -127,7 +120,7 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
-    // Each connection keeps its permit until it ends. This includes upgraded connections.
+    // Connections keep their permits until they end, even if upgraded.
     let _ = limits.permits.acquire_many(limits.max()).await;
 }
 
@@ -139,18 +132,17 @@ async fn serve_connection(
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
-    // The connection keeps the limits that are set when it begins.
+    // The connection keeps its initial limits.
     let (replaced, bounds) = (bounds.clone(), bounds.borrow().clone());
     let open = listener.counts().accept();
     let established = tokio::select! {
-        // `biased` makes sure that a request that has already arrived is handled.
+        // `biased` polls the connection first, so that a request that has already arrived is handled.
         biased;
         established = establish(&listener, stream, peer, &bounds) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
     let open = open.established(established.is_http2);
-    // Otherwise the listening socket would stay open as long as this connection, and new connections would queue on a
-    // socket that no task accepts from.
+    // The listening socket would otherwise stay open although no task accepts from it.
     drop(listener);
     let NewConnection { stream, mut origin, is_http2, permit: address_permit, mut conditions, carried_by } =
         established;
@@ -166,14 +158,14 @@ async fn serve_connection(
     let was_asked = Arc::clone(&asked);
     let service = service_fn(move |mut request: Request<Incoming>| {
         was_asked.store(true, Ordering::Relaxed);
-        // An upgraded connection keeps the connection's permit until it closes.
+        // An upgraded connection keeps its permit.
         let present = Present::in_headers(request.headers());
         if present.upgrade {
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        // `handle` is called outside of the future. Over HTTP/2, the future becomes a separate task, and a request must
-        // be counted as in flight while its task still waits to run.
+        // `handle` is called outside of the future, because an HTTP/2 request must count as in flight before its task
+        // runs.
         let is_bare = pending.is_some() && request.method() == Method::HEAD;
         let owed = pending.is_none().then(|| {
             origin.owed.begin(request.body().is_end_stream());
@@ -187,7 +179,7 @@ async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, owed, is_bare)))
         })
     });
-    // There are two builders, because hyper's automatic builder accepts HTTP/2 where ALPN chose HTTP/1.1.
+    // hyper's automatic builder would accept HTTP/2 where ALPN chose HTTP/1.1.
     if is_http2 {
         // The future is boxed, because a request is copied several times until its task runs.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
@@ -205,7 +197,7 @@ async fn serve_connection(
     }
 }
 
-/// Sets the connection up within `head_timeout`. Counts the connection as rejected if this fails.
+/// Sets up a connection within `head_timeout`, or counts it as rejected.
 async fn establish(
     listener: &Listener,
     stream: TcpStream,
@@ -225,9 +217,7 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection until it ends. When the gate stops or a condition becomes false, the request in flight
-/// is the last one. If the gate stops before the connection had a request (`asked`), the client gets a short time for
-/// its first request.
+/// Drives an HTTP/1.1 connection. When the gate stops, a new connection still gets a short time for its first request.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,
@@ -244,7 +234,7 @@ where
     };
     if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {
-            // `biased` makes sure that a request that arrived while this worker waited for a CPU is still handled.
+            // `biased` polls the connection first, so that a request that has already arrived is handled.
             biased;
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
@@ -254,9 +244,7 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection until it ends. Sends `GOAWAY` when the gate stops, when a condition becomes false, after
-/// `idle_timeout` without requests, and after a flood of resets. If the idle timeout or a flood of resets happens again
-/// after that, closes the connection at once.
+/// Drives an HTTP/2 connection. Sends `GOAWAY` at a stop, a false condition, the idle timeout or a flood of resets.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<GatheredStream<Stream>>, S, H2Streams>,
     streams: &H2Streams,
@@ -296,8 +284,8 @@ where
     }
 }
 
-/// Resolves when a connection must not serve further requests, because the gate stops or a condition has become false.
-/// Returns whether the gate stops.
+/// Resolves when the connection must not serve further requests. Returns true if the gate stops, and false if a
+/// condition no longer holds.
 async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut ConnectionConditions) -> bool {
     tokio::select! {
         () = until_stopped(stopped) => true,
@@ -305,8 +293,7 @@ async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut Connec
     }
 }
 
-/// Resolves when the gate stops.
 async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
-    // An error means that the sender was dropped, which also means that the gate stops.
+    // A dropped sender also means that the gate stops.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }

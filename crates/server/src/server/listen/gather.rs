@@ -1,8 +1,7 @@
-//! Combines several responses of an HTTP/2 connection into one write.
+//! Combines several HTTP/2 responses into one write.
 //!
-//! h2 flushes after each DATA frame that it does not copy, so that each response takes a separate system call and TLS
-//! record. [`GatheredStream`] delays this flush until the end of the connection's poll. Responses that are ready at the
-//! same time then share one system call and one TLS record.
+//! h2 flushes after each large DATA frame, so each response costs a separate system call and TLS record.
+//! [`GatheredStream`] delays the flush until the poll of the connection ends.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,19 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::h2::H2Streams;
 
-/// The maximum number of bytes that wait for a flush: the content of one TLS record (RFC 8446 §5.1). Larger writes are
-/// not copied.
+/// The largest delayed write: the content of one TLS record (RFC 8446 §5.1).
 const MAX_GATHERED: usize = 16 * 1024;
 
-/// The stream of an HTTP/2 connection. [`poll_gathered`] drives the connection.
 #[derive(Debug)]
 pub(super) struct GatheredStream<S> {
     stream: S,
     streams: H2Streams,
     unsent: BytesMut,
-    /// Whether bytes were added after the last flush.
     is_growing: bool,
-    /// The number of the connection's responses that were complete at the last flush.
     flushed: u64,
 }
 
@@ -34,8 +29,7 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
         Self { stream, streams, unsent: BytesMut::new(), is_growing: false, flushed: 0 }
     }
 
-    /// Adds the bytes to the next write if there is room for them and more than one response is complete. A single
-    /// response is not copied.
+    /// Buffers the bytes if they fit and more than one response is complete.
     fn gather(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
         let added = slices.iter().map(|slice| slice.len()).sum::<usize>();
         let is_shared = !self.unsent.is_empty() || self.streams.complete() > self.flushed + 1;
@@ -69,12 +63,11 @@ impl<S: AsyncWrite + Unpin> GatheredStream<S> {
     }
 }
 
-/// Polls an HTTP/2 connection. Polls it again as long as its stream has bytes of a delayed flush.
+/// Polls an HTTP/2 connection again as long as a flush is delayed.
 pub(super) fn poll_gathered<'a, F>(connection: Pin<&'a mut F>, streams: &'a H2Streams) -> PollGathered<'a, F> {
     PollGathered { connection, streams }
 }
 
-/// The future of [`poll_gathered`].
 pub(super) struct PollGathered<'a, F> {
     connection: Pin<&'a mut F>,
     streams: &'a H2Streams,
@@ -123,14 +116,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for GatheredStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // h2 flushes between frames, and once more when it has no frames left. A second flush without a write in
-        // between is therefore the last one.
+        // h2 flushes between frames, and again when no frames are left. No write occurs between the last two flushes.
         if std::mem::take(&mut this.is_growing) {
             this.streams.delay_flush();
             return Poll::Ready(Ok(()));
         }
         ready!(this.poll_send(cx))?;
-        // A flush without gathered bytes belongs to one response.
+        // If nothing was gathered, the flush sent at most one response.
         this.flushed = this.streams.complete().min(this.flushed + 1);
         Pin::new(&mut this.stream).poll_flush(cx)
     }
@@ -164,7 +156,6 @@ mod tests {
 
     const BODY: &[u8] = &[b'x'; 1024];
 
-    /// Counts the writes that reach the socket.
     struct Counted(DuplexStream, Arc<AtomicUsize>);
 
     impl AsyncRead for Counted {
@@ -188,7 +179,7 @@ mod tests {
         }
     }
 
-    /// Answers this many requests at once over a socket with room for `room` bytes, and returns the writes.
+    /// Sends `requests` requests at once over a socket with a buffer of `room` bytes. Returns the number of writes.
     async fn writes_for(requests: usize, room: usize, body: &'static [u8]) -> usize {
         let (client, server) = tokio::io::duplex(room);
         let writes = Arc::new(AtomicUsize::new(0));
@@ -231,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn responses_are_whole_behind_a_socket_that_takes_few_bytes() {
         writes_for(12, 64, BODY).await;
-        // Some responses share a write, and some are too large.
+        // Some of these responses are too large for one write.
         static LARGE: [u8; 40_000] = [b'y'; 40_000];
         writes_for(3, 1 << 20, &LARGE).await;
         writes_for(3, 64, &LARGE).await;

@@ -1,9 +1,7 @@
-//! The requests of one HTTP/2 connection: whether the client reads its responses, how often it resets requests, and
-//! when it was last active (requirements A4, T15).
+//! The state of an HTTP/2 connection: unread responses, resets by the client, and activity (requirements A4, T15).
 //!
-//! In HTTP/1.1, a client that does not read blocks its socket. In HTTP/2, each response has its own flow-control
-//! window, so an unread response stalls while the client still responds to pings. hyper spawns each request through the
-//! executor, so the executor can end a single request and leave the others running.
+//! Each HTTP/2 response has its own flow-control window. An unread response can therefore stall while the client still
+//! answers pings. hyper spawns each request through the executor, so the executor can end a single request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,18 +20,16 @@ use tokio::time::Instant;
 use super::half_close::OwedAnswer;
 use super::min_rate::{MinRate, RateBudget};
 
-/// How many requests a client may reset before the response: 200 at once, and then 100 per second. This is far above
-/// the resets that clicks or expired deadlines cause, and far below a flood (CVE-2023-44487). hyper itself counts the
-/// resets that arrive before the request was read.
+/// The client may reset 200 requests at once, then 100 per second. Normal clients stay far below this rate, and floods
+/// exceed it by far (CVE-2023-44487).
 const RESETS: Rate = Rate::new(200, Duration::from_millis(10));
-/// The number of requests that a client may still reset after `GOAWAY`, because it had sent them already.
 const EXCESS_RESETS_PER_NOTICE: u64 = 100;
 
 tokio::task_local! {
     static DELIVERY: Arc<Delivery>;
 }
 
-/// The state of one connection. Clones are cheap and share the state.
+/// The state of one connection. Clones share the state.
 #[derive(Clone, Debug)]
 pub(crate) struct H2Streams {
     shared: Arc<Shared>,
@@ -46,9 +42,8 @@ struct Shared {
     begun: AtomicU64,
     began: Instant,
     resets: Bucket,
-    /// The number of resets beyond the rate.
     excess: AtomicU64,
-    /// Whether bytes wait for the next poll of the connection.
+    /// Whether buffered bytes must be flushed at the next poll of the connection.
     has_delayed_flush: AtomicBool,
     flooded: Notify,
 }
@@ -67,12 +62,10 @@ impl H2Streams {
         Self { shared: Arc::new(shared), min_rate }
     }
 
-    /// Returns how many requests have begun, and whether a request is in flight.
     pub(super) fn activity(&self) -> (u64, bool) {
         (self.shared.begun.load(Ordering::Relaxed), self.shared.running.load(Ordering::Relaxed) > 0)
     }
 
-    /// Returns how many requests have ended. hyper has received all of their responses.
     pub(super) fn complete(&self) -> u64 {
         self.shared.begun.load(Ordering::Relaxed).saturating_sub(self.shared.running.load(Ordering::Relaxed) as u64)
     }
@@ -81,24 +74,23 @@ impl H2Streams {
         self.shared.has_delayed_flush.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a flush was delayed since the last call.
     pub(super) fn take_delayed_flush(&self) -> bool {
         self.shared.has_delayed_flush.load(Ordering::Relaxed)
             && self.shared.has_delayed_flush.swap(false, Ordering::Relaxed)
     }
 
-    /// Resolves when the client exceeds the reset rate, and again if the client continues.
+    /// Resolves when the client exceeds the reset rate, and again if the client does not stop.
     pub(super) async fn reset_flood(&self) {
         self.shared.flooded.notified().await;
     }
 
-    /// Returns a guard to keep until the response is made.
+    /// Returns a guard that must be kept until the response is made.
     pub(super) fn pending_reply(&self) -> PendingReply {
         PendingReply(Some(Arc::clone(&self.shared)))
     }
 }
 
-/// A request that has no response yet. Dropping it counts as a reset by the client.
+/// A request without a response. Dropping this value means that the client has reset the request.
 #[derive(Debug)]
 pub(crate) struct PendingReply(Option<Arc<Shared>>);
 
@@ -112,7 +104,7 @@ impl Drop for PendingReply {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         if shared.resets.take(RESETS, shared.began.elapsed()).is_err() {
-            // The client may reset requests that it had already sent before it received `GOAWAY`.
+            // The client may have sent these resets before it received `GOAWAY`.
             if shared.excess.fetch_add(1, Ordering::Relaxed) % EXCESS_RESETS_PER_NOTICE == 0 {
                 shared.flooded.notify_one();
             }
@@ -131,8 +123,8 @@ where
         let delivery = Arc::<Delivery>::default();
         let request = DELIVERY.scope(Arc::clone(&delivery), request);
         let budget = RateBudget::new(self.min_rate);
-        // The task is a struct, because an `async` block would contain the request twice. The task is boxed, because
-        // tokio copies a whole task when the task begins and when it ends.
+        // The task is a struct, because an `async` block would contain the request twice. The struct is boxed, because
+        // tokio copies a task when the task starts and ends.
         tokio::spawn(Box::pin(StreamTask { request, delivery, seen: 0, budget, _running: running }));
     }
 }
@@ -145,17 +137,14 @@ impl Drop for RunningGuard {
     }
 }
 
-/// The progress of a response. Only the task of the request reads and writes this value.
+/// The progress of a response. Only the request's task uses this record.
 #[derive(Debug, Default)]
 struct Delivery {
-    /// Whether a frame waits until the client accepts more data.
     waits: AtomicBool,
-    /// The number of bytes passed to hyper so far.
     bytes: AtomicU64,
 }
 
 pin_project! {
-    /// A request that ends if its client does not read the response.
     struct StreamTask<F> {
         #[pin]
         request: TaskLocalFuture<Arc<Delivery>, F>,
@@ -183,22 +172,20 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         if !waits {
             return Poll::Pending;
         }
-        // If the request is dropped, its stream is reset.
+        // Dropping the request resets its stream.
         this.budget.poll_exhausted(cx).map(|()| tracing::debug!("response not read by the client; stream reset"))
     }
 }
 
 pin_project! {
-    /// A response body that records its progress.
     #[derive(Debug)]
     pub(crate) struct TrackedBody<B> {
         #[pin]
         body: B,
         delivery: Option<Arc<Delivery>>,
-        // The pending response that ends with this body. It is used only for HTTP/1.1.
+        // The pending HTTP/1.1 response, which is complete at the end of this body.
         owed: Option<Arc<OwedAnswer>>,
-        // Whether the request is a `HEAD`. If so, the response gets no body here, because hyper would send one
-        // (requirement T47).
+        // Whether the request is a `HEAD`. hyper would send the body of a response to `HEAD` (requirement T47).
         is_bare: bool,
     }
 
@@ -212,7 +199,7 @@ pin_project! {
 }
 
 impl<B> TrackedBody<B> {
-    /// Creates the body. Must be called in the task of the request, because the progress record is local to that task.
+    /// Call this function in the request's task, because the progress record is local to that task.
     pub(crate) fn new(body: B, owed: Option<Arc<OwedAnswer>>, is_bare: bool) -> Self {
         Self { body, delivery: DELIVERY.try_with(Arc::clone).ok(), owed, is_bare }
     }
@@ -260,7 +247,7 @@ mod tests {
         (0..10_000).for_each(|_| streams.pending_reply().complete());
         (0..RESETS.burst.get()).for_each(|_| drop(streams.pending_reply()));
         assert!(streams.reset_flood().now_or_never().is_none());
-        // Once for GOAWAY, and once more because the client continues.
+        // The future resolves a second time, because the client does not stop.
         for _ in 0..2 {
             (0..2000).for_each(|_| drop(streams.pending_reply()));
             assert!(streams.reset_flood().now_or_never().is_some());

@@ -1,9 +1,8 @@
-//! Clients that close their half of a connection after the request, and wait for the response (RFC 9112 §9.6).
+//! HTTP/1.1 clients that close their sending side before the response arrives (RFC 9112 §9.6).
 //!
-//! When a client sends no more data, hyper assumes that the client has gone, and drops the request in flight. hyper has
-//! a setting with which it stops reading until it has responded, but then it does not notice if the client is really
-//! gone. Therefore this module hides the end of the data from hyper while a response is pending. A client that is
-//! really gone has usually sent the same `FIN`. It is detected because writing to it causes a reset.
+//! When a client closes its sending side, hyper would drop the request in flight. This module hides the end of the data
+//! from hyper while a response is pending. A disconnected client is still detected, because a write to this client
+//! causes a reset.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,31 +11,27 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long a response may stall if its client has closed its half of the connection.
+/// How long a response may stall after its client has closed the sending side.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(10);
-/// The time limit that replaces [`HALF_CLOSED`] if the request's body may be incomplete.
+/// The limit that replaces [`HALF_CLOSED`] if the request's body may be incomplete.
 const UNFINISHED: Duration = Duration::from_secs(1);
 
 const NOTHING: u8 = 0;
 const BEGUN: u8 = 1;
 const WHOLE: u8 = 2;
 
-/// Whether an HTTP/1.1 connection still has to send a response, and whether it has received the whole request.
 #[derive(Debug, Default)]
 pub(crate) struct OwedAnswer(AtomicU8);
 
 impl OwedAnswer {
-    /// Records that a request has begun.
     pub(super) fn begin(&self, is_whole: bool) {
         self.0.store(if is_whole { WHOLE } else { BEGUN }, Ordering::Relaxed);
     }
 
-    /// Records that the whole request has been read.
     pub(crate) fn read(&self) {
         let _ = self.0.compare_exchange(BEGUN, WHOLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Records that the response is complete.
     pub(super) fn end(&self) {
         self.0.store(NOTHING, Ordering::Relaxed);
     }
@@ -50,12 +45,12 @@ impl OwedAnswer {
     }
 }
 
-/// The wait from the end of the client's data until the client is considered gone.
+/// The timer that starts at the end of the client's data. After its deadline, the client counts as disconnected.
 #[derive(Debug, Default)]
 pub(super) struct HalfClosed(Option<(Instant, Pin<Box<Sleep>>)>);
 
 impl HalfClosed {
-    /// Resolves when the client is considered gone. It is polled when there is no more data to read.
+    /// Resolves when the client counts as disconnected. Must be called only after the end of the client's data.
     // Requirement T48.
     pub(super) fn poll_gone(&mut self, owed: &OwedAnswer, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -78,7 +73,6 @@ impl HalfClosed {
         }
     }
 
-    /// Records that the response makes progress.
     pub(super) fn progress(&mut self) {
         if let Some((since, _)) = &mut self.0 {
             *since = Instant::now();
@@ -113,7 +107,7 @@ mod tests {
         owed.end();
         owed.read();
         assert_eq!(gone(&owed, &mut HalfClosed::default()).await, Duration::ZERO);
-        // An answer that makes progress may take as long as it needs.
+        // A response that makes progress has no time limit.
         owed.begin(true);
         let mut halves = HalfClosed::default();
         let began = Instant::now();

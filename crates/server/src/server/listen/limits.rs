@@ -12,7 +12,6 @@ use super::addresses::Addresses;
 use super::min_rate::MinRate;
 use rotogate_config::ServerConfig;
 
-/// The limit on the number of connections, and the limits for each connection.
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,
@@ -22,7 +21,6 @@ pub(crate) struct Limits {
     networks: Arc<Addresses>,
 }
 
-/// The limits of one connection. They are fixed when the connection begins.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     pub(super) head_timeout: Duration,
@@ -46,18 +44,16 @@ impl Limits {
         }
     }
 
-    /// The current limit on the number of connections.
     pub(crate) fn max(&self) -> u32 {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Returns the limits for new connections. The receiver also reports later changes.
+    /// Returns the limits for new connections, and reports later changes.
     pub(super) fn bounds(&self) -> watch::Receiver<Arc<Bounds>> {
         self.bounds.subscribe()
     }
 
-    /// Sets the limits for connections that begin from now on. If more connections are open than the new limit allows,
-    /// further connections wait until enough of them have ended.
+    /// Sets the limits for new connections. Open connections above a lower limit stay, and new ones wait.
     pub(crate) fn set(&self, config: &ServerConfig) {
         self.bounds.send_replace(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
         self.networks.set_max(max_of_a_network(config));
@@ -65,7 +61,7 @@ impl Limits {
         let before = self.max.swap(now, Ordering::Relaxed);
         self.permits.add_permits(now.saturating_sub(before) as usize);
         let too_many = before.saturating_sub(now);
-        // Free permits are removed at once. The permits of open connections are removed when these connections end.
+        // Open connections hold the other permits. A permit is removed when its connection closes.
         let free = self.permits.forget_permits(too_many as usize);
         let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
         if rest > 0 {
@@ -79,14 +75,12 @@ impl Limits {
     }
 }
 
-/// Returns the limit on connections, which must not exceed the maximum of the semaphore.
 fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
-/// Returns the maximum number of connections of one network over all listeners. This is half of all connections, or the
-/// configured limit of an address if that is larger. The limit of a /48 at one listener is larger than this
-/// (requirement A28).
+/// The limit for one network is half of all connections, but at least the limit for an address. The limit for a /48 at
+/// one listener is larger (requirement A28).
 fn max_of_a_network(config: &ServerConfig) -> usize {
     let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
     config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())

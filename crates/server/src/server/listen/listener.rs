@@ -1,5 +1,4 @@
-//! A listening socket, and the setup of each connection before its first request: the client address, TLS and the
-//! protocol.
+//! A listening socket, and the setup of its connections: client address, TLS and protocol.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -24,12 +23,12 @@ use crate::server::error::KeyFault;
 use rotogate_config::ListenerConfig;
 use rotogate_core::headers::Peer;
 
-/// How often to check for the rest of an HTTP/2 preface whose first bytes have arrived.
+/// How often to check for the rest of a partly received HTTP/2 preface.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). An HTTP/1.1 request never begins with them.
+/// The HTTP/2 preface (RFC 9113 §3.4). No HTTP/1.1 request begins with these bytes.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A listener for the requests of clients, or for the authorization requests of other proxies.
+/// A listener for clients, or for authorization requests of other proxies.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
@@ -37,16 +36,13 @@ pub(crate) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
-    /// The networks from which proxies may send authorization requests. `None` for a public listener.
     asking: Option<Arc<AskingNetworks>>,
-    /// Whether the socket listens on a loopback address.
     at_loopback: bool,
-    /// The name of the listener, which routes and endpoints refer to.
     name: Option<Arc<str>>,
 }
 
-/// The networks from which a listener accepts authorization requests of other proxies. `None` accepts all networks,
-/// because the peer must have a certificate. A reload replaces the networks (requirement T37).
+/// The networks that may send authorization requests. `None` accepts all networks, because the peer must have a
+/// certificate. A reload replaces the networks (requirement T37).
 #[derive(Debug, Default)]
 pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
 
@@ -59,27 +55,23 @@ impl AskingNetworks {
         self.0.load_full()
     }
 
-    /// Returns whether authorization requests from a peer at this address are accepted.
     fn has(&self, peer: IpAddr) -> bool {
         let (peer, networks) = (peer.to_canonical(), self.0.load());
         (**networks).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
     }
 }
 
-/// A connection that is ready for requests.
 pub(crate) struct NewConnection {
     pub(crate) stream: Stream,
     pub(crate) origin: Origin,
     pub(super) is_http2: bool,
-    /// The permits of the address. `None` for a trusted proxy, whose connections are not counted.
+    /// `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// When one of these conditions becomes false, the connection stops serving requests.
+    /// The connection stops serving requests when one of these conditions becomes false.
     pub(super) conditions: ConnectionConditions,
-    /// The trusted proxy that carries the connection.
     pub(super) carried_by: Option<IpAddr>,
 }
 
-/// The reason why a connection is not ready for requests.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub(crate) struct SetUpError {
@@ -108,12 +100,10 @@ impl Listener {
         Ok(Self { socket, tls, proxy_protocol, addresses, counts, asking: None, at_loopback, name })
     }
 
-    /// Makes this a listener for authorization requests of other proxies.
     pub(crate) fn asked_by(self, asking: Arc<AskingNetworks>) -> Self {
         Self { asking: Some(asking), ..self }
     }
 
-    /// Returns whether clients send their requests to this listener.
     pub(crate) const fn is_public(&self) -> bool {
         self.asking.is_none()
     }
@@ -134,7 +124,7 @@ impl Listener {
         &self.counts
     }
 
-    /// Sets up a connection, with all steps before its first request. The caller sets the time limit.
+    /// Sets up a connection. The caller must enforce the time limit.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
@@ -148,9 +138,9 @@ impl Listener {
             true => return Err(RejectCause::ProxyProtocol.with("peer is not in trusted_proxies")),
             false => peer,
         };
-        // A trusted proxy forwards the connections of all its clients, so its address is not counted. If a PROXY header
-        // names the client, the client's address is counted. In that case the client itself wrote the forwarding
-        // headers, so they are not trusted, even if the client is in a trusted network.
+        // A trusted proxy's address is not counted, because the proxy carries the connections of all its clients. If a
+        // PROXY header names the client, the client's address is counted. In this case, the client wrote the forwarding
+        // headers, so they are not trusted.
         let is_proxy = match &self.asking {
             Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
@@ -178,13 +168,12 @@ impl Listener {
             }
         };
         established.permit = permit;
-        // An authorizer checks for each authorization request whether the peer is trusted (T37).
+        // An authorizer checks for each request whether the peer is trusted (T37).
         established.carried_by = (self.is_public() && (is_proxy || proxied_by.is_some())).then(|| peer.ip());
         established.origin.proxied_by = proxied_by;
         Ok(established)
     }
 
-    /// Performs the TLS handshake. The returned connection does not have a permit yet.
     async fn over_tls(
         &self,
         tls: &Tls,
@@ -194,7 +183,7 @@ impl Listener {
         bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
         if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.caused_by(error))? {
-            // The future is boxed, because otherwise the task of each connection would contain this future's buffer.
+            // The future is boxed, so that its buffer is not part of each connection's task.
             Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client sent HTTP without TLS"));
         }
@@ -212,14 +201,14 @@ impl Listener {
             _ => None,
         };
         let mut peer = self.peer(client, true);
-        // The certificate of a proxy does not identify the clients whose requests the proxy forwards.
+        // The certificate of a proxy does not identify the proxy's clients.
         if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
             peer = match loaded.tells_upstreams {
                 true => peer.with_certificate_for_upstreams(leaf),
                 false => peer.with_certificate(leaf),
             };
         }
-        // HTTP/2 over TLS is negotiated by ALPN (RFC 9113 §3.2). Without ALPN, the client uses HTTP/1.1.
+        // TLS clients negotiate HTTP/2 by ALPN (RFC 9113 §3.2).
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut conditions = ConnectionConditions::default();
         if let Some(chain) = session.peer_certificates() {
@@ -241,7 +230,6 @@ impl Listener {
         Ok(NewConnection { stream, origin, is_http2, permit: None, conditions, carried_by: None })
     }
 
-    /// Returns the peer, as the requests of the connection see it.
     fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
         let mut peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
         if let Some(name) = &self.name {
@@ -251,26 +239,23 @@ impl Listener {
     }
 }
 
-/// The response to a request without TLS on a TLS port. Without this response, a browser would only show a broken
-/// connection.
+/// The response to clear-text HTTP on a TLS port. Without this response, browsers would only show a broken connection.
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
                           connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
 
-/// Responds to a request without TLS. Errors are ignored, because the connection ends in any case.
+/// Responds to clear-text HTTP. Errors are ignored, because the connection ends in any case.
 async fn answer_plain_http(stream: &mut TcpStream) {
-    // The request is read first, because closing a socket with unread bytes would reset the connection.
+    // Unread bytes would cause a reset when the socket is closed.
     let _ = stream.read(&mut [0; 8192]).await;
     let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
 }
 
-/// Returns whether the first byte is that of an HTTP method. A TLS record never begins with such a byte. Does not
-/// consume the byte.
+/// Returns whether the first byte can begin an HTTP method. A TLS record cannot begin with this byte.
 async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0];
     stream.peek(&mut first).await.map(|seen| seen == 1 && first[0].is_ascii_uppercase())
 }
 
-/// Returns whether the connection begins with the HTTP/2 preface. Does not consume the bytes.
 async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut bytes = [0; PREFACE.len()];
     loop {
@@ -279,7 +264,7 @@ async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
         if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
             return Ok(begun == PREFACE);
         }
-        // The bytes that have already arrived keep the socket readable, so only a timer can wait for the rest.
+        // While part of the preface is unread, the socket stays readable, so only a timer can wait for more.
         tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
     }
 }

@@ -8,12 +8,10 @@ use tokio::time::{Instant, Sleep};
 
 use rotogate_config::ServerConfig;
 
-/// The minimum rate of a client, and how far the client may fall behind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRate {
     /// If this is zero, any progress is enough.
     pub(super) bytes_per_second: u64,
-    /// How much time the client may fall behind the rate.
     pub(super) max_lag: Duration,
 }
 
@@ -23,9 +21,8 @@ impl MinRate {
     }
 }
 
-/// The time budget of one client in one direction. Waiting for the client reduces the budget. Transferred bytes add
-/// time at the minimum rate, up to `max_lag`. A stalled client therefore has `max_lag`, and a client that occasionally
-/// transfers one byte has only a little more. The budget does not change while nothing waits for the client.
+/// The time budget of one client in one direction. Waiting for the client uses up the budget. Transferred bytes refill
+/// the budget at the minimum rate, up to `max_lag`.
 #[derive(Debug)]
 pub(crate) struct RateBudget {
     min_rate: MinRate,
@@ -39,7 +36,7 @@ impl RateBudget {
         Self { min_rate, remaining: min_rate.max_lag, waiting_since: None, timer: None }
     }
 
-    /// Waits for the client. Ready when the budget is used up.
+    /// Resolves when the budget is used up.
     pub(crate) fn poll_exhausted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting_since.is_none() {
             let now = Instant::now();
@@ -58,7 +55,7 @@ impl RateBudget {
         Poll::Ready(())
     }
 
-    /// Ends the wait, because the client has sent or received this many bytes.
+    /// Ends the wait, and refills the budget according to the transferred bytes.
     pub(crate) fn record(&mut self, bytes: u64) {
         if let Some(since) = self.waiting_since.take() {
             self.remaining = self.remaining.saturating_sub(since.elapsed());
@@ -80,7 +77,7 @@ mod tests {
 
     const MIN_RATE: MinRate = MinRate { bytes_per_second: 100, max_lag: Duration::from_secs(60) };
 
-    /// How long a client that moves `bytes` at each interval is tolerated; an hour at most.
+    /// Sends `bytes` at each interval, for up to an hour. Returns the time until the budget is used up.
     async fn endured(min_rate: MinRate, bytes: u64, every: Duration) -> Duration {
         let mut budget = RateBudget::new(min_rate);
         let began = Instant::now();
@@ -98,15 +95,15 @@ mod tests {
         let second = Duration::from_secs(1);
         let hour = 3600 * second;
         assert!(endured(MIN_RATE, 0, second).await <= 61 * second);
-        // One byte a second, and one a minute: an idle timeout alone would tolerate both without end.
+        // An idle timeout alone would never disconnect these clients.
         assert!(endured(MIN_RATE, 1, second).await <= 62 * second);
         assert!(endured(MIN_RATE, 1, 59 * second).await <= 61 * second);
-        // Half of the rate: twice the time.
+        // At half of the rate, the budget lasts twice as long.
         let half = endured(MIN_RATE, 50, second).await;
         assert!(half > 110 * second && half < 130 * second, "{half:?}");
         assert!(endured(MIN_RATE, 100, second).await >= hour);
         assert!(endured(MIN_RATE, 5000, 50 * second).await >= hour);
-        // Without a rate, only a stall counts.
+        // Without a minimum rate, only stalled clients are rejected.
         let any = MinRate { bytes_per_second: 0, ..MIN_RATE };
         assert!(endured(any, 1, 59 * second).await >= hour);
         assert!(endured(any, 1, 61 * second).await <= 60 * second);

@@ -1,5 +1,4 @@
-//! The lowest layer of the server: sockets, TLS, and connections up to the head of each request. The caller supplies
-//! the handler for requests.
+//! Sockets, TLS, and connections up to the head of each request. The caller supplies the request handler.
 
 pub(crate) mod addresses;
 mod conditions;

@@ -1,4 +1,4 @@
-//! A future that runs in the same task as the work of a connection.
+//! A future that shares a task with the work of a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use futures_util::task::AtomicWaker;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A future that is polled only if it was woken itself.
+    /// A future that is polled only if its own waker was called.
     ///
-    /// A task polls all of its futures when one of them was woken. Without this type, the wait for a stop would be
-    /// polled twice for each request, and each poll would take a lock that all connections share.
+    /// Without this type, each request would poll the shutdown signal, and take a lock that all connections share.
     pub(super) struct OnceWoken<F> {
         #[pin]
         future: F,
@@ -22,7 +21,7 @@ pin_project! {
 }
 
 struct OwnWake {
-    /// Whether the future was woken since its last poll, or has never been polled.
+    /// Initially true, so that the future is polled once.
     is_due: AtomicBool,
     task: AtomicWaker,
 }
@@ -46,7 +45,7 @@ impl<F: Future> Future for OnceWoken<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        // The waker is registered before `is_due` is read, so that a wake in between reaches this task.
+        // The waker is registered before `is_due` is read, so that no wake is lost.
         this.own.task.register(cx.waker());
         if !this.own.is_due.load(Ordering::Acquire) {
             return Poll::Pending;
@@ -76,7 +75,7 @@ mod tests {
         for _ in 0..5 {
             assert!(listening.as_mut().poll(cx).is_pending());
         }
-        // This task has another waker, which the message wakes.
+        // The task is now polled with another waker, which the message must wake.
         let (heard, sent) = tokio::join!(listening, say.send(7));
         assert_eq!((heard, sent.is_ok()), (Some(7), true));
         assert_eq!(polls, 2);

@@ -1,8 +1,7 @@
-//! The header of the PROXY protocol, version 2, in which a TCP proxy names its client.
+//! The PROXY protocol, version 2, in which a TCP proxy names its client.
 //!
-//! If a listener expects the header, it is required. A connection that begins with anything else, including version 1,
-//! is closed. A connection is also closed if its header does not name a client (Unix socket, UDP, unspecified).
-//! Otherwise its requests would count as the proxy's own requests, and their forwarding headers would be trusted.
+//! A listener that expects the header closes a connection if the header is missing or does not name a client.
+//! Otherwise, the proxy itself would be treated as the client, and forwarding headers would be trusted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,14 +9,13 @@ use std::net::SocketAddr;
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The length of the fixed part: signature, version and command, family and protocol, and the length of the rest.
+/// Signature, command, family, and the length of the rest.
 const FIXED_HEADER_BYTES: usize = 16;
-/// The maximum length of the rest. Addresses take 36 bytes, and the extensions of proxies (which are ignored) a few
-/// hundred bytes.
+/// Addresses take 36 bytes. Extensions take a few hundred bytes and are ignored.
 const MAX_REST_BYTES: usize = 4096;
 
-/// Reads the header from a connection, and nothing beyond it. `peer` is the proxy. With the command `LOCAL`, as in
-/// health checks, the proxy connects on its own behalf, so `peer` is the client.
+/// Reads the header and nothing after it. With the command `LOCAL`, as in health checks, the proxy itself is the
+/// client.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr) -> io::Result<SocketAddr> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the PROXY header {what}"));
     let mut header = vec![0; FIXED_HEADER_BYTES];
@@ -67,7 +65,7 @@ mod tests {
     #[tokio::test]
     async fn the_client_is_who_the_header_says() {
         assert_eq!(client_of(&header(0x21, 0x11, &V4)).await.unwrap(), "203.0.113.7:4660");
-        // With an addition, here an ALPN of two bytes.
+        // The header may have an extension, such as the ALPN protocol `h2`.
         assert_eq!(
             client_of(&header(0x21, 0x11, &[&V4[..], &[1, 0, 2, b'h', b'2']].concat())).await.unwrap(),
             "203.0.113.7:4660"
@@ -96,18 +94,16 @@ mod tests {
             b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\nGET / HTTP/1.1\r\n\r\n".to_vec(),
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             other_signature,
-            // Version, command, family, protocol.
             header(0x11, 0x11, &V4),
             header(0x22, 0x11, &V4),
             header(0x21, 0x41, &V4),
             header(0x21, 0x13, &V4),
-            // Lengths that are too short for the address family, cut off, or too long.
+            // The length is too short for the address family, truncated, or too long.
             header(0x21, 0x11, &V4[..11]),
             header(0x21, 0x21, &V4),
             header(0x21, 0x11, &V4)[..20].to_vec(),
             header(0x21, 0x11, &[0; 4097]),
             Vec::new(),
-            // Headers that cannot name a client.
             header(0x21, 0x00, &[]),
             header(0x21, 0x01, &V4),
             header(0x21, 0x10, &V4),

@@ -1,5 +1,4 @@
-//! The listening sockets. They are bound here, or passed by the program that started this one (systemd's
-//! `sd_listen_fds(3)`), with the connections that are already queued on them.
+//! The listening sockets: newly bound, or passed by a parent program (systemd's `sd_listen_fds(3)`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,14 +10,13 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate_config::Config;
 
-/// The sockets that are available at a start.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     passed: Vec<std::net::TcpListener>,
     spare: Vec<std::net::TcpListener>,
 }
 
-/// Returns the passed sockets, if there are any. A process can call this function only once.
+/// Returns the passed sockets. A process can call this function only once.
 ///
 /// # Errors
 /// A passed socket is not a TCP socket.
@@ -37,7 +35,7 @@ impl Sockets {
         Self { passed, spare: Vec::new() }
     }
 
-    /// Returns the socket for an address, which the configuration key `key` names.
+    /// `key` is the configuration key of the address.
     pub(crate) async fn listener_at(
         &mut self,
         config: &Config,
@@ -55,8 +53,7 @@ impl Sockets {
         Ok(socket)
     }
 
-    /// Closes the passed sockets that do not belong to a configured address. Returns a second handle of each other
-    /// socket.
+    /// Closes the passed sockets that are not configured. Returns a second handle for each configured socket.
     pub(crate) fn into_spare(self) -> Vec<std::net::TcpListener> {
         for socket in self.passed {
             let address = socket.local_addr().map(tracing::field::display).ok();
@@ -70,11 +67,11 @@ impl Sockets {
     }
 }
 
-/// Binds a socket for each wanted address for which `spare` has no socket. An in-place upgrade needs this while this
-/// program still serves. An address with port 0 is left to the next program.
+/// Binds the addresses that are missing in `spare`, before an in-place upgrade. The next program binds addresses with
+/// port 0.
 ///
 /// # Errors
-/// An address cannot be bound. In that case, the new sockets are closed again.
+/// An address cannot be bound. The new sockets are then closed again.
 pub(crate) fn open_missing(
     spare: &[std::net::TcpListener],
     wanted: &[SocketAddr],
@@ -87,20 +84,17 @@ pub(crate) fn open_missing(
         .collect()
 }
 
-/// An address that cannot be bound now.
 pub(crate) struct UnavailableAddress {
-    /// The configuration key that names the address.
     pub(crate) key: String,
     pub(crate) address: SocketAddr,
-    /// Whether a missing privilege is the only reason why the address cannot be bound.
+    /// Whether the address cannot be bound only because a privilege is missing.
     pub(crate) is_denied: bool,
-    /// Whether another program listens on the address.
     pub(crate) is_in_use: bool,
     pub(crate) message: String,
 }
 
-/// Returns the addresses of a configuration that cannot be bound now, except those in `held`. The sockets are bound,
-/// but do not listen, so a client that connects at this moment is refused as before.
+/// Returns the configured addresses that cannot be bound now, except those in `held`. The check does not listen, so it
+/// cannot accept a client's connection.
 pub(crate) fn unavailable_addresses(config: &Config, held: &[SocketAddr]) -> Vec<UnavailableAddress> {
     config
         .addresses()

@@ -1,4 +1,4 @@
-//! The byte stream of a connection, either in clear text or over TLS. Writes fail if the client does not read.
+//! The byte stream of a connection, with or without TLS. Writes fail if the client does not read.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use tokio_util::either::Either;
 use super::half_close::{HalfClosed, OwedAnswer};
 use super::min_rate::{MinRate, RateBudget};
 
-/// A socket whose writes time out if the client does not read, or reads below the minimum rate. The TLS layer is above
-/// this type, because only the socket can tell sent bytes from buffered bytes.
+/// A socket whose writes time out if the client reads too slowly. This type wraps the TCP stream below TLS, because the
+/// TLS layer does not know which bytes were sent.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
@@ -79,11 +79,10 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A connection's stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     transport: Either<Socket, Box<TlsStream<Socket>>>,
-    /// Bytes that were read ahead and are returned first.
+    /// Bytes that were already read from the transport. A read returns these bytes first.
     ahead: &'static [u8],
     owed: Arc<OwedAnswer>,
     half_closed: HalfClosed,
@@ -102,7 +101,6 @@ impl Stream {
         Self { transport, ahead, owed: Arc::default(), half_closed: HalfClosed::default() }
     }
 
-    /// Returns the state of the pending response. Only HTTP/1.1 updates this state.
     pub(super) fn owed(&self) -> &Arc<OwedAnswer> {
         &self.owed
     }

@@ -1,8 +1,8 @@
-//! Requests whose head hyper rejects before the gate's own code sees it.
+//! Requests that hyper rejects before the gate sees them.
 
 use http::StatusCode;
 
-/// The start of hyper's error message, the status that hyper responds with, and a description of the fault.
+/// The start of hyper's error message, the status of hyper's response, and a description.
 const KNOWN: [(&str, StatusCode, &str); 9] = [
     (
         "message head is too large",
@@ -27,8 +27,7 @@ const KNOWN: [(&str, StatusCode, &str); 9] = [
     ("invalid HTTP header", StatusCode::BAD_REQUEST, "a header field is malformed"),
 ];
 
-/// Returns the status that hyper responded with, and a description of the fault. `None` if the connection ended for
-/// another reason.
+/// Returns the status of hyper's response, and a description. `None` if the connection ended for another reason.
 pub(super) fn what_is_wrong(error: &hyper::Error) -> Option<(StatusCode, &'static str)> {
     let text = error.is_parse().then(|| error.to_string())?;
     let known = KNOWN.iter().find(|(begins, ..)| text.starts_with(begins));

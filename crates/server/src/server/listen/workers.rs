@@ -1,13 +1,10 @@
-//! The worker threads that serve requests. Each thread has its own runtime. A connection stays on its thread from the
-//! first byte to the last, together with the upstream connections that its requests use. Therefore a thread never waits
-//! for a lock of another thread, and is never woken for another thread's I/O.
+//! The worker threads. Each has its own runtime. A connection and its upstream connections stay on one thread, so
+//! threads do not share locks or wakeups.
 //!
-//! A connection goes to the thread with the fewest connections. This spreads many small connections evenly. A single
-//! busy connection is not spread, because all its requests run on one thread.
+//! A connection goes to the thread with the fewest connections.
 //!
-//! tokio-util's `LocalPoolHandle` chooses threads in the same way, but its threads have no names, it panics if a
-//! runtime cannot start, and dropping it does not wait for its threads. A stop must wait for the threads, because the
-//! store is closed after the last worker has ended.
+//! tokio-util's `LocalPoolHandle` is not used: its threads cannot be joined, and the store must close after the last
+//! worker.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -20,12 +17,12 @@ use tokio::sync::oneshot;
 
 use rotogate_kit::worker_id::WorkerId;
 
-/// The worker threads. If this value is dropped, all tasks on them end.
+/// Dropping this value ends all tasks on the threads.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<Worker>,
-    /// The thread at which the search for the least-loaded thread begins, so that ties do not always go to the first
-    /// thread.
+    /// The index at which the search for the least-loaded thread begins. It advances, so that ties do not always select
+    /// the first thread.
     turn: AtomicUsize,
 }
 
@@ -33,14 +30,12 @@ pub(crate) struct Workers {
 struct Worker {
     runtime: Handle,
     connections: Arc<AtomicUsize>,
-    /// If this sender is dropped, the thread ends.
+    /// Dropping this sender ends the thread.
     goes_on: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts the threads.
-    ///
     /// # Errors
     /// The operating system cannot start a thread or an I/O driver.
     pub(crate) fn start(number: NonZeroUsize) -> io::Result<Self> {
@@ -48,11 +43,9 @@ impl Workers {
         Ok(Self { workers, turn: AtomicUsize::new(0) })
     }
 
-    /// Serves a connection on the least-loaded thread.
     pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
-        // Takes the first of the threads with the fewest connections.
         let Some(worker) = from.iter().chain(before).min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
         else {
             return;
@@ -64,14 +57,12 @@ impl Workers {
         });
     }
 
-    /// Returns a probe, with which the watchdog finds out whether the threads still respond. The probe does not keep a
-    /// thread alive.
+    /// Returns a probe for the watchdog. The probe does not keep a thread alive.
     pub(crate) fn pulse(&self) -> Pulse {
         Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
     }
 }
 
-/// Counts a connection of a worker until it is dropped.
 struct CountedConnection(Arc<AtomicUsize>);
 
 impl CountedConnection {
@@ -87,12 +78,10 @@ impl Drop for CountedConnection {
     }
 }
 
-/// A probe that finds out whether each thread still responds.
 #[derive(Debug)]
 pub(crate) struct Pulse(Vec<Handle>);
 
 impl Pulse {
-    /// Returns as soon as each thread has run a newly spawned task, or has ended.
     pub(crate) async fn answered(&self) {
         let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
         for answer in answers {
@@ -109,7 +98,7 @@ impl Worker {
         let (goes_on, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name(format!("rotogate-{worker}")).spawn(move || {
             worker.enter();
-            // The sender never sends a value. It is only dropped.
+            // The sender never sends. It is only dropped.
             let _ = runtime.block_on(ended);
             // Blocking work, such as a password check, ends by itself, and its result is no longer needed.
             runtime.shutdown_background();
@@ -122,7 +111,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.goes_on.take());
         if let Some(thread) = self.thread.take() {
-            // The thread does not panic, because tokio catches the panics of its tasks.
+            // tokio catches panics of tasks, so the thread does not panic.
             let _ = thread.join();
         }
     }
@@ -164,7 +153,6 @@ mod tests {
         for thread in ["rotogate-1", "rotogate-2", "rotogate-3"] {
             assert_eq!(on(&all, thread), 3, "{thread}");
         }
-        // All connections of one thread end.
         all.retain(|(name, _)| name != "rotogate-2");
         let worker = &workers.workers[1];
         while worker.connections.load(Ordering::Relaxed) > 0 {
@@ -174,7 +162,7 @@ mod tests {
         assert_eq!(on(&next, "rotogate-2"), 3);
     }
 
-    /// A thread that does not answer keeps the report from the watchdog (requirement P60).
+    /// A blocked thread does not answer the watchdog's probe (requirement P60).
     #[tokio::test]
     async fn p60_a_thread_that_stands_still_does_not_answer() {
         let workers = workers(2);
@@ -182,14 +170,14 @@ mod tests {
         let (stands, standing) = oneshot::channel();
         workers.workers[0].runtime.spawn(async move {
             stands.send(()).unwrap();
-            // Blocks the thread, as a task that never yields does.
+            // Blocks the thread, like a task that never yields.
             let _ = released.recv();
         });
         standing.await.unwrap();
         let pulse = workers.pulse();
         let asked = tokio::spawn(async move { pulse.answered().await });
         tokio::task::yield_now().await;
-        // The other thread runs this task after the probe, so the probe has been answered when this task ends.
+        // The other thread answers the probe before it runs this task.
         workers.workers[1].runtime.spawn(async {}).await.unwrap();
         tokio::task::yield_now().await;
         assert!(!asked.is_finished());

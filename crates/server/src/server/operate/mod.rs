@@ -1,4 +1,4 @@
-//! The operation of a running gate: reload, keys, the admin listener, metrics and the watchdog.
+//! Operates a running gate: reload, keys, admin listener, metrics and watchdog.
 
 pub(crate) mod admin;
 pub(crate) mod key_roll;

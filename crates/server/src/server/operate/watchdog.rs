@@ -1,6 +1,5 @@
-//! The reports to the watchdog of the service manager (`WatchdogSec=` of systemd), which kills and restarts a gate that
-//! stops reporting. A report is sent only after every thread that serves requests has run a task. With a timer alone,
-//! reports would continue even if those threads hang.
+//! Reports to the service manager's watchdog (`WatchdogSec=` of systemd), which restarts a gate that stops reporting.
+//! Each report waits until every worker thread has run a task. A timer alone would not notice hanging threads.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use sd_notify::NotifyState;
 
 use crate::server::listen::workers::{Pulse, Workers};
 
-/// Reports until the process ends, if the service manager requires reports. Reports continue while the gate drains.
+/// If the service manager has a watchdog, reports to it until the process ends, even during the drain.
 pub(crate) fn start(workers: &Workers) {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     tokio::spawn(report(workers.pulse(), timeout / 3));

@@ -1,6 +1,6 @@
-//! The listeners for authorization requests of other proxies. An authorization request, here called a question, is
-//! converted into the request that it describes. This request is then treated like every other request: it gets a
-//! permit, a line in the access log, metrics, and the gate's decision.
+//! Listeners that receive authorization requests from other proxies. Such a request is called a question. The gate
+//! converts each question into the request that it describes. This request gets a permit, a log line, metrics and a
+//! decision.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -23,7 +23,6 @@ use rotogate_config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, Serv
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::{Peer, Present};
 
-/// The service that responds to the questions at an authorizer's listener.
 #[derive(Debug)]
 pub(crate) struct Questions {
     kind: AuthorizerKind,
@@ -33,10 +32,8 @@ pub(crate) struct Questions {
     assertion_audience: Option<Arc<str>>,
 }
 
-/// The future of the response to a question.
 pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
-/// The type of every response.
 pub(crate) type ReplyResult = Result<Response<LoggedBody>, Infallible>;
 
 impl Questions {
@@ -49,15 +46,14 @@ impl Questions {
         questions
     }
 
-    /// Accepts questions from the networks of this configuration, from the next question on.
+    /// Sets the networks from which questions are accepted from now on.
     pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
-        // If networks are configured in addition to the certificate, the peer must satisfy both conditions.
+        // If networks are configured besides the certificate, the peer must meet both conditions.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
         self.asking.set(trusted);
     }
 
-    /// Returns the networks from which questions are accepted.
     pub(crate) fn asking(&self) -> Arc<AskingNetworks> {
         Arc::clone(&self.asking)
     }
@@ -79,7 +75,6 @@ impl Questions {
     }
 }
 
-/// Responds to a question.
 pub(crate) fn answer(
     state: Arc<RequestState>,
     origin: Arc<Origin>,
@@ -93,7 +88,6 @@ pub(crate) fn answer(
         if questions.kind == AuthorizerKind::ExtAuthz {
             return super::checks::answer(&state, &origin, &authorizer, question, body).await;
         }
-        // The body of a question is not needed.
         drop(body);
         let closing = Authorizer::closing(&question);
         let head = authorizer.head(&mut question);
@@ -103,7 +97,7 @@ pub(crate) fn answer(
     })
 }
 
-/// Returns the verdict on a request with this head, or the refusal of the question. Both are recorded like a request.
+/// Returns the verdict on a request, or the refusal of the question. Both appear in the logs and metrics.
 pub(crate) async fn verdict(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -124,7 +118,7 @@ pub(crate) async fn verdict(
     let permit = state.enter(&origin, request.headers());
     let (parts, ()) = request.into_parts();
     let decided = {
-        // The future is pinned here, because each future around it would copy it.
+        // Pinning the future here avoids copies by the enclosing futures.
         let decided = pin!(async {
             match &permit {
                 Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,

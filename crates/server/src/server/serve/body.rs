@@ -1,4 +1,4 @@
-//! The bodies of requests. A body comes from the connection, or an endpoint has already read it into memory.
+//! Request bodies: from the connection, or already read by an endpoint.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,38 +19,33 @@ use rotogate_core::linger::drop_rest;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{BoxError, TooSlow};
 
-/// The body that the gate's services receive.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// A body from the connection.
     Incoming(FilteredBody),
-    /// A body from the connection that must arrive at the minimum rate or faster (requirement A4).
     MinRateBody(Box<MinRateBody>),
-    /// A body that is already in memory. It is empty after it was polled.
+    /// Empty after the first poll.
     Read(Bytes),
 }
 
-/// A body from the connection. Removes the trailers that only the gate may set (requirement T3).
+/// A body from the connection, without the trailers that only the gate may set (requirement T3).
 #[derive(Debug)]
 pub(crate) struct FilteredBody {
-    /// `None` after [`drop_rest`] has taken the body.
+    /// `None` after [`drop_rest`].
     body: Option<Incoming>,
-    /// Filters the trailers. `None` if the body is empty.
+    /// The trailer filter. `None` if the body is empty.
     gate: Option<Gate>,
-    /// Counts the received bytes.
     progress: Option<ExchangeProgress>,
-    /// Records when the body was read completely. `None` if the body is empty.
+    /// Records that the body was read completely. `None` if the body is empty.
     owed: Option<Arc<OwedAnswer>>,
 }
 
-/// A body that must arrive at the minimum rate until the response begins. After that, request and response may form a
-/// conversation, in which a client may be silent while it listens.
+/// A body that must arrive at a minimum rate until the response begins (requirement A4). After that, the client may
+/// pause, because it may wait for parts of the response.
 #[derive(Debug)]
 pub(crate) struct MinRateBody {
     body: FilteredBody,
     budget: RateBudget,
     progress: ExchangeProgress,
-    /// Whether the rest of the body is read and discarded when this value is dropped.
     lingers: bool,
 }
 
@@ -65,8 +60,7 @@ impl RequestBody {
         origin: &Origin,
         progress: ExchangeProgress,
     ) -> Request<Self> {
-        // Over HTTP/1.1, reading the body sends `100 Continue` to a client that waits for this status. The client would
-        // then send a body that is not needed.
+        // In HTTP/1.1, reading would send `100 Continue`, and the client would then send an unneeded body.
         let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
         let budget = RateBudget::new(origin.min_rate);
         request.map(|body| {
@@ -170,8 +164,7 @@ impl MinRateBody {
 }
 
 impl Drop for MinRateBody {
-    /// Reads the rest of the body in the background. A client that gets a response before it has sent its whole body
-    /// should receive this response, not a reset.
+    /// Reads the rest of the body in the background. Otherwise the client could get a reset instead of the response.
     fn drop(&mut self) {
         if self.lingers
             && !self.body.is_end_stream()

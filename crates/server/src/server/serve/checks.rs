@@ -1,4 +1,4 @@
-//! The authorization requests (questions) that Envoy sends over gRPC.
+//! Authorization requests that Envoy sends over gRPC.
 
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
@@ -19,13 +19,12 @@ use rotogate_config::AuthorizerKind;
 use rotogate_core::reply;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The time limit for receiving a question and deciding on it. Envoy's own timeout is shorter.
+/// The time limit for a question. Envoy's own timeout is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
-/// Responds to a call. Only verdicts are written to the access log. Each line describes the request that the verdict is
-/// about.
+/// Responds to a call. If there is a verdict, the access log gets a line about the described request.
 pub(crate) async fn answer(
     state: &RequestState,
     origin: &Arc<Origin>,
@@ -39,7 +38,7 @@ pub(crate) async fn answer(
         let response = pin!(verdict(state, origin, asked, head, question)).await;
         whole(response).await
     };
-    // The future is pinned here, because otherwise the timeout would move it.
+    // The future is pinned, so that the timeout does not move it.
     let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
     let reply = tokio::time::timeout(TIMEOUT, answer)
         .await
@@ -47,7 +46,6 @@ pub(crate) async fn answer(
     Ok(reply.map(|body| LoggedBody::unrecorded(GateBody::own(body))))
 }
 
-/// Collects the bytes of a verdict's body.
 async fn whole(response: Response<LoggedBody>) -> Reply {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! CORS (requirement T19) with an explicit list of origins. The gate responds to preflights before authentication.
+//! CORS (requirement T19) with a list of origins. The gate responds to preflights before authentication.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,12 +19,11 @@ use rotogate_config::{Config, CorsConfig};
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 static MCP_SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Applies the `[cors]` section to a service.
 #[derive(Debug)]
 pub(crate) struct Cors<S> {
     gate: Gate,
     plain: S,
-    /// `None` if no origin is allowed. In this case, responses do not have CORS headers.
+    /// `None` if no origin is allowed. Responses then have no CORS headers.
     with_cors: Option<tower_http::cors::Cors<S>>,
 }
 
@@ -33,8 +32,8 @@ impl<S: Clone> Cors<S> {
         let CorsConfig { origins, allow_credentials, max_age, expose } = &config.cors;
         let (allow_credentials, max_age) = (*allow_credentials, *max_age);
         let mut expose = expose.clone();
-        // A page that uses DPoP needs both headers for its next proof (RFC 9449 §8, §9). A page that uses MCP needs the
-        // challenge to find its authorization server, and it needs the id of its session.
+        // Pages that use DPoP need both headers for their next proof (RFC 9449 §8, §9). MCP pages need the challenge
+        // and the session id.
         let of_dpop = [WWW_AUTHENTICATE, DPOP_NONCE.clone()].into_iter().filter(|_| config.uses_dpop());
         let is_mcp = config.resources.iter().any(|resource| resource.mcp.is_some());
         let of_mcp = [WWW_AUTHENTICATE, MCP_SESSION_ID.clone()].into_iter().filter(|_| is_mcp);
@@ -60,7 +59,6 @@ impl<S: Clone> Cors<S> {
     }
 }
 
-/// Returns whether this request is a CORS preflight to which the gate itself responds.
 pub(crate) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
     if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
         return false;
@@ -73,20 +71,18 @@ fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The future of a response with CORS. The future of tower-http is boxed, because it contains a map of headers, for
-/// which the future of every request would otherwise need space.
+/// tower-http's future is boxed, because its header map would enlarge the future of every request.
 pub(crate) type CorsFuture<F> = Either<F, Pin<Box<tower_http::cors::ResponseFuture<F>>>>;
 
 impl<S> Cors<S>
 where
     S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
 {
-    /// Calls the service, which is always ready. `self` is shared, so that a request clones only the service that it
-    /// uses. Each clone changes a reference count in memory that all threads write to.
+    /// Calls the service, which is always ready. The receiver is `&self`, so that a request clones only the service
+    /// that it uses. A clone writes to memory that all threads share.
     pub(crate) fn call(&self, request: Request<RequestBody>) -> CorsFuture<S::Future> {
         let Some(with_cors) = &self.with_cors else { return Either::Left(self.plain.clone().call(request)) };
-        // tower-http treats every `OPTIONS` request as a preflight. A request without the preflight headers is an
-        // ordinary request.
+        // tower-http treats every `OPTIONS` request as a preflight, even without the preflight headers.
         let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
             Either::Right(Box::pin(with_cors.clone().call(request)))

@@ -1,8 +1,8 @@
-//! Ends streams early during an in-place upgrade (requirement P4). New requests wait until the last request in flight
-//! has ended. If a response is endless, they would have to wait for the whole `drain_timeout`.
+//! Ends streams early during an in-place upgrade (requirement P4). Otherwise new requests would wait for endless
+//! responses until `drain_timeout`.
 //!
-//! Endless responses are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the
-//! status `UNAVAILABLE`. The clients of both reconnect automatically. All other responses end by themselves.
+//! Event streams end as if the upstream had ended them. gRPC calls end with the status `UNAVAILABLE`. The clients
+//! reconnect automatically.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,12 +13,10 @@ use http::HeaderMap;
 use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use tokio::sync::watch;
 
-/// Tells whether the streams of a server must end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StreamDrain(Arc<watch::Sender<bool>>);
 
 impl StreamDrain {
-    /// Ends all streams, including streams that begin from now on.
     pub(crate) fn end_streams(&self) {
         self.0.send_replace(true);
     }
@@ -29,20 +27,17 @@ impl StreamDrain {
     }
 }
 
-/// The kinds of endless responses. They are ended in different ways.
+/// The kinds of endless responses. Each kind ends in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKind {
-    /// Server-sent events.
     Events,
-    /// The messages of a gRPC call.
     Grpc,
 }
 
-/// A response that ends when its server drains.
 pub(crate) struct DrainedStream {
     kind: StreamKind,
     drain: StreamDrain,
-    /// The future is created when the response first waits, because most gRPC responses never wait.
+    /// The future is created at the first wait, because most gRPC responses never wait.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_over: bool,
 }
@@ -54,8 +49,8 @@ impl DrainedStream {
         Self { kind, drain, end: None, is_over: false }
     }
 
-    /// Polled while the response waits for its next frame. Ready when the response must end. The result has trailers if
-    /// this kind of response has them.
+    /// Becomes ready when the response must end. The result has trailers for a gRPC call. Poll this function only while
+    /// waiting for a frame.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
         if end.poll_unpin(cx).is_pending() {
@@ -66,7 +61,6 @@ impl DrainedStream {
         Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is being upgraded; try again")))
     }
 
-    /// Returns whether the drain has ended the stream.
     pub(crate) const fn is_over(&self) -> bool {
         self.is_over
     }

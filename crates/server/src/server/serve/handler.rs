@@ -14,7 +14,6 @@ use crate::server::listen::origin::Origin;
 use rotogate::gate::Reason;
 use rotogate_core::headers::Present;
 
-/// Serves requests of clients, or authorization requests of other proxies.
 #[derive(Clone, Debug)]
 pub(crate) struct GateHandler {
     pub(crate) serving: Serving,

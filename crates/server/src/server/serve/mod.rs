@@ -1,4 +1,4 @@
-//! The handling of one request: its record, its permit, CORS, the gate around the proxy, and the counts.
+//! Handles one request: access record, permit, CORS, gate, proxy and counters.
 
 pub(crate) mod authorizer;
 mod body;

@@ -1,4 +1,4 @@
-//! The handling of one request: its record, panics, overload and CORS, and then the gate around the proxy.
+//! Handles one request: access record, panics, overload, CORS, gate and proxy.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,19 +33,15 @@ use rotogate_core::reply;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{Proxy, ProxyBody};
 
-/// Returns the layer around the proxy.
 pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
     gate.layer().rewriting().annotated().forward_buffered().at_edge()
 }
 
-/// The body of every response.
 pub(crate) type ReplyBody = GateBody<ProxyBody>;
 
-/// The state with which new requests are served.
 pub(crate) type Serving = Arc<ArcSwap<RequestState>>;
 
-/// The parts that each request needs. A reload replaces all of them at once. A request keeps the state that was current
-/// when it began.
+/// What each request needs. A request keeps the state that was current when it began.
 #[derive(Debug)]
 pub(crate) struct RequestState {
     service: Cors<GateService<Proxy, BufferedForward>>,
@@ -54,10 +50,8 @@ pub(crate) struct RequestState {
     time: SystemTime,
     /// The proxy, which also knows the names of the upstreams.
     pub(crate) proxy: Proxy,
-    /// The header that carries the request id.
     pub(crate) request_id: HeaderName,
     pub(crate) drain: StreamDrain,
-    /// Records requests, if `[tracing]` is configured.
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
@@ -74,24 +68,21 @@ impl RequestState {
         Ok(Self { service, gate, tally, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
-    /// Returns the state for another configuration. Counters, tracer and drain stay the same.
+    /// Returns the state for a new configuration, with the same counters, tracer and drain.
     pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, KeyFault> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
         let state = Self::new(config, gate, proxy, self.tally, (request_id, drain))?;
         Ok(state.traced_by(self.tracer.clone()))
     }
 
-    /// Returns the same state with this tracer.
     pub(crate) fn traced_by(self, tracer: Option<Arc<Tracer>>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// Returns the same state with another proxy.
     pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, KeyFault> {
         self.replaced_by(config, self.gate.clone(), proxy)
     }
 
-    /// Returns the monotonic time.
     pub(crate) fn monotonic(&self) -> Duration {
         self.time.monotonic()
     }
@@ -100,15 +91,13 @@ impl RequestState {
         &self.gate
     }
 
-    /// Returns the networks of trusted proxies if the peer is in one of them, and otherwise an empty list.
+    /// Returns the trusted networks, or an empty list if the peer is in none of them.
     pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
         let proxies = self.gate.trusted_proxies();
         let address = peer.address().to_canonical();
         if peer.may_forward() && proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
     }
 
-    /// Returns a permit for a request.
-    ///
     /// # Errors
     /// The gate as a whole, or the client, already has the maximum number of requests in flight.
     pub(crate) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<PoolPermit, Rejection> {
@@ -118,7 +107,6 @@ impl RequestState {
     }
 }
 
-/// The reason why a request got no permit.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     refusal: Refusal,
@@ -126,22 +114,18 @@ pub(crate) struct Rejection {
 }
 
 impl Rejection {
-    /// Returns the limit that was reached.
     pub(crate) fn refusal(&self) -> Refusal {
         self.refusal
     }
 }
 
-/// A response, and the permit of its request.
 type Answered = (Response<ReplyBody>, Option<PoolPermit>);
 type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
-/// The future of the gate around the proxy.
 type ServiceFuture = CorsFuture<<GateService<Proxy, BufferedForward> as Service<Request<RequestBody>>>::Future>;
 
-/// Returns the result of `work` on `input`, run by `around`. Returns `None` if `around` does not run it to its end.
+/// Calls `around` with a function that runs `work` on `input`. Returns `None` if `around` does not finish `work`.
 ///
-/// `enter` and `catch_unwind` copy the captured and returned values of a closure. The closure here captures only
-/// references.
+/// `enter` and `catch_unwind` copy what a closure captures. This closure captures only references.
 fn in_place<I, O>(around: impl FnOnce(&mut dyn FnMut()), input: I, work: impl FnOnce(I) -> O) -> Option<O> {
     let (mut given, mut result) = (Some((input, work)), None);
     around(&mut || result = given.take().map(|(input, work)| work(input)));
@@ -176,11 +160,9 @@ pub(crate) fn serve(
 }
 
 pin_project! {
-    /// A request that is being served, until its response begins.
+    /// The future that serves a request until its response begins.
     ///
-    /// This is a struct instead of nested `async` blocks. An `async` block contains an awaited future twice, as a
-    /// captured value and as the awaited future. A future is also moved, and thereby copied, several times on its way
-    /// to the connection.
+    /// An `async` block would store the awaited future twice, and would be copied several times.
     pub(crate) struct Served {
         // `None` after the response.
         #[pin]
@@ -189,8 +171,8 @@ pin_project! {
     }
 
     impl PinnedDrop for Served {
-        // The future is dropped within the context of the request, so that its log events name the request. If the
-        // request still has its record here, its client has disconnected.
+        // The future is dropped in the request's context, so that log events name the request. If the record still
+        // exists, the client has disconnected.
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(ServedRequest { state, record, began, .. }) = this.request {
@@ -252,9 +234,9 @@ impl ServedRequest {
 pin_project! {
     #[project = PendingAnswerProjection]
     enum PendingAnswer {
-        // The gate and the upstream behind it respond.
+        // The gate or the upstream responds.
         Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
-        // The server responds by itself, or only after a wait.
+        // The server itself responds, possibly after a wait.
         Boxed { answer: ResponseBoxFuture },
     }
 }
@@ -282,8 +264,7 @@ impl Future for PendingAnswer {
     }
 }
 
-/// Handles a request that got no permit. If the connection was rejected less than `Retry-After` ago, waits for a
-/// permit. Otherwise, rejects the request.
+/// Waits for a permit if the connection was rejected less than `Retry-After` ago. Otherwise rejects the request.
 async fn wait_or_reject(
     state: Arc<RequestState>,
     origin: Arc<Origin>,
@@ -303,7 +284,6 @@ async fn wait_or_reject(
     (reject(&state.gate, &request, refusal), None)
 }
 
-/// Calls the gate, and the upstream behind it.
 fn call_service(
     state: &RequestState,
     origin: &Origin,
@@ -312,7 +292,7 @@ fn call_service(
     received: Option<ExchangeProgress>,
     permit: PoolPermit,
 ) -> PendingAnswer {
-    // A stream of gRPC messages may be silent, so the minimum rate does not apply.
+    // gRPC messages may pause, so the minimum rate does not apply.
     let mut request = match &received {
         Some(progress) if !is_grpc => RequestBody::with_min_rate(request, &state.gate, origin, progress.clone()),
         received => request.map(|body| RequestBody::incoming(body, &state.gate, origin, received.clone())),
@@ -332,7 +312,6 @@ fn call_service(
     }
 }
 
-/// The 421 response if the connection was opened for another server than the one in the request.
 fn misdirected() -> Response<ReplyBody> {
     let detail = "this connection does not serve the requested host; open another connection";
     let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
@@ -341,7 +320,6 @@ fn misdirected() -> Response<ReplyBody> {
     reply
 }
 
-/// Renders a rejection for overload.
 fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<ReplyBody> {
     let (reply, verdict) = gate.overloaded(request, refusal);
     let mut reply = reply.map(GateBody::own);
@@ -349,16 +327,14 @@ fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<Re
     reply
 }
 
-/// Runs code that may panic. The panic hook of the program logs the panic.
 fn caught(run: &mut dyn FnMut()) {
     drop(catch_unwind(AssertUnwindSafe(run)));
 }
 
-/// Returns the response, or a 500 if the service panicked.
+/// Returns the response, or a 500 after a panic.
 ///
-/// tower-http's `CatchPanic` boxes the body of every response, which would cost an allocation for each request. It
-/// would also hide the [`GateBody`], which tells the access log how a response ended. `CatchUnwind` of futures-util
-/// copies each response twice.
+/// tower-http's `CatchPanic` would box every body, and hide the [`GateBody`] from the access log. `CatchUnwind` of
+/// futures-util copies each response twice.
 fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,
@@ -369,7 +345,7 @@ fn poll_caught<B>(
     }
 }
 
-/// Returns a 500 without details. The details are only in the log.
+/// Returns a 500 without details. Only the log contains them.
 pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));

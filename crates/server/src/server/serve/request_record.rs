@@ -1,4 +1,4 @@
-//! The server's record of a request: its id, its access-log line, and the context for the log events that it causes.
+//! The record of a request: its id, access-log line, and context for log events.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,17 +30,16 @@ use rotogate_proxy::ProxyBody;
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
 const GRPC: &[u8] = b"application/grpc";
-/// A response of unknown length is treated as a stream if it lasts longer than this.
+/// After this time, a response of unknown length counts as a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The record of one request, until its response begins. If it is dropped before the response, it logs that the client
+/// The record of a request until its response begins. If the record is dropped earlier, it logs that the client
 /// disconnected.
 pub(crate) struct RequestRecord {
     context: Context,
-    // The line is boxed, because a record is moved several times, whether there is an access log or not.
+    // The line is boxed, because a record is moved several times.
     line: Option<Box<AccessLogLine>>,
-    /// The end of the upgraded connection, if the connection was upgraded.
     tunnel: Option<TunnelEnd>,
     received: Option<ExchangeProgress>,
     began: Duration,
@@ -49,7 +48,7 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Gives the request an id, which the upstream also receives, and begins its line in the access log.
+    /// Gives the request an id, which the upstream also receives. Begins the access-log line.
     pub(crate) fn new<B>(
         state: &RequestState,
         origin: &Origin,
@@ -91,12 +90,10 @@ impl RequestRecord {
         Self { context, line, tunnel, received: received.cloned(), began, method, trace }
     }
 
-    /// Returns the context for the code that works on the request.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }
 
-    /// Completes the record with the response.
     pub(crate) fn complete(
         self,
         state: &RequestState,
@@ -129,7 +126,7 @@ impl RequestRecord {
         let tally = state.tally;
         let so_far = ExchangeEnd::default();
         let mut record = ReplyRecord { line, tally, route: RouteLabel::from_verdict(verdict), received, began, so_far };
-        // A gRPC response without messages has its status in the headers, not in trailers.
+        // A gRPC response without messages has its status in the headers.
         if is_grpc {
             record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));
         }
@@ -149,8 +146,7 @@ impl RequestRecord {
     }
 }
 
-/// Records a request whose head the HTTP library rejected. The request gets an id in the access log, and is counted in
-/// the metrics. Its method and path are not known.
+/// Records a request that the HTTP library rejected. The method and path of the request are unknown.
 // Requirement T49.
 pub(super) fn record_unread(state: &RequestState, origin: &Origin, status: StatusCode, reason: Reason) {
     let mut request = Request::new(());
@@ -167,7 +163,7 @@ pub(super) fn record_unread(state: &RequestState, origin: &Origin, status: Statu
     drop(record.complete(state, response, (Some(verdict), None), began));
 }
 
-/// The record of a response. When it is dropped, it counts the end of the exchange and completes the access-log line.
+/// The record of a response. When the record is dropped, it completes the counts and the access-log line.
 #[derive(Debug)]
 struct ReplyRecord {
     line: Option<Box<AccessLogLine>>,
@@ -179,7 +175,6 @@ struct ReplyRecord {
 }
 
 impl ReplyRecord {
-    /// Records that the response is a stream or a tunnel.
     fn begin_stream(&mut self) {
         if !self.so_far.is_stream {
             self.so_far.is_stream = true;
@@ -193,7 +188,6 @@ impl ReplyRecord {
         self.so_far.end = end;
     }
 
-    /// Called for each frame of a response of unknown length.
     fn body_continues(&mut self) {
         if !self.so_far.is_stream && SystemTime::new().monotonic().saturating_sub(self.began) > STREAM_AFTER {
             self.begin_stream();
@@ -211,7 +205,7 @@ impl Drop for ReplyRecord {
     }
 }
 
-/// Adds the request id to a problem document (RFC 9457) of the gate.
+/// Adds the request id to the gate's own problem document (RFC 9457).
 fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
     if let Some(document) = problem.strip_suffix(b"}") {
         *problem = [document, b",\"request_id\":\"", id.as_bytes(), b"\"}"].concat().into();
@@ -219,13 +213,12 @@ fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
 }
 
 pin_project! {
-    /// A response body whose end is counted, and written to the access log. It also contains the permit of its request,
-    /// because a separate body around it would cost another copy of each response.
+    /// A response body that records its end. The permit is in this body, because a separate body would copy each
+    /// response.
     #[derive(Debug)]
     pub(crate) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        // `None` for a tunnel, because the task of the tunnel has the record.
         record: Option<ReplyRecord>,
         // Set if the response may be endless.
         stream: Option<DrainedStream>,
@@ -235,7 +228,7 @@ pin_project! {
 }
 
 impl LoggedBody {
-    /// Returns a body without a record, for a request that does not come from a client.
+    /// Returns a body without a record, for a request that no client sent.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None, permit: None }
     }

@@ -1,4 +1,4 @@
-//! The labels of a request in the metrics: its route and its outcome.
+//! The metric labels of a request: route and outcome.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -7,21 +7,19 @@ use std::sync::Arc;
 use rotogate::gate::{Reason, Verdict};
 use rotogate_core::route::Route;
 
-/// A route as a label. It refers to the route, so that requests do not copy the id of the route.
+/// A route as a label. The label references the route instead of copying its id.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum RouteLabel<R = Arc<Route>> {
     Route(R),
-    /// A request to one of the gate's own endpoints.
     Endpoint,
-    /// A CORS preflight, to which the gate responds before routing.
+    /// The gate responds to a CORS preflight before routing.
     Preflight,
-    /// A request that was refused before a route was found.
+    /// No route was found before the refusal.
     #[default]
     None,
 }
 
-/// The route of a verdict that is still needed. The route is borrowed, because cloning the `Arc` for a lookup would
-/// write to memory that all threads share.
+/// A borrowed route. Cloning the `Arc` for a lookup would write to memory that all threads share.
 pub(crate) type RouteRef<'a> = RouteLabel<&'a Arc<Route>>;
 
 impl<R: AsRef<Route>> RouteLabel<R> {
@@ -44,7 +42,6 @@ impl<R: AsRef<Route>> RouteLabel<R> {
 }
 
 impl RouteLabel {
-    /// Returns the route of a verdict that is no longer needed.
     pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         let is_endpoint = verdict.operation().is_some();
@@ -92,7 +89,6 @@ impl Hash for RouteLabel {
     }
 }
 
-/// Returns the outcome of a request, as in the access log and the metrics.
 pub(crate) fn outcome(verdict: Option<&Verdict>) -> Reason {
     verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
 }

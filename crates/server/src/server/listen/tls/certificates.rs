@@ -1,4 +1,4 @@
-//! The certificates of a listener, and the choice of a certificate by the server name.
+//! The certificates of a listener, and the choice of a certificate by server name.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,12 +16,11 @@ use rotogate_config::CertificateFiles;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::read_private_bytes;
 
-/// The certificates of a listener. The list is not empty.
 #[derive(Debug)]
 pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
 
 impl Certificates {
-    /// Loads the certificates. `table` is the configuration key of the table, such as `server.tls`.
+    /// `table` is the configuration key of the table, such as `server.tls`.
     pub(super) fn load(
         table: &str,
         files: &[CertificateFiles],
@@ -31,8 +30,7 @@ impl Certificates {
         files.iter().map(|files| load(table, files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Returns two Unix times for each chain: the start of its first certificate's validity, and the earliest expiry of
-    /// a certificate in the chain.
+    /// Returns two Unix times for each chain: when the first certificate becomes valid, and the earliest expiry.
     pub(super) fn periods(&self) -> Vec<(Option<u64>, Option<u64>)> {
         let period = |pair: &Arc<CertifiedKey>| {
             (pair.cert.first().and_then(begin_of), pair.cert.iter().filter_map(end_of).min())
@@ -40,10 +38,9 @@ impl Certificates {
         self.0.iter().map(period).collect()
     }
 
-    /// Returns the index of the certificate for a name. This is the first certificate that a client would accept for
-    /// this name, including wildcard certificates, or otherwise the first certificate of the listener.
+    /// Returns the index of the first certificate that matches the name, or 0.
     fn position(&self, name: &str) -> usize {
-        // A trailing dot makes a name fully qualified, but does not change its meaning.
+        // A trailing dot marks a fully qualified name, and does not change its meaning.
         let name = name.strip_suffix('.').unwrap_or(name);
         let Ok(name) = ServerName::try_from(name) else { return 0 };
         let is_for = |key: &Arc<CertifiedKey>| {
@@ -53,8 +50,8 @@ impl Certificates {
         self.0.iter().position(is_for).unwrap_or(0)
     }
 
-    /// Returns whether both names get the same certificate. If so, a connection for one name may carry requests for the
-    /// other name. A `name` of `None` means that the client sent no SNI, and got the first certificate.
+    /// Returns whether both names get the same certificate, and may therefore share a connection. `None` means that the
+    /// client sent no SNI.
     pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
         self.0.len() == 1
             || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
@@ -69,18 +66,16 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Returns the Unix time at which a certificate expires.
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    // webpki reports the expiry time in its error about an expired certificate. The time in this call
-    // is later than the expiry of every certificate.
+    // webpki reports the expiry only in its error about an expired certificate.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
         _ => None,
     }
 }
 
-/// Returns the Unix time at which a certificate becomes valid. At the Unix epoch, no certificate was valid yet.
+/// Returns the Unix time at which a certificate becomes valid. No certificate is valid at the Unix epoch.
 fn begin_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     match judge(&EndEntityCert::try_from(certificate).ok()?, Duration::ZERO).err()? {
         webpki::Error::CertNotValidYet { not_before, .. } => Some(not_before.as_secs()),
@@ -123,7 +118,7 @@ fn load(
         .map_err(at("key"))?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // rustls cannot compare this kind of key, so the pair is accepted.
+        // rustls cannot compare keys of this type.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
         Err(_) => Err(at("key")(format!(
             "{shown_key}: is not the private key of the first certificate in {shown}. The first certificate must be \
@@ -132,8 +127,8 @@ fn load(
     }
 }
 
-/// Describes the problem if a certificate is outside its validity period. The listener serves the certificate anyway.
-/// Clients that check the period refuse it, other clients keep working, and the clock of this machine may be wrong.
+/// Returns a warning if a certificate is outside its validity period. The listener still uses the certificate, because
+/// this machine's clock may be wrong.
 fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());
     let shown = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
@@ -144,8 +139,8 @@ fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     }
 }
 
-/// Checks whether a certificate is within its validity period. Without root certificates, webpki does not find a path.
-/// But it checks the validity period before the path, so its error shows whether the period is the problem.
+/// Checks the validity period of a certificate. webpki checks the period before the certification path, so an invalid
+/// period determines the error.
 fn judge(certificate: &EndEntityCert<'_>, at: Duration) -> Result<(), webpki::Error> {
     let at = UnixTime::since_unix_epoch(at);
     certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).map(drop)

@@ -1,9 +1,8 @@
-//! The TLS of a listener (requirement T16). TLS 1.2 and 1.3 are supported, with the cipher suites of aws-lc-rs. All of
-//! these use AEADs and ephemeral keys. Renegotiation (which rustls does not have) and early data are not supported. If
-//! the client offers ALPN, a connection without a common protocol is refused.
+//! The TLS of a listener (requirement T16): TLS 1.2 and 1.3, with AEADs and ephemeral keys only. Renegotiation and
+//! early data are not supported.
 //!
-//! Certificates are reloaded when their files change ([`Tls::reload`]), and new connections get the new certificates.
-//! An open connection keeps the gate's certificate. It ends if the client's certificate is no longer accepted.
+//! After [`Tls::reload`], new connections get the new certificates. An open connection ends if the client's certificate
+//! is no longer accepted.
 
 mod certificates;
 
@@ -27,32 +26,29 @@ use rotogate_config::{ClientAuth, ClientRoots, TlsConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::private_file::trusted;
 
-/// The ALPN protocols, in order of preference (RFC 7301). A client that offers only other protocols is refused, so that
-/// its bytes are never interpreted in a protocol that it did not intend (ALPACA).
+/// The ALPN protocols, in order of preference (RFC 7301). Clients that offer only other protocols are refused, which
+/// prevents cross-protocol attacks (ALPACA).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// The maximum size of a certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// The TLS settings for connections that are accepted from now on.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsState {
     pub(crate) settings: Arc<ServerConfig>,
     pub(crate) certificates: Arc<Certificates>,
-    /// Whether the certificates of clients are passed to upstreams.
+    /// Whether upstreams get the client's certificate.
     pub(super) tells_upstreams: bool,
-    /// The verifier for client certificates. `None` if the listener does not request client certificates.
+    /// `None` if the listener does not request client certificates.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl TlsState {
-    /// Returns whether the listener accepts this certificate chain of a client at this time.
+    /// Checks the client's certificate chain again, at the time `now`.
     pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
         verifier.verify_client_cert(leaf, rest, now).is_ok()
     }
 }
 
-/// The current TLS settings of one listener.
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: ArcSwap<TlsConfig>,
@@ -60,33 +56,27 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Loads the settings. The warnings were already reported when the configuration was prepared.
+    /// Loads the settings without warnings, which were already reported.
     pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: watch::Sender::new(Arc::new(loaded)) })
     }
 
-    /// Returns the TLS settings for new connections. A reload replaces them.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsState>> {
         self.loaded.subscribe()
     }
 
-    /// Reads the files again. If an error occurs, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), KeyFault> {
-        // The settings are replaced as a whole, so that a TLS session is not resumed under old rules. The new settings
-        // have other ticket keys, so a client with an old ticket makes a full handshake.
+        // New settings also have new ticket keys, so that no session is resumed under the old rules.
         self.loaded.send_replace(Arc::new(load_and_warn(&self.config.load())?));
         Ok(())
     }
 
-    /// Uses the settings that were loaded for another configuration.
     pub(crate) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
         self.loaded.send_replace(other.loaded.borrow().clone());
     }
 
-    /// For each certificate chain, returns its file and two Unix times: the start of the first certificate's validity,
-    /// and the earliest expiry of a certificate in the file.
     pub(crate) fn periods(&self) -> Vec<(String, Option<u64>, u64)> {
         let config = self.config.load();
         let files = config.certificates.iter().map(|files| files.cert.display().to_string());
@@ -94,13 +84,11 @@ impl Tls {
         files.zip(periods).filter_map(|(file, (begin, end))| Some((file, begin, end?))).collect()
     }
 
-    /// Returns the configuration key of the listener's TLS settings, for logs.
     pub(crate) fn key(&self) -> String {
         self.config.load().key.clone()
     }
 }
 
-/// Returns the files of a TLS configuration.
 pub(crate) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     let of_clients = config.client_auth.roots();
     let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls, .. }| std::iter::once(ca).chain(crls));
@@ -116,7 +104,6 @@ fn load_and_warn(config: &TlsConfig) -> Result<TlsState, KeyFault> {
     Ok(loaded)
 }
 
-/// Reads every file. Returns the settings, and warnings.
 pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
@@ -139,15 +126,14 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     };
     let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
     settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    // Early data can be replayed, and a refresh request must not be replayed (RFC 8470 §4).
+    // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
     settings.max_early_data_size = 0;
     match &config.client_auth {
-        // Each listener has its own ticket keys.
         ClientAuth::None => {
             settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
         }
-        // A resumed session would accept the client's certificate without verification, even after the certificate or
-        // the revocation list has expired (requirement T35).
+        // A resumed session would skip the verification of a certificate that has expired or was revoked meanwhile
+        // (requirement T35).
         ClientAuth::Optional(_) | ClientAuth::Required(_) => {
             settings.session_storage = Arc::new(NoServerSessionStorage {});
             settings.send_tls13_tickets = 0;
@@ -157,9 +143,8 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams, verifier }, warnings))
 }
 
-/// Builds a verifier for client certificates, and collects warnings. If revocation lists are configured, each
-/// certificate below a root needs a current list of its issuer. If the list is missing or has expired, the client is
-/// refused.
+/// Builds a verifier for client certificates, and collects warnings. With revocation lists, each certificate below a
+/// root needs a current list from its issuer.
 fn client_verifier(
     config: &TlsConfig,
     ClientRoots { ca, crls, header: _ }: &ClientRoots,
@@ -177,7 +162,7 @@ fn client_verifier(
     Ok((verifier, warnings))
 }
 
-/// Reads the revocation lists in a PEM file (at least one), and returns warnings about their times.
+/// Reads the revocation lists of a PEM file, and returns warnings about their validity times.
 fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<String>), String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;
@@ -206,7 +191,6 @@ fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, O
     Ok((lists, late))
 }
 
-/// Builds a verifier for client certificates that were issued by the root certificates in this file.
 fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifierBuilder, String> {
     let mut roots = RootCertStore::empty();
     for root in chain(path)? {
@@ -215,7 +199,6 @@ fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifi
     Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
 }
 
-/// Reads the certificates in a PEM file (at least one).
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = path.display();
     let pem = trusted::read(path, MAX_FILE_BYTES)?;

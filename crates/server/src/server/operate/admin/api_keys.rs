@@ -1,4 +1,4 @@
-//! The operator's requests about API keys: list, create, replace, revoke, and report leaked ones.
+//! API keys: list, create, replace, revoke, and report leaked ones.
 
 use std::time::Duration;
 
@@ -15,9 +15,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 
-/// The maximum number of API keys on a page.
 const MAX_PAGE_KEYS: usize = 200;
-/// The maximum number of strings in one report of leaked keys.
 const MAX_REPORTED: usize = 500;
 
 /// An API key as an operator sees it. Times are in RFC 3339.
@@ -158,8 +156,8 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     }
 }
 
-/// Returns the live API keys of an owner, or the API keys that one scan of the store finds. The newest come first, and
-/// there are at most `most`. Also returns whether there are more.
+/// Returns up to `most` live API keys of an owner, the newest first. Without an owner, returns the keys that one scan
+/// finds. The flag tells whether there are more keys.
 pub(super) async fn newest(
     state: &AdminState,
     subject: Option<&str>,

@@ -1,4 +1,4 @@
-//! The operator's requests about the configuration: show, check, reload.
+//! The configuration: show, check, reload.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -86,7 +86,7 @@ impl ConfigInfo {
     }
 }
 
-/// Returns every key with its value. Secrets are masked. A list of plain values is treated as one value.
+/// Returns every key with its value, and masks secrets. A list of plain values counts as one value.
 fn values(config: &Config) -> Vec<(String, toml::Value)> {
     fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
         match value {
@@ -101,20 +101,17 @@ fn values(config: &Config) -> Vec<(String, toml::Value)> {
         }
     }
     let mut all = Vec::new();
-    // The printed configuration can always be parsed.
     add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
     all
 }
 
-/// Returns the keys whose value differs in `other`, the configuration that a start would use.
 fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let (ours, theirs) = (values(in_force), values(other));
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
     let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
-    // If an element of a list is missing in the other configuration, the element is reported as one key, because a list
-    // of the element's values would not help the reader.
+    // If only one of the configurations has an array element, the whole element is reported as one key.
     let is_in = |values: &[(String, toml::Value)], element: &str| {
         values
             .iter()

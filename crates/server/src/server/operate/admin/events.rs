@@ -1,4 +1,4 @@
-//! The operator's view of the audit log: its last lines, and new lines as they are written.
+//! The last lines of the audit log, and new lines as they are written.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -51,7 +51,6 @@ pub(super) struct Events {
     pub(super) events: Vec<Value>,
 }
 
-/// The conditions that a line must meet to be listed.
 #[derive(Clone, Default)]
 struct Filter {
     action: Option<String>,
@@ -63,7 +62,7 @@ struct Filter {
     with_others: Option<WithOthers>,
 }
 
-/// The properties of a session that decide whether a revocation of many sessions also ends it.
+/// The session's properties that decide whether a broad revocation ends the session.
 #[derive(Clone)]
 struct WithOthers {
     issuer: String,
@@ -82,9 +81,8 @@ impl WithOthers {
         }
     }
 
-    /// Returns whether this line revokes all sessions of the session's user, of its client or of everyone, up to a time
-    /// after the session's creation. The time of the line itself does not matter, because there is a second, later line
-    /// if the store accepted a revocation late.
+    /// Returns whether this line revokes all sessions of the user, the client or everyone. It compares times instead of
+    /// the order of the lines, because a delayed revocation has a second, later line.
     // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -105,9 +103,8 @@ impl WithOthers {
 }
 
 impl Filter {
-    /// Returns the lines that match the filter, in order. A session ends only once, so a later revocation of all
-    /// sessions of its user is left out. If the store recorded the end of the session late, a second line reports that
-    /// the end is durable.
+    /// Returns the matching lines, in order. After the first revocation of the session, further revocations are
+    /// omitted, except the line that reports the first one as durable.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
         let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
@@ -126,7 +123,6 @@ impl Filter {
         lines.filter_map(one).collect()
     }
 
-    /// Returns the line as JSON, if it matches the filter.
     fn pick(&self, line: &str) -> Option<Value> {
         let line: Value = serde_json::from_str(line).ok()?;
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -144,14 +140,13 @@ impl Filter {
     }
 }
 
-/// The lines about a session that are still in memory.
 pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
     let with_others = Some(WithOthers::new(issuer, session));
     let filter = Filter { session: Some(session.id.to_string()), with_others, ..Filter::default() };
     filter.pick_all(recent::follow().0.iter())
 }
 
-/// Returns the actor that ended the session of these lines, with the actor's role if it is known.
+/// Returns the actor that ended the session, with the role if known.
 pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     let line = history.iter().find(|line| line["event.action"] == "revocation")?;
     let actor = line["rotogate.actor"].as_str()?;
@@ -189,11 +184,10 @@ fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> 
     StreamBody::new(BodyStream::new(lines).take_while(is_in_force)).boxed_unsync()
 }
 
-/// Returns the last lines that match a query, with the newest last, and the source of new lines.
 pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = page_size(limit, recent::KEPT_LINES)?;
-    // Without the record of the session, only lines that name the session itself can be found.
+    // Without the session's record, only lines that name the session can be found.
     let with_others = match session.as_deref().and_then(SessionId::parse) {
         Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
         None => None,
@@ -206,13 +200,11 @@ pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<
     Ok((picked, Coming { lines: coming, filter }))
 }
 
-/// The source of lines that are written from now on.
 pub(super) struct Coming {
     lines: Receiver<Arc<str>>,
     filter: Filter,
 }
 
-/// Returns the last lines that match a query, and each further line when it is written.
 pub(super) async fn lines(
     state: &AdminState,
     query: EventsQuery,
@@ -226,7 +218,7 @@ pub(super) async fn lines(
                         return Some((picked, (coming, filter)));
                     }
                 }
-                // A client that reads too slowly misses lines. The numbers of the lines show the gap.
+                // A slow client misses lines. The line numbers show the gap.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -235,7 +227,6 @@ pub(super) async fn lines(
     Ok(stream::iter(picked).chain(following))
 }
 
-/// Returns an event stream of these strings.
 pub(super) fn event_stream(texts: impl Stream<Item = String> + Send + 'static) -> Response<Body> {
     let message = |text: String| {
         let lines = text.lines().map(|line| format!("data: {line}\n"));
@@ -273,7 +264,7 @@ mod tests {
             client: "web".to_owned(),
             created: Timestamp::from_secs(created),
         };
-        // Each line is written after its revocation; the second line of a late revocation, much later.
+        // Each line was logged after its revocation.
         let line = |second: u64, rest: &str| -> Arc<str> {
             let rest = rest.replace('\'', "\"");
             let before = format!(r#""not_before":"1970-01-01T00:00:{second:02}.000Z""#);

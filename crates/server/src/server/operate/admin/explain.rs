@@ -1,5 +1,5 @@
-//! `POST /v1/explain`: explains why a request is refused. The reasons come from the gate's own layer. This module adds
-//! the positions in the configuration, and advice.
+//! `POST /v1/explain` explains why a request is refused. The gate layer decides, and this module adds advice and
+//! positions in the configuration.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -153,8 +153,7 @@ pub(super) async fn answer(state: &AdminState, question: &Bytes) -> Result<Expla
     explain_question(state, question).await.map_err(wrong)
 }
 
-/// Describes what is wrong with the body of the request. The parser's message repeats the value that was found, which
-/// may be a token. The description therefore contains only the name of an unknown member, and what was expected.
+/// Describes what is wrong with the request's body. The parser's own message could repeat a token, and is not used.
 fn flaw(error: &serde_json::Error) -> String {
     let place = format!("line {}, column {}", error.line(), error.column());
     let text = error.to_string();
@@ -168,7 +167,6 @@ fn flaw(error: &serde_json::Error) -> String {
     }
 }
 
-/// Decides on the request that the question describes.
 pub(super) async fn explain_question(state: &AdminState, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
@@ -215,11 +213,10 @@ pub(super) async fn explain_question(state: &AdminState, question: Question) -> 
     Ok(Explained { state, config: &config, explanation: &explained, is_refresh_token }.report(kind))
 }
 
-/// Builds the head of the request that the question describes.
 fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Parts, String> {
     let target = question.path.as_deref().ok_or("path: missing; expected a path such as \"/orders?page=2\"")?;
     if !target.starts_with('/') {
-        return Err("path: expected the path and the query, from the slash on, such as \"/orders?page=2\"".to_owned());
+        return Err("path: must begin with a slash; expected a path and a query such as \"/orders?page=2\"".to_owned());
     }
     let uri: Uri = target.parse().map_err(|_| "path: not a valid request target".to_owned())?;
     let method = question.method.as_deref().unwrap_or("GET");
@@ -239,7 +236,7 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
         request.body(()).map_err(|_| "headers or token: contains a character that HTTP does not allow".to_owned())?;
     let (mut parts, ()) = request.into_parts();
     let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    // A client on this machine may call a listener on a loopback address by any loopback name.
+    // A client on this machine may use any loopback name.
     let named =
         |known: &ListenerConfig| question.listener.is_none() || known.name.as_deref() == question.listener.as_deref();
     let mut loopback = config.server.listeners.iter().filter(|known| known.address.ip().to_canonical().is_loopback());
@@ -267,7 +264,7 @@ fn known_listeners(config: &Config) -> impl Iterator<Item = &str> {
     config.server.listeners.iter().filter_map(|listener| listener.name.as_deref())
 }
 
-/// Returns the report about a CORS preflight, to which the gate responds without applying rules.
+/// No rule checks a CORS preflight.
 fn preflight() -> ExplainReport {
     ExplainReport {
         decision: Conclusion::Passed.word().to_owned(),
@@ -277,12 +274,10 @@ fn preflight() -> ExplainReport {
     }
 }
 
-/// An explanation, together with the configuration.
 struct Explained<'a> {
     state: &'a AdminState,
     config: &'a Config,
     explanation: &'a Explanation,
-    /// Whether the question has a refresh token in place of an access token.
     is_refresh_token: bool,
 }
 
@@ -324,7 +319,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Returns the problem if the rules let the request pass, but its upstream cannot respond.
+    /// Returns why the upstream of an accepted request cannot respond.
     fn problem(&self) -> Option<String> {
         let upstream = self.explanation.route.as_ref()?.upstream?;
         let name = self.state.serving.load().proxy.with_name(upstream, |name| name.map(str::to_owned))?;
@@ -335,13 +330,13 @@ impl Explained<'_> {
         ExplainedRule {
             rule: verdict.rule.word().to_owned(),
             result: verdict.result.word().to_owned(),
-            // The detail may contain the path, which may contain an API key (requirement K2).
+            // The detail may contain a path with an API key (requirement K2).
             detail: String::from_utf8_lossy(&log::without_key(verdict.detail.as_bytes())).into_owned(),
             config: self.key_of(verdict).map(|key| self.place(&key)),
         }
     }
 
-    /// Returns the line of a key. If the file does not contain the key, returns the line of the key's table.
+    /// Returns the line of a key, or of the key's table if the file lacks the key.
     fn place(&self, key: &str) -> Place {
         let (file, line) = self.config.source.place(key);
         Place { file, line }
@@ -364,13 +359,11 @@ impl Explained<'_> {
         Some(format!("clients[{index}]"))
     }
 
-    /// Returns the route, and the rules for the MCP call.
     fn policies(&self) -> impl Iterator<Item = &Route> {
         self.explanation.route.iter().chain(&self.explanation.call_rules).map(|route| &**route)
     }
 
-    /// Returns the configuration key that a rule uses. For a rule that refuses the request, this is the key of the
-    /// unmet requirement.
+    /// If the rule refuses the request, this is the configuration key of the unmet requirement.
     fn key_of(&self, verdict: &RuleVerdict) -> Option<String> {
         if let Some((route, key)) = &verdict.demand {
             return Some(self.route_key(route, &format!(".{key}")));
@@ -378,7 +371,7 @@ impl Explained<'_> {
         let rule = verdict.rule;
         let route = self.explanation.route.as_deref();
         let of_route = |key: &str| Some(self.route_key(&route?.id, key));
-        // The denial belongs to the first rule that refuses the request.
+        // The denial comes from the first rule that refuses.
         let denial = self.explanation.denial.filter(|denial| denial.rule() == rule);
         match rule {
             Rule::Request => Some("server.hosts".to_owned()),
@@ -409,7 +402,6 @@ impl Explained<'_> {
         }
     }
 
-    /// Returns the configuration key in the issuer's entry that causes the refusal of a token, or the entry itself.
     fn key_of_issuer(&self, denial: Option<Denial>) -> String {
         let key = match denial {
             Some(Denial::WrongType) => ".typ",
@@ -419,7 +411,6 @@ impl Explained<'_> {
         format!("{}{key}", self.issuer_key())
     }
 
-    /// The account and the name of the user, if the users are in a file.
     fn user(&self) -> Option<(Option<String>, String)> {
         let subject = self.explanation.token.as_ref()?.subject.as_deref()?;
         self.state.users.as_ref()?.directory().user_of(subject)

@@ -1,4 +1,4 @@
-//! Access to the admin listener: checks of the requested host, of the origin of the calling page, and of the token.
+//! Access checks of the admin listener: host, origin and token.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,18 +21,16 @@ use rotogate_core::limit::Failures;
 use rotogate_core::route::authority;
 
 const TARGET: &str = "rotogate::audit";
-/// How many wrong tokens from one address get status 401, and are logged, within [`FAILURES_WITHIN`].
+/// The limit on wrong tokens from one address within [`FAILURES_WITHIN`].
 const MAX_FAILURES: u32 = 10;
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Counts the wrong tokens from each address.
 pub(crate) fn failures() -> Failures {
     let time: Arc<dyn TimeSource> = Arc::new(SystemTime::new());
     Failures::new(MAX_FAILURES, FAILURES_WITHIN, &time)
 }
 
-/// Refuses a request for a host other than this listener, because a web page could rebind its DNS name to this address
-/// (requirement O25).
+/// Refuses a foreign host, because a web page could rebind its DNS name to this address (requirement O25).
 pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     let authority = authority::check(parts).map_err(|_| {
         Refusal::new(Code::BadRequest, "the `Host` header or the request target is missing or malformed")
@@ -47,7 +45,8 @@ pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
     ))
 }
 
-/// Returns whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
+/// Returns whether `host` is an IP address, `localhost` or a configured name. A page that uses DNS rebinding has
+/// another host.
 fn is_own_host(host: &str, hosts: &[String]) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok()
@@ -55,8 +54,7 @@ fn is_own_host(host: &str, hosts: &[String]) -> bool {
         || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
-/// Refuses a change that a page of another origin requests (requirement P50). A client that is not a browser sends
-/// neither of the headers that are checked.
+/// Refuses a change that a page of another origin requests (requirement P50). Only browsers send the checked headers.
 pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::GET | Method::HEAD) {
         return Ok(());
@@ -85,7 +83,6 @@ fn foreign() -> Refusal {
     Refusal::new(Code::ForeignOrigin, "a web page of another origin must not change anything here")
 }
 
-/// Returns the holder of the token, if the operation needs a token.
 pub(super) fn access<'a>(
     state: &'a AdminState,
     access: Access,
@@ -116,16 +113,16 @@ pub(super) fn access<'a>(
     Ok(Some(holder))
 }
 
-/// Records that the peer of this connection has shown an admin token. From then on, the connection is not closed in
-/// favor of peers without a token (requirement A26).
+/// Records that the peer has shown an admin token. The connection is then not closed in favor of peers without a token
+/// (requirement A26).
 pub(super) fn hold_seat(parts: &Parts) {
     if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
         seat.hold();
     }
 }
 
-/// Returns whether a request comes from this machine. The peer address is not sufficient to decide this, because a
-/// proxy on this machine also has a loopback address.
+/// Returns whether the request comes from this machine. The peer address alone is not enough, because a local proxy
+/// also has a loopback address.
 fn is_local(peer: IpAddr, parts: &Parts) -> bool {
     let is_forwarded = parts
         .headers
@@ -135,12 +132,10 @@ fn is_local(peer: IpAddr, parts: &Parts) -> bool {
     peer.to_canonical().is_loopback() && !is_forwarded && !is_named
 }
 
-/// Counts and logs a wrong token. If the limit on wrong tokens is exceeded, the returned refusal is sent instead of the
-/// usual response.
+/// Counts and logs a wrong token. Returns a refusal if the address has exceeded the limit.
 ///
-/// The limit is applied after the token was compared. A token has at least 32 characters, so guessing is hopeless even
-/// without a limit. With a limit before the comparison, any user with the same address as an operator could lock the
-/// operator out (requirement P50).
+/// The token is compared before the limit is applied. Otherwise a user with the operator's address could lock the
+/// operator out (requirement P50). The tokens have at least 32 characters, so guessing is hopeless without a limit.
 fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     if let Some(wait) = state.failures.wait(peer) {
         let what = format!("{peer} sent more than {MAX_FAILURES} wrong tokens within a minute; wait");
@@ -151,7 +146,6 @@ fn refuse_login(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses the holder of a token whose role does not include `role`.
 pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Result<(), Refusal> {
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
@@ -174,7 +168,6 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
     Ok(())
 }
 
-/// Returns the operator whose token was submitted in a form of the page, if the token is valid.
 pub(super) fn sign_in(
     state: &AdminState,
     peer: IpAddr,
@@ -196,9 +189,8 @@ pub(super) fn sign_in(
     Ok(Some((holder.clone(), token)))
 }
 
-/// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer`, a browser sends `null` as
-/// the origin of the gate's own page (Fetch, «append a request Origin header»). In that case, the form's CSRF token
-/// decides.
+/// Refuses a form from another origin. With `Referrer-Policy: no-referrer`, a browser sends `null` as the gate's own
+/// origin (Fetch, «append a request Origin header»). In this case, the CSRF token decides.
 pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {

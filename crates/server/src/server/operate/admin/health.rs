@@ -8,7 +8,6 @@ use super::problem::Problem;
 use super::state::GateState;
 use super::{AdminState, Body, plain};
 
-/// The response of a running gate.
 pub(crate) const ALIVE: &str = "alive\n";
 
 /// Responds that the process is running.
@@ -33,15 +32,13 @@ pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let (is_ready, readiness) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let found = GateState::judged(state, is_ready, &readiness);
-    // A gate that serves errors is still ready, because an orchestrator must not take it out of service for a failing
-    // upstream.
+    // A gate whose upstream fails is still ready. Otherwise an orchestrator would stop sending requests to the gate.
     let first = if readiness == "ready" { found.word } else { &readiness };
     let problems = found.reasons.iter().filter(|(_, reason)| *reason != readiness);
     let problems: String = problems.map(|(_, reason)| format!("problem: {reason}\n")).collect();
     plain(status, &format!("{first}\n{problems}{}", state.remote_issuers.states()))
 }
 
-/// Returns whether the gate can serve requests, and a line about its state.
 pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     if *state.stopping.borrow() {
         return (false, "stopping".to_owned());
@@ -58,7 +55,6 @@ pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     }
 }
 
-/// Returns whether the store works.
 pub(super) async fn is_store_up(state: &AdminState) -> bool {
     matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_))
 }

@@ -1,6 +1,5 @@
-//! The counts of the last 15 minutes, for the overview (requirement P71). They do not slow down requests, because a
-//! separate task reads the counters of the metrics every five seconds, and keeps the differences in a ring of fixed
-//! size.
+//! The counts of the last 15 minutes, for the overview (requirement P71). A task reads the counters every five seconds,
+//! so requests are not slowed down.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,19 +18,14 @@ use crate::server::build::files;
 use crate::server::operate::admin::{AdminState, sessions};
 use crate::server::operate::reload::InForce;
 
-/// How often the counters are read. The number of kept differences covers 15 minutes.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 pub(super) const SAMPLES: usize = 180;
-/// The number of differences in a minute.
 const MINUTE: usize = 12;
-/// The maximum number of upstreams with a chart. Further upstreams do not get a chart.
+/// Further upstreams get no chart.
 pub(super) const MAX_UPSTREAMS: usize = 16;
-/// The maximum number of records that are read to count the sessions.
 const MAX_COUNTED: usize = 100_000;
-/// How often sessions are counted while an operator looks at the overview.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// The events of sessions.
 pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
     (Event::Login, "Logins"),
     (Event::LoginRefused, "Refused logins"),
@@ -43,18 +37,16 @@ pub(super) const SESSION_EVENTS: [(Event, &str); 4] = [
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub(super) requests: u64,
-    /// The number of responses with a status of 5xx, from the gate or from an upstream.
+    /// Responses with a 5xx status, from the gate or an upstream.
     pub(super) failed: u64,
-    /// The number of requests that the gate refused with 4xx.
     pub(super) refused: u64,
-    /// The time that the gate itself takes to decide and to forward, as counts in the buckets of [`FINE_SECONDS`].
+    /// The gate's own processing time, as counts in the buckets of [`FINE_SECONDS`].
     pub(super) own: [u64; FINE_SECONDS.len()],
-    /// For each upstream, its name and its durations, as counts in the buckets of [`BUCKET_SECONDS`].
+    /// Each upstream's durations, as counts in the buckets of [`BUCKET_SECONDS`].
     pub(super) upstreams: Vec<(Arc<str>, [u64; BUCKET_SECONDS.len()])>,
-    /// The number of refusals for each outcome. The set of outcomes is fixed.
+    /// The list is bounded, because the set of outcomes is fixed.
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
-    /// The number of log lines that were dropped or could not be written.
     pub(super) lost_lines: u64,
 }
 
@@ -79,7 +71,7 @@ impl Totals {
         now
     }
 
-    /// Returns the increases since `before`. After a reload, an upstream may count from zero again.
+    /// Returns the increases since `before`. A reload may reset an upstream's counters.
     fn since(mut self, before: &Self) -> Self {
         let subtract = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
         subtract(&mut self.requests, before.requests);
@@ -100,7 +92,7 @@ impl Totals {
         self
     }
 
-    /// Adds the counts of `other`, but not the durations, which charts show for each sample.
+    /// Adds the counts of `other`, without durations.
     fn add(&mut self, other: &Self) {
         self.requests += other.requests;
         self.failed += other.failed;
@@ -118,11 +110,10 @@ fn add(counts: &mut Vec<(&'static str, u64)>, word: &'static str, number: u64) {
     }
 }
 
-/// The latest count of live sessions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LiveSessions {
     pub(super) number: usize,
-    /// Whether the number is only a minimum, because not all records were read.
+    /// Whether the number is a minimum, because not all records were read.
     pub(super) is_least: bool,
     pub(super) at: Timestamp,
 }
@@ -142,7 +133,6 @@ struct Kept {
     looked_at: Option<Timestamp>,
 }
 
-/// The ring of the latest counts.
 #[derive(Debug, Default)]
 pub(crate) struct History(Mutex<Kept>);
 
@@ -155,22 +145,20 @@ impl History {
         }
     }
 
-    /// Returns the increases in each interval of five seconds, with the newest first.
+    /// Returns the increases for each period of five seconds, newest first.
     pub(super) fn samples(&self) -> Vec<Totals> {
         self.0.lock().ring.iter().cloned().collect()
     }
 
-    /// Returns the counts of the last minute.
     pub(super) fn minute(&self) -> Totals {
         sum(self.0.lock().ring.iter().take(MINUTE))
     }
 
-    /// Returns the number of log lines that were lost in the last 15 minutes.
     pub(super) fn lost_lines(&self) -> u64 {
         self.0.lock().ring.iter().map(|sample| sample.lost_lines).sum()
     }
 
-    /// Returns the number of live sessions. The task counts them only as long as this function is called.
+    /// Returns the number of live sessions. The task counts the sessions only while an operator calls this function.
     pub(super) fn live_sessions(&self) -> Option<LiveSessions> {
         let mut kept = self.0.lock();
         kept.looked_at = Some(files::now());
@@ -184,7 +172,6 @@ impl History {
     }
 }
 
-/// Returns the sum of these counts.
 pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
     samples.fold(Totals::default(), |mut sum, sample| {
         sum.add(sample);
@@ -192,7 +179,6 @@ pub(super) fn sum<'a>(samples: impl Iterator<Item = &'a Totals>) -> Totals {
     })
 }
 
-/// Reads the counters periodically until the gate ends.
 pub(crate) async fn watch(state: Arc<AdminState>) {
     let mut ticks = tokio::time::interval(SAMPLE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -206,7 +192,6 @@ pub(crate) async fn watch(state: Arc<AdminState>) {
     }
 }
 
-/// Counts the live sessions. Returns `None` if the store fails.
 async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     let (sessions, at) = (state.gate.sessions(), files::now());
     let (mut number, mut read, mut after) = (0, 0, None);
@@ -222,8 +207,7 @@ async fn count_live(state: &AdminState) -> Option<LiveSessions> {
     }
 }
 
-/// Returns a quantile of a histogram, in seconds: the duration that the fraction `share` of all durations does not
-/// exceed. `None` if the histogram is empty. Interpolates within a bucket, as Prometheus does.
+/// Returns the quantile `share` in seconds, interpolated as in Prometheus. `None` if the histogram is empty.
 pub(super) fn quantile(buckets: &[u64], bounds: &[f64], share: f64) -> Option<f64> {
     let total: u64 = buckets.iter().sum();
     let (mut below, rank) = (0.0, share * total as f64);
@@ -249,7 +233,7 @@ mod tests {
         let history = History::default();
         for second in 0..SAMPLES as u64 + 10 {
             let buckets = [second; BUCKET_SECONDS.len()];
-            // Since a reload, the upstream counts from zero.
+            // After a reload, the upstream's counters start at zero.
             let buckets = if second == 150 { [0; BUCKET_SECONDS.len()] } else { buckets };
             history.take(Totals {
                 requests: second * 7,
@@ -263,7 +247,7 @@ mod tests {
         assert_eq!(samples.len(), SAMPLES);
         assert!(samples.iter().all(|sample| (sample.requests, sample.failed) == (7, 2)), "{samples:?}");
         let newest = 2 * (SAMPLES as u64 + 9) - 1;
-        assert_eq!(samples[0].refusals, [("no_route", newest)], "what did not happen again is left out");
+        assert_eq!(samples[0].refusals, [("no_route", newest)], "refusals that did not recur are left out");
         assert_eq!(samples[SAMPLES + 9 - 150].upstreams[0].1, [0; BUCKET_SECONDS.len()], "not below zero");
         assert_eq!(history.minute().requests, 7 * MINUTE as u64);
     }

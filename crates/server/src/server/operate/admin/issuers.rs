@@ -44,7 +44,6 @@ pub(super) async fn drop_keys(state: &AdminState, name: &str) -> Result<IssuerRe
     Ok(report)
 }
 
-/// Decodes the name in the path, so that it can be compared with the configuration.
 fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! The operator's view of the gate's own keys, and the operations that replace a key.
+//! The gate's own keys: list and replace.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -71,7 +71,6 @@ impl Age {
         Self { created: Some(rfc3339(created)), age: Some(now.since(created).as_secs()) }
     }
 
-    /// Formats the age in days, hours or minutes.
     pub(crate) fn in_words(&self) -> String {
         const HOUR: u64 = 3600;
         match self.age {
@@ -116,7 +115,6 @@ pub(super) fn list(state: &AdminState) -> Keys {
     describe(&state.gate.keyring(), &state.config.load().issuer.keys)
 }
 
-/// Describes the keys of a folder.
 pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     let signing = keyring.signer().kid();
     let keys = keyring.signing_keys().map(|key| Key {
@@ -199,7 +197,7 @@ pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminR
     let algorithm = algorithm.map(|name| name.parse::<Algorithm>()).transpose();
     let algorithm = algorithm.map_err(|error| Refusal::new(Code::InvalidBody, format!("algorithm: {error}")))?;
     let Ok(turn) = Arc::clone(&state.rotating).try_lock_owned() else {
-        return Err(Refusal::new(Code::KeyInUse, "a rotation is already running; `GET /v1/keys` shows its key"));
+        return Err(Refusal::new(Code::KeyInUse, "a key rotation is already running; `GET /v1/keys` shows the key"));
     };
     let config = state.config.load_full();
     let added = {

@@ -1,12 +1,10 @@
-//! The admin listener (requirement O1) serves health checks, metrics, and the requests of operators (`/v1`), which need
-//! an admin token. docs/admin.md describes the requests, docs/openapi.json describes them for programs, and
-//! operations.rs lists them.
+//! The admin listener (requirement O1): health checks, metrics and the operators' API (`/v1`). docs/admin.md and
+//! docs/openapi.json describe the API.
 //!
-//! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
-//! could rebind its DNS name to this address, and read metrics through a browser on this machine (requirement O25). The
-//! module `seats` limits the number of open connections, and chooses the connection that is closed for a new one.
+//! A `Host` other than an IP address, `localhost` or `admin.hosts` gets 421, against DNS rebinding (requirement O25).
+//! The module `seats` limits the connections.
 //!
-//! A second listener, `admin.probes`, only serves health checks, and serves them to everyone (requirement P54).
+//! A second listener, `admin.probes`, serves only health checks, without a token (requirement P54).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -86,21 +84,16 @@ pub(crate) use thread::AdminThread;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type AdminResult = Result<Response<Body>, Refusal>;
 
-/// The maximum wait for the head of a request, and for the next request on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may serve new requests.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// The maximum size of a request's body, and the time limit for receiving it.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// The number of entries on a page, if the query does not contain it.
+/// Entries on a page, if the query does not set `limit`.
 const DEFAULT_PAGE: usize = 100;
-/// The value of `Retry-After` if a change is refused because the audit log cannot be written.
+/// `Retry-After` for changes that are refused because the audit log fails.
 const AUDIT_RETRY: Duration = Duration::from_secs(5);
-/// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The state that the requests to the admin listener use.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     pub(crate) tokens: Arc<AdminTokens>,
@@ -109,11 +102,10 @@ pub(crate) struct AdminState {
     pub(crate) history: History,
     pub(crate) reloader: Reloader,
     pub(crate) began: Timestamp,
-    /// Every address of this gate, including the admin listener.
     pub(crate) listening: Vec<SocketAddr>,
     pub(crate) metrics: Metrics,
     pub(crate) stopping: watch::Receiver<bool>,
-    /// Locked while a new key waits until it may sign.
+    /// Locked while a new key waits until it may sign, so that no other key changes.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -126,17 +118,13 @@ impl Deref for AdminState {
     }
 }
 
-/// The two listeners of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The listener at `admin.listen`.
     Operators,
-    /// The listener at `admin.probes`.
     Probes,
 }
 
-/// Serves connections until its task is aborted, which happens after the gate has drained. Readiness checks can
-/// therefore fail during the drain.
+/// Serves until the task is aborted, after the drain. Readiness checks can therefore fail during the drain.
 pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -169,7 +157,6 @@ pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminSta
     }
 }
 
-/// Serves a connection until it ends, is closed in favor of another one, or reaches its maximum lifetime.
 async fn within_its_life<I, S>(connection: http1::Connection<TokioIo<I>, S>, seat: &Seat) -> hyper::Result<()>
 where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -207,7 +194,7 @@ async fn answer(
         headers.insert(REQUEST_ID, context.id().clone());
     }
     let status = response.status().as_u16();
-    // Probes may arrive several times a second from each prober, so they are not logged at the info level.
+    // Probes are too frequent for the info level.
     if is_probe {
         tracing::debug!(target: "rotogate::admin", %method, path, status);
     } else {
@@ -217,16 +204,14 @@ async fn answer(
     Ok(response)
 }
 
-/// Returns a path as it is logged: without API keys, and without the random folder of a sign-in on the page, because
-/// other sites must not learn this folder.
+/// Returns a path for the log, without API keys and without the secret folder of a sign-in.
 // Requirements K2 and P56.
 fn logged_path(path: &str) -> String {
     let path = &page::without_places(path);
     String::from_utf8_lossy(&log::without_key(path.as_bytes())).into_owned()
 }
 
-/// Responds only to health checks, with any `Host`, because an orchestrator uses an address that this program does not
-/// know.
+/// Serves only health checks. Any `Host` is accepted, because an orchestrator may use an unknown address.
 async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
     let found = operations::at(parts.uri.path());
     let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
@@ -234,8 +219,7 @@ async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
         None => Err(Refusal::new(Code::NotFound, "this listener serves only `/livez` and `/readyz`")),
         Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
         Some(row) if row.operation == Operation::Live => Ok(health::live()),
-        // The response does not contain the reason, because the reason names parts of the gate. The admin listener
-        // shows the reason.
+        // The reason names parts of the gate, so only the admin listener shows it.
         Some(_) => Ok(match health::readiness(state).await.0 {
             true => plain(StatusCode::OK, "ready\n"),
             false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
@@ -250,7 +234,7 @@ async fn handle(
     body: Incoming,
     is_probe: bool,
 ) -> AdminResult {
-    // Health checks of load balancers use HTTP/1.0. A browser whose DNS was rebound always sends a Host.
+    // Load balancers send HTTP/1.0 health checks. A browser under DNS rebinding always sends `Host`.
     let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
     if !needs_no_host {
         guard::host(parts, &state.config.load().admin.hosts)?;
@@ -275,7 +259,7 @@ async fn handle(
     }
     let work = operate(state, row.operation, parameter, parts, body);
     let answer = match (holder, Context::current()) {
-        // Log lines about events that this request causes name the operator.
+        // Log lines about this request name the operator.
         (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
         (None, _) | (_, None) => work.await,
     };
@@ -285,7 +269,6 @@ async fn handle(
     answer
 }
 
-/// Refuses a change while the audit log cannot be written, if the configuration requires this.
 // Requirement P42.
 fn may_change() -> Result<(), Refusal> {
     if !log::audit_is_failing().load(Ordering::SeqCst) {
@@ -344,18 +327,15 @@ async fn operate(
     }
 }
 
-/// The query of an operation without parameters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoParameters {}
 
-/// Parses the query parameters of a request.
 fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Refusal> {
     serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
         .map_err(|error| Refusal::new(Code::InvalidParameter, error.to_string()))
 }
 
-/// Parses the body of a request.
 async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, Refusal> {
     let bytes = whole_body(parts, body).await?;
     serde_json::from_slice(&bytes).map_err(|error| Refusal::new(Code::InvalidBody, error.to_string()))
@@ -363,12 +343,10 @@ async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, R
 
 const JSON: &str = "application/json";
 
-/// Reads the body of a request, without parsing it.
 async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     body_of(JSON, parts, body).await
 }
 
-/// Reads the body of a request, if it has this media type.
 async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
@@ -402,14 +380,13 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Builds a response with a body of this media type.
 fn reply(media: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
 }
 
-/// Returns the number of entries that a query requests. The default is 100, and the maximum is `most`.
+/// Returns the requested page size: 100 by default, `most` at the maximum.
 fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
     match limit.map(|limit| limit.parse()) {
         None => Ok(DEFAULT_PAGE),
@@ -418,13 +395,11 @@ fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
     }
 }
 
-/// Formats a time as in RFC 3339, for responses.
 fn rfc3339(moment: Timestamp) -> String {
     let moment = std::time::UNIX_EPOCH + Duration::from_secs(moment.as_secs());
     humantime::format_rfc3339_seconds(moment).to_string()
 }
 
-/// Escapes and truncates an operator's input, so that it can be shown in a response.
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
 }
@@ -446,7 +421,7 @@ mod tests {
         let connection = builder.serve_connection(TokioIo::new(served), service);
         let begun = Instant::now();
         let asking = async {
-            // The pause is shorter than the longest wait for the next request.
+            // The pause is shorter than `HEAD_TIMEOUT`, so the gate does not close the connection.
             while peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
                 && peer.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0)
             {

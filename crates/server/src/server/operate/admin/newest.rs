@@ -1,6 +1,5 @@
-//! Lists sessions with the newest first. Stores can list sessions only with the oldest first. Therefore this module
-//! reads a window of time before the end, and widens or narrows the window until it contains enough sessions, but not
-//! too many.
+//! Lists the newest sessions first. Stores list the oldest sessions first. This module therefore searches for a time
+//! window with enough sessions.
 
 use std::time::Duration;
 
@@ -12,13 +11,12 @@ use rotogate_core::store::{Filter, Page};
 
 use crate::server::build::files;
 
-/// The maximum number of sessions that a store lists in one call.
 const AT_ONCE: usize = 1000;
-/// The first window in milliseconds, and the factor by which a window with too few sessions grows.
+/// The first window of time, in milliseconds. A window with too few sessions grows by a factor.
 const FIRST_WINDOW: u64 = 3_600_000;
 const GROWTH: u64 = 8;
 
-/// Returns sessions before `end`, with the newest first. The result has at least `limit` sessions, if so many exist.
+/// Returns at least `limit` sessions before `end`, if they exist, with the newest first.
 pub(super) async fn newest_before(
     sessions: &Sessions,
     filter: &Filter,
@@ -27,14 +25,14 @@ pub(super) async fn newest_before(
 ) -> Result<Page, Error> {
     let is_before_end = |id: SessionId| end.is_none_or(|end| id < end);
     let at = end.map_or_else(files::now, |id| id.created());
-    // The longest window that was too short, and the shortest one that was too long.
+    // The longest window that was too short, and the shortest that was too long.
     let (mut short, mut long, mut window) = (0, None, FIRST_WINDOW);
     loop {
         let start = at.minus(Duration::from_millis(window));
         let is_all = start == Timestamp::ZERO;
         let after = (!is_all).then(|| SessionId::new(start, [0; 10]));
         let Page { sessions: mut found, mut next } = sessions.list(filter.clone(), after, AT_ONCE).await?;
-        // The window cannot be narrowed further, because this many sessions began within a millisecond.
+        // Too many sessions began within one millisecond, so the window cannot shrink further.
         let is_narrowest = long.is_some_and(|long| long <= window);
         while let Some(after) = next.filter(|next| is_narrowest && is_before_end(*next)) {
             let page = sessions.list(filter.clone(), Some(after), AT_ONCE).await?;
@@ -55,7 +53,7 @@ pub(super) async fn newest_before(
         window = match long {
             None => window.saturating_mul(GROWTH),
             Some(long) if long - short <= 1 => long,
-            // The next window is the geometric mean of the two windows.
+            // The next window is the geometric mean of these two windows.
             Some(long) => {
                 let between = (u128::from(short.max(1)) * u128::from(long)).isqrt();
                 u64::try_from(between).unwrap_or(long).clamp(short + 1, long - 1)

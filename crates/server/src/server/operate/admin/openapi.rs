@@ -1,4 +1,4 @@
-//! The document that describes `/v1` for programs: OpenAPI 3.1, generated from the types.
+//! The OpenAPI 3.1 document of `/v1`, generated from the types.
 
 use std::sync::LazyLock;
 
@@ -75,8 +75,7 @@ fn whole() -> utoipa::openapi::OpenApi {
     Document::openapi().merge_from(KeyOperations::openapi())
 }
 
-/// Adds the contents of the table of operations to the document: authentication, roles, and the problems that all
-/// operations may return.
+/// Adds authentication, roles and common problems from the table of operations.
 struct OfTable;
 
 impl Modify for OfTable {
@@ -102,7 +101,7 @@ impl Modify for OfTable {
     }
 }
 
-/// The document as text. It ends with a line break.
+/// The document as text, with a final line break.
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let text = whole().to_pretty_json().unwrap_or_default();
     format!("{text}\n")

@@ -1,5 +1,4 @@
-//! Every operation of this listener, with its method, its path, and the role that it requires. openapi.rs describes the
-//! same operations.
+//! Every operation of the admin listener: method, path and required role.
 
 use std::sync::LazyLock;
 
@@ -8,7 +7,6 @@ use matchit::Router;
 
 use rotogate_config::AdminRole;
 
-/// The operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Live,
@@ -45,18 +43,13 @@ pub(super) enum Operation {
     LeakedApiKeys,
 }
 
-/// The role that an operation requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Everyone.
     Anyone,
-    /// Everyone on this machine, and holders of a token with the role `viewer` or higher.
     LocalOrViewer,
-    /// Holders of a token with this role or a higher one.
     Role(AdminRole),
 }
 
-/// A row of the table of operations.
 #[derive(Debug)]
 pub(super) struct OperationRow {
     pub(super) operation: Operation,
@@ -75,7 +68,6 @@ const fn post(path: &'static str, operation: Operation, role: AdminRole) -> Oper
 
 const VIEWER: Access = Access::Role(AdminRole::Viewer);
 
-/// All operations.
 pub(super) static TABLE: &[OperationRow] = &[
     get("/livez", Operation::Live, Access::Anyone),
     get("/readyz", Operation::Ready, Access::Anyone),
@@ -111,22 +103,19 @@ pub(super) static TABLE: &[OperationRow] = &[
     post("/v1/explain", Operation::Explain, AdminRole::Operator),
 ];
 
-/// The rows of the table, by path.
 static PATHS: LazyLock<Router<Vec<&'static OperationRow>>> = LazyLock::new(|| {
     let mut paths: Router<Vec<&'static OperationRow>> = Router::new();
     for row in TABLE {
         match paths.at_mut(row.path) {
             Ok(found) => found.value.push(row),
-            // This is unreachable, because a test looks up every row and so proves that the router accepts each
-            // pattern.
+            // The insert cannot fail, because a test proves that the router accepts every pattern.
             Err(_) => drop(paths.insert(row.path, vec![row])),
         }
     }
     paths
 });
 
-/// Returns the rows of a path, and the path's parameter in percent-encoded form. The parameter is empty if the path has
-/// none.
+/// Returns the operations at a path, and the path's percent-encoded parameter (possibly empty).
 pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)> {
     let found = PATHS.at(path).ok()?;
     let parameter = found.params.iter().next().map_or("", |(_, value)| value);
@@ -141,14 +130,13 @@ impl OperationRow {
 }
 
 impl OperationRow {
-    /// Returns whether the operation changes anything. The event of such an operation is in the audit log before the
-    /// response is sent.
+    /// Returns whether the operation changes anything. A change is written to the audit log before the response is
+    /// sent.
     pub(super) fn is_change(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// Returns whether the gate refuses the operation while it cannot write the audit log, if the configuration
-    /// requires this. Revocations are never refused for this reason.
+    /// Returns whether the gate may refuse the operation while the audit log fails. Revocations are never refused.
     pub(super) fn needs_audit_log(&self) -> bool {
         let is_free = matches!(
             self.operation,
@@ -159,7 +147,7 @@ impl OperationRow {
     }
 }
 
-/// Returns the methods of a path, for the header `Allow`.
+/// Returns the methods for the header `Allow`.
 pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
     let mut methods: Vec<_> = rows.iter().map(|row| row.method.clone()).collect();
     if methods.contains(&Method::GET) {
@@ -169,7 +157,6 @@ pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
 }
 
 impl Operation {
-    /// Returns whether the operation is a health check.
     pub(super) const fn is_probe(self) -> bool {
         matches!(self, Self::Live | Self::Ready)
     }

@@ -1,4 +1,4 @@
-//! The errors of the admin listener: problem documents (RFC 9457) with a code from a fixed set.
+//! Errors of the admin listener: problem documents (RFC 9457) with a fixed set of codes.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 use super::{Body, full, reply};
 use rotogate_config::ConfigError;
 
-/// The page that describes the codes. Each code has its own anchor.
 const PAGE: &str = "docs/admin.md";
 
 macro_rules! codes {
@@ -25,16 +24,13 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// All codes.
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Returns the word of the code.
             pub(crate) const fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// Returns the status of a response with this code.
             pub(crate) const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)* }
             }
@@ -133,7 +129,6 @@ pub(crate) struct Problem {
     errors: Vec<Finding>,
 }
 
-/// The reason why a request is refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(super) code: Code,
@@ -161,13 +156,13 @@ impl Refusal {
         Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
     }
 
-    /// Returns the refusal for a store that failed, or that the gate must not change now.
+    /// The store failed, or must not be changed at present.
     pub(super) fn of_store(error: Error) -> Self {
         let detail = format!("{error}; see the log and try again");
         Self::failed(error, detail)
     }
 
-    /// Returns the refusal for a store that failed during a revocation. This gate already applies the revocation.
+    /// The store failed during a revocation, which this gate already applies.
     pub(super) fn of_revocation(error: Error) -> Self {
         let what = "This gate already enforces the revocation, and writes it as soon as the store works. If the gate \
                     stops before that, the revocation is lost. See the log, and repeat the request until it succeeds";

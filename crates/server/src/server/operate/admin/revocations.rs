@@ -1,4 +1,4 @@
-//! The operator's requests about many sessions: to list revocations, and to revoke.
+//! Requests that list revocations, or revoke many sessions.
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use super::sessions::is_live;
 use super::{AdminState, page_size, rfc3339, shown};
 use rotogate_config::Config;
 
-/// The maximum number of entries on a page.
 const MAX_PAGE: usize = 1000;
 
 /// What to revoke. Exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user` must be
@@ -80,7 +79,6 @@ pub(crate) struct RevocationReport {
 }
 
 impl RevocationReport {
-    /// Creates the report about a single session.
     pub(super) fn of_one(ended: bool) -> Self {
         Self { matched: 1, ended: ended.into(), ..Self::default() }
     }
@@ -97,7 +95,7 @@ struct Entry {
     /// The `iss` of the refused tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<String>,
-    /// Sessions created up to this time are refused, and tokens without a session that were issued up to it.
+    /// Refuses sessions that were created, and tokens without a session that were issued, up to this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_before: Option<String>,
     /// The time when the last token that the entry can match has expired.
@@ -138,7 +136,7 @@ pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: Entri
     }
     let limit = page_size(limit, MAX_PAGE)?;
     let mut all = state.gate.sessions().revocations().await.map_err(Refusal::of_store)?;
-    // A rotation raises the minimum generation of a session. This is not a revocation, so it is not listed.
+    // A rotation also raises the minimum generation of a session, but is not a revocation.
     all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
     all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
     all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
@@ -158,7 +156,6 @@ fn entry_of(entry: &Revocation) -> Entry {
     Entry { kind, of, issuer, not_before, until: rfc3339(entry.until) }
 }
 
-/// The target of a request.
 enum RevocationTarget {
     Subject(Box<str>),
     ForeignSubject { issuer: String, subject: String },
@@ -223,7 +220,7 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
     let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
-        return wrong("a name in the request is empty");
+        return wrong("a field of the request is empty");
     }
     match (user, account, subject, issuer, client, token, all) {
         (Some(user), account, None, None, None, None, None) => {
@@ -246,7 +243,7 @@ fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTar
     }
 }
 
-/// Refuses a target that this gate cannot look up, unless `force` is set in the request.
+/// Refuses a target that this gate cannot look up, unless `force` is set.
 fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
     match force {
         true => Ok(()),
@@ -257,7 +254,7 @@ fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Returns the `iss` of another issuer, and the maximum lifetime of its tokens.
+/// Returns another issuer's `iss`, and the maximum lifetime of that issuer's tokens.
 fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
     let issuer = issuer.ok_or_else(|| {
@@ -266,8 +263,8 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
     Ok((issuer.url.clone(), issuer.max_lifetime))
 }
 
-/// Ends each session of an account separately. A revocation by subject could miss sessions, because a subject may have
-/// moved between accounts.
+/// Ends each session of an account. A revocation by subject could miss sessions, because subjects may move between
+/// accounts.
 async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
@@ -299,10 +296,9 @@ async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     Ok(sessions.revoke(session.id).await.map_err(Refusal::of_revocation)? && was_live)
 }
 
-/// The word that selects the user without an account, if another user with the same name has an account.
+/// Selects the user without an account if several users have the same name.
 const NO_ACCOUNT: &str = "none";
 
-/// Returns the subject of a user.
 pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
     let asked = shown(user);
     let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
@@ -315,7 +311,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
         Some("") => users.named(Some(None), user),
         Some(account) => users.named(Some(Some(account)), user),
     };
-    // The message below uses this word for the user without an account. An account with this name takes precedence.
+    // `none` means no account, unless an account has this name.
     if found.is_empty() && account == Some(NO_ACCOUNT) {
         found = users.named(Some(None), user);
     }
@@ -338,14 +334,13 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
     }
 }
 
-/// Returns the reason why there is nothing to revoke, and the target that was probably meant. `None` if the target is
-/// known to the users, the clients or the store.
+/// Returns why there is nothing to revoke, and a suggestion for the target. `None` if the target is known.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
         Whose::Everyone => Ok(None),
         Whose::Subject(subject) => {
-            // The user may be in another system, so the target is not reported as unknown.
+            // The user may exist in another system.
             let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
             if users.user_of(subject).is_some() || sessions.has_any(whose).await? {
                 return Ok(None);
@@ -366,7 +361,7 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
             }
             Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
         }
-        // A kind of target that this program does not know is not reported as unknown.
+        // Kinds of targets that this version cannot look up are not reported as unknown.
         _ => Ok(None),
     }
 }

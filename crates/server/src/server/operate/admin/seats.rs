@@ -1,12 +1,9 @@
-//! Limits the connections of an admin listener (requirements A25, A26, A32). A connection never waits for a seat. Peers
-//! without a token, called strangers, share a fixed number of seats. If all of these seats are taken, a new connection
-//! replaces the oldest one of the network with the most connections. When a peer has shown an admin token, its
-//! connection moves to a seat of another kind, which strangers cannot take.
+//! Limits the connections of an admin listener (requirements A25, A26, A32). Peers without a token share a fixed number
+//! of seats. If no seat is free, a new connection replaces the oldest connection of the busiest network. After a valid
+//! token, the connection moves to a reserved seat.
 //!
-//! A new connection is treated as a stranger's until its first request was read. Until then, a crowd that connects
-//! again and again must not be able to close it, even from the operator's own address. Therefore a young connection is
-//! not closed. Young connections have additional seats, so that only a very large crowd makes the listener refuse a new
-//! connection.
+//! A new connection counts as young for a short time. Additional seats protect young connections. Otherwise a flood of
+//! connections could evict an operator before the operator's first request.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,28 +16,26 @@ use tokio::time::Instant;
 
 use rotogate_core::network::{Network, networks};
 
-/// The maximum number of connections of each kind. It is enough for several scrapers, probes and commands, and small
-/// compared with the number of file descriptors of the process.
+/// The maximum number of connections of each kind. Scrapers and commands need fewer.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
-/// The maximum number of connections of strangers, including young ones. With this value of [`YOUNG`], the listener
-/// refuses new connections if there are more than about 2000 of them per second.
+/// The maximum for peers without a token, including young connections. About 2000 new connections per second exceed
+/// this maximum.
 const MAX_WITH_YOUNG: usize = 512;
-/// How long a connection is young. A peer that sends its request at once needs less time.
+/// How long a connection counts as young. Normal peers send their request sooner.
 const YOUNG: Duration = Duration::from_millis(250);
 
-/// The seats of one listener.
 #[derive(Debug, Default)]
 pub(super) struct Seats(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// The connections without a token, in the order of their arrival.
+    /// In the order of arrival.
     strangers: BTreeMap<u64, Stranger>,
     holders: HashSet<u64>,
-    /// Whether it was already logged that the connections without a token have reached their limit. It is reset when
-    /// their number falls below half of the limit.
+    /// Whether the log already reports that the seats are full. The flag is reset when the number falls below half of
+    /// the limit.
     is_logged: bool,
 }
 
@@ -51,7 +46,7 @@ struct Stranger {
     leaves: Arc<Notify>,
 }
 
-/// The seat of one connection. Dropping it frees the seat.
+/// Dropping the seat frees it.
 #[derive(Debug)]
 pub(super) struct Seat {
     of: Arc<Seats>,
@@ -64,8 +59,7 @@ impl Seats {
         self.0.lock()
     }
 
-    /// Returns a seat for a connection from this address. Returns `None` if no seat is free and none can be freed. The
-    /// caller then closes the connection.
+    /// Returns a seat, or `None` if no seat can be freed.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
         let network = networks(address).next().map(|(network, _)| network);
         let (leaves, since) = (Arc::new(Notify::new()), Instant::now());
@@ -84,8 +78,7 @@ impl Seats {
 }
 
 impl Taken {
-    /// Logs that the connections without a token have reached their limit. Logs this again only after their number has
-    /// fallen below half of the limit.
+    /// Logs that the seats for peers without a token are full. Logs again only after half of the seats were free.
     fn is_crowded(&mut self, newest: IpAddr) {
         if !self.is_logged {
             self.is_logged = true;
@@ -94,10 +87,9 @@ impl Taken {
         }
     }
 
-    /// Closes the oldest connections of the network with the most connections, counting the new connection, until a
-    /// seat is free. A young connection stays as long as there are additional seats for young connections. If there are
-    /// none, a young connection is closed only in favor of a connection from another network. Returns whether the new
-    /// connection gets a seat.
+    /// Closes the oldest connections of the busiest network until a seat is free. While additional seats are left,
+    /// young connections stay open. Afterwards, a young connection is closed only in favor of another network. Returns
+    /// whether a seat is free.
     fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
         while self.strangers.len() >= MAX_STRANGERS {
             let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
@@ -129,8 +121,6 @@ impl Taken {
 }
 
 impl Seat {
-    /// Moves the connection to a seat for holders of a token, because its peer has shown an admin token. If all of
-    /// these seats are taken, the connection keeps its seat.
     pub(super) fn hold(&self) {
         let mut taken = self.of.taken();
         if taken.holders.len() < MAX_HOLDERS && taken.strangers.remove(&self.number).is_some() {
@@ -138,7 +128,6 @@ impl Seat {
         }
     }
 
-    /// Resolves when the connection must close in favor of another one.
     pub(super) async fn left(&self) {
         self.leaves.notified().await;
     }
@@ -208,14 +197,13 @@ mod tests {
         held.iter().for_each(|seat| seat.hold());
         let strangers: Vec<_> = (0..500).filter_map(|_| take()).collect();
         assert!(held.iter().all(|seat| !has_left(seat)));
-        // One more connection is let in, and counts as a stranger's.
         let more = take().unwrap();
         more.hold();
         more.hold();
         tokio::time::advance(YOUNG).await;
         let after: Vec<_> = (0..MAX_WITH_YOUNG).filter_map(|_| take()).collect();
         assert!(has_left(&more) && held.iter().all(|seat| !has_left(seat)));
-        // A connection that was closed for another gets no seat, even if its peer shows a token.
+        // A closed connection does not get a reserved seat, even if its peer sends a token.
         strangers[0].hold();
         drop(held);
         strangers[1].hold();
@@ -227,7 +215,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a32_a_crowd_that_connects_again_pushes_no_operator_out_who_sends_a_token_in_time() {
         let seats = Arc::new(Seats::default());
-        // 1000 connections a second from the operator's own address.
+        // The operator's own address opens 1000 connections per second.
         let mut crowd: Vec<Arc<Seat>> = Vec::new();
         let mut connect = async || {
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -258,8 +246,6 @@ mod tests {
         let seats = Arc::new(Seats::default());
         let mut crowd: Vec<_> = (0..10_000).filter_map(|_| seats.take(OPERATOR)).collect();
         assert_eq!(crowd.len(), MAX_WITH_YOUNG);
-        // A probe from another address is let in: the oldest connection of the crowd is closed for it, young
-        // or not.
         let probe = seats.take([203, 0, 113, 1].into()).unwrap();
         assert!(has_left(&crowd[0]) && !has_left(&crowd[1]) && !has_left(&probe));
         assert!(seats.take(OPERATOR).is_none());

@@ -1,4 +1,4 @@
-//! The operator's requests about sessions: to list sessions, to show one, and to end one.
+//! Requests that list, show and end sessions.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,13 +14,10 @@ use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::Filter;
 
-/// The maximum number of sessions on a page.
 const MAX_PAGE_SESSIONS: usize = 1000;
-/// How many sessions are read for one page. If only few of them pass the filter, a page may have fewer sessions than
-/// requested.
+/// How many sessions are read for one page. If few of them match the filter, the page is short.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// How many sessions are read for one page with the newest first, because an operator does not look at more sessions at
-/// once.
+/// How many sessions are read for one page with the newest first.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
@@ -120,7 +117,6 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
-/// The condition of a filter on the status.
 #[derive(Clone, Copy)]
 enum AskedStatus {
     Live,
@@ -128,7 +124,6 @@ enum AskedStatus {
     Because(&'static str),
 }
 
-/// The reasons for which a session may have ended.
 pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
     ["expired", "not-before"].into_iter().chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word))
 }
@@ -192,8 +187,7 @@ pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> Result<Pag
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
         (Some(_), Some(_)) => return Err(wrong("at most one of `user` and `subject` is expected")),
-        // The account here is the user's present account. If the user moved to it, earlier sessions have another
-        // account.
+        // A session from before a move to another account has the earlier account.
         (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
         (None, Some(subject)) => (Filter::Subject(subject.into()), account),
         (None, None) => (Filter::All, account),
@@ -265,7 +259,6 @@ fn asked_status(text: Option<&str>) -> Result<Option<AskedStatus>, Refusal> {
     })
 }
 
-/// Returns whether the query requests the newest sessions first.
 fn asked_order(text: Option<&str>) -> Result<bool, Refusal> {
     match text {
         None | Some("oldest") => Ok(false),
@@ -297,7 +290,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(state, &session);
-    // If a session expired, nobody ended it.
+    // An expired session was not ended by anybody.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
@@ -312,7 +305,7 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let sessions = gate.sessions();
-    // A session is revoked even if its record cannot be read.
+    // The session is revoked even if its record cannot be read.
     let was_live = match sessions.get(id).await {
         Ok(Some(session)) => is_live(&sessions, &session),
         Ok(None) | Err(_) => true,
@@ -323,7 +316,6 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> Result<RevocationReport, 
     Ok(RevocationReport::of_one(was_live))
 }
 
-/// Returns whether the session can still be refreshed.
 pub(super) fn is_live(sessions: &Sessions, session: &Session) -> bool {
     session.status == Status::Live && sessions.is_over(session).is_none()
 }
@@ -332,7 +324,6 @@ fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-/// Returns the refusal for a session that is not in the store.
 fn lost(id: &str) -> Refusal {
     let what = format!(
         "the store does not contain the session {0}. It is revoked anyway, so that no gate writes it back",

@@ -1,4 +1,4 @@
-//! The operator's request for the state of the gate as a whole.
+//! Handles the operator's request for the state of the whole gate.
 
 use std::net::SocketAddr;
 

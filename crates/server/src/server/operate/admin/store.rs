@@ -51,8 +51,6 @@ pub(super) async fn backup(state: &AdminState, BackupQuery { folder }: BackupQue
     Ok(reply("application/octet-stream", StreamBody::new(frames).boxed_unsync()))
 }
 
-/// Copies the store to the wanted folder, because the disk of the store may be full. If this fails, copies to the
-/// folder of the store.
 async fn copy_somewhere(store: &RedbStore, wanted: Option<&Path>) -> Result<tokio::fs::File, String> {
     let beside = private_file::parent(store.path());
     let is_beside = |folder: &Path| std::path::absolute(beside).is_ok_and(|beside| beside == folder);
@@ -67,7 +65,7 @@ async fn copy_somewhere(store: &RedbStore, wanted: Option<&Path>) -> Result<toki
     copy(store, beside).await.map_err(|error| format!("{first}{error}"))
 }
 
-/// Copies the store into a file in `folder`, and unlinks the file before its content is sent.
+/// Copies the store into a file that is unlinked before it is sent.
 async fn copy(store: &RedbStore, folder: &Path) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
     let path = folder.join(format!(".backup-{}", uuid::Uuid::new_v4()));
     store.backup_to(&path).await?;

@@ -8,8 +8,7 @@ use tokio::runtime::Runtime;
 use super::{AdminState, Side, serve};
 use crate::server::error::ServerError;
 
-/// The admin listener. It has its own thread, so that it responds to health checks even if the worker threads are
-/// saturated.
+/// The admin listener's own thread, so that health checks work even if the workers are saturated.
 pub(crate) struct AdminThread(Option<Runtime>);
 
 impl AdminThread {
@@ -44,7 +43,7 @@ impl AdminThread {
 impl Drop for AdminThread {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // Requests that are still waiting on this runtime are aborted when the process ends.
+            // Waiting requests are aborted when the process ends.
             runtime.shutdown_background();
         }
     }

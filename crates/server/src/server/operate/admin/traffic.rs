@@ -55,8 +55,7 @@ pub(super) struct RouteInfo {
 pub(super) fn routes(state: &AdminState) -> Routes {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
-    // This is the order in which the routing table tries the routes: first by host, then by the most specific pattern,
-    // then by whether methods are listed.
+    // The routing table tries routes by host, then by specific pattern, then by methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
     Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() }
 }
@@ -87,7 +86,7 @@ fn info(state: &AdminState, route: &Route) -> RouteInfo {
     }
 }
 
-/// The sort key of a pattern: plain segments come before `{name}`, and `{name}` before `{*rest}`.
+/// Sorts plain segments before `{name}`, and `{name}` before `{*rest}`.
 fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
     let kind = |segment: &str| match segment {
         _ if segment.starts_with("{*") => 2,

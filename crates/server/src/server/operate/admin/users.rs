@@ -64,7 +64,7 @@ pub(super) async fn disable(state: &AdminState, request: DisableRequest) -> Admi
         Ok::<(), Refusal>(())
     };
     let context = Context::current();
-    // The event in the audit log names the operator.
+    // The audit log names the operator.
     let change = move || match context {
         Some(context) => context.enter(change),
         None => change(),

@@ -1,5 +1,4 @@
-//! Finds what still needs a secret for refresh tokens: tokens and cookies that were created with it, records that were
-//! sealed with it, and API keys.
+//! Finds the tokens, cookies, sealed records and API keys that still need a refresh secret.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,17 +14,15 @@ use super::{AskingGate, KeyNeeds, Longest, RollError, names, rounded, since};
 use crate::server::build::stores::{Stores, open_stores};
 use rotogate_config::{Config, StoreConfig};
 
-/// How many sessions are read in one call.
 const PAGE: usize = 256;
 
-/// Returns whether the gate has this secret, and not another secret with the same id.
+/// Returns whether the gate has this secret. Another secret may have the same id.
 pub(super) fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
     let at = row.refresh_keys.iter().position(|known| *known == id);
     at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
-/// Counts what depends on a refresh secret besides tokens. These are API keys, whose HMAC uses the secret until the
-/// key's next use.
+/// Counts the API keys whose HMAC uses the secret.
 // Requirement K4.
 pub(super) async fn left_by(
     config: &Config,
@@ -71,7 +68,6 @@ pub(super) async fn left_by(
     Ok(())
 }
 
-/// Returns the reason why a secret is still needed if `left` API keys depend on it.
 fn keys_known_by(left: u64) -> String {
     let (keys, were, them) =
         if left == 1 { ("key depends", "it was", "it") } else { ("keys depend", "they were", "them") };
@@ -81,8 +77,8 @@ fn keys_known_by(left: u64) -> String {
     )
 }
 
-/// Returns the tokens and records that still need a refresh secret, if there are any. If the sessions cannot be listed,
-/// the secret counts as needed for the longest time that may pass until a session is refreshed or ends.
+/// Describes the tokens and records that still need a refresh secret. If sessions cannot be listed, their longest
+/// possible lifetime is assumed.
 pub(super) fn refresh_needed(
     id: u8,
     changed: Timestamp,
@@ -107,7 +103,7 @@ pub(super) fn refresh_needed(
         .then(|| format!("for another {}, clients may present refresh tokens that were created with it", rounded(left)))
 }
 
-/// Counts the live sessions that have a refresh token, a cookie or a sealed record from this secret.
+/// Counts the live sessions with a refresh token, cookie or sealed record from this secret.
 pub(super) async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
@@ -127,7 +123,7 @@ fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
         && now.since(session.issued_at) < idle
 }
 
-/// Returns whether this secret created the cookie of a browser session. The cookie lasts as long as the session.
+/// Returns whether this secret created the browser cookie, which lasts as long as its session.
 fn made_cookie(session: &Session, id: u8) -> bool {
     session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }
@@ -171,7 +167,7 @@ mod tests {
         let sealed = with(other, key);
         assert!(is_needed(&sealed), "no gate could check the record without it");
         assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
-        // The cookie of a browser session does not change when the session is renewed.
+        // Renewing a browser session does not change the cookie.
         let mut renewed = with(other, other);
         renewed.browser = Some(Box::new(BrowserBinding { key, digest: [7; 32], at_provider: false, device: None }));
         assert!(is_needed(&renewed));
@@ -196,7 +192,7 @@ mod tests {
         assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None);
         assert!(refresh_needed(1, at(0), (&[], None), at(999), &longest).is_some(), "sessions cannot be asked");
         assert_eq!(refresh_needed(1, at(0), (&[], None), at(1000), &longest), None);
-        // The cookie of a browser lives as long as its session.
+        // A browser cookie lasts as long as its session.
         let longest = Longest { cookie: Duration::from_secs(3000), ..longest };
         assert!(refresh_needed(1, at(0), (&[], None), at(2999), &longest).is_some());
         assert_eq!(refresh_needed(1, at(0), (&[], None), at(3000), &longest), None);

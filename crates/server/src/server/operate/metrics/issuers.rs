@@ -1,4 +1,4 @@
-//! The metrics of the issuers whose keys are fetched.
+//! Metrics of the issuers whose keys are fetched.
 
 use std::fmt;
 
@@ -8,11 +8,10 @@ use rotogate::remote_keys::RemoteStatus;
 use rotogate_core::token::IgnoredCause;
 use rotogate_kit::metric_families as names;
 
-/// The states, in the order of their numbers in the metrics.
+/// The index of a state is its number in the metrics.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
-/// Writes the metrics. The number of label values is limited, because names come from the configuration and causes come
-/// from fixed sets (requirement I43).
+/// Label values are bounded, because names are configured and causes are fixed (requirement I43).
 pub(super) fn write(issuers: &RemoteIssuers, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let all = issuers.statuses();
     let state = |status: &RemoteStatus| STATES.iter().position(|state| *state == status.state);

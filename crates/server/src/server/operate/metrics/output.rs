@@ -1,4 +1,4 @@
-//! Writes metric families with the names, labels and help texts in [`metric_families`](rotogate_kit::metric_families).
+//! Writes metric families with the names, labels and help texts of [`metric_families`](rotogate_kit::metric_families).
 
 use std::fmt;
 
@@ -9,10 +9,8 @@ use rotogate_core::counters::CountedDurations;
 use rotogate_kit::durations::{BUCKET_SECONDS, Durations};
 use rotogate_kit::metric_families::{Family, Kind};
 
-/// Writes the families of a scrape, one after the other.
 pub(crate) struct ScrapeOutput<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
-/// The series of one family.
 pub(crate) struct Series<'a> {
     family: &'static Family,
     encoder: MetricEncoder<'a>,
@@ -23,7 +21,7 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
         Self(encoder)
     }
 
-    /// Begins a family. The family may stay without series.
+    /// Begins a family, which may have no series.
     pub(crate) fn family(&mut self, family: &'static Family) -> Result<Series<'_>, fmt::Error> {
         let kind = match family.kind {
             Kind::Counter => MetricType::Counter,
@@ -33,7 +31,6 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
         Ok(Series { family, encoder: self.0.encode_descriptor(family.name, family.help, None, kind)? })
     }
 
-    /// Writes a family with these series.
     pub(crate) fn all<L, N, const LABELS: usize>(
         &mut self,
         family: &'static Family,
@@ -47,7 +44,7 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
         series.into_iter().try_for_each(|(labels, value)| all.add(labels.each_ref().map(AsRef::as_ref), value))
     }
 
-    /// Writes a family with a series for each value of its only label.
+    /// Writes a family with one label, and a series for each value.
     pub(crate) fn each<L, N>(
         &mut self,
         family: &'static Family,
@@ -68,7 +65,6 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
         self.all(family, value.map(|value| ([""; 0], value)))
     }
 
-    /// Writes a family with one series, without labels.
     pub(crate) fn one<N>(&mut self, family: &'static Family, value: N) -> fmt::Result
     where
         N: EncodeCounterValue + EncodeGaugeValue + Copy,
@@ -78,7 +74,6 @@ impl<'a, 'e> ScrapeOutput<'a, 'e> {
 }
 
 impl Series<'_> {
-    /// Adds a counter or a gauge, with the values of the family's labels.
     pub(crate) fn add<N, const LABELS: usize>(&mut self, labels: [&str; LABELS], value: N) -> fmt::Result
     where
         N: EncodeCounterValue + EncodeGaugeValue + Copy,
@@ -90,7 +85,7 @@ impl Series<'_> {
         })
     }
 
-    /// Adds a histogram with the buckets of [`BUCKET_SECONDS`], and the values of the family's labels.
+    /// Adds a histogram with the buckets of [`BUCKET_SECONDS`].
     pub(crate) fn add_durations<const LABELS: usize>(
         &mut self,
         labels: [&str; LABELS],
@@ -99,7 +94,6 @@ impl Series<'_> {
         self.add_histogram(labels, &BUCKET_SECONDS, &durations.buckets, durations.sum)
     }
 
-    /// Adds a histogram whose counts come from the library.
     pub(crate) fn add_counted<const LABELS: usize>(
         &mut self,
         labels: [&str; LABELS],
@@ -108,7 +102,6 @@ impl Series<'_> {
         self.add_histogram(labels, counted.bounds, &counted.buckets, counted.sum)
     }
 
-    /// Adds a histogram with these upper bounds.
     pub(crate) fn add_histogram<const LABELS: usize>(
         &mut self,
         labels: [&str; LABELS],

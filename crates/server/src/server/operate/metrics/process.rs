@@ -1,4 +1,4 @@
-//! The metrics of the process and of its build.
+//! Metrics of the process and of its build.
 
 use std::fmt;
 
@@ -8,13 +8,12 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::output::ScrapeOutput;
 use rotogate_kit::metric_families as names;
 
-/// The source revision. A packager sets it at build time, because the sources do not contain it.
+/// The source revision, which a packager sets at build time.
 pub(crate) const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// The features of the program, and whether they are enabled in this build.
 const FEATURES: [(&str, bool); 7] = [
     ("failpoints", cfg!(feature = "failpoints")),
     ("ldap", cfg!(feature = "ldap")),
@@ -25,18 +24,16 @@ const FEATURES: [(&str, bool); 7] = [
     ("test-util", cfg!(feature = "test-util")),
 ];
 
-/// The names of the features of this build.
 pub(crate) fn features() -> Vec<&'static str> {
     FEATURES.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect()
 }
 
-/// Writes the metric with version, revision and features.
 pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features().join(",")];
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
 
-/// The resident memory of the process, in bytes.
+/// The resident memory in bytes.
 #[cfg(target_os = "linux")]
 pub(crate) fn resident_memory() -> Option<u64> {
     let stat = procfs::process::Process::myself().and_then(|process| process.stat()).ok()?;
@@ -48,8 +45,7 @@ pub(crate) fn resident_memory() -> Option<u64> {
     None
 }
 
-/// Reads the metrics of the process from the operating system. Leaves out a family if the system does not provide its
-/// value.
+/// Reads metrics from the operating system, and omits those that it does not provide.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
@@ -60,7 +56,7 @@ impl Collector for ProcessCollector {
         let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second();
-            // A sum of ticks is so small that a float represents it exactly.
+            // A float represents this sum of ticks exactly.
             let seconds = |of: u64| of as f64 / ticks as f64;
             output.one(&names::PROCESS_CPU, seconds(stat.utime + stat.stime))?;
             output.one(&names::PROCESS_RESIDENT_MEMORY, stat.rss.saturating_mul(procfs::page_size()))?;

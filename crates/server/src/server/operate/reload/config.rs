@@ -1,6 +1,5 @@
-//! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and many
-//! other keys. Either all changes are applied, or none. Keys that are read only at a start keep their value, and the
-//! log names those that have changed.
+//! Applies another `gateway.toml` to a running gate, completely or not at all. Keys that are read only at startup keep
+//! their value, and the log names the changed ones.
 
 use std::sync::Arc;
 
@@ -17,8 +16,7 @@ use rotogate::gate::PreparedKeys;
 use rotogate_config::{AccessLogConfig, AuditLogConfig, Config, DeclaredKeys, LogConfig, TrustedIssuer};
 
 impl Reloadable {
-    /// Applies every key that a reload can apply. If one of these keys has an unusable value, does not apply any key
-    /// and returns `false`.
+    /// Applies every key that a reload can apply. If one value is unusable, nothing changes and the result is `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.in_force.config.load_full();
         let mut now = new;
@@ -58,7 +56,7 @@ impl Reloadable {
         true
     }
 
-    /// Prepares all parts first, which can fail, and only then starts to use them.
+    /// Prepares all parts before it uses any of them, because the preparation can fail.
     pub(super) async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
         let in_force = Arc::clone(&self.in_force);
         let mut loaded = Vec::new();
@@ -120,7 +118,6 @@ fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
     (&config.log, &config.access_log, &config.audit_log)
 }
 
-/// The rules for tokens of other issuers, from another configuration.
 struct NextRules {
     states: Vec<IssuerState>,
     remote: NextIssuers,
@@ -128,7 +125,7 @@ struct NextRules {
 }
 
 impl Reloadable {
-    /// Returns the rules for each issuer. An unchanged issuer keeps its rules, even if its key file has become invalid.
+    /// Returns the rules for each issuer. An unchanged issuer keeps its rules, even if its key file became invalid.
     async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, ServerError> {
         let mut states = Vec::new();
         for issuer in &now.issuers {
@@ -150,13 +147,11 @@ impl Reloadable {
     }
 }
 
-/// Joins names to one value for a log line. Returns `None` if there are no names, because log lines must not have empty
-/// values.
+/// Joins names for a log line. `None` if there are no names, because log lines have no empty values.
 fn listed(names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// Logs the issuers that were added, removed or changed.
 fn log_issuers(old: &Config, now: &Config) {
     let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
     let only_in = |one: &Config, other: &Config| {
@@ -173,7 +168,7 @@ fn log_issuers(old: &Config, now: &Config) {
     );
 }
 
-/// Updates the file groups. An unchanged issuer keeps its group, because the issuer's files were not read again.
+/// Updates the groups of watched files. An unchanged issuer keeps its group, because its files were not read again.
 fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
     if old.issuers == now.issuers {
         return;

@@ -1,4 +1,4 @@
-//! A running gate, as its operator sees it: the parts that the start created, and the parts that a reload replaces.
+//! A running gate: the parts from its start, and the parts that a reload replaces.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,19 +17,17 @@ use crate::server::serve::request::Serving;
 use crate::server::serve::tally::Tally;
 use rotogate_config::Config;
 
-/// The parts of a running gate. Reload, metrics and the admin listener share them.
 #[derive(Debug)]
 pub(crate) struct InForce {
-    /// The parts as the start created them.
+    /// The parts of the gate, as created at startup.
     pub(crate) parts: GateParts,
     pub(crate) tally: &'static Tally,
-    /// The configuration in use.
     pub(crate) config: ArcSwap<Config>,
     /// The state with which requests are served, including the current proxy.
     pub(crate) serving: Serving,
     pub(crate) limits: Arc<Limits>,
     pub(crate) outcomes: Outcomes,
-    /// The listeners, in the order of the configuration.
+    /// In the order of the configuration.
     pub(crate) listeners: Vec<ListenerInForce>,
 }
 
@@ -41,7 +39,6 @@ impl Deref for InForce {
     }
 }
 
-/// The parts of a listener that a reload can change, and its connections.
 #[derive(Debug)]
 pub(crate) struct ListenerInForce {
     pub(crate) tls: Option<Arc<Tls>>,

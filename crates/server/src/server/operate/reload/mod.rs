@@ -1,8 +1,5 @@
-//! The reloads of a running gate. When files change, the gate reloads its own keys, the keys of trusted issuers and
-//! clients, its credentials at providers, and certificates. On SIGHUP, [`config`] applies those keys of `gateway.toml`
-//! that a reload can apply. The users file has its own watcher. If a file is invalid, the old content stays in use, and
-//! the problem is logged once for each change. An invalid file of one issuer or listener does not affect other issuers
-//! or listeners.
+//! Reloads of a running gate. Changed key files, credentials and certificates are read again. On SIGHUP, [`config`]
+//! applies `gateway.toml`. An invalid file is logged once, and its old content stays in use.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,11 +30,11 @@ mod config;
 mod in_force;
 mod outcomes;
 
-/// How long the keys of an issuer stay in use while its file is invalid or missing. After that, the issuer's tokens are
-/// refused. Otherwise an invalid file could keep a removed key in use forever.
+/// How long an issuer's keys stay in use while its file is invalid or missing. Otherwise a removed key could stay in
+/// use forever.
 const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads a configuration again, and checks it as a start does. Logs the errors.
+/// Reads a configuration again, checks it as at startup, and logs the errors.
 ///
 /// # Errors
 /// Returns every problem that would make a start fail.
@@ -57,22 +54,18 @@ pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
     })
 }
 
-/// A running gate, and the state that only its reloads need.
 struct Reloadable {
     in_force: Arc<InForce>,
-    /// The gate with the current rules.
     gate: Gate,
-    /// The trusted issuers, in the order of the configuration.
+    /// In the order of the configuration.
     trusted: Vec<IssuerState>,
 }
 
-/// A trusted issuer.
 #[derive(Clone)]
 struct IssuerState {
     rules: IssuerRules,
-    /// The time since which the issuer's file has been unusable.
     broken_since: Option<Timestamp>,
-    /// Whether the keys were dropped because the file has been unusable for [`BROKEN_KEYS_GRACE`].
+    /// Whether the keys were dropped after [`BROKEN_KEYS_GRACE`].
     dropped: bool,
 }
 
@@ -81,7 +74,6 @@ impl IssuerState {
         Self { rules, broken_since: None, dropped: false }
     }
 
-    /// Returns the rules of all issuers whose keys are not dropped.
     fn in_force(all: &[Self]) -> Vec<IssuerRules> {
         all.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone()).collect()
     }
@@ -91,17 +83,14 @@ impl IssuerState {
     }
 }
 
-/// A configuration to apply.
 #[derive(Debug)]
 struct ReloadRequest {
     config: Config,
-    /// The operator's request, for the audit log.
     context: Option<Context>,
-    /// Notifies the caller that waits for the outcome of the reload.
     done: Option<oneshot::Sender<bool>>,
 }
 
-/// The task that watches files and applies configurations. If this value is dropped, the task ends.
+/// Watches files and applies configurations. Dropping this value ends the task.
 #[derive(Debug)]
 pub(crate) struct ReloadTask {
     _task: TaskGuard,
@@ -109,13 +98,11 @@ pub(crate) struct ReloadTask {
     in_force: Arc<InForce>,
 }
 
-/// A handle with which to request that the task applies a configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Reloader(mpsc::Sender<ReloadRequest>);
 
 impl Reloader {
-    /// Applies another configuration, as far as a reload can. Returns whether it was applied. If not, the log contains
-    /// the reason.
+    /// Applies a configuration, and returns whether this succeeded. The log contains the reason for a failure.
     pub(crate) async fn apply(&self, config: Config) -> bool {
         let (done, is_done) = oneshot::channel();
         let asked = ReloadRequest { config, context: Context::current(), done: Some(done) };
@@ -125,25 +112,21 @@ impl Reloader {
 }
 
 impl ReloadTask {
-    /// Applies another configuration, as far as a reload can.
     pub(crate) async fn apply(&self, config: Config) {
-        // The task lives as long as this handle.
+        // The send cannot fail, because the task runs until this handle is dropped.
         let _ = self.asks.0.send(ReloadRequest { config, context: None, done: None }).await;
     }
 
-    /// Returns a handle for requesting reloads from this task.
     pub(crate) fn reloader(&self) -> Reloader {
         self.asks.clone()
     }
 
-    /// Records that another configuration is invalid.
     pub(crate) fn refuse(&self) {
         self.in_force.outcomes.set(ReloadSource::Configuration, true);
     }
 }
 
-/// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is the state of the
-/// files before they were first read.
+/// Starts to watch the files. `last_read` describes the files as they were before the gate first read them.
 pub(crate) fn watch(in_force: &Arc<InForce>, mut last_read: LastRead) -> ReloadTask {
     let mut reloadable = Reloadable {
         in_force: Arc::clone(in_force),
@@ -173,7 +156,6 @@ pub(crate) fn watch(in_force: &Arc<InForce>, mut last_read: LastRead) -> ReloadT
 }
 
 impl Reloadable {
-    /// Reloads the files that changed.
     async fn poll_files(&mut self, last_read: &mut LastRead) {
         let config = self.in_force.config.load_full();
         self.poll_keys(&config, last_read);
@@ -201,11 +183,11 @@ impl Reloadable {
             }
         }
         if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
-            // Installing the same configuration again rebuilds the clients and endpoints, and they then read their
-            // files again.
+            // Installing the same configuration again rebuilds the clients and endpoints, which then read their files
+            // again.
             match self.install(&config, &config).await {
                 Ok(()) => {
-                    tracing::info!("files of clients and providers reloaded");
+                    tracing::info!("client and provider files reloaded");
                     last_read.clients.mark_applied();
                 }
                 Err(error) if last_read.clients.mark_refused() => tracing::error!(
@@ -217,7 +199,6 @@ impl Reloadable {
         }
     }
 
-    /// Reads certificates, keys and credentials for upstreams again.
     fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), ServerError> {
         let serving = self.in_force.serving.load();
         let proxy = serving.proxy.with_files(changed).map_err(ServerError::part)?;
@@ -225,8 +206,7 @@ impl Reloadable {
         Ok(())
     }
 
-    /// Reloads the gate's keys and the keys of each trusted issuer separately, so that one invalid file does not
-    /// prevent the reload of other keys.
+    /// Reloads each key source separately, so that an invalid file does not affect the others.
     fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
         let own = read_own_keys(config, &mut last_read.own);
         let issuers = config.issuers.iter().zip(&mut last_read.issuers).enumerate();
@@ -270,7 +250,6 @@ impl Reloadable {
         }
     }
 
-    /// Reads the files of an issuer if they changed. Returns whether its rules differ from the current ones.
     fn poll_issuer(&mut self, index: usize, issuer: &TrustedIssuer, group: &mut FileGroup) -> bool {
         let Some(trusted) = self.trusted.get_mut(index) else { return false };
         let mut differs = false;
@@ -312,7 +291,6 @@ impl Reloadable {
     }
 }
 
-/// Returns the gate's own keys, if their files changed and can be used.
 fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>> {
     group.changed(|| files::own(config))?;
     match Keyring::load(&config.issuer.keys) {
@@ -326,8 +304,7 @@ fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>>
     None
 }
 
-/// Reloads certificates. A certificate and its key do not match while only one of the two files has been replaced. In
-/// that case, the next check finds both files replaced.
+/// Reloads certificates. If only one of the two files was replaced so far, they do not match until the next check.
 fn reload_certificates(tls: &Tls, group: &mut FileGroup) {
     match tls.reload() {
         Ok(()) => {

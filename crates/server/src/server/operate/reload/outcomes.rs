@@ -5,18 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::server::build::files::{self, FileGroup, LastRead};
 use rotogate_core::clock::Timestamp;
 
-/// The kinds of files that a running gate reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReloadSource {
-    /// `gateway.toml`, and the environment variables.
+    /// `gateway.toml` and environment variables.
     Configuration,
-    /// The gate's own keys.
     Keys,
-    /// The key files of other issuers, and the gate's credentials at them.
+    /// The key files of other issuers, and the gate's credentials at these issuers.
     Issuers,
-    /// The certificates of listeners.
     Certificates,
-    /// Certificates and credentials for upstreams.
     Upstreams,
     /// The keys of clients, and the gate's credentials at providers.
     Clients,
@@ -26,7 +22,6 @@ impl ReloadSource {
     pub(crate) const ALL: [Self; 6] =
         [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams, Self::Clients];
 
-    /// Returns the label of the source.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
@@ -42,16 +37,15 @@ impl ReloadSource {
 #[derive(Debug)]
 struct Outcome {
     is_refused: AtomicBool,
-    /// The time when files were last applied, as a Unix time in seconds.
+    /// Unix time in seconds, when files were last applied.
     taken: AtomicU64,
 }
 
-/// The outcome of the last change, for each [`ReloadSource`].
 #[derive(Debug)]
 pub(crate) struct Outcomes([Outcome; ReloadSource::ALL.len()]);
 
 impl Outcomes {
-    /// Creates the outcomes at a start, where all files were just applied.
+    /// All files were just applied at startup.
     pub(crate) fn new() -> Self {
         let now = files::now().as_secs();
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
@@ -61,13 +55,12 @@ impl Outcomes {
         self.0.get(source as usize)
     }
 
-    /// Returns whether the last change was refused, and when a change was last applied, as a Unix time in seconds.
+    /// Returns whether the last change was refused, and the Unix time of the last applied change.
     pub(crate) fn get(&self, source: ReloadSource) -> (bool, u64) {
         let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
         self.outcome(source).map_or_else(Default::default, read)
     }
 
-    /// Records that a change was applied or refused.
     pub(crate) fn set(&self, source: ReloadSource, is_refused: bool) {
         let Some(of) = self.outcome(source) else { return };
         of.is_refused.store(is_refused, Ordering::Relaxed);
@@ -76,7 +69,6 @@ impl Outcomes {
         }
     }
 
-    /// Copies the outcomes of the file groups.
     pub(super) fn follow(&self, last_read: &LastRead) {
         let LastRead { own, issuers, certificates, upstreams, clients } = last_read;
         for (source, groups) in [

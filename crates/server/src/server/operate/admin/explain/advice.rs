@@ -1,4 +1,4 @@
-//! Advice on what to do about a refusal.
+//! Advice about a refusal.
 
 use super::{Explained, Place};
 use crate::shell;
@@ -10,11 +10,9 @@ use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::session_cookie::NAME as COOKIE;
 use rotogate_core::token::verify::OWN;
 
-/// The prefix of `client_id` in a request with an API key.
 const KEY_PREFIX: &str = "key:";
 
 impl Explained<'_> {
-    /// Returns advice about a refusal.
     pub(super) fn advice(&self, denial: Denial) -> Option<String> {
         let advice = match denial {
             Denial::NoCredential | Denial::UnusableCredential if !self.takes_tokens() => {
@@ -45,7 +43,6 @@ impl Explained<'_> {
         self.explanation.route.as_ref().is_none_or(|route| route.policy.credentials.token)
     }
 
-    /// Returns advice for a route that does not accept access tokens.
     fn credential_advice(&self) -> Option<String> {
         let Credentials { session, key, token: _ } = self.explanation.route.as_ref()?.policy.credentials;
         let login = self.config.endpoints.iter().find(|endpoint| endpoint.browser.is_some());
@@ -65,7 +62,7 @@ impl Explained<'_> {
         policy.is_some_and(|policy| !policy.roles.is_empty() && !policy.all_roles.is_empty())
     }
 
-    /// Returns advice with the command that shows who ended the session.
+    /// Names the command that shows who ended the session.
     // Requirement O47.
     fn advice_of_ended(&self) -> String {
         let token =
@@ -76,7 +73,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Returns advice about the source of the issuer's keys, and how to add further keys there.
+    /// Names the source of the issuer's keys, and how to add keys there.
     fn key_advice(&self) -> String {
         let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
         let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {
@@ -104,7 +101,7 @@ impl Explained<'_> {
             }
         }
         if lacks.is_empty() {
-            // An endpoint requires the scope, and the endpoint's own row in the report already names it.
+            // The report's row for the endpoint already names the scope.
             return None;
         }
         let lacks = lacks.join(" ");
@@ -144,9 +141,8 @@ impl Explained<'_> {
         Some(format!("{allowed}{how}; a refresh keeps the scope of the login."))
     }
 
-    /// Returns advice about scopes that a client is not allowed to have. The advice is empty if the client is allowed
-    /// to have them. If the configuration key `scopes` of the client is absent, its users may have all of their scopes,
-    /// and the client itself has none.
+    /// Advice about scopes that a client may not have. If a client has no `scopes` in the configuration, its users may
+    /// have all their scopes. Tokens of the client itself may have no scopes.
     fn of_client(&self, id: &str, lacks: &str, is_itself: bool) -> String {
         let known = self.config.clients.iter().enumerate().find(|(_, known)| *known.id == *id);
         let Some((index, known)) = known else { return String::new() };
@@ -161,7 +157,7 @@ impl Explained<'_> {
         format!("Allow {lacks} for the client {id}, which may have {allowed} ({file}{line}). ")
     }
 
-    /// Advice for the owner of an API key, whose scopes never change.
+    /// Advice for the owner of an API key. A key's scopes never change.
     fn advice_of_key(&self, give: &str, user: Option<&str>, scopes: &str) -> String {
         let subject = self.explanation.token.as_ref().and_then(|token| token.subject.as_deref()).unwrap_or_default();
         let give = || if give.is_empty() { String::new() } else { format!("{give}. ") };
@@ -176,7 +172,6 @@ impl Explained<'_> {
         )
     }
 
-    /// Returns the scopes of the user, if the users are in a file.
     fn scopes_of_user(&self) -> Option<Scope> {
         let ((account, name), subject) = (self.user()?, self.explanation.token.as_ref()?.subject.as_deref()?);
         let named = self.state.users.as_ref()?.directory().named(Some(account.as_deref()), &name);
@@ -184,12 +179,10 @@ impl Explained<'_> {
     }
 }
 
-/// Returns the command-line option for the account of a user.
 fn account_option(account: Option<&str>) -> String {
     account.map_or_else(String::new, |of| format!(" --account {}", shell::word(of)))
 }
 
-/// Returns advice about a refusal because of the request, its route or a limit.
 fn of_request(denial: Denial) -> Option<&'static str> {
     Some(match denial {
         Denial::NoCredential => "Send the access token: `Authorization: Bearer …`.",
@@ -206,7 +199,7 @@ fn of_request(denial: Denial) -> Option<&'static str> {
             "Send the path exactly as the stricter route spells it. If the upstream compares paths as the gate \
              does, you can instead set `loose_match = false` on this route."
         }
-        Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
+        Denial::BadPath(_) => "Send the path in canonical form, without dot segments and percent-encoded separators.",
         Denial::NoCsrfHeader => "Let the page's scripts send the header that the endpoint's `csrf_header` names.",
         Denial::CrossOrigin => "If the page is one of yours, add its origin to `cors.origins`.",
         Denial::RevocationsUnavailable(_) => {
@@ -226,7 +219,6 @@ fn of_request(denial: Denial) -> Option<&'static str> {
     })
 }
 
-/// Returns advice about a refusal because of the token or its issuer.
 fn of_token(denial: Denial) -> Option<&'static str> {
     Some(match denial {
         Denial::KeysUnavailable(_) => "`rotogate issuer list` shows the last failure; the gate retries by itself.",

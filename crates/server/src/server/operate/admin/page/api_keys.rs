@@ -1,4 +1,4 @@
-//! The view of API keys, and its forms. The forms do the same as `/v1/api-keys`.
+//! The view of API keys, and its forms.
 
 use super::request::{Request, nothing};
 use super::view::{self, FormFields, link};
@@ -9,11 +9,10 @@ use crate::server::operate::admin::shown;
 use rotogate_config::AdminRole;
 
 const VIEW: &str = "/ui/api-keys";
-/// The maximum number of API keys in the view.
 const MOST: usize = 100;
 
 impl Request<'_> {
-    /// Shows the API keys, with the newest first. `problem` is the reason why an API key was not created.
+    /// Shows the newest API keys first. `problem` is the reason why an API key was not created.
     pub(super) async fn api_keys(&self, problem: Option<String>) -> Shown {
         let subject = self.parameters().text("subject").to_owned();
         let asked = Some(&*subject).filter(|subject| !subject.is_empty());
@@ -52,7 +51,7 @@ impl Request<'_> {
         })
     }
 
-    // Only the response to the form shows the API key's secret (requirement K8).
+    // Only this response shows the secret (requirement K8).
     pub(super) async fn change_api_keys(&self, segments: &[&str], form: &FormFields) -> Shown {
         self.may(role_to(segments.last().copied().unwrap_or_default()))?;
         let made = match segments {
@@ -66,7 +65,6 @@ impl Request<'_> {
         };
         match made {
             Ok(made) => html(&view::NewApiKeyView { frame: self.frame(VIEW).await, made }),
-            // An error of the form is shown in the view, next to the form.
             Err(Refusal { code, detail, .. }) if segments.is_empty() && code.status().is_client_error() => {
                 self.api_keys(Some(detail)).await
             }
@@ -75,7 +73,6 @@ impl Request<'_> {
     }
 }
 
-/// Builds the request for an API key from a form. The owner is a user, a subject or a client.
 fn request_of(form: &FormFields) -> ApiKeyRequest {
     let owner = |kind: &str| form.some("owner").filter(|_| form.get("kind") == Some(kind));
     ApiKeyRequest {
@@ -89,8 +86,7 @@ fn request_of(form: &FormFields) -> ApiKeyRequest {
     }
 }
 
-/// Returns the lowest role that may change API keys in this way. As in the API, an operator may revoke API keys, but
-/// only an admin may see an API key's secret.
+/// Returns the minimum role for a change. Only an admin may see an API key's secret.
 fn role_to(change: &str) -> AdminRole {
     if change == "revoke" { AdminRole::Operator } else { AdminRole::Admin }
 }

@@ -1,14 +1,11 @@
-//! The admin page, at `/ui/` (requirement P56). This program renders the HTML, and serves one style sheet and one
-//! script. The page loads nothing from other servers. Each view and each form calls the same functions as `/v1`.
-//! Everything works without the script, which adds a dialog and live lines.
+//! The admin page at `/ui/` (requirement P56). Views and forms call the functions of `/v1`. Everything works without
+//! the script, which adds a dialog and live lines.
 //!
-//! An operator who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form contains a value that
-//! only the page knows (CSRF). After a change, the browser is redirected to a view, which shows the result.
+//! Signing in with an admin token sets a random cookie ([`sign_ins`]). Each form contains a CSRF value. After a change,
+//! the browser is redirected to a view.
 //!
-//! A browser sends a cookie to every port of a host (RFC 6265 §8.5), so it would also send it to web servers of other
-//! users on this machine. Therefore each sign-in has its own path, `/ui/{place}/`, with a random name. The browser
-//! sends the cookie only to this path, and other sites cannot guess the path. Templates and code write paths without
-//! this folder, and [`below`] inserts it.
+//! A browser sends a cookie to every port of a host (RFC 6265 §8.5), and so to other users' servers. Each sign-in
+//! therefore has a secret path, `/ui/{place}/`. [`below`] inserts the secret folder into paths.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,45 +38,36 @@ pub(super) mod view;
 
 pub(crate) use sign_ins::SignIns;
 
-/// The policy does not contain `unsafe-*`. Even if the escaping failed, markup in a value could therefore not run a
-/// script.
+/// Without `unsafe-*`, injected markup could not run a script.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-/// The cookie of a sign-in, and the cookie of the sign-in form.
 const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
-/// The headers in which a proxy with TLS describes the client's connection.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
-/// The files that the page loads besides the views.
 const FILES: [(&str, &str, &str); 3] = [
     ("page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("page.js", "text/javascript; charset=utf-8", include_str!("page.js")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 
-/// The view or redirect that is the response to a request, or the refusal.
 type Shown = Result<Response<Body>, Refusal>;
 
-/// Returns whether a path belongs to the page.
 pub(super) fn is_at(path: &str) -> bool {
     path == "/" || path == "/ui" || path.starts_with("/ui/")
 }
 
-/// Returns the folder of a sign-in in a path, and the rest of the path. `None` if the path does not contain a sign-in's
-/// folder.
 fn place_of(path: &str) -> Option<(&str, &str)> {
     let (place, rest) = path.strip_prefix("/ui/")?.split_once('/')?;
     sign_ins::is_secret(place).then_some((place, rest))
 }
 
-/// Replaces the folder of a sign-in in a path by `…`, in any spelling of the path.
+/// Replaces a sign-in's folder by `…`, in any spelling of the path.
 pub(super) fn without_places(path: &str) -> String {
     let hidden = path.split('/').map(|part| if sign_ins::is_secret(part) { "…" } else { part });
     if path.contains("ui/") { hidden.collect::<Vec<_>>().join("/") } else { path.to_owned() }
 }
 
-/// Inserts the folder of a sign-in into a response: into `Location`, and into the links, forms and files of a view.
 async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     let folder = format!("/ui/{place}/");
     let view = response.headers().get(LOCATION).and_then(|path| path.to_str().ok()?.strip_prefix("/ui/"));
@@ -96,7 +84,7 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, full(text))
 }
 
-/// Inserts the folder into the paths of markup. Quotes in values are escaped, so only the markup of the templates
+/// Inserts the folder into paths of the markup. Quotes in values are escaped, so only the templates' own markup
 /// matches.
 fn in_folder(text: String, folder: &str) -> String {
     ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
@@ -104,7 +92,6 @@ fn in_folder(text: String, folder: &str) -> String {
     })
 }
 
-/// Responds to a request for the page.
 pub(super) async fn answer(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Response<Body> {
     let response = match route(state, peer, parts, body).await {
         Ok(response) => response,
@@ -147,8 +134,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     }
     let cookie = cookie(parts, SIGN_IN);
     let caller = cookie.and_then(|cookie| state.sign_ins.find(&cookie, &state.tokens));
-    // The cookie is valid only under its own path. A server on another port that receives the cookie therefore cannot
-    // use it.
+    // The cookie is valid only under its own path. A server on another port therefore cannot use the cookie.
     let is_own = |caller: &SignedIn| place.is_some_and(|place| are_equal(place.as_bytes(), caller.place.as_bytes()));
     let Some(caller) = caller.filter(is_own) else {
         return Ok(lead_to("/ui/sign-in"));
@@ -177,14 +163,13 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
         }
     };
     match Context::current() {
-        // Log lines about events that this request causes name the operator.
         Some(context) => context.acted_by(actor).scope(work).await,
         None => work.await,
     }
 }
 
-/// Returns whether a form needs the audit log. A form needs it if the operation of `/v1` with the same path needs it.
-/// Two forms have no corresponding operation: one revokes sessions, the other signs the operator out.
+/// Returns whether the `/v1` operation of a form needs the audit log. The forms `sessions/revoke` and `sign-out` have
+/// no operation, and need no log.
 fn needs_audit_log(segments: &[&str]) -> bool {
     let is_free = matches!(segments, ["sign-out"] | ["sessions", "revoke"]);
     let path = format!("/v1/{}", segments.join("/"));
@@ -225,11 +210,10 @@ async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Inco
     Ok(response)
 }
 
-/// Builds a cookie for one folder of the page. Scripts and other sites cannot use the cookie.
+/// Builds the value of `Set-Cookie` for one path. Scripts and other sites cannot use the cookie.
 ///
-/// The cookie is `Secure` if the headers of a proxy say that the client's connection uses TLS. The listener itself uses
-/// clear text, where a browser may reject a `Secure` cookie. A client that forges the header changes only its own
-/// cookie.
+/// The cookie is `Secure` if a proxy reports TLS. A browser may reject a `Secure` cookie over clear text. A forged
+/// header affects only the client's own cookie.
 fn cookie_header(parts: &Parts, (name, folder): (&str, &str), value: &str, more: &str) -> HeaderValue {
     let is_https = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let secure = if is_https { "; Secure" } else { "" };
@@ -240,7 +224,7 @@ fn cookie_header(parts: &Parts, (name, folder): (&str, &str), value: &str, more:
     cookie
 }
 
-/// Returns the value of the cookie with this name, if there is exactly one.
+/// Returns the cookie's value, if the cookie occurs exactly once.
 fn cookie(parts: &Parts, name: &str) -> Option<String> {
     let mut found = credential::cookies(&parts.headers, name);
     match (found.next(), found.next()) {
@@ -253,7 +237,6 @@ fn no_randomness(error: NoRandomness) -> Refusal {
     Refusal::new(Code::Internal, error.to_string())
 }
 
-/// Builds a redirect (303) to this view.
 fn lead_to(path: &str) -> Response<Body> {
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -268,7 +251,6 @@ fn html(view: &impl Template) -> Shown {
     Ok(reply("text/html; charset=utf-8", full(text)))
 }
 
-/// Shows a refusal as a view, with the headers of the problem document.
 fn problem(refusal: Refusal) -> Response<Body> {
     let (code, detail) = (refusal.code, refusal.detail.clone());
     let plain = refusal.into_response();

@@ -1,4 +1,4 @@
-//! The overview, which an operator sees first. It shows whether the gate works and, if not, where to look.
+//! The overview: whether the gate works and, if not, where to look.
 
 use std::fmt::Write;
 
@@ -18,20 +18,16 @@ use crate::server::operate::metrics::process;
 
 /// The text of docs/outcomes.md, which explains each outcome.
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
-/// The number of refusals that are listed.
 const TOP: usize = 10;
-/// The size of a chart, in the chart's own units.
 const WIDTH: usize = 2 * (SAMPLES - 1);
 const HEIGHT: f64 = 80.0;
 
-/// A number, with its name and its grade.
 pub(super) struct Figure {
     pub(super) name: &'static str,
     pub(super) value: String,
     pub(super) grade: Grade,
 }
 
-/// A refusal or a failure that happened often.
 pub(super) struct TopRefusal {
     pub(super) word: &'static str,
     pub(super) number: u64,
@@ -39,24 +35,21 @@ pub(super) struct TopRefusal {
     pub(super) meaning: String,
 }
 
-/// A line of a chart.
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// The newest value of the line, formatted.
+    /// The newest value, formatted.
     pub(super) latest: String,
     pub(super) path: String,
 }
 
-/// A chart of the last 15 minutes.
 pub(super) struct Chart {
     pub(super) title: String,
-    /// The value at the chart's upper edge.
+    /// The label at the chart's upper edge.
     pub(super) top: String,
     pub(super) lines: Vec<ChartLine>,
 }
 
-/// The content of the overview that changes.
 pub(super) struct Overview {
     pub(super) state: GateState,
     pub(super) status: Status,
@@ -66,7 +59,6 @@ pub(super) struct Overview {
     pub(super) upstreams: Vec<UpstreamInfo>,
     pub(super) aging: Vec<Aging>,
     pub(super) logs: Vec<(&'static str, [u64; 3])>,
-    /// The state of the store and of its feed.
     pub(super) feed: String,
 }
 
@@ -156,8 +148,7 @@ fn charts(samples: &[Totals]) -> Vec<Chart> {
 }
 
 impl Chart {
-    /// Builds a chart. `lines` have a name, a class and values, with the newest value first. A line has a gap where a
-    /// value is missing.
+    /// Each line has a name, a class and values, with the newest value first. A missing value leaves a gap.
     fn new<const N: usize>(
         title: String,
         lines: [(&'static str, &'static str, Vec<Option<f64>>); N],
@@ -174,14 +165,13 @@ impl Chart {
     }
 }
 
-/// Returns the values as an SVG path, from the oldest value to the newest one at the right edge.
+/// Returns the values as an SVG path, with the newest at the right edge.
 fn path(values: &[Option<f64>], most: f64) -> String {
     let (mut path, mut is_on) = (String::new(), false);
     for (place, value) in values.iter().enumerate().rev() {
         if let Some(value) = value {
             let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A point between two gaps is drawn as a line with the length of one unit. Writing into a `String` cannot
-            // fail.
+            // A point between two gaps is drawn as a line of length 1. Writing to a `String` cannot fail.
             let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
         }
         is_on = value.is_some();
@@ -206,14 +196,12 @@ fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
     refusals.into_iter().take(TOP).map(told).collect()
 }
 
-/// Returns the status, the meaning and the remedy of an outcome, from the document.
 pub(super) fn explained(word: &str) -> Option<(&'static str, String, String)> {
     let row = OUTCOMES.lines().find_map(|line| line.strip_prefix(&format!("| `{word}` | ")))?;
     let mut cells = row.trim_end_matches('|').splitn(3, " | ").map(str::trim);
     Some((cells.next()?, unlinked(cells.next()?), unlinked(cells.next()?)))
 }
 
-/// Removes links and code marks from Markdown.
 fn unlinked(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -227,7 +215,6 @@ fn unlinked(text: &str) -> String {
     plain.replace('`', "")
 }
 
-/// Returns the link to the explanation of a refusal.
 pub(super) fn of_outcome(word: &str) -> String {
     link("/ui/outcome", &[("word", word)])
 }

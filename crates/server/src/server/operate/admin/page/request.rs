@@ -1,4 +1,4 @@
-//! The views and forms for an operator who is signed in.
+//! The views and forms for a signed-in operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,12 @@ use crate::server::operate::admin::{
 };
 use rotogate_config::AdminRole;
 
-/// The number of sessions in a view.
 const PAGE_SESSIONS: &str = "50";
-/// The number of audit lines in a view.
 const PAGE_LINES: usize = 100;
-/// How long a stream of events lasts. The browser then opens a new stream, and its cookie is checked again.
+/// The maximum duration of an event stream. Afterwards the browser connects again, and the gate checks the cookie
+/// again.
 const STREAM: Duration = Duration::from_secs(60);
 
-/// A request of an operator who is signed in.
 pub(super) struct Request<'a> {
     pub(super) state: &'a Arc<AdminState>,
     pub(super) parts: &'a Parts,
@@ -153,7 +151,6 @@ impl Request<'_> {
         }
     }
 
-    /// Shows the part of the overview that is refreshed.
     fn numbers(&self) -> Response<Body> {
         let (ticks, state) = (tokio::time::interval(SAMPLE_EVERY), Arc::clone(self.state));
         let folder = self.caller.folder();
@@ -165,7 +162,7 @@ impl Request<'_> {
         limited(events::event_stream(parts.map(move |part| in_folder(part, &folder))))
     }
 
-    /// Sends the rows of the last events, and a row for each further event when its line is written.
+    /// Streams the last events as table rows, then each new event.
     async fn rows(&self) -> Shown {
         let (lines, folder) =
             (events::lines(self.state, events_query(&self.parameters())).await?, self.caller.folder());
@@ -199,7 +196,7 @@ impl Request<'_> {
         FormFields::parse(self.parts.uri.query().unwrap_or_default().as_bytes())
     }
 
-    /// Returns the view to which a form returns. A target outside of the page is ignored.
+    /// Returns the view that is shown after the form. A target outside the page is ignored.
     pub(super) fn back(&self, form: &FormFields) -> String {
         let is_listed = |back: &str| ["/ui/sessions", "/ui/api-keys"].iter().any(|view| back.starts_with(view));
         let is_view = |back: &&str| is_listed(back) && back.bytes().all(|b| b.is_ascii_graphic());
@@ -233,7 +230,6 @@ impl Request<'_> {
         };
         let (page, problem) = match sessions::list(state, query).await {
             Ok(page) => (Some(page), None),
-            // An error of the search is shown in the view, next to the form.
             Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
             Err(refusal) => return Err(refusal),
         };
@@ -267,7 +263,7 @@ impl Request<'_> {
         })
     }
 
-    /// Offers to revoke all sessions of the user in the search, if the user has sessions.
+    /// Offers to revoke all sessions of the user that the operator searched for.
     async fn all_of(&self, asked: &FormFields) -> Option<RevokeAll> {
         if self.may(AdminRole::Operator).is_err() {
             return None;
@@ -281,7 +277,6 @@ impl Request<'_> {
         self.offer(field, value, asked.text("account")).await.ok().flatten()
     }
 
-    /// Counts the live sessions of a user, and returns the question whether to revoke them.
     async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
         let account = Some(account).filter(|account| field == "user" && !account.is_empty());
         let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
@@ -380,18 +375,15 @@ impl Request<'_> {
     }
 }
 
-/// Returns the query for the lines that the form of the view selects.
 fn events_query(asked: &FormFields) -> EventsQuery {
     let (action, subject, actor) = (asked.some("action"), asked.some("subject"), asked.some("actor"));
     EventsQuery { action, subject, actor, ..EventsQuery::default() }
 }
 
-/// Returns the ids of the selected sessions, which [`FormFields`] has joined with spaces.
 fn selected(form: &FormFields) -> impl Iterator<Item = &str> {
     form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
 }
 
-/// Returns the revocation that a form describes.
 fn revocation(form: &FormFields) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
         (Some(user), None) => Ok(named("user", user, form.some("account").as_deref())),
@@ -416,7 +408,7 @@ pub(super) fn nothing() -> Refusal {
     Refusal::new(Code::NotFound, "there is no such view")
 }
 
-/// Ends a stream after [`STREAM`], so that the browser connects again and the sign-in is checked again.
+/// Ends a stream after [`STREAM`], so that the sign-in is checked again.
 fn limited(stream: Response<Body>) -> Response<Body> {
     let limit = Box::pin(tokio::time::sleep(STREAM));
     stream.map(|body| StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync())

@@ -1,6 +1,5 @@
-//! The operators who are signed in at the admin page. A browser has a random cookie. The name and role of the operator
-//! are only in memory. The admin token itself is not stored. A sign-in refers to the current token, and ends when this
-//! token is replaced.
+//! The signed-in operators. A browser has a random cookie. Name and role are only in memory, and the admin token is not
+//! stored. A sign-in ends when the operator's token is replaced.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -15,17 +14,16 @@ use rotogate_core::random::{NoRandomness, random};
 
 use crate::server::build::admin_tokens::{AdminToken, AdminTokens, Holder};
 
-/// How long a sign-in lasts without a request. `TOTAL` is its maximum duration.
+/// How long a sign-in lasts without a request. `TOTAL` is the maximum duration of a sign-in.
 pub(super) const IDLE: Duration = Duration::from_secs(30 * 60);
 pub(super) const TOTAL: Duration = Duration::from_secs(8 * 3600);
-/// The maximum number of sign-ins. Beyond it, the least recently used sign-in ends.
+/// Beyond this number, the least recently used sign-in ends.
 const MOST: usize = 256;
 
-/// The SHA-256 digest of a cookie. Sign-ins are looked up by this digest, so that the duration of a lookup does not
-/// reveal anything about the cookie.
+/// The SHA-256 digest of a cookie. Sign-ins are looked up by this digest, so that the lookup time does not reveal the
+/// cookie.
 type CookieDigest = [u8; 32];
 
-/// All sign-ins.
 pub(crate) struct SignIns {
     all: Mutex<HashMap<CookieDigest, SignIn>>,
     time: Arc<dyn TimeSource>,
@@ -40,17 +38,15 @@ struct SignIn {
     place: Arc<str>,
     began: Duration,
     used: Duration,
-    /// A notice that the next view shows at the top.
+    /// The next view shows this notice once.
     notice: Option<String>,
 }
 
-/// The operator who sends a request.
 #[derive(Clone, Debug)]
 pub(super) struct SignedIn {
     pub(super) holder: Holder,
-    /// The CSRF value that each form contains.
     pub(super) csrf: Arc<str>,
-    /// The name of the folder in which the cookie is valid.
+    /// The folder in which the cookie is valid.
     pub(super) place: Arc<str>,
     key: CookieDigest,
 }
@@ -61,12 +57,10 @@ impl SignedIn {
     }
 }
 
-/// Returns 256 random bits in text form.
 pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// Returns whether a string has the form of a value from [`secret`].
 pub(super) fn is_secret(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
@@ -86,7 +80,6 @@ impl SignIns {
         self.all.lock()
     }
 
-    /// Signs in the holder of a current token. Returns the cookie and the name of its folder.
     pub(super) fn begin(&self, holder: Holder, token: &Arc<AdminToken>) -> Result<(String, Arc<str>), NoRandomness> {
         let (cookie, csrf) = (secret()?, secret()?.into());
         let place: Arc<str> = secret()?.into();
@@ -104,7 +97,6 @@ impl SignIns {
         Ok((cookie, place))
     }
 
-    /// Returns the operator with this cookie.
     pub(super) fn find(&self, cookie: &str, tokens: &AdminTokens) -> Option<SignedIn> {
         let (key, now) = (key_of(cookie), self.time.monotonic());
         let mut all = self.all();
@@ -122,7 +114,6 @@ impl SignIns {
         let _ = self.all().remove(&caller.key);
     }
 
-    /// Stores a notice, which the next view shows.
     pub(super) fn leave_notice(&self, caller: &SignedIn, text: String) {
         if let Some(sign_in) = self.all().get_mut(&caller.key) {
             sign_in.notice = Some(text);

@@ -1,4 +1,4 @@
-//! The views of the admin page, as templates. askama escapes every value.
+//! The templates of the admin page. askama escapes every value.
 
 use std::collections::BTreeMap;
 
@@ -16,22 +16,20 @@ use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
 use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
 use rotogate_config::AdminRole;
 
-/// The parts that are the same in every view.
 pub(super) struct Frame {
     pub(super) version: &'static str,
     pub(super) state: GateState,
-    /// The path of the view.
     pub(super) at: &'static str,
     pub(super) name: String,
     pub(super) role: &'static str,
     pub(super) may_operate: bool,
-    /// Whether the operator may see the secret of a new API key.
+    /// Whether the operator may see a new API key's secret.
     pub(super) may_mint: bool,
     pub(super) csrf: String,
     pub(super) notice: Option<String>,
 }
 
-/// The path, the name and the required role of each view.
+/// The path, name and required role of each view.
 const VIEWS: &[(&str, &str, AdminRole)] = &[
     ("/ui/", "Overview", AdminRole::Viewer),
     ("/ui/sessions", "Sessions", AdminRole::Viewer),
@@ -44,7 +42,6 @@ const VIEWS: &[(&str, &str, AdminRole)] = &[
 ];
 
 impl Frame {
-    /// Returns the views that the caller may see.
     fn views(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let may_operate = self.may_operate;
         let is_seen = move |(_, _, role): &&(_, _, AdminRole)| may_operate || *role == AdminRole::Viewer;
@@ -75,7 +72,6 @@ pub(super) struct OverviewView {
     pub(super) now: Overview,
 }
 
-/// The part of the overview that changes, for the page's script.
 #[derive(Template)]
 #[template(path = "page/live.html")]
 pub(super) struct LiveView {
@@ -93,13 +89,12 @@ pub(super) struct OutcomeView {
     pub(super) number: u64,
 }
 
-/// The offer to revoke all sessions of a user.
 pub(super) struct RevokeAll {
     pub(super) question: String,
     pub(super) button: String,
     pub(super) field: &'static str,
     pub(super) value: String,
-    /// The account of the user, if the form named one.
+    /// The account, if the form names one.
     pub(super) account: String,
 }
 
@@ -108,16 +103,14 @@ pub(super) struct RevokeAll {
 pub(super) struct SessionsView {
     pub(super) frame: Frame,
     pub(super) asked: FormFields,
-    /// The order: `newest` or `oldest` first.
+    /// `newest` or `oldest`.
     pub(super) order: &'static str,
     pub(super) statuses: Vec<&'static str>,
     pub(super) clients: Vec<String>,
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
-    /// The number of entries, as text.
     pub(super) count: String,
     pub(super) all: Option<RevokeAll>,
-    /// The URL of this view, to which a form returns.
     pub(super) back: String,
     pub(super) next: Option<String>,
 }
@@ -160,7 +153,6 @@ pub(super) struct KeysView {
     pub(super) keys: Keys,
 }
 
-/// The view of the API keys of the gate, or of one owner.
 #[derive(Template)]
 #[template(path = "page/api_keys.html")]
 pub(super) struct ApiKeysView {
@@ -168,13 +160,10 @@ pub(super) struct ApiKeysView {
     pub(super) subject: String,
     pub(super) problem: Option<String>,
     pub(super) keys: Vec<ApiKeyInfo>,
-    /// The number of entries, as text.
     pub(super) count: String,
-    /// The URL of this view, to which a form returns.
     pub(super) back: String,
 }
 
-/// A new API key, with its secret.
 #[derive(Template)]
 #[template(path = "page/new_api_key.html")]
 pub(super) struct NewApiKeyView {
@@ -203,22 +192,20 @@ pub(super) struct ConfigView {
 pub(super) struct EventsView {
     pub(super) frame: Frame,
     pub(super) asked: FormFields,
-    /// The URL from which the script reads further lines. Empty on a page with older lines.
+    /// The URL from which the script reads new lines. Empty on a page with older lines.
     pub(super) stream: String,
     pub(super) older: Option<String>,
-    /// The number of matching lines in memory. This view shows one page of them.
+    /// The number of matching lines in memory, of which this view shows one page.
     pub(super) count: usize,
     pub(super) history: Vec<AuditLine>,
 }
 
-/// A row, for the page's script.
 #[derive(Template)]
 #[template(path = "page/line.html")]
 pub(super) struct LineView {
     pub(super) line: AuditLine,
 }
 
-/// A line of the audit log.
 pub(super) struct AuditLine {
     pub(super) id: String,
     pub(super) at: String,
@@ -231,7 +218,6 @@ pub(super) struct AuditLine {
     pub(super) rest: String,
 }
 
-/// The fields that have their own column, and fields that readers of the page do not need.
 const NOT_REST: [&str; 18] = [
     "timestamp",
     "event.action",
@@ -272,7 +258,7 @@ impl AuditLine {
         }
     }
 
-    /// Returns links to the lines with the same action, to the sessions of the subject, and to the lines of the actor.
+    /// Links to lines with the same action, subject or actor.
     fn like_this(&self) -> String {
         link("/ui/events", &[("action", &self.action)])
     }
@@ -285,23 +271,20 @@ impl AuditLine {
         link("/ui/events", &[("actor", &self.actor)])
     }
 
-    /// Converts lines. The newest line comes first.
     pub(super) fn all(lines: &[Value]) -> Vec<Self> {
         lines.iter().rev().map(Self::from_json).collect()
     }
 }
 
-/// Returns a value as text, without quotes.
 pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Returns the methods of a route, as text.
 pub(super) fn methods_of(route: &RouteInfo) -> String {
     if route.any_method { "any".to_owned() } else { route.methods.join(", ") }
 }
 
-/// Returns a description of a route's requirements for a token.
+/// Describes which token a route requires.
 pub(super) fn asked_of(route: &RouteInfo) -> String {
     let mut asked = route.scopes.clone();
     if !route.any_scope.is_empty() {
@@ -316,7 +299,6 @@ pub(super) fn asked_of(route: &RouteInfo) -> String {
     asked.join(", ")
 }
 
-/// Returns the claims of a token, with their labels.
 pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
     let texts = [
         ("Issuer", &token.issuer),
@@ -337,7 +319,6 @@ pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
     claims
 }
 
-/// Builds a link with these parameters. Empty parameters are left out.
 pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let mut is_any = false;
@@ -348,12 +329,11 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
 }
 
-/// The fields of a form, or of a query.
 #[derive(Default)]
 pub(super) struct FormFields(BTreeMap<String, String>);
 
 impl FormFields {
-    /// Parses the fields. The values of a repeated field are joined with spaces.
+    /// Parses the fields. Values of a repeated field are joined with spaces.
     pub(super) fn parse(text: &[u8]) -> Self {
         let mut all: BTreeMap<String, String> = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(text) {
@@ -368,17 +348,16 @@ impl FormFields {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Returns a field without leading and trailing spaces. Returns an empty string if the field is missing.
+    /// Returns a trimmed field, or an empty string if the field is missing.
     pub(super) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default().trim()
     }
 
-    /// Returns a field if it is not empty.
     pub(super) fn some(&self, name: &str) -> Option<String> {
         Some(self.text(name).to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// Sets a field to this value if it is missing or empty.
+    /// Sets a field that is missing or empty.
     pub(super) fn or(mut self, name: &str, value: &str) -> Self {
         if self.text(name).is_empty() {
             self.0.insert(name.to_owned(), value.to_owned());
