@@ -16,17 +16,15 @@ use super::{COUNTS, Credentials};
 use rotogate_config::{TraceProtocol, TracingConfig};
 use rotogate_core::clock::{SystemTime, TimeSource};
 
-/// The minimum interval between log messages that spans cannot be sent.
+/// The minimum interval between log messages about unsent spans.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Runs OpenTelemetry's exporter on the runtime of the gate, because both transports need a runtime, and the
-/// thread of the batch processor has none.
+/// Runs OpenTelemetry's exporter on the gate's runtime, because the batch processor's thread has none.
 pub(super) struct Exporter {
     otlp: Arc<Otlp>,
     runtime: Handle,
     timeout: Duration,
     endpoint: String,
-    /// The number of spans that are waiting or being sent.
     queued: Arc<AtomicUsize>,
     time: SystemTime,
     reported: Mutex<Option<Duration>>,
@@ -35,7 +33,7 @@ pub(super) struct Exporter {
 rotogate_core::debug_with!(Exporter { endpoint });
 
 impl Exporter {
-    /// Creates the exporter. Must be called within a Tokio runtime.
+    /// Call this function within a Tokio runtime.
     ///
     /// # Errors
     /// Returns the faulty configuration key, and a description of the problem.
@@ -72,7 +70,6 @@ impl Exporter {
         })
     }
 
-    /// Logs a failure, unless another failure was logged within the interval.
     fn report(&self, error: &OTelSdkError, spans: usize) {
         let now = self.time.monotonic();
         let mut reported = self.reported.lock();
@@ -93,7 +90,7 @@ impl SpanExporter for Exporter {
             Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
             Err(_) => Err(OTelSdkError::InternalFailure("the gate is stopping, or the exporter failed".to_owned())),
         };
-        // The number is reduced only now, because a span that is being sent still takes memory.
+        // A span that is being sent still takes memory.
         self.queued.fetch_sub(spans, Ordering::Relaxed);
         match &sent {
             Ok(()) => COUNTS.sent.fetch_add(spans as u64, Ordering::Relaxed),
@@ -110,7 +107,7 @@ impl SpanExporter for Exporter {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        // The resource is set before the first export, so the exporter is not shared yet.
+        // The resource is set before the exporter is shared.
         if let Some(otlp) = Arc::get_mut(&mut self.otlp) {
             otlp.set_resource(resource);
         }

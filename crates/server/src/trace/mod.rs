@@ -1,12 +1,11 @@
-//! Traces: the decision which requests to record, and the span of a request. `docs/traces.md` describes traces for
-//! operators.
+//! Decides which requests are traced, and records a request's span. `docs/traces.md` describes traces for operators.
 //!
-//! The decision is made once for each request, before any span exists. If a request is not recorded, the only costs are
-//! those of its `traceparent`: reading it, and replacing it unless a trusted proxy has sent it.
+//! The gate decides whether to record a request before it creates any span. A request that is not recorded costs only
+//! the handling of `traceparent`.
 //!
-//! The spans implement [`rotogate_core::trace`]. This module creates span data of the OpenTelemetry SDK, and passes it
-//! directly to the SDK's batch processor. It uses neither the SDK's tracer nor `tracing` spans. Both decide about each
-//! span separately, and look for the parent in their own context. Here, the context of the request contains the parent.
+//! This module creates span data for the batch processor of the OpenTelemetry SDK. The SDK's tracer and `tracing` spans
+//! are not used, because they decide about each span separately. This module takes the parent from the request's
+//! context.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,11 +39,9 @@ pub use recorder::Tracer;
 /// The maximum length of a client's string in an attribute, in bytes.
 const MAX_FOREIGN_BYTES: usize = 256;
 
-/// The flags that have a meaning: the trace is sampled, and the trace id is random. This process sends all other flags
-/// as zero.
+/// The known flags mean that the trace is sampled, and that the trace id is random. Other flags are sent as zero.
 const KNOWN_FLAGS: u8 = 3;
 
-/// The numbers of finished spans in this process, by outcome.
 pub(crate) static COUNTS: SpanCounts =
     SpanCounts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
 
@@ -56,18 +53,16 @@ pub(crate) struct SpanCounts {
 }
 
 impl SpanCounts {
-    /// Returns the number of spans that a collector accepted.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of spans that were dropped, by cause.
     pub(crate) fn dropped(&self) -> [(&'static str, u64); 2] {
         [("queue_full", self.queue_full.load(Ordering::Relaxed)), ("not_sent", self.not_sent.load(Ordering::Relaxed))]
     }
 }
 
-/// The properties of a request that its span records, besides the request's head.
+/// Facts about a request that a span records in addition to the request head.
 #[derive(Debug)]
 pub struct RequestFacts<'a> {
     /// Whether the peer is a trusted proxy.
@@ -78,7 +73,7 @@ pub struct RequestFacts<'a> {
     pub micros: u64,
     /// The id of the request.
     pub id: &'a HeaderValue,
-    /// The address of the client behind trusted proxies.
+    /// The address of the client, behind trusted proxies.
     pub client: std::net::IpAddr,
     /// The address of the connection's peer.
     pub peer: std::net::IpAddr,
@@ -86,8 +81,8 @@ pub struct RequestFacts<'a> {
     pub scheme: &'static str,
 }
 
-/// The trace of a request, and its span if it is recorded. If this value is dropped before the response, it records
-/// that the client disconnected.
+/// The trace of a request, and its span if it is recorded. Dropping it before the response records that the client
+/// disconnected.
 #[derive(Debug)]
 pub struct RequestTrace {
     trace: Trace,
@@ -99,7 +94,7 @@ impl RequestTrace {
     pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
         let given = facts.is_traced.then(|| Position::from_headers(request.headers())).flatten();
         let Some(tracer) = tracer else {
-            // Tracing is off, so both headers are passed on unchanged.
+            // Without tracing, both headers are passed on unchanged.
             let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });
             return Self { trace, names_user: false };
         };
@@ -112,7 +107,7 @@ impl RequestTrace {
                 (Position { span: random_span(), flags: parent.flags & KNOWN_FLAGS, ..parent }, Some(parent))
             }
             _ => {
-                // This begins a new trace. The state is removed, because it belongs to the client's own trace.
+                // The gate does not continue the client's trace, so it removes `tracestate`.
                 request.headers_mut().remove(&TRACESTATE);
                 let trace = random_trace();
                 let flags = u8::from(tracer.samples(trace));
@@ -128,7 +123,7 @@ impl RequestTrace {
         let link = given.filter(|_| parent.is_none());
         let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
         describe(&*span, request, facts);
-        // If the proxy forwards the request without its own span, the upstream's span gets this span as its parent.
+        // The upstream's span gets this span as its parent.
         request.headers_mut().insert(TRACEPARENT, position.header());
         Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
     }
@@ -171,15 +166,14 @@ impl RequestTrace {
 impl Drop for RequestTrace {
     fn drop(&mut self) {
         if let Some(span) = self.trace.span() {
-            // If the span has already ended, this call has no effect.
+            // No effect if the span has already ended.
             span.set_error(Reason::CLIENT_GONE.word(), false);
             span.end();
         }
     }
 }
 
-/// Sets the attributes that describe a request's head. They never include the query, and include only the headers named
-/// here.
+/// Sets the attributes from the request head, without the query.
 fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) {
     let text =
         |key, bytes: &[u8]| span.set(key, Value::Text(beginning(&String::from_utf8_lossy(bytes), MAX_FOREIGN_BYTES)));
@@ -210,13 +204,11 @@ fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) 
     text("http.request.id", facts.id.as_bytes());
 }
 
-/// Returns the id of a new trace. The id is not a secret, so it comes from a fast generator. It is never all zeros,
-/// because that would mean that there is no trace.
+/// Returns a new trace id. The id is not a secret, and is never zero.
 fn random_trace() -> [u8; 16] {
     fastrand::u128(1..).to_be_bytes()
 }
 
-/// Returns the id of a new span.
 fn random_span() -> [u8; 8] {
     fastrand::u64(1..).to_be_bytes()
 }

@@ -1,4 +1,4 @@
-//! The replacement for the recorder in a build without OpenTelemetry. It records nothing.
+//! Replaces the recorder in a build without OpenTelemetry.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use http::HeaderMap;
 use rotogate_config::Config;
 use rotogate_core::trace::{Position, Span};
 
-/// The recorder of requests, in a build without traces.
+/// The recorder of a build without traces.
 #[derive(Debug)]
 pub enum Tracer {}
 

@@ -1,4 +1,4 @@
-//! Records spans, and passes them to the batch processor of OpenTelemetry.
+//! Records spans, and passes them to OpenTelemetry's batch processor.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,30 +21,29 @@ use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate_core::trace::{Position, Span, StepKind, TRACESTATE, Value};
 use rotogate_kit::file_stamp::Stamp;
 
-/// How long to wait for a collector when the process ends, or when another configuration takes over.
+/// How long to wait for a collector when the process stops or the configuration changes.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The maximum number of spans in a batch.
 const MAX_BATCH: usize = 512;
-/// The capacity for the usual attributes of a request's span, with some reserve.
+/// The usual number of attributes, with some reserve.
 const USUAL_ATTRIBUTES: usize = 24;
 
-/// The value of `service.instance.id`. It identifies the process, and does not change with the configuration.
+/// `service.instance.id`, which identifies the process across reloads.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().to_string());
 
-/// The recorder of requests under one configuration.
+/// Records requests under one configuration.
 #[derive(Debug)]
 pub struct Tracer {
     recorder: Arc<Recorder>,
-    /// Traces whose id is below this number are recorded.
+    /// Traces with an id below this number are recorded.
     below: u64,
     settings: TracingConfig,
-    /// The stamps of the files at the time when they were read.
+    /// The stamps of the files when they were read.
     stamps: Vec<Stamp>,
 }
 
 impl Tracer {
-    /// Returns the tracer for a configuration. If neither `[tracing]` nor its files have changed, this is the running
-    /// tracer. Must be called within a Tokio runtime.
+    /// Returns the tracer for a configuration, or the running tracer if nothing changed. Must be called within a Tokio
+    /// runtime.
     ///
     /// # Errors
     /// Returns the faulty configuration key, and a description of the problem.
@@ -61,20 +60,19 @@ impl Tracer {
         Ok(Some(Arc::new(Self { recorder, below, settings: settings.clone(), stamps })))
     }
 
-    /// Returns whether a new trace with this id is recorded. Other programs with the same ratio make the same decision
+    /// Returns whether a new trace is recorded. Other programs with the same ratio make the same decision
     /// (`TraceIdRatioBased` of OpenTelemetry).
     pub(super) fn samples(&self, trace: [u8; 16]) -> bool {
         let [.., a, b, c, d, e, f, g, h] = trace;
         u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < self.below
     }
 
-    /// Returns whether spans contain the user's id.
     pub(super) const fn names_user(&self) -> bool {
         self.settings.identity
     }
 
-    /// Begins the span of a request. `parent` is a span in another process. `link` is a parent that an untrusted client
-    /// named.
+    /// Begins the span of a request. `parent` is a span in another process. `link` is the parent that an untrusted
+    /// client sent.
     pub(super) fn server_span(
         &self,
         name: &'static str,
@@ -85,7 +83,7 @@ impl Tracer {
     ) -> Arc<dyn Span> {
         let states = parent.map(|_| headers.get_all(&TRACESTATE).iter().filter_map(|value| value.to_str().ok()));
         let states = states.map(|states| states.collect::<Vec<_>>().join(",")).unwrap_or_default();
-        // If the state cannot be parsed, the trace is kept without it.
+        // A malformed `tracestate` is dropped, but the trace continues.
         let state: TraceState = states.parse().unwrap_or_default();
         let mut links = SpanLinks::default();
         links.links.extend(link.map(|link| Link::with_context(context(link, true, TraceState::default()))));
@@ -96,15 +94,15 @@ impl Tracer {
         Arc::new(RecordedSpan::new(Arc::clone(&self.recorder), position, at, data))
     }
 
-    /// Sends the recorded spans, within a limited time. Spans that end later are not recorded.
+    /// Sends the recorded spans within a limited time. Later spans are not recorded.
     pub async fn flush(&self) {
         let recorder = Arc::clone(&self.recorder);
-        // The collector may take longer. In that case, the thread ends with the process.
+        // If the collector takes longer, the thread ends with the process.
         let _ = tokio::task::spawn_blocking(move || recorder.shut_down()).await;
     }
 }
 
-/// Returns the number below which this share of all trace ids lies.
+/// Returns the threshold below which this share of all trace ids lies.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is within u64")]
 fn threshold(sample: f64) -> u64 {
     if sample >= 1.0 { u64::MAX } else { (sample * 2f64.powi(63)) as u64 }
@@ -115,7 +113,7 @@ fn context(Position { trace, span, flags }: Position, is_remote: bool, state: Tr
     SpanContext::new(trace, span, TraceFlags::new(flags), is_remote, state)
 }
 
-/// Receives finished spans. When its last user drops it, it sends the remaining spans.
+/// Receives finished spans. Dropping it sends the remaining spans.
 struct Recorder {
     /// `None` while the recorder is being dropped.
     processor: Option<BatchSpanProcessor>,
@@ -166,9 +164,8 @@ impl Recorder {
         }
     }
 
-    /// Receives a finished span. Never waits: if the queue is full, the span is dropped and counted. The processor's
-    /// own queue has the same length, but it does not report when it is full, and does not count the spans that are
-    /// being sent.
+    /// Receives a finished span without waiting. If the queue is full, the span is dropped and counted. The processor
+    /// does not report when its own queue is full.
     fn take(&self, span: SpanData) {
         let Some(processor) = &self.processor else { return };
         if self.queued.fetch_add(1, Ordering::Relaxed) >= self.queue {
@@ -181,7 +178,7 @@ impl Recorder {
 
     fn shut_down(&self) {
         if let Some(processor) = &self.processor {
-            // The exporter has already reported the spans that could not be sent.
+            // The exporter has already reported the unsent spans.
             let _ = processor.shutdown_with_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -190,14 +187,12 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         let Some(processor) = self.processor.take() else { return };
-        // A separate thread waits for the collector. The last user of the recorder may be a request, which must not
-        // wait for a collector.
+        // The recorder may be dropped by a request, which must not wait for the collector.
         let end = move || drop(processor.shutdown_with_timeout(FLUSH_TIMEOUT));
         let _ = std::thread::Builder::new().name("trace-flush".to_owned()).spawn(end);
     }
 }
 
-/// Returns the attributes of all spans of this process. `OTEL_RESOURCE_ATTRIBUTES` adds further attributes.
 fn resource(settings: &TracingConfig) -> Resource {
     let given = Resource::builder().build();
     let own = [("service.version", env!("CARGO_PKG_VERSION")), ("service.instance.id", INSTANCE.as_str())];
@@ -206,13 +201,12 @@ fn resource(settings: &TracingConfig) -> Resource {
     Resource::builder().with_service_name(settings.service_name.clone()).with_attributes(missing).build()
 }
 
-/// A span that will be recorded.
 struct RecordedSpan {
     recorder: Arc<Recorder>,
     position: Position,
     context: SpanContext,
     begun: Duration,
-    /// `None` after the span has ended.
+    /// `None` after the span's end.
     data: Mutex<Option<SpanData>>,
 }
 
@@ -270,7 +264,7 @@ impl Span for RecordedSpan {
 
     fn end(&self) {
         let Some(mut data) = self.data.lock().take() else { return };
-        // The duration is measured with the monotonic clock, which is never adjusted.
+        // The monotonic clock is never adjusted.
         data.end_time = data.start_time + self.recorder.time.monotonic().saturating_sub(self.begun);
         self.recorder.take(data);
     }

@@ -1,4 +1,4 @@
-//! Connections to a collector for both protocols. They use the gate's own TLS settings.
+//! Connections to a collector, with the gate's own TLS settings.
 
 use std::io;
 use std::pin::Pin;
@@ -24,12 +24,11 @@ use tonic::{Request as GrpcRequest, Status};
 use super::Credentials;
 use rotogate_kit::upstream_tls::server_name;
 
-/// The maximum size of a collector's response, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
 
 type CollectorStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Connects to the collector. It ignores the request's URI.
+/// Connects to the collector, whatever the request's URI is.
 #[derive(Clone)]
 pub(super) struct Connector {
     host: String,
@@ -38,7 +37,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector. `alpn` is the only protocol to negotiate.
+    /// `alpn` is the only protocol to negotiate.
     fn new(endpoint: &Uri, credentials: &Credentials, alpn: &[u8]) -> Result<Self, String> {
         let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tls = match &credentials.tls {
@@ -78,7 +77,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-/// Sends batches over HTTP/1.1. Each batch gets its own connection, because there is at most one batch per second.
+/// Sends batches over HTTP/1.1. Each batch gets a new connection, because there is at most one batch per second.
 pub(super) struct OtlpHttp {
     connector: Connector,
     headers: HeaderMap,
@@ -104,7 +103,7 @@ impl HttpClient for OtlpHttp {
         let path = request.uri().path().parse()?;
         *request.uri_mut() = path;
         request.headers_mut().insert(HOST, host);
-        // These headers take precedence over those in OTEL_EXPORTER_OTLP_HEADERS.
+        // These headers take precedence over OTEL_EXPORTER_OTLP_HEADERS.
         for (name, value) in &self.headers {
             request.headers_mut().insert(name, value.clone());
         }
@@ -115,7 +114,7 @@ impl HttpClient for OtlpHttp {
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // This future drives the connection. When it ends, the connection ends.
+        // This future drives the connection. Dropping it closes the connection.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -127,17 +126,15 @@ impl HttpClient for OtlpHttp {
     }
 }
 
-/// Returns a channel to the collector. It connects at its first use, and again after a connection is lost. Needs a
-/// Tokio runtime.
+/// Returns a channel that connects at its first use, and again after a lost connection. Needs a Tokio runtime.
 pub(super) fn channel(endpoint: &Uri, credentials: &Credentials) -> Result<Channel, String> {
     let connector = Connector::new(endpoint, credentials, b"h2")?;
-    // With an http scheme, tonic does not add TLS, which the connector already provides.
+    // With http, tonic does not add TLS, which the connector already provides.
     let authority = endpoint.authority().map_or("", |authority| authority.as_str());
     let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| error.to_string())?;
     Ok(plain.origin(endpoint.clone()).connect_with_connector_lazy(connector))
 }
 
-/// Adds the headers from the file to a call.
 pub(super) fn with_headers(
     headers: HeaderMap,
 ) -> impl FnMut(GrpcRequest<()>) -> Result<GrpcRequest<()>, Status> + Clone + Send + Sync + 'static {
