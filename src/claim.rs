@@ -1,5 +1,5 @@
-//! Claims beyond the registered ones: claims that the gate puts into its own tokens ([`OwnClaims`]), and paths to a
-//! claim in any token ([`ClaimPath`]).
+//! Claims beyond the registered ones: the gate's own ([`OwnClaims`]), and paths to a claim in any token
+//! ([`ClaimPath`]).
 //!
 //! ```
 //! use rotogate::claim::{ClaimPath, OwnClaims};

@@ -1,4 +1,4 @@
-//! OAuth clients (RFC 6749 §2): which clients may request tokens, and how they authenticate.
+//! OAuth clients (RFC 6749 §2): who may request tokens, and how they authenticate.
 //!
 //! ```
 //! use rotogate::client::{Client, Grant};

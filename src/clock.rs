@@ -1,5 +1,4 @@
-//! Time as the gate sees it: [`TimeSource`] reads the machine's clocks. In a test, `ManualTime` is a clock that the
-//! test sets.
+//! Time as the gate sees it. [`TimeSource`] reads the machine's clocks, and tests can set a `ManualTime`.
 //!
 //! ```
 //! use std::time::Duration;

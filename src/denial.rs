@@ -1,9 +1,7 @@
-//! Refusals as data. A [`Denial`] is the caller's error, and has one variant for each rule that can refuse a request. A
-//! [`Fault`](crate::fault::Fault) is a failure on our side.
+//! A [`Denial`] is the caller's error. A [`Fault`](crate::fault::Fault) is the gate's failure.
 //!
-//! A reply reveals only the [`Class`] of a denial, but the log names the variant. The code that writes replies (the
-//! dialects, and the gate for data routes) matches only classes, so [`Denial::class`] alone decides what a caller
-//! learns.
+//! A reply reveals only the [`Class`] of a denial, and the log names the variant. [`Denial::class`] alone decides what
+//! a caller learns.
 //!
 //! ```
 //! use rotogate::denial::{Class, Denial};

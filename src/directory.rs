@@ -1,4 +1,4 @@
-//! The source of users. The gate queries a [`Directory`] at each login and each refresh.
+//! The source of users. The gate queries a [`Directory`] at each login and refresh.
 //!
 //! ```
 //! use rotogate::SecretString;
@@ -29,8 +29,8 @@
 #[doc(inline)]
 pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 
-/// Password hashing with argon2id for your own directory. It runs on threads that do not serve requests, and the number
-/// of concurrent hashes is bounded. A login attempt costs the same work whether or not the user exists.
+/// Password hashing with argon2id for your own directory. The hashes are computed in separate threads, and their
+/// concurrency is bounded. A login takes equally long whether or not the user exists.
 ///
 /// ```
 /// use rotogate::SecretString;

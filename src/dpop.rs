@@ -1,5 +1,5 @@
-//! Proofs of possession (RFC 9449, DPoP): if a token is bound to a key, the gate accepts it only with a proof. The
-//! proof is signed with that key, for this one request.
+//! Proofs of possession (RFC 9449, DPoP). A token that is bound to a key needs a proof, which is signed with that key
+//! for one request.
 //!
 //! ```
 //! use rotogate::dpop::DpopSettings;

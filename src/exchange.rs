@@ -1,5 +1,4 @@
-//! Exchanges tokens at a provider's token endpoint: RFC 8693, Entra's on-behalf-of, or an identity
-//! assertion (ID-JAG) that a second authorization server accepts as a grant.
+//! Exchanges tokens at a provider: RFC 8693, Entra's on-behalf-of, or an identity assertion (ID-JAG).
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -17,7 +16,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::MAX_TOKEN;
 
-/// The maximum length of a provider's challenge that is passed on to the client, in bytes.
+/// The maximum length, in bytes, of a provider's challenge that is passed to the client.
 const MAX_CLAIMS: usize = 4096;
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -33,7 +32,7 @@ pub struct HttpExchanger {
     pub caller: HttpCaller,
     /// The token endpoint.
     pub url: UrlSource,
-    /// The description of the token endpoint for log messages.
+    /// Names the token endpoint in log messages.
     pub place: String,
     /// The gate's credentials as a client at the provider.
     pub client: ClientCredentials,
@@ -45,14 +44,13 @@ pub struct HttpExchanger {
     pub resource: Option<String>,
     /// `scope`.
     pub scope: Scope,
-    /// The second authorization server, which accepts the exchanged token as a grant ([`ExchangeForm::JwtBearer`]).
+    /// A second server, which accepts the exchanged token as a grant ([`ExchangeForm::JwtBearer`]).
     pub then: Option<Box<Self>>,
 }
 
 rotogate_core::debug_with!(HttpExchanger { place });
 
 impl HttpExchanger {
-    /// The request body, without the client's credentials.
     // Requirement D17.
     fn body(&self, token: &str) -> Zeroizing<Vec<u8>> {
         let mut pairs = match self.form {
@@ -75,16 +73,15 @@ impl HttpExchanger {
         };
         pairs.extend(self.audience.as_deref().map(|audience| ("audience", audience)));
         pairs.extend(self.resource.as_deref().map(|resource| ("resource", resource)));
-        // An identity assertion states its scope in its claims, so the request does not need `scope`.
+        // An identity assertion has its scope in a claim.
         let states_scope = !self.scope.is_empty() && self.form != ExchangeForm::JwtBearer;
         pairs.extend(states_scope.then(|| ("scope", self.scope.as_str())));
-        // Reserve the final size, because a reallocation would leave a copy of the token in memory.
+        // A reallocation would leave a copy of the token in memory.
         let room = pairs.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
         let text = form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish();
         Zeroizing::new(text.into_bytes())
     }
 
-    /// The token in a successful response.
     // Requirement D12.
     fn granted(&self, answer: &Map<String, Value>) -> Result<ExchangedToken, &'static str> {
         let text = |name: &str| answer.get(name).and_then(Value::as_str);
@@ -108,7 +105,7 @@ impl HttpExchanger {
             }
             _ => {}
         }
-        // Entra's response spells scopes differently from the request, so they are not compared.
+        // Entra's response spells scopes differently from the request.
         if self.form != ExchangeForm::Entra {
             let is_within = |scope: &Value| {
                 scope
@@ -116,7 +113,7 @@ impl HttpExchanger {
                     .and_then(|scope| Scope::parse(scope).ok())
                     .is_some_and(|scope| scope.is_within(&self.scope))
             };
-            // A `scope` that is a list is refused as well, because it could name additional scopes.
+            // A list is refused, because it could name additional scopes.
             let said = answer.get("scope").filter(|scope| !scope.is_null());
             if !self.scope.is_empty() && !said.is_none_or(is_within) {
                 return Err("`scope` in the response is not a string, or is wider than the requested scope");
@@ -137,7 +134,7 @@ impl HttpExchanger {
         format!("{}: the provider returned status {} and the error `{error}`", self.place, reply.status).into()
     }
 
-    /// Interprets the provider's response.
+    /// Reads the provider's response.
     ///
     /// # Errors
     /// The response does not contain a usable token.
@@ -187,7 +184,7 @@ impl HttpExchanger {
     }
 }
 
-/// Returns whether the token belongs to a user. Entra's tokens for an app without a user have no `scp`.
+/// Entra's tokens for an app without a user have no `scp`.
 fn has_delegated_scope(token: &str) -> bool {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());

@@ -1,5 +1,5 @@
-//! Faults are failures on our side. After a fault, the gate has neither decided on the request nor consumed its
-//! credentials. The reply is therefore 503 with `Retry-After`, and never a refusal.
+//! Faults are failures on our side. The gate has neither decided on the request nor consumed its credentials, so the
+//! reply is 503 with `Retry-After`.
 //!
 //! ```
 //! use rotogate::denial::Denial;

@@ -1,5 +1,4 @@
-//! The result that a dialect returns for a request: a reply, a request to forward, or a connection that the dialect
-//! takes over.
+//! The result of a dialect for a request.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -16,15 +15,14 @@ use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The result that a dialect returns for a request.
+/// The result of a dialect for a request.
 #[non_exhaustive]
 pub enum Answer {
-    /// A reply, with the outcome that the access log records.
+    /// A reply, with its outcome for the access log.
     Reply(Reply, Reason),
-    /// A reply that the dialect can write only after the service behind the gate has responded to the same request.
+    /// A reply that depends on the response of the service behind the gate.
     Consult(Consult),
-    /// The request contains a call for the service behind the gate. The gate forwards it if the route for its path
-    /// permits it.
+    /// A call for the service behind the gate. The route for the request's path must permit the call.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
@@ -45,11 +43,11 @@ rotogate_core::debug_with!(Answer, |it, f| f.write_str(match it {
     Answer::Upgrade(_) => "Upgrade(…)",
 }));
 
-/// A request that the gate sends to the service without its body, if the route for its path permits it. The dialect
-/// makes the gate's own reply from the service's response. Only operations for which
-/// [`Protocol::consults`](super::Protocol::consults) returns true may use it.
+/// A request that the gate sends to the service without its body, if the route permits the request. The dialect makes
+/// the reply from the service's response. Only operations with [`Protocol::consults`](super::Protocol::consults) may
+/// use this variant.
 pub struct Consult {
-    /// Makes the reply from the service's response. Also makes the outcome for the access log.
+    /// Makes the reply, and the outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
@@ -58,35 +56,34 @@ pub struct Consult {
 pub enum ConsultResult {
     /// There is no service behind the gate.
     NoService,
-    /// The route for the request's path rejects the request.
+    /// The route for the path rejects the request.
     Refused(Denial),
-    /// The service sent no complete response within 10 seconds, or the body of its response is longer than 1 MiB.
+    /// The response was incomplete after 10 seconds, or its body is longer than 1 MiB.
     Failed,
-    /// The status and the body of the service's response.
+    /// The response's status and body.
     Said(StatusCode, Bytes),
 }
 
 /// A request that the gate forwards if the route for its path permits it.
 #[non_exhaustive]
 pub struct Forward {
-    /// The credential from the body. It replaces a credential in `Authorization`.
+    /// The credential from the body, which replaces a credential in `Authorization`.
     pub credential: Option<SecretString>,
-    /// The body, from which the credentials were removed.
+    /// The body without credentials.
     pub body: Bytes,
-    /// The call in the body.
+    /// The call that the body contains.
     pub called: EnclosedCall,
-    /// Writes the reply if the request is rejected.
+    /// Writes the reply to a rejected request.
     pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
 }
 
-/// A reply without a body.
 pub(crate) fn empty(status: StatusCode) -> Reply {
     let mut reply = Reply::default();
     *reply.status_mut() = status;
     reply
 }
 
-/// A JSON reply with headers that forbid caching, because it may contain tokens.
+/// A JSON reply that must not be cached, because it may contain tokens.
 pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(body).unwrap_or_default()));
     *reply.status_mut() = status;
@@ -95,7 +92,7 @@ pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// Handles a request in three steps: reads its command, lets `gate` execute the command, and writes the outcome.
+/// Reads the command, lets `gate` execute it, and writes the outcome.
 pub(crate) async fn by_command<D: Dialect + ?Sized>(dialect: &D, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
     let outcome = match dialect.read(call) {
         Ok(command) => gate.execute(command).await,
@@ -105,7 +102,6 @@ pub(crate) async fn by_command<D: Dialect + ?Sized>(dialect: &D, call: &Call<'_>
     Answer::Reply(dialect.write(call, outcome), reason)
 }
 
-/// Returns the outcome of a command for the access log.
 pub(super) fn reason(outcome: &Result<Outcome, Error>) -> Reason {
     outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
 }

@@ -1,4 +1,4 @@
-//! Requests to an endpoint: the paths that a dialect serves, and the requests to these paths.
+//! Endpoint paths that a dialect serves, and requests to them.
 
 use std::net::IpAddr;
 
@@ -27,19 +27,17 @@ use rotogate_core::strict_json;
 pub struct ServedPath {
     /// The dialect's own name for the operation.
     pub operation: &'static str,
-    /// The path as a `matchit` template. Its parameter `{account}` is the account.
+    /// The path as a `matchit` template. The parameter `{account}` is the account.
     pub template: String,
-    /// The methods of the operation. A request with another method gets 405.
+    /// The allowed methods. Other methods get 405.
     pub methods: &'static [Method],
-    /// Raw spellings of this path that are accepted besides the canonical one, because existing clients send them. The
-    /// gate responds with 404 to any other spelling that resembles the path, and never forwards it. Like the template,
-    /// they can contain `{account}`.
+    /// Other raw spellings that existing clients send. Any further spelling of the path gets 404, and is never
+    /// forwarded. The spellings can contain `{account}`.
     // Requirement R12.
     pub spellings: &'static [&'static str],
 }
 
 impl ServedPath {
-    /// A path that is accepted only in its canonical spelling.
     pub(crate) const fn new(operation: &'static str, template: String, methods: &'static [Method]) -> Self {
         Self { operation, template, methods, spellings: &[] }
     }
@@ -68,9 +66,9 @@ impl ServedPath {
 pub struct Call<'a> {
     /// The operation.
     pub operation: &'static str,
-    /// The values of the template's parameters, by name.
+    /// The template's parameters, by name.
     pub params: &'a [(String, String)],
-    /// The method, which is one of the operation's methods.
+    /// One of the operation's methods.
     pub method: &'a Method,
     /// The headers.
     pub headers: &'a HeaderMap,
@@ -80,10 +78,10 @@ pub struct Call<'a> {
     pub query: Option<&'a str>,
     /// The body.
     pub body: &'a Bytes,
-    /// The client's address, if it is known.
+    /// The client's address, if known.
     pub address: Option<IpAddr>,
-    /// Whether the request proves that a page of the gate's own origin, or of a listed origin, sent it. A reply
-    /// that sets a cookie requires this proof.
+    /// Whether the request provably comes from a page of the gate's own origin or of a listed origin. A reply that sets
+    /// a cookie requires this proof.
     // Requirements T18, T25.
     pub from_own_origin: bool,
 }
@@ -103,20 +101,18 @@ impl<'a> Call<'a> {
 // Headers, query and body may contain credentials.
 rotogate_core::debug_with!(Call<'_> { operation });
 
-/// A call inside an envelope. The call must meet the rules of its own routes, and also the rules for the envelope's
-/// path.
+/// A call inside an envelope. The rules for the equivalent requests and for the envelope's path both apply.
 // Requirement T22.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnclosedCall {
-    /// The name that rules use for the call.
+    /// The call's name in rules.
     pub name: String,
-    /// The requests by which a client can make this call without an envelope, each with method and canonical path. The
-    /// list is empty if the call exists only in envelopes.
+    /// The equivalent requests without an envelope: method and canonical path. The list is empty if the call exists
+    /// only in envelopes.
     pub requests: Vec<(Method, String)>,
 }
 
-/// The places besides `Authorization` where a dialect's clients put their access token, on data routes and at the
-/// dialect's endpoint.
+/// Where clients put their access token, besides `Authorization`.
 ///
 /// ```
 /// use rotogate::dialect::Sources;
@@ -126,18 +122,15 @@ pub struct EnclosedCall {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// The query parameter that contains the token. `Authorization` takes precedence over it, and the gate never
-    /// forwards it.
+    /// The query parameter with the token. `Authorization` takes precedence, and the parameter is never forwarded.
     pub query: Option<&'static str>,
-    /// The cookie that contains the token. A request with both a token and this cookie is rejected. The gate never
-    /// forwards the cookie.
+    /// The cookie with the token, which is never forwarded. A request with this cookie and another token is rejected.
     pub cookie: Option<&'static str>,
-    /// Whether the dialect's operations accept the session cookie of a browser. A token in `Authorization` takes
-    /// precedence over the cookie.
+    /// Whether a browser's session cookie is accepted. A token in `Authorization` takes precedence.
     pub session: bool,
 }
 
-/// The templates of an OAuth 2 server's endpoints.
+/// The endpoint templates of an OAuth 2 server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OAuthPaths {
     /// RFC 6749 §3.2.
@@ -148,25 +141,23 @@ pub struct OAuthPaths {
     pub introspection: String,
 }
 
-/// Returns whether the request has exactly one `Content-Type`, and it declares this media type. Parameters of the
-/// type are ignored.
+/// Returns whether exactly one `Content-Type` declares this media type. Parameters are ignored.
 pub(crate) fn said_media(headers: &HeaderMap, expected: &str) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let media = types.next().and_then(|media| media.to_str().ok()).and_then(|media| media.split(';').next());
     media.is_some_and(|media| media.trim().eq_ignore_ascii_case(expected)) && types.next().is_none()
 }
 
-/// Parses the body as a JSON object. Rejects a repeated member at any depth (requirement R11).
+/// Parses the body as a JSON object without repeated members (requirement R11).
 pub(super) fn json_object(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
     let malformed = |_| Denial::MalformedRequest("the body is not a JSON object, or repeats a member");
     strict_json::object(call.body).map_err(malformed)
 }
 
-/// Returns whether `Content-Type` declares the body to be JSON in UTF-8, or `None` without the header. RFC 8259 §11
-/// defines no parameters. The service behind the gate might still decode the body by a `charset`, so only `utf-8`
-/// is accepted.
+/// Returns whether `Content-Type` declares JSON in UTF-8. `None` if the header is missing. The upstream might decode by
+/// `charset`, so only `utf-8` is accepted (RFC 8259 §11).
 ///
-/// Unlike text and forms, a browser sends this media type to another origin only after a preflight (Fetch §3.3.2).
+/// A browser sends this media type to another origin only after a preflight (Fetch §3.3.2).
 pub(crate) fn said_json(headers: &HeaderMap) -> Option<bool> {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let media = types.next()?.to_str().unwrap_or_default();

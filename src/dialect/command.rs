@@ -42,8 +42,7 @@ pub enum RefreshCredential {
     Access {
         /// The token.
         access: SecretString,
-        /// Whether a token that was already exchanged and has expired since is accepted again. It is accepted only
-        /// while its successor is unused.
+        /// Whether an exchanged token is accepted after its expiry, while the successor is unused.
         may_have_expired: bool,
     },
     /// An access token and a refresh token of the same session.
@@ -57,8 +56,7 @@ pub enum RefreshCredential {
     },
 }
 
-/// The superseded tokens that [`Command::Check`] accepts. If a protocol's refresh accepts a superseded token again
-/// while its successor is unused, the check accepts that token as well.
+/// Which superseded tokens [`Command::Check`] accepts.
 ///
 /// ```
 /// use rotogate::dialect::{Command, Superseded};
@@ -69,11 +67,11 @@ pub enum RefreshCredential {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Superseded {
-    /// No superseded token is accepted.
+    /// No superseded token.
     None,
-    /// Superseded tokens that have not expired are accepted.
+    /// Unexpired superseded tokens.
     Unexpired,
-    /// Expired superseded tokens are accepted as well.
+    /// All superseded tokens.
     Any,
 }
 
@@ -109,8 +107,7 @@ pub struct ExchangeRequest {
     pub scope: Option<Scope>,
 }
 
-/// A client's request to the engine. If the protocol does not name clients, `client` is `None`, and the gate uses the
-/// endpoint's own client.
+/// A client's request to the engine. Without a `client`, the gate uses the endpoint's own client.
 ///
 /// ```
 /// use rotogate::dialect::Command;
@@ -130,36 +127,36 @@ pub enum Command {
         username: String,
         /// The user's password.
         password: SecretString,
-        /// The requested scope, or `None` for everything that is allowed.
+        /// The requested scope. `None` for everything allowed.
         scope: Option<Scope>,
-        /// The requested lifetime, or `None` for the lifetime of the profile.
+        /// The requested lifetime. `None` for the profile's.
         access_ttl: Option<Duration>,
-        /// The resource for which the tokens are intended (RFC 8707), or `None` for the audience of the gate.
+        /// The tokens' resource (RFC 8707). `None` for the gate's audience.
         resource: Option<Box<str>>,
     },
-    /// Requests a token for the client's own account.
+    /// A token for the client's own account.
     ClientToken {
         /// The client.
         client: PresentedClient,
         /// The requested scope.
         scope: Option<Scope>,
-        /// The resource for which the token is intended (RFC 8707).
+        /// The token's resource (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// Requests a token with which the client acts for the subject of another token (RFC 8693).
+    /// A token to act for the subject of another token (RFC 8693).
     Exchange(Box<ExchangeRequest>),
-    /// Requests a token in exchange for an assertion of another issuer (RFC 7523 §2.1).
+    /// A token in exchange for another issuer's assertion (RFC 7523 §2.1).
     Assertion {
-        /// The client. `None` if nothing but the assertion identifies the caller.
+        /// `None` if only the assertion identifies the caller.
         client: Option<PresentedClient>,
         /// The assertion.
         assertion: SecretString,
         /// The requested scope.
         scope: Option<Scope>,
-        /// The resource for which the token is intended (RFC 8707).
+        /// The token's resource (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// Exchanges a refresh credential for new tokens.
+    /// New tokens for a refresh credential.
     Refresh {
         /// The client.
         client: Option<PresentedClient>,
@@ -172,7 +169,7 @@ pub enum Command {
         /// The resource that the login named. A different resource is not granted (RFC 8707).
         resource: Option<Box<str>>,
     },
-    /// Ends the session of a token of any kind. An unknown token changes nothing (RFC 7009).
+    /// Ends the session of any token. An unknown token changes nothing (RFC 7009).
     Revoke {
         /// The client.
         client: Option<PresentedClient>,
@@ -183,21 +180,21 @@ pub enum Command {
     Logout {
         /// The token.
         access: SecretString,
-        /// Whether all sessions of the token's user end.
+        /// Whether to end all sessions of the user.
         everywhere: bool,
     },
-    /// Ends all sessions and tokens of a user at the request of another issuer, which
-    /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations) has read.
+    /// Ends all sessions and tokens of a user, as another issuer requests through
+    /// [`GlobalRevocations`](super::global_revocation::GlobalRevocations).
     #[cfg(feature = "program")]
     RevokeGlobally(super::global_revocation::GlobalRevocation),
-    /// Queries the state of a token (RFC 7662), on behalf of a confidential client.
+    /// The state of a token (RFC 7662), for a confidential client.
     Introspect {
         /// The client.
         client: PresentedClient,
         /// The token.
         token: SecretString,
     },
-    /// Queries the state of an access token, on behalf of its holder.
+    /// The state of an access token, for its holder.
     Check {
         /// The token.
         access: SecretString,
@@ -207,12 +204,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// A login in a protocol that does not name a client, scope, lifetime or resource.
     pub(super) const fn login(username: String, password: SecretString) -> Self {
         Self::Login { client: None, username, password, scope: None, access_ttl: None, resource: None }
     }
 
-    /// A refresh in a protocol that does not name a client, scope, lifetime or resource.
     pub(super) const fn refresh(credential: RefreshCredential) -> Self {
         Self::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None }
     }
@@ -239,14 +234,14 @@ impl Command {
 pub enum Outcome {
     /// The issued tokens.
     Issued(Box<IssuedTokens>),
-    /// The token's session has ended or never existed. The caller does not need to know which.
+    /// The token's session has ended or never existed.
     Revoked,
-    /// The state of the token, or the reason why it is not valid. Both are final results. A check that could not
-    /// decide returns an error instead.
+    /// The token's state, or the reason why the token is invalid. If the gate cannot check the token, the command
+    /// itself fails.
     Checked(Result<Box<CheckedToken>, Denial>),
 }
 
-/// The properties of a token that is valid at present.
+/// The properties of a valid token.
 ///
 /// ```
 /// use rotogate::dialect::CheckedToken;
@@ -286,47 +281,44 @@ pub struct CheckedToken {
     pub session: Option<SessionId>,
     /// The account.
     pub account: Option<Box<str>>,
-    /// The key to which the token is bound, if any.
+    /// The key to which the token is bound.
     pub bound_to: Option<KeyThumbprint>,
-    /// The client certificate to which the token is bound, if any.
+    /// The client certificate to which the token is bound.
     pub certificate: Option<CertificateThumbprint>,
-    /// `act`: the party that acts for the subject (RFC 8693 §4.1).
+    /// `act`: who acts for the subject (RFC 8693 §4.1).
     pub act: Option<serde_json::Value>,
-    /// The directory's entry for the subject, if the directory was queried.
+    /// The subject's directory entry, if the directory was queried.
     pub user: Option<User>,
 }
 
-/// Executes commands. The gate implements it for the endpoint at which a request arrived.
+/// Executes commands, for the endpoint at which a request arrived.
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
     /// Executes a command.
     async fn execute(&self, command: Command) -> Result<Outcome, Error>;
 
-    /// Lists or ends sessions of the user whose access token is in the request.
+    /// Lists or ends sessions of the access token's user.
     ///
     /// # Errors
-    /// The denials for the token, [`Denial::NoRoute`] if the handler does not support sessions, or a fault of the
-    /// store.
+    /// A denial of the token, [`Denial::NoRoute`] without support for sessions, or a store's fault.
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
     }
 
-    /// Ends the tokens and sessions that another issuer reports as ended.
+    /// Ends the tokens and sessions in another issuer's notice.
     ///
     /// # Errors
-    /// The flaws of the notice, [`Denial::NoRoute`] if the handler does not accept notices, or a fault of the
-    /// store.
+    /// Flaws of the notice, [`Denial::NoRoute`] without support for notices, or a store's fault.
     async fn end_elsewhere(&self, notice: Notice) -> Result<(), Error> {
         drop(notice);
         Err(Denial::NoRoute.into())
     }
 
-    /// Lists, makes, replaces or revokes API keys of the user whose access token is in the request.
+    /// Lists, makes, replaces or revokes API keys of the access token's user.
     ///
     /// # Errors
-    /// The denials for the token, [`Denial::NoRoute`] if the handler does not support API keys, or a fault of the
-    /// store.
+    /// A denial of the token, [`Denial::NoRoute`] without support for API keys, or a store's fault.
     #[doc(hidden)]
     async fn own_keys(&self, request: OwnKeysRequest) -> Result<OwnKeys, Error> {
         drop(request);
@@ -336,7 +328,7 @@ pub trait CommandHandler: Send + Sync {
     /// Forwards a request to the provider behind this endpoint.
     ///
     /// # Errors
-    /// [`Denial::NoRoute`] if the handler has no provider, or a denial of the relay.
+    /// [`Denial::NoRoute`] without a provider, or a denial of the relay.
     #[doc(hidden)]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);
@@ -351,6 +343,6 @@ pub enum RelayRequest {
     Exchange(Presented),
     /// A token to revoke.
     Revoke(Presented),
-    /// A request with another grant, which the relay passes through.
+    /// Any other grant, passed through unchanged.
     Pass(ProviderRequest),
 }

@@ -1,14 +1,13 @@
-//! `PUT /api/v2/auth/token` exchanges an access token and its refresh token for new ones. Every reply is an envelope of
-//! four fields.
+//! `PUT /api/v2/auth/token` exchanges an access token and its refresh token. Every reply is an envelope of four fields.
 //!
 //! | request | operation |
 //! |---|---|
 //! | `POST` `{"username","password"}` | a login, which the protocol calls create-token |
 //! | `PUT` `{"token","refreshToken"}` | a refresh; both tokens belong to the same session |
 //!
-//! On success, `errorCode` is empty and `content` is an array with one element. On failure, `content` and
-//! `pageable` are empty strings. The protocol documents a single code, `AUTH_1002`, for every invalid token, and no
-//! HTTP status. The gate sends 401, or 200 for clients that read only the code.
+//! On success, `errorCode` is empty and `content` is an array with one element. On failure, `content` and `pageable`
+//! are empty strings. The protocol has one code for invalid tokens, `AUTH_1002`. The status is 401, or 200 for clients
+//! that read only the code.
 //!
 //! ```
 //! use rotogate::dialect::envelope::Envelope;
@@ -53,8 +52,8 @@ pub(super) const BAD_TOKEN: &str = "AUTH_1002";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// The maximum time since the access token of a refresh expired. Zero, which is the protocol's documented rule,
-    /// means that expired tokens are rejected.
+    /// The maximum time since the access token expired. With zero, which is the protocol's rule, expired tokens are
+    /// rejected.
     pub expired_for_at_most: Duration,
     /// The HTTP status for rejected credentials and tokens.
     pub failure_status: StatusCode,
@@ -101,9 +100,8 @@ struct Failure {
     pageable: &'static str,
 }
 
-/// Returns the members of a request's body. Unknown members are ignored.
 pub(super) fn members(call: &Call<'_>) -> Result<Map<String, Value>, Denial> {
-    // This dialect neither reads nor sets cookies, so a missing `Content-Type` does no harm (requirement T25).
+    // This dialect uses no cookies, so a missing `Content-Type` does no harm (requirement T25).
     if said_json(call.headers) == Some(false) {
         return Err(Denial::MalformedRequest("the body must be application/json"));
     }
@@ -158,7 +156,6 @@ impl Dialect for Envelope {
 }
 
 impl Envelope {
-    /// The reply to a request that failed.
     pub(super) fn refusal(&self, call: &Call<'_>, error: &Error) -> Reply {
         match error {
             Error::Denied(denial) => self.denied(call, *denial),
@@ -178,11 +175,9 @@ impl Envelope {
                 reply
             }
             Class::Unavailable(wait) => unavailable(wait),
-            // The password was correct. A client that receives "bad credentials" here would keep asking for the
-            // password.
+            // The password was correct. The reply "bad credentials" would make the client ask for the password again.
             Class::TooManySessions => self.refused(BAD_CREDENTIALS, "Too many sessions"),
-            // All failed logins get the same reply, and all invalid tokens get the same reply (requirements A2,
-            // R7).
+            // All failed logins get the same reply. All invalid tokens get the same reply (requirements A2, R7).
             Class::Head { .. }
             | Class::Tunnel
             | Class::UnknownHost
@@ -220,7 +215,7 @@ impl Envelope {
     }
 }
 
-/// The reply if a fault kept the gate from deciding. The client keeps its token and tries again.
+/// The gate could not decide. The client keeps its token and tries again.
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = failure(StatusCode::SERVICE_UNAVAILABLE, MALFORMED, "Try again later");
     retry_after(&mut reply, wait);

@@ -1,6 +1,5 @@
-//! Notices about sessions at another issuer: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP
-//! 1.0, which is pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and writes
-//! the reply. The gate verifies the token, and ends the sessions that the token names.
+//! Another issuer's notices about sessions: OpenID Connect back-channel logout 1.0, and CAEP 1.0 `session-revoked` as a
+//! security event token (RFC 8417, RFC 8935). The gate verifies the token, and ends the sessions.
 
 use async_trait::async_trait;
 use http::header::{AUTHORIZATION, CACHE_CONTROL};
@@ -18,22 +17,22 @@ use rotogate_core::random::are_equal;
 use rotogate_core::reply;
 use rotogate_core::token::verify::EventProtocol;
 
-/// A notice from another issuer, which has not been verified yet.
+/// An unverified notice from another issuer.
 #[derive(Debug)]
 pub struct Notice {
-    /// The protocol that delivered the notice.
+    /// The protocol of the notice.
     pub protocol: EventProtocol,
     /// The name of the issuer whose endpoint received the notice.
     pub issuer: Box<str>,
-    /// The accepted audiences. The token's `aud` must name one of them.
+    /// The accepted audiences, one of which `aud` must name.
     pub audience: Box<[Box<str>]>,
-    /// Whether the sender of the notice has authenticated itself for the endpoint.
+    /// Whether the sender has authenticated itself.
     pub is_authenticated: bool,
-    /// The signed token, or the reason why the request does not contain one.
+    /// The signed token, or the reason why there is no token.
     pub token: Result<SecretString, &'static str>,
 }
 
-/// An endpoint for the notices from one issuer.
+/// An endpoint for one issuer's notices.
 #[derive(Debug)]
 pub struct Events {
     protocol: EventProtocol,
@@ -43,14 +42,13 @@ pub struct Events {
 }
 
 impl Events {
-    /// Accepts logout tokens from the issuer with this name, for any of these client ids.
+    /// Accepts logout tokens of this issuer, for any of these client ids.
     pub fn back_channel_logout(issuer: &str, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         let audience = audience.into_iter().map(Into::into).collect();
         Self { protocol: EventProtocol::BackChannelLogout, issuer: issuer.into(), audience, bearer: None }
     }
 
-    /// Accepts security events from the issuer with this name, for any of these audiences, if the transmitter sends
-    /// this token.
+    /// Accepts security events of this issuer, for any of these audiences, if the transmitter sends this token.
     pub fn security_events(
         issuer: &str,
         audience: impl IntoIterator<Item = impl Into<Box<str>>>,
@@ -63,14 +61,14 @@ impl Events {
     /// Reads a request.
     ///
     /// # Errors
-    /// The request is too long, or has another fault that the error replies of the notice's protocol cannot express.
+    /// The request is too long, or has a fault for which the protocol has no error.
     pub fn notice(&self, call: &Call<'_>) -> Result<Notice, Denial> {
         if call.body.len() > MAX_NOTICE {
             return Err(Denial::BodyTooLarge);
         }
         let token = match self.token(call) {
             Ok(token) => Ok(token),
-            // A request that cannot be read is rejected, counted and logged like an invalid notice.
+            // An unreadable request is handled like an invalid notice.
             Err(Denial::MalformedRequest(what)) => Err(what),
             Err(denial) => return Err(denial),
         };
@@ -83,7 +81,6 @@ impl Events {
         })
     }
 
-    /// Returns the signed token of a request.
     fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         match self.protocol {
             EventProtocol::BackChannelLogout => {
@@ -164,14 +161,13 @@ impl Protocol for Events {
     }
 }
 
-/// The reply to a request that exceeds a limit.
 pub(super) fn limited(wait: std::time::Duration) -> Reply {
     let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
     reply::retry_after(&mut answer, wait);
     answer
 }
 
-/// The reply if a fault keeps the gate from deciding.
+/// The gate could not decide.
 pub(super) fn unavailable(wait: std::time::Duration) -> Reply {
     let detail = Some("the gate could not decide about the request; send the request again");
     let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail);

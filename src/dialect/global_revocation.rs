@@ -1,6 +1,5 @@
-//! Global token revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal Logout.
-//! Another issuer asks the gate to end all sessions and tokens of a user. The dialect reads the request and writes
-//! the reply. The gate verifies the JWT.
+//! Global token revocation (draft-parecki-oauth-global-token-revocation), which Okta calls Universal Logout. Another
+//! issuer asks the gate to end all sessions and tokens of a user. The gate verifies the JWT.
 //!
 //! ```
 //! use rotogate::dialect::global_revocation::GlobalRevocations;
@@ -25,22 +24,22 @@ use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::reply;
 
-/// A request to end all sessions and tokens of a user, which has not been verified yet.
+/// An unverified request to end all sessions and tokens of a user.
 #[derive(Debug)]
 pub struct GlobalRevocation {
     /// The name of the issuer whose endpoint received the request.
     pub issuer: Box<str>,
     /// The required `sub` of the JWT.
     pub client_id: Box<str>,
-    /// The value that the JWT's `aud` must have.
+    /// The required `aud` of the JWT.
     pub audience: Box<str>,
-    /// The JWT, or the reason why the request does not contain one.
+    /// The JWT, or the reason why there is no JWT.
     pub token: Result<SecretString, &'static str>,
     /// The body, which names the user.
     pub body: Box<[u8]>,
 }
 
-/// An endpoint for the requests from one issuer.
+/// An endpoint for one issuer's requests.
 #[derive(Clone, Debug)]
 pub struct GlobalRevocations {
     issuer: Box<str>,
@@ -49,14 +48,12 @@ pub struct GlobalRevocations {
 }
 
 impl GlobalRevocations {
-    /// Accepts requests from the issuer with this name, at which the gate is registered as `client_id`. `url` is
-    /// the URL at which the issuer calls the endpoint.
+    /// Accepts requests of this issuer, which knows the gate as `client_id`. The issuer calls the endpoint at `url`.
     pub fn new(issuer: impl Into<Box<str>>, client_id: impl Into<Box<str>>, url: impl Into<Box<str>>) -> Self {
         Self { issuer: issuer.into(), client_id: client_id.into(), url: url.into() }
     }
 }
 
-/// Returns the bearer token of a request, which must have exactly one.
 fn bearer(call: &Call<'_>) -> Result<SecretString, &'static str> {
     let mut values = call.headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -88,8 +85,8 @@ impl Dialect for GlobalRevocations {
         if call.body.len() > MAX_GLOBAL_REVOCATION {
             return Err(Denial::BodyTooLarge);
         }
-        // A body of another media type is treated as empty. It is rejected only after the sender has been verified,
-        // so that an unauthenticated caller learns nothing.
+        // A body of another media type is treated as empty, and is rejected after the sender was verified. An
+        // unauthenticated caller therefore learns nothing.
         let body = if said_json(call.headers) == Some(true) { Box::from(&**call.body) } else { Box::default() };
         Ok(Command::RevokeGlobally(GlobalRevocation {
             issuer: self.issuer.clone(),

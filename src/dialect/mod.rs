@@ -1,8 +1,8 @@
-//! Dialects: thin translations between one wire protocol and the engine's commands. Each dialect reports a denial in
-//! the form that its protocol prescribes. A dialect does not have state and does not make decisions.
+//! Dialects translate between a wire protocol and the engine's commands. Each dialect reports a denial in the form that
+//! its protocol prescribes.
 //!
-//! To support another protocol, implement [`Dialect`]: `read` turns a request into a [`Command`], and `write` turns
-//! the outcome into a reply.
+//! To support another protocol, implement [`Dialect`]: `read` turns a request into a [`Command`], and `write` turns the
+//! outcome into a reply.
 //!
 //! ```
 //! use rotogate::Gate;

@@ -1,5 +1,4 @@
-//! A user's own API keys over plain HTTP, for a page of an application on which users make, replace and revoke these
-//! keys.
+//! A user's own API keys over plain HTTP, for a page of an application.
 //!
 //! | request | result |
 //! |---|---|
@@ -8,9 +7,9 @@
 //! | `POST /keys/{id}/rotate` | replaces an API key, and shows the new one only once |
 //! | `DELETE /keys/{id}` | revokes an API key |
 //!
-//! The caller is the user of a valid access token of this gate, in `Authorization` or in a cookie, or the user of a
-//! browser session. An API key is not accepted. Errors are problem documents (RFC 9457). A request for another user's
-//! API key gets the same response as a request for an API key that never existed.
+//! The caller must have a valid access token of this gate, in `Authorization` or in a cookie, or a browser session. An
+//! API key is not accepted. Errors are problem documents (RFC 9457). Another user's API key gets the same response as
+//! an unknown one.
 //!
 //! ```
 //! use rotogate::dialect::my_keys::MyKeys;
@@ -55,12 +54,12 @@ const ROTATE: &str = "rotate";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MyKeys {
-    /// The maximum age of an access token with which a user makes, replaces or revokes an API key. If the token is too
-    /// old, a refresh issues a new one. For a session cookie, this is the maximum time since its user logged in.
+    /// The maximum age of an access token with which a user makes, replaces or revokes an API key. A refresh issues a
+    /// newer token. For a session cookie, the limit is the time since the user logged in.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
-    /// The cookie in which a browser sends the access token.
+    /// The cookie with a browser's access token.
     pub cookie: &'static str,
 }
 
@@ -71,10 +70,9 @@ impl Default for MyKeys {
 }
 
 impl MyKeys {
-    /// The scope that a caller needs if [`Self::needs_scope`] is set.
+    /// The scope that [`Self::needs_scope`] requires.
     pub const SCOPE: &str = "keys";
 
-    /// Reads a request. The credential is read before the body.
     fn request(&self, call: &Call<'_>) -> Result<OwnKeysRequest, Denial> {
         let access = self.presented(call)?;
         let id = || call.param("id").map(str::to_owned).ok_or(Denial::UnknownApiKey);
@@ -126,22 +124,18 @@ impl OwnResource for MyKeys {
     }
 }
 
-/// The error text for a body that does not describe a new API key.
 const NEW_KEY: &str = "the body must be a JSON object with `name` (a string) and, optionally, `scopes` and \
                        `audience` (strings), `networks` (a list) and `lifetime` (seconds)";
-/// The error text for a body that does not describe the rotation of an API key.
 const ROTATION: &str = "the body must be a JSON object, which may have only the member `overlap` (seconds)";
 
-/// Parses the body of a request.
 fn body<T: DeserializeOwned>(call: &Call<'_>, expected: &'static str) -> Result<T, Denial> {
     if said_json(call.headers) != Some(true) {
         return Err(Denial::MalformedRequest("the body must be application/json"));
     }
-    // Unknown and repeated members are rejected.
     serde_json::from_slice(call.body).map_err(|_| Denial::MalformedRequest(expected))
 }
 
-/// The properties of a new API key. `lifetime` is in seconds.
+/// `lifetime` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewOwnKey {
@@ -171,7 +165,7 @@ impl NewOwnKey {
     }
 }
 
-/// The parameters of an API key's rotation. `overlap` is in seconds.
+/// `overlap` is in seconds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyRotation {
@@ -194,7 +188,7 @@ struct OwnKeyList<'a> {
     keys: Vec<OwnKeyEntry<'a>>,
 }
 
-/// An API key as shown to its user. Times are seconds since 1970, as in a token.
+/// Times are seconds since 1970.
 #[derive(Serialize)]
 struct OwnKeyEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

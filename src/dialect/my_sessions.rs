@@ -1,4 +1,4 @@
-//! A user's own sessions over plain HTTP, for a page of an application that shows where its user is logged in, and
+//! A user's own sessions over plain HTTP, for a page of an application. The page shows where the user is logged in, and
 //! ends sessions that the user does not recognise.
 //!
 //! | request | result |
@@ -7,9 +7,8 @@
 //! | `DELETE /sessions/{id}` | ends one session |
 //! | `DELETE /sessions?others` | ends all of the caller's sessions except the current one |
 //!
-//! The caller is the user of a valid access token of this gate, in `Authorization` or in a cookie, or the user of a
-//! browser session. Errors are problem documents (RFC 9457). A request for another user's session gets the same
-//! response as a request for a session that never existed.
+//! The caller must have a valid access token of this gate, in `Authorization` or in a cookie, or a browser session.
+//! Errors are problem documents (RFC 9457). Another user's session gets the same response as an unknown one.
 //!
 //! ```
 //! use rotogate::dialect::my_sessions::MySessions;
@@ -53,12 +52,11 @@ const ONE: &str = "session";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MySessions {
-    /// The maximum age of an access token with which a user ends sessions. If the token is too old, a refresh issues a
-    /// new one.
+    /// The maximum age of an access token with which a user ends sessions. A refresh issues a newer token.
     pub max_age: Duration,
     /// Whether the access token must have the scope [`Self::SCOPE`].
     pub needs_scope: bool,
-    /// The cookie in which a browser sends the access token.
+    /// The cookie with a browser's access token.
     pub cookie: &'static str,
 }
 
@@ -69,7 +67,7 @@ impl Default for MySessions {
 }
 
 impl MySessions {
-    /// The scope that a caller needs if [`Self::needs_scope`] is set.
+    /// The scope that [`Self::needs_scope`] requires.
     pub const SCOPE: &str = "sessions";
 
     fn request(&self, call: &Call<'_>) -> Result<OwnSessionsRequest, Denial> {
@@ -81,7 +79,7 @@ impl MySessions {
             (ALL, &Method::GET, None) => OwnSessionsAction::List,
             (ALL, &Method::DELETE, Some("others" | "others=")) => OwnSessionsAction::EndOthers,
             (ALL, &Method::DELETE, None) => {
-                return Err(Denial::MalformedRequest("name a session in the path, or send ?others"));
+                return Err(Denial::MalformedRequest("add a session id to the path, or send the query ?others"));
             }
             _ => return Err(Denial::MalformedRequest("the query has an unexpected parameter")),
         };
@@ -130,7 +128,7 @@ struct List<'a> {
     sessions: Vec<OwnSessionEntry<'a>>,
 }
 
-/// A session as shown to its user. Times are seconds since 1970, as in a token.
+/// Times are seconds since 1970.
 #[derive(Serialize)]
 struct OwnSessionEntry<'a> {
     id: String,

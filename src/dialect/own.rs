@@ -1,4 +1,4 @@
-//! The trait with which an application implements its own wire protocol.
+//! The trait for an application's own wire protocol.
 
 use std::any::Any;
 use std::fmt;
@@ -52,53 +52,51 @@ pub trait Dialect: fmt::Debug + Any + Send + Sync {
     /// Returns the operations of an endpoint whose path is `base`.
     fn serves(&self, base: &str) -> Vec<ServedPath>;
 
-    /// Returns the path of an endpoint for which no path is configured.
+    /// Returns the default path of an endpoint.
     fn default_path(&self) -> &'static str;
 
-    /// Returns the session rules of the protocol. The endpoint's own rules take precedence.
+    /// Returns the protocol's session rules, which the endpoint's rules override.
     fn profile(&self) -> ProfileOverride {
         ProfileOverride::default()
     }
 
-    /// Returns the client of the dialect's sessions, if the protocol does not name clients.
+    /// Returns the client of all sessions, if the protocol does not name clients.
     fn client(&self) -> Option<&'static str> {
         None
     }
 
-    /// Returns whether the protocol exchanges an access token for the next one, without another refresh credential.
-    /// If so, the access tokens of this dialect's sessions are refresh credentials. Those of other dialects are
-    /// not.
+    /// Returns whether the access tokens of this dialect's sessions are also their refresh credentials.
     // Requirement R17.
     fn refreshes_by_access(&self) -> bool {
         false
     }
 
-    /// Returns the places where the protocol's clients put their access token on a data route.
+    /// Returns where the protocol's clients put their access token on a data route.
     fn sources(&self) -> Sources {
         Sources::default()
     }
 
-    /// Reads a request. The default implementation responds to each request with 404.
+    /// Reads a request. The default implementation refuses each request with 404.
     ///
     /// # Errors
-    /// The denial for a request that the protocol does not allow.
+    /// The protocol does not allow the request.
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
         let _ = call;
         Err(Denial::NoRoute)
     }
 
-    /// Writes the reply for the outcome of a request, or for its error.
+    /// Writes the reply to a request.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Response<ReplyBody>;
 
-    /// Returns whether the headers of a request identify a client of this protocol. The gate calls this method to
-    /// choose the form of a denial on a path without an endpoint or route.
+    /// Returns whether these headers identify a client of this protocol. If so, the gate writes denials on unknown
+    /// paths in this protocol's format.
     fn knows(&self, headers: &HeaderMap) -> bool {
         let _ = headers;
         false
     }
 
-    /// Writes the denial of a request in the protocol's own form. The request is for a data route, or for a path that
-    /// resembles an endpoint's path. If the result is `None`, the gate sends its plain reply.
+    /// Writes a denial in the protocol's own format, for a data route or a path that resembles an endpoint's path. If
+    /// the result is `None`, the gate sends its plain reply.
     fn refuse(&self, headers: &HeaderMap, denial: Denial) -> Option<Response<ReplyBody>> {
         let _ = (headers, denial);
         None

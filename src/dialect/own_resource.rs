@@ -1,4 +1,4 @@
-//! The shared part of the endpoints for a caller's own sessions and own API keys.
+//! The shared part of the endpoints for a caller's own sessions and API keys.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -25,28 +25,28 @@ use rotogate_core::route::RoutePolicy;
 use rotogate_core::session::Scope;
 use rotogate_core::token::session_cookie::session_cookie;
 
-/// An endpoint for the caller's own sessions or API keys. The caller is the user of a valid access token of this
-/// gate, in `Authorization` or in a cookie, or the user of a browser session.
+/// An endpoint for the caller's own sessions or API keys. The caller has a valid access token of this gate, or a
+/// browser session.
 #[async_trait]
 pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// The dialect's name.
     const NAME: &'static str;
-    /// The path of an endpoint for which no path is configured.
+    /// The default path.
     const PATH: &'static str;
 
     /// Returns the operations of an endpoint whose path is `base`.
     fn paths(base: &str) -> Vec<ServedPath>;
 
-    /// Returns the requirements for a caller.
+    /// Returns what the endpoint requires of a caller.
     fn rules(&self) -> OwnRules;
 
     /// Returns the credential in the head of a request.
     ///
     /// # Errors
-    /// The denial for a head that the endpoint does not allow.
+    /// The endpoint does not allow this head.
     fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial>;
 
-    /// Returns the maximum time since the user's login for a request that changes something with a session cookie.
+    /// Returns how long ago the user may have logged in, for a change with a session cookie.
     #[cfg(feature = "program")]
     fn max_login_age(&self) -> Option<Duration> {
         None
@@ -55,27 +55,25 @@ pub trait OwnResource: fmt::Debug + Any + Send + Sync {
     /// Executes a request.
     ///
     /// # Errors
-    /// The denial of the request, or the fault that keeps the gate from deciding.
+    /// The request is denied, or a fault prevents the decision.
     async fn execute(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Result<Reply, Error>;
 }
 
-/// The requirements for the callers of an endpoint that manages their own sessions or API keys.
+/// What an endpoint requires of the users who manage their own sessions or API keys.
 pub struct OwnRules {
-    /// The cookie in which a browser sends the access token.
+    /// The cookie with a browser's access token.
     pub cookie: &'static str,
     /// The required scope of the access token.
     pub scope: Scope,
-    /// The maximum age of an access token for a request that changes something.
+    /// The maximum age of an access token in a request that changes something.
     pub max_age: Duration,
 }
 
 impl OwnRules {
-    /// Makes the rules. `scope` is the name of the required scope, if any.
     pub(super) fn new(cookie: &'static str, scope: Option<&str>, max_age: Duration) -> Self {
         Self { cookie, scope: Scope::parse(scope.unwrap_or_default()).unwrap_or_default(), max_age }
     }
 
-    /// Returns the access token of a request, or its session cookie.
     pub(super) fn presented(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
         let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
         if let Some(found) = credential::extract_from(call.headers, call.query, places)? {
@@ -85,7 +83,6 @@ impl OwnRules {
         session.map(SecretString::from).ok_or(Denial::NoCredential)
     }
 
-    /// Writes the reply to a request that failed.
     fn refusal(self, error: &Error) -> Reply {
         match error {
             Error::Denied(denial) => {

@@ -6,23 +6,21 @@ use std::any::Any;
 use super::knox;
 use super::{Dialect, Protocol, browser, envelope, events, kuzzle, my_sessions, oauth2};
 
-/// The name of the dialect [`oauth2`].
+/// The name of [`oauth2`].
 pub const OAUTH2: &str = "oauth2";
-/// The name of the dialect [`envelope`].
+/// The name of [`envelope`].
 pub const ENVELOPE: &str = "envelope";
-/// The name of the dialect `global_revocation`.
 pub(crate) const GLOBAL_REVOCATION: &str = "global-token-revocation";
-/// The name of the dialect [`kuzzle`].
+/// The name of [`kuzzle`].
 pub const KUZZLE: &str = "kuzzle";
-/// The name of the dialect `my_keys`.
+/// The name of `my_keys`.
 pub const MY_KEYS: &str = "my-keys";
-/// The name of the dialect [`my_sessions`].
+/// The name of [`my_sessions`].
 pub const MY_SESSIONS: &str = "my-sessions";
-/// The name of the dialect [`knox`].
 #[cfg(feature = "grpc")]
 pub(super) const KNOX: &str = "knox";
 
-/// The options of an endpoint's dialect in `gateway.toml`, besides its path.
+/// The options of dialects in `gateway.toml`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The options of [`envelope`].
@@ -35,7 +33,7 @@ pub struct Options {
     pub my_sessions: my_sessions::MySessions,
 }
 
-/// Returns the built-in dialect with this name in `gateway.toml`.
+/// Returns the built-in dialect with this name.
 pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         OAUTH2 => Some(Box::new(oauth2::OAuth2)),
@@ -45,14 +43,13 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         KUZZLE => Some(Box::new(options.kuzzle)),
         MY_KEYS => Some(Box::new(options.my_keys)),
         MY_SESSIONS => Some(Box::new(options.my_sessions)),
-        // The gate uses only the paths and defaults of this dialect. `GateBuilder::browser` makes the real
-        // endpoint.
+        // The gate uses only the paths and defaults of this dialect. `GateBuilder::browser` makes the real endpoint.
         browser::NAME => Some(Box::<browser::BrowserDialect>::default()),
         _ => None,
     }
 }
 
-/// Returns the protocol of a built-in dialect that implements [`Protocol`], or `None` for any other dialect.
+/// Returns the [`Protocol`] that a built-in dialect implements.
 pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
     fn is<P: Protocol>(dialect: &dyn Any) -> Option<&dyn Protocol> {
         dialect.downcast_ref::<P>().map(|protocol| protocol as _)
@@ -66,7 +63,7 @@ pub fn protocol(dialect: &dyn Dialect) -> Option<&dyn Protocol> {
     found.or_else(|| is::<super::my_keys::MyKeys>(dialect)).or_else(|| is::<super::relay::RelayDialect>(dialect))
 }
 
-/// The names of the built-in dialects that start sessions.
+/// The built-in dialects that start sessions.
 pub const NAMES: &[&str] = &[
     OAUTH2,
     ENVELOPE,

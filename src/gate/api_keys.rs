@@ -1,5 +1,3 @@
-//! API keys in requests, and the API keys that an application creates.
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +16,16 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
-/// The maximum time that a request waits for the record of its API key. The gate continues to read the record after
-/// that time.
+/// How long a request waits for its API key's record. The gate continues to read the record afterwards.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// The `Retry-After` of the reply if the record of the API key could not be read in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Returns the API key in a request to a route that accepts API keys.
+    /// Returns the API key in a request.
     ///
     /// # Errors
     /// [`Denial::TwoCredentials`] if the request has an API key and a token, or two API keys.
-    /// [`Denial::UnusableCredential`] if an API key is in the query.
+    /// [`Denial::UnusableCredential`] if the query has an API key.
     // Requirement K6.
     pub(in crate::gate) fn presented_key<'p>(
         &self,
@@ -62,7 +58,6 @@ impl Inner {
         if has_token { Err(Denial::TwoCredentials) } else { Ok(Some(key)) }
     }
 
-    /// Returns the first bearer token, if it has the form of an API key.
     fn bearer_key<'p>(&self, parts: &'p Parts) -> Option<&'p str> {
         let value = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -70,8 +65,8 @@ impl Inner {
         (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
     }
 
-    /// Returns the request headers that carry an API key. They are not forwarded to any upstream. On a route that
-    /// accepts API keys, the header for API keys is always removed, whatever its value.
+    /// Returns the request headers that may contain an API key. On a route that accepts API keys, the result includes
+    /// the configured header, whatever its value.
     // Requirement K6.
     pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
         let keys = self.running.api_keys.as_deref();
@@ -84,7 +79,6 @@ impl Inner {
         named.into_iter().chain(bearer)
     }
 
-    /// Removes an API key from a request, so that neither a service nor an upstream receives the key.
     pub(in crate::gate) fn withhold_key(&self, parts: &mut Parts, takes_keys: bool) {
         if self.running.api_keys.is_none() {
             return;
@@ -94,7 +88,6 @@ impl Inner {
         }
     }
 
-    /// Loads the record of an API key for a request that waits for it.
     pub(in crate::gate) async fn loaded_key(self: &Arc<Self>, key: Arc<str>) -> SessionAnswer {
         let (gate, text) = (Arc::clone(self), Arc::clone(&key));
         let loading = to_its_end(async move {
@@ -108,7 +101,6 @@ impl Inner {
         SessionAnswer { cookie: key, outcome: outcome.map_or(Err(Denial::ApiKeyUnavailable(TRY_AGAIN)), decided) }
     }
 
-    /// Returns the result that a request with this API key would get, for an explanation (`explain`).
     pub(in crate::gate) async fn foreseen_key(&self, parts: &Parts) -> Option<SessionAnswer> {
         let keys = self.running.api_keys.as_deref()?;
         let key: Arc<str> = self.presented_key(parts, Places::default()).ok()??.into();
@@ -117,14 +109,12 @@ impl Inner {
         Some(SessionAnswer { cookie: key, outcome })
     }
 
-    /// Returns the scopes that the client may use, if a client owns the API key.
     fn scopes_of_client(&self, id: &str) -> Option<Scope> {
         let client = self.clients.get(id).filter(|client| client.is_confidential())?;
         Some(client.scopes.clone().unwrap_or_default())
     }
 }
 
-/// Turns a fault into a denial which says that the API key could not be checked.
 fn decided(loaded: Result<Arc<Verified>, Error>) -> Result<Arc<Verified>, Denial> {
     loaded.map_err(|error| match error {
         Error::Denied(denial) => denial,
@@ -141,8 +131,7 @@ impl RequireLayer {
 }
 
 impl Gate {
-    /// Returns the interface to the gate's API keys, or `None` if API keys are not enabled with
-    /// [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
+    /// Returns the gate's API keys, or `None` without [`GateBuilder::api_keys`](super::GateBuilder::api_keys).
     pub fn api_keys(&self) -> Option<GateApiKeys> {
         self.0.running.api_keys.is_some().then(|| GateApiKeys(self.clone()))
     }
@@ -177,18 +166,17 @@ impl GateApiKeys {
         self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
     }
 
-    /// Creates an API key. Returns the key string, which is not stored, and the API key's record.
+    /// Creates an API key. Returns the key, which the gate does not store, and its record.
     ///
     /// # Errors
-    /// A fault. If no API key was created, the inner result contains the reason.
+    /// A fault. The inner result says why no API key was created.
     pub async fn create(&self, new: NewApiKey) -> Result<Result<(SecretString, ApiKey), KeyRefusal>, Error> {
         let gate = &self.0.0;
         self.keys().create(&gate.engine, new, &|id| gate.scopes_of_client(id)).await
     }
 
     /// Replaces an API key with a new one that has the same owner, scopes, audience and networks. The old API key stays
-    /// valid for `overlap`, or for the longest permitted time if `overlap` is `None`. Returns `None` if the API key
-    /// does not exist.
+    /// valid for `overlap`. The default is the longest permitted time. Returns `None` if the API key does not exist.
     ///
     /// # Errors
     /// See [`create`](Self::create).
@@ -200,18 +188,16 @@ impl GateApiKeys {
         self.keys().rotate(&self.0.0.engine, id, overlap).await
     }
 
-    /// Revokes an API key. The gate refuses it from the next request on. Returns `None` if the API key does not exist.
+    /// Revokes an API key from the next request on. Returns `None` if the API key does not exist.
     ///
     /// # Errors
-    /// A fault. This gate refuses the API key even after a fault. Call this method again to revoke the API key at the
-    /// other gates.
+    /// A fault. This gate already refuses the API key, but call again to revoke it at the other gates.
     pub async fn revoke(&self, id: &str) -> Result<Option<ApiKey>, Error> {
         self.keys().revoke(&self.0.0.engine, id).await
     }
 
-    /// Revokes each of these strings that is a live API key of this gate. Returns the number of revoked API keys, and
-    /// the first fault. If one revocation fails, the other API keys are still revoked. After a fault, pass the same
-    /// strings again.
+    /// Revokes all live API keys among these strings. Returns the number of revoked API keys, and the first fault. If
+    /// one revocation fails, the other API keys are still revoked. After a fault, pass the same strings again.
     pub async fn leaked(&self, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         self.keys().leaked(&self.0.0.engine, texts).await
     }
@@ -224,8 +210,7 @@ impl GateApiKeys {
         self.keys().get(&self.0.0.engine, id).await
     }
 
-    /// Returns whether the API key can be used. It cannot be used if it was revoked or has expired, or if all API keys
-    /// of its owner or of all owners were revoked after it was created.
+    /// Returns whether the API key can be used: it has not expired, and was not revoked.
     pub fn is_in_force(&self, key: &ApiKey) -> bool {
         ApiKeys::is_in_force(&self.0.0.engine, key)
     }
@@ -238,7 +223,7 @@ impl GateApiKeys {
         self.keys().of_owner(&self.0.0.engine, subject).await
     }
 
-    /// Returns a page of all API keys. It includes revoked and expired API keys that are still in the store.
+    /// Returns a page of all API keys in the store, including revoked and expired ones.
     ///
     /// # Errors
     /// A fault.
@@ -246,8 +231,7 @@ impl GateApiKeys {
         self.keys().list(&self.0.0.engine, after, limit).await
     }
 
-    /// For each secret of the keyring, returns the number of live API keys that the secret verifies. This method reads
-    /// the record of every API key.
+    /// Returns how many live API keys each secret of the keyring verifies. Reads the record of every API key.
     ///
     /// # Errors
     /// A fault.
@@ -255,7 +239,7 @@ impl GateApiKeys {
         self.keys().by_secret(&self.0.0.engine).await
     }
 
-    /// Returns how often each kind of API key event happened at this gate, by the name of the event.
+    /// Returns how often each API key event happened at this gate, by name.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.keys().counts().collect()
     }

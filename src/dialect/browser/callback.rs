@@ -3,25 +3,22 @@
 use rotogate_core::bounds::MAX_CALLBACK;
 use rotogate_core::denial::{Denial, ProviderFlaw, provider_words};
 
-/// The parameters that a browser brings back from a provider.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Callback {
     pub(crate) state: String,
     pub(crate) answer: ProviderAnswer,
-    /// The issuer that the response names as its sender, if any.
+    /// The issuer that the response names as its sender.
     pub(crate) issuer: Option<String>,
-    /// The provider's description of an error, for the log.
     pub(crate) said: Option<String>,
 }
 
-/// The result that a provider reports.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum ProviderAnswer {
     Code(String),
     Error(ProviderError),
 }
 
-/// The error that a provider reports. The gate distinguishes only these kinds.
+/// The errors of a provider that the gate distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderError {
     Denied,
@@ -34,7 +31,7 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl Callback {
-    /// Reads a query, which must have one `state`, and either a code or an error.
+    /// Parses a query that contains one `state`, and either a code or an error.
     ///
     /// # Errors
     /// [`Denial::ProviderLogin`].

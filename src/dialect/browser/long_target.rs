@@ -1,7 +1,6 @@
-//! Login targets that are too long for the URL of the login, or for the cookie of a login in progress. The browser
-//! stores such a target in cookies that it sends only to the endpoint, so the gate does not need to store it.
-//! Everywhere else, the target is represented by its digest and its path. If the browser no longer has the cookies, the
-//! login leads to the path.
+//! Login targets that are too long for the login URL or cookie. The browser stores such a target in cookies for the
+//! endpoint. Elsewhere, a digest and a path represent the target. If the browser has no such cookies, the login leads
+//! to the path.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -12,32 +11,30 @@ use http::{HeaderMap, HeaderValue};
 pub(crate) use rotogate_core::bounds::MAX_LOGIN_TARGET as LONGEST;
 use rotogate_core::credential;
 
-/// The longest `to` that fits into the cookie of a login in progress.
+/// The longest `to` that fits into a login cookie.
 pub(crate) const SHORT: usize = 2048;
-/// The longest login URL that contains the whole target.
+/// The longest login URL with the whole target.
 pub(super) const LONGEST_URL: usize = 6 << 10;
-/// The prefix of the cookie names. It is followed by the number of the target and the number of the part.
+/// The prefix of the cookie names, followed by the numbers of the target and the part.
 const NAME: &str = "__Http-rg-to-";
-/// The number of targets that a browser stores. A further target replaces one of them, so the number of cookies stays
-/// small even if the user opens many pages.
+/// The number of targets that a browser stores. Each further target replaces a stored one.
 // Requirement B64.
 const KEPT: u8 = 2;
-/// The number of characters in one cookie, and the maximum number of cookies for one target.
+/// The maximum number of characters in one cookie, and of cookies for one target.
 const PART: usize = 3700;
 const PARTS: usize = (LONGEST * 4).div_ceil(3 * PART);
-/// The lifetime of the cookies in seconds, which is as long as a login may take.
+/// The cookies' `Max-Age` in seconds, which limits how long a login may take.
 const LIFETIME: u64 = 600;
 
-/// A target that is represented by its path and its digest.
+/// A target that is represented by its path and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedTarget {
-    /// The target without its query and fragment, or the root path if the shortened target is still too long.
+    /// The target without query and fragment, or the root path if the result is still too long.
     pub(crate) page: String,
     pub(crate) digest: String,
 }
 
 impl NamedTarget {
-    /// Computes the path and the digest of a target.
     pub(crate) fn new(to: &str) -> Self {
         let page = to.split(['?', '#']).next().filter(|page| page.len() <= SHORT).unwrap_or("/");
         Self { page: page.to_owned(), digest: digest_of(to) }
@@ -49,13 +46,12 @@ fn digest_of(to: &str) -> String {
     URL_SAFE_NO_PAD.encode(hash.as_ref().get(..16).unwrap_or_default())
 }
 
-/// The name of the cookie for one part of the target with this digest.
 fn name(digest: &str, part: usize) -> String {
     let place = digest.bytes().fold(0, |sum: u8, byte| sum.wrapping_add(byte)) % KEPT;
     format!("{NAME}{place}{part}")
 }
 
-/// Adds the cookies for a target to a reply. The browser will send them only to the endpoint.
+/// Adds cookies with the encoded target. The browser sends them only to the endpoint.
 pub(crate) fn put(reply: &mut HeaderMap, to: &str, endpoint: &str) {
     let (text, digest) = (URL_SAFE_NO_PAD.encode(to), digest_of(to));
     let mut rest = text.as_str();
@@ -74,7 +70,6 @@ pub(crate) fn put(reply: &mut HeaderMap, to: &str, endpoint: &str) {
     }
 }
 
-/// Returns the target with this digest, if the browser still stores it.
 pub(crate) fn find(request: &HeaderMap, digest: &str) -> Option<String> {
     let mut text = Vec::new();
     for part in 0..PARTS {
@@ -95,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Stores the cookies of a reply in `jar`, as a browser does.
+    /// Stores a reply's cookies in `jar`, as a browser does.
     fn store(jar: &mut Vec<(String, String)>, reply: &HeaderMap) {
         for set in reply.get_all(SET_COOKIE) {
             let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
@@ -126,7 +121,7 @@ mod tests {
             assert_eq!(find(&headers(&jar), &digest_of(&to)).as_ref(), Some(&to), "{length}");
             assert!(headers(&jar)[COOKIE].len() < 24 << 10);
         }
-        // A target that was replaced, or that the browser never had, is not found, whatever the cookies contain.
+        // Neither a replaced target nor an unknown target is found.
         assert_eq!(find(&headers(&jar), &digest_of("/other")), None);
         let to = format!("/a?{}", "x".repeat(LONGEST - 39 - 3));
         let is_of_it = |cookie: &str| (0..PARTS).any(|part| cookie == name(&digest_of(&to), part));

@@ -1,5 +1,4 @@
-//! Logins of browsers, by the gate's own form or by JSON. The session is one cookie, so the browser never receives
-//! a token.
+//! Browser logins, by the gate's form or by JSON. The session is one cookie, so the browser never receives a token.
 //!
 //! | request | response |
 //! |---|---|
@@ -11,7 +10,7 @@
 //! | `POST /auth/device` | binds the session to the browser's device, and proves the device later |
 //! | `GET /auth/callback` | with a provider: sets the session cookie, and 303 to `to` |
 //!
-//! This module reads the requests and writes the replies. `gate/endpoint/browser.rs` executes them.
+//! This module reads requests and writes replies. `gate/endpoint/browser.rs` executes them.
 
 use std::time::Duration;
 
@@ -45,7 +44,6 @@ use target::{LoginTarget, LoginTargets};
 
 /// The dialect's name in `gateway.toml`.
 pub const NAME: &str = "browser";
-/// The default path of an endpoint.
 pub(crate) const DEFAULT_PATH: &str = "/auth";
 
 pub(crate) const LOGIN: &str = "login";
@@ -54,15 +52,14 @@ pub(crate) const LOGOUT: &str = "logout";
 pub(crate) const CALLBACK: &str = "callback";
 pub(crate) const DEVICE: &str = "device";
 
-/// The session rules for browsers. A session in use is renewed, and thus written, once per `access_ttl`.
+/// The session rules for browsers. A session in use is renewed once per `access_ttl`.
 pub const PROFILE: ProfileOverride = ProfileOverride {
     access_ttl: Some(Duration::from_secs(600)),
     max_access_ttl: None,
     session_ttl: Some(Duration::from_secs(7 * 86_400)),
     idle_ttl: Some(Duration::from_secs(8 * 3600)),
     grace: None,
-    // The client never receives a refresh token, so no refresh token is lost with a response. The default of
-    // `lost_response_window` would be longer than `idle_ttl`.
+    // Browsers get no refresh token, so they do not need this window. The default would be longer than `idle_ttl`.
     lost_response_window: Some(Duration::ZERO),
     on_reuse: None,
     other_client_ends_session: None,
@@ -74,42 +71,36 @@ pub const PROFILE: ProfileOverride = ProfileOverride {
 /// The page that `GET /auth/login` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LoginPage {
-    /// The gate's own plain form.
+    /// The gate's built-in login form.
     #[default]
     BuiltIn,
     /// A page of the application, by its path. The page gets the parameter `to`, and `error` after a failed login.
     At(String),
-    /// There is no page. `GET /auth/login` returns 404, and navigations without a session get 401.
+    /// No page: `GET /auth/login` returns 404, and navigations without a session get 401.
     None,
 }
 
-/// The dialect `browser`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BrowserDialect {
     pub(crate) targets: LoginTargets,
     pub(crate) page: LoginPage,
-    /// The URL to which a browser is redirected after a logout by a form.
     pub(crate) after_logout: String,
-    /// Whether browsers log in at a provider instead of by password at the gate.
     pub(crate) has_provider: bool,
-    /// Whether sessions are bound to devices.
     pub(crate) binds_devices: bool,
 }
 
-/// A login request, as a browser sent it.
 pub(crate) struct SentLogin {
     pub(crate) username: String,
     pub(crate) password: SecretString,
     pub(crate) account: Option<String>,
-    /// The target to which the login should redirect the browser, as the browser named it.
+    /// The unchecked target of the redirect after the login.
     pub(crate) to: Option<String>,
 }
 
-/// The way in which a request with a body was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SentAs {
     Json,
-    /// By a page's form, so the browser shows the reply as a page.
+    /// A page's form sent the request, so the browser shows the reply as a page.
     Form,
     Other,
 }
@@ -125,12 +116,11 @@ impl SentAs {
 }
 
 impl BrowserDialect {
-    /// Returns the path of an operation.
     pub(crate) fn path_of(&self, operation: &str) -> String {
         format!("{}/{operation}", self.targets.path)
     }
 
-    /// Redirects a browser to the login, which then leads back to `to`.
+    /// Redirects to the login, which then leads back to `to`.
     pub(crate) fn lead_to_login(&self, to: &str, asked: &AskedLogin) -> Reply {
         let login = format!("{}{}", self.targets.origin, self.login_path(asked));
         let target = self.targets.admit(to);
@@ -147,7 +137,7 @@ impl BrowserDialect {
         reply
     }
 
-    /// Returns a link to the login that leads back to `to`. The link omits a very long target.
+    /// Returns a login link that leads back to `to`. A very long target is omitted.
     pub(crate) fn login_link(&self, to: &str, asked: &AskedLogin) -> String {
         let login = format!("{}{}", self.targets.origin, self.login_path(asked));
         let target = self.targets.admit(to);
@@ -155,14 +145,12 @@ impl BrowserDialect {
         if target == LoginTarget::ROOT || whole.len() > long_target::LONGEST_URL { login } else { whole }
     }
 
-    /// Returns the target that the query of a login request names. It has not been checked yet.
     pub(crate) fn target_of(call: &Call<'_>) -> Option<String> {
         let kept = query_parameter(call.query, "rest").and_then(|digest| long_target::find(call.headers, &digest));
         kept.or_else(|| query_parameter(call.query, "to"))
     }
 
-    /// Returns the URL of the application's page with parameters and target, or its path alone if the URL would be
-    /// too long.
+    /// Returns the application page's URL with parameters and target, or its path if the URL would be too long.
     fn page_url(&self, page: &str, more: &[(&str, &str)], target: LoginTarget<'_>) -> String {
         let page = self.targets.url(LoginTarget::Own(page));
         if target == LoginTarget::ROOT && more.is_empty() {
@@ -175,7 +163,7 @@ impl BrowserDialect {
         with_query(&page, &[more, &[("to", &NamedTarget::new(target.as_str()).page)]].concat())
     }
 
-    /// Returns the path of the login, with the requirements of a route.
+    /// Returns the login's path, with a route's requirements.
     pub(crate) fn login_path(&self, asked: &AskedLogin) -> String {
         let login = self.path_of(LOGIN);
         match asked.link().as_slice() {
@@ -184,13 +172,11 @@ impl BrowserDialect {
         }
     }
 
-    /// Returns the target that the parameter `to` names, or [`LoginTarget::ROOT`] if the parameter is missing.
+    /// Returns the target in `to`, or [`LoginTarget::ROOT`] if `to` is missing.
     pub(crate) fn target<'a>(&self, to: Option<&'a str>) -> LoginTarget<'a> {
         to.map_or(LoginTarget::ROOT, |to| self.targets.admit(to))
     }
 
-    /// Reads a login request.
-    ///
     /// # Errors
     /// [`Denial::MalformedRequest`].
     pub(crate) fn read_login(&self, call: &Call<'_>) -> Result<SentLogin, Denial> {
@@ -224,7 +210,6 @@ impl BrowserDialect {
         }
     }
 
-    /// The reply to `GET /auth/login`.
     pub(crate) fn login_page(&self, call: &Call<'_>) -> Reply {
         let to = Self::target_of(call);
         let target = self.target(to.as_deref());
@@ -236,13 +221,13 @@ impl BrowserDialect {
     }
 }
 
-/// Returns a parameter of a query. If the parameter is repeated, the first value is used.
+/// Returns a query parameter. If the parameter is repeated, returns the first value.
 pub(crate) fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query?.as_bytes());
     pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
-/// Removes the fragment of a URL, and appends parameters to its query.
+/// Removes a URL's fragment, and appends parameters to its query.
 fn with_query(url: &str, pairs: &[(&str, &str)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     format!("{url}{}{query}", if url.contains('?') { '&' } else { '?' })

@@ -1,23 +1,20 @@
-//! Decides which requests are redirected to the login. They are requests without a live session, on a route that
-//! accepts sessions. Only the browser knows whether its user would see a login page. It reports this in the Fetch
-//! Metadata headers.
+//! Decides which requests without a live session are redirected to the login. Fetch Metadata headers report whether a
+//! user would see a login page.
 
 use http::header::{ACCEPT, UPGRADE};
 use http::{HeaderMap, Method};
 
-/// The kind of reply to a request without a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignedOut {
     /// The tab opens a page, so the reply redirects to the login.
     Login,
-    /// The tab sends a form, so the reply is a page which says that the form was not sent.
+    /// The tab sends a form. The reply is a page that says that the form was not sent.
     Page,
-    /// The request comes from a script, so the reply is 401 with the path of the login.
+    /// A script's request gets 401 with the path of the login.
     Problem,
 }
 
 impl SignedOut {
-    /// Returns the kind of reply for this request.
     // Requirement B36.
     pub(crate) fn of_request(method: &Method, headers: &HeaderMap) -> Self {
         if is_prefetch(headers) || headers.contains_key(UPGRADE) || !is_navigation(headers) {
@@ -31,20 +28,18 @@ impl SignedOut {
     }
 }
 
-/// Returns whether the request opens a page in a tab, rather than in a frame.
+/// Returns whether the request opens a page in a tab, not in a frame.
 pub(crate) fn is_navigation(headers: &HeaderMap) -> bool {
     if headers.keys().any(|name| name.as_str().starts_with("sec-fetch-")) {
         let is = |name: &str, value: &[u8]| {
             let mut values = headers.get_all(name).iter();
             values.next().is_some_and(|said| said.as_bytes() == value) && values.next().is_none()
         };
-        // A service worker that forwards a navigation sends the destination `empty`. A script cannot send a request
-        // in this mode.
+        // A service worker forwards a navigation with the destination `empty`. Scripts cannot send this mode.
         let (document, by_worker) = (is("sec-fetch-dest", b"document"), is("sec-fetch-dest", b"empty"));
         return is("sec-fetch-mode", b"navigate") && (document || by_worker);
     }
-    // For a browser without Fetch Metadata: the `Accept` header of a navigation names HTML, and script libraries
-    // add `X-Requested-With`.
+    // Without Fetch Metadata: navigations accept HTML, and script libraries add `X-Requested-With`.
     !headers.contains_key("x-requested-with") && accepts_html(headers)
 }
 
@@ -54,7 +49,6 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     types.filter_map(|range| range.split(';').next()).any(|range| range.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// Returns whether the request is a prefetch for a navigation that may never happen.
 pub(crate) fn is_prefetch(headers: &HeaderMap) -> bool {
     let says = |name: &str| {
         let ahead = |value: &[u8]| value.windows(3).any(|window| window.eq_ignore_ascii_case(b"pre"));
@@ -88,9 +82,9 @@ mod tests {
             assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Login);
             assert_eq!(said("POST", &[NAVIGATE, DOCUMENT, ("sec-fetch-site", site)]), SignedOut::Page);
         }
-        // A service worker that passes the navigation on, as Chromium sends it.
+        // A service worker forwards the navigation, as Chromium sends it.
         assert_eq!(said("GET", &[NAVIGATE, ("sec-fetch-dest", "empty"), ("accept", "*/*")]), SignedOut::Login);
-        // Fetch Metadata decides, whatever `Accept` says.
+        // Fetch Metadata takes precedence over `Accept`.
         assert_eq!(said("GET", &[NAVIGATE, DOCUMENT, ("accept", "*/*")]), SignedOut::Login);
     }
 

@@ -1,6 +1,4 @@
-//! The gate's own pages for browsers: the login form, the logout button, and the page that is shown if a form
-//! arrives after the session has ended. The pages have no scripts and no frames. Their only style sheet is allowed
-//! by its hash in the policy.
+//! The gate's own pages for browsers, without scripts and frames. The policy allows their style sheet by its hash.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -21,8 +19,8 @@ label,input,button{display:block;width:100%;box-sizing:border-box;font:inherit}\
 input{margin:.2rem 0 1rem;padding:.5rem}button{padding:.6rem;cursor:pointer}\
 [role=alert]{border-left:.3rem solid #b00020;padding-left:.7rem}";
 
-/// The content security policy of the pages. Because of `form-action 'self'`, a browser does not follow a redirect from
-/// a form's response to another origin. [`onwards`] makes a page that leads there instead.
+/// Because of `form-action 'self'`, a form's response cannot redirect to another origin. [`onwards`] makes a page that
+/// opens such a URL.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
     format!(
@@ -30,15 +28,14 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Sets the security headers of every response below the endpoint's path. The referrer policy is not `no-referrer`,
-/// because forms of the page would then send `Origin: null`.
+/// Sets the security headers of the endpoint's responses. With `no-referrer`, forms would send `Origin: null`.
 pub(super) fn harden(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// A page with this title. `body` is HTML.
+/// `body` is HTML.
 // Requirement B26.
 fn page(status: StatusCode, title: &str, body: &str) -> Reply {
     let html = format!(
@@ -58,7 +55,7 @@ fn page(status: StatusCode, title: &str, body: &str) -> Reply {
     reply
 }
 
-/// The login form. It is sent to `action`, and the login then leads to `to`.
+/// The login form. The browser sends the form to `action`, and the login leads to `to`.
 pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<&str>) -> Reply {
     let mut body = String::new();
     if let Some(message) = message {
@@ -77,13 +74,13 @@ pub(super) fn login(status: StatusCode, action: &str, to: &str, message: Option<
     page(status, "Log in", &body)
 }
 
-/// The page with the logout button. The button is necessary because otherwise a mere link or image could end a session.
+/// The page with the logout button. Without the button, a mere link or image could end a session.
 pub(super) fn logout(action: &str) -> Reply {
     let body = format!("<form method=\"post\" action=\"{}\">\n<button>Log out</button>\n</form>\n", escaped(action));
     page(StatusCode::OK, "Log out", &body)
 }
 
-/// The response to a form that leads on to another URL, which may have another origin.
+/// Returns the response to a form that redirects to another URL, possibly of another origin.
 pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     let mut reply = page(StatusCode::OK, title, &format!("<p><a href=\"{}\">Continue</a></p>\n", escaped(url)));
     if let Ok(value) = HeaderValue::try_from(format!("0;url={url}")) {
@@ -92,12 +89,10 @@ pub(crate) fn onwards(title: &str, url: &str) -> Reply {
     reply
 }
 
-/// A page with a message, such as the reason why a form was rejected.
 pub(super) fn message(status: StatusCode, title: &str, text: &str) -> Reply {
     page(status, title, &format!("<p role=\"alert\">{}</p>\n", escaped(text)))
 }
 
-/// The page after a login that failed at a provider.
 #[cfg(feature = "browser-oidc")]
 pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply {
     let (text, login) = (escaped(text), escaped(login));
@@ -105,8 +100,8 @@ pub(super) fn begin_again(status: StatusCode, text: &str, login: &str) -> Reply 
     page(status, "Not logged in", &body)
 }
 
-/// The page for a form that was sent without a sufficient session: the session has ended, or it is live but the
-/// route requires another login. The form was not forwarded to the application.
+/// The page for a form that was not forwarded. If `is_live` is false, the session has ended. Otherwise the route
+/// requires another login.
 pub(crate) fn not_sent(login: &str, is_live: bool) -> Reply {
     let (title, why) = match is_live {
         true => ("Log in again", "This page requires another login."),

@@ -1,7 +1,6 @@
-//! The stronger login that a route may require (RFC 9470), by `acr_values` and `max_age` of OpenID Connect. The
-//! requirement is passed from the denial to the login, and on to the provider. The provider's response is compared with
-//! the requirement, and a weaker login fails. The reason why a live session was refused at the target is passed along
-//! as well. With this reason, the gate can distinguish a target that refuses every login from a user who logs in twice.
+//! Step-up authentication (RFC 9470): a route may require `acr_values` and `max_age` of OpenID Connect. The gate sends
+//! the requirement to the provider, and checks the provider's response. The login URL contains the route's reason. With
+//! this reason, the gate detects a target that refuses every login.
 
 #[cfg(any(feature = "browser-oidc", test))]
 use std::time::Duration;
@@ -19,22 +18,20 @@ const ACR_VALUES: &str = "acr_values";
 const MAX_AGE: &str = "max_age";
 const REFUSED: &str = "refused";
 
-/// The login that a route requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub(crate) struct AskedLogin {
-    /// The accepted values of `acr`, separated by spaces. If it is empty, every value is accepted.
+    /// The accepted `acr` values, separated by spaces. An empty string accepts every value.
     #[serde(rename = "a", default)]
     acr_values: String,
-    /// The maximum time since the login, in seconds.
+    /// In seconds since the login.
     #[serde(rename = "m", default)]
     max_age: Option<String>,
-    /// The reason why the route refused a live session, if the route does not require a stronger login.
+    /// Why the route refused a live session, if it requires no stronger login.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
 }
 
 impl AskedLogin {
-    /// Returns the requirements of a route's policy.
     pub(crate) fn of_route(step_up: Option<&StepUp>) -> Self {
         Self {
             acr_values: step_up.map(|step_up| step_up.acr.join(" ")).unwrap_or_default(),
@@ -54,8 +51,7 @@ impl AskedLogin {
         *self == Self::default()
     }
 
-    /// Reads the requirement from a link to the login. Any page may write such a link, because it can only require
-    /// a stronger login.
+    /// Reads a login link. Any website can create such a link, but the link can only require a stronger login.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn read(query: Option<&str>) -> Self {
         let is_good =
@@ -69,20 +65,19 @@ impl AskedLogin {
         }
     }
 
-    /// Returns the parameters for an authorization request.
+    /// The parameters for an authorization request to the provider.
     pub(crate) fn pairs(&self) -> Vec<(&str, &str)> {
         let acr = Some(self.acr_values.as_str()).filter(|values| !values.is_empty()).map(|values| (ACR_VALUES, values));
         acr.into_iter().chain(self.max_age.as_deref().map(|age| (MAX_AGE, age))).collect()
     }
 
-    /// Returns the parameters for the path of the login.
+    /// The parameters for a link to the login.
     pub(crate) fn link(&self) -> Vec<(&str, &str)> {
         let refused = self.refused.as_deref().map(|refused| (REFUSED, refused));
         self.pairs().into_iter().chain(refused).collect()
     }
 
-    /// Returns the requirement in the form that the route itself uses, to compare it with the provider's response.
-    /// If the two comparisons differed, a login that passes here could be refused by the route at once.
+    /// Converts the requirement to the type that routes use, so that both checks accept the same logins.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn step_up(&self) -> StepUp {
         StepUp {
@@ -91,7 +86,6 @@ impl AskedLogin {
         }
     }
 
-    /// Returns the maximum time since the login.
     #[cfg(any(feature = "browser-oidc", test))]
     pub(crate) fn age(&self) -> Option<Duration> {
         self.max_age.as_deref().map(|age| age.parse().map(Duration::from_secs).unwrap_or_default())
@@ -119,7 +113,7 @@ mod tests {
         let asked = AskedLogin::of_route(Some(&of_route));
         assert_eq!(asked.pairs(), [("acr_values", "gold silver"), ("max_age", "300")]);
         assert_eq!(asked.to_string(), "acr_values=gold silver, max_age=300");
-        // The test compares with the requirement that the route itself uses.
+        // The conversion preserves the route's requirement.
         assert_eq!((asked.step_up(), asked.age()), (of_route, five));
         assert_eq!(AskedLogin::read(Some("to=%2Fx&acr_values=gold+silver&max_age=300")), asked);
         for query in ["", "max_age=-1&acr_values=%00", "max_age=x&refused=%3Cb", "max_age=99999999999"] {

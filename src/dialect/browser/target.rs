@@ -1,37 +1,32 @@
-//! The target of a login: the parameter `to`, which any page may write. Only a path of the gate or a URL of a listed
-//! origin is accepted, so a login never leads to a foreign page.
+//! The target of a login, from the parameter `to`. Any website can set this parameter. Only paths of the gate and URLs
+//! of listed origins are accepted.
 
 use super::long_target::LONGEST;
 use rotogate_core::route::path::CanonicalPath;
 
-/// Escapes that a later parser could interpret as a separator, a line break or the start of a host name.
+/// Percent-encoded characters that a later parser could read as a separator, a line break or a host.
 const ESCAPES: [&str; 6] = ["%09", "%0a", "%0b", "%0d", "%5c", "%2f%2f"];
 
-/// The targets that a login may redirect to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginTargets {
-    /// The origin of the public URL.
     pub(crate) origin: String,
-    /// The path of the endpoint. A login never leads to a path below it.
+    /// The endpoint's path. A login never leads to a path below the endpoint.
     pub(crate) path: String,
-    /// Additional accepted origins, as a browser writes them.
+    /// Further accepted origins, in the form that a browser sends.
     pub(crate) listed: Vec<Box<str>>,
 }
 
-/// A target that the rules accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LoginTarget<'a> {
     /// A path of the gate, with query and fragment.
     Own(&'a str),
-    /// A URL of a listed origin.
     Listed(&'a str),
 }
 
 impl<'a> LoginTarget<'a> {
-    /// The root path, which is the target if a login does not name an accepted target.
+    /// The default target, if a login names no accepted target.
     pub(crate) const ROOT: Self = Self::Own("/");
 
-    /// Returns the target as it is written in the parameter `to`.
     pub(crate) const fn as_str(self) -> &'a str {
         match self {
             Self::Own(to) | Self::Listed(to) => to,
@@ -57,7 +52,7 @@ impl LoginTargets {
         }
     }
 
-    /// Returns the absolute URL of a target, for `Location` and `Refresh`.
+    /// Returns the absolute URL, for `Location` and `Refresh`.
     pub(crate) fn url(&self, target: LoginTarget<'_>) -> String {
         match target {
             LoginTarget::Own(path) => format!("{}{path}", self.origin),
@@ -74,8 +69,7 @@ impl LoginTargets {
         if ESCAPES.iter().any(|escape| folded.contains(escape)) {
             return false;
         }
-        // Compares the loose forms, because a path that only resembles the endpoint's path is not a useful target
-        // either. The gate responds to it with 404.
+        // Compares loose forms, because the gate responds with 404 to paths that resemble the endpoint's path.
         let (Ok(path), Ok(endpoint)) = (CanonicalPath::parse(path), CanonicalPath::parse(&self.path)) else {
             return false;
         };
@@ -84,8 +78,7 @@ impl LoginTargets {
     }
 }
 
-/// Returns whether a URL has this origin. An origin that is longer and only begins with this origin is a different
-/// origin.
+/// Returns whether a URL has exactly this origin.
 fn is_of_origin(url: &str, origin: &str) -> bool {
     let rest = url.strip_prefix(origin);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
@@ -197,7 +190,7 @@ mod tests {
             let known = std::iter::once(targets.origin.as_str()).chain(targets.listed.iter().map(AsRef::as_ref));
             assert!(known.into_iter().any(|origin| is_of_origin(&url, origin)), "{url:?}");
             assert!(http::HeaderValue::try_from(&url).is_ok() && !url.contains('\\'));
-            // A browser that resolves the target against our page stays at our origin.
+            // The browser stays at our origin.
             let rest = url.strip_prefix("https://gate.example").unwrap_or("/");
             assert!(!rest.starts_with("//"));
         });

@@ -20,11 +20,9 @@ use rotogate_core::reply::{retry_after, seconds};
 #[cfg(feature = "browser-oidc")]
 use rotogate_core::{denial::ProviderFlaw, fault::Fault};
 
-/// The denial for a body that is neither JSON nor a form. Any site can make a browser send such a body without a
-/// preflight (requirement T25).
+/// The body is neither JSON nor a form. Any site can make a browser send it without a preflight (requirement T25).
 pub(crate) const NOT_A_LOGIN: Denial = Denial::MalformedRequest("the body must be application/json or a form");
 
-/// The reply to a login by JSON.
 #[derive(Serialize)]
 struct LoggedIn<'a> {
     authenticated: bool,
@@ -32,7 +30,7 @@ struct LoggedIn<'a> {
     expires: u64,
 }
 
-/// The reply to `GET /auth/session` with a live session. Times are seconds since 1970.
+/// The state of a live session. Times are seconds since 1970.
 #[derive(Serialize)]
 struct LiveSession<'a> {
     authenticated: bool,
@@ -54,7 +52,6 @@ struct BrowserProblem<'a> {
     detail: &'a str,
 }
 
-/// A redirect to an absolute URL.
 pub(crate) fn see_other(url: &str) -> Reply {
     let mut reply = hardened(empty(StatusCode::SEE_OTHER));
     if let Ok(url) = HeaderValue::try_from(url) {
@@ -69,7 +66,6 @@ pub(super) fn hardened(mut reply: Reply) -> Reply {
 }
 
 impl BrowserDialect {
-    /// The reply to a successful login. The caller of this function sets the cookie.
     pub(crate) fn logged_in(&self, call: &Call<'_>, to: Option<&str>, subject: &str, expires: Timestamp) -> Reply {
         if SentAs::of_call(call) != SentAs::Form {
             let body = LoggedIn { authenticated: true, subject, expires: expires.as_secs() };
@@ -84,7 +80,6 @@ impl BrowserDialect {
         }
     }
 
-    /// The reply with the state of a live session.
     pub(crate) fn live(
         &self,
         subject: &str,
@@ -97,13 +92,11 @@ impl BrowserDialect {
         hardened(json(StatusCode::OK, &live))
     }
 
-    /// The reply if there is no live session.
     pub(crate) fn none(&self) -> Reply {
         hardened(json(StatusCode::OK, &json!({ "authenticated": false, "login": self.path_of(LOGIN) })))
     }
 
-    /// The reply to a logout. The caller of this function clears the cookie. `elsewhere` is the provider's page
-    /// that ends the login at the provider.
+    /// The reply to a logout. The caller clears the cookie. `elsewhere` is the provider's logout page.
     pub(crate) fn logged_out(&self, call: &Call<'_>, elsewhere: Option<&str>) -> Reply {
         match (SentAs::of_call(call), elsewhere) {
             // The page's policy forbids a redirect to another origin.
@@ -118,21 +111,18 @@ impl BrowserDialect {
         }
     }
 
-    /// The reply to `GET /auth/logout`.
     pub(crate) fn logout_page(&self) -> Reply {
         page::logout(&self.path_of(LOGOUT))
     }
 }
 
-/// Adds a header to the reply to a logout so that the browser discards everything that it stores for the site. The
-/// Back button then no longer shows pages of the session. If a script sent the logout, Chromium discards only the
-/// page of that script.
+/// Makes the browser discard its cache for the site. The Back button then shows no old pages. If a script logs out,
+/// Chromium discards only the page of that script.
 fn forgetful(mut reply: Reply) -> Reply {
     reply.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
     reply
 }
 
-/// The status, error code and text for a denial.
 struct Words {
     status: StatusCode,
     error: &'static str,
@@ -153,7 +143,7 @@ impl Words {
             Error::Failed(fault) => return unavailable(fault.retry_after()),
         };
         match denial.class() {
-            // A 401 in reply to a refresh of the device cookie would make the browser end the binding to the device.
+            // A 401 would make the browser end the binding to the device.
             Class::BadProof { .. } | Class::Forbidden => {
                 said(StatusCode::FORBIDDEN, "device_refused", "the device's key was not verified")
             }
@@ -191,7 +181,7 @@ impl Words {
             Class::WrongMethod => {
                 said(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "this page does not support the method")
             }
-            // Denials of these classes do not occur at a login, a logout or the state of a session.
+            // These classes do not occur in this dialect.
             Class::Head { .. }
             | Class::Tunnel
             | Class::UnusableCredential
@@ -208,7 +198,7 @@ impl Words {
     }
 }
 
-/// The reply to a failed request. It is a page if the request came from a form, and otherwise a problem document.
+/// The reply to a failed request: a page for a form, otherwise a problem document.
 pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -> Reply {
     let words = Words::of_error(error);
     let mut reply = match SentAs::of_call(call) {
@@ -226,8 +216,7 @@ pub(crate) fn denied(dialect: &BrowserDialect, call: &Call<'_>, error: &Error) -
     reply
 }
 
-/// The page for a browser that could not be logged in at a provider. It has a link to start again. `further` is an
-/// additional sentence on the page.
+/// The page after a failed login at a provider, with a link to start again. `further` is an additional sentence.
 // Requirements B29, B44.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Option<&str>) -> Reply {
@@ -247,7 +236,6 @@ pub(crate) fn not_logged_in(dialect: &BrowserDialect, error: &Error, further: Op
     reply
 }
 
-/// The reply to a HEAD request.
 #[cfg(feature = "browser-oidc")]
 pub(crate) fn nothing() -> Reply {
     hardened(empty(StatusCode::NO_CONTENT))
@@ -264,12 +252,11 @@ fn problem(words: &Words) -> Reply {
     reply
 }
 
-/// The reply to a failed login by a form: the form again, with the reason.
 fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Reply {
     if matches!(words.status, StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST)
         && words.error != "too_many_sessions"
     {
-        // The reply contains no data from a cross-origin request, not even its target.
+        // The reply must not contain data from a cross-origin request, not even the target.
         return page::message(words.status, "Not logged in", words.detail);
     }
     let to = form::read_with(call, &[]).ok().and_then(|form| form.get("to").map(str::to_owned));
@@ -287,7 +274,7 @@ fn failed_login(dialect: &BrowserDialect, call: &Call<'_>, words: &Words) -> Rep
     }
 }
 
-/// The reply to a script without a live session: the plain denial, with the path of the login.
+/// The reply to a script without a live session: the denial, with the login's path.
 pub(crate) fn with_login(plain: Reply, login: &str) -> Reply {
     let Ok(Value::Object(mut body)) = serde_json::from_slice(plain.body().data()) else { return plain };
     body.insert("login".to_owned(), login.into());

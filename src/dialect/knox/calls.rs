@@ -23,15 +23,12 @@ use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
-/// A message that could not be decoded.
 pub(in crate::dialect) const UNREAD: Reason =
     Reason::denied(&Denial::MalformedRequest("the message does not have the type that the call expects"));
 
-/// A call in progress.
 pub(super) struct Calling<'a> {
     call: &'a Call<'a>,
     gate: &'a dyn CommandHandler,
-    /// The outcome, for the access log.
     reason: OnceLock<Reason>,
 }
 
@@ -40,7 +37,7 @@ impl<'a> Calling<'a> {
         Self { call, gate, reason: OnceLock::new() }
     }
 
-    /// Returns the outcome of the call, or [`UNREAD`] if its message could not be decoded.
+    /// Returns the outcome, or [`UNREAD`] if the message could not be decoded.
     pub(super) fn reason(&self) -> Reason {
         self.reason.get().copied().unwrap_or(UNREAD)
     }
@@ -76,8 +73,7 @@ impl<'a> Calling<'a> {
 
     pub(super) async fn get_me(&self) -> Reply {
         let serve = |_: Request<GetMeRequest>| async move {
-            // gRPC metadata are HTTP headers, so the rule against a second `Authorization` applies (requirement
-            // T17).
+            // gRPC metadata are HTTP headers, so a second `Authorization` is rejected (requirement T17).
             let found = credential::extract(self.call.headers, None).and_then(|c| c.ok_or(Denial::NoCredential));
             let access = found.map_err(|denial| self.refused(&denial.into()))?.token().into();
             let user = match self.execute(Command::Check { access, superseded: Superseded::None }).await? {
@@ -117,7 +113,6 @@ impl<'a> Calling<'a> {
     }
 }
 
-/// Decodes the message of a call, serves the call, and encodes the result.
 pub(in crate::dialect) async fn unary<Q, A, F>(call: &Call<'_>, serve: impl FnMut(Request<Q>) -> F) -> Reply
 where
     Q: Message + Default + 'static,
@@ -130,7 +125,7 @@ where
     collected(grpc.unary(tower::service_fn(serve), request).await).await
 }
 
-/// The status for outcomes that the commands of this dialect never have.
+/// The commands of this dialect never have these outcomes.
 fn unexpected() -> Status {
     Status::internal("unexpected")
 }
@@ -144,7 +139,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
     }
 }
 
-/// Collects a service's response into a reply. The response has at most one message, followed by trailers.
+/// Collects a response with at most one message, and with trailers.
 pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, mut body) = response.into_parts();
     let mut reply = ReplyBody::default();
@@ -160,7 +155,7 @@ pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Re
     http::Response::from_parts(parts, reply)
 }
 
-/// A reply that contains only a status: trailers, with HTTP 200 (requirement T17).
+/// A `Trailers-Only` reply: HTTP 200 with only a gRPC status (requirement T17).
 pub(crate) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

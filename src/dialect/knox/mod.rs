@@ -6,13 +6,12 @@
 //! | `RefreshAccessToken(refresh_token)` | a refresh; the token is the credential, and no metadata is needed |
 //! | `GetMe()` | a check of the access token in the metadata `authorization` |
 //!
-//! Every refusal is a gRPC status in trailers, with HTTP 200. The protocol does not document status codes. The gate
-//! uses `UNAUTHENTICATED` for an invalid credential, `INVALID_ARGUMENT` for an empty field, `RESOURCE_EXHAUSTED`
-//! for a rate limit, and `UNAVAILABLE` for a fault of the gate. The last two have `google.rpc.RetryInfo`.
+//! Every refusal is a gRPC status in trailers, with HTTP 200. The gate uses `UNAUTHENTICATED` for an invalid
+//! credential, `INVALID_ARGUMENT` for an empty field, `RESOURCE_EXHAUSTED` for a rate limit, and `UNAVAILABLE` for its
+//! own fault. The last two have `google.rpc.RetryInfo`.
 //!
-//! The fields of a user come from the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`,
-//! `"admin"`), `avatar`, `phone`, `dids` (a list), `external_ids` (a table of strings), `metadata` (a table with
-//! values of any type).
+//! A user's fields come from the directory's profile: `first_name`, `last_name`, `email`, `role` (`"user"`, `"admin"`),
+//! `avatar`, `phone`, `dids` (a list), `external_ids` (a table of strings), `metadata` (a table of any values).
 //!
 //! ```
 //! use rotogate::dialect::knox::Knox;
@@ -40,7 +39,6 @@ pub(crate) mod streams;
 mod user;
 pub(super) mod words;
 
-/// The full name of the service.
 pub(super) const SERVICE: &str = "user_api.v1.UserApiService";
 
 pub(super) const AUTHN: &str = "AuthnWithPassword";

@@ -1,5 +1,5 @@
-//! Health checks, and server reflection in both versions that clients use. The libraries of these services respond
-//! while the request body is still arriving.
+//! Health checks, and server reflection in both versions. The libraries of these services respond before the request
+//! body is complete.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,12 +23,11 @@ use super::calls::refusal;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 use rotogate_core::bounds::MAX_KNOX_MESSAGE;
 
-/// The maximum time that a health watch stays open.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::body::Body>, Infallible>;
 
-/// The reflection and health services that every gRPC server has.
+/// The reflection and health services of every gRPC server.
 #[derive(Clone)]
 pub(crate) struct Streams {
     v1: Option<Service>,
@@ -39,14 +38,14 @@ pub(crate) struct Streams {
 rotogate_core::debug_with!(Streams);
 
 impl Streams {
-    /// Makes the reflection services for these descriptors, and a health service that reports on `service`.
+    /// Makes reflection services for these descriptors, and a health service for `service`.
     pub(crate) fn new(descriptors: &'static [u8], service: &'static str) -> Self {
         let builder = || {
             Builder::configure()
                 .register_encoded_file_descriptor_set(descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        // The descriptors are compiled in, and a test decodes them, so an error cannot occur here.
+        // The descriptors are compiled in, and a test decodes them, so this cannot fail.
         let v1 = builder().build_v1().ok();
         let v1alpha = builder().build_v1alpha().ok();
         Self {
@@ -58,7 +57,6 @@ impl Streams {
         }
     }
 
-    /// Handles a request for one of `paths`.
     pub(crate) async fn answer(&self, path: &str, headers: &HeaderMap, body: StreamedBody) -> Reply {
         let service = match path {
             REFLECTION_V1 => self.v1.clone(),
@@ -85,8 +83,8 @@ pub(crate) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerRef
 pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 pub(crate) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// A response body that reports a service's failure in its trailers. After any other failure the stream ends
-/// without a status, which every client treats as a failure.
+/// Reports a service's failure in trailers. Other failures end the stream without a status, and clients treat that as a
+/// failure.
 struct Unfailing(tonic::body::Body);
 
 impl Body for Unfailing {
@@ -102,12 +100,12 @@ impl Body for Unfailing {
     }
 }
 
-/// A stream that never yields an item or an error.
+/// A stream that never yields.
 fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
     stream::once(tokio::time::sleep(WATCH_TIMEOUT)).filter_map(|()| std::future::ready(None)).boxed()
 }
 
-/// The health service. It reports `SERVING` whenever the gate can respond.
+/// The health service, which reports `SERVING` whenever the gate can respond.
 #[derive(Clone, Copy, Debug)]
 struct Alive(&'static str);
 
@@ -137,8 +135,7 @@ impl Health for Alive {
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         let health = self.health_of(&request.get_ref().service).unwrap_or(unknown);
-        // The status never changes while the gate can respond. A client that wants to watch for longer sends
-        // another request.
+        // The status never changes while the gate can respond.
         let watched = stream::once(async move { Ok(health) }).chain(quiet());
         Ok(tonic::Response::new(watched.boxed()))
     }

@@ -1,5 +1,4 @@
-//! Converts a directory's user to the protocol's message. If a profile field has another type than the protocol
-//! expects, the field stays empty.
+//! Converts users to the protocol's message. A profile field of the wrong type stays empty.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,6 @@ use serde_json::Value as Json;
 use super::proto::{Role, User};
 use rotogate_core::directory;
 
-/// Converts a user who is in the directory.
 pub(super) fn known(user: &directory::User) -> User {
     let field = |name: &str| user.profile.get(name);
     let text = |name: &str| field(name).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -29,13 +27,12 @@ pub(super) fn known(user: &directory::User) -> User {
     }
 }
 
-/// Makes the message for a user about whom only the token's claims are known.
+/// Makes a message from a token's claims alone.
 pub(super) fn unknown(subject: &str, account: Option<&str>) -> User {
     User { uuid: subject.to_owned(), account: account.unwrap_or_default().to_owned(), ..User::default() }
 }
 
-/// Reads a role. The name may be in any letter case, with or without the prefix of the enumeration. A number is
-/// accepted as well.
+/// Reads a role: a name in any letter case, with or without the enumeration's prefix, or a number.
 fn role(value: &Json) -> Role {
     match value {
         Json::Number(number) => {

@@ -1,4 +1,4 @@
-//! The gRPC status for each denial and each fault.
+//! The gRPC status for each denial and fault.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
 
-/// The status for an empty mandatory field, with a detail that names the field (`google.rpc.BadRequest`).
+/// A detail names the empty field (`google.rpc.BadRequest`).
 pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(name, "must not be empty");
     Status::with_error_details(Code::InvalidArgument, format!("{name} is empty"), details)
 }
 
-/// The status of a failed call. If the call may be retried, the status says when (`google.rpc.RetryInfo`).
+/// The status of a failed call, with the retry delay (`google.rpc.RetryInfo`).
 pub(in crate::dialect) fn status(error: &Error) -> Status {
     match error {
         Error::Denied(denial) => denied(*denial),
@@ -34,7 +34,7 @@ fn denied(denial: Denial) -> Status {
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
         Class::BadToken { .. } | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
-        // Every invalid token gets this message, so a caller learns only that the token is not valid.
+        // All invalid tokens get this message, so that it does not reveal the reason.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),
         Class::ClientNotAllowed | Class::GrantType => Status::permission_denied("the client may not make this request"),

@@ -1,5 +1,5 @@
-//! The HTTP requests that are equivalent to a call in an envelope (requirement T22). Routes have rules for paths. A
-//! call in `POST /_query` or over a WebSocket obeys the rules for the paths at which Kuzzle serves its action.
+//! The HTTP requests that are equivalent to a call in an envelope (requirement T22). The rules for their paths also
+//! apply to calls in `POST /_query` and in WebSockets.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -11,7 +11,6 @@ use serde_json::{Map, Value};
 use super::super::EnclosedCall;
 use super::words::Problem;
 
-/// The equivalent HTTP requests of each action.
 type Actions = HashMap<&'static str, Vec<(Method, &'static str)>>;
 
 static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
@@ -33,7 +32,7 @@ pub fn is_controller(name: &str) -> bool {
     ACTIONS.keys().any(|action| action.split_once(':').is_some_and(|(controller, _)| controller == name))
 }
 
-/// The characters that are escaped in a segment of a canonical path.
+/// The characters that a canonical path segment escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -51,11 +50,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b':')
     .remove(b'@');
-/// The path segment in place of a missing argument.
+/// The path segment for a missing argument.
 const ABSENT: &str = "_";
 
-/// Returns the call that an envelope contains. `prefix` is the first part of the endpoint's paths, and `args` are the
-/// members of the envelope.
+/// Returns the call that an envelope contains. `prefix` is the first part of the endpoint's paths. `args` are the
+/// envelope's members.
 pub(super) fn called(
     controller: &str,
     action: &str,
@@ -81,8 +80,8 @@ pub(super) fn called(
     Ok(EnclosedCall { name, requests })
 }
 
-/// Returns an argument as a path segment. Kuzzle expects a string there. Its treatment of other types is unknown,
-/// so they are rejected.
+/// Returns an argument as a path segment. Kuzzle's treatment of other types than strings is unknown, so other types are
+/// rejected.
 fn argument(args: &Map<String, Value>, parameter: &str) -> Result<String, Problem> {
     match args.get(parameter) {
         None | Some(Value::Null) => Ok(ABSENT.to_owned()),

@@ -1,4 +1,4 @@
-//! Parses `expiresIn`, which is a string in the notation of JavaScript's `ms` library, or a number of milliseconds.
+//! Parses `expiresIn`: a string as in JavaScript's `ms` library, or milliseconds.
 
 use std::time::Duration;
 
@@ -6,12 +6,11 @@ use serde_json::Value;
 
 use super::words::Problem;
 
-/// The maximum length of a string that the library accepts.
 const MAX_TEXT_BYTES: usize = 100;
 /// The protocol's value for "never expires".
 const NEVER: f64 = -1.0;
 
-/// Returns the requested lifetime, or `None` if the caller leaves the lifetime to the gate.
+/// Returns the requested lifetime, or `None` if the gate chooses.
 pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
     let Some(asked) = asked else { return Ok(None) };
     let millis = match asked {
@@ -28,8 +27,8 @@ pub(super) fn read(asked: Option<&Value>) -> Result<Option<Duration>, Problem> {
         return Err(bad());
     }
     match Duration::try_from_secs_f64(millis / 1000.0) {
-        // Times in a token are whole seconds, so lifetimes are rounded up. A lifetime of less than a second could
-        // end before the reply arrives.
+        // The times in a token are whole seconds. A token with a shorter lifetime could expire before the reply
+        // arrives.
         Ok(ttl) => Ok(Some(ttl.max(Duration::from_secs(1)))),
         Err(_) => Err(Problem::ttl_exceeded()),
     }
@@ -39,7 +38,7 @@ fn bad() -> Problem {
     Problem::invalid_argument("expiresIn", "a duration of at least a millisecond, such as 2h")
 }
 
-/// Returns the duration in milliseconds, or `None` if the string is not a duration.
+/// Returns milliseconds, or `None` if the string is not a duration.
 fn millis(text: &str) -> Option<f64> {
     if text.len() > MAX_TEXT_BYTES {
         return None;

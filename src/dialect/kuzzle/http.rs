@@ -12,12 +12,11 @@ use super::words::Problem;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 
-/// The query parameter that may contain a token.
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie that may contain a token.
 pub const COOKIE: &str = "authToken";
-/// The cookie that may contain a token, with the prefix `__Host-`. A browser accepts it only from exactly this host
-/// over https, and sends it only to this host (RFC 10017 §4.1.3.2).
+/// The token cookie with the prefix `__Host-`. A browser accepts the cookie only from exactly this host over https, and
+/// sends it only to this host (RFC 10017 §4.1.3.2).
 pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that accepts an envelope with any call.
 pub(super) const QUERY: &str = "_query";
@@ -25,12 +24,10 @@ pub(super) const QUERY: &str = "_query";
 /// The operation that opens a WebSocket.
 pub(super) const SOCKET: &str = "websocket";
 
-/// A route of an action.
 struct OwnRoute {
     operation: &'static str,
     action: Action,
     methods: &'static [Method],
-    /// The path in `matchit`'s notation.
     template: &'static str,
 }
 
@@ -63,12 +60,12 @@ pub(super) fn served(base: &str) -> Vec<ServedPath> {
     all
 }
 
-/// Returns the action of an operation, or `None` for [`QUERY`], whose envelope names the action.
+/// Returns an operation's action. `None` for [`QUERY`], whose envelope names the action.
 pub(super) fn action(operation: &str) -> Option<Action> {
     ROUTES.iter().find(|route| route.operation == operation).map(|route| route.action)
 }
 
-/// The list of actions that the SDKs fetch when they connect. The SDK for the JVM reads `path`, and the SDK for
+/// The list of actions, which SDKs fetch when they connect. The SDK for the JVM reads `path`, and the SDK for
 /// JavaScript reads `url`. `own` is the path of this request.
 pub(super) fn public_api(own: &str) -> Value {
     let base = own.strip_suffix("/_publicApi").unwrap_or_default();
@@ -90,15 +87,14 @@ pub(super) fn public_api(own: &str) -> Value {
     Value::Object(controllers)
 }
 
-/// Returns the list for the SDKs, which is the upstream's list with the gate's own actions in it. The SDK for
-/// JavaScript can use only the actions in this list, so the gate sends a list of just its own actions only if there
-/// is no Kuzzle behind it.
+/// Returns the upstream's list with the gate's own actions. If the upstream fails, the result is an error instead of a
+/// shorter list, because the JavaScript SDK can use only listed actions.
 pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Result<Value, Problem> {
     let (status, body) = match said {
         ConsultResult::NoService | ConsultResult::Refused(Denial::NoRoute | Denial::MethodNotAllowed) => {
             return Ok(own);
         }
-        // After this error the SDK uses its built-in list.
+        // After this error, the SDK uses its built-in list.
         ConsultResult::Refused(denial) => return Err(Problem::of_denial(denial, asked)),
         ConsultResult::Failed => return Err(Problem::unexpected(StatusCode::BAD_GATEWAY, "Bad Gateway")),
         ConsultResult::Said(status, body) => (status, body),
@@ -119,24 +115,22 @@ pub(super) fn overlaid(own: Value, said: ConsultResult, asked: &Message) -> Resu
     Ok(Value::Object(all))
 }
 
-/// The part of a Kuzzle server's reply that contains the list of actions.
 #[derive(serde::Deserialize)]
 struct ActionList {
     result: Map<String, Value>,
 }
 
-/// Sets a cookie that no script can read.
+/// Sets a cookie that scripts cannot read.
 pub(super) fn set_cookie(reply: &mut Reply, name: &str, token: &str, expires: Timestamp, secure: bool) {
     let expires = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(expires.as_secs().min(LAST_SECOND)));
     insert(reply, &format!("{name}={token}; Path=/; Expires={expires}; HttpOnly; SameSite=Strict"), secure);
 }
 
-/// Removes the cookie.
 pub(super) fn clear_cookie(reply: &mut Reply, name: &str, secure: bool) {
     insert(reply, &format!("{name}=null; Path=/; HttpOnly; SameSite=Strict"), secure);
 }
 
-/// The last second of the year 9999, because later years cannot be written in a cookie's date.
+/// The last second of the year 9999. A cookie's date cannot express later years.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 fn insert(reply: &mut Reply, cookie: &str, secure: bool) {

@@ -1,4 +1,4 @@
-//! A call of the protocol, which may arrive at its own route, in a `POST /_query`, or in a WebSocket message.
+//! A call of the protocol, which arrives at its own route, in `POST /_query`, or over a WebSocket.
 
 use http::Method;
 use secrecy::SecretString;
@@ -11,20 +11,17 @@ use super::actions;
 use super::words::{self, Problem};
 use rotogate_core::strict_json::{members_of_depth, object_of_depth};
 
-/// The maximum nesting depth of the JSON. Kuzzle's document queries have less depth.
+/// The maximum nesting depth of the JSON. Kuzzle's queries have less depth.
 const MAX_DEPTH: usize = 64;
 
-/// The member of an envelope that contains a token.
 pub(super) const JWT: &str = "jwt";
 
-/// The member of an envelope that contains a document, and is usually most of the message. It is not parsed if the
-/// upstream serves the call.
+/// The document in an envelope. It is usually large, so it is not parsed if the upstream serves the call.
 const BODY: &str = "body";
 
 /// Whether the envelope is only a ping. See [`Message::of_envelope`].
 type IsPing = bool;
 
-/// The actions that the gate executes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Login,
@@ -37,7 +34,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Returns the action with these names, if the gate executes it when it arrives in an envelope.
+    /// Returns the action, if the gate executes it in an envelope.
     pub(super) fn parse(controller: &str, action: &str) -> Option<Self> {
         const IN_ENVELOPES: [Action; 6] = [
             Action::Login,
@@ -50,7 +47,7 @@ impl Action {
         IN_ENVELOPES.into_iter().find(|known| known.names() == (controller, action))
     }
 
-    /// Returns whether the reply of this action sets the cookie, if the caller requests a cookie.
+    /// Returns whether the action's reply sets the cookie that a caller requests.
     pub(super) const fn sets_cookie(self) -> bool {
         match self {
             Self::Login | Self::RefreshToken | Self::Logout => true,
@@ -58,7 +55,6 @@ impl Action {
         }
     }
 
-    /// The names of the controller and the action.
     pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Login => ("auth", "login"),
@@ -72,22 +68,20 @@ impl Action {
     }
 }
 
-/// The part of the request that contains a call's arguments. In a query, a flag is set if it is present, whatever its
-/// value.
+/// Where the arguments of a call are. In a query, a flag is set if it is present, whatever its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arguments {
     Query,
     Envelope,
 }
 
-/// A call. A member whose value is `null` is treated as absent.
+/// A call. A member with the value `null` counts as absent.
 pub(super) struct Message {
     pub(super) controller: Option<String>,
     pub(super) action: Option<String>,
     pub(super) request_id: String,
-    /// The `volatile` member, which is an object.
+    /// The value is an object.
     pub(super) volatile: Value,
-    /// The token in the envelope.
     pub(super) jwt: Option<SecretString>,
     pub(super) index: Option<String>,
     pub(super) collection: Option<String>,
@@ -100,7 +94,7 @@ pub(super) struct Message {
 rotogate_core::debug_with!(Message);
 
 impl Message {
-    /// Reads the parts of a call that are in the head of a request, before the body is read.
+    /// Reads the parts of a call that are in the head of a request.
     pub(super) fn of_head(headers: &http::HeaderMap) -> (Self, Result<(), Problem>) {
         let id = headers.get(words::REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
         let mut message = Self {
@@ -126,15 +120,13 @@ impl Message {
         (message, volatile)
     }
 
-    /// Reads a call to the route of an action. The arguments are in the query and the path, and the body is not an
-    /// envelope.
+    /// Reads a call at an action's route. The arguments are in the query and the path, and the body is not an envelope.
     pub(super) fn of_route(call: &Call<'_>, action: Action) -> (Self, Result<(), Problem>) {
         let (mut message, mut good) = Self::of_head(call.headers);
         let (controller, name) = action.names();
         (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
         for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()).take(MAX_PARAMETERS) {
-            // The first value of a known argument is used. Unknown arguments, and arguments beyond the maximum
-            // number, are ignored, even if they are repeated (requirement A24).
+            // The first value of a known argument is used. Unknown and excess arguments are ignored (requirement A24).
             message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         for (name, value) in call.params {
@@ -143,7 +135,7 @@ impl Message {
         if good.is_ok() {
             good = read_object(call.body).map(|body| message.body = body);
         }
-        // A login by GET has no body, so its credentials are in the query.
+        // A login by GET has its credentials in the query.
         if *call.method == Method::GET && action == Action::Login {
             for name in ["username", "password"] {
                 if let (false, Some(value)) = (message.body.contains_key(name), message.args.remove(name)) {
@@ -197,28 +189,25 @@ impl Message {
         self.ours().is_some()
     }
 
-    /// Returns the action, if the gate executes it.
     pub(super) fn ours(&self) -> Option<Action> {
         Action::parse(self.controller.as_deref()?, self.action.as_deref()?)
     }
 
-    /// Returns whether the client is the SDK for the JVM, which expects another error id for an expired token.
+    /// The SDK for the JVM expects another error id for an expired token.
     pub(super) fn is_jvm(&self) -> bool {
         self.volatile.get("sdkName").and_then(Value::as_str).is_some_and(|name| name.starts_with("jvm@"))
     }
 
-    /// Returns the enclosed call, if the upstream serves it. The routes' rules apply to this call.
+    /// Returns the enclosed call, if the upstream serves it. The rules of the routes apply to this call.
     pub(super) fn called(&self, prefix: &str) -> Result<EnclosedCall, Problem> {
         let (controller, action) = (self.controller.as_deref(), self.action.as_deref());
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
     }
 
-    /// Returns an argument of the call.
     pub(super) fn argument(&self, name: &str) -> Option<&Value> {
         self.args.get(name).filter(|value| !value.is_null())
     }
 
-    /// Returns whether a boolean argument is set.
     pub(super) fn flag(&self, name: &str) -> bool {
         match self.arguments {
             Arguments::Query => self.args.contains_key(name),
@@ -226,7 +215,6 @@ impl Message {
         }
     }
 
-    /// Returns a string member of the body.
     pub(super) fn text_in_body(&self, name: &str) -> Result<Option<&str>, Problem> {
         match self.body.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -236,8 +224,7 @@ impl Message {
     }
 }
 
-/// Returns whether the bytes consist only of JSON white space (RFC 8259 §2). A form feed is not JSON white space, and
-/// an upstream would reject it.
+/// Returns whether the bytes consist only of JSON white space (RFC 8259 §2).
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| b" \t\n\r".contains(byte))
 }

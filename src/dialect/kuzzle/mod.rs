@@ -1,5 +1,5 @@
-//! The authentication of Kuzzle over HTTP, as its SDKs for JavaScript and the JVM use it. An access token is its
-//! own refresh credential, and a refresh ends the old token.
+//! Kuzzle's authentication over HTTP, for its SDKs for JavaScript and the JVM. An access token is its own refresh
+//! credential, and a refresh ends the old token.
 //!
 //! | path | action |
 //! |---|---|
@@ -13,8 +13,7 @@
 //! | `GET /` | a WebSocket, if the request asks for one (feature `kuzzle`) |
 //! | `POST /_query` | any of the `auth` actions in an envelope; all other calls are forwarded to the upstream |
 //!
-//! The SDKs require that unknown arguments are ignored, that an empty body is accepted, and that `null` is treated
-//! as absent.
+//! For the SDKs, unknown arguments are ignored, an empty body is accepted, and `null` means that a member is absent.
 //!
 //! ```
 //! use rotogate::dialect::kuzzle::Kuzzle;
@@ -60,9 +59,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-/// The outcome in the access log for a request that is not a valid call.
 const MALFORMED: Reason = Reason::denied(&Denial::MalformedRequest("the message is not a call of the Kuzzle protocol"));
-/// The path of envelopes, below the prefix of an endpoint.
 const QUERY_PATH: &str = "/_query";
 
 /// The dialect `kuzzle`, with its options.
@@ -80,8 +77,7 @@ const QUERY_PATH: &str = "/_query";
 pub struct Kuzzle {
     /// Whether cookies are `Secure`. Set this if the public URL is https.
     pub secure_cookies: bool,
-    /// Whether the cookie is `__Host-authToken` instead of `authToken`. A browser accepts `__Host-` only from exactly
-    /// this host over https, so no other host of the domain can plant such a cookie. This option needs
+    /// Whether the cookie is `__Host-authToken`, which no other host of the domain can set. This option needs
     /// `secure_cookies`.
     pub host_cookie: bool,
 }
@@ -120,7 +116,6 @@ impl Dialect for Kuzzle {
         Sources { query: Some(self::http::PARAMETER), cookie: Some(self.cookie()), session: false }
     }
 
-    /// Writes the reply to a request that could not be read.
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
         let (mut asked, _) = Message::of_head(call.headers);
         if let Some((controller, action)) = self::http::action(call.operation).map(Action::names) {
@@ -133,8 +128,7 @@ impl Dialect for Kuzzle {
         words::reply(&asked, &came)
     }
 
-    /// Recognises both SDKs: on every call, the SDK for JavaScript sends one of these headers, and the SDK for the JVM
-    /// sends the other.
+    /// Recognises both SDKs by the headers that they send on every call.
     fn knows(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(words::VOLATILE) || headers.contains_key(words::REQUEST_ID)
     }
@@ -226,13 +220,12 @@ impl Protocol for Kuzzle {
 }
 
 impl Kuzzle {
-    /// The name of the token cookie.
     const fn cookie(self) -> &'static str {
         if self.host_cookie { self::http::HOST_COOKIE } else { self::http::COOKIE }
     }
 
-    /// Returns the token of a call. Looks for it first in the envelope, then in `Authorization`, and then in the query.
-    /// If the cookie contains a token, a token in any other place is rejected.
+    /// Returns a call's token from the envelope, `Authorization` or the query, in this order. If there is also a
+    /// cookie, a token in one of these places is rejected.
     fn credential_of<'a>(
         self,
         headers: &'a HeaderMap,
@@ -256,7 +249,7 @@ impl Kuzzle {
         let (asked, _) = Message::of_head(call.headers);
         #[cfg(feature = "kuzzle")]
         {
-            // If the token came in a cookie, the gate has already checked the origin (requirement T9).
+            // The gate has already checked the origin of a cookie (requirement T9).
             let found = self.credential_of(call.headers, call.query, &asked);
             let linked = match found {
                 Ok(found) => found.map(|found| (found.token.into_owned().into(), found.by_cookie)),
@@ -273,10 +266,9 @@ impl Kuzzle {
         malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
     }
 
-    /// Forwards a call to the service that serves its action.
     fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
-            // As for the gate's own actions, a cookie beside another token is rejected.
+            // The gate's own actions also reject a request with a cookie and another token.
             return denied(&asked, denial);
         }
         let as_it_came = call.body;
@@ -306,8 +298,7 @@ impl Kuzzle {
     }
 }
 
-/// Returns the list of actions. The gate's own actions replace those of the upstream, and all other actions come from
-/// the upstream.
+/// Returns the upstream's list of actions, in which the gate's own actions replace the upstream's.
 fn consult(asked: Message, path: &str) -> Answer {
     let own = self::http::public_api(path);
     let then = move |said| {
@@ -318,12 +309,11 @@ fn consult(asked: Message, path: &str) -> Answer {
     Answer::Consult(super::Consult { then: Box::new(then) })
 }
 
-/// Checks whether the reply may set a cookie (requirement T25). The cookie determines the user for whom the browser
-/// acts. Setting it therefore requires the same proof as using it: a `POST` of JSON from a page of the gate's origin or
-/// of a listed origin.
+/// Checks whether the reply may set a cookie (requirement T25). Setting a cookie requires the same proof as using a
+/// cookie: a JSON `POST` from the gate's own or a listed origin.
 fn may_set_cookie(call: &Call<'_>, asked: &Message, json: Option<bool>) -> Result<(), Box<Answer>> {
     if *call.method != Method::POST {
-        // Any site can make a browser send a GET. In addition, logs and browser histories store the query.
+        // Any site can make a browser send a GET, and logs and histories store the query.
         return Err(Box::new(malformed(asked, Problem::invalid_argument("cookieAuth", "a POST request"))));
     }
     if json != Some(true) {

@@ -1,6 +1,3 @@
-//! Executes an action: sends its command to the engine, and makes the result for the client. The code is the same
-//! for HTTP and WebSockets.
-
 use std::borrow::Cow;
 
 use secrecy::SecretString;
@@ -16,39 +13,29 @@ use rotogate_core::engine::IssuedTokens;
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
 
-/// The only supported login strategy.
 const STRATEGY: &str = "local";
-/// The `kuid` of an anonymous caller.
 const ANONYMOUS: &str = "-1";
 
-/// The result of an action.
 pub(super) struct ActionResult {
     pub(super) came: Result<Value, Problem>,
     pub(super) cookie: Cookie,
-    /// The outcome, for the access log.
     pub(super) reason: Reason,
 }
 
-/// The effect on the caller's cookie.
 pub(super) enum Cookie {
     Leave,
     Set(Box<IssuedTokens>),
     Clear,
 }
 
-/// The way in which an action is executed.
 enum ActionPlan {
-    /// The result does not need the engine.
     Now(Value),
-    /// The engine must execute this command.
     Engine(Command),
 }
 
 type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
-/// The reason why an action is not executed: one value for the client, one for the log.
 type ActionError = (Problem, Reason);
 
-/// Executes an action. `path` is the path of the request.
 pub(super) async fn perform(
     asked: &Message,
     action: Action,
@@ -56,7 +43,7 @@ pub(super) async fn perform(
     path: &str,
     gate: &dyn CommandHandler,
 ) -> ActionResult {
-    // A token that arrived in a cookie is replaced in a cookie, so that scripts can never read it.
+    // A token from a cookie is replaced in a cookie, so that scripts can never read it.
     let in_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
     let outcome = match wanted(asked, action, credential, path) {
         Ok(ActionPlan::Now(result)) => {
@@ -67,8 +54,7 @@ pub(super) async fn perform(
         Err((problem, reason)) => return ActionResult { came: Err(problem), cookie: Cookie::Leave, reason },
     };
     let reason = match &outcome {
-        // `checkToken` reports an invalid token as a regular result. For every other action, an invalid token is a
-        // refusal.
+        // For `checkToken`, an invalid token is not a denial.
         Ok(Outcome::Checked(Err(denial))) if action != Action::CheckToken => Reason::denied(denial),
         outcome => super::super::reason(outcome),
     };
@@ -78,8 +64,8 @@ pub(super) async fn perform(
             (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
-        // A logout with an invalid token still removes the cookie. If the token may still be valid, the cookie
-        // stays, and the client learns that the logout did not end the session (requirement R16).
+        // A logout with an invalid token removes the cookie. If the token may still be valid, the cookie stays, and the
+        // client gets the error (requirement R16).
         Err(Error::Denied(denial))
             if action == Action::Logout && in_cookie && !asked.flag("global") && denial.is_dead() =>
         {
@@ -92,7 +78,6 @@ pub(super) async fn perform(
 }
 
 fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
-    // The token, and whether it came in the URL's query.
     let token = |credential: Credential<'_>| match credential {
         Ok(found) => Ok(found.map(|found| (SecretString::from(found.token.into_owned()), found.by_query))),
         Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
@@ -104,7 +89,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
         Action::RefreshToken => {
             let (access, by_query) = token(credential)?.ok_or_else(nobody)?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
-            // Logs and browser histories may store the query of a URL for a long time.
+            // Logs and browser histories may store a URL's query for a long time.
             let credential = RefreshCredential::Access { access, may_have_expired: !by_query };
             ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl, resource: None })
         }
@@ -136,8 +121,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
         },
         Action::GetStrategies => ActionPlan::Now(json!([STRATEGY])),
-        // The list contains only the gate's own actions. The upstream's list is added only over HTTP, because the gate
-        // never executes this action from an envelope.
+        // The gate never executes this action from an envelope, so the upstream's own actions are added only over HTTP.
         Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
 }
@@ -167,7 +151,7 @@ fn acknowledged() -> Value {
     json!({ "acknowledged": true })
 }
 
-/// The tokens in the protocol's form. Times are in milliseconds.
+/// Times are in milliseconds.
 fn tokens(issued: &IssuedTokens, with_token: bool) -> Value {
     let mut tokens = json!({
         "_id": issued.subject,

@@ -1,8 +1,7 @@
-//! Messages that pass through the gate. Members that the gate does not read are passed on byte for byte, because
-//! parsing and serialising could change a number such as `1.10`, or one of thirty digits.
+//! Messages that pass through the gate. Unknown members pass byte for byte. Parsing and serialising could change a
+//! number such as `1.10`, or a number with thirty digits.
 //!
-//! `strict_json` is not used here for two reasons. It does not preserve the original text of a value, and it needs
-//! the complete document, whereas [`text_of`] has only the first part.
+//! `strict_json` cannot be used here. It does not preserve a value's original text, and needs the complete document.
 
 use std::fmt;
 
@@ -10,8 +9,8 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Returns the object without the member `remove`, and with the member `set` replaced or appended. Returns `None` if
-/// the bytes are not a JSON object.
+/// Removes the member `remove`, and replaces or appends the member `set`. Returns `None` if the bytes are not a JSON
+/// object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let mut members = reader.deserialize_map(MembersVisitor).ok()?;
@@ -38,12 +37,11 @@ pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> O
 /// Returns the string value of a member, if the first part of an object contains it.
 pub(super) fn text_of(begun: &[u8], name: &str) -> Option<String> {
     let mut found = None;
-    // Deserialisation ends with an error at the end of the available text, or as soon as the member is found.
+    // The deserializer fails at the end of the available text, or once the member is found.
     let _ = serde_json::Deserializer::from_slice(begun).deserialize_map(TextOf { name, found: &mut found });
     found
 }
 
-/// The visitor of [`text_of`].
 struct TextOf<'a> {
     name: &'a str,
     found: &'a mut Option<String>,
@@ -79,7 +77,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A visitor that collects the members of an object in their original order.
+/// Collects the members in their original order.
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {

@@ -1,20 +1,18 @@
-//! The protocol over a WebSocket (RFC 6455). Each message is a JSON object with a `requestId`, and replies may
-//! arrive in any order.
+//! The protocol over a WebSocket (RFC 6455). Each message is a JSON object with a `requestId`. Replies may arrive in
+//! any order.
 //!
-//! The gate executes the `auth` actions. It authorises every other message separately, removes the token, and
-//! forwards the message over an upstream connection that only this caller uses. State that the upstream attaches to
-//! a connection, such as subscriptions, can therefore never reach another caller. Messages from the upstream are
-//! passed on unchanged.
+//! The gate executes the `auth` actions. It authorises every other message, removes its token, and forwards the message
+//! over an upstream connection that only this caller uses. Upstream state, such as subscriptions, therefore never
+//! reaches another caller. Messages from the upstream pass unchanged.
 //!
 //! Bounds:
 //!
-//! - A message has at most 32 KiB until the connection has presented a valid token, and 1 MiB afterwards. It must
-//!   be complete within ten seconds.
-//! - At most 4 MiB may be queued in each direction. Each queued byte counts as buffered.
-//! - A connection has at most four identities at once. A fifth identity closes the oldest one.
-//! - The gate disconnects a client that stops reading, or that has been silent for a minute and does not answer a
-//!   ping.
-//! - If the route requires a token, the gate disconnects a client that has had no valid token for a minute.
+//! - A message has at most 32 KiB, or 1 MiB once the connection has presented a valid token. It must be complete within
+//!   ten seconds.
+//! - At most 4 MiB may be queued in each direction. Queued bytes count as buffered.
+//! - A connection has at most four identities. A fifth one closes the oldest.
+//! - The gate disconnects a client that stops reading, or does not answer a ping after a minute of silence.
+//! - If the route requires a token, the gate disconnects a client after a minute without a valid token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,33 +45,25 @@ use inflow::Inflow;
 use tokens::LinkedToken;
 use upstream::{Upstream, heard, relayed};
 
-/// The maximum length of a message, in either direction.
+/// The maximum length of a message in either direction, in bytes.
 const MAX_MESSAGE_BYTES: usize = rotogate_core::bounds::MAX_MESSAGE;
-/// The maximum number of identities that one connection uses at once.
 const MAX_IDENTITIES: usize = 4;
-/// The maximum number of messages that may be queued for an upstream, and the maximum number of bytes in these
-/// messages. The same limits apply to messages that wait for the call in progress.
+/// These limits apply to messages in an upstream's queue, and to messages that wait for the current call.
 const MAX_WAITING_MESSAGES: usize = 64;
 const MAX_WAITING_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
-/// The number of unread messages from one upstream connection that may wait for the client. At this number, the gate
-/// stops reading from the upstream (back-pressure).
+/// The gate stops reading from an upstream when this many of its messages wait for the client (back-pressure).
 const MAX_UNREAD_MESSAGES: usize = 4;
-/// The interval at which the tokens of a connection are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// A client or an upstream that is silent for this long is considered gone, because each of them must answer pings.
+/// A silent client or upstream is considered gone, because both must answer pings.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// After this silence the gate sends a ping (RFC 6455 §5.5.2). Pings keep the connection open, because load balancers
-/// close connections without data, often after a minute. The SDK for the JVM sends no pings, and some clients only
-/// listen.
+/// After this silence the gate sends a ping (RFC 6455 §5.5.2), because load balancers close silent connections, often
+/// after a minute. The SDK for the JVM does not send pings.
 const PING_AFTER: Duration = Duration::from_secs(25);
-/// The maximum time that a connection may remain without a valid token.
 const ANONYMOUS_TIMEOUT: Duration = Duration::from_secs(60);
-/// The size of a read. The WebSocket library has a buffer of this size for each connection.
+/// The WebSocket library allocates a buffer of this size for each connection.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// The maximum time that a client may take to accept sent data.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A byte stream.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
@@ -89,34 +79,27 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 
 struct Session<S> {
     client: WebSocketStream<Inflow<S>>,
-    /// The first part of the endpoint's paths.
     prefix: String,
     gate: Arc<dyn SocketGate>,
     calls: Calls,
-    /// The reason why no more messages are read from the client. Calls that the client sent earlier are still executed,
-    /// but get no replies.
+    /// If set, the gate does not read from the client any more. Earlier calls are still executed, but their replies are
+    /// not sent.
     ended: Option<CloseReason>,
     linked: Option<LinkedToken>,
     upstreams: Vec<Upstream>,
-    /// The index of the upstream that is served next.
     turn: usize,
-    /// The time since which the connection has had no valid token.
     anonymous: Option<Instant>,
-    /// Whether the rules have been replaced and the connection has not been checked against the new rules yet.
     is_unjudged: bool,
 }
 
-/// The reason why a connection ends.
 enum CloseReason {
-    /// The gate closes the connection. The code is never 1000, because the SDKs do not reconnect after that code.
+    /// The code is never 1000, because the SDKs do not reconnect after it.
     With(CloseCode),
-    /// The client closed the connection, and expects a reply.
+    /// The client expects a reply to its Close frame.
     ByClient,
-    /// The connection broke.
     Broken,
 }
 
-/// Serves a connection to its end.
 pub(super) async fn serve(
     client: Upgraded,
     gate: Arc<dyn SocketGate>,
@@ -147,7 +130,7 @@ async fn serve_on<S: Stream>(
         is_unjudged: false,
     };
     let Err(ended) = session.run().await;
-    // Drops the upstreams, so that their messages no longer wait for the client.
+    // The upstream connections end at once, even if the client is slow to close.
     session.upstreams.clear();
     let mut client = session.client;
     let close = async {
@@ -215,7 +198,6 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Returns the message of a frame, if the frame contains one.
     fn message_of(&self, frame: Option<Result<Frame, WsError>>) -> Result<Option<Bytes>, CloseReason> {
         match frame {
             Some(Ok(Frame::Text(text))) => Ok(Some(text.into())),
@@ -231,8 +213,8 @@ impl<S: Stream> Session<S> {
         }
     }
 
-    /// Applies the larger limits once a valid token was presented, and counts the connection's memory against the
-    /// limits of the token's holder.
+    /// Gives a connection with a valid token the larger limits. The connection's memory then counts towards the token's
+    /// holder.
     fn know(&self, lease: Option<&Lease>) -> Result<(), CloseReason> {
         let Some(caller) = lease.and_then(Lease::holder) else { return Ok(()) };
         self.gate.place().know(caller).map_err(|_| CloseReason::With(CloseCode::Again))

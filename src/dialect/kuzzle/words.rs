@@ -1,4 +1,4 @@
-//! The replies of the protocol: its envelope, and its errors with id, code and status.
+//! The replies and errors of the protocol.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use rotogate_core::denial::{Class, Denial};
 use rotogate_core::fault::Error;
 use rotogate_core::reply::{retry_after, seconds};
 
-/// The node name in replies, which the protocol requires.
 const NODE: &str = "knode-rotogate";
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-kuzzle-request-id");
 pub(super) const VOLATILE: HeaderName = HeaderName::from_static("x-kuzzle-volatile");
@@ -24,7 +23,6 @@ const ASSERT: u32 = 0x0201_0000;
 const PROCESS: u32 = 0x0202_0000;
 const HTTP: u32 = 0x0301_0000;
 
-/// An error of the protocol.
 #[derive(Debug)]
 pub(super) struct Problem {
     id: &'static str,
@@ -43,7 +41,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, code, id, message)
     }
 
-    /// Returns the error message, which is also sent to a client that queries the state of a token.
+    /// Returns the message. `checkToken` also returns the message as the token's state.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
@@ -88,7 +86,7 @@ impl Problem {
         Self::new(status, 0x0707_0002, "security.cookie.unsupported", "Cookie authentication not supported.")
     }
 
-    /// The error if the upstream cannot be reached, or its queue is full.
+    /// The upstream is unreachable, or its queue is full.
     #[cfg(feature = "kuzzle")]
     pub(super) fn unreachable() -> Self {
         let message = "Request discarded: the server behind the gate does not accept requests at the moment.";
@@ -99,8 +97,8 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
-    /// The error for an expired token. The SDK for the JVM reacts to the error id for expired tokens, and the SDK for
-    /// JavaScript only to the error id for invalid tokens.
+    /// The SDK for the JVM reacts to the error id for expired tokens. The SDK for JavaScript reacts only to the error
+    /// id for invalid tokens.
     fn expired_token(asked: &Message) -> Self {
         if asked.is_jvm() {
             Self::new(StatusCode::UNAUTHORIZED, TOKEN + 6, "security.token.expired", "Token expired")
@@ -109,7 +107,6 @@ impl Problem {
         }
     }
 
-    /// The error for an anonymous caller.
     pub(super) fn unauthorized(asked: &Message) -> Self {
         let message = format!("Unauthorized: authentication required to execute the action \"{}\".", action(asked));
         Self::new(StatusCode::UNAUTHORIZED, RIGHTS + 1, "security.rights.unauthorized", message)
@@ -133,14 +130,14 @@ impl Problem {
         }
     }
 
-    /// The error if a fault kept the gate from deciding. The client keeps its token and tries again.
+    /// The client keeps its token and tries again.
     fn unavailable(wait: Duration) -> Self {
         let message = "Temporarily overloaded: the result is unknown, try again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }
 
-    /// Returns the error for a denial. Every invalid token gets the same error.
+    /// Every invalid token gets the same error.
     pub(super) fn of_denial(denial: Denial, asked: &Message) -> Self {
         match denial.class() {
             Class::NoCredential => Self::unauthorized(asked),
@@ -214,7 +211,6 @@ fn action(asked: &Message) -> String {
     format!("{}:{}", known(&asked.controller), known(&asked.action))
 }
 
-/// Wraps a result into the protocol's envelope.
 fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
     let problem = came.as_ref().err();
     let error = problem.map(|problem| {
@@ -226,7 +222,7 @@ fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
             "status": problem.status.as_u16(),
         })
     });
-    // The delay is in the body, because a message over a WebSocket does not have header fields.
+    // The delay is in the body, because a WebSocket message does not have header fields.
     let wait = problem.and_then(|problem| problem.wait).map(|wait| seconds(wait).to_string());
     json!({
         "requestId": asked.request_id,
@@ -244,7 +240,6 @@ fn envelope(asked: &Message, came: &Result<Value, Problem>) -> Value {
     })
 }
 
-/// A reply over HTTP.
 pub(super) fn reply(asked: &Message, came: &Result<Value, Problem>) -> Reply {
     let problem = came.as_ref().err();
     let status = problem.map_or(StatusCode::OK, |problem| problem.status);
@@ -258,7 +253,7 @@ pub(super) fn reply(asked: &Message, came: &Result<Value, Problem>) -> Reply {
     reply
 }
 
-/// A reply over a WebSocket. The SDK finds the caller of the reply by `room`.
+/// The SDK uses `room` to match the reply to its request.
 #[cfg(feature = "kuzzle")]
 pub(super) fn frame(asked: &Message, came: &Result<Value, Problem>) -> String {
     let mut body = envelope(asked, came);
@@ -268,7 +263,7 @@ pub(super) fn frame(asked: &Message, came: &Result<Value, Problem>) -> String {
     body.to_string()
 }
 
-/// The notification for a connection whose token is no longer valid. It is sent once.
+/// Returns the notification that a connection's token is no longer valid. The gate sends it only once.
 #[cfg(feature = "kuzzle")]
 pub(super) fn token_expired() -> String {
     json!({

@@ -6,9 +6,9 @@ use rotogate_core::denial::Denial;
 use super::form::Form;
 use crate::dialect::{Command, ExchangeRequest};
 
-/// The token type of the tokens that the gate issues and accepts.
+/// The type of the tokens that the gate issues and accepts.
 pub(super) const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-/// The general token type of JWTs. The gate also accepts this type, because the gate's access tokens are JWTs.
+/// The type of JWTs is also accepted, because the gate's access tokens are JWTs.
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 // Requirement D1.

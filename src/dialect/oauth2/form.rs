@@ -1,4 +1,4 @@
-//! The form in a request, and the client that it names.
+//! Reads the form in a request, and the client's credentials.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,23 +15,20 @@ use rotogate_core::denial::Denial;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{CLIENT_ASSERTION_TYPE, peek};
 
-/// The parameters of a request (RFC 6749 §3.2). Every parameter may occur only once, and an empty parameter counts as
-/// absent.
+/// RFC 6749 §3.2: a parameter may occur only once, and an empty one counts as absent.
 pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
-/// The media type of a form.
 pub(in crate::dialect) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The parameter that names a resource (RFC 8707). A request may repeat it.
+/// A request may repeat this parameter (RFC 8707).
 pub(super) const RESOURCE: &str = "resource";
 
-/// The parameter that names an audience (RFC 8693). A request may repeat it.
+/// A request may repeat this parameter (RFC 8693).
 pub(super) const AUDIENCE: &str = "audience";
 
-/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), but must not be repeated. Only the
-/// parameters in `lists` may be repeated.
+/// Unknown parameters are ignored (RFC 6749 §3.2). Only parameters in `lists` may be repeated.
 pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
     if !said_media(call.headers, FORM) {
         return Err(Denial::MalformedRequest("the body must be application/x-www-form-urlencoded"));
@@ -57,12 +54,10 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
 }
 
 impl Form {
-    /// Returns all parameters in the order of the request.
     pub(in crate::dialect) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Returns a parameter, unless it is empty.
     pub(in crate::dialect) fn get(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
@@ -75,39 +70,34 @@ impl Form {
         self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
     }
 
-    /// Returns the values of the parameters with these names.
     fn values<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a str> {
         self.fields.iter().filter(|(name, _)| names.contains(&&**name)).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the service for which the exchanged token is requested (RFC 8693 §2.1). A request may name only one
-    /// service.
+    /// RFC 8693 §2.1: the service that will get the token. A request may name only one.
     // Requirement D1.
     pub(super) fn target(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE, AUDIENCE]))?.filter(|one| !one.is_empty()))
     }
 
-    /// Rejects a request that repeats this parameter.
     pub(super) fn once(&self, name: &str) -> Result<(), Denial> {
         let twice = self.fields.iter().filter(|(known, _)| known == name).nth(1).is_some();
         if twice { Err(Denial::MalformedRequest("a parameter was sent twice")) } else { Ok(()) }
     }
 
-    /// Returns the resource for which the tokens are requested (RFC 8707 §2). A request may name only one resource,
-    /// because the gate issues a token for a single resource.
+    /// RFC 8707 §2: the gate issues tokens for a single resource.
     // Requirement N45.
     pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
         Ok(one(self.values(&[RESOURCE]))?.filter(|one| !one.is_empty()))
     }
 
-    /// Returns whether the request contains a client id or any client credentials.
     pub(super) fn names_client(&self, headers: &HeaderMap) -> bool {
         let fields = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
         used_basic(headers) || fields.iter().any(|name| self.get(name).is_some())
     }
 
-    /// Returns the client. A request names it by Basic, in the body or by an assertion, but in only one of these ways
-    /// (RFC 6749 §2.3). The body may repeat the `client_id`.
+    /// The client is in Basic, in the body or in an assertion, but only in one of them (RFC 6749 §2.3). The body may
+    /// repeat the `client_id`.
     // Requirement D24.
     pub(super) fn client(&self, headers: &HeaderMap) -> Result<PresentedClient, Denial> {
         let id = self.get("client_id");
@@ -149,8 +139,7 @@ fn one<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<Option<Box<str>>
     }
 }
 
-/// Returns whether the client tried to authenticate with Basic. If the client did, the reply to a refusal must have a
-/// challenge (RFC 6749 §5.2).
+/// If the client used Basic, a refusal needs a challenge (RFC 6749 §5.2).
 pub(in crate::dialect) fn used_basic(headers: &HeaderMap) -> bool {
     headers.get_all(AUTHORIZATION).iter().any(|value| scheme_and_rest(value.as_bytes()).is_some())
 }
@@ -161,8 +150,8 @@ fn scheme_and_rest(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"basic").then(|| rest.trim_ascii())
 }
 
-/// Reads the client from `Basic`. Its id and its secret are form-encoded (RFC 6749 §2.3.1). Any other scheme is
-/// ignored, because many clients send their access token with every request.
+/// The id and the secret are form-encoded (RFC 6749 §2.3.1). Other schemes are ignored, because many clients send their
+/// access token with every request.
 pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedClient>, Denial> {
     let all = headers.get_all(AUTHORIZATION);
     let Some(encoded) = all.iter().find_map(|value| scheme_and_rest(value.as_bytes())) else { return Ok(None) };
@@ -181,7 +170,6 @@ pub(in crate::dialect) fn basic(headers: &HeaderMap) -> Result<Option<PresentedC
     }))
 }
 
-/// Decodes one form-encoded value.
 fn decode(value: &str) -> Option<SecretString> {
     let spaced = Zeroizing::new(value.replace('+', " "));
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;

@@ -1,5 +1,5 @@
-//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, as MeshyDB's clients use it. Revocation
-//! (RFC 7009) and introspection (RFC 7662) are in the same folder.
+//! The OAuth 2 token endpoint (RFC 6749 §3.2) with an account in the path, for MeshyDB's clients. It also serves
+//! revocation (RFC 7009) and introspection (RFC 7662).
 //!
 //! | path | operation |
 //! |---|---|
@@ -9,12 +9,12 @@
 //!
 //! The grants are `password`, `refresh_token`, `client_credentials` and `jwt-bearer`.
 //!
-//! MeshyDB's C# client logs out at `/{account}//connect/revocation`, and writes the field name `Token` with a
-//! capital letter. Only the revocation endpoint accepts these two variants.
+//! MeshyDB's C# client logs out at `/{account}//connect/revocation`, and writes the field name `Token` with a capital
+//! letter. Only the revocation endpoint accepts these two variants.
 //!
-//! If clients deviate from the RFC, the dialect follows the clients. An empty parameter counts as absent, which RFC
-//! 6749 §3.2 also demands. `invalid_client` has the status 400 unless the client used Basic. A public client may
-//! send `Basic base64("id:")`.
+//! If clients deviate from the RFC, the dialect follows the clients. An empty parameter counts as absent, as RFC 6749
+//! §3.2 demands. `invalid_client` has the status 400 unless the client used Basic. A public client may use Basic with
+//! an empty secret: `base64("id:")`.
 //!
 //! ```
 //! use rotogate::dialect::oauth2::OAuth2;
@@ -93,8 +93,7 @@ impl Dialect for OAuth2 {
         if call.operation == TOKEN && form.get("grant_type") == Some(Grant::JwtBearer.word()) {
             form.once(form::AUDIENCE)?;
             return Ok(Command::Assertion {
-                // A workload that presents an assertion about itself does not need client credentials, so the client is
-                // optional.
+                // Client credentials are optional for a workload that sends an assertion about itself.
                 client: if form.names_client(call.headers) { Some(form.client(call.headers)?) } else { None },
                 assertion: form.secret("assertion").ok_or(Denial::MalformedRequest("assertion is missing"))?,
                 scope: form.scope()?,
@@ -172,7 +171,6 @@ impl Protocol for OAuth2 {
     }
 }
 
-/// Returns the secret in a form field, or `None` if the field is empty.
 fn secret(value: &str) -> Option<SecretString> {
     (!value.is_empty()).then(|| SecretString::from(value.to_owned()))
 }

@@ -15,8 +15,8 @@ use rotogate_core::reply::retry_after;
 use rotogate_core::thumbprint::KeyThumbprint;
 use rotogate_core::token::claims::Confirmation;
 
-/// A successful reply (RFC 6749 §5.1). It contains the `refresh_token` whenever the session has one, because
-/// clients replace their refresh token by the one in the reply.
+/// A successful reply (RFC 6749 §5.1). It contains the session's refresh token, because clients overwrite their stored
+/// token.
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     access_token: &'a str,
@@ -26,7 +26,7 @@ struct TokenResponse<'a> {
     refresh_token: Option<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     scope: &'a str,
-    /// RFC 8693 §2.2.1.
+    /// See RFC 8693 §2.2.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     issued_token_type: Option<&'static str>,
 }
@@ -45,19 +45,19 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
     )
 }
 
-/// The `token_type` (RFC 9449 §5).
+/// See RFC 9449 §5.
 const fn token_type(bound_to: Option<KeyThumbprint>) -> &'static str {
     if bound_to.is_some() { "DPoP" } else { "Bearer" }
 }
 
-/// The reply to a revocation, which is the same for a revoked and for an unknown token (RFC 7009 §2.2).
+/// A revoked and an unknown token get the same reply (RFC 7009 §2.2).
 pub(super) fn revoked() -> Reply {
     let mut reply = Reply::default();
     no_store(&mut reply);
     reply
 }
 
-/// The reply to an introspection (RFC 7662 §2.2).
+/// See RFC 7662 §2.2.
 #[derive(Default, Serialize)]
 struct Introspection<'a> {
     active: bool,
@@ -91,7 +91,7 @@ struct Introspection<'a> {
     act: Option<&'a serde_json::Value>,
 }
 
-/// `aud` as in a token: one string, or a list.
+/// The audience is one string or a list, as in a token.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Audience<'a> {
@@ -99,7 +99,6 @@ enum Audience<'a> {
     Several(&'a [Box<str>]),
 }
 
-/// The reply to the introspection of a valid token.
 pub(super) fn active(checked: &CheckedToken) -> Reply {
     json(
         StatusCode::OK,
@@ -126,22 +125,22 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
     )
 }
 
-/// The reply to the introspection of a token that is not valid. It does not reveal the reason.
+/// The reply does not reveal why the token is not valid.
 pub(super) fn inactive() -> Reply {
     json(StatusCode::OK, &Introspection::default())
 }
 
-/// An error reply (RFC 6749 §5.2).
+/// See RFC 6749 §5.2.
 #[derive(Serialize)]
 struct Refusal<'a> {
     error: &'a str,
     error_description: &'a str,
 }
 
-/// The reply to a denial. Every invalid refresh token gets the same reply (requirement R7). MeshyDB documents five
-/// cases, but the reply distinguishes only the cases for which the RFC has different error codes.
+/// Every invalid refresh token gets the same reply (requirement R7). MeshyDB documents five cases, but the reply
+/// distinguishes only the cases with an error code in the RFC.
 ///
-/// `asks_for_basic` determines whether the reply to an unauthenticated client has a challenge for Basic.
+/// `asks_for_basic` adds a challenge for Basic if the client is not authenticated.
 pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
@@ -174,9 +173,8 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             "the resource is unknown, or differs from the resource of the login",
         ),
         Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
-        // RFC 6749 §5.2 has no code for this case, and `invalid_grant` would make clients ask for the password
-        // again. The device grant also uses `access_denied` for a final refusal at the token endpoint (RFC 8628
-        // §3.5).
+        // RFC 6749 §5.2 has no code for this case, and `invalid_grant` would make clients ask for the password again.
+        // The device grant also uses `access_denied` for a final refusal (RFC 8628 §3.5).
         Class::TooManySessions => {
             (StatusCode::BAD_REQUEST, "access_denied", "the user has too many sessions; end one, and log in again")
         }
@@ -198,7 +196,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
             "invalid_grant",
             "the refresh token or the assertion is invalid, expired or revoked",
         ),
-        // These classes concern requests and bearer tokens on data routes. They never occur at a token endpoint.
+        // These classes occur only on data routes, never at a token endpoint.
         Class::Head { .. }
         | Class::Tunnel
         | Class::NotFound(_)
@@ -220,7 +218,7 @@ pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply 
     reply
 }
 
-/// The reply if a fault kept the gate from deciding. The client keeps its token and tries again.
+/// The client keeps its token and tries again.
 pub(super) fn failed(fault: &Fault) -> Reply {
     unavailable(fault.retry_after())
 }
@@ -234,7 +232,7 @@ fn unavailable(wait: Duration) -> Reply {
     reply
 }
 
-/// An error reply in the form of RFC 6749 §5.2.
+/// Makes an error reply (RFC 6749 §5.2).
 pub(in crate::dialect) fn refusal(status: StatusCode, error: &str, error_description: &str) -> Reply {
     json(status, &Refusal { error, error_description })
 }
@@ -245,7 +243,7 @@ fn json<T: Serialize>(status: StatusCode, body: &T) -> Reply {
     reply
 }
 
-/// Sets the cache headers that RFC 6749 §5.1 demands, in error replies as well.
+/// RFC 6749 §5.1 demands these headers, also in error replies.
 fn no_store(reply: &mut Reply) {
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.headers_mut().insert(PRAGMA, HeaderValue::from_static("no-cache"));

@@ -1,5 +1,4 @@
-//! Step 8 for a request that another proxy forwards. The response is the verdict, in the form that this proxy
-//! understands.
+//! Step 8 for a request that another proxy forwards. The verdict has a form that this proxy understands.
 
 use std::sync::Arc;
 
@@ -30,30 +29,24 @@ use rotogate_core::reply::{self, Reply};
 use rotogate_core::route::Route;
 use rotogate_core::token::session_cookie::is_of_browser;
 
-/// The expiry of the token, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
-/// A header that repeats the status of a refusal, because some proxies change the status line.
+/// This header repeats the status of a refusal, because some proxies change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
-/// The flaw in the head of a refused request. It is also in the body, but some proxies do not pass the body on.
+/// This header describes the flaw in a refused request's head, because some proxies do not forward the reply's body.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
-/// The URL of the login page, to which a browser tab without a session should be redirected.
 const LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
-/// The list of headers that Envoy should remove from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
-/// The default names of the identity headers that the gate sends only for some issuers.
+/// Identity headers that the gate sends only for some issuers.
 static SOMETIMES_SENT: [HeaderName; 2] =
     [HeaderName::from_static("x-auth-issuer"), HeaderName::from_static("x-auth-roles")];
 
-/// The initial capacity for the headers of a response.
 const FEW_HEADERS: usize = 16;
 
-/// The changes that the proxy makes to the forwarded request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
-    /// Headers that the proxy overwrites.
     pub(super) set: HeaderMap,
-    /// Headers that the proxy removes, in the spelling of the request.
+    /// The names are spelt as in the request.
     pub(super) remove: Vec<HeaderName>,
 }
 
@@ -64,15 +57,12 @@ impl Mutations {
     }
 }
 
-/// Returns the changes that a permitted request needs because of the client's own headers and cookies, and the form of
-/// the response.
 fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, QuestionForm) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
-        // Envoy's own headers in the check request do not come from the client, because Envoy removes the client's
-        // copies.
+        // Envoy itself removes the `x-envoy-` headers that a client sends.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
@@ -85,18 +75,15 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
     (Mutations { set, remove }, form)
 }
 
-/// The cookies of a permitted request that the upstream may see.
 enum CookiesLeft {
     All,
     These(HeaderValue),
     None,
 }
 
-/// Removes the cookies that carry the credential, sessions and logins from the head, and returns the cookies that
-/// remain.
+/// Removes the cookies of credentials, sessions and logins from the head, and returns the remaining cookies.
 // Requirements N69 and B15.
 fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> CookiesLeft {
-    // All `Cookie` headers, because a client may send several.
     let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
     if sent.is_empty() {
         return CookiesLeft::All;
@@ -107,17 +94,16 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
         is_of_browser(name) || places.cookies.into_iter().flatten().any(|cookie| cookie.as_bytes() == name)
     };
     match parts.headers.get(COOKIE) {
-        // Cookies that were joined with commas cannot be separated, so none of them is passed on.
+        // Cookies that were joined with commas cannot be separated.
         Some(_) if has_joined(&parts.headers, stays_here) => CookiesLeft::None,
         Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => CookiesLeft::All,
-        // A single header contains the remaining cookies.
         Some(rest) => CookiesLeft::These(rest.clone()),
         None => CookiesLeft::None,
     }
 }
 
-/// Returns whether a cookie that `is_one` accepts follows a comma. Over HTTP, Envoy joins several `Cookie` headers with
-/// commas in the check request, but forwards them unjoined.
+/// Returns whether `is_one` accepts any cookie. A comma also separates cookies here. Over HTTP, Envoy joins `Cookie`
+/// headers with commas in the check request, but forwards the original headers.
 fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     let is_it = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len());
@@ -126,7 +112,7 @@ fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
-/// Adds the cookies that the proxy copies from the response, because the proxy cannot remove single cookies itself.
+/// The proxy cannot remove single cookies, so the response states the `Cookie` header that remains.
 fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, headers: &mut HeaderMap) {
     let rest = match left {
         CookiesLeft::These(rest) => Some(rest),
@@ -136,15 +122,13 @@ fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, head
             HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
         }
     };
-    // Without the header, Caddy would forward the name of its variable. With an empty value, Traefik would forward an
-    // empty header.
+    // Without the header, Caddy would forward the name of its variable. Traefik would forward an empty header.
     if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
         headers.insert(COOKIE, rest);
     }
 }
 
-/// The changes that the proxy makes to a permitted request: it adds the gate's identity headers, and removes the
-/// client's copies.
+/// Returns the changes that the proxy makes to a permitted request.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
@@ -157,7 +141,7 @@ fn mutations(
     let Mutations { mut set, mut remove } = of_the_request;
     add_identity(gate, permitted, audience, &mut set)?;
     let mut goes = |name: HeaderName| {
-        // Both lists are short, so a search is cheaper than hashing each name.
+        // Both lists are short, so a search is cheaper than a hash.
         if !remove.contains(&name) {
             remove.push(name);
         }
@@ -168,7 +152,7 @@ fn mutations(
     Ok(Mutations { set, remove })
 }
 
-/// Adds the headers that name the caller to the upstream. If the request has no caller, adds nothing.
+/// Adds headers that identify the caller to the upstream.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]; the errors of [`forwarded_token`].
@@ -209,13 +193,12 @@ pub(super) fn allowed(
             (changes, QuestionForm::Headers) => {
                 let changes = mutations(gate, changes, permitted, audience)?;
                 reply.headers_mut().extend(changes.set);
-                // A `HeaderName` is a token, so the joined list is a valid header value.
                 let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
                 reply.headers_mut().extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
             }
             #[cfg(feature = "grpc")]
             (changes, QuestionForm::Message) => {
-                // An assertion expires before its token does, so a response with an assertion is not cached.
+                // An assertion expires before its token, so a response with an assertion is not cached.
                 let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
@@ -235,14 +218,14 @@ pub(super) fn allowed(
             add_identity(gate, permitted, audience, headers)?;
             let left = cookies_left(gate, parts, permitted);
             state_cookies(neighbour, &parts.headers, left, headers);
-            // These proxies overwrite a client's header only if the response has it, so the response has an empty
-            // header. Traefik removes the client's copy itself, and would forward the empty header.
+            // These proxies overwrite a client's header only if the response contains the same header. Traefik removes
+            // the client's copy itself, and would forward an empty header.
             if neighbour != Neighbour::Traefik {
                 let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
                 };
                 gate.checker.each_identity_name(&mut state);
-                // The shipped configuration files list these headers, even for a gate without other issuers.
+                // The shipped configuration files list these headers even if the gate has no other issuers.
                 SOMETIMES_SENT.iter().for_each(state);
             }
         }
@@ -251,14 +234,13 @@ pub(super) fn allowed(
     Ok(reply)
 }
 
-/// The reply to a permitted request, with its verdict.
 pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply.extensions_mut().insert(Verdict::passed(permitted));
     reply
 }
 
-/// Makes the refusal. The refusal never has the format of a dialect or of the application, because some of these
-/// formats use the status 200, which a proxy would take for a permit.
+/// Makes a refusal in the gate's own format. The format of a dialect or an application may use the status 200, which a
+/// proxy takes for a permit.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -302,14 +284,12 @@ pub(super) fn refused(
     reply
 }
 
-/// Makes the refusal if no route at this path serves the method.
 pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> Reply {
     let mut reply = refused(neighbour, gate, None, Denial::MethodNotAllowed, None);
     reply.headers_mut().extend(said.headers().get(ALLOW).map(|allow| (ALLOW, allow.clone())));
     reply
 }
 
-/// Makes the response to a check request that the gate did not judge because it exceeds a bound.
 pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
@@ -320,8 +300,8 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// Refuses a browser tab without a session. The response names the URL of the login page. It is a redirect if the proxy
-/// passes redirects on to its client.
+/// Refuses a browser tab without a session. The response is a redirect to the login, if the proxy passes redirects to
+/// the client.
 // Requirement B45.
 fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     let mut reply = stated(neighbour, plain);
@@ -334,10 +314,9 @@ fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     reply
 }
 
-/// Makes a refusal with a status that the proxy can pass on, and with the real status in a header.
+/// Gives a refusal a status that the proxy can pass on, and the real status in a header.
 pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     let status = reply.status();
-    // A refusal must have an error status, because the proxy takes any other status for a permit.
     let status = if status.is_client_error() || status.is_server_error() {
         status
     } else {
@@ -352,11 +331,10 @@ pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     reply
 }
 
-/// Returns the status that this proxy can pass on for a refusal with this status.
 fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
     match neighbour {
-        // nginx turns any other status into 500. A fault keeps its status, because 403 would claim that the gate had
-        // decided.
+        // nginx turns any other status into 500. A fault keeps its status, because 403 would mean that the gate has
+        // denied the request.
         Neighbour::Nginx => match status {
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => status,
             StatusCode::NOT_IMPLEMENTED => StatusCode::FORBIDDEN,

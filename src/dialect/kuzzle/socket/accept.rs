@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::dialect::Reply;
 use crate::dialect::answer::empty;
 
-/// Returns the reply to a request for a WebSocket (RFC 6455 §4.2), or `None` for any other request.
+/// Returns `None` if the request is not for a WebSocket.
 pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
     let is_websocket = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
     if !is_websocket || headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
@@ -17,9 +17,8 @@ pub(in crate::dialect::kuzzle) fn accept(headers: &HeaderMap) -> Option<Reply> {
     }
     let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
     let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
-    // With the WebSocket of a browser or of Node.js, the SDK offers a subprotocol named "null". A browser closes
-    // the connection if the server does not choose a subprotocol. The gate speaks only one protocol, so it chooses
-    // the first offer, whatever its name.
+    // In a browser or in Node.js, the SDK offers a subprotocol named "null". A browser closes the connection if the
+    // server does not choose a subprotocol, so the gate chooses the first offer.
     let offered =
         headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
     let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());

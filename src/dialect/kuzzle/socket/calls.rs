@@ -1,6 +1,5 @@
-//! The calls of a client. One call is in progress, and later calls wait for it, so that the calls keep their order.
-//! The connection stays responsive in the meantime, because a login or an upstream may take seconds, and the SDKs
-//! disconnect if their ping gets no reply within two seconds.
+//! The calls of a client. Only one call is in progress at a time, so that the calls keep their order. Pings get a reply
+//! even during a call, because the SDKs otherwise disconnect after two seconds.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -29,44 +28,33 @@ use rotogate_core::overload::PoolPermit;
 use rotogate_core::reason::Reason;
 use rotogate_core::session::SessionId;
 
-/// The reply to a ping as the protocol itself defines it.
 const PONG: &str = r#"{"p":2}"#;
-/// The maximum length of a message that may be a ping, in bytes. A longer message is queued like any other call.
-/// Clients send `{"p":1}`.
+/// The maximum length of a message that may be a ping, in bytes. Clients send `{"p":1}`.
 const MAX_PING_BYTES: usize = 64;
 
-/// The calls that the client has sent and that the gate has neither executed nor forwarded yet.
 #[derive(Default)]
 pub(super) struct Calls {
-    /// The current step of the call in progress.
     step: Option<Step>,
-    /// The permit for the bytes of the call in progress.
     room: Option<PoolPermit>,
     waiting: VecDeque<(Bytes, Option<PoolPermit>)>,
-    /// The number of bytes in `waiting`.
     bytes: usize,
 }
 
-/// An asynchronous part of a call.
 type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// The result of a step.
 pub(super) enum Done {
     Performed(PerformedAction),
     Admitted(ForwardedCall, Result<SocketIdentity, Denial>),
     Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Upgraded>),
 }
 
-/// A call that the gate has executed itself.
 pub(super) struct PerformedAction {
     asked: Message,
     action: Action,
-    /// The token that the call replaces or ends, and the token's session if the call is a logout.
     old: (Option<SecretString>, Option<SessionId>),
     result: ActionResult,
 }
 
-/// A call that the upstream serves.
 pub(super) struct ForwardedCall {
     asked: Message,
     bytes: Bytes,
@@ -74,11 +62,10 @@ pub(super) struct ForwardedCall {
     called: EnclosedCall,
 }
 
-/// A message for the upstream, with its permit.
 type Outgoing = (String, PoolPermit);
 
 impl Calls {
-    /// Returns whether another message may be read. Otherwise the gate stops reading from the client
+    /// Returns whether another message may be read. Without room, the gate stops reading from the client
     /// (back-pressure).
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < MAX_WAITING_MESSAGES && self.bytes <= MAX_WAITING_BYTES - MAX_MESSAGE_BYTES
@@ -88,7 +75,6 @@ impl Calls {
         self.step.is_none() && self.waiting.is_empty()
     }
 
-    /// Waits until the current step is complete.
     pub(super) async fn done(&mut self) -> Done {
         let Some(step) = &mut self.step else { return std::future::pending().await };
         let done = step.await;
@@ -110,7 +96,7 @@ impl Calls {
 }
 
 impl<S: Stream> Session<S> {
-    /// Handles a message. A ping gets its reply at once.
+    /// A ping gets its reply at once.
     pub(super) async fn hear(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
         let room = self.client.get_mut().hand_over_room();
         let is_ping = || matches!(Message::of_head(&HeaderMap::new()).0.of_envelope(&bytes), Ok(true));
@@ -121,7 +107,6 @@ impl<S: Stream> Session<S> {
         self.advance().await
     }
 
-    /// Continues the call in progress after one of its steps.
     pub(super) async fn go_on(&mut self, done: Done) -> Result<(), CloseReason> {
         self.calls.step = match done {
             Done::Performed(performed) => self.performed(performed).await?,
@@ -141,7 +126,6 @@ impl<S: Stream> Session<S> {
         self.advance().await
     }
 
-    /// Starts queued calls until one is in progress.
     async fn advance(&mut self) -> Result<(), CloseReason> {
         while self.calls.step.is_none() {
             self.calls.room = None;
@@ -151,7 +135,6 @@ impl<S: Stream> Session<S> {
         Ok(())
     }
 
-    /// Starts a call. Either executes it at once, or returns its first step.
     async fn begin(&mut self, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
         let (mut asked, _) = Message::of_head(&HeaderMap::new());
         match asked.of_envelope(&bytes) {
@@ -182,7 +165,7 @@ impl<S: Stream> Session<S> {
             (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
             (None, None) => None,
         };
-        // A WebSocket message cannot set a cookie. The SDK therefore logs in over HTTP if it uses the cookie.
+        // A WebSocket message cannot set a cookie, so the SDK logs in over HTTP if it uses the cookie.
         let by_cookie = asked.flag("cookieAuth") || found.as_ref().is_some_and(|(_, by_cookie)| *by_cookie);
         let makes_tokens = match action {
             Action::Login => asked.flag("cookieAuth"),
@@ -197,10 +180,10 @@ impl<S: Stream> Session<S> {
             return self.refuse(&asked, Problem::cookie_unsupported(), MALFORMED).await;
         }
         let gate = Arc::clone(&self.gate);
-        // The session is looked up now, because the token no longer has a lease after the logout.
+        // The session is looked up now, because the token does not have a lease after the logout.
         let ending = found.as_ref().filter(|_| action == Action::Logout);
         let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret(), true).ok()?.session());
-        // The connection's token may have been in the URL of the request that opened the connection.
+        // The token may come from the URL of the request that opened the connection.
         let by_query = asked.jwt.is_none();
         Ok(Some(Box::pin(async move {
             let credential = found.as_ref().map(|(token, by_cookie)| Found {
@@ -224,8 +207,7 @@ impl<S: Stream> Session<S> {
         self.send(words::frame(&asked, &came)).await.map(|()| None)
     }
 
-    /// Links the token of a login to the connection. A refresh links the new token instead, and a logout removes
-    /// the link.
+    /// Links the token of a login or refresh to the connection. A logout removes the link.
     fn link(
         &mut self,
         action: Action,
@@ -240,8 +222,8 @@ impl<S: Stream> Session<S> {
                 let Some((linked, lease)) = linked else { return Ok(()) };
                 self.know(Some(lease))?;
                 if action == Action::RefreshToken {
-                    // The upstream connections of the session continue with the new token. If a fault prevents the
-                    // check of the new token, the lease of the old token remains valid as long as the session.
+                    // The session's upstream connections continue with the new token. If a fault prevents the check of
+                    // the new token, the lease of the old token stays valid.
                     let is_of_session = |caller: &Caller| caller.lease.session() == lease.session();
                     for upstream in &mut self.upstreams {
                         if lease.session().is_some() && upstream.caller.as_ref().is_some_and(is_of_session) {
@@ -279,14 +261,13 @@ impl<S: Stream> Session<S> {
         })))
     }
 
-    /// Forwards a call over the upstream connection for its identity. If there is no such connection, the next step
-    /// opens it.
+    /// Forwards a call over the caller's upstream connection, or opens that connection as the next step.
     async fn admitted(&mut self, call: ForwardedCall, identity: SocketIdentity) -> Result<Option<Step>, CloseReason> {
         if let (Some(token), false) = (&call.token, self.gate.place().is_known()) {
             self.know(self.gate.lease(token.expose_secret(), true).ok().as_ref())?;
         }
-        // The SDK finds the caller of a reply by `room`, which contains the id of the request. If the client did
-        // not send an id, the request gets a new one.
+        // The SDK uses `room`, the request's id, to match a reply to its request. A request without an id gets a new
+        // id.
         let set = Some(("requestId", call.asked.request_id.as_str()));
         let text = raw::rewrite(&call.bytes, message::JWT, set).unwrap_or_default();
         let outgoing = match self.gate.place().buffer(text.len()) {
@@ -327,11 +308,10 @@ impl<S: Stream> Session<S> {
         self.upstreams.last()
     }
 
-    /// Sends an error reply if no upstream accepted the call.
     async fn taken(&mut self, asked: &Message, is_taken: bool) -> Result<Option<Step>, CloseReason> {
         match is_taken {
             true => Ok(None),
-            // A restart makes the client reconnect, so that the routes and upstreams now in force apply.
+            // A restart makes the client reconnect under the current routes and upstreams.
             false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
             false => self.refuse(asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
         }

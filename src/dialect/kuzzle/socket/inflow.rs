@@ -1,6 +1,5 @@
-//! Bounds a client's incoming messages before the library buffers them (requirement A11). It limits the length,
-//! memory and duration of a message. The fragments of a message count as one message, and pings between them do not
-//! affect the limits.
+//! Bounds a client's incoming messages before the library buffers them (requirement A11). The fragments of a message
+//! count as one message. Pings between fragments do not affect the limits.
 
 use std::io::{self, Cursor};
 use std::pin::Pin;
@@ -18,37 +17,30 @@ use super::MAX_MESSAGE_BYTES;
 use rotogate_core::bounds::MAX_ANONYMOUS_MESSAGE;
 use rotogate_core::overload::PoolPermit;
 
-/// The maximum time from the first byte of a message to its last.
+/// The time limit from the first byte of a message to its last.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum length of a frame header, in bytes.
+/// In bytes.
 const MAX_HEADER_BYTES: usize = 14;
 
-/// A connection whose incoming messages are limited.
 pub(super) struct Inflow<S> {
     stream: S,
     gate: Arc<dyn SocketGate>,
-    /// The part of a frame header that has arrived.
     head: [u8; MAX_HEADER_BYTES],
     known: usize,
     frame: Frame,
-    /// The payload length that the frames of the current message have announced.
+    /// The payload length that the current message's frames have announced.
     message: u64,
-    /// Whether the last fragment of the current message has not arrived yet.
     is_open: bool,
-    /// The time at which the current message or header began.
     since: Option<Instant>,
     room: Option<PoolPermit>,
-    /// Whether the library has read a complete message.
     is_read: bool,
     ended: Option<CloseCode>,
 }
 
-/// The current frame.
 #[derive(Clone, Copy, Default)]
 struct Frame {
     is_data: bool,
     is_final: bool,
-    /// The number of payload bytes of the frame that have not arrived yet.
     left: u64,
 }
 
@@ -69,23 +61,19 @@ impl<S> Inflow<S> {
         }
     }
 
-    /// Returns the reason why the reader has stopped, if it has.
     pub(super) fn ended(&self) -> Option<CloseCode> {
         self.ended
     }
 
-    /// Restarts the time of the current message. Called while the gate does not read, so that the message does not
-    /// count as late.
+    /// Restarts the time limit of the current message. Call this method while the gate does not read from the client.
     pub(super) fn pause(&mut self) {
         self.since = self.since.map(|_| Instant::now());
     }
 
-    /// Returns whether a message is arriving too slowly.
     pub(super) fn is_late(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() > MESSAGE_TIMEOUT)
     }
 
-    /// Returns the permit of the message that the library has just returned.
     pub(super) fn hand_over_room(&mut self) -> Option<PoolPermit> {
         self.room.take()
     }
@@ -125,7 +113,6 @@ impl<S> Inflow<S> {
         Ok(())
     }
 
-    /// Returns whether the header is complete. If it is, its frame begins.
     fn has_header(&mut self) -> Result<bool, CloseCode> {
         let mut cursor = Cursor::new(self.head.get(..self.known).unwrap_or_default());
         let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)? else {

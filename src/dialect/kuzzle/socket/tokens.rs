@@ -1,5 +1,3 @@
-//! The tokens of a connection: the linked token, and the tokens of its upstream connections.
-
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -10,13 +8,13 @@ use super::{ANONYMOUS_TIMEOUT, CloseReason, Session, Stream};
 use rotogate_core::denial::Denial;
 use rotogate_core::lease::{Lease, LeaseEnd};
 
-/// The token that is linked to a connection. It applies to messages that contain no token.
+/// This token applies to messages without a token.
 pub(super) struct LinkedToken {
     pub(super) token: SecretString,
     pub(super) by_cookie: bool,
-    /// Whether the client sent the token. Otherwise the gate has just issued it.
+    /// Whether the client sent the token. If not, the gate has just issued the token.
     is_presented: bool,
-    /// The token's lease. If the token was invalid when it arrived, or a fault prevented its check, this is the reason.
+    /// The token's lease, or why the token is invalid or could not be checked.
     pub(super) lease: Result<Lease, Denial>,
 }
 
@@ -26,14 +24,12 @@ impl LinkedToken {
         Self { token, by_cookie, is_presented: true, lease }
     }
 
-    /// Links a token that the gate has just issued.
     pub(super) fn issued(gate: &dyn SocketGate, token: SecretString) -> Self {
         let lease = gate.lease(token.expose_secret(), false);
         Self { token, by_cookie: false, is_presented: false, lease }
     }
 
-    /// Returns whether the token is invalid. A token that could not be checked before is checked again (requirement
-    /// R15).
+    /// A token that could not be checked before is checked again (requirement R15).
     fn is_dead(&mut self, gate: &dyn SocketGate) -> bool {
         if self.lease.as_ref().is_err_and(Denial::is_undecided) {
             self.lease = gate.lease(self.token.expose_secret(), self.is_presented);
@@ -47,10 +43,9 @@ impl LinkedToken {
 
 impl<S: Stream> Session<S> {
     /// Closes the upstream connections of tokens that are no longer valid, and notifies the client. While a token
-    /// cannot be checked, the connection stays open, but messages from the token's upstream connection wait
-    /// (requirement R15). The client is not notified in that case, because it would drop its token.
+    /// cannot be checked, its upstream messages wait (requirement R15). In the meantime, the client is not notified,
+    /// because it would drop its token.
     pub(super) async fn look(&mut self) -> Result<(), CloseReason> {
-        // The SDK reconnects and renews its subscriptions.
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
@@ -72,24 +67,22 @@ impl<S: Stream> Session<S> {
         let is_unlinked = self.linked.take_if(|linked| linked.is_dead(&*self.gate)).is_some();
         let is_somebody = self.linked.is_some() || self.upstreams.iter().any(|upstream| upstream.caller.is_some());
         self.anonymous = (!is_somebody).then(|| self.anonymous.unwrap_or_else(Instant::now));
-        // If the route requires no token, the connection does not need one.
+        // If the route does not require a token, the connection does not need one.
         if self.anonymous.is_some_and(|since| since.elapsed() > ANONYMOUS_TIMEOUT) && self.gate.judge(None).is_err() {
             return Err(CloseReason::With(CloseCode::Policy));
         }
-        // A client that logged in on another connection has no linked token on this one, but must be notified as
-        // well.
+        // A client that logged in on another connection has not linked its token to this one, but must be notified.
         if is_unlinked || self.upstreams.len() < before {
             self.send(words::token_expired()).await?;
         }
         Ok(())
     }
 
-    /// Checks the connection and its upstream connections against the rules in force. The check is necessary
-    /// because messages from the upstream are not calls, which would be authorised one by one.
+    /// Checks the connections against the current rules. Messages from the upstream are not calls, so the gate does not
+    /// authorise each of them.
     ///
     /// # Errors
-    /// The reason why the connection must end. A denial because of a fault is returned only if there is no other
-    /// denial.
+    /// The connection must end. A denial because of a fault is returned only if there is no other denial.
     fn judge(&self) -> Result<(), Denial> {
         if !self.gate.is_served() {
             return Err(Denial::NoRoute);

@@ -1,4 +1,4 @@
-//! The upstream side: one connection for each identity, and the messages over it.
+//! The upstream side: one connection for each identity.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,17 +26,14 @@ use rotogate_core::denial::Denial;
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
 
-/// A connection to the upstream.
 pub(super) struct Upstream {
     pub(super) identity: SocketIdentity,
     pub(super) caller: Option<Caller>,
     to: mpsc::Sender<(String, PoolPermit)>,
-    /// The number of bytes that wait in `to`.
     waiting: Arc<AtomicUsize>,
-    /// The messages from the upstream. Each connection has its own queue, so that no connection waits for the
-    /// caller of another.
+    /// Each connection has its own queue, so that one slow connection does not delay the others.
     said: mpsc::Receiver<UpstreamEvent>,
-    /// Whether the caller's token cannot be checked at present. In that case the messages wait.
+    /// While the caller's token cannot be checked, the messages wait.
     pub(super) is_undecided: bool,
 }
 
@@ -54,8 +51,7 @@ impl Upstream {
         Self { identity, caller, to, waiting, said, is_undecided: false }
     }
 
-    /// Continues the connection with another token of its identity. A token of an earlier generation does not change
-    /// anything.
+    /// Continues the connection with a newer token of the same identity. Ignores an older token.
     pub(super) fn go_on(
         &mut self,
         gate: &dyn SocketGate,
@@ -76,7 +72,6 @@ impl Upstream {
         Ok(())
     }
 
-    /// Queues a message with its permit. Returns whether the queue had room.
     pub(super) fn take(&self, (text, room): (String, PoolPermit)) -> bool {
         let length = text.len();
         let before = self.waiting.fetch_add(length, Ordering::Relaxed);
@@ -88,7 +83,6 @@ impl Upstream {
     }
 }
 
-/// The caller that opened or continued an upstream connection.
 pub(super) struct Caller {
     pub(super) token: SecretString,
     pub(super) lease: Lease,
@@ -103,11 +97,10 @@ impl Caller {
     }
 }
 
-/// A message from the upstream, with its permit.
 pub(super) type UpstreamEvent = (String, PoolPermit);
 
-/// Returns the next message from an upstream whose caller's token could be checked, or `None` if this upstream has
-/// closed its connection. The upstreams are served in turn, beginning with `turn`.
+/// Returns the next message of an upstream, in round-robin order. Returns `None` if an upstream has closed its
+/// connection.
 pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Option<UpstreamEvent> {
     poll_fn(|cx| {
         let first = *turn % upstreams.len().max(1);
@@ -124,8 +117,7 @@ pub(super) async fn heard(upstreams: &mut [Upstream], turn: &mut usize) -> Optio
     .await
 }
 
-/// Carries messages to one upstream and back, until either side closes the connection, or the upstream is silent
-/// and does not answer pings.
+/// Carries messages until either side closes the connection, or the upstream does not answer pings.
 async fn carry(
     stream: Upgraded,
     mut from: mpsc::Receiver<(String, PoolPermit)>,
@@ -164,8 +156,7 @@ async fn carry(
                     Some(Ok(Frame::Binary(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                     Some(Ok(Frame::Close(_)) | Err(_)) | None => break,
                 }
-                // While the gate waited for the client, it did not read from the upstream. That time does not count
-                // as silence.
+                // The time in which the gate waited for the client does not count as silence.
                 heard = Instant::now();
             }
         }
@@ -173,13 +164,12 @@ async fn carry(
     let _ = tokio::time::timeout(WRITE_TIMEOUT, upstream.close(None)).await;
 }
 
-/// A reply for the SDK, which finds the caller of a reply by `room`.
+/// Adds `room` to a reply. The SDK uses this member to match the reply to its request.
 pub(super) fn relayed(text: String) -> String {
     let Ok(RelayedMessage { room: None, kind: None, id: Some(id) }) = serde_json::from_str(&text) else { return text };
     raw::rewrite(text.as_bytes(), "", Some(("room", &id))).unwrap_or(text)
 }
 
-/// The members of an upstream message that the gate reads.
 #[derive(Deserialize)]
 struct RelayedMessage {
     room: Option<IgnoredAny>,
