@@ -1,5 +1,4 @@
-//! The body of a reply: either the inner service's unchanged body, or a body that the gate makes. Both are stored
-//! without a box.
+//! The body of a reply: the service's body, or a body that the gate makes.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -16,7 +15,6 @@ use super::in_flight::InFlightSlot;
 use super::reply_guard::{Cut, ReplyGuard};
 use crate::dialect::ReplyBody;
 
-/// The error of a body.
 type BoxError = Box<dyn Error + Send + Sync>;
 
 pin_project! {
@@ -61,7 +59,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The reason, if the reply was cut off because the caller's session ended.
+    /// Why the reply was cut off, if the caller's session ended.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),
@@ -69,8 +67,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The whole body, if it is in memory. For a body that the gate made, these are its own bytes. For an inner
-    /// service's body, `of_inner` returns them.
+    /// Returns the whole body, if it is in memory. `of_inner` returns the bytes of a body from the inner service.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
             BodyKind::Inner { body, .. } => of_inner(body),
@@ -79,7 +76,6 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// The inner service's body, with its guard and its slot.
     pub(super) fn into_inner(self) -> Option<(B, Option<Box<ReplyGuard>>, Option<InFlightSlot>)> {
         match self.kind {
             BodyKind::Inner { body, guard, counted } => Some((body, guard, counted)),
@@ -91,7 +87,7 @@ impl<B> GateBody<B> {
         Self { kind: BodyKind::Inner { body, guard, counted } }
     }
 
-    /// A body that the gate makes.
+    /// Makes the body of the gate's own reply.
     pub fn own(body: ReplyBody) -> Self {
         if let Some(stream) = body.stream {
             return Self { kind: BodyKind::Stream { stream } };

@@ -2,11 +2,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// The bytes that have arrived so far. Most bodies arrive in one piece, which is not copied.
+/// Most bodies arrive in one piece, which is not copied.
 #[derive(Debug, Default)]
 pub(super) struct BodyPieces {
     first: Bytes,
-    /// The collected pieces if there are several, otherwise empty.
+    /// Empty if there is only one piece.
     all: BytesMut,
 }
 

@@ -1,5 +1,4 @@
-//! Browser sessions: one cookie that scripts cannot read represents the session, and the browser does not receive a
-//! token.
+//! Browser sessions: one cookie represents the session, and the browser does not receive a token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,11 +37,10 @@ pub(super) mod vault;
 pub use sessions::BrowserSessions;
 pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 
-/// The login of browsers: an endpoint that represents each session by one cookie. The gate does not send tokens to the
-/// browser, so scripts cannot read them.
+/// The login of browsers. The browser gets one cookie per session instead of tokens, so scripts cannot read tokens.
 ///
-/// A route accepts the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests that
-/// other sites' pages cause are refused, whatever `SameSite` says.
+/// A route accepts the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests from
+/// pages of other sites are refused, whatever the cookie's `SameSite` attribute is.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -61,7 +59,7 @@ pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Browser {
-    /// The endpoint. Its `dialect` is set once the public URL is known.
+    /// The endpoint's `dialect` is set once the public URL is known.
     endpoint: Endpoint,
     dialect: BrowserDialect,
     cookie: CookieAttributes,
@@ -71,7 +69,6 @@ pub struct Browser {
     provider: Option<LoginProvider>,
 }
 
-/// The attributes of the session cookie that an operator can choose. All other attributes are fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct CookieAttributes {
     is_strict: bool,
@@ -85,7 +82,7 @@ impl CookieAttributes {
         let age = seconds.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
         let name = session_cookie::NAME;
         let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite={same_site}{age}");
-        // The value is base64url and the rest is fixed, so the conversion cannot fail.
+        // The conversion cannot fail, because the value is base64url and the other parts are fixed.
         let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
         cookie.set_sensitive(true);
         cookie
@@ -93,7 +90,7 @@ impl CookieAttributes {
 }
 
 impl Browser {
-    /// A login that the gate's [directory](super::GateBuilder::directory) checks, at `path`. For example, `"/auth"`
+    /// A login at `path` with users of the gate's [directory](super::GateBuilder::directory). For example, `"/auth"`
     /// serves `/auth/login`, `/auth/session` and `/auth/logout`.
     pub fn own(path: impl Into<String>) -> Self {
         let dialect = BrowserDialect { after_logout: "/".to_owned(), ..BrowserDialect::default() };
@@ -108,12 +105,11 @@ impl Browser {
         }
     }
 
-    /// A login at an OpenID provider, at `path`. For example, with `"/auth"`, `/auth/login` redirects the browser to
-    /// the provider, and the provider redirects it back to `/auth/callback`. The URL of the callback must be registered
-    /// at the provider. The issuer must be a [trusted issuer](super::GateBuilder::trusted_issuer), because the rules
-    /// for this issuer map the user's claims. The gate keeps the provider's tokens in its [relay
-    /// store](super::GateBuilder::relay_store), encrypted with a key from the browser's cookie: see
-    /// [`ProviderToken`](super::ProviderToken).
+    /// A login at an OpenID provider. If `path` is `"/auth"`, `/auth/login` redirects the browser to the provider, and
+    /// the provider redirects it back to `/auth/callback`. Register this callback at the provider. The issuer must be a
+    /// [trusted issuer](super::GateBuilder::trusted_issuer), whose rules map the user's claims. The gate keeps the
+    /// provider's tokens in its [relay store](super::GateBuilder::relay_store), encrypted with a key from the browser's
+    /// cookie: see [`ProviderToken`](super::ProviderToken).
     #[cfg(feature = "browser-oidc")]
     pub fn provider(path: impl Into<String>, provider: LoginProvider) -> Self {
         let mut browser = Self { provider: Some(provider), ..Self::own(path) };
@@ -121,22 +117,22 @@ impl Browser {
         browser
     }
 
-    /// Sets the path of the application's own login page, which replaces the gate's plain form. The page gets the
-    /// parameter `to`, and `error` after a failed login. Its form posts to `/auth/login`.
+    /// Sets the path of the application's own login page. The page gets the parameter `to`, and `error` after a failed
+    /// login. The page's form posts to `/auth/login`.
     #[must_use]
     pub fn page(mut self, path: impl Into<String>) -> Self {
         self.dialect.page = LoginPage::At(path.into());
         self
     }
 
-    /// Disables the login page: `GET /auth/login` returns 404, and navigations without a session get 401.
+    /// Disables the login page: `GET /auth/login` returns 404, and pages without a session get 401.
     #[must_use]
     pub fn without_page(mut self) -> Self {
         self.dialect.page = LoginPage::None;
         self
     }
 
-    /// Sets the redirect target after a logout that a form submits: a path of the gate, or a URL of an [allowed
+    /// Sets the redirect target after a logout form: a path of the gate, or a URL of an [allowed
     /// origin](super::GateBuilder::allowed_origins). The default is `/`.
     #[must_use]
     pub fn after_logout(mut self, to: impl Into<String>) -> Self {
@@ -144,15 +140,14 @@ impl Browser {
         self
     }
 
-    /// Sets the cookie with `SameSite=Strict` instead of `Lax`, so links from other sites open without a session. This
-    /// is useful for a public page with an API behind it.
+    /// Sets the cookie with `SameSite=Strict` instead of `Lax`, so links from other sites open without a session.
     #[must_use]
     pub const fn strict(mut self) -> Self {
         self.cookie.is_strict = true;
         self
     }
 
-    /// Sets the cookie without `Max-Age`, so the browser drops it when it closes.
+    /// Sets the cookie without `Max-Age`, so that the browser deletes it when it closes.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.cookie.is_persistent = false;
@@ -168,8 +163,8 @@ impl Browser {
         self
     }
 
-    /// Sets whether sessions are bound to the key of the browser's device (Device Bound Session Credentials). The
-    /// default is [`Binding::Off`].
+    /// Sets whether sessions are bound to a key of the browser's device (Device Bound Session Credentials). The default
+    /// is [`Binding::Off`].
     // Requirement B47.
     #[must_use]
     pub const fn device_bound(mut self, bound: Binding) -> Self {
@@ -178,7 +173,7 @@ impl Browser {
     }
 
     /// Overrides settings of the session profile. By default, sessions are renewed every 10 minutes, and end after 8
-    /// idle hours or 7 days.
+    /// hours without use or after 7 days.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.endpoint = self.endpoint.profile(profile);
@@ -210,15 +205,14 @@ impl Browser {
         self
     }
 
-    /// Refuses sessions in requests from pages of [allowed origins](super::GateBuilder::allowed_origins), because CORS
-    /// does not let these pages send credentials.
+    /// Refuses sessions in requests from pages of [allowed origins](super::GateBuilder::allowed_origins). CORS does not
+    /// let these pages send credentials.
     #[must_use]
     pub const fn refuse_allowed_origins(mut self) -> Self {
         self.sessions.admits_listed = false;
         self
     }
 
-    /// Returns the `iss` of the provider where browsers log in.
     #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
     pub(super) fn issuer(&self) -> Option<&str> {
         #[cfg(feature = "browser-oidc")]
@@ -227,18 +221,15 @@ impl Browser {
         None
     }
 
-    /// Returns the path of the endpoint and the relay of its provider, or `None` without a provider.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn relay(&self) -> Option<(&str, super::RelayConfig)> {
         self.provider.as_ref().map(|provider| (self.endpoint.base(), vault::relay_config(provider)))
     }
 
-    /// The rules for requests with a session cookie.
     pub(super) fn session_rules(&self) -> SessionRules {
         self.sessions.clone()
     }
 
-    /// The endpoint at this public URL, and the facts about it that the rest of the gate needs.
     pub(super) fn ready(
         self,
         public_url: &str,
@@ -295,11 +286,9 @@ impl Browser {
     }
 }
 
-/// The number of browser logins with each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserLogins([AtomicU64; LOGIN_RESULTS.len()]);
 
-/// The values of the label `result`, in the order of the counters.
 const LOGIN_RESULTS: [&str; 7] = [
     "ok",
     "invalid_credentials",
@@ -311,7 +300,6 @@ const LOGIN_RESULTS: [&str; 7] = [
 ];
 
 impl BrowserLogins {
-    /// Counts a login as successful, or by the error that ended it.
     // Requirement B56.
     pub(super) fn count(&self, error: Option<&Error>) {
         let at = match error {
@@ -331,37 +319,33 @@ impl BrowserLogins {
         }
     }
 
-    /// Lists each result with its number of logins.
     pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + use<'_> {
         LOGIN_RESULTS.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 }
 
-/// Returns the host of a URL, if browsers accept a `Secure` cookie from this URL.
+/// Returns the host of the URL, if browsers accept a `Secure` cookie from this URL.
 fn secure_host(public_url: &str) -> Option<String> {
     let uri = public_url.parse::<Uri>().ok()?;
     let host = authority::host_of(uri.authority()?.as_str()).to_ascii_lowercase();
     (uri.scheme_str() == Some("https") || is_loopback(&host)).then_some(host)
 }
 
-/// The browser endpoint of a running gate.
 #[derive(Debug)]
 pub(crate) struct BrowserEndpoint {
     pub(super) dialect: BrowserDialect,
-    /// The host of the public URL, which is the only host that serves the endpoint.
+    /// The public URL's host. Other hosts do not serve the endpoint.
     pub(super) host: String,
     cookie: CookieAttributes,
     pub(super) device: Binding,
-    /// The provider where browsers log in; `None` if they log in at the gate.
+    /// `None` if browsers log in at the gate itself.
     #[cfg(feature = "browser-oidc")]
     pub(super) provider: Option<LoginProvider>,
-    /// Tracks whether the provider refuses the gate's client credentials.
     #[cfg(feature = "browser-oidc")]
     refusals: client_refusals::ClientRefusals,
 }
 
 impl BrowserEndpoint {
-    /// The `iss` of the provider where browsers log in.
     #[cfg_attr(not(feature = "browser-oidc"), expect(clippy::unused_self, reason = "for a provider"))]
     pub(super) fn issuer(&self) -> Option<&str> {
         #[cfg(feature = "browser-oidc")]
@@ -370,7 +354,6 @@ impl BrowserEndpoint {
         None
     }
 
-    /// Adds the cookie of a new session to a reply, and asks the browser to bind the session to its device.
     pub(super) fn put_begun(&self, engine: &Engine, login: &BrowserLogin, headers: &mut HeaderMap) {
         let BrowserLogin { session, cookie, .. } = login;
         let seconds = session.expires.as_secs().saturating_sub(session.created().as_secs());
@@ -381,8 +364,7 @@ impl BrowserEndpoint {
         }
     }
 
-    /// Clears the cookies of a session. The attributes are those with which the cookies were set, because otherwise a
-    /// browser does not clear them.
+    /// A browser clears a cookie only if the attributes are the same as when it was set.
     pub(super) fn clear_cookies(&self, headers: &mut HeaderMap) {
         headers.append(SET_COOKIE, self.clear_cookie());
         if self.device != Binding::Off {
@@ -390,31 +372,28 @@ impl BrowserEndpoint {
         }
     }
 
-    /// The `Set-Cookie` header of a new session with this lifetime in seconds.
     fn set_cookie(&self, value: &str, seconds: u64) -> HeaderValue {
         self.cookie.cookie(value, self.cookie.is_persistent.then_some(seconds))
     }
 
-    /// Returns whether a request with a safe method for this operation may set cookies. Only a login at a provider may,
-    /// because the browser's transaction cookie proves that the browser began the login.
+    /// A request with a safe method may set cookies only during a login at a provider. The transaction cookie proves
+    /// that the browser began this login.
     // Requirement T25.
     pub(super) fn sets_cookies_at(&self, operation: &str) -> bool {
         self.dialect.has_provider && [LOGIN, CALLBACK].contains(&operation)
     }
 
-    /// The URL to which the provider redirects a browser. It does not depend on the host in a request.
+    /// The URL does not depend on the host in a request.
     #[cfg(feature = "browser-oidc")]
     pub(super) fn redirect_uri(&self) -> String {
         format!("{}{}", self.dialect.targets.origin, self.dialect.path_of(CALLBACK))
     }
 
-    /// Returns whether the session cookie is `SameSite=Strict`.
     #[cfg(feature = "browser-oidc")]
     pub(super) const fn is_strict(&self) -> bool {
         self.cookie.is_strict
     }
 
-    /// Returns the URL of the provider's logout page, if the provider has one.
     #[cfg_attr(not(feature = "browser-oidc"), expect(unused_variables, reason = "for a provider"))]
     pub(super) fn logout_at_provider(&self, hint: Option<&str>) -> Option<String> {
         #[cfg(feature = "browser-oidc")]

@@ -1,5 +1,3 @@
-//! Requests with a session cookie: reads the cookie, loads and renews the session, and sets the headers of the reply.
-
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +21,12 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
-/// The maximum time that a request waits for its session. The gate continues to load the session after that time.
+/// How long a request waits for its session. After this time, the gate continues to load the session.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-/// The delay before a retry of a request whose session could not be loaded in time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Returns the rules by which a browser's session is renewed. They are the rules of the browser endpoint, even if
-    /// the application started the session.
+    /// The rules of the browser endpoint apply even if the application started the session.
     pub(in crate::gate) fn browser_rules(&self, session: &Session) -> Result<BrowserRules, Denial> {
         let of_endpoint = self.endpoints.client_of(session).or_else(|| self.endpoints.browser_client());
         let of_endpoint = of_endpoint.filter(|client| client.id == session.client).map(Arc::clone);
@@ -43,7 +39,6 @@ impl Inner {
         Ok(BrowserRules { profile: client.profile.over(profile), client })
     }
 
-    /// The context for checking a cookie whose session is not in the cache.
     pub(in crate::gate) fn session_miss<'a>(
         &'a self,
         address: Option<IpAddr>,
@@ -52,8 +47,7 @@ impl Inner {
         SessionMiss { miss: self.shown(address), keyring: self.engine.keyring(), answer }
     }
 
-    /// Decides when a request renews its session. A browser's prefetch does not renew it, because the user may never
-    /// open the page.
+    /// A browser's prefetch does not renew its session, because the user may never open the page.
     // Requirement B11.
     pub(super) fn renewal_of(&self, parts: &Parts) -> RenewWhen {
         match is_prefetch(&parts.headers) {
@@ -98,7 +92,6 @@ impl Inner {
         check(Some(&answer))
     }
 
-    /// Returns the provider where browsers log in, if there is one.
     pub(super) fn session_provider(&self) -> Option<Box<dyn SessionProvider + '_>> {
         #[cfg(feature = "browser-oidc")]
         return self.vaults().map(|vaults| Box::new(vaults) as _);
@@ -106,19 +99,18 @@ impl Inner {
         None
     }
 
-    /// Queries the directory and the provider about browser sessions with open streams, and ends the streams of
-    /// disabled users.
+    /// Asks the directory and the provider about browser sessions with open streams, and ends the streams of disabled
+    /// users.
     pub(in crate::gate) async fn ask_about_browsers(&self) {
         self.engine.ask_about_browsers(self.session_provider().as_deref()).await;
     }
 
-    /// Loads a cookie's session for the request that waits for it, and returns the result.
     pub(in crate::gate) async fn loaded_session(self: &Arc<Self>, cookie: Arc<str>, when: RenewWhen) -> SessionAnswer {
         let loading = self.session_loaded(Arc::clone(&cookie), when);
         let outcome = match tokio::time::timeout(MAX_WAIT, loading).await {
             Ok(Ok(verified)) => Ok(verified),
             Ok(Err(Error::Denied(denial))) => Err(denial),
-            // A fault does not show whether the session is valid, so it is reported as `SessionUnavailable`.
+            // A fault does not show whether the session is valid.
             Ok(Err(Error::Failed(fault))) => Err(Denial::SessionUnavailable(fault.retry_after())),
             Err(_) => Err(Denial::SessionUnavailable(TRY_AGAIN)),
         };
@@ -137,8 +129,8 @@ impl Inner {
         .await
     }
 
-    /// Returns the result that a request with this session cookie would get, for an explanation (`explain`). Returns
-    /// `None` if there is no session cookie of this gate, or if the session would first be renewed.
+    /// Returns the result for this session cookie without side effects, for `explain`. Returns `None` without a cookie
+    /// of this gate, or if the session must be renewed first.
     // Requirement B54.
     pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;
@@ -154,7 +146,7 @@ impl Inner {
         Some(SessionAnswer { cookie, outcome })
     }
 
-    /// Renews the session of a caller in the background if its token is about to expire.
+    /// Renews the session in the background if its token expires soon.
     // Requirement B9.
     pub(in crate::gate) fn renew_ahead(self: &Arc<Self>, caller: &Verified, parts: &Parts) {
         let Some(cookie) = caller.session_cookie() else { return };
@@ -165,7 +157,7 @@ impl Inner {
     }
 
     fn renew_in_background(self: &Arc<Self>, cookie: Arc<str>) {
-        // Without a tokio runtime, the first request after the token's expiry renews the session instead.
+        // Without a tokio runtime, the first request after the token's expiry renews the session.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let gate = Arc::clone(self);
         runtime.spawn(async move {
@@ -174,7 +166,7 @@ impl Inner {
         });
     }
 
-    /// The lease of an upgraded connection. Data from the client renews the session of a browser.
+    /// Data that the client sends in the tunnel renews the browser's session.
     pub(in crate::gate) fn tunnel_lease(
         self: &Arc<Self>,
         caller: Option<&Arc<Verified>>,
@@ -184,12 +176,11 @@ impl Inner {
         let Some(cookie) = caller.and_then(|caller| caller.session_cookie()).map(Arc::clone) else { return lease };
         let gate = Arc::clone(self);
         lease.renewed_by(Arc::new(move || {
-            // The rules may have been replaced since the connection began, so the successor renews the session.
             gate.successor().as_ref().unwrap_or(&gate).renew_in_background(Arc::clone(&cookie));
         }))
     }
 
-    /// Clears the session cookies only if the denial says that the session has ended.
+    /// Clears the session's cookies only if the session has ended.
     // Requirement B18.
     pub(in crate::gate) fn clear_session(&self, parts: &Parts, denial: Denial, reply: &mut Reply) {
         if let Denial::SessionOver(_) = denial {
@@ -198,14 +189,13 @@ impl Inner {
         self.ask_for_device(parts, denial, reply.headers_mut());
     }
 
-    /// Adds the headers that clear the cookies of a session.
     pub(in crate::gate) fn append_clearing(&self, headers: &mut HeaderMap) {
         if let Some(browser) = &self.browser {
             browser.clear_cookies(headers);
         }
     }
 
-    /// Adapts the service's reply to a request with a session cookie, so that shared caches do not store it.
+    /// Prevents shared caches from storing the service's reply.
     // Requirement B27.
     pub(in crate::gate) fn adapt_reply(&self, headers: &mut HeaderMap) {
         adapt_reply(headers);
@@ -213,7 +203,7 @@ impl Inner {
     }
 }
 
-/// Returns the header with a session's access token, if the route forwards the token.
+/// Returns `None` if the route does not forward the token.
 ///
 /// # Errors
 /// See [`token_for_service`].
@@ -236,13 +226,13 @@ pub(super) fn forwarded_token(
     Ok(header)
 }
 
-/// Passes a session's access token to the service. If the user logged in at a provider, this is the provider's token. A
-/// handler gets the token from the extensions. An upstream gets the token in the returned header, if the route forwards
-/// it.
+/// Passes a session's access token to the service. After a login at a provider, this is the provider's token. A handler
+/// reads the token from the extensions. The returned header carries the token to the upstream, if the route forwards
+/// the token.
 ///
 /// # Errors
-/// [`Denial::ProviderTokenOver`] or [`Denial::SessionUnavailable`] if the session's token is not available. The request
-/// must then not be forwarded.
+/// [`Denial::ProviderTokenOver`] or [`Denial::SessionUnavailable`] if the token is not available. The request must then
+/// not be forwarded.
 // Requirement B40.
 pub(super) fn token_for_service(
     gate: &Inner,
@@ -279,8 +269,7 @@ fn has_no_store<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
     directives.map(<[u8]>::trim_ascii).any(|directive| directive.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Removes the `Set-Cookie` headers of session and login cookies, except those for which `may_stay` returns true. Other
-/// cookies are not changed.
+/// Removes the `Set-Cookie` headers of session and login cookies, unless `may_stay` returns true.
 pub(super) fn strip_set_cookie(headers: &mut HeaderMap, mut may_stay: impl FnMut(&HeaderValue) -> bool) {
     let is_ours = |value: &HeaderValue| {
         let name = value.as_bytes().split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default();

@@ -1,5 +1,3 @@
-//! Builds a gate from its parts.
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,16 +36,16 @@ pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::{assertion, sources};
 
-/// The largest body of a request to an endpoint, in bytes, unless the dialect of the endpoint sets another size. It is
+/// The largest request body at an endpoint, in bytes, unless the endpoint's dialect sets another limit. The limit is
 /// large enough for a token of another issuer.
 // Requirement A4.
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = rotogate_core::bounds::MAX_ENDPOINT_BODY;
-/// The longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
+/// The longest lifetime of a long-lived connection, even if its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 
-/// Builds a [`Gate`](super::Gate). Each setting has the same default as in `gateway.toml`. Without
-/// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a
-/// resource server: it accepts tokens, but does not issue them.
+/// Builds a [`Gate`](super::Gate). The defaults are those of `gateway.toml`. A gate with a
+/// [`trusted_issuer`](Self::trusted_issuer), but without [`issuer`](Self::issuer) and [`keys`](Self::keys), accepts
+/// tokens and does not issue them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,7 +84,6 @@ pub struct GateBuilder {
     max_stream: Option<Duration>,
     bounds: Bounds,
     forget_login_origin: bool,
-    /// The rules, which a running gate can replace.
     rules: Rules,
 }
 
@@ -96,7 +93,7 @@ struct TimeArc(Arc<dyn TimeSource>);
 rotogate_core::debug_with!(TimeArc);
 
 impl GateBuilder {
-    /// Sets the `iss` of minted tokens: an https URL without query or fragment. Plain http is accepted on loopback.
+    /// Sets the `iss` of issued tokens: an https URL without query or fragment. Plain http is accepted on loopback.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<Arc<str>>) -> Self {
         self.issuer = Some(issuer.into());
@@ -111,7 +108,7 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the `aud` of minted tokens. On every route without its own `audiences`, a token must name one of these
+    /// Sets the `aud` of issued tokens. On every route without its own `audiences`, a token must name one of these
     /// audiences. The default is the issuer.
     #[must_use]
     pub fn audience(mut self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
@@ -126,41 +123,39 @@ impl GateBuilder {
         self
     }
 
-    /// Accepts the access tokens of another issuer, on routes that name the issuer, or on all routes if its rules say
-    /// `everywhere`. The tokens have only the scopes that the rules list.
+    /// Accepts access tokens of another issuer on routes that name the issuer. If the rules set `everywhere`, all
+    /// routes accept these tokens. The tokens have only the scopes that the rules list.
     #[must_use]
     pub fn trusted_issuer(mut self, rules: IssuerRules) -> Self {
         self.trusted.push(rules);
         self
     }
 
-    /// Sets the store of sessions. The default is a store in memory. Build only one gate with a store, and clone that
-    /// gate. Two gates with the same store never see each other's revocations, unless the store is made for several
-    /// gates (Redis, PostgreSQL).
+    /// Sets the store of sessions. The default is a store in memory. Two gates must not use one store, unless it is
+    /// made for several gates (Redis, PostgreSQL).
     #[must_use]
     pub fn store(self, store: impl Store) -> Self {
         self.shared_store(Arc::new(store))
     }
 
-    /// Sets a store that other code **in this process** also uses, for example to close it. Only one gate may use it,
-    /// because a gate reads revocations when it is built, and does not see the revocations that another gate writes
-    /// later.
+    /// Sets a store that other code **in this process** also uses, for example to close it. Only one gate may use the
+    /// store, because a gate reads revocations only when it is built.
     #[must_use]
     pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// Sets the source of users. Without a directory, only the application can start sessions: see
-    /// [`Gate::sessions`](super::Gate::sessions).
+    /// Sets the source of users. Without a directory, only the application can start sessions
+    /// ([`Gate::sessions`](super::Gate::sessions)).
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
         self.directory = Some(directory);
         self
     }
 
-    /// Sets the checker for the secrets of confidential clients. If a directory uses the same checker, they share its
-    /// limit on concurrent hashes.
+    /// Sets the checker for the secrets of confidential clients. A directory with the same checker shares its limit on
+    /// concurrent hashes.
     #[cfg(feature = "passwords")]
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
@@ -192,15 +187,15 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the default profile of sessions. Clients and endpoints can override single settings.
+    /// Sets the default profile of sessions. Clients and endpoints can override its settings.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.rules.profile = profile;
         self
     }
 
-    /// Adds a route. Without any routes, every path requires a token of this gate. With routes, a request that does not
-    /// match any of them gets 404.
+    /// Adds a route. Without routes, every path requires a token of this gate. With routes, a request that matches none
+    /// gets 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.rules.routes.push(route);
@@ -214,8 +209,8 @@ impl GateBuilder {
         self
     }
 
-    /// Describes a protected resource (RFC 9728). The gate serves its metadata document, and names this document in
-    /// challenges on the routes whose policy names the resource's path. The tokens on these routes must name the
+    /// Describes a protected resource (RFC 9728). The gate serves the resource's metadata document, and names the
+    /// document in challenges on the routes that name the resource's path. Tokens on these routes must name the
     /// resource, or one of the route's audiences.
     // Requirements N41–N44.
     #[must_use]
@@ -224,18 +219,17 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the headers that name the caller to the inner service, at most 64. The gate removes the client's own copies
-    /// of these headers, in any spelling.
+    /// Sets up to 64 headers that describe the caller to the inner service. The gate removes these headers from the
+    /// client's request, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.rules.identity = Some(headers.into_iter().collect());
         self
     }
 
-    /// Sends a signed JWT in this header, which tells the service behind a route who the caller is. The `typ` of the
-    /// JWT is `identity+jwt`. The JWT is valid for `ttl` (10 s to 10 min), and for the audience that the route names:
-    /// [`Route::assertion_audience`]. The gate removes the client's own copies of the header on all routes, in any
-    /// spelling.
+    /// Sends a signed JWT that identifies the caller to the service behind a route. The JWT has the `typ`
+    /// `identity+jwt`. The JWT is valid for `ttl` (10 s to 10 min), and its audience is [`Route::assertion_audience`].
+    /// The gate removes this header from every client's request, in any spelling.
     // Requirements N57–N60.
     #[must_use]
     pub fn assertion(mut self, header: HeaderName, ttl: Duration) -> Self {
@@ -251,17 +245,15 @@ impl GateBuilder {
         self
     }
 
-    /// Sets whether replies state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
-    /// With `true`, all replies on routes with limits state them. With `false`, no reply does. By default, only replies
-    /// that refuse a request because of a limit state them.
+    /// Sets whether replies on routes with limits state the remaining requests (draft-ietf-httpapi-ratelimit-headers).
+    /// By default, only a refusal because of a limit states them.
     #[must_use]
     pub const fn rate_headers(mut self, always: bool) -> Self {
         self.rules.rate_headers = if always { RateHeaders::Always } else { RateHeaders::Off };
         self
     }
 
-    /// Sets the name of this gate, which distinguishes it in messages from the other gates that share its store. The
-    /// default is a random name.
+    /// Sets the name of this gate in messages, to distinguish gates that share a store. The default is a random name.
     #[must_use]
     pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
         self.node_name = Some(name.into());
@@ -269,7 +261,7 @@ impl GateBuilder {
     }
 
     /// Counts logins and failed logins at this gate only, even if other gates write to the store. N gates then admit N
-    /// times as many password guesses. By default, gates that share a store count them together.
+    /// times as many password guesses. By default, gates that share a store count together.
     #[must_use]
     pub const fn limits_per_node(mut self) -> Self {
         self.limits_per_node = true;
@@ -290,28 +282,26 @@ impl GateBuilder {
         self
     }
 
-    /// Sets how long the gate continues without news from a store that other gates also write to. `limit`, from 0.5 s
-    /// to 60 s, is the longest time for which this gate may not know a revocation that another gate has acknowledged.
-    /// Without news for longer than `limit`, the gate does not issue tokens. Without news for longer than `served`, it
-    /// does not accept tokens either. `served` equals `limit` unless the operator prefers availability. The default of
-    /// both is 2 s. A store for a single gate ignores these values.
+    /// Sets how long the gate continues when it cannot read a store that other gates also write to. `limit`, from 0.5 s
+    /// to 60 s, bounds how late this gate learns of a revocation. After `limit`, the gate stops issuing tokens. After
+    /// `served`, it also stops accepting tokens. The default of both is 2 s. A store for a single gate ignores these
+    /// values.
     #[must_use]
     pub const fn staleness(mut self, limit: Duration, served: Duration) -> Self {
         self.staleness = Staleness { limit, served };
         self
     }
 
-    /// Sets the store for the records of relays, and for the provider's tokens behind browser sessions. It may be the
-    /// same store as the gate's.
+    /// Sets the store for the records of relays, and for the provider's tokens of browser sessions. This may be the
+    /// gate's own store.
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
         self
     }
 
-    /// Lets callers present API keys on routes that accept them
-    /// ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The records of the API keys are in the [store of
-    /// relays](Self::relay_store).
+    /// Accepts API keys on routes that allow them ([`RoutePolicy::api_key`](crate::route::RoutePolicy::api_key)). The
+    /// records of the API keys are in the [store of relays](Self::relay_store).
     #[must_use]
     pub fn api_keys(mut self, settings: rotogate_core::api_key::ApiKeySettings) -> Self {
         self.api_keys = Some(settings);
@@ -325,38 +315,36 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the size in bytes of the cache of verified tokens, which all threads share. The default is 64 MiB. Zero
-    /// disables the cache.
+    /// Sets the size in bytes of the cache of verified tokens. The default is 64 MiB. Zero disables the cache.
     #[must_use]
     pub const fn verified_cache(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// Sets the largest body of a request to an endpoint, in bytes.
+    /// Sets the largest request body at an endpoint, in bytes.
     #[must_use]
     pub const fn max_endpoint_body(mut self, bytes: usize) -> Self {
         self.rules.max_endpoint_body = Some(bytes);
         self
     }
 
-    /// Sets the longest lifetime of a forwarded long-lived connection, no matter how often its token is refreshed.
+    /// Sets the longest lifetime of a long-lived connection, even if its token is refreshed.
     #[must_use]
     pub const fn max_stream(mut self, longest: Duration) -> Self {
         self.max_stream = Some(longest);
         self
     }
 
-    /// Sets the bounds on concurrency and buffers: pending bodies of requests to endpoints, streams and WebSockets that
-    /// the gate serves itself, and buffered bytes. A request that exceeds a bound gets 503 with `Retry-After`.
+    /// Sets the bounds on concurrency and buffers. A request that exceeds a bound gets 503 with `Retry-After`.
     #[must_use]
     pub const fn bounds(mut self, bounds: Bounds) -> Self {
         self.bounds = bounds;
         self
     }
 
-    /// Makes the gate forget the address and user agent of a login. If a refresh token is reused later, the audit event
-    /// cannot compare the presenter's address and user agent with those of the login.
+    /// Makes the gate forget the address and user agent of a login. The audit event for a reused refresh token then
+    /// cannot compare the sender with the login.
     #[must_use]
     pub const fn forget_login_origin(mut self) -> Self {
         self.forget_login_origin = true;
@@ -364,24 +352,24 @@ impl GateBuilder {
     }
 
     /// Sets the URL at which clients reach the gate: `scheme://host[:port]`. The metadata (RFC 8414) use this URL, and
-    /// requests from this origin are same-origin. The default is the origin of the issuer.
+    /// requests from this origin are same-origin. The default is the issuer's origin.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.rules.public_url = Some(url.into());
         self
     }
 
-    /// Sets the authorization endpoint in the issuer's metadata (RFC 8414 §2). It belongs to the server where users log
-    /// in. The gate itself has no authorization endpoint, but some clients do not accept metadata without one.
+    /// Sets the authorization endpoint in the issuer's metadata (RFC 8414 §2). The gate does not have an authorization
+    /// endpoint, but some clients require one in the metadata.
     #[must_use]
     pub fn authorization_endpoint(mut self, url: impl Into<String>) -> Self {
         self.rules.authorization_endpoint = Some(url.into());
         self
     }
 
-    /// Sets the hosts to serve, in addition to the host of [`GateBuilder::public_url`] and the hosts that routes name:
-    /// `example.com`, `*.example.com`, or `*` for any host. Requests for other hosts get 421. By default every host is
-    /// served, because a layer leaves this check to the server in front of it.
+    /// Sets further hosts to serve: `example.com`, `*.example.com`, or `*` for any host. The host of
+    /// [`GateBuilder::public_url`] and the hosts of routes are always served. Requests for other hosts get 421. By
+    /// default, every host is served.
     // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -390,7 +378,7 @@ impl GateBuilder {
     }
 
     /// Sets client headers to remove, in addition to the identity headers of known products. A pattern is a name such
-    /// as `x-vouch-user`. A pattern with a trailing `*` matches all names with that prefix.
+    /// as `x-vouch-user`. A trailing `*` matches all names with that prefix.
     // Requirement T24.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -398,17 +386,15 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the identity headers of known products that the gate does not remove, because the product is in front of
-    /// the gate and sets them. The patterns have the same form as in [`Self::strip_headers`]. The headers of
-    /// [`GateBuilder::identity_headers`] are always removed.
+    /// Does not remove these identity headers, which a product in front of the gate sets. The patterns have the same
+    /// form as in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.rules.keep = patterns.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets origins whose pages may make changes with a token in a cookie, in addition to the gate's own origin. Spell
-    /// them as a browser does.
+    /// Sets further origins whose pages may make changes with a token in a cookie. Spell an origin as a browser does.
     // Requirement T18.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
@@ -424,8 +410,7 @@ impl GateBuilder {
     }
 
     /// Accepts tokens that are bound to a key if the request has a proof that meets these rules (RFC 9449). A client or
-    /// a route that requires proofs enables this setting as well, with the default rules. A running gate keeps the
-    /// rules that it started with.
+    /// route that requires proofs enables the default rules. A running gate keeps its first rules.
     #[must_use]
     pub fn dpop(mut self, settings: DpopSettings) -> Self {
         self.rules.dpop = Some(settings);
@@ -434,12 +419,11 @@ impl GateBuilder {
 
     /// Sets a hook that replaces the replies to requests that [`Gate::layer`](super::Gate::layer),
     /// [`Gate::require`](super::Gate::require) or the extractors [`Identity`](super::Identity) and
-    /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's own reply is sent.
-    /// [`Denial::reason`](rotogate_core::denial::Denial::reason) is meant for a log, not for the client.
+    /// [`Claims`](super::Claims) refuse. If the hook returns `None`, the gate's own reply is sent. Do not show
+    /// [`Denial::reason`](rotogate_core::denial::Denial::reason) to the client.
     ///
-    /// The gate adds headers that clients rely on, unless the hook's reply already has them: `WWW-Authenticate`,
-    /// `Allow`, `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a
-    /// route whose dialect has its own refusal format, and at the gate's endpoints.
+    /// The gate adds `WWW-Authenticate`, `Allow`, `Retry-After` and `Cache-Control` if the hook's reply lacks them. The
+    /// hook is not called for gRPC, at the gate's endpoints, or on a route whose dialect has its own refusal format.
     ///
     /// ```
     /// # use rotogate::Gate;

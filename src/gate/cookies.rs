@@ -14,18 +14,16 @@ use rotogate_core::fault::Error;
 pub use rotogate_core::credential::ACCESS_COOKIE;
 /// The cookie with the refresh token.
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
-/// Browsers must support at least this total length of a cookie's name and value, in bytes (RFC 6265 §6.1).
+/// The length of name plus value that browsers must support, in bytes (RFC 6265 §6.1).
 const LONGEST_COOKIE: usize = 4096;
 
-/// Selects which pages' requests carry the cookies (RFC 6265bis §5.4.7).
+/// Selects which requests carry the cookies (RFC 6265bis §5.4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SameSite {
-    /// Only requests from pages of the same site carry the cookies.
     #[default]
     Strict,
-    /// The cookies are also sent when the user follows a link from another site.
     Lax,
-    /// Requests from every page carry the cookies. This is for a client on another site, whose origin is among
+    /// For a client on another site, whose origin is in
     /// [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     None,
 }
@@ -33,15 +31,15 @@ enum SameSite {
 /// Sets, reads and clears the cookies of a single-page client.
 ///
 /// The access token is in `__Host-access`, and the refresh token in `__Host-refresh`. A login sets both cookies, a
-/// refresh replaces both, and a logout clears both. Routes read the access token from its cookie with
+/// refresh replaces both, and a logout clears both. Routes read the access token with
 /// [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or
 /// [`require().cookie(…)`](super::RequireLayer::cookie).
 ///
-/// Both cookies are `HttpOnly`, `Secure`, and limited to this host (`__Host-`). They last as long as their tokens,
-/// unless [`Self::until_closed`] is set. Chrome and Firefox also accept them from `http://localhost`.
+/// Both cookies are `HttpOnly`, `Secure`, and limited to this host (`__Host-`). The cookies last as long as their
+/// tokens, unless [`Self::until_closed`] is set. Chrome and Firefox also accept them from `http://localhost`.
 ///
-/// A request that changes something must prove that it comes from a page of our own or of an allowed origin.
-/// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse other requests with [`Denial::CrossOrigin`].
+/// A request that changes something must come from our own origin or an allowed origin. [`Self::admit`],
+/// [`Self::refresh`] and [`Self::log_out`] refuse other requests with [`Denial::CrossOrigin`].
 ///
 /// ```
 /// use http::request::Parts;
@@ -96,7 +94,7 @@ pub struct Cookies {
 }
 
 impl Gate {
-    /// The cookies of a single-page client: see [`Cookies`].
+    /// Returns the cookies of a single-page client.
     pub fn cookies(&self) -> Cookies {
         Cookies { gate: self.clone(), same_site: SameSite::default(), until_closed: false }
     }
@@ -104,7 +102,7 @@ impl Gate {
 
 impl Cookies {
     /// Also sends the cookies when the user follows a link from another site (`SameSite=Lax`). By default, only
-    /// requests from pages of the same site carry the cookies (RFC 6265bis §5.4.7).
+    /// requests from the same site carry them (RFC 6265bis §5.4.7).
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -123,23 +121,22 @@ impl Cookies {
         self
     }
 
-    /// Sends the cookies with requests from every page (`SameSite=None`). This is for a client on another site, whose
-    /// origin is among [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    /// Sends the cookies with requests from every page (`SameSite=None`), for a client on another site. That site's
+    /// origin must be in [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     #[must_use]
     pub const fn cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
         self
     }
 
-    /// Sets session cookies: the browser drops them when it closes.
+    /// Makes session cookies, which the browser deletes when it closes.
     #[must_use]
     pub const fn until_closed(mut self) -> Self {
         self.until_closed = true;
         self
     }
 
-    /// Returns the headers of a reply that sets the cookies with these tokens: two `Set-Cookie` headers and
-    /// `Cache-Control: no-store`.
+    /// Returns the headers that set both cookies, with `Cache-Control: no-store`.
     pub fn set(&self, issued: &IssuedTokens) -> HeaderMap {
         let mut headers = HeaderMap::new();
         self.put(&mut headers, ACCESS_COOKIE, issued.access_token.expose(), Some(issued.expires_in));
@@ -150,7 +147,7 @@ impl Cookies {
         headers
     }
 
-    /// Returns the headers of a reply that clears the cookies.
+    /// Returns the headers that clear both cookies.
     pub fn clear(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for name in [ACCESS_COOKIE, REFRESH_COOKIE] {
@@ -183,8 +180,8 @@ impl Cookies {
         }
     }
 
-    /// Checks whether a request with these headers may log in, or make a change that its cookie authorises. `Origin` or
-    /// `Sec-Fetch-Site` must show that the request comes from a page of our own or of an allowed origin.
+    /// Checks that a login or a change comes from our own origin or an allowed origin. The header `Origin` or
+    /// `Sec-Fetch-Site` must prove it.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].
@@ -192,8 +189,8 @@ impl Cookies {
         if self.gate.0.origins.asked(headers) { Ok(()) } else { Err(Denial::CrossOrigin) }
     }
 
-    /// Exchanges the refresh token in the request's cookie for new tokens: see
-    /// [`Sessions::refresh`](super::Sessions::refresh). The rate limits count the client's address, which is in the
+    /// Exchanges the refresh token in the request's cookie for new tokens, as
+    /// [`Sessions::refresh`](super::Sessions::refresh) does. The rate limits count the refresh for the address in the
     /// request's [`Peer`](super::Peer).
     ///
     /// # Errors
@@ -205,10 +202,11 @@ impl Cookies {
         self.gate.sessions().refresh_at(token, self.gate.0.client_address(request)).await
     }
 
-    /// Ends the session of the refresh token in the request's cookie. Without the cookie, nothing changes.
+    /// Ends the session to which the refresh token in the request's cookie belongs. A request without the cookie
+    /// succeeds.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`]. A fault: this gate then already refuses the session.
+    /// [`Denial::CrossOrigin`]. After a fault, this gate already refuses the session.
     pub async fn log_out(&self, request: &Parts) -> Result<(), Error> {
         self.admit(&request.headers)?;
         match refresh_token(&request.headers)? {

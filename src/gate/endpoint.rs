@@ -1,8 +1,7 @@
-//! The gate's own endpoints: the table that finds them, and their responses.
+//! The gate's own endpoints and their responses.
 //!
-//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task, because a client that
-//! disconnects in the middle of a rotation must not stop the engine between the write to the store and the update of
-//! the revocation list.
+//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task. A client that disconnects must
+//! not stop the engine between the write to the store and the update of the revocation list.
 
 use std::sync::Arc;
 
@@ -48,9 +47,8 @@ pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 
 /// The path of the JWK set with the gate's public signing keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
-/// The `Cache-Control` of the JWK set and of the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
-/// How long other verifiers may keep the published signing keys. It equals the `max-age` in the reply.
+/// How long other verifiers may cache the signing keys. The reply has the same `max-age`.
 pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// An endpoint: a dialect that is served at a path, with its own rules.
@@ -76,19 +74,17 @@ pub struct Endpoint {
     listeners: Vec<Box<str>>,
     relay_config: Option<super::relay::RelayConfig>,
     relay: Option<Arc<super::relay::EndpointRelay>>,
-    /// The settings of browser logins, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
 }
 
 impl Endpoint {
-    /// Serves this dialect at its default path. The dialect is one of those in [`dialect`](crate::dialect), or your own
-    /// [`Dialect`](crate::dialect::Dialect).
+    /// Serves a [`dialect`](crate::dialect), or your own [`Dialect`](crate::dialect::Dialect), at its default path.
     pub fn new(dialect: impl Dialect) -> Self {
         Self::speaking(Arc::new(dialect))
     }
 
-    /// An endpoint for the logout tokens (OpenID Connect Back-Channel Logout 1.0) of the trusted issuer with this name.
-    /// The audience of a logout token must be one of these client ids. A logout token ends the sessions that it names.
+    /// An endpoint for logout tokens (OpenID Connect Back-Channel Logout 1.0) of the trusted issuer with this name. The
+    /// audience of a logout token must be one of these client ids. A logout token ends the sessions that it names.
     ///
     /// ```
     /// use rotogate::gate::Endpoint;
@@ -101,9 +97,9 @@ impl Endpoint {
         Self::new(Events::back_channel_logout(issuer, audience))
     }
 
-    /// An endpoint for the security events (RFC 8417, RFC 8935, CAEP 1.0) that the trusted issuer with this name
-    /// pushes. The audience of an event must be one of these audiences. The transmitter authenticates each request with
-    /// the token `bearer`. An event ends the sessions that it names.
+    /// An endpoint for security events (RFC 8417, RFC 8935, CAEP 1.0) from the trusted issuer with this name. An event
+    /// must be for one of these audiences, and ends the sessions that it names. The transmitter authenticates with the
+    /// token `bearer`.
     pub fn security_events(
         issuer: &str,
         audience: impl IntoIterator<Item = impl Into<Box<str>>>,
@@ -112,7 +108,7 @@ impl Endpoint {
         Self::new(Events::security_events(issuer, audience, bearer))
     }
 
-    /// An endpoint for a dialect that was looked up by its name.
+    /// An endpoint for a dialect that was looked up by name.
     #[cfg(feature = "program")]
     pub fn boxed(dialect: Box<dyn Dialect>) -> Self {
         Self::speaking(dialect.into())
@@ -134,32 +130,30 @@ impl Endpoint {
         }
     }
 
-    /// Serves the endpoint at this path instead of the dialect's default. The path is a `matchit` template.
+    /// Serves the endpoint at this path, a `matchit` template, instead of the default path.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
         self
     }
 
-    /// Returns the path of the endpoint with this dialect, if exactly one endpoint has the dialect.
     pub(in crate::gate) fn sole_path(all: &[Self], dialect: &str) -> Option<String> {
         let mut paths = Self::paths(all, dialect);
         paths.next().filter(|_| paths.next().is_none()).map(str::to_owned)
     }
 
-    /// The paths of the endpoints with this dialect.
     pub(in crate::gate) fn paths<'a>(all: &'a [Self], dialect: &'a str) -> impl Iterator<Item = &'a str> {
         all.iter().filter(move |endpoint| endpoint.dialect.name() == dialect).map(Self::base)
     }
 
-    /// Overrides settings of the dialect's profile, which in turn overrides settings of the gate's profile.
+    /// Overrides settings of the dialect's profile, which overrides the gate's profile.
     #[must_use]
     pub fn profile(mut self, profile: ProfileOverride) -> Self {
         self.profile = profile;
         self
     }
 
-    /// Sets the client of the sessions, for protocols that do not name a client.
+    /// Sets the client of the sessions if the protocol does not name one.
     #[must_use]
     pub fn client(mut self, client: impl Into<Box<str>>) -> Self {
         self.client = Some(client.into());
@@ -173,9 +167,8 @@ impl Endpoint {
         self
     }
 
-    /// Restricts the endpoint to these listeners, by the names in
-    /// [`Peer::on_listener`](crate::gate::Peer::on_listener). At other listeners, its paths return 404. Without names,
-    /// every listener serves the endpoint.
+    /// Restricts the endpoint to listeners with these names ([`Peer::on_listener`](crate::gate::Peer::on_listener)).
+    /// Other listeners return 404. By default, every listener serves the endpoint.
     #[must_use]
     pub fn listeners<I>(mut self, names: I) -> Self
     where
@@ -186,8 +179,8 @@ impl Endpoint {
         self
     }
 
-    /// Restricts the endpoint to one account. Users log in to that account, and the endpoint treats sessions and tokens
-    /// of other accounts as unknown. This setting cannot be combined with `{account}` in the path.
+    /// Restricts the endpoint to one account. Sessions and tokens of other accounts are unknown here. This setting
+    /// cannot be combined with `{account}` in the path.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
@@ -202,7 +195,6 @@ impl Endpoint {
         self
     }
 
-    /// Creates the relay, if the endpoint has one.
     pub(super) fn begin_relay(
         &mut self,
         shared: &super::relay::Shared,
@@ -212,7 +204,6 @@ impl Endpoint {
         Ok(self.relay.clone())
     }
 
-    /// If the endpoint has a relay, returns the running relay at the endpoint's path, with its new settings.
     pub(super) fn go_on_with(
         &mut self,
         running: &[Arc<super::relay::EndpointRelay>],
@@ -224,12 +215,10 @@ impl Endpoint {
         Ok(Some((Arc::clone(relay), config)))
     }
 
-    /// The path that the endpoint's operations share.
     pub(super) fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
     }
 
-    /// The clients that the endpoint names.
     pub(super) fn named_clients(&self) -> impl Iterator<Item = &str> {
         self.clients.iter().flatten().chain(&self.client).map(AsRef::as_ref)
     }
@@ -242,13 +231,13 @@ impl Endpoint {
     }
 }
 
-/// Serves the gate's public signing keys (RFC 7517 §5).
+/// See RFC 7517 §5.
 pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
     let keys = gate.engine.keyring().jwks();
     document(method, "application/jwk-set+json", serde_json::to_vec(&keys).unwrap_or_default().into())
 }
 
-/// Serves the authorization server metadata (RFC 8414 §3.2).
+/// See RFC 8414 §3.2.
 pub(super) fn metadata(gate: &Inner, index: usize, method: &Method) -> (Reply, Reason) {
     document(method, "application/json", gate.endpoints.metadata(index))
 }

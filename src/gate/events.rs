@@ -1,4 +1,4 @@
-//! Notices that other issuers send: logout tokens and security events.
+//! Other issuers' notices: logout tokens and security events.
 
 use super::Inner;
 use rotogate_core::denial::Denial;
@@ -7,7 +7,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::token::verify::{EventProtocol, Reported};
 
 impl Inner {
-    /// Executes a notice of another issuer, counts it, and logs it.
+    /// Executes, counts and logs a notice.
     // Requirements N49–N56, S19, S20, S22, S23.
     pub(super) async fn take_notice(
         &self,
@@ -31,7 +31,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Verifies a message from another issuer, subject to the rate limits on forged tokens.
+    /// The rate limits on forged tokens apply.
     pub(super) fn judge_notice<T>(
         &self,
         origin: &Origin,

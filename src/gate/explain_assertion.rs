@@ -1,5 +1,3 @@
-//! The explanation of an assertion that a client presents as a grant.
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -14,9 +12,9 @@ use rotogate_core::strict_json;
 use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
 impl Gate {
-    /// Explains what an assertion (RFC 7523 §2.1) would do at the endpoints of this gate: whether it is valid, and
-    /// whether its session continues. The assertion is not consumed, and nothing is counted. `client` is the client
-    /// that presents the assertion. `None` means the client that the assertion names.
+    /// Explains what an assertion (RFC 7523 §2.1) would do at the endpoints of this gate. The assertion is not
+    /// consumed, and nothing is counted. `client` sends the assertion. The default is the client that the assertion
+    /// names.
     #[cfg(feature = "program")]
     pub async fn explain_assertion(&self, assertion: &str, client: Option<&str>) -> Explanation {
         let named = client_named_in(assertion);
@@ -73,14 +71,13 @@ impl Gate {
         }
     }
 
-    /// Reads the assertion in the same way as the endpoint that accepts it. If no endpoint accepts it, reads it like an
-    /// endpoint of the gate's own issuer.
+    /// Reads the assertion in the same way as an endpoint that accepts assertions. Without endpoints, uses the gate's
+    /// own issuer as the audience.
     fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {
             let sent = SentGrant { audience: (issuers, endpoint), client, token: assertion };
-            // An assertion about a workload does not need a client of this gate, so the assertion is also read without
-            // a client.
+            // An assertion about a workload does not need a client of this gate.
             gate.checker
                 .proved_grant(sent)
                 .or_else(|denial| gate.checker.proved_grant(SentGrant { client: None, ..sent }).map_err(|_| denial))
@@ -96,7 +93,7 @@ impl Gate {
     }
 }
 
-/// Returns the client that an assertion names, without verifying the assertion.
+/// The assertion is not verified.
 fn client_named_in(assertion: &str) -> Option<String> {
     let payload = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1)?).ok()?;
     strict_json::object(&payload).ok()?.get("client_id")?.as_str().map(str::to_owned)

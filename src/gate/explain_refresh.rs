@@ -1,5 +1,3 @@
-//! The explanation of a refresh token.
-
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -18,11 +16,10 @@ use rotogate_core::session::rotation::{Decision, SessionEnd};
 use rotogate_core::session::{Session, Status, use_in_words};
 
 impl Gate {
-    /// Explains the effect that a refresh token would have at the endpoint of its session. The effects are those in the
-    /// table of [`session::rotation`](rotogate_core::session::rotation). As a refresh does, this method reads the
-    /// session's record and looks up the user in the directory. It does not consume the token or end the session, and
-    /// nothing is counted. `client` is the client that presents the token. `None` means the client of the token's
-    /// session.
+    /// Explains what a refresh token would do at the endpoint of its session, without consuming it or ending the
+    /// session. The effects are listed in [`session::rotation`](rotogate_core::session::rotation). This method reads
+    /// the session's record and looks up the user. `client` is the client that sends the token, by default the
+    /// session's client.
     ///
     /// ```
     /// use rotogate::gate::Conclusion;
@@ -43,15 +40,15 @@ impl Gate {
         self.explain_refresh_from(token, client, None).await
     }
 
-    /// Explains the token as [`explain_refresh`](Self::explain_refresh) does, for a client at this address. The rate
-    /// limits of the address are checked before any other rule.
+    /// Like [`explain_refresh`](Self::explain_refresh), for a client at this address. The rate limits for this address
+    /// are checked first.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         self.explained_refresh(token, client, from, None).await
     }
 
-    /// Explains the token at the endpoint that the head of a request names. Returns `None` if that endpoint does not
-    /// accept refresh tokens.
+    /// Explains the token at the endpoint of this request. Returns `None` if the endpoint does not accept refresh
+    /// tokens.
     #[cfg(feature = "program")]
     pub async fn explain_refresh_at(
         &self,
@@ -92,7 +89,7 @@ impl Gate {
         };
         let session = decided.as_ref().ok().filter(|decision| rotates(**decision));
         let session = session.and(explained.named).map(|(id, _)| id);
-        // The rate limit of the address is checked first, and that of the session last.
+        // The rate limit of the address is checked first, and the rate limit of the session last.
         let held_up = gate.engine.limits().foresee_refresh(from, session).err();
         let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
         let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
@@ -132,7 +129,6 @@ impl Gate {
         }
     }
 
-    /// Returns the result of each rule.
     fn rows(
         &self,
         explained: &ExplainedRefresh,
@@ -176,8 +172,7 @@ impl Gate {
         rules
     }
 
-    /// Returns the terms on which a client may present a session's refresh token. The engine refuses a token that
-    /// belongs to another client.
+    /// The engine itself refuses a token of another client.
     fn terms_of(&self, session: &Session, client: Option<&str>) -> Result<RefreshTerms<'_>, Denial> {
         let gate = &self.0;
         let own = || gate.endpoints.client_of(session).map(Arc::clone);
@@ -216,14 +211,13 @@ fn denial_in(error: &Error) -> Option<Denial> {
     }
 }
 
-/// Describes the decision for a refresh token in words.
 fn row(decision: Decision) -> String {
     match decision {
         Decision::Revoked(SessionEnd::NotBefore) => {
             "all sessions, or all sessions of the user or the client, were revoked after this session began".to_owned()
         }
         Decision::Revoked(SessionEnd::BeforeValidFrom) => {
-            "the user's sessions are valid only if they began later than this session".to_owned()
+            "the session began before the user's `sessions_valid_from`".to_owned()
         }
         Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, does not exist any more, or is in \
                                                         another account"

@@ -1,6 +1,3 @@
-//! Explains why a request is refused: lists every rule, and whether the request passes it. See
-//! [`GateLayer::explain`](super::GateLayer::explain).
-
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -10,7 +7,7 @@ use rotogate_core::route::Route;
 pub use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 
-/// The rules that decide on a request, with the result of each rule. An explanation never contains the token.
+/// The rules that decide on a request, and their results. The explanation does not contain the token.
 ///
 /// ```
 /// use rotogate::gate::{Explanation, RuleResult};
@@ -24,10 +21,10 @@ use rotogate_core::session::Scope;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// The conclusion: the request passes, is refused, or cannot be decided now.
+    /// Whether the request passes.
     pub decision: Conclusion,
     /// The status of the gate's own reply. `None` if the service behind the gate sends the reply, or if the reply
-    /// depends on more than the head of the request.
+    /// depends on the request body.
     pub status: Option<u16>,
     /// The outcome, as the log and the metrics name it.
     pub outcome: &'static str,
@@ -43,18 +40,16 @@ pub struct Explanation {
     pub call_rules: Vec<Arc<Route>>,
     /// Less specific routes that also match.
     pub also_matched: Vec<Arc<str>>,
-    /// Every rule, in the order in which they are listed.
+    /// Every rule, in order.
     pub rules: Vec<RuleVerdict>,
     /// The identity headers that the service behind the gate gets.
     pub identity: Vec<(HeaderName, HeaderValue)>,
-    /// The claims of the presented token.
+    /// The claims of the request's token.
     pub token: Option<ExplainedToken>,
-    /// Advice for the operator. If the request is refused for a reason that does not explain itself, it says what to
-    /// do. If the request passes, it says what was not checked.
+    /// Advice for the operator: what to do about the refusal, or what the gate did not check.
     pub advice: Option<&'static str>,
 }
 
-/// The error message, followed by the messages of its causes, for operators.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
@@ -69,14 +64,13 @@ pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conclusion {
-    /// The request reaches the service behind the gate, or an endpoint of the gate that serves it.
+    /// The request reaches the service behind the gate, or an endpoint of the gate.
     Passed,
     /// A rule refuses the request.
     Refused,
-    /// The request reaches an endpoint of the gate, whose decision depends on the body of the request or on the content
-    /// of the store.
+    /// The request reaches an endpoint of the gate, which needs the request body or the store to decide.
     Undecided,
-    /// The decision depends on information that is not available at the moment.
+    /// The decision depends on information that is unavailable at the moment.
     Unavailable,
 }
 
@@ -110,8 +104,7 @@ pub struct RuleVerdict {
     pub result: RuleResult,
     /// Why the rule has this result.
     pub detail: String,
-    /// The requirement that refuses the request: the id of the route or of the call rule, and the configuration key of
-    /// the requirement.
+    /// The id of the route or call rule that refuses the request, and the configuration key of the requirement.
     pub demand: Option<(Arc<str>, &'static str)>,
 }
 
@@ -127,9 +120,9 @@ pub struct RuleVerdict {
 pub enum RuleResult {
     /// The rule lets the request pass.
     Ok,
-    /// The rule refuses the request, or would refuse it if no earlier rule did.
+    /// The rule refuses the request, even if an earlier rule has already refused it.
     Fail,
-    /// The rule does not apply, or could not be judged.
+    /// The rule does not apply, or could not be evaluated.
     Skip,
 }
 
@@ -158,9 +151,9 @@ impl RuleResult {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ExplainedToken {
-    /// Whether the signature was verified, or the issuer confirmed the token. Otherwise every claim here is unverified.
+    /// Whether the signature was verified, or the issuer confirmed the token. Otherwise the claims are unverified.
     pub is_proved: bool,
-    /// The name of the issuer whose rules apply to the token. The gate's own issuer is called `self`.
+    /// The name of the issuer whose rules apply. The gate itself is `self`.
     pub issuer_name: Option<String>,
     /// `iss`.
     pub issuer: Option<String>,
@@ -174,9 +167,9 @@ pub struct ExplainedToken {
     pub generation: Option<u64>,
     /// `jti`.
     pub token_id: Option<String>,
-    /// The `kid` of the header.
+    /// The `kid` in the token's header.
     pub kid: Option<String>,
-    /// The scope, after the issuer's rules are applied.
+    /// The scope according to the issuer's rules.
     pub scope: Option<Scope>,
     /// The audiences.
     pub audience: Vec<String>,

@@ -1,7 +1,5 @@
-//! Logs the faults that kept the gate from accepting or rejecting a request. An outage of the store affects each
-//! request that needs the store. The gate logs the first fault of a kind with its cause, counts the following faults,
-//! and logs their number once a minute. The number of lines therefore depends on the length of an outage, not on the
-//! number of requests. The access log still has a line for each request.
+//! Logs the faults that kept the gate from deciding on a request. For each kind of fault, the gate logs the first fault
+//! and its cause. It counts later faults of this kind, and logs their number once a minute.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,23 +8,17 @@ use parking_lot::{Mutex, MutexGuard};
 
 use rotogate_core::fault::{Chain, Error, Fault};
 
-/// The interval between two log lines with the number of faults.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 
-/// The faults that have not ended, by kind.
 #[derive(Debug, Default)]
 pub(super) struct FaultLog(Mutex<BTreeMap<&'static str, Lasting>>);
 
-/// A kind of fault that has not ended.
 #[derive(Debug)]
 struct Lasting {
-    /// The monotonic time of the last line.
     said: Duration,
-    /// The number of affected requests since that line.
     requests: u64,
 }
 
-/// The decision about the next log line with the number of faults.
 #[derive(Debug, PartialEq, Eq)]
 enum Count {
     More(&'static str, u64),
@@ -38,7 +30,6 @@ impl FaultLog {
         self.0.lock()
     }
 
-    /// Counts a fault. Returns whether it is the first fault of its kind.
     fn is_first(&self, reason: &'static str, now: Duration) -> bool {
         let mut lasting = self.lasting();
         match lasting.get_mut(reason) {
@@ -68,7 +59,6 @@ impl FaultLog {
         counts
     }
 
-    /// Logs a fault that left a request neither accepted nor rejected, if it is the first fault of its kind.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>, now: impl FnOnce() -> Duration) {
         let Err(Error::Failed(fault)) = outcome else { return };
         let reason = Fault::reason(fault);
@@ -83,7 +73,6 @@ impl FaultLog {
         }
     }
 
-    /// Logs the counts whose interval has passed.
     pub(super) fn tell_counts(&self, now: Duration) {
         for count in self.counted(now) {
             match count {

@@ -1,5 +1,4 @@
-//! Forwards a request to the service behind the gate after the gate has read the request's body. The layer must be set
-//! up for this.
+//! Forwards a request to the service after the gate has read its body.
 
 use std::future::Future;
 use std::time::Duration;
@@ -26,16 +25,16 @@ pub trait ForwardBuffered<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
-    /// The part of the service that the layer keeps until the gate has read the body.
+    /// A clone of the service, or `()` if requests are not forwarded.
     type Kept: Send + 'static;
 
-    /// Copies from the service the part that the layer keeps.
+    /// Clones the service before the gate reads the body.
     fn keep(service: &S) -> Self::Kept;
 
     /// Calls the service.
     ///
     /// # Errors
-    /// Returns an error if the service cannot be called.
+    /// The service cannot be called.
     fn forward(
         kept: Self::Kept,
         parts: Parts,
@@ -45,12 +44,12 @@ where
     /// Calls the service without a request body, and reads its reply.
     fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
-    /// Returns a function that can call the service any number of times.
+    /// Returns a function that can call the service repeatedly.
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not forwarded: the application has set up the gate incorrectly for its service.
+/// Why a call was not forwarded: the application has set up the gate incorrectly.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct NotForwarded {
@@ -74,7 +73,6 @@ impl NotForwarded {
         why: "WebSocket not served: make the layer with `gate.layer().forward_buffered()`, in a hyper server",
     };
 
-    /// Logs the mistake in the setup, and writes the reply in the endpoint's dialect.
     pub(super) fn reply(self, dialect: Option<&dyn Dialect>) -> Reply {
         let Self { status, why } = self;
         tracing::error!(status = status.as_u16(), "{why}");
@@ -83,12 +81,12 @@ impl NotForwarded {
     }
 }
 
-/// The default of a layer: does not forward a request whose body the gate has read.
+/// The default: a request whose body the gate has read is not forwarded.
 #[derive(Clone, Copy, Debug)]
 pub struct NoForward;
 
-/// Forwards a request whose body the gate has read. For this, the layer clones the service, and makes a new body from
-/// the bytes. See [`super::GateLayer::forward_buffered`].
+/// Forwards a request whose body the gate has read. The layer clones the service, and makes a new body. See
+/// [`super::GateLayer::forward_buffered`].
 ///
 /// ```
 /// use rotogate::gate::{BufferedForward, GateLayer};
@@ -154,7 +152,7 @@ where
 
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: S) -> Option<Dialer> {
-        // The lock supports services that are `Send` but not `Sync`.
+        // The lock supports services that are not `Sync`.
         let kept = parking_lot::Mutex::new(kept);
         Some(std::sync::Arc::new(move |parts| {
             let service = kept.lock().clone();
@@ -166,7 +164,7 @@ where
     }
 }
 
-/// Reads the whole body if it has at most [`MAX_CONSULTED`] bytes.
+/// Fails if the body exceeds [`MAX_CONSULTED`] bytes.
 async fn read<R: Body>(body: R) -> Option<Bytes> {
     let mut body = std::pin::pin!(body);
     let mut all = BytesMut::new();

@@ -1,4 +1,4 @@
-//! Requests from other issuers to end all sessions and tokens of a user.
+//! Another issuer's requests to end all sessions and tokens of a user.
 
 use secrecy::ExposeSecret;
 
@@ -9,11 +9,9 @@ use rotogate_core::engine::{NoticeResult, Origin};
 use rotogate_core::fault::Error;
 use rotogate_core::token::verify::{AskedRevocation, EventEffect, EventKind, SentGlobalRevocation};
 
-/// The protocol name that logs and counters use for global revocation requests.
 const GLOBAL_REVOCATION: &str = "global-revocation";
 
 impl Inner {
-    /// Ends all sessions and tokens of a user because another issuer requested it.
     // Requirements S13 to S15.
     pub(super) async fn revoke_globally(&self, request: &GlobalRevocation, origin: &Origin) -> Result<(), Error> {
         let done = self.revoked_globally(request, origin).await;
@@ -25,8 +23,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Executes the request. Returns the JWT's `jti`, the user and the result. The user is looked up before the request
-    /// is marked as used, so that a failure of the directory does not use up the request.
+    /// Returns the JWT's `jti`, the user and the result. The user is looked up first, so that a failure of the
+    /// directory does not use up the request.
     async fn revoked_globally(
         &self,
         request: &GlobalRevocation,
@@ -120,7 +118,7 @@ mod tests {
             (reply.status().as_u16(), reply.headers().contains_key("retry-after"))
         };
         assert_eq!(ask("first").await, (204, false));
-        // Takes as many requests as the rate limit for a client's assertions permits at once.
+        // Exhausts the rate limit for the issuer's assertions.
         let taken = (0..2000).take_while(|_| gate.0.engine.limits().assertion("issuer:idp").is_ok()).count();
         assert_eq!(taken, 999);
         assert_eq!(ask("later").await, (429, true));

@@ -1,11 +1,8 @@
-//! The gate's handle, which an application keeps.
-
 use std::sync::Arc;
 
 use super::Inner;
 
-/// A handle to a gate, which owns the keys, sessions, revocations, cache of verified tokens, route policies and
-/// dialects. A handle is cheap to clone.
+/// A handle to a gate. Clones are cheap and share all state.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -24,9 +24,9 @@ use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
-/// The caller of a request that the gate has admitted. [`Identity::from_extensions`] reads it. With the feature `axum`
-/// it is an extractor: use `Identity` where the route requires a caller, and `Option<Identity>` where a caller is
-/// optional. If no gate is in front of the handler, both extractors reply with 500.
+/// The caller of a request that the gate has admitted. [`Identity::from_extensions`] returns it. With the feature
+/// `axum`, `Identity` and `Option<Identity>` are extractors. If no gate is in front of the handler, both extractors
+/// reply with 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -38,11 +38,9 @@ use rotogate_core::verify_cache::Verified;
 #[derive(Clone, Debug)]
 pub struct Identity {
     verified: Arc<Verified>,
-    /// All claims of the token, once they have been read.
     claims: OnceLock<Arc<Map<String, Value>>>,
 }
 
-/// The claims of a token, once they have been read. They are kept in the extensions of the request.
 #[derive(Clone)]
 struct ReadClaims {
     of: Arc<Verified>,
@@ -50,7 +48,7 @@ struct ReadClaims {
 }
 
 impl Identity {
-    /// The caller of the request with these extensions. `None` if the gate let the request pass without a caller.
+    /// Returns the caller from a request's extensions, or `None` if the request has no caller.
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
         let identity = Self::new(Arc::clone(extensions.get::<Permitted>()?.caller()?));
         if let Some(read) = extensions.get::<ReadClaims>().filter(|read| Arc::ptr_eq(&read.of, &identity.verified)) {
@@ -63,8 +61,6 @@ impl Identity {
         Self { verified, claims: OnceLock::new() }
     }
 
-    /// Stores the claims in the extensions if they have been read, so that later readers of the same request can use
-    /// them.
     pub(super) fn share_claims(&self, extensions: &mut Extensions) {
         if let Some(claims) = self.claims.get() {
             extensions.insert(ReadClaims { of: Arc::clone(&self.verified), claims: Arc::clone(claims) });
@@ -82,8 +78,8 @@ impl Identity {
         self.verified.token().token_subject()
     }
 
-    /// The account, if the user belongs to one. For a token of another issuer, it is the mapped account, preceded by
-    /// the issuer's name and a colon.
+    /// The account, if the user belongs to one. For a token of another issuer, the account begins with the issuer's
+    /// name and a colon.
     pub fn account(&self) -> Option<&str> {
         self.verified.token().account()
     }
@@ -93,12 +89,12 @@ impl Identity {
         self.verified.token().client.as_deref()
     }
 
-    /// The granted scope. For a token of another issuer, it is the scope that the issuer's rules map and accept.
+    /// The granted scope. A token of another issuer has only the scopes that the issuer's rules accept.
     pub fn scope(&self) -> &Scope {
         &self.verified.token().scope
     }
 
-    /// The `iss` of the token. For a browser session whose user logged in at a provider, this is the provider's issuer.
+    /// The `iss` of the token. After a browser login at a provider, this is the provider's issuer.
     pub fn issuer(&self) -> &str {
         self.verified.token().vouching_issuer().url()
     }
@@ -109,17 +105,17 @@ impl Identity {
         self.verified.token().vouching_issuer().name()
     }
 
-    /// The id of the session, if this gate issued the token and the token has a session.
+    /// The id of the session, if this gate's token has one.
     pub fn session(&self) -> Option<SessionId> {
         self.verified.token().session.map(|(session, _)| session)
     }
 
-    /// Returns whether the caller presented the session cookie of a browser.
+    /// Returns whether the caller sent the session cookie of a browser.
     pub fn uses_session_cookie(&self) -> bool {
         self.verified.session_cookie().is_some()
     }
 
-    /// Returns whether the caller presented an API key.
+    /// Returns whether the caller sent an API key.
     pub fn uses_api_key(&self) -> bool {
         self.verified.token().is_api_key()
     }
@@ -134,13 +130,13 @@ impl Identity {
         self.verified.token().jti.as_deref()
     }
 
-    /// The thumbprint of the key that the token is bound to (RFC 9449). The request has proved possession of this key.
+    /// The thumbprint of the key that the token is bound to (RFC 9449). The caller has proved that it has the key.
     pub fn key_thumbprint(&self) -> Option<KeyThumbprint> {
         self.verified.token().bound_to()
     }
 
-    /// The thumbprint of the client certificate that the token is bound to (RFC 8705). The connection uses this
-    /// certificate.
+    /// The thumbprint of the client certificate that the token is bound to (RFC 8705). The caller's connection uses
+    /// this certificate.
     pub fn certificate_thumbprint(&self) -> Option<CertificateThumbprint> {
         self.verified.token().certificate().copied()
     }
@@ -150,22 +146,21 @@ impl Identity {
         self.verified.token().expires
     }
 
-    /// Returns whether the caller has this role. For our own tokens, the roles are in the claim `roles`. For tokens of
-    /// another issuer, they are in the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles)
-    /// names.
+    /// Returns whether the caller has this role. For our own tokens, roles are in the claim `roles`. For other issuers'
+    /// tokens, [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names the claims.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         self.verified.token().roles().contains(role)
     }
 
-    /// The roles of the caller, from the claims that [`Self::has_role`] reads. In a token of another issuer, roles may
-    /// be missing because the user has too many: see [`Roles::are_left_out`].
+    /// The roles of the caller. Roles of another issuer may be missing if the user has too many: see
+    /// [`Roles::are_left_out`].
     pub fn roles(&self) -> &Roles {
         self.verified.token().roles()
     }
 
-    /// All claims of the token, unchanged, deserialized into a type of the application. `scope` is complete, even if
-    /// the issuer's rules accept only a part of it. The token is parsed once per request.
+    /// Returns all claims of the token, unchanged, deserialized into a type of the application. `scope` is complete
+    /// here, even if the issuer's rules accept only a part of it.
     ///
     /// ```
     /// #[derive(serde::Deserialize)]
@@ -183,8 +178,7 @@ impl Identity {
     /// ```
     ///
     /// # Errors
-    /// Returns an error if the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then
-    /// replies with 403.
+    /// Fails if the claims do not have the shape of `T`. The extractor [`Claims`](super::Claims) then replies with 403.
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(self.all_claims())
     }
@@ -234,7 +228,7 @@ mod extract {
     #[derive(Clone, Copy, Debug)]
     pub struct Claims<T>(pub T);
 
-    /// The reason why an extractor did not find a caller. It is also the reply to send.
+    /// The reason why an extractor did not find a caller, and the reply to send.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Response};
@@ -259,7 +253,6 @@ mod extract {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
     enum Why {
-        /// A gate let the request pass without a caller.
         #[error("the request has no caller")]
         Anonymous,
         #[error("the token is for another audience, and no `require()` requires that audience")]
@@ -269,8 +262,7 @@ mod extract {
         #[cfg(feature = "browser-oidc")]
         #[error("the caller has no access token from a provider")]
         NoToken,
-        /// The application has no gate in front of the handler. This is an error because otherwise every caller would
-        /// silently be anonymous.
+        /// This is an error, because otherwise every caller would silently be anonymous.
         #[error(
             "no gate has identified the caller of this request: put `gate.layer()` around the router, or \
              `gate.require()` on the route. With `headers_only()`, handlers do not get the caller"
@@ -307,7 +299,6 @@ mod extract {
             Self::with(why, denial, parts)
         }
 
-        /// Makes the reply if the handler needs a provider's token, but the caller does not have one.
         #[cfg(feature = "browser-oidc")]
         pub(in crate::gate) fn without_token(denial: Denial, parts: &Parts) -> Self {
             match Why::from_parts(parts) {
@@ -325,7 +316,7 @@ mod extract {
                 denial,
                 &respond::ChallengeParams::default(),
             );
-            // The gate's layer reads this reason. Without it, the layer would report the request as `passed`.
+            // Without this reason, the gate's layer would report the request as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }
         }
@@ -345,8 +336,7 @@ mod extract {
         }
     }
 
-    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front of the
-    /// handler.
+    /// Returns `None` for a request without a caller, and an error if no gate is in front of the handler.
     impl<S: Sync> OptionalFromRequestParts<S> for Identity {
         type Rejection = NoIdentity;
 
@@ -374,8 +364,7 @@ mod extract {
         }
     }
 
-    /// Returns `None` if a gate let the request pass without a caller, and an error if no gate is in front of the
-    /// handler.
+    /// Returns `None` for a request without a caller, and an error if no gate is in front of the handler.
     impl<S: Sync, T: DeserializeOwned> OptionalFromRequestParts<S> for Claims<T> {
         type Rejection = NoIdentity;
 

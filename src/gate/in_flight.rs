@@ -1,27 +1,24 @@
-//! Counts the concurrent requests of each caller.
-
 use std::sync::Arc;
 
 use super::Inner;
 use rotogate_core::overload::{Holder, Lent, PoolPermit, Refusal};
 use rotogate_core::verify_cache::Verified;
 
-/// One request of a caller, which is counted from its admission until the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
-    /// Set if the caller has exceeded its share and uses spare capacity. The slot then does not count against the
-    /// caller's address, so that other callers at that address keep their share.
+    /// Set if the caller uses spare capacity beyond its share. The slot then does not count against the caller's
+    /// address, so that other callers at that address keep their share.
     #[expect(dead_code, reason = "held, not read")]
     lent: Option<Lent>,
-    /// The permit for buffering the request body, if the gate buffers the body.
+    /// Set if the gate buffers the request body.
     room: Option<Box<PoolPermit>>,
 }
 
 rotogate_core::debug_with!(InFlightSlot);
 
 impl InFlightSlot {
-    /// Counts a request. `address` is called only if the caller exceeds its share, and returns the holder under which
-    /// the request was already counted.
+    /// `address` returns the holder for which the request is already counted. It is called only if the caller exceeds
+    /// its share.
     pub(super) fn enter(
         gate: &Inner,
         caller: &Arc<Verified>,
@@ -34,13 +31,12 @@ impl InFlightSlot {
         Ok(Self { caller: Arc::clone(caller), lent, room: None })
     }
 
-    /// Keeps the permit for buffering the request body until the reply begins.
     pub(super) fn keeping(mut self, room: Option<PoolPermit>) -> Self {
         self.room = room.map(Box::new);
         self
     }
 
-    /// Releases the permit for buffering, because a service that replies has finished reading the body.
+    /// Releases the room for the body, because a service that replies has finished reading.
     pub(super) fn answered(&mut self) {
         self.room = None;
     }

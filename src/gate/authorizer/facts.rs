@@ -1,5 +1,4 @@
-//! The facts in a check request: the method, host, target, scheme and client address of the request that the proxy asks
-//! about.
+//! The facts in a check request: the original request's method, host, target, scheme and client address.
 
 use std::net::IpAddr;
 
@@ -18,7 +17,6 @@ const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The facts in a check request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) method: Method,
@@ -28,12 +26,10 @@ pub(super) struct Facts {
     pub(super) client: IpAddr,
 }
 
-/// Reads the facts from the headers in which this proxy states them, and ignores the headers of other proxies.
-/// `is_ours` returns whether only the gate sets a header with this name.
+/// Ignores the headers of other kinds of proxies. `is_ours` returns true for a header that only the gate may set.
 pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
-    // `Connection` must not name a fact, because the proxy, or another one between it and the upstream, removes the
-    // headers that `Connection` names.
+    // Proxies remove the headers that `Connection` names.
     if headers.get_all(CONNECTION).iter().any(|connection| names_a_fact(connection, &is_ours)) {
         return Err(Denial::BadFact(
             "the Connection header names a header that describes the original request or the caller",
@@ -58,7 +54,6 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str
 }
 
 impl Facts {
-    /// Makes the head of the original request from the facts and these headers.
     pub(super) fn into_head(self, headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { method, host, target, is_secure, client } = self;
         let (mut parts, ()) = Request::new(()).into_parts();
@@ -68,19 +63,18 @@ impl Facts {
         parts.method = method;
         parts.headers = headers;
         parts.headers.insert(HOST, host);
-        // Most proxies drop `Upgrade`. The gate restores it for a WebSocket handshake, so that the rule against
-        // cross-site handshakes with a cookie applies.
+        // Most proxies drop `Upgrade`. The gate restores `Upgrade`, so that the rule against cross-site WebSocket
+        // handshakes applies.
         if parts.headers.contains_key(SEC_WEBSOCKET_KEY) {
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
-        // The client's address is one of the facts, so a forwarding header in the request must not change it.
+        // The proxy has stated the client's address, so forwarding headers are ignored.
         parts.extensions.insert(Peer::new(client, is_secure).without_forwarding());
         Ok(parts)
     }
 }
 
-/// Returns whether the header states a fact, or belongs to the check request itself, and is therefore not a header of
-/// the original request.
+/// Returns whether the header states a fact, or belongs to the check request itself.
 pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -108,7 +102,7 @@ fn names_a_fact(connection: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> boo
     })
 }
 
-/// Returns the value of a header that occurs exactly once and is not empty.
+/// Returns the value of a header that must occur exactly once and must not be empty.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let mut values = headers.get_all(name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -124,7 +118,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial
     }
 }
 
-/// Returns the value of a header that occurs exactly once and is not a list.
+/// Returns the value of a header that must occur exactly once and must not be a list.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     match only(headers, name)? {
         list if list.contains(',') => Err(Denial::BadFact(match name.as_str() {
@@ -138,7 +132,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Deni
     }
 }
 
-/// Returns the last element of a header's list, which the proxy itself appended.
+/// The proxy itself appended the last element.
 fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
     let list = only(headers, name)?;
     Ok(list.rsplit(',').next().unwrap_or(list).trim())
@@ -155,11 +149,11 @@ pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
     HeaderValue::from_str(text).map_err(|_| Denial::BadHost)
 }
 
-/// Parses a target in origin form. The target stays unchanged byte for byte, because the proxy forwards exactly the
-/// target that the gate judges.
+/// Parses a target in origin form. Refuses a target that the parser would change, because the proxy forwards the
+/// original.
 pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
     let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
-    // The parser of `http` cuts off a fragment, but some upstreams do not.
+    // Refuses a fragment: `PathAndQuery` drops it, but an upstream may treat it as part of the path.
     if !text.starts_with('/') || target.as_str() != text {
         return Err(Denial::BadTarget);
     }

@@ -1,9 +1,9 @@
 //! Envoy's external authorization over gRPC, version 3 (`envoy.service.auth.v3.Authorization/Check`).
 //!
-//! The facts are attributes that Envoy itself sets, and never headers. In `headers`, Envoy joins headers with equal
-//! names by commas. If the filter sends `header_map`, which lists each header separately, the gate reads only
-//! `header_map`. A failure of the gate is reported as a refusal with an HTTP status, not as a gRPC error, because with
-//! `failure_mode_allow` Envoy permits a request after an error.
+//! The facts are attributes that Envoy itself sets, and never headers. Envoy joins equal headers by commas in
+//! `headers`, but not in `header_map`. If the filter sends `header_map`, the gate reads only `header_map`. A failure of
+//! the gate is also a refusal with an HTTP status. With `failure_mode_allow`, Envoy would permit the request after a
+//! gRPC error.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -44,8 +44,8 @@ use rotogate_core::route::Route;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::verify_cache::Verified;
 
-/// The protobuf messages, which `tests/protobuf.rs` generates.
-#[expect(missing_docs, reason = "generated; the .proto has the meaning")]
+/// The types of the Protobuf messages, which `tests/protobuf.rs` generates.
+#[expect(missing_docs, reason = "generated; the .proto file documents the messages")]
 pub mod proto {
     include!("../../../proto/generated/ext_authz.rs");
 }
@@ -53,18 +53,13 @@ pub mod proto {
 const DESCRIPTORS: &[u8] = include_bytes!("../../../proto/generated/ext_authz.bin");
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// The header that states the compression of the check request.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// The largest body of a refusal, in bytes.
+/// In bytes.
 const MAX_BODY_BYTES: usize = 4096;
-/// The initial size of the buffers for a check request and for its response. Both buffers can grow.
 const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
-/// The frame size for the response, which is tonic's default.
 const YIELD_BYTES: usize = 32 * 1024;
-/// The initial capacity for headers.
 const FEW_HEADERS: usize = 64;
-/// The initial buffer size for the strings in a response with an identity.
 const TEXT_BYTES: usize = 1024;
 
 rotogate_core::debug_with!(HttpRequest);
@@ -73,22 +68,20 @@ rotogate_core::debug_with!(HeadersEntry);
 
 rotogate_core::debug_with!(WireHeader);
 
-/// The response for a permitted request. It is kept in the extensions of the reply.
+/// The response for a permitted request, in the extensions of the reply.
 #[derive(Clone, Debug)]
 pub(super) enum Allowed {
-    /// A cached response, which is already encoded.
+    /// A cached response, already encoded.
     Kept(Bytes),
-    /// A new response. If `keep_for` has a route, the response is cached, because all of the caller's requests on that
-    /// route get the same response.
+    /// A new response. If `keep_for` has a route, the response is cached for the caller's requests on this route.
     Made { changes: Mutations, caller: Option<Arc<Verified>>, keep_for: Option<Arc<Route>> },
 }
 
-/// The codec for `Check` calls.
 #[derive(Debug)]
 struct CheckCodec;
 
 impl Codec for CheckCodec {
-    /// A [`CheckResponse`], encoded.
+    /// An encoded [`CheckResponse`].
     type Encode = Bytes;
     type Decode = CheckRequest;
     type Encoder = Self;
@@ -132,7 +125,7 @@ impl Decoder for CheckCodec {
     }
 }
 
-/// Serves the gRPC service, with server reflection and health.
+/// The gRPC service, with server reflection and health.
 #[derive(Clone, Debug)]
 pub struct Checks {
     streams: Streams,
@@ -145,8 +138,8 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Handles a gRPC call. `verdict` decides on the request head that the check request describes, and returns a reply
-    /// that contains its whole body.
+    /// Handles a gRPC call. `verdict` gets the head of the original request, and returns the reply with its complete
+    /// body.
     pub async fn answer<B, F>(
         &self,
         authorizer: &Authorizer,
@@ -180,21 +173,20 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            // Pin the future in place, as below, because awaiting the future by value would copy it, together with the
-            // request in it.
+            // The future is pinned in place, because moving the future would copy the request in it.
             let mut reply = pin!(verdict(head)).await;
             Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
         let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_QUESTION);
         let mut request = http::Request::new(body);
-        // The encoding is the only header that tonic reads.
+        // tonic reads only this header.
         request.headers_mut().extend(call.headers.get(&ENCODING).map(|encoding| (ENCODING, encoding.clone())));
         let answer = pin!(grpc.unary(tower::service_fn(serve), request)).await;
         collected(answer).await
     }
 }
 
-/// The head of the request that a check request describes.
+/// Returns the head of the original request.
 ///
 /// # Errors
 /// A fact is missing or malformed.
@@ -203,7 +195,7 @@ pub fn head_of_check(authorizer: &Authorizer, question: CheckRequest) -> Result<
 }
 
 impl Authorizer {
-    /// The head of the request that a check request describes.
+    /// Returns the head of the original request.
     ///
     /// # Errors
     /// A fact is missing or malformed.
@@ -230,12 +222,10 @@ fn present(attribute: &Bytes) -> Result<&str, Denial> {
     if attribute.is_empty() { Err(Denial::BadFact("an attribute is empty")) } else { text(attribute) }
 }
 
-/// Reads an attribute as a string. Every attribute must be valid UTF-8.
 fn text(attribute: &Bytes) -> Result<&str, Denial> {
     std::str::from_utf8(attribute).map_err(|_| Denial::BadFact("an attribute is not UTF-8"))
 }
 
-/// The headers of the request, without pseudo-headers.
 fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     const BAD: Denial = Denial::BadFact("a header is malformed");
     let header = |name: &[u8], value: Bytes| -> Result<(HeaderName, HeaderValue), Denial> {
@@ -269,7 +259,6 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
                 }
                 if is_of_the_request(&key) {
                     let (name, value) = header(&key, value)?;
-                    // Each name may occur only once, whatever its spelling.
                     if headers.try_insert(name, value).map_err(|_| BAD)?.is_some() {
                         return Err(Denial::BadFact("a header is repeated"));
                     }
@@ -280,7 +269,6 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     Ok(headers)
 }
 
-/// The encoded [`CheckResponse`] for a reply.
 pub(super) fn spoken(reply: &mut Reply) -> Bytes {
     let allowed = reply.extensions_mut().remove::<Allowed>();
     match allowed.filter(|_| reply.status() == StatusCode::OK) {
@@ -336,11 +324,10 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     }
 }
 
-/// Returns headers that overwrite the client's copies. They say so explicitly, because Envoy appends by default.
-/// Further values of the same name, such as a second challenge, are appended to the first.
+/// The headers overwrite the client's copies explicitly, because Envoy appends by default. Further values of the same
+/// name are appended.
 fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption> {
     let mut previous = None;
-    // The values of one name are adjacent.
     let one = |(name, value): (_, &HeaderValue)| HeaderValueOption {
         header: Some(WireHeader {
             key: texts.copy(HeaderName::as_str(name)),
@@ -355,7 +342,7 @@ fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption>
     headers.iter().map(one).collect()
 }
 
-/// Converts a header value as `from_utf8_lossy` does, but faster if the value is valid UTF-8.
+/// Like `from_utf8_lossy`, but faster for valid UTF-8.
 fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => text.into(),
@@ -363,7 +350,6 @@ fn lossy(value: &HeaderValue) -> Cow<'_, str> {
     }
 }
 
-/// The strings of a message, stored one after the other in a single allocation.
 struct Texts(BytesMut);
 
 impl Texts {
@@ -377,7 +363,6 @@ impl Texts {
     }
 }
 
-/// Returns the caller's properties for Envoy's other filters and its logs.
 fn metadata(token: &AccessToken, texts: &mut Texts) -> Struct {
     let mut text = |text: &str| Kind::StringValue(texts.copy(text));
     let scope = token.scope.iter().map(|scope| Value { kind: Some(text(scope)) }).collect();

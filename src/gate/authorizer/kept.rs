@@ -1,10 +1,9 @@
-//! A small cache, for each thread, of encoded responses for permitted requests. The cache does not decide anything,
-//! because the gate looks for a cached response only after it has permitted the request. A response depends only on the
-//! caller's token and the route, so it is the same for all of the caller's requests whose own headers do not have to be
-//! removed.
+//! A small cache, for each thread, of encoded responses for permitted requests. The gate uses the cache only after it
+//! has permitted a request. A response depends only on the caller's token and the route, unless headers of the request
+//! must be removed.
 //!
-//! The addresses of the token and the route select the slot of a response. A cached response keeps its token and its
-//! route alive, so their addresses cannot be reused.
+//! The addresses of the token and the route select the slot. A cached response keeps both alive, so their addresses
+//! cannot be reused.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -14,10 +13,8 @@ use bytes::Bytes;
 use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
-/// The number of slots for each thread.
 const SLOTS: usize = 1024;
-/// The maximum length of a cached response, in bytes. A longer response is encoded each time. The cached responses of a
-/// thread take at most 2 MiB.
+/// In bytes. The cached responses of a thread take at most 2 MiB.
 const MAX_ANSWER_BYTES: usize = 2048;
 
 thread_local! {
@@ -36,7 +33,7 @@ impl Slot {
     }
 }
 
-/// The cached response for this caller on this route, if this thread has one.
+/// Each thread has its own cache.
 pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> {
     KEPT.with_borrow(|slots| {
         let slot = slots.get(slot_of(caller, route))?.as_ref()?;
@@ -44,7 +41,6 @@ pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> 
     })
 }
 
-/// Caches a response, and replaces the response that was in its slot.
 pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     if answer.len() > MAX_ANSWER_BYTES {
         return;
@@ -60,7 +56,7 @@ pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     });
 }
 
-/// Computes the slot. The multiplication spreads the middle bits of the addresses.
+/// The multiplication spreads the middle bits of the addresses.
 fn slot_of(caller: &Arc<Verified>, route: &Arc<Route>) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let addresses = Arc::as_ptr(caller).addr() ^ Arc::as_ptr(route).addr().rotate_left(16);

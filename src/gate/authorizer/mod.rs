@@ -1,12 +1,11 @@
-//! The gate as an authorizer: another proxy sends each request's properties to the gate, gets a verdict, and forwards
-//! the request itself. In the code, this proxy is called `Neighbour`.
+//! The gate as an authorizer: another proxy asks the gate for a verdict on each request, and forwards the request
+//! itself. In the code, this proxy is called `Neighbour`.
 //!
-//! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). The gate builds the head
-//! of the original request from these facts, and performs steps 1 to 7 as for any other request. Step 8 responds with a
-//! verdict ([`answer`]).
+//! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). From these facts the gate
+//! builds the head of the original request, and performs steps 1 to 7 as usual. Step 8 makes a verdict ([`answer`]).
 //!
-//! The configured kind of proxy decides which headers are facts, not the presence of a header. A proxy passes on all
-//! headers of its client, so a client could otherwise state facts in the headers of another kind of proxy.
+//! The configured kind of proxy decides which headers are facts. A proxy forwards all headers of its client, so a
+//! client could otherwise state facts in another proxy's headers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -38,8 +37,7 @@ mod kept;
 #[cfg(test)]
 pub(in crate::gate) mod tests;
 
-/// The kind of proxy that sends the check requests. It determines which headers are facts, and which statuses the proxy
-/// passes on.
+/// The kind of proxy that sends check requests.
 ///
 /// ```
 /// use rotogate::gate::Neighbour;
@@ -82,7 +80,6 @@ impl Neighbour {
         Self::ALL.into_iter().find(|neighbour| neighbour.name() == name)
     }
 
-    /// Returns whether this proxy can remove a header that the response names.
     const fn removes_by_name(self) -> bool {
         match self {
             Self::Envoy => true,
@@ -90,8 +87,6 @@ impl Neighbour {
         }
     }
 
-    /// Returns whether this proxy passes a redirect in the response on to its client. Other proxies need a rule for
-    /// redirects in their configuration.
     const fn passes_redirects(self) -> bool {
         match self {
             Self::Traefik | Self::Caddy | Self::Envoy => true,
@@ -100,7 +95,7 @@ impl Neighbour {
     }
 }
 
-/// Gives another proxy a verdict on each request that the proxy is about to forward. See [`Gate::authorizer`].
+/// Gives another proxy a verdict on each request before the proxy forwards it. See [`Gate::authorizer`].
 ///
 /// Serve it on a separate listener that only that proxy can reach, and insert the [`Peer`] of each connection.
 ///
@@ -129,37 +124,32 @@ pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
     trusted: Trusted,
-    /// The audience of the assertions in the responses; `None` if the responses do not contain assertions.
+    /// The audience of the assertions in responses. `None` disables assertions.
     assertion_audience: Option<Arc<str>>,
 }
 
-/// The peers from which check requests are accepted.
 #[derive(Clone, Debug)]
 enum Trusted {
-    /// The gate's trusted proxies.
     Proxies,
     Networks(Arc<[IpNet]>),
-    /// All peers, because the listener has authenticated them.
+    /// The listener has already authenticated the peer.
     All,
 }
 
-/// The headers in the request that the upstream must not see, because they imitate a header of this gate, or because
-/// other kinds of proxies state facts in them. They were already removed from the head that is judged. The response
-/// tells the proxy to remove them. This type also contains the form of that response.
+/// Client headers that imitate headers of the gate or of another proxy. The response tells the proxy to remove these
+/// headers.
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
     form: QuestionForm,
 }
 
-/// The headers of a check request that do not belong to the original request.
 struct Marked {
     of_the_question: Vec<HeaderName>,
     disguises: Disguises,
 }
 
 impl Marked {
-    /// Makes the head of the original request from its facts and headers.
     fn head_of(self, facts: facts::Facts, mut headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { of_the_question, disguises } = self;
         of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
@@ -169,7 +159,6 @@ impl Marked {
     }
 }
 
-/// The form of a check request, which is also the form of its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum QuestionForm {
     #[default]
@@ -180,7 +169,6 @@ enum QuestionForm {
 }
 
 impl QuestionForm {
-    /// Returns whether the proxy can remove a header that the response names.
     const fn removes_by_name(self, neighbour: Neighbour) -> bool {
         match self {
             Self::Headers => neighbour.removes_by_name(),
@@ -193,17 +181,17 @@ impl QuestionForm {
 const KEY_BELONGS: &str = "behind this proxy, send the API key in Authorization as a bearer token";
 
 impl Gate {
-    /// Makes an authorizer, which gives a proxy of this kind a verdict on each request that the proxy is about to
-    /// forward. The routes are the same as for [`Gate::layer`], but the gate's endpoints are not served. The authorizer
-    /// accepts check requests from the gate's trusted proxies, or from the networks of [`Authorizer::trusting`].
+    /// Makes an authorizer for this kind of proxy. The authorizer uses the same routes as [`Gate::layer`], but does not
+    /// serve the gate's endpoints. By default, the gate's trusted proxies may send check requests: see
+    /// [`Authorizer::trusting`].
     #[cfg(feature = "program")]
     pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
         Authorizer { gate: self.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
     }
 }
 
-/// Makes the gate match routes and hosts as if the head had arrived on the listener of the check request. Clients of a
-/// proxy on this machine may use the names of this machine's listeners.
+/// Routes and hosts must match as if the head had arrived on the listener of the check request. Otherwise clients of a
+/// local proxy could use the names of this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
         && let Some(client) = head.extensions.remove::<Peer>()
@@ -224,7 +212,7 @@ impl Authorizer {
         Self { trusted: Trusted::Networks(networks.into()), ..self }
     }
 
-    /// Adds an assertion for this audience to the responses, if the gate makes assertions
+    /// Adds assertions for this audience to responses, if the gate makes assertions
     /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)). The upstreams behind the proxy verify the
     /// assertion. The audience must not be an audience of access tokens.
     #[must_use]
@@ -232,15 +220,14 @@ impl Authorizer {
         Self { assertion_audience: Some(audience.into()), ..self }
     }
 
-    /// Accepts check requests from every peer, because the listener has authenticated the peer by its client
-    /// certificate.
+    /// Accepts check requests from every peer, because the listener verifies the peers' client certificates.
     #[must_use]
     pub fn trusting_all(self) -> Self {
         Self { trusted: Trusted::All, ..self }
     }
 
-    /// Builds the head of the request that the proxy asks about, with that request's client as the [`Peer`]. Moves the
-    /// headers out of the check request.
+    /// Builds the head of the original request, with its client as the [`Peer`]. Moves the headers out of the check
+    /// request.
     ///
     /// # Errors
     /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates a header of this gate.
@@ -256,7 +243,6 @@ impl Authorizer {
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
-    /// Checks whether the gate accepts check requests from this peer.
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
         let networks = match &self.trusted {
             Trusted::Proxies => self.gate.trusted_proxies(),
@@ -270,17 +256,16 @@ impl Authorizer {
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
-    /// Returns whether only the gate may set the header with this name. The configuration can name further such headers.
     fn is_ours(&self, name: &str) -> bool {
         let mut is_ours = false;
         self.gate.0.strip(|names| is_ours |= names.protects(name));
         is_ours
     }
 
-    /// Finds the headers of a check request that do not belong to the original request.
+    /// Finds the headers that do not belong to the original request.
     ///
     /// # Errors
-    /// A header imitates a header of this gate, and the proxy cannot remove it.
+    /// A header imitates a header of this gate, and the proxy cannot remove the header.
     fn marked(&self, headers: &HeaderMap, form: QuestionForm) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
@@ -299,50 +284,44 @@ impl Authorizer {
         if is_disguised && !removes { Err(Denial::DisguisedHeader) } else { Ok(Marked { of_the_question, disguises }) }
     }
 
-    /// Decides on a request with this head (steps 1 to 8). The reply has a [`Verdict`](super::Verdict) in its
-    /// extensions.
+    /// Decides on a request with this head. The reply has a [`Verdict`](super::Verdict) in its extensions.
     pub async fn decide(&self, head: Result<Parts, Denial>) -> Reply {
         let gate = &self.gate.0;
         let mut parts = match head {
             Ok(parts) => parts,
             Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
         };
-        // A 2xx status means "permit", so the gate cannot respond to a preflight itself. If the route leaves the
-        // preflight to the upstream, the preflight passes. Any other preflight is judged as an ordinary OPTIONS
-        // request.
+        // A 2xx status permits the request, so the gate cannot respond to a preflight itself. If the upstream does not
+        // reply to the route's preflights, the preflight is handled as an ordinary OPTIONS request.
         if preflight::requested_method(&parts.method, &parts.headers).is_some()
             && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
         {
             parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
         }
-        // The gate cannot rewrite the path, because the proxy forwards its own copy of the path. The gate therefore
-        // refuses a path that is not canonical.
+        // A path that is not canonical is refused, because the proxy forwards its own copy of the path.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
             Admission::In(permitted) => self.permitted(&mut parts, permitted),
             Admission::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
-            // The check request does not contain the body of the MCP call.
+            // A check request does not contain the body of the MCP call.
             Admission::Call(permitted) => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route()))
             }
             Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
-            // A layer with `Refuse` does not serve endpoints, and this layer checks the audience itself instead of
-            // leaving it to a `require()`.
             Admission::Endpoint(_) | Admission::Undecided(..) => {
                 answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
             }
         }
     }
 
-    /// The response for a permitted request, after the checks that only an authorizer makes.
     fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
         let gate = &self.gate.0;
         let refused =
             |parts: &Parts, denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
-        // The proxy forwards its own copy of the target, and the upstream must never get a token in the query (T2).
+        // The proxy forwards the target unchanged, but the upstream must never get a token in the query (T2).
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
             return refused(parts, Denial::UnusableCredential);
         }
@@ -351,10 +330,8 @@ impl Authorizer {
             reply.headers_mut().insert(answer::DETAIL, HeaderValue::from_static(KEY_BELONGS));
             return reply;
         }
-        // The check request counts as a concurrent request of its caller only until the response is made, because the
-        // gate does not see the end of a request that the proxy forwards. The slot is not taken from spare capacity,
-        // because it is released when this function returns, and the check request may have been counted for another
-        // holder.
+        // The check request counts as concurrent only until the response. The gate does not see when the forwarded
+        // request ends.
         let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
@@ -366,8 +343,8 @@ impl Authorizer {
         }
     }
 
-    /// Returns whether an API key in a header would reach the upstream. This happens if the proxy cannot remove the
-    /// header. `Authorization` does not count, because every example configuration removes it.
+    /// Returns whether an API key in a header would reach the upstream, because the proxy cannot remove the header.
+    /// Ignores `Authorization`, because all example configurations remove it.
     // Requirement K6.
     fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
@@ -376,12 +353,12 @@ impl Authorizer {
             && self.gate.0.key_headers(parts, takes_keys).any(|name| name != AUTHORIZATION)
     }
 
-    /// The response to a check request that exceeds a bound.
+    /// Returns the response to a check request that exceeds a bound.
     pub fn overloaded(&self, refusal: rotogate_core::overload::Refusal) -> Reply {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// If the check request has a body, returns the header that closes the connection, because the gate does not read
+    /// Returns the header that closes the connection if the check request has a body, because the gate does not read
     /// the body.
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
@@ -401,7 +378,6 @@ impl<B> Service<Request<B>> for Authorizer {
     }
 
     fn call(&mut self, question: Request<B>) -> Self::Future {
-        // The body is neither read nor waited for.
         let (mut question, _) = question.into_parts();
         let authorizer = self.clone();
         Box::pin(async move {

@@ -1,5 +1,3 @@
-//! Pauses refreshes at a provider while the provider rejects the gate's client credentials.
-
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,20 +6,17 @@ use tokio::time::Instant;
 use crate::relay::{ProviderReply, oauth};
 use rotogate_core::oauth_error::OAuthError;
 
-/// The length of the first pause. Each further refusal doubles the pause.
+/// Each further refusal doubles the pause.
 const FIRST: Duration = Duration::from_secs(5);
-/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The pause in refreshes after a provider has refused the gate's credentials (`invalid_client`), because every further
-/// refresh would be refused as well. A reload of the configuration starts without a pause, because it may bring other
-/// credentials.
+/// Pauses refreshes after the provider has refused the gate's credentials (`invalid_client`). A reload ends the pause,
+/// because the credentials may have changed.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct ClientRefusals(Mutex<Option<Paused>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Paused {
-    /// When the refusal arrived.
     since: Instant,
     until: Instant,
     delay: Duration,
@@ -32,8 +27,7 @@ impl ClientRefusals {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Checks whether a refresh may be sent to the provider now. After a pause, one refresh is sent, and the others
-    /// wait for another pause.
+    /// After a pause, one refresh is sent, and all others wait again.
     ///
     /// # Errors
     /// The time until the pause ends.
@@ -48,19 +42,18 @@ impl ClientRefusals {
         }
     }
 
-    /// Records the provider's response. The response was received at `now`, for a refresh that was sent at `sent`.
     pub(super) fn note(&self, reply: &ProviderReply, sent: Instant, now: Instant) {
         let mut paused = self.paused();
         let error = oauth::error(reply);
         let is_refusal = match error.as_deref().map(OAuthError::read) {
-            // Whatever the status of this refusal is, it concerns only one refresh token or one user.
+            // Whatever the status, these codes refuse only one refresh token or user.
             Some(OAuthError::Grant | OAuthError::User) => false,
             Some(OAuthError::Client) => error.as_deref() != Some("unauthorized_client"),
             _ => reply.status == 401,
         };
         match *paused {
             _ if !is_refusal => *paused = None,
-            // If the refresh was sent before the pause began, its response does not extend the pause.
+            // A refresh that was sent before the pause does not extend the pause.
             Some(known) if sent < known.since => {}
             known => {
                 let delay = known.map_or(FIRST, |known| (known.delay * 2).min(LONGEST));
@@ -86,7 +79,7 @@ mod tests {
         let (refusals, begun) = (ClientRefusals::default(), Instant::now());
         let after = |seconds: u64| begun + Duration::from_secs(seconds);
         assert_eq!(refusals.admit(begun), Ok(()));
-        // Two refreshes that were under way at the same time begin only one pause.
+        // Two refreshes at the same time begin only one pause.
         for _ in 0..2 {
             refusals.note(&reply(400, "invalid_client"), begun, after(1));
         }
@@ -101,10 +94,10 @@ mod tests {
             }
         }
         assert_eq!(asked, [5, 10, 20, 40, 60, 60, 60]);
-        // Any other response shows that the provider accepts the gate's credentials again.
+        // Any other response shows that the provider accepts the gate's credentials.
         refusals.note(&reply(400, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
-        // A refusal that ends one session does not pause the refreshes of other sessions.
+        // A refusal that ends one session does not pause other sessions' refreshes.
         refusals.note(&reply(401, "invalid_grant"), after(300), after(300));
         assert_eq!(refusals.admit(after(300)), Ok(()));
         refusals.note(&reply(401, ""), after(300), after(301));

@@ -1,5 +1,3 @@
-//! Sessions that are bound to a device: the check of requests, the headers of a refusal, and the counters.
-
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{HeaderName, SET_COOKIE};
@@ -18,15 +16,13 @@ use rotogate_core::verify_cache::Verified;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// The result when a browser requests a device cookie, or sends a request without proof of its device. These are the
-/// values of the label `result`.
+/// The results that the metrics count for device proofs, as values of the label `result`.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gate) enum DeviceResult {
     Registered,
     Refreshed,
     /// The proof is invalid, or the session is bound to another key.
     Refused,
-    /// The session has ended.
     Over,
     Unavailable,
     /// The browser states why it does not have a device cookie.
@@ -35,7 +31,6 @@ pub(in crate::gate) enum DeviceResult {
 
 const NAMES: [&str; 6] = ["registered", "refreshed", "refused", "over", "unavailable", "skipped"];
 
-/// The number of requests with each result.
 #[derive(Debug, Default)]
 pub(crate) struct BrowserDevices([AtomicU64; NAMES.len()]);
 
@@ -52,20 +47,19 @@ impl BrowserDevices {
     }
 }
 
-/// The device cookie of a request, if the request has exactly one.
+/// Returns `None` if the request has several device cookies.
 pub(in crate::gate) fn shown_device(headers: &HeaderMap) -> Option<&[u8]> {
     let mut found = credential::cookies(headers, device_cookie::NAME);
     found.next().filter(|_| found.next().is_none())
 }
 
 impl Inner {
-    /// What a request presents about its device, for a later check.
     pub(in crate::gate) fn presented_device(&self, headers: &HeaderMap) -> PresentedDevice {
         let mode = self.browser.as_ref().map_or(Binding::Off, |browser| browser.device);
         PresentedDevice::new(mode, shown_device(headers).filter(|_| mode != Binding::Off))
     }
 
-    /// Checks that the request also has the device cookie if the caller's session is bound to a device.
+    /// A session that is bound to a device also needs the device cookie.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`].
@@ -83,8 +77,8 @@ impl Inner {
         if is_admitted { Ok(()) } else { Err(Denial::DeviceProofMissing) }
     }
 
-    /// Adds the next challenge to the refusal of a request that did not prove its device. An invalid device cookie is
-    /// cleared, so that the browser gets a new cookie before its next request.
+    /// Adds the next challenge to a refusal. An invalid device cookie is cleared, so that the browser gets a new one
+    /// before its next request.
     // Requirement B50.
     pub(in crate::gate) fn ask_for_device(&self, parts: &Parts, denial: Denial, headers: &mut HeaderMap) {
         if denial != Denial::DeviceProofMissing {
@@ -100,7 +94,7 @@ impl Inner {
         headers.append(SET_COOKIE, set_cookie("", 0));
     }
 
-    /// Removes from a service's reply the headers that would end a device binding or begin another.
+    /// The service's reply must not end a device binding or begin another.
     // Requirement B27.
     pub(in crate::gate) fn keep_binding(&self, headers: &mut HeaderMap) {
         if self.browser.as_ref().is_none_or(|browser| browser.device == Binding::Off) {
@@ -115,7 +109,7 @@ impl Inner {
     }
 }
 
-/// The value of `Clear-Site-Data` without `cookies`. `None` if the value does not contain `cookies`.
+/// Returns `None` if `Clear-Site-Data` does not contain `cookies`.
 fn without_cookies(value: &HeaderValue) -> Option<Option<HeaderValue>> {
     let all: Vec<_> = value.to_str().ok()?.split(',').map(str::trim).collect();
     if all.contains(&"\"*\"") {

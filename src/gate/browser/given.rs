@@ -1,8 +1,7 @@
-//! The session cookies that a service's reply may set. A service behind the gate can set only session cookies that it
-//! got from the gate.
+//! Session cookies in a service's replies. A service can only set session cookies that it got from the gate.
 //!
-//! [`BrowserSessions`](super::BrowserSessions) gives the application such a cookie as headers for its reply. The gate
-//! remembers the cookie until that reply passes through.
+//! The application gets a session cookie from [`BrowserSessions`](super::BrowserSessions). The gate remembers the
+//! cookie until the reply that sets it passes the gate.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,22 +17,19 @@ use crate::gate::browser_request::strip_set_cookie;
 use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::Route;
 
-/// The maximum number of remembered cookies. If even more replies with cookies are pending, the oldest of these replies
-/// does not set its cookie, and its user has to log in again. This only happens if many handlers delay their replies
-/// for long.
+/// The maximum number of remembered cookies. If more replies are pending, the oldest reply does not set its cookie, and
+/// its user has to log in again.
 const REMEMBERED: usize = 4096;
 
-/// Digests of the cookies that the gate has given to the application, but that have not yet passed in a reply.
+/// Digests of the session cookies that the application has received, but not yet sent to a browser.
 #[derive(Debug, Default)]
 pub(crate) struct GivenCookies(Mutex<VecDeque<[u8; 32]>>);
 
-/// The cookies that a layer or `require()` of a gate has let pass in a reply. An outer layer lets these cookies pass as
-/// well.
+/// The session cookies that an outer layer must also let pass.
 #[derive(Clone)]
 struct PassedCookies(Vec<HeaderValue>);
 
 impl GivenCookies {
-    /// Records the cookies in these headers of a reply.
     pub(super) fn note(&self, headers: &HeaderMap) {
         let mut given = self.0.lock();
         for digest in headers.get_all(SET_COOKIE).iter().filter_map(digest_of) {
@@ -44,7 +40,7 @@ impl GivenCookies {
         }
     }
 
-    /// Returns whether the gate gave this cookie to the application and no reply has set it yet. Forgets the cookie.
+    /// Returns whether the application got this cookie and has not sent it yet. Forgets the cookie.
     fn take(&self, cookie: &HeaderValue) -> bool {
         let Some(digest) = digest_of(cookie) else { return false };
         let mut given = self.0.lock();
@@ -57,7 +53,6 @@ fn digest_of(cookie: &HeaderValue) -> Option<[u8; 32]> {
     digest(&SHA256, cookie.as_bytes()).as_ref().first_chunk().copied()
 }
 
-/// Records the cookies of a reply that the gate itself has made.
 pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
     if reply.headers().contains_key(SET_COOKIE) {
         let own = reply.headers().get_all(SET_COOKIE).iter().cloned().collect();
@@ -66,8 +61,7 @@ pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
 }
 
 impl Inner {
-    /// Returns the permit with which a `require()` on this route adapts the reply. If a layer is in front of the
-    /// `require()`, that layer adapts the reply instead.
+    /// Returns `None` if a layer in front of the `require()` adapts the reply.
     pub(in crate::gate) fn adapts_alone(&self, parts: &Parts, route: &Arc<Route>) -> Option<Permitted> {
         self.browser.as_ref()?;
         match parts.extensions.get::<Permitted>().filter(|known| known.by().gate == self.id) {
@@ -75,7 +69,6 @@ impl Inner {
             Some(known) if known.caller().is_some_and(|caller| caller.session_cookie().is_some()) => {
                 Some(known.clone())
             }
-            // This permit is used only to check the cookies of the reply.
             Some(_) | None => {
                 let by = By { gate: self.id, layer: false, defers: false };
                 Some(policy::permit_anonymous(route, by))

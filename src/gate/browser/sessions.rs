@@ -45,22 +45,22 @@ pub struct BrowserSessions(Gate);
 
 impl Gate {
     /// Begins and ends browser sessions behind the application's own login page. The gate needs a
-    /// [`Browser`](super::Browser), whose path, cookie and profile also apply to these sessions.
+    /// [`Browser`](super::Browser), whose path, cookie and profile apply.
     pub fn browser(&self) -> BrowserSessions {
         BrowserSessions(self.clone())
     }
 }
 
 impl BrowserSessions {
-    /// Begins a session for the browser that sent this request. Call it after the application itself has logged the
-    /// user in. Returns the headers of the reply. If the browser presented a session, that session ends.
+    /// Begins a session for the browser that sent this request, after the application has logged the user in. Returns
+    /// the headers of the reply. Ends the browser's previous session.
     ///
     /// As with [`Sessions::start`](crate::gate::Sessions::start), the gate does not look up the user in a directory.
     /// The application must limit login attempts itself.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`] if the request does not prove that it comes from a page of our own or of an allowed
-    /// origin. [`Denial::NoRoute`] without a [`Browser`](super::Browser). The errors of
+    /// [`Denial::CrossOrigin`] if the request does not prove that it comes from our own origin or an allowed origin.
+    /// [`Denial::NoRoute`] without a [`Browser`](super::Browser). The errors of
     /// [`Sessions::start`](crate::gate::Sessions::start).
     pub async fn begin(&self, request: &Parts, new: NewSession) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
@@ -98,11 +98,10 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// Durably ends the session of the browser that sent this request. Returns the headers of the reply, which clear
-    /// the cookie.
+    /// Durably ends the session of the browser that sent this request. Returns the headers that clear the cookie.
     ///
     /// # Errors
-    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as for [`Self::begin`]. A fault: this gate then refuses the
+    /// [`Denial::CrossOrigin`] and [`Denial::NoRoute`] as for [`Self::begin`]. After a fault, this gate refuses the
     /// session, but the reply must not clear the cookie.
     pub async fn revoke(&self, request: &Parts) -> Result<HeaderMap, Error> {
         let (gate, browser) = self.asked(request)?;
@@ -118,7 +117,6 @@ impl BrowserSessions {
         Ok(headers)
     }
 
-    /// The gate and its browser endpoint, if the request proves that it comes from an accepted origin.
     fn asked(&self, request: &Parts) -> Result<(&Arc<Inner>, &BrowserEndpoint), Denial> {
         let gate = &self.0.0;
         let browser = gate.browser.as_deref().ok_or(Denial::NoRoute)?;
@@ -128,7 +126,7 @@ impl BrowserSessions {
 
 impl Inner {
     /// Ends the session of a cookie, first at the gate and then at its provider. Returns the hint for the provider's
-    /// logout page. If a refresh of the provider's tokens is in progress, that refresh revokes its new tokens itself.
+    /// logout page. A refresh in progress revokes its new tokens itself.
     ///
     /// # Errors
     /// See [`Engine::end_browser`](rotogate_core::engine::Engine::end_browser).
@@ -147,8 +145,7 @@ impl Inner {
     }
 }
 
-/// The cookie in a request from this address. A cookie that was not made with one of this gate's secrets is ignored,
-/// and counts as forged.
+/// A cookie that was not made with one of this gate's secrets is ignored, and counts as forged.
 // Requirement B3.
 pub(in crate::gate) fn presented(
     gate: &Inner,
@@ -167,9 +164,8 @@ fn authenticated(gate: &Inner, value: &[u8], address: Option<IpAddr>) -> Option<
 }
 
 impl Inner {
-    /// Ends the session that the browser presented when the same user logged in again. The session ends after a delay,
-    /// so that parallel requests can finish. If the gate stops before then, the session expires by itself at the end of
-    /// this delay.
+    /// Ends the browser's earlier session after the same user has logged in again. The delay lets parallel requests
+    /// finish. If the gate stops first, the session expires by itself.
     // Requirement B8.
     pub(in crate::gate) fn end_presented_later(
         self: &Arc<Self>,
@@ -182,7 +178,7 @@ impl Inner {
         let gate = Arc::clone(self);
         runtime.spawn(async move {
             tokio::time::sleep(wait).await;
-            // If a fault occurs, it is logged, and the gate writes the revocation to the store later.
+            // A fault is logged, and the gate stores the revocation later.
             let _ = gate.engine.end_browser(&cookie, &origin).await;
             #[cfg(feature = "browser-oidc")]
             if let Some(vaults) = gate.vaults() {
@@ -192,12 +188,12 @@ impl Inner {
     }
 }
 
-/// The value of the cookie that a layer has removed from a request. `Debug` does not print it.
+/// The cookie that a layer has removed from a request. `Debug` does not print it.
 #[derive(Clone)]
 struct RemovedCookie(Result<Arc<Zeroizing<Vec<u8>>>, Denial>);
 
-/// Keeps the session cookie of a request for [`BrowserSessions`] before a layer removes the cookie, because a handler
-/// of the application may end the session.
+/// Keeps the session cookie for [`BrowserSessions`] before a layer removes it. A handler of the application may end the
+/// session.
 pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     if gate.browser.is_none() {
         return;
@@ -211,7 +207,7 @@ pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     }
 }
 
-/// Returns the same cookie as [`presented`], but for a handler or a layer that may itself be behind a layer.
+/// Like [`presented`], but also finds a cookie that a layer has already removed.
 pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Result<Option<SessionCookie>, Denial> {
     let address = gate.client_address(request);
     match request.extensions.get::<RemovedCookie>() {
@@ -224,7 +220,6 @@ pub(in crate::gate) fn presented_to_handler(gate: &Inner, request: &Parts) -> Re
     }
 }
 
-/// The session cookie of the caller whom a layer of this gate has admitted.
 fn of_caller<'a>(gate: &Inner, request: &'a Parts) -> Option<&'a str> {
     let permitted = request.extensions.get::<Permitted>().filter(|permitted| permitted.by().gate == gate.id)?;
     permitted.caller()?.session_cookie().map(AsRef::as_ref)

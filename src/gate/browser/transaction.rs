@@ -1,5 +1,5 @@
-//! Logins in progress at a provider. Each has its own encrypted cookie, so that browser tabs do not disturb each other.
-//! The store keeps nothing about these logins.
+//! Logins in progress at a provider. Each login has its own encrypted cookie, so that browser tabs do not disturb each
+//! other. The store does not contain these logins.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,28 +26,23 @@ use rotogate_core::store::Store;
 use rotogate_core::token::session_cookie::LOGIN_NAME as PREFIX;
 use rotogate_core::token::{Keyring, login_cookie};
 
-/// The number of characters of the hash of `state` that the cookie's name contains.
+/// The cookie's name contains this many characters of the hash of `state`.
 const NAMED: usize = 8;
-/// The maximum number of logins in progress in one browser. If a browser begins another login, its oldest login is
-/// dropped.
+/// The maximum number of logins in progress in one browser. A new login replaces the oldest one.
 // Requirement B31.
 const MOST: usize = 12;
-/// The largest number of bytes that login cookies may take in a request. If they take more, the oldest login is
-/// dropped, because an upstream rejects a request head that is too long.
+/// The maximum size of all login cookies in a request, in bytes. Upstreams reject long request heads.
 const MOST_BYTES: usize = 8 << 10;
 /// The longest time that a login may take, in seconds.
 const LIFETIME: u64 = 600;
-/// How far another gate's clock may be ahead of this gate's clock, in seconds.
+/// How far another gate's clock may be ahead, in seconds.
 const AHEAD: u64 = 60;
-/// If the target requires another login within this time after a login, in seconds, the login counts as repeated,
-/// because it succeeded without waiting for the user.
+/// A login for the same target within this many seconds counts as repeated.
 const AT_ONCE: u64 = 30;
-/// The largest number of logins for one target in immediate succession.
+/// The maximum number of repeated logins for one target.
 const MOST_AT_ONCE: usize = 4;
-/// The largest number of finished logins that are remembered.
 const REMEMBERED: usize = 1 << 14;
 
-/// A login in progress.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(in crate::gate) struct Transaction {
     #[serde(rename = "s")]
@@ -56,22 +51,19 @@ pub(in crate::gate) struct Transaction {
     pub(in crate::gate) nonce: String,
     #[serde(rename = "v")]
     pub(in crate::gate) verifier: String,
-    /// The page to return to after the login, and the digest of the whole target if the target is long.
+    /// The page to return to after the login. If the target is long, `rest` is the digest of the whole target.
     #[serde(rename = "t")]
     pub(in crate::gate) to: String,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     pub(in crate::gate) rest: Option<String>,
-    /// The requirements that the route has for the login.
     #[serde(flatten)]
     pub(in crate::gate) asked: AskedLogin,
-    /// The time at which the login began, in seconds.
+    /// The start of the login, in seconds.
     #[serde(rename = "b")]
     begun: u64,
-    /// Digests of the logins that this browser has just completed for the same target. The list includes this login
-    /// once it has ended.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
-    /// When the login ended, in seconds, and the session that it began.
+    /// The time at which the login ended, in seconds, and the id of its session.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     ended: Option<(u64, String)>,
 }
@@ -92,12 +84,11 @@ impl Transaction {
         Ok(Self { state, nonce, verifier, to, rest, asked, begun, made: Vec::new(), ended: None })
     }
 
-    /// If the target requires another login immediately after a login, records the earlier logins that led to this
-    /// browser's session.
+    /// Records the browser's earlier logins, if the target immediately requires another login.
     ///
     /// # Errors
-    /// The login that has just ended, if its target requires a login that the browser has already completed. Without
-    /// this check, the target could require logins endlessly.
+    /// The browser has already completed the login that the target requires. Without this error, the target could
+    /// require logins endlessly.
     // Requirement B36.
     pub(in crate::gate) fn follow(
         &mut self,
@@ -123,19 +114,17 @@ impl Transaction {
         Ok(())
     }
 
-    /// Returns whether both logins have the same target.
     fn is_for(&self, other: &Self) -> bool {
         self.to == other.to && self.rest == other.rest
     }
 
-    /// Returns a digest of the target's login requirements. It distinguishes logins with different requirements.
     fn digest(&self) -> u32 {
         let hash = digest(&SHA256, self.asked.to_string().as_bytes());
         hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first))
     }
 
-    /// Replaces the cookie of this login, which has begun a session, with a cookie without the login's secrets. The new
-    /// cookie lasts as long as [`Self::follow`] needs it to detect a repeated login.
+    /// Replaces the cookie of a finished login with a cookie that does not contain secrets. [`Self::follow`] needs the
+    /// new cookie to detect a repeated login.
     pub(in crate::gate) fn end(&self, reply: &mut HeaderMap, session: SessionId, keyring: &Keyring, now: Timestamp) {
         let name = name_of(&self.state);
         let ended = Self {
@@ -156,7 +145,7 @@ impl Transaction {
         }
     }
 
-    /// Returns the login in progress with this `state`, if this browser began it.
+    /// Only the browser that began the login has its cookie.
     // Requirement B29.
     pub(in crate::gate) fn of_state(
         headers: &HeaderMap,
@@ -184,7 +173,6 @@ impl Transaction {
         }
     }
 
-    /// Adds the cookie of this login to a reply, and clears the cookies of older logins if there are too many.
     // Requirement B31.
     pub(in crate::gate) fn put(
         &self,
@@ -200,12 +188,12 @@ impl Transaction {
         let mut others: Vec<(String, usize, u64)> = Vec::new();
         for (name, value) in credential::cookies_with_prefix(request, PREFIX) {
             let Ok(name) = std::str::from_utf8(name) else { continue };
-            // Cookies that cannot be opened or are too old are dropped first.
+            // Cookies that cannot be decrypted or are too old are dropped first.
             let known = Self::open(name, value, keyring).filter(|known| known.is_live(now));
             let begun = known.map_or(0, |known| known.begun);
             others.push((name.to_owned(), name.len() + value.len(), begun));
         }
-        // Browsers send the oldest cookie first. Logins that began in the same second have equal times.
+        // Browsers send the oldest cookie first. Logins in the same second have equal times.
         others.reverse();
         others.sort_by_key(|(_, _, begun)| std::cmp::Reverse(*begun));
         let mut room = MOST_BYTES.saturating_sub(name.len() + value.len());
@@ -222,13 +210,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// Clears the cookie of this login.
     pub(in crate::gate) fn clear(&self, reply: &mut HeaderMap) {
         clear(reply, &name_of(&self.state));
     }
 }
 
-/// The name of a login's cookie. The name does not contain a secret of the login.
+/// The name does not reveal `state`.
 fn name_of(state: &str) -> String {
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()));
     format!("{PREFIX}{}", hash.get(..NAMED).unwrap_or_default())
@@ -246,14 +233,14 @@ fn clear(reply: &mut HeaderMap, name: &str) {
 /// `SameSite=Lax`, because the browser returns from another site.
 fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
     let cookie = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}");
-    // The value is base64url and the rest is fixed, so the conversion cannot fail.
+    // The conversion cannot fail: the value is base64url, and the rest is fixed.
     let mut cookie = HeaderValue::try_from(cookie).unwrap_or_else(|_| HeaderValue::from_static(""));
     cookie.set_sensitive(true);
     cookie
 }
 
-/// The logins whose code was sent to the provider, remembered for as long as their cookies are accepted, so that a code
-/// is not sent twice.
+/// Remembers the logins whose code was sent to the provider, so that no code is sent twice. An entry is kept as long as
+/// the login's cookie is accepted.
 // Requirement B34.
 #[derive(Debug, Default)]
 pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
@@ -262,7 +249,7 @@ impl SpentLogins {
     /// Marks this login as spent at all gates that share the store.
     ///
     /// # Errors
-    /// [`ProviderFlaw::NotBegun`] if an earlier call has already marked the login. A fault of the store.
+    /// [`ProviderFlaw::NotBegun`] if the login is already marked. A fault of the store.
     pub(in crate::gate) async fn spend(
         &self,
         transaction: &Transaction,
@@ -278,8 +265,7 @@ impl SpentLogins {
         }
     }
 
-    /// Marks this login as spent at this gate. Returns the login's name in the store, or `None` if an earlier call has
-    /// already marked the login.
+    /// Returns the login's name in the store, or `None` if the login is already marked.
     fn spend_here(&self, transaction: &Transaction, now: Timestamp) -> Option<[u8; 16]> {
         let hash = digest(&SHA256, transaction.state.as_bytes());
         let name = *hash.as_ref().first_chunk()?;
@@ -310,7 +296,6 @@ mod tests {
         Timestamp::from_secs(NOW.as_secs() + seconds)
     }
 
-    /// A browser's cookies, with those that it got in replies.
     #[derive(Default)]
     struct Jar(Vec<(String, String)>);
 
@@ -359,7 +344,7 @@ mod tests {
             let expected = (n >= 8).then(|| format!("/{n}"));
             assert_eq!(jar.has(state, &keyring, after(20)), expected);
         }
-        // A browser that restores a window with many tabs begins all their logins within one second.
+        // A browser that restores many tabs begins their logins within one second.
         let mut jar = Jar::default();
         let states: Vec<_> = (0..16).map(|n| jar.begin(&format!("/{n}"), &keyring, after(0))).collect();
         for (n, state) in states.iter().enumerate() {
@@ -370,7 +355,7 @@ mod tests {
             jar.begin("/", &keyring, after(30 + n / 100));
         }
         assert_eq!(jar.0.len(), MOST);
-        // The cookie of a login with a long target is as large as the cookies of several other logins.
+        // The cookie of a login with a long target is as large as several other cookies.
         for n in 0..12 {
             jar.begin(&format!("/{}", "x".repeat(SHORT - 1)), &keyring, after(60 + n));
         }
@@ -386,7 +371,7 @@ mod tests {
         assert_eq!(jar.has(&state, &keyring, after(600)), None);
         assert_eq!(jar.has(&state, &Keyring::ephemeral().unwrap(), NOW), None);
         assert_eq!(Jar::default().has(&state, &keyring, NOW), None);
-        // Attack 9: the cookie of another tab is refused, even under the name of this tab's cookie.
+        // Attack 9: another tab's cookie is refused, even under this tab's cookie name.
         let other = jar.begin("/y", &keyring, NOW);
         let (name, _) = jar.0[0].clone();
         let (_, foreign) = jar.0[1].clone();
@@ -423,7 +408,6 @@ mod tests {
             let followed = begun.follow(&jar.headers(), session, &keyring, now);
             followed.map(|()| begun).map_err(|made| made.to_string())
         };
-        // The browser comes from a login for `acr` that ended at NOW.
         let end = |jar: &mut Jar, begun: &Transaction| {
             let mut reply = HeaderMap::new();
             begun.end(&mut reply, ours, &keyring, NOW);
@@ -435,15 +419,13 @@ mod tests {
         assert!(jar.0.len() == 1 && jar.0[0].0 == name, "in place of the cookie of the login");
         assert!(jar.has(&state, &keyring, NOW).is_none() && jar.has("", &keyring, NOW).is_none());
         assert_eq!(follow(&jar, "/x", asks("gold"), Some(ours), after(29)).err().unwrap(), "acr_values=gold");
-        // In these cases the user logs in again deliberately: for another page, later, with another session or none, or
-        // by a plain link.
+        // These logins are deliberate: another page, a later time, another session or none, or a plain link.
         for (to, session, now) in
             [("/y", Some(ours), NOW), ("/x", Some(ours), after(31)), ("/x", Some(other), NOW), ("/x", None, NOW)]
         {
             assert!(follow(&jar, to, asks("gold"), session, now).is_ok_and(|begun| begun.made.is_empty()), "{to}");
         }
         assert!(follow(&jar, "/x", AskedLogin::default(), Some(ours), NOW).is_ok());
-        // The target requires one login after the other.
         let silver = follow(&jar, "/x", asks("silver"), Some(ours), NOW).unwrap();
         end(&mut jar, &silver);
         jar.0.retain(|(known, _)| *known != name);
@@ -454,13 +436,11 @@ mod tests {
             end(&mut jar, &next);
         }
         assert_eq!(follow(&jar, "/x", asks("c"), Some(ours), NOW).err().unwrap(), "acr_values=b");
-        // The target requires a login that is at most 2 s old.
         let fresh = || AskedLogin::read(Some("max_age=2"));
         let mut jar = Jar::default();
         end(&mut jar, &login("/x", fresh(), NOW));
         assert!(follow(&jar, "/x", fresh(), Some(ours), after(2)).is_err());
         assert!(follow(&jar, "/x", fresh(), Some(ours), after(3)).is_ok());
-        // A login without requirements does not leave a cookie.
         let mut jar = Jar::default();
         end(&mut jar, &login("/x", AskedLogin::default(), NOW));
         assert!(jar.0.is_empty());
@@ -473,7 +453,6 @@ mod tests {
         let is_new = |login, now| spent.spend_here(login, now).is_some();
         assert!(is_new(&first, NOW) && is_new(&second, after(1)));
         assert!(!is_new(&first, after(599)) && !is_new(&second, after(599)));
-        // Older logins are forgotten.
         assert!(is_new(&Transaction::begin("/", AskedLogin::default(), after(700)).unwrap(), after(700)));
         assert_eq!(spent.0.lock().len(), 1);
     }
@@ -488,7 +467,7 @@ mod tests {
         gates[0].spend(&login, &one, NOW).await.unwrap();
         let again = gates[1].spend(&login, &other, NOW).await;
         assert!(matches!(again, Err(Error::Denied(Denial::ProviderLogin(ProviderFlaw::NotBegun)))), "{again:?}");
-        // At a gate whose clock is a minute behind, the cookie is accepted for a minute longer.
+        // A gate whose clock is a minute behind accepts the cookie for a minute longer.
         time.advance(Duration::from_secs(659));
         gates[2].spend(&login, &other, after(599)).await.unwrap_err();
         one.set_way(Way::Cut);

@@ -1,4 +1,4 @@
-//! Connects the parts of a gate, when it starts and when a running gate gets new rules.
+//! Builds a gate, and the new rules of a running gate.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -32,16 +32,14 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, Verifier};
 use rotogate_core::verify_cache::{DEFAULT_CACHE, TokenChecker};
 
-/// The store of a gate without another one. A resource server has no sessions that a restart could end, so it needs no
-/// warning.
+/// A resource server does not need a warning, because a restart does not end sessions.
 fn in_memory(issuer: &Arc<str>, leeway: Duration, is_issuer: bool) -> MemoryStore {
     let issuer = Arc::clone(issuer);
     if is_issuer { MemoryStore::new(issuer, leeway) } else { MemoryStore::for_a_trial(issuer, leeway) }
 }
 
 impl GateBuilder {
-    /// Builds the gate, and loads the revocations in force. It must be called in a tokio runtime, where background
-    /// tasks run for as long as the gate lives.
+    /// Builds the gate. Call it in a tokio runtime, where background tasks run until the gate is dropped.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -97,7 +95,7 @@ impl GateBuilder {
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });
-        // The validity of fetched keys depends on the same clock as the validity of tokens.
+        // Fetched keys and tokens expire by the same clock.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         self.rules.set_clock(&clock);
         let identity = self.rules.identity(&self.trusted);
@@ -122,16 +120,14 @@ impl GateBuilder {
         Ok(gate)
     }
 
-    /// Returns whether the gate is a resource server, which only accepts tokens of other issuers. This is the case if
-    /// the builder has no issuer, keys, directory or other rules for tokens of its own.
+    /// A resource server does not have an issuer, keys, a directory or other rules for its own tokens.
     fn is_resource_server(&self) -> bool {
         let says_none = self.issuer.is_none() && self.keyring.is_none() && self.directory.is_none();
         says_none && !self.trusted.is_empty() && !self.rules.need_an_issuer()
     }
 
-    /// Returns the issuer and the keys for the gate's own tokens. A resource server gets temporary keys, with which it
-    /// does not sign tokens, and the issuer that it trusts first. Its revocations of subjects apply to that issuer's
-    /// tokens.
+    /// For a resource server, returns the first trusted issuer, and temporary keys that do not sign anything.
+    /// Revocations by subject then apply to that issuer.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -143,7 +139,6 @@ impl GateBuilder {
         Ok((issuer, self.keyring.take().ok_or(BuildError::NoKeys)?))
     }
 
-    /// Returns the rate limits, with the counters that gates with the same store share.
     fn limits(
         &self,
         store: &Arc<dyn Store>,
@@ -181,7 +176,6 @@ impl GateBuilder {
         begun.collect()
     }
 
-    /// Returns the running parts of the gate, except its clients.
     fn running(
         &mut self,
         engine: &Arc<Engine>,
@@ -227,8 +221,6 @@ impl GateBuilder {
         })
     }
 
-    /// Returns the running relays with their new settings. These are the relays of endpoints and the relay of browser
-    /// logins.
     fn next_relays(&mut self, running: &[Arc<EndpointRelay>]) -> Result<Vec<NextRelay>, BuildError> {
         let endpoints = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.go_on_with(running));
         let relays = endpoints.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
@@ -244,7 +236,6 @@ impl GateBuilder {
         Ok(relays)
     }
 
-    /// Implements [`Gate::prepare_rules`].
     pub(in crate::gate) fn prepare_rules(mut self, running: &Gate) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
         if !old.running.is_issuer && self.rules.need_an_issuer() {
@@ -277,7 +268,7 @@ impl GateBuilder {
     }
 }
 
-/// Starts the engine's clock, which never shows a time before the last time in the store.
+/// Starts the clock, which never shows a time before the latest time in the store.
 async fn start_clock(
     store: &dyn Store,
     time: &Arc<dyn TimeSource>,
@@ -293,16 +284,16 @@ async fn start_clock(
     Ok(EngineClock::start_with_store(Arc::clone(time), (asked, time.monotonic()), store_time, leeway))
 }
 
-/// Compares the keys with those of the other gates that share the store. The check precedes the first heartbeat,
-/// because other gates must not yet rely on this gate.
+/// Compares this gate's keys with those of other gates that share the store. The check precedes the first heartbeat,
+/// because other gates must not rely on this gate yet.
 async fn check_other_nodes(store: &dyn Store, row: &LiveRow) -> Result<(), BuildError> {
     let Some(shared) = store.shared() else { return Ok(()) };
     let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
     nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)
 }
 
-/// Warns if a round trip to the store takes too long for the configured staleness, because the gate would then refuse
-/// valid tokens (requirement C43).
+/// Warns if a round trip to the store is too slow for the configured staleness. The gate would then refuse valid tokens
+/// (requirement C43).
 async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
     let round_trip = round_trip(|| store.last_known_time()).await?;
     let needed = Staleness::needed_for(round_trip);
@@ -318,9 +309,8 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
     Ok(())
 }
 
-/// Reports another live gate in this process with the same store, unless the store informs its gates of each other's
-/// revocations. Otherwise this gate would accept tokens that the other gate has revoked. `store` is the memory address
-/// of the store.
+/// Reports a second live gate in this process with the same store, because the two gates would miss each other's
+/// revocations. Stores for several gates are exempt. `store` is the store's memory address.
 fn report_second_gate(engine: &Arc<Engine>, store: usize) {
     static GATES: Mutex<Vec<(usize, Weak<Engine>)>> = Mutex::new(Vec::new());
     let mut gates = GATES.lock();
@@ -333,7 +323,6 @@ fn report_second_gate(engine: &Arc<Engine>, store: usize) {
     gates.push((store, Arc::downgrade(engine)));
 }
 
-/// Starts following the revocations that other gates write, if the store is shared.
 async fn begin_feed(
     store: &dyn Store,
     from: Cursor,
@@ -350,12 +339,10 @@ async fn begin_feed(
     }
 }
 
-/// Makes the verifier for the tokens of other issuers and, if the gate is an issuer, for its own tokens.
 pub(in crate::gate) fn verifier(own: Option<IssuerRules>, trusted: Vec<IssuerRules>) -> Result<Verifier, RulesError> {
     Verifier::new(own.into_iter().chain(trusted).collect())
 }
 
-/// Returns the rules for the gate's own tokens.
 pub(in crate::gate) fn own_rules(engine: &Engine, keyring: &Keyring, leeway: Duration) -> IssuerRules {
     IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)
 }

@@ -1,5 +1,3 @@
-//! The reasons why a gate could not be built.
-
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::random::NoRandomness;
 use rotogate_core::route::HostError;
@@ -23,7 +21,7 @@ use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 #[non_exhaustive]
 pub enum BuildError {
     /// [`GateBuilder::issuer`](crate::gate::GateBuilder::issuer) was not called.
-    #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
+    #[error("an issuer is needed: call `.issuer(\"https://…\")` with the `iss` of the tokens that this gate mints")]
     NoIssuer,
     /// Clients could not use tokens from this issuer.
     #[error("the issuer {issuer:?}: {why}")]
@@ -37,13 +35,12 @@ pub enum BuildError {
     #[error("the public URL {0:?} must have the form `scheme://host[:port]` with http or https")]
     PublicUrl(String),
     /// The authorization endpoint is not a URL, or has a fragment.
-    #[error("the authorization endpoint {0:?} is not an http or https URL without a fragment")]
+    #[error("the authorization endpoint {0:?} must be an http or https URL without a fragment")]
     AuthorizationEndpoint(String),
-    /// A feature needs the public URL, but it was not set. A resource server has no issuer of its own from which the
-    /// URL could be derived.
+    /// A feature of a resource server needs the public URL, which was not set.
     #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
     NoPublicUrl(&'static str),
-    /// A resource server needs an audience for the tokens of this issuer, but none is listed.
+    /// A resource server does not have an audience for this issuer's tokens.
     #[error(
         "tokens from {0} need an audience: call `.audience(…)`. Otherwise the gate would accept tokens for other \
          services"
@@ -86,17 +83,16 @@ pub enum BuildError {
         /// Why the pattern cannot be used.
         why: String,
     },
-    /// Running gates that share the store have other keys, and the difference is more than one step of a key rotation.
+    /// The keys differ by more than one rotation step from those of a running gate that shares the store.
     #[error("{0}")]
     OtherKeys(String),
-    /// The gate has no store for records, but needs it for an endpoint with a relay, for a browser login at a provider,
-    /// or for API keys.
+    /// The gate has no store for the records of relays, logins at a provider, or API keys.
     #[error(
         "endpoints with a relay, logins at a provider, and API keys need a store for their records: call \
          `.relay_store(…)`"
     )]
     NoRelayStore,
-    /// The new rules have a relay at an endpoint at which the running gate has no relay.
+    /// An endpoint in the new rules has a relay, but the running gate's endpoint does not.
     #[error("the endpoint at {0} has a relay, and the relays of a running gate cannot change")]
     NewRelay(String),
     /// The settings of a profile contradict each other.
@@ -112,7 +108,7 @@ pub enum BuildError {
     /// A value in [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
     #[error("{0}")]
     Host(String),
-    /// Calls in envelopes could bypass a stricter route, because another route admits the envelopes.
+    /// Calls in envelopes could bypass a stricter route.
     #[error(
         "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, so a call whose path is \
          unknown would bypass {strict:?}. Name the calls that {strict:?} governs with `Route::kuzzle`, or add a \
@@ -127,18 +123,18 @@ pub enum BuildError {
     /// A route names an unknown issuer.
     #[error("no trusted issuer is named {0:?}; only a route may also name \"self\", the gate itself")]
     UnknownIssuer(String),
-    /// A protected resource cannot be described, or its calls cannot be judged.
+    /// The description of a protected resource is invalid or contradicts the routes.
     #[error("the resource {path:?}: {why}")]
     Resource {
         /// The path of the resource.
         path: String,
-        /// Why the resource cannot be described, or its calls cannot be judged.
+        /// The problem.
         why: std::borrow::Cow<'static, str>,
     },
     /// The configured assertions cannot be made.
     #[error("assertions: {0}")]
     Assertion(String),
-    /// A route with a token exchange for its upstream does not require a caller, or also forwards the caller's token.
+    /// A route with a token exchange does not require a caller, or also forwards the caller's token.
     #[error(
         "the route {0:?} has a token exchange, so it must require a caller and must not forward the caller's token"
     )]
@@ -146,7 +142,7 @@ pub enum BuildError {
     /// There are too many [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("there are {0} identity headers, but the maximum is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
-    /// A role that a route requires cannot be judged, or no token can have it.
+    /// A role that a route requires cannot be checked, or cannot occur in a token.
     #[error("the role {role:?} of route {route:?} {why}")]
     Role {
         /// The id of the route.
@@ -180,7 +176,7 @@ pub enum BuildError {
     /// The keys of a trusted issuer cannot be used.
     #[error(transparent)]
     Verifier(#[from] RulesError),
-    /// The store failed while revocations were loaded. A gate must not serve requests without its revocations.
+    /// The revocations could not be loaded. A gate must not serve requests without its revocations.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The operating system did not return random bytes.
@@ -189,7 +185,6 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    /// An error for an endpoint with this dialect at this path.
     pub(in crate::gate) fn endpoint(dialect: &str, path: &str, problem: impl Into<String>) -> Self {
         Self::Endpoint { dialect: dialect.to_owned(), path: path.to_owned(), problem: problem.into() }
     }

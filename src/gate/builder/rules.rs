@@ -1,4 +1,4 @@
-//! The part of a builder that a running gate can replace: routes, clients, endpoints, identity headers.
+//! The part of a builder that a running gate can replace.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,7 +37,6 @@ use rotogate_core::verify_cache::{
     AssertionHeader, IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS, TokenChecker,
 };
 
-/// The rules of a builder.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     pub(super) clients: Vec<Client>,
@@ -61,11 +60,9 @@ pub(super) struct Rules {
     pub(super) dpop: Option<DpopSettings>,
     pub(super) browser: Option<Browser>,
     pub(super) rate_headers: RateHeaders,
-    /// Whether any issuer's identity assertions are accepted as grants.
     pub(super) takes_id_jag: bool,
 }
 
-/// The parts of a gate other than its rules.
 pub(super) struct RunningParts {
     pub(super) id: GateId,
     pub(super) running: Arc<Running>,
@@ -75,29 +72,24 @@ pub(super) struct RunningParts {
     pub(super) leeway: Duration,
 }
 
-/// Returns whether the route serves every path that no other route serves.
 fn is_catch_all(route: &Route) -> bool {
     route.path.starts_with("/{*") && route.hosts.is_empty() && route.methods.is_empty()
 }
 
 impl Rules {
-    /// Returns whether the rules issue tokens or sign assertions.
     pub(super) fn need_an_issuer(&self) -> bool {
         !self.clients.is_empty() || !self.endpoints.is_empty() || self.sign() || self.browser.is_some()
     }
 
-    /// Returns whether the rules sign assertions that services verify.
     fn sign(&self) -> bool {
         self.assertion.is_some()
     }
 
-    /// Sets the clock that determines whether clients' fetched keys are still valid.
     pub(super) fn set_clock(&self, clock: &Arc<EngineClock>) {
         let fetched = self.clients.iter().filter_map(|client| client.keys.as_ref()?.keys().live());
         fetched.for_each(|keys| keys.set_clock(clock));
     }
 
-    /// Checks the rules against the gate's issuers, its own audience and its keys.
     pub(super) fn check(
         &mut self,
         is_issuer: bool,
@@ -142,14 +134,12 @@ impl Rules {
         Ok(())
     }
 
-    /// Marks the issuer where browsers log in, and checks that two sources of users cannot name the same subject.
+    /// Checks that two sources of users cannot name the same subject.
     pub(super) fn check_sources(&self, trusted: &mut [IssuerRules], has_users: bool) -> Result<(), BuildError> {
         let provider = self.browser.as_ref().and_then(Browser::issuer);
         sound::sources(trusted, provider, self.clients.iter(), has_users)
     }
 
-    /// If this gate counts by itself (`limits_per_node`), checks that none of the limits count requests at all gates
-    /// together.
     pub(super) fn check_gates_alone(&self) -> Result<(), BuildError> {
         let is_over_gates = |route: &&Route| route.policy.rate.iter().any(|limit| limit.over == LimitOver::Gates);
         self.routes.iter().find(is_over_gates).map_or(Ok(()), |route| {
@@ -158,7 +148,6 @@ impl Rules {
         })
     }
 
-    /// The headers that name the caller to upstreams.
     pub(super) fn identity(&self, trusted: &[IssuerRules]) -> IdentityHeaders {
         let headers = self.identity.clone().unwrap_or_else(|| default_identity_headers(trusted));
         IdentityHeaders { headers, assertion: self.assertion.clone() }
@@ -241,7 +230,7 @@ impl Rules {
     }
 }
 
-/// Checks that a resource server does not need a public URL.
+/// Checks a resource server without a public URL.
 ///
 /// # Errors
 /// A configured feature needs the public URL.
@@ -251,7 +240,6 @@ fn needs_no_url(uses_dpop: bool, describes_resources: bool) -> Result<(), BuildE
     needed.map_or(Ok(()), |(_, what)| Err(BuildError::NoPublicUrl(what)))
 }
 
-/// The configured hosts, the host of the public URL, and the hosts that routes name.
 fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
     let mut hosts = Hosts::default();
     let uri = public_url.parse::<http::Uri>().ok();
@@ -263,13 +251,11 @@ fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<
     Ok(hosts)
 }
 
-/// Returns the policies of the routes with their own `audiences`.
 fn asking(routes: &[Route]) -> Vec<RoutePolicy> {
     let policies = routes.iter().map(|route| &route.policy);
     policies.filter(|policy| !policy.audiences.is_empty()).cloned().collect()
 }
 
-/// Each dialect that a route names, without duplicates.
 fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     let mut found: Vec<Box<dyn Dialect>> = Vec::new();
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
@@ -283,7 +269,6 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     Ok(found)
 }
 
-/// Checks that the issuers that routes name are known.
 fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
     match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
@@ -292,12 +277,10 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// Converts a route's problem to the error of the builder.
 fn unusable(error: &RouteError) -> InvalidValue {
     InvalidValue::new(error.to_string())
 }
 
-/// Parses the patterns of headers to remove or to keep.
 fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     let parsed = texts
         .iter()
@@ -305,9 +288,8 @@ fn patterns(texts: &[String]) -> Result<Vec<HeaderPattern>, BuildError> {
     parsed.collect()
 }
 
-/// Returns the default identity headers. If there are several issuers, they include a header for the issuer, because a
-/// subject is ambiguous without its issuer. If tokens of another issuer contain roles, they include a header for the
-/// roles.
+/// With several issuers, the default headers contain the issuer, because a subject is ambiguous without its issuer. If
+/// the rules of another issuer name claims for roles, the default headers also contain the roles.
 fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());

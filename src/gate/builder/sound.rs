@@ -1,4 +1,4 @@
-//! Checks a builder's values, so that a mistake is reported when the gate is built.
+//! Checks a builder's values when the gate is built.
 
 use std::collections::HashSet;
 
@@ -14,8 +14,8 @@ use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::verify::{IssuerRules, RulesError, UserSource, bare_source, is_name};
 
-/// Checks that an issuer is an https URL without query and fragment (RFC 8414 §2). An issuer over plain http could be
-/// impersonated by an attacker on the network.
+/// Checks that an issuer is an https URL without query and fragment (RFC 8414 §2). An attacker on the network could
+/// impersonate an issuer over plain http.
 pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     let refuse = |why| Err(BuildError::Issuer { issuer: issuer.to_owned(), why });
     let Some((uri, host)) = url(issuer) else {
@@ -29,14 +29,13 @@ pub(super) fn issuer(issuer: &str, plain: bool) -> Result<(), BuildError> {
     }
 }
 
-/// Checks that the public URL has the form `scheme://host[:port]`.
 pub(super) fn public_url(public: &str) -> Result<(), BuildError> {
     let is_origin = url(public)
         .is_some_and(|(uri, _)| matches!(uri.scheme_str(), Some("http" | "https")) && matches!(uri.path(), "" | "/"));
     if is_origin { Ok(()) } else { Err(BuildError::PublicUrl(public.to_owned())) }
 }
 
-/// Checks that the endpoint is a URL without a fragment (RFC 6749 §3.1).
+/// See RFC 6749 §3.1.
 pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
     let before = given.split_once('?').map_or(given, |(before, _)| before);
     let is_url =
@@ -44,8 +43,7 @@ pub(super) fn authorization_endpoint(given: &str) -> Result<(), BuildError> {
     if is_url { Ok(()) } else { Err(BuildError::AuthorizationEndpoint(given.to_owned())) }
 }
 
-/// Checks that each origin is spelt as a browser spells it, because a request's `Origin` could not match any other
-/// spelling.
+/// An origin in another spelling could not match any request's `Origin`.
 pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     match allowed.iter().find(|origin| origin_of(origin).as_deref() != Some(origin)) {
         Some(origin) => Err(BuildError::Origin(origin.to_string())),
@@ -53,7 +51,7 @@ pub(super) fn origins(allowed: &[Box<str>]) -> Result<(), BuildError> {
     }
 }
 
-/// Checks that each client is registered once, that its id fits into a token, and that its settings allow its grants.
+/// Checks that a client is registered once, that its id fits into a token, and that its settings allow its grants.
 pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     let refuse = |client: &str, why| Err(BuildError::Client { client: client.to_owned(), why });
     let mut known = HashSet::new();
@@ -91,8 +89,7 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint], has_records: b
     }
 }
 
-/// Checks that the gate has a store for used requests if it accepts requests for global revocation, because each
-/// request is accepted only once.
+/// A request for global revocation is accepted only once, so the gate needs a store that records these requests.
 pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> Result<(), BuildError> {
     match Endpoint::paths(endpoints, GLOBAL_REVOCATION).next() {
         Some(path) if !has_records => {
@@ -104,7 +101,6 @@ pub(super) fn global_revocations(endpoints: &[Endpoint], has_records: bool) -> R
     }
 }
 
-/// Returns the problem with the token exchange rules of a client.
 // Requirement D1.
 fn exchange(client: &Client) -> Option<&'static str> {
     match &client.exchange {
@@ -123,8 +119,7 @@ fn exchange(client: &Client) -> Option<&'static str> {
     }
 }
 
-/// Checks that each role belongs to an issuer whose tokens the route accepts, and whose rules name the claims for
-/// roles.
+/// Checks that a role belongs to an issuer whose tokens the route accepts, and whose rules name claims for roles.
 pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     for route in routes {
         let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
@@ -148,7 +143,7 @@ pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]
     Ok(())
 }
 
-/// Marks the issuer where browsers log in, and checks that two sources of users cannot name the same subject.
+/// Checks that two sources of users cannot name the same subject.
 // Requirement I67.
 pub(in crate::gate) fn sources<'a>(
     trusted: &mut [IssuerRules],
@@ -173,8 +168,7 @@ pub(in crate::gate) fn sources<'a>(
     bare_source(&sources).and_then(|place| named.get(place)).map_or(Ok(()), |rules| refuse(rules))
 }
 
-/// Checks that assertions are signed with a key pair. Upstreams verify assertions with the gate's published keys, and a
-/// shared secret is never published.
+/// Assertions need a key pair, because upstreams verify them with the gate's published keys.
 pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     match keyring.signer().algorithm() {
         algorithm if can_sign_assertions(algorithm) => Ok(()),
@@ -185,8 +179,7 @@ pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
     }
 }
 
-/// Checks that an access token cannot have the audience of an assertion, because an upstream could replay the assertion
-/// as a token.
+/// An access token must not have the audience of an assertion, because an upstream could replay the assertion.
 pub(super) fn assertion_audiences(
     routes: &[Route],
     clients: &[Client],
@@ -208,8 +201,7 @@ pub(super) fn assertion_audiences(
     }
 }
 
-/// Checks that routes with a token exchange for their upstream require a caller, because the exchanged token replaces
-/// the caller's token.
+/// The exchanged token replaces the caller's token, so the route must require a caller.
 // Requirement D11.
 pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     let is_wrong = |route: &&Route| route.policy.forward_token || route.policy.auth != Auth::Required;
@@ -219,7 +211,6 @@ pub(super) fn exchanges(routes: &[Route]) -> Result<(), BuildError> {
     }
 }
 
-/// Parses a URL and its host. Returns `None` if the URL has a part that neither an issuer nor an origin may have.
 fn url(text: &str) -> Option<(Uri, String)> {
     if text.contains(['#', '?']) {
         return None;

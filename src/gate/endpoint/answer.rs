@@ -1,5 +1,3 @@
-//! Processes a request to an endpoint: reads its body, lets the dialect make the reply, and checks the reply.
-
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -29,19 +27,15 @@ use rotogate_core::route::RoutePolicy;
 use rotogate_core::token::session_cookie;
 use rotogate_core::{credential, dpop, reply};
 
-/// The time limit for the whole body of a streamed request.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The response of an endpoint to a request.
 pub(in crate::gate) enum EndpointResponse {
-    /// A reply, with the reason and the recipient of tokens for the access log.
     Reply(Reply, Reason, Option<Who>),
-    /// The service also gets the request, and the dialect makes its own reply from the service's reply.
+    /// The service also gets the request. The dialect makes its reply from the service's reply.
     Consult(Box<Parts>, Consult),
-    /// The request has a new body, and its route decides on it as on any other request. The permit is for the buffered
-    /// body.
+    /// The gate forwards the request with a new body, if the route permits it. The `PoolPermit` accounts for the
+    /// buffered body.
     Forward(Box<Parts>, Forward, Option<PoolPermit>),
-    /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
     Upgrade(Box<TakenOver>),
 }
@@ -52,7 +46,6 @@ impl EndpointResponse {
     }
 }
 
-/// A connection that a dialect takes over.
 #[cfg(feature = "kuzzle")]
 pub(in crate::gate) struct TakenOver {
     pub(in crate::gate) endpoint: usize,
@@ -62,7 +55,6 @@ pub(in crate::gate) struct TakenOver {
     pub(in crate::gate) upgrade: crate::dialect::Upgrade,
 }
 
-/// Processes a request to an endpoint.
 pub(in crate::gate) async fn answer<B>(
     gate: Arc<Inner>,
     operation: MatchedOperation,
@@ -89,7 +81,7 @@ where
         return request.stream(protocol, body).await;
     }
     if let Some(browser) = &endpoint.browser {
-        // Check the origin before the body is read, so that a password from another site's page is not examined
+        // The origin is checked before the body is read. The gate must not check a password for a page of another site
         // (requirement B25).
         if let Err(denial) = browser::admit(&gate, browser, operation.name(), &parts) {
             let empty = Bytes::new();
@@ -127,19 +119,16 @@ where
     }
 }
 
-/// A request to an endpoint, without its body.
 pub(super) struct EndpointRequest<'a> {
     pub(super) gate: &'a Arc<Inner>,
     pub(super) endpoint: &'a Ready,
     pub(super) operation: &'a MatchedOperation,
     pub(super) parts: &'a Parts,
     pub(super) address: Option<IpAddr>,
-    /// The time at which the request arrived.
     pub(super) arrived: Arrival,
 }
 
 impl<'a> EndpointRequest<'a> {
-    /// The reply to a method that the operation does not support.
     pub(super) fn refused_method(&self) -> Option<Reply> {
         let methods = self.operation.served.methods;
         if methods.contains(&self.parts.method) {
@@ -149,7 +138,6 @@ impl<'a> EndpointRequest<'a> {
         Some(respond::worded(dialect, &self.parts.headers, Denial::MethodNotAllowed, &plain).unwrap_or(plain))
     }
 
-    /// Converts the request to the form that a dialect reads.
     pub(super) fn call(&self, body: &'a Bytes, from_own_origin: bool) -> Call<'a> {
         let Self { operation, parts, address, .. } = *self;
         Call {
@@ -165,7 +153,6 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// Lets the dialect process the body while it arrives.
     async fn stream<B>(&self, protocol: &dyn Protocol, body: B) -> EndpointResponse
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -180,7 +167,6 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(reply.map(|body| reply::with_permit(body, place)), reason)
     }
 
-    /// The reply to a request whose body was not read.
     fn answer_unread(&self, unread: &Unread) -> EndpointResponse {
         let denial = match unread {
             Unread::TooLong => Denial::BodyTooLarge,
@@ -212,8 +198,8 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Returns whether the request relies on a cookie, but does not come from an allowed page. A request is checked
-    /// only if it may change something or has a session cookie. A browser adds cookies to requests that any site causes
+    /// Returns whether a page that is not allowed may have caused the request. This check applies to a session cookie,
+    /// and to a request with a token cookie that may change something. A browser adds cookies to requests from any site
     /// (requirements T18 and B20).
     pub(super) fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
@@ -225,7 +211,7 @@ impl<'a> EndpointRequest<'a> {
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // Proofs and client certificates have a meaning only in the protocol of an OAuth token endpoint.
+        // Proofs and client certificates have a meaning only at an OAuth token endpoint.
         let is_oauth = self.endpoint.dialect.protocol().is_some_and(|own| own.oauth("").is_some());
         EndpointHandler {
             gate: self.gate,
@@ -240,7 +226,6 @@ impl<'a> EndpointRequest<'a> {
         }
     }
 
-    /// Completes a dialect's reply for sending.
     fn finish(
         &self,
         call: &Call<'_>,
@@ -249,8 +234,8 @@ impl<'a> EndpointRequest<'a> {
         reason: Reason,
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
-        // A reply to a request with a safe method must not set cookies. Each dialect checks this rule itself, and this
-        // second check catches mistakes (requirement T25).
+        // A reply to a safe method must not set cookies. Each dialect checks this too, and this second check catches
+        // mistakes (requirement T25).
         let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
@@ -263,7 +248,7 @@ impl<'a> EndpointRequest<'a> {
             let denial = Denial::CrossOrigin;
             return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
         }
-        // A client that proves possession of its key needs the latest nonce for its next proof.
+        // A client with proofs of possession needs the latest nonce.
         if handler.proof.is_some()
             && let Some(nonce) = self.gate.dpop_nonce()
         {
@@ -273,7 +258,6 @@ impl<'a> EndpointRequest<'a> {
     }
 }
 
-/// Truncates a user agent at 256 characters.
 fn shortened(agent: &str) -> Box<str> {
     agent.chars().take(256).collect::<String>().into()
 }

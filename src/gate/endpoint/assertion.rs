@@ -1,5 +1,4 @@
-//! The grant for an assertion from another issuer (RFC 7523 §2.1): an identity assertion (ID-JAG), or an assertion
-//! about a workload.
+//! The grant for another issuer's assertion (RFC 7523 §2.1) about a user (ID-JAG) or a workload.
 
 use std::sync::Arc;
 
@@ -16,7 +15,6 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ProvedGrant, SentGrant};
 
-/// A token request with an assertion.
 pub(super) struct AssertionRequest {
     pub(super) client: Option<PresentedClient>,
     pub(super) assertion: SecretString,
@@ -25,7 +23,6 @@ pub(super) struct AssertionRequest {
 }
 
 impl EndpointCommand<'_> {
-    /// Issues a token for an assertion.
     pub(super) async fn assertion_grant(
         &self,
         request: AssertionRequest,
@@ -63,7 +60,7 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Issued(Box::new(self.gate.engine.asserted(login).await?)))
     }
 
-    /// Verifies the assertion. If its signing key is unknown, waits until the issuer's keys have been fetched.
+    /// If the signing key is unknown, waits for a fetch of the issuer's keys.
     async fn proved_grant(&self, client: Option<&Client>, assertion: &SecretString) -> Result<ProvedGrant, Error> {
         let (limits, address, checker) = (self.gate.engine.limits(), self.origin.address, &self.gate.checker);
         limits.admit_unverified(address)?;
@@ -88,8 +85,8 @@ impl EndpointCommand<'_> {
         Ok(read?)
     }
 
-    /// Returns the client that gets the token. An assertion about a user requires an authenticated client. An assertion
-    /// about a workload authenticates the client by itself.
+    /// An assertion about a user needs an authenticated client. An assertion about a workload authenticates the client
+    /// itself.
     fn client_of(&self, grant: &ProvedGrant, named: Option<Arc<Client>>) -> Result<Arc<Client>, Denial> {
         let is_confidential = named.as_ref().is_some_and(|client| client.is_confidential());
         if grant.user.is_some() && !is_confidential {
@@ -103,8 +100,7 @@ impl EndpointCommand<'_> {
         if is_here && client.may(Grant::JwtBearer) { Ok(client) } else { Err(Denial::UnauthorizedClient) }
     }
 
-    /// Returns the resource for the token, which is one of the resources that the assertion names. All resources in the
-    /// assertion must be resources of this gate.
+    /// The token is for one of the assertion's resources, which must all be resources of this gate.
     fn resource_of(&self, named: &[Box<str>], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
         let granted = |resource: Option<Box<str>>| resources::granted(&self.gate.resources, resource);
         let is_ours = named.iter().all(|resource| granted(Some(resource.clone())).is_ok());

@@ -1,4 +1,4 @@
-//! Authenticates the client of a request to the token endpoint, for a revocation, or for an introspection.
+//! Authenticates the client of a request to an OAuth endpoint.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl EndpointCommand<'_> {
                 (client, Some(used))
             }
             Some(presented) => (clients.authenticate(presented, self.gate.engine.limits(), address).await?, None),
-            // If the protocol does not name a client, use the endpoint's client, which is public (requirement R20).
+            // The protocol does not name a client, and the endpoint's client is public (requirement R20).
             None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
         };
         self.origin.note.set_client(&client);
@@ -36,14 +36,14 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         if let Some(used) = used {
-            // The assertion is marked as used only after all other checks, so that a request that is refused for
-            // another reason does not use up the assertion.
+            // The assertion is marked as used last, so that a request refused for another reason does not consume the
+            // assertion.
             self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
     }
 
-    /// The client that an assertion authenticates (RFC 7523 §2.2). The assertion is not yet marked as used.
+    /// See RFC 7523 §2.2. The assertion is not marked as used yet.
     async fn by_assertion(&self, id: &str, assertion: &SecretString) -> Result<(Arc<Client>, UsableOnce), Error> {
         let (engine, address) = (&self.gate.engine, self.origin.address);
         let client = self.gate.clients.get(id).ok_or(Denial::InvalidClient)?;
@@ -69,8 +69,7 @@ impl EndpointCommand<'_> {
         Ok((Arc::clone(&client), read?))
     }
 
-    /// Returns the values of `aud` with which an assertion may name this endpoint: the gate's issuer, and the issuer in
-    /// the endpoint's own metadata.
+    /// Returns the `aud` values for this endpoint: the gate's issuer, and the issuer in the endpoint's metadata.
     pub(super) fn issuers(&self) -> Vec<&str> {
         let published = self.endpoint.published.as_ref().map(|published| &*published.issuer);
         [Some(&**self.gate.engine.issuer()), published].into_iter().flatten().collect()
@@ -78,7 +77,6 @@ impl EndpointCommand<'_> {
 }
 
 impl Inner {
-    /// Marks an assertion as used at all gates.
     pub(in crate::gate) async fn use_once(
         &self,
         used: &UsableOnce,

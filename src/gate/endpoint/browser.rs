@@ -1,4 +1,4 @@
-//! Executes browsers' requests at their endpoint: logins, queries of the session's state, logouts, and device proofs.
+//! Executes browsers' requests: logins, state queries, logouts, and device proofs.
 
 use std::sync::Arc;
 
@@ -27,8 +27,7 @@ use rotogate_core::route::{RoutePolicy, authority};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::SessionCookie;
 
-/// Checks that a request may reach the endpoint. It must name the host of the public URL, and have the origin that its
-/// operation requires. The check is made before the body is read.
+/// Checks, before the body is read, that a request names the public URL's host and has the required origin.
 ///
 /// # Errors
 /// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].
@@ -41,7 +40,7 @@ pub(super) fn admit(gate: &Inner, browser: &BrowserEndpoint, operation: &str, pa
     admitted
 }
 
-/// Returns the result that [`admit`] would have, without counting the request.
+/// Like [`admit`], but does not count the request.
 ///
 /// # Errors
 /// See [`admit`].
@@ -55,15 +54,14 @@ pub(super) fn foresee(gate: &Inner, browser: &BrowserEndpoint, operation: &str, 
         (LOGIN, &Method::POST) => gate.origins.asked_for_session(&parts.headers),
         (LOGOUT, &Method::POST) => gate.origins.asked_for_session(&parts.headers) && may_use_session(),
         (SESSION, _) => may_use_session(),
-        // The browser itself sends this request, so the request does not have the header that scripts must send.
+        // The browser itself sends this request, without the header that scripts must send.
         (DEVICE, _) => gate.origins.asked_for_session(&parts.headers),
-        // A request for a page with a form or a button does not change anything.
+        // A page with a form or a button does not change anything.
         _ => true,
     };
     if is_good { Ok(()) } else { Err(Denial::CrossOrigin) }
 }
 
-/// Processes a request that [`admit`] has accepted.
 pub(super) async fn answer(
     browser: &BrowserEndpoint,
     call: &Call<'_>,
@@ -75,7 +73,7 @@ pub(super) async fn answer(
         match (call.operation, call.method) {
             (LOGIN, &Method::GET) => return provider::begin(browser, provider, call, handler).await,
             (CALLBACK, &Method::GET) => return provider::finish(browser, provider, call, handler).await,
-            // A HEAD request neither begins a login nor completes one.
+            // A HEAD request neither begins a login nor completes it.
             (LOGIN | CALLBACK, _) => return (words::nothing(), Reason::ANSWERED),
             _ => {}
         }
@@ -108,14 +106,12 @@ async fn log_in(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHa
     Ok(reply)
 }
 
-/// Records the user and client of the new session for the access log.
 fn told_recipient(handler: &EndpointHandler<'_>, session: &Session) {
     let recipient =
         Recipient { subject: session.subject.clone(), session: Some(session.id), client: Some(session.client.clone()) };
     let _ = handler.recipient.set(Who::Issued(Box::new(recipient)));
 }
 
-/// Begins the session after a login. Also returns the target that the browser named.
 async fn begin(
     browser: &BrowserEndpoint,
     call: &Call<'_>,
@@ -170,7 +166,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
         let (gate, origin) = (Arc::clone(handler.gate), handler.origin.clone());
         let ended = to_its_end(async move { gate.log_browser_out(&cookie, &origin).await }).await;
         handler.tell(&ended);
-        // After a fault, the reply does not clear the cookie, so that the browser can try again.
+        // After a fault, the cookie stays, so that the browser can try again.
         hint = ended?;
     }
     let at_provider = browser.logout_at_provider(hint.as_ref().map(|hint| hint.as_str()));
@@ -179,7 +175,7 @@ async fn log_out(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointH
     Ok(reply)
 }
 
-/// Returns the state of the session. Such a request does not keep the session alive.
+/// A request for the state does not keep the session alive.
 async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> Result<Reply, Error> {
     let gate = handler.gate;
     let Some(cookie) = presented(gate, call.headers, handler.origin.address)? else {
@@ -188,7 +184,7 @@ async fn state(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHan
     let found = gate.engine.browser_session(&cookie, &|session| gate.browser_rules(session)).await;
     handler.tell(&found);
     match found {
-        // A holder of a copied cookie must not learn anything about the session's user.
+        // Somebody with a copied cookie must not learn anything about the session's user.
         Ok(live) if !gate.engine.admits_device(&live.session, handler.device) => Ok(browser.dialect.none()),
         Ok(BrowserSession { session, expires, idle_expires }) => {
             let is_bound = session.browser.is_some_and(|browser| browser.device.is_some());

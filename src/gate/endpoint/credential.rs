@@ -1,5 +1,3 @@
-//! Reads the credential for a refresh, and checks access tokens that a refresh would accept again.
-
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -13,12 +11,11 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::claims::AccessToken;
 
-/// Returns how long ago a token may have expired, if the token was still valid when it was exchanged.
+/// Returns the maximum time since a token's expiry. A client may repeat an exchange whose response was lost.
 const fn expired_before_exchange(may_have_expired: bool, profile: &Profile) -> Duration {
     if may_have_expired { profile.lost_response_window } else { Duration::ZERO }
 }
 
-/// A refresh credential that was verified as far as possible without the session's record.
 pub(super) enum ReadCredential {
     Refresh(SecretString),
     Access(AccessToken),
@@ -46,10 +43,9 @@ impl ReadCredential {
         }
     }
 
-    /// Converts the credential to the form that the engine exchanges.
     pub(super) fn exchange(&self) -> Result<Exchange<'_>, Denial> {
-        // A token of another issuer is not a refresh credential at this gate, and the reply does not reveal that
-        // another issuer issued the token. The engine checks the account of the session.
+        // A token of another issuer is not a refresh credential here, and the reply does not reveal its issuer. The
+        // engine checks the session's account.
         let own = |access| AccountRule::Any.admit(access)?.own().map_err(|_| Denial::UnknownRefreshToken);
         match self {
             Self::Refresh(token) => Ok(Exchange::Refresh(token)),
@@ -60,7 +56,7 @@ impl ReadCredential {
 }
 
 impl EndpointCommand<'_> {
-    /// Returns the token if a refresh at this endpoint would accept it again, although it was already exchanged.
+    /// Checks a token that was already exchanged, but that a refresh at this endpoint would accept again.
     pub(super) async fn check_superseded(
         &self,
         token: &SecretString,
@@ -68,7 +64,7 @@ impl EndpointCommand<'_> {
         arrived: Arrival,
     ) -> Result<Option<AccessToken>, Error> {
         let Some(client) = &self.endpoint.client else { return Ok(None) };
-        // This check counts as a refresh for the rate limit of the address.
+        // The rate limit of the address counts this check as a refresh.
         self.count_refresh(client)?;
         let profile = client.profile.over(&self.endpoint.profile);
         let expired_for_at_most = expired_before_exchange(superseded == Superseded::Any, &profile);

@@ -13,8 +13,7 @@ use rotogate_core::limit::Source;
 use rotogate_core::token::claims::AccessToken;
 
 impl EndpointCommand<'_> {
-    /// Exchanges a user's token. The token is verified like a token on a data route, but the limits count the client
-    /// instead of an address.
+    /// The token is verified like a token on a data route, but rate limits apply to the client instead of an address.
     // Requirement D1.
     pub(super) async fn exchange(
         &self,
@@ -48,7 +47,7 @@ impl EndpointCommand<'_> {
     }
 }
 
-/// Checks that the actor token belongs to the client itself.
+/// The client must present its own token as the actor token.
 // Requirement D1.
 fn is_actor(client: &Client, actor: &AccessToken) -> Result<(), Denial> {
     let is_it = actor.is_clients_own() && actor.client.as_deref() == Some(&*client.id);

@@ -1,5 +1,3 @@
-//! Executes the commands of dialects.
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,43 +26,34 @@ use rotogate_core::token::session_cookie;
 use rotogate_core::token::verify::SentNotice;
 use rotogate_core::verify_cache::{Introspected, Verified};
 
-/// The proofs of possession in a request, in addition to its credentials.
 #[derive(Clone, Copy)]
 pub(super) struct ProofOfPossession<'a> {
-    /// The proof for a key.
     pub(super) proof: Option<&'a PresentedProof>,
-    /// The client certificate of the connection.
     pub(super) certificate: Option<CertificateThumbprint>,
 }
 
 impl<'a> ProofOfPossession<'a> {
-    /// The key and certificate to which the tokens of a new grant are bound.
     pub(super) fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
     }
 
-    /// The key and certificate to which the tokens of a refresh are bound.
     fn of_refresh(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_refresh(self.proof, client.dpop)?;
         Ok((proof, Inner::certificate_of_refresh(self.certificate, client.certificate_bound)?))
     }
 }
 
-/// The key and the client certificate that tokens are bound to.
 pub(super) type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
 
-/// The parts of a request other than the command.
 #[derive(Clone, Copy)]
 pub(super) struct CommandRequest<'a> {
-    /// The account that the request's path names.
     pub(super) account: Option<&'a str>,
     pub(super) origin: &'a Origin,
     pub(super) arrived: Arrival,
     pub(super) presented: ProofOfPossession<'a>,
 }
 
-/// Executes a command, and counts the grant that it requests.
 pub(super) async fn execute(
     gate: &Inner,
     endpoint: &Ready,
@@ -152,7 +141,6 @@ async fn carry_out(
     }
 }
 
-/// Ends the tokens and sessions that another issuer has reported as ended.
 pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin) -> Result<(), Error> {
     let text = notice.token.as_ref().map_or("", ExposeSecret::expose_secret);
     let reported = gate.judge_notice(origin, text, || match (&notice.token, notice.is_authenticated) {
@@ -168,10 +156,8 @@ pub(super) async fn end_elsewhere(gate: &Inner, notice: &Notice, origin: &Origin
     gate.take_notice(&notice.issuer, notice.protocol, reported.map_err(Error::from), origin).await
 }
 
-/// The account that the request's path names, the presented device cookie, and the origin of the request.
 pub(super) type OwnRequester<'a> = (Option<&'a str>, PresentedDevice, &'a Origin);
 
-/// Lists or ends a user's own sessions.
 pub(super) async fn own_sessions(
     gate: &Arc<Inner>,
     endpoint: &Ready,
@@ -186,7 +172,6 @@ pub(super) async fn own_sessions(
     gate.engine.own_sessions(at.concerns(verified.token())?.own()?, &request, by.2).await
 }
 
-/// Lists, creates, replaces or revokes a user's own API keys.
 pub(super) async fn own_keys(
     (gate, keys): (&Arc<Inner>, &ApiKeys),
     endpoint: &Ready,
@@ -198,7 +183,6 @@ pub(super) async fn own_keys(
     keys.own(&gate.engine, at.concerns(verified.token())?.own()?, request, by_cookie, by.2).await
 }
 
-/// Returns the account that a request names, and the rule for the accounts that the endpoint serves for this request.
 pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
     match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
@@ -207,7 +191,7 @@ pub(super) fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Op
     }
 }
 
-/// Separates denials from faults: a denial is a decision about the token, and a fault prevents that decision.
+/// A denial is a decision about the token. A fault prevents this decision.
 pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, Denial>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
@@ -216,17 +200,14 @@ pub(super) fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T,
     }
 }
 
-/// A command in a request to an endpoint.
 pub(super) struct EndpointCommand<'a> {
     pub(super) gate: &'a Inner,
     pub(super) endpoint: &'a Ready,
     pub(super) origin: &'a Origin,
-    /// The account whose tokens and sessions the endpoint serves.
     pub(super) account: AccountRule<'a>,
 }
 
 impl EndpointCommand<'_> {
-    /// Issues a token for a confidential client's own account.
     async fn client_token(
         &self,
         client: PresentedClient,
@@ -245,7 +226,6 @@ impl EndpointCommand<'_> {
         issued(self.gate.engine.client_token(&client, scope, resource, &profile, bound_to, self.origin).await?)
     }
 
-    /// Counts a refresh against the limit of its address.
     pub(super) fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
         let engine = &self.gate.engine;
         engine.limits().refresh(self.origin.address).inspect_err(|denial| self.tell_held_up(*denial, client))
@@ -256,15 +236,15 @@ impl EndpointCommand<'_> {
         self.gate.engine.tell_held_up(&denial.into(), self.origin, of);
     }
 
-    /// Returns whether a token is valid (RFC 7662).
+    /// Responds to an introspection (RFC 7662).
     async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
         let client = self.client(Some(client), None).await?;
-        // RFC 7662 §2.1: the client must be authenticated, because otherwise anyone could scan for valid tokens.
+        // RFC 7662 §2.1: without authentication, anyone could scan for valid tokens.
         if !client.is_confidential() {
             return Err(Denial::InvalidClient.into());
         }
-        // The limits count the resource server instead of an address, because forged tokens from one of its clients
-        // must not block the introspection of other clients' tokens.
+        // Invalid tokens count against the resource server, not against an address. Forged tokens from one client must
+        // not block the introspection of other clients' tokens.
         let checked = self.check_unproved(token, Source::Client(&client.id)).and_then(|verified| {
             let token = self.concerns(verified.token())?;
             // The resource server itself checks the proof.
@@ -275,14 +255,13 @@ impl EndpointCommand<'_> {
         Ok(Outcome::Checked(decided(checked)?))
     }
 
-    /// Checks a token without a proof for the key that it is bound to, because introspection and revocation do not
-    /// accept proofs (requirement N38). The token must be valid now.
+    /// Introspection and revocation do not accept proofs, so the proof for the token's key is not checked (requirement
+    /// N38).
     fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
         let credential = Credential::maybe_bound(token.expose_secret());
         self.gate.checker.check(credential, || self.gate.shown(source), &mut ())
     }
 
-    /// Checks a user's access token, or the session cookie of their browser if the flag is true.
     async fn check_own(
         &self,
         gate: &Arc<Inner>,
@@ -296,8 +275,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Checks a token for any audience and account. If the issuer must introspect the token, waits for the issuer's
-    /// response.
+    /// Accepts any audience and account. If the issuer must introspect the token, waits for the issuer's response.
     pub(super) async fn wait_for(
         &self,
         credential: Credential<'_>,
@@ -314,7 +292,7 @@ impl EndpointCommand<'_> {
         check(settled.introspected()).map_err(|denial| settled.refusal(denial))
     }
 
-    /// Verifies a token even if it is revoked, or expired at most `expired_for_at_most` ago.
+    /// Verifies a token that may be revoked, or that expired at most `expired_for_at_most` ago.
     pub(super) fn verify_ignoring_expiry(
         &self,
         token: &SecretString,
@@ -324,7 +302,7 @@ impl EndpointCommand<'_> {
         self.gate.checker.verify_ignoring_expiry(token.expose_secret(), expired_for_at_most, shown)
     }
 
-    /// Checks that a token has an audience that this gate serves, and the account that this endpoint serves.
+    /// Checks that the gate serves the token's audience, and that this endpoint serves the token's account.
     pub(super) fn concerns<'t>(&self, token: &'t AccessToken) -> Result<OfAccount<'t>, Denial> {
         if !self.gate.serves_audience_of(token) {
             return Err(Denial::WrongAudience);
@@ -352,7 +330,7 @@ impl EndpointCommand<'_> {
                 }
                 Err(denial) => return Err(denial.into()),
             };
-        // The directory knows only users of this gate, and a user of another issuer may have the same name.
+        // The directory knows only users of this gate. A user of another issuer may have the same name.
         if is_own {
             found.user = self.gate.engine.user(found.account.as_deref(), &found.subject).await?;
         }
@@ -376,8 +354,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Ends the session of a token that has expired or was replaced by a rotation. The gate refuses this token, but its
-    /// session may still be live, and the user wants to log out (requirement R16).
+    /// Logs out with an expired or rotated token, because the token's session may still be live (requirement R16).
     async fn log_out_dead(&self, access: &SecretString, denial: Denial) -> Result<(), Error> {
         if !matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
             return Ok(());
@@ -395,7 +372,7 @@ impl EndpointCommand<'_> {
         }
     }
 
-    /// Ends the session of an access or refresh token. An unknown token is not an error (RFC 7009).
+    /// An unknown token is not an error (RFC 7009).
     async fn revoke(&self, client: &Client, token: &SecretString) -> Result<(), Error> {
         let engine = &self.gate.engine;
         if engine.revoke_refresh_token(token.expose_secret(), &client.id, self.account, self.origin).await? {
@@ -403,7 +380,7 @@ impl EndpointCommand<'_> {
         }
         let read = self.verify_ignoring_expiry(token, Duration::ZERO);
         let Ok(access) = decided(read)? else { return Ok(()) };
-        // Only the issuer of a token can revoke it, so a token of another issuer is ignored.
+        // Only the issuer of a token can revoke it.
         if !access.is_ours() || access.of_bearer().is_err() {
             return Ok(());
         }

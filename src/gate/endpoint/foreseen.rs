@@ -1,4 +1,4 @@
-//! Predicts, for an explanation, how an endpoint decides on the head of a request.
+//! Predicts, for an explanation, how an endpoint decides on a request's head.
 
 use std::sync::Arc;
 
@@ -26,18 +26,14 @@ use rotogate_core::token::observer::Observer;
 use rotogate_core::token::session_cookie;
 use rotogate_core::verify_cache::SessionAnswer;
 
-/// The decision that an endpoint makes from the head of a request.
 pub(in crate::gate) struct Foreseen {
-    /// The reply to a refused request.
     pub(in crate::gate) refusal: Option<Reply>,
-    /// Whether the decision also depends on the body or on the content of the store.
     pub(in crate::gate) is_open: bool,
-    /// The credentials that the endpoint accepts, if the head must have a credential.
     pub(in crate::gate) policy: Option<RoutePolicy>,
 }
 
-/// Predicts the decision on the head of a request, as [`answer`](super::answer()) makes it. `first` records a denial in
-/// the observer, and returns the first denial that the observer has recorded.
+/// Predicts the decision of [`answer`](super::answer()). `first` records a denial in the observer, and returns the
+/// first recorded denial.
 pub(in crate::gate) fn foresee<O: Observer>(
     gate: &Arc<Inner>,
     operation: &MatchedOperation,
@@ -75,7 +71,6 @@ impl EndpointRequest<'_> {
         if self.is_by_foreign_cookie() { Err(Denial::CrossOrigin) } else { Ok(()) }
     }
 
-    /// Checks the caller at an endpoint where users manage their own sessions or keys.
     fn foresee_own<O: Observer>(&self, own: &OwnAccess, account: Option<&str>, observer: &mut O) -> Result<(), Denial> {
         let Self { gate, endpoint, parts, address, .. } = *self;
         let presented = own.presented.as_ref().map_err(|denial| *denial);
@@ -104,7 +99,6 @@ impl EndpointRequest<'_> {
     }
 }
 
-/// An operation of an endpoint that accepts refresh tokens.
 pub(in crate::gate) struct RefreshPlace<'a> {
     endpoint: &'a Ready,
     operation: MatchedOperation,
@@ -112,25 +106,22 @@ pub(in crate::gate) struct RefreshPlace<'a> {
 }
 
 impl<'a> RefreshPlace<'a> {
-    /// The operation that a request names, if it accepts this gate's refresh tokens.
     pub(in crate::gate) fn find(gate: &'a Inner, parts: &'a Parts) -> Option<Self> {
         let raw = parts.uri.path();
         let Hit::Operation(operation) = gate.endpoints.find(&CanonicalPath::parse(raw).ok()?, raw)? else {
             return None;
         };
         let endpoint = gate.endpoints.get(operation.endpoint)?;
-        // A relay accepts the tokens of its provider instead.
+        // A relay accepts tokens of its provider, not of the gate.
         let takes = ["token", "RefreshAccessToken"].contains(&operation.name()) && endpoint.dialect.name() != "relay";
         takes.then_some(Self { endpoint, operation, parts })
     }
 
-    /// The name of the operation for display.
     pub(in crate::gate) fn name(&self) -> String {
         format!("{}.{}", self.endpoint.dialect.name(), self.operation.name())
     }
 
-    /// Returns the terms for the named client when it presents a token here. If no client is named, returns the terms
-    /// for the session's client.
+    /// By default, `client` is the session's client.
     pub(in crate::gate) fn terms_of(
         &self,
         gate: &Inner,
@@ -151,12 +142,10 @@ impl<'a> RefreshPlace<'a> {
         Ok(RefreshTerms { client, profile, accepts: Some(&endpoint.accepts), account })
     }
 
-    /// Returns whether the protocol names the client in a request.
     pub(in crate::gate) fn names_client(&self) -> bool {
         self.endpoint.client.is_none()
     }
 
-    /// The status of the reply to a refused token.
     pub(in crate::gate) fn status_of(&self, gate: &Arc<Inner>, denial: Denial) -> u16 {
         let Self { endpoint, ref operation, parts } = *self;
         let (address, arrived) = (gate.address_of(parts), gate.engine.arrival());

@@ -1,5 +1,3 @@
-//! Counts how many grants of each type were made, refused, or failed.
-
 use rotogate_core::client::Grant;
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::Class;
@@ -9,16 +7,14 @@ use crate::dialect::{Command, Outcome};
 
 const GRANTS: [Grant; 5] =
     [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials, Grant::TokenExchange, Grant::JwtBearer];
-/// The values of the metric's label `result`.
 const RESULTS: [&str; 3] = ["granted", "refused", "unavailable"];
 const COUNTERS: usize = GRANTS.len() * RESULTS.len();
 
-/// The counters of a gate. Relays have separate counters.
+/// Relays have separate counters.
 #[derive(Debug, Default)]
 pub(crate) struct GrantResults(Counters<COUNTERS>);
 
 impl GrantResults {
-    /// Counts a grant by its result.
     pub(super) fn count(&self, grant: Grant, outcome: &Result<Outcome, Error>) {
         let result = match outcome {
             Ok(_) => 0,
@@ -29,14 +25,12 @@ impl GrantResults {
         self.0.add(grant * RESULTS.len() + result, 1);
     }
 
-    /// Lists every combination of type and result with its number.
     pub(in crate::gate) fn counts(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
         let labels = GRANTS.into_iter().flat_map(|grant| RESULTS.map(|result| (grant.word(), result)));
         labels.zip(self.0.sums()).map(|((grant, result), number)| (grant, result, number))
     }
 }
 
-/// The type of the grant that a command requests.
 pub(super) const fn grant_of(command: &Command) -> Option<Grant> {
     match command {
         Command::Login { .. } => Some(Grant::Password),

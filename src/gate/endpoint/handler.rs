@@ -18,21 +18,17 @@ use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions, PresentedDevic
 use rotogate_core::fault::{Error, Fault};
 use rotogate_core::thumbprint::CertificateThumbprint;
 
-/// Executes the commands of one request.
 pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) gate: &'a Arc<Inner>,
     pub(in crate::gate) endpoint: usize,
     pub(in crate::gate) account: Option<&'a str>,
     pub(in crate::gate) origin: Origin,
-    /// The time at which the request arrived.
     pub(in crate::gate) arrived: Arrival,
-    /// The device cookie of the request, for a session that is bound to a device.
+    /// The device cookie, for a session that is bound to a device.
     pub(in crate::gate) device: PresentedDevice,
-    /// The proof of possession in the request.
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
-    /// The client certificate of the connection.
     pub(in crate::gate) certificate: Option<CertificateThumbprint>,
-    /// The recipient of the issued tokens, or the client of a refused attempt, for the access log.
+    /// For the access log: the recipient of tokens, or the client of a refused attempt.
     pub(in crate::gate) recipient: OnceLock<Who>,
 }
 
@@ -105,7 +101,6 @@ impl CommandHandler for EndpointHandler<'_> {
 }
 
 impl EndpointHandler<'_> {
-    /// Runs engine work to completion, and logs its result if it failed.
     async fn finished<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -115,7 +110,6 @@ impl EndpointHandler<'_> {
         outcome
     }
 
-    /// Logs a fault, and records the client of a refused attempt.
     pub(super) fn tell<T>(&self, outcome: &Result<T, Error>) {
         self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
         let Err(error) = outcome else { return };
@@ -126,14 +120,14 @@ impl EndpointHandler<'_> {
     }
 }
 
-/// Runs engine work to completion in a separate task, because a client that disconnects must not stop it between the
-/// write to the store and the update of the revocation list.
+/// A client that disconnects must not stop the engine between the write to the store and the update of the revocation
+/// list.
 pub(in crate::gate) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
         Ok(done) => done,
-        // Resume the panic in the task of the request, which then responds with 500.
+        // The panic continues in the request's task, which then responds with 500.
         Err(panicked) => match panicked.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Fault::Busy.into()),

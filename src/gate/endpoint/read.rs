@@ -1,7 +1,6 @@
-//! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is accepted from any client. A
-//! larger body costs memory and parsing time, so the gate reads it only after it has found a valid token, in the head
-//! or in the first bytes of the body. While the gate waits for a body without a valid token, the request uses a permit
-//! of a small pool.
+//! Reads the body of a request to an endpoint (requirements A4, A10, A11). A small body is accepted from any client.
+//! The gate reads a larger body only with a valid token, in the head or in the first bytes of the body. Until a valid
+//! token is found, a request whose body arrives slowly holds a permit from a small pool.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -22,23 +21,18 @@ use rotogate_core::credential::{self, Credential, Places};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 
-/// The time limit for a small body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time limit for the body if the caller has a valid token.
 const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a body was not read.
 #[derive(Debug)]
 pub(super) enum Unread {
     TooLong,
     TooSlow,
     Broken,
     Shed(Refusal),
-    /// The gate could not examine the token in the request.
     Undecided(Denial),
 }
 
-/// The request to which a body belongs.
 pub(super) struct Reading<'a> {
     pub(super) gate: &'a Inner,
     pub(super) dialect: &'a dyn Dialect,
@@ -47,7 +41,6 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads the body. Returns it with its permit for the buffer.
     pub(super) async fn read<B>(&self, body: B) -> Result<(Bytes, Option<PoolPermit>), Unread>
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -107,8 +100,8 @@ impl Reading<'_> {
     /// Returns the holder of the valid token in the head or at the start of the body.
     ///
     /// # Errors
-    /// The denial that prevented the check of the token. If a limiter prevented the check, the token does not count as
-    /// invalid (requirement R15).
+    /// The token could not be checked. If a limiter prevented the check, the token does not count as invalid
+    /// (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };

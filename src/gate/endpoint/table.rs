@@ -1,4 +1,4 @@
-//! The table of endpoints: finds the endpoint of a request by its path.
+//! Finds the endpoint of a request by its path.
 
 use std::sync::Arc;
 
@@ -18,61 +18,49 @@ use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::session::{Session, profile::Profile};
 use rotogate_core::token::claims::TokenStyle;
 
-/// An endpoint that is ready to serve.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) dialect: Arc<dyn Dialect>,
     pub(super) profile: Profile,
     pub(super) clients: Option<Vec<Box<str>>>,
-    /// What the metadata say about the endpoint, if it has metadata.
     pub(super) published: Option<Published>,
-    /// The client of the endpoint's sessions, if the protocol does not name a client. This client is public.
+    /// Set if the protocol does not name a client. This client is public.
     pub(super) client: Option<Arc<Client>>,
     pub(super) accepts: Vec<Box<str>>,
-    /// The dialects of `accepts` in which an access token is also the refresh credential.
+    /// The dialects in `accepts` for which an access token is also a refresh credential.
     pub(super) by_access: Vec<Box<str>>,
-    /// The relay to the provider behind the endpoint.
     pub(super) relay: Option<Arc<EndpointRelay>>,
-    /// The settings of browser logins, if this is the browser endpoint.
     pub(super) browser: Option<Arc<BrowserEndpoint>>,
-    /// The listeners that serve the endpoint. If the list is empty, all listeners do.
+    /// If empty, all listeners serve the endpoint.
     pub(super) listeners: Vec<Box<str>>,
-    /// The only account that the endpoint serves, if it is bound to one.
     pub(super) account: Option<Box<str>>,
-    /// Whether a path of the endpoint contains `{account}`.
     pub(super) names_accounts: bool,
 }
 
-/// The endpoint's metadata, and the names in them.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) issuer: String,
     pub(super) token_endpoint: String,
 }
 
-/// The rules that all endpoints of a gate share.
 pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) profile: &'a Profile,
     pub(in crate::gate) clients: &'a [Client],
     pub(in crate::gate) issuer: &'a str,
     pub(in crate::gate) public_url: &'a str,
-    /// The authorization endpoint, which the metadata of `issuer` name.
     pub(in crate::gate) authorization_endpoint: Option<&'a str>,
     pub(in crate::gate) has_directory: bool,
     pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
-    /// Whether any issuer's identity assertions are accepted as grants.
     pub(in crate::gate) takes_id_jag: bool,
-    /// The path of the only endpoint for global revocation. If there are several, it is `None`, because the metadata
-    /// can name only one.
+    /// The path of the endpoint for global revocation. `None` if there are several, because the metadata can name only
+    /// one.
     pub(in crate::gate) global_revocation: Option<String>,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
 
-/// The dialects that endpoints may name.
 struct KnownDialects {
     all: Vec<&'static str>,
-    /// The dialects in which an access token is also the refresh credential.
     by_access: Vec<Box<str>>,
 }
 
@@ -114,7 +102,7 @@ impl Ready {
             )));
         }
         let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
-        // Contradictory rules are reported when the gate is built, instead of at a client's first refresh.
+        // Contradictory rules fail when the gate is built, not at a client's first refresh.
         let of_clients = common.clients.iter().map(|client| client.profile.over(&profile));
         let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
         if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
@@ -139,9 +127,8 @@ impl Ready {
     }
 }
 
-/// The client of an endpoint's sessions, if the protocol does not name a client. It is the registered client with its
-/// grants and scopes or, if no client is registered, a public client. A confidential client is an error, because it
-/// could not authenticate (requirement R20).
+/// Returns the client of an endpoint's sessions, if the protocol does not name one. A confidential client is an error,
+/// because it could not authenticate (requirement R20).
 fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
     let default = endpoint.dialect.client();
     let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
@@ -156,7 +143,6 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
     }
 }
 
-/// The operation or document that the gate serves at one of its paths.
 #[derive(Clone, Debug)]
 enum PathEntry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
@@ -174,27 +160,24 @@ impl PathEntry {
     }
 }
 
-/// The requests that can carry wrapped calls to an endpoint with this dialect at `base`.
+/// Returns the method and path of each request that can carry calls to an endpoint with this dialect.
 pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let is_envelope = |served: &ServedPath| dialect.protocol().is_some_and(|own| own.is_envelope(served.operation));
     let served = dialect.serves(base).into_iter().filter(is_envelope);
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()
 }
 
-/// All endpoints by path.
 #[derive(Debug)]
 pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
     exact: matchit::Router<PathEntry>,
-    /// The path templates in lower case, to find near misses.
+    /// The path templates in lower case, to find similar paths.
     loose: matchit::Router<Option<usize>>,
-    /// The first characters of the templates' first segments: one bit for each character, in lower case.
+    /// A bit set with the ASCII code of each template's first character, in lower case.
     begins: u128,
-    /// The metadata documents.
     metadata: Vec<Bytes>,
 }
 
-/// The operation of an endpoint that a request names.
 #[derive(Debug)]
 pub(in crate::gate) struct MatchedOperation {
     pub(super) endpoint: usize,
@@ -203,47 +186,41 @@ pub(in crate::gate) struct MatchedOperation {
 }
 
 impl MatchedOperation {
-    /// The index of the endpoint, for [`Endpoints::dialect`].
     pub(in crate::gate) const fn endpoint(&self) -> usize {
         self.endpoint
     }
 
-    /// The dialect's name for the operation.
     pub(in crate::gate) fn name(&self) -> &'static str {
         self.served.operation
     }
 }
 
-/// The endpoint, document or similar path that a request's path matches.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
     Operation(MatchedOperation),
     Jwks,
-    /// The metadata document with this index.
     Metadata(usize),
-    /// The document of the resource with this index.
     Resource(usize),
-    /// A path that resembles a path of this endpoint. `None` if it resembles the path of one of the gate's documents.
+    /// The path resembles a path of this endpoint. If `None`, the path resembles the path of one of the gate's
+    /// documents.
     NearMiss(Option<usize>),
 }
 
 impl Endpoints {
-    /// Returns the style of access token that the clients of each dialect need.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
         let style = |dialect: &dyn Dialect| dialect.protocol().map_or_else(TokenStyle::default, Protocol::token_style);
         endpoints.iter().map(|endpoint| (endpoint.dialect.name().into(), style(&*endpoint.dialect))).collect()
     }
 
-    /// The requests that can carry wrapped calls.
     pub(crate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
         let of = |endpoint: &Endpoint| envelopes(endpoint.dialect.as_ref(), endpoint.base());
         endpoints.iter().flat_map(of).collect()
     }
 
-    /// Builds the table of these endpoints.
+    /// Builds the table.
     ///
     /// # Errors
-    /// Returns an error if paths or rules of endpoints contradict each other.
+    /// Paths or rules of endpoints contradict each other.
     pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, BuildError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -267,14 +244,12 @@ impl Endpoints {
         Ok(all)
     }
 
-    /// The issuer and the token endpoint in each metadata document.
     #[cfg(feature = "program")]
     pub(in crate::gate) fn token_endpoints(&self) -> impl Iterator<Item = (&str, &str)> {
         let published = self.ready.iter().filter_map(|ready| ready.published.as_ref());
         published.map(|names| (&*names.issuer, &*names.token_endpoint))
     }
 
-    /// Inserts the paths of an endpoint. Returns whether any of them contains `{account}`.
     fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, BuildError> {
         let index = self.ready.len();
         let mut names_accounts = false;
@@ -287,8 +262,6 @@ impl Endpoints {
         Ok(names_accounts)
     }
 
-    /// Inserts the metadata of an OAuth endpoint, and returns the names in them. The first endpoint uses the gate's
-    /// issuer.
     fn insert_metadata(
         &mut self,
         endpoint: &Endpoint,
@@ -318,7 +291,6 @@ impl Endpoints {
         Ok(Some(Published { issuer: own, token_endpoint }))
     }
 
-    /// Returns whether the paths for this issuer's metadata are still unused.
     fn is_issuer_free(&self, issuer: &str) -> bool {
         metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
     }
@@ -340,29 +312,25 @@ impl Endpoints {
             [b'/', first, ..] if *first != b'{' => 1 << (first.to_ascii_lowercase() % 128),
             _ => u128::MAX,
         };
-        // Templates that differ only in case share one loose template.
+        // Templates that differ only in case share one entry.
         match self.loose.insert(template.to_ascii_lowercase(), endpoint) {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
 
-    /// Returns the profile of the endpoint at which a session is refreshed.
     pub(in crate::gate) fn profile_for(&self, session: &Session) -> Option<&Profile> {
         self.for_session(session).map(|ready| &ready.profile)
     }
 
-    /// Returns the client of the endpoint at which a session is refreshed, if the protocol does not name a client.
     pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
         self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
     }
 
-    /// The client of browser sessions.
     pub(in crate::gate) fn browser_client(&self) -> Option<&Arc<Client>> {
         self.browser()?.client.as_ref()
     }
 
-    /// The profile of browser sessions.
     pub(in crate::gate) fn browser_profile(&self) -> Option<&Profile> {
         Some(&self.browser()?.profile)
     }
@@ -376,29 +344,24 @@ impl Endpoints {
             ready.accepts.contains(&session.dialect)
                 && ready.clients.as_ref().is_none_or(|clients| clients.contains(&session.client))
         };
-        // An endpoint with the session's own dialect takes precedence over an endpoint that only accepts this dialect's
-        // sessions.
+        // An endpoint with the session's own dialect has priority.
         let is_own = |ready: &&Ready| *ready.dialect.name() == *session.dialect;
         self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
 
-    /// The endpoint with this index.
     pub(super) fn get(&self, index: usize) -> Option<&Ready> {
         self.ready.get(index)
     }
 
-    /// The authorization server metadata, for clients that know only the issuer.
     pub(super) fn metadata(&self, index: usize) -> Bytes {
         self.metadata.get(index).cloned().unwrap_or_default()
     }
 
-    /// Returns whether an operation serves only upgrades.
     pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
         let protocol = self.dialect(operation.endpoint).and_then(<dyn Dialect>::protocol);
         protocol.is_some_and(|protocol| protocol.upgrades(operation.served.operation))
     }
 
-    /// Returns whether an endpoint with this dialect opens the dialect's WebSockets.
     pub(in crate::gate) fn opens_sockets_of(&self, dialect: &str) -> bool {
         let of_dialect = self.ready.iter().map(|ready| ready.dialect.as_ref()).find(|known| known.name() == dialect);
         let opens = |found: &dyn Dialect, protocol: &dyn Protocol| {
@@ -407,30 +370,27 @@ impl Endpoints {
         of_dialect.is_some_and(|found| found.protocol().is_some_and(|protocol| opens(found, protocol)))
     }
 
-    /// The listeners that serve an operation. If the list is empty, all listeners do.
+    /// If empty, all listeners serve the operation.
     pub(in crate::gate) fn listeners(&self, operation: &MatchedOperation) -> &[Box<str>] {
         self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)
     }
 
-    /// The dialect of an endpoint.
     pub(in crate::gate) fn dialect(&self, endpoint: usize) -> Option<&dyn Dialect> {
         self.ready.get(endpoint).map(|endpoint| endpoint.dialect.as_ref())
     }
 
-    /// The dialect with this name, with the options of the first endpoint that uses it.
     pub(in crate::gate) fn dialect_named(&self, name: &str) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
-    /// The dialect that recognises the request as coming from one of its clients, whatever the path.
+    /// A dialect can recognise its clients by their headers, whatever the path.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 
-    /// Finds the endpoint for a request with this path. `raw` is the path as the client spelt it.
+    /// `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
-        // For most requests, the search ends here. Decoding a path, however leniently it is done, does not change these
-        // characters at its start.
+        // Most requests are for other paths, and end here. A similar path begins with the same letter or digit.
         if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
             && self.begins >> first & 1 == 0
         {

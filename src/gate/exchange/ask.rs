@@ -1,5 +1,3 @@
-//! Sends an exchange request to a provider, and interprets the provider's refusals for the caller.
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +12,10 @@ use rotogate_core::exchange::{ExchangeFault, ExchangedToken, UpstreamExchange};
 use rotogate_core::pause::{MAX_PAUSE, ServiceAnswer, ServicePauses};
 use rotogate_core::verify_cache::Verified;
 
-/// How long a refusal by the provider is remembered.
 pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 
-/// The pauses that providers request. If an exchange has a second step at its upstream's authorization server, either
-/// of the two servers may have requested the pause, so the pause applies only to this upstream.
+/// The pauses that providers request. If the exchange has a second step at the upstream's authorization server, a pause
+/// applies only to this upstream.
 #[derive(Default)]
 pub(super) struct ProviderPauses(HashMap<PausedAt, Arc<ServicePauses>>);
 
@@ -33,7 +30,6 @@ impl ProviderPauses {
 }
 
 impl Inner {
-    /// Returns the response for a caller whose exchange failed, and how long the gate remembers it.
     pub(super) fn refused_exchange(
         &self,
         exchange: &UpstreamExchange,
@@ -58,7 +54,7 @@ impl Inner {
                 state.quiet.insert(Arc::clone(&exchange.upstream), now.plus(TRY_AGAIN));
                 (Err(UNAVAILABLE.into()), Duration::ZERO)
             }
-            // The reason may concern only this token, so the gate still exchanges other tokens.
+            // The reason may concern only this token, so other tokens are still exchanged.
             ExchangeFault::NotGranted(why) => {
                 if self.running.exchanges.state.lock().not_granted.is_due(self.engine.clock().source().monotonic()) {
                     tracing::error!(
@@ -90,7 +86,7 @@ impl Inner {
         (Err(Denial::ExchangeUnavailable(wait.unwrap_or(TRY_AGAIN)).into()), wait.unwrap_or_default())
     }
 
-    /// Sends an exchange request to the provider, with the caller's token or with the ID token of the caller's session.
+    /// Uses the caller's token, or the ID token of the caller's session.
     pub(super) async fn ask_provider(
         &self,
         exchange: &UpstreamExchange,
@@ -113,7 +109,7 @@ impl Inner {
         Err(ExchangeFault::Refused)
     }
 
-    /// Sends an exchange request with this token, and records the pause that the provider requests.
+    /// Sends the request, and records the pause that the provider requests.
     async fn ask_exchanger(
         &self,
         exchange: &UpstreamExchange,
@@ -125,8 +121,7 @@ impl Inner {
         let said = match &asked {
             Err(ExchangeFault::Unavailable(wait, _)) => ServiceAnswer::fault(*wait, false),
             Err(ExchangeFault::TooMany(wait, _)) => ServiceAnswer::BusyForAsker(*wait),
-            // The gate itself may have refused the token without sending a request, so this error is not a response of
-            // the provider.
+            // The exchanger may have refused the token without a request to the provider.
             Err(ExchangeFault::Refused) => ServiceAnswer::Failed,
             Ok(_) | Err(ExchangeFault::StepUp(_) | ExchangeFault::Ours(_) | ExchangeFault::NotGranted(_)) => {
                 ServiceAnswer::Answered

@@ -1,5 +1,5 @@
-//! Token exchange for upstreams, which happens after the request is permitted. The caller is judged before the table of
-//! exchanged tokens is read, and the upstream gets the exchanged token instead of the caller's token.
+//! Exchanges tokens for upstreams, after the gate has permitted the request. The upstream gets the exchanged token
+//! instead of the caller's token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,22 +32,17 @@ mod table;
 use ask::ProviderPauses;
 use table::{Entry, EntryKey, Table};
 
-/// The maximum number of requests that are being sent to one provider or wait for its responses.
+/// The maximum number of requests to one provider that are in progress or queued.
 const MAX_PLACES: usize = 256;
-/// The maximum number of a caller's requests that may use slots of one provider. It applies once half of the slots are
-/// taken.
+/// The maximum number of slots that one caller may use once half of a provider's slots are taken.
 const MAX_OF_CALLER: usize = 16;
-/// The delay before a retry if the provider does not state one, and before the next attempt after the provider has
-/// refused the gate's credentials.
+/// The delay before the next attempt, unless the provider states one.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// How often expired and revoked entries are removed from the table.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a request is not forwarded to its upstream.
 #[derive(Clone, Debug)]
 pub(in crate::gate) struct ExchangeRefusal {
     pub(in crate::gate) denial: Denial,
-    /// The provider's challenge for the caller.
     challenge: Option<HeaderValue>,
 }
 
@@ -59,19 +54,15 @@ impl From<Denial> for ExchangeRefusal {
 
 type ExchangeAnswer = Result<HeaderValue, ExchangeRefusal>;
 
-/// The exchange for a request, and the request's caller.
 type Exchanging<'a> = (&'a Arc<UpstreamExchange>, &'a Arc<Verified>);
 
-/// The token for the upstream, kept in the extensions of a request that waited for the token.
 #[derive(Clone)]
 struct Exchanged(HeaderValue);
 
-/// The provider's challenge for the caller, kept in the extensions of a refused request.
 #[derive(Clone)]
 pub(in crate::gate) struct ClaimsChallenge(HeaderValue);
 
 impl ClaimsChallenge {
-    /// Replaces the challenge in the refusal of this request, if the provider sent a challenge.
     pub(in crate::gate) fn state(parts: &http::request::Parts, reply: &mut rotogate_core::reply::Reply) {
         if let Some(Self(challenge)) = parts.extensions.get() {
             reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge.clone());
@@ -79,7 +70,6 @@ impl ClaimsChallenge {
     }
 }
 
-/// The exchanged tokens for upstreams, and the exchanges in progress.
 #[derive(Default)]
 pub(in crate::gate) struct Exchanges {
     state: Mutex<ExchangeState>,
@@ -90,23 +80,20 @@ pub(in crate::gate) struct Exchanges {
 #[derive(Default)]
 struct ExchangeState {
     table: Table<Arc<Verified>>,
-    /// The number of taken slots for each provider. Slots are also counted for each caller.
     places: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
-    /// The time at which a provider that refused the gate's credentials is contacted again.
+    /// For each upstream whose provider refused the gate's credentials, the time of the next attempt.
     quiet: HashMap<Arc<str>, Timestamp>,
-    /// The pauses that providers request.
     pauses: ProviderPauses,
     not_granted: Seldom,
     swept: Timestamp,
 }
 
 impl ExchangeState {
-    /// Takes a slot for a request that is sent to the provider or waits for the provider's response.
+    /// Takes a slot for a request to the provider.
     ///
     /// # Errors
-    /// Returns an error if no slot is free. The limit for each caller protects other callers, so a caller without
-    /// competitors may take more slots.
+    /// All slots are taken. A caller without competitors may take more slots than the limit for each caller.
     // Requirement D13.
     fn take_place(&mut self, gate: &Arc<Inner>, provider: &Arc<str>, holder: Holder) -> Result<Place, Denial> {
         let taken = self.places.get(provider).copied().unwrap_or_default();
@@ -122,7 +109,6 @@ impl ExchangeState {
 
 rotogate_core::debug_with!(Exchanges);
 
-/// A taken slot, see [`ExchangeState::take_place`].
 struct Place {
     gate: Arc<Inner>,
     provider: Arc<str>,
@@ -148,19 +134,17 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 
 const UNAVAILABLE: Denial = Denial::ExchangeUnavailable(TRY_AGAIN);
 
-/// The denial while a provider has requested a pause.
 fn paused_for(left: Duration) -> Denial {
     Denial::ExchangeUnavailable(left.max(TRY_AGAIN))
 }
 
-/// Returns the table key of an entry. It is different for each caller, issuer, upstream and setting.
+/// The key depends on the caller, the issuer, the upstream and its settings.
 fn key_of(exchange: &UpstreamExchange, caller: &Verified) -> Option<EntryKey> {
     let digest = |token: &AccessToken| process_digest(&[token.issuer().as_bytes(), token.expose().as_bytes()]);
     Some(EntryKey { exchange: *exchange.tag(), token: caller.digest(digest)? })
 }
 
-/// Identifies the caller's session at this gate or at its issuer. For tokens without a session, it identifies the
-/// subject instead.
+/// A token without a session is identified by its subject.
 fn session_of(token: &AccessToken) -> Box<[u8]> {
     let (kind, of) = match (&token.session, token.issuer_session()) {
         (Some((session, _)), _) => (2, &session.as_bytes()[..]),
@@ -170,7 +154,7 @@ fn session_of(token: &AccessToken) -> Box<[u8]> {
     [token.issuer().as_bytes(), &[0, kind], of].concat().into()
 }
 
-/// Makes the header with a token. The header's bytes are zeroised when it is dropped.
+/// The header's bytes are zeroised when the header is dropped.
 fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     let text = Zeroizing::new([b"Bearer ", token.token.as_bytes()].concat());
     let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).ok()?;
@@ -178,11 +162,10 @@ fn header(token: &ExchangedToken) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Returns the token that a permitted request carries to the service behind the gate: the exchanged token, or the
-/// access token of a session.
+/// Returns the exchanged token or the session's access token, for the service behind the gate.
 ///
 /// # Errors
-/// Returns an error if the token is missing, so that the request is not forwarded.
+/// Without the token, the request is not forwarded.
 // Requirement D11.
 pub(in crate::gate) fn token_for_upstream(
     gate: &Arc<Inner>,
@@ -197,20 +180,17 @@ pub(in crate::gate) fn token_for_upstream(
 }
 
 impl Exchanges {
-    /// Returns the stored response, if it is still valid at this time.
     fn find(&self, key: &EntryKey, now: Timestamp) -> Option<ExchangeAnswer> {
         self.state.lock().table.find(key, now).map(|entry| entry.answer(|| now))
     }
 
-    /// Drops the stored response for a token, because the upstream did not accept the exchanged token.
     pub(in crate::gate) fn drop_entry(&self, exchange: &UpstreamExchange, caller: &Verified) {
         if let Some(key) = key_of(exchange, caller) {
             self.state.lock().table.remove(&key);
         }
     }
 
-    /// Returns the exchange in progress to wait for, and begins one if there is none. The exchange has its own slot, so
-    /// that it still counts after the client has disconnected.
+    /// Each exchange has its own slot, because it continues after the client has disconnected.
     // Requirements D13 and D16.
     fn join(
         &self,
@@ -226,7 +206,6 @@ impl Exchanges {
         }
     }
 
-    /// Begins the exchange for this table key.
     fn begin(
         &self,
         state: &mut ExchangeState,
@@ -240,8 +219,8 @@ impl Exchanges {
                 return Err(UNAVAILABLE);
             }
             let pauses = state.pauses.of_exchange(exchange);
-            // Check for a pause before taking a slot, because releasing the slot again would wait for the lock, which
-            // the calling function already holds.
+            // The pause is checked before a slot is taken. A slot must not be dropped here, because its drop takes the
+            // lock that is held here.
             pauses.admit(caller.holder(), gate.engine.clock().source().monotonic()).map_err(paused_for)?;
             let place = state.take_place(gate, &exchange.provider, caller.holder())?;
             let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));
@@ -255,7 +234,6 @@ impl Exchanges {
 }
 
 impl Inner {
-    /// Stores the provider's response.
     // Requirements D12, D14 and D15.
     fn settle_exchange(
         &self,
@@ -266,7 +244,6 @@ impl Inner {
     ) -> ExchangeAnswer {
         let (now, exchanges) = (self.engine.clock().now(), &self.running.exchanges);
         let session = session_of(caller.token());
-        // The caller's token was revoked in the meantime, so the exchanged token is dropped.
         if let Err(denial) = self.checker.check_known(Arc::clone(&caller), &mut ()) {
             exchanges.results.count(&exchange.provider, "revoked");
             exchanges.state.lock().table.remove_session(&session);
@@ -292,7 +269,6 @@ impl Inner {
             exchanges.results.count(&exchange.provider, "ok");
         }
         match state.table.find_mut(&key, now).filter(|entry| is_undecided && entry.answer.is_ok()) {
-            // The old token stays in use, and its next renewal is delayed.
             Some(entry) => entry.renew_from = now.plus(kept_for.max(TRY_AGAIN)),
             None if now < until => {
                 let renew_from = until.minus(until.since(now) / 5);
@@ -303,11 +279,10 @@ impl Inner {
         answer
     }
 
-    /// Returns the exchange for this request, and the caller whose token is exchanged.
     fn exchanging(permitted: &Permitted) -> Option<Result<Exchanging<'_>, Denial>> {
         let exchange = permitted.route().exchange.as_ref()?;
         let caller = permitted.caller().ok_or(Denial::NoCredential);
-        // A token of this gate, or of another issuer, must not be sent to this provider.
+        // A token of any other issuer must not reach this provider.
         let is_of = |caller: &&Arc<Verified>| match exchange.takes_id_token {
             true => caller.token().is_at_provider() && *caller.token().vouching_issuer().name() == *exchange.issuer,
             false => **caller.token().issuer_name() == *exchange.issuer && caller.session_token().is_none(),
@@ -319,8 +294,6 @@ impl Inner {
         )
     }
 
-    /// Returns whether the request must wait for an exchange. If a stored token should be renewed, the renewal runs in
-    /// the background.
     pub(in crate::gate) fn owes_exchange(self: &Arc<Self>, permitted: &Permitted) -> bool {
         let Some(Ok((exchange, caller))) = Self::exchanging(permitted) else { return false };
         let (now, Some(key)) = (self.engine.clock().now(), key_of(exchange, caller)) else { return true };
@@ -328,7 +301,6 @@ impl Inner {
         let mut state = exchanges.state.lock();
         let Some(entry) = state.table.find(&key, now) else { return true };
         if now >= entry.renew_from && entry.answer.is_ok() && exchanges.flights.get(&key).is_none() {
-            // If the renewal fails, the old token is still used.
             let _ = exchanges.begin(&mut state, self, (exchange, caller), key);
         }
         false
@@ -337,7 +309,7 @@ impl Inner {
     /// Waits for the exchange of a permitted request.
     ///
     /// # Errors
-    /// Returns an error if the request must not be forwarded to its upstream.
+    /// The request must not reach its upstream.
     pub(in crate::gate) async fn exchanged(
         self: &Arc<Self>,
         permitted: &Permitted,
@@ -367,12 +339,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns the exchanged token for the upstream of a permitted request. Returns `None` if the route does not
-    /// exchange tokens. The result is never the caller's own token. [`owes_exchange`](Self::owes_exchange) has just
-    /// checked that the token has not expired.
+    /// Returns `None` if the route does not exchange tokens. Call [`owes_exchange`](Self::owes_exchange) first, because
+    /// it checks the expiry.
     ///
     /// # Errors
-    /// Returns an error if no token is currently available.
+    /// No token is available at the moment.
     // Requirement D11.
     pub(in crate::gate) fn exchanged_token(
         self: &Arc<Self>,

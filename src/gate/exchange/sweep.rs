@@ -1,13 +1,10 @@
-//! Drops exchanged tokens that have expired.
-
 use std::sync::Arc;
 
 use crate::gate::Inner;
 use rotogate_core::verify_cache::Verified;
 
 impl Inner {
-    /// Drops expired tokens, and tokens of revoked callers. Without this sweep, a gate that does not exchange further
-    /// tokens would keep the old ones.
+    /// Drops expired tokens, and tokens of revoked callers, even if there are no further exchanges.
     // Requirement D15.
     pub(in crate::gate) fn sweep_exchanges(&self) {
         let now = self.engine.clock().now();

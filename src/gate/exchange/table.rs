@@ -1,4 +1,4 @@
-//! A bounded table of providers' responses. An index by session counts the entries for each session.
+//! A bounded table of providers' responses.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -9,28 +9,24 @@ use super::{ExchangeRefusal, TRY_AGAIN};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
 
-/// The table key of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey {
-    /// Identifies the exchange, with its settings.
     pub(super) exchange: [u8; 32],
     /// A digest of the issuer and the token, keyed with a secret of this process.
     pub(super) token: [u8; 32],
 }
 
 impl Hash for EntryKey {
-    /// Uses a part of the digest as the hash. A client that does not know the secret cannot choose tokens with equal
-    /// parts.
+    /// Uses 8 bytes of each digest. Without the secret, a client cannot choose tokens that collide.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let part = |of: &[u8; 32]| of.first_chunk().map_or(0, |part| u64::from_le_bytes(*part));
         state.write_u64(part(&self.token) ^ part(&self.exchange));
     }
 }
 
-/// A map whose keys are the table keys of the entries.
 pub(super) type ByKey<V> = HashMap<EntryKey, V, BuildHasherDefault<Digested>>;
 
-/// A hasher for values that are already hashes.
+/// A hasher whose input is already a hash.
 #[derive(Default)]
 pub(super) struct Digested(u64);
 
@@ -48,24 +44,19 @@ impl Hasher for Digested {
     }
 }
 
-/// The largest number of entries for one session.
 const MAX_OF_SESSION: usize = 8;
-/// The largest amount of memory for all entries, in bytes.
+/// In bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// The memory for an entry in addition to its token, in bytes.
 const OVERHEAD: usize = 512;
 
-/// The table. `C` is the type of an entry's caller.
 pub(super) struct Table<C> {
     known: ByKey<Entry<C>>,
     of_sessions: HashMap<Box<[u8]>, VecDeque<EntryKey>>,
     bytes: usize,
 }
 
-/// The response of a provider, as it is stored.
 pub(super) struct Entry<C> {
     pub(super) answer: Result<HeaderValue, ExchangeRefusal>,
-    /// The time from which the entry is renewed in the background. Until the renewal ends, the entry is still used.
     pub(super) renew_from: Timestamp,
     pub(super) until: Timestamp,
     pub(super) session: Box<[u8]>,
@@ -73,8 +64,7 @@ pub(super) struct Entry<C> {
 }
 
 impl<C> Entry<C> {
-    /// Returns the stored result. If no token is available at present, the result states how long the client should
-    /// wait, which is until the entry expires. `now` is called only in this case.
+    /// Returns the exchanged token, or the refusal. `now` is called only to compute the delay in a refusal.
     pub(super) fn answer(&self, now: impl FnOnce() -> Timestamp) -> Result<HeaderValue, ExchangeRefusal> {
         self.answer.clone().map_err(|refusal| match refusal.denial {
             Denial::ExchangeUnavailable(_) => {
@@ -96,23 +86,21 @@ impl<C> Default for Table<C> {
 }
 
 impl<C> Table<C> {
-    /// Returns the entry with this table key, if it has not expired.
     pub(super) fn find(&self, key: &EntryKey, now: Timestamp) -> Option<&Entry<C>> {
         self.get(key).filter(|entry| now < entry.until)
     }
 
-    /// Returns the entry with this table key for a change of its renewal time, if the entry has not expired.
     pub(super) fn find_mut(&mut self, key: &EntryKey, now: Timestamp) -> Option<&mut Entry<C>> {
         self.known.get_mut(key).filter(|entry| now < entry.until)
     }
 
-    /// Returns the entry with this table key. The calling code has already checked that the entry has not expired.
+    /// The caller of this function must check that the entry has not expired.
     pub(super) fn get(&self, key: &EntryKey) -> Option<&Entry<C>> {
         self.known.get(key)
     }
 
-    /// Adds an entry, or replaces the entry with the same table key. If the session has too many entries, its oldest
-    /// entry is dropped. If the table is full, the entries that expire first are dropped.
+    /// If a session has too many entries, its oldest entry is dropped. If the table is full, the entries that expire
+    /// first are dropped.
     // Requirement D14.
     pub(super) fn insert(&mut self, key: EntryKey, entry: Entry<C>) {
         self.remove(&key);
@@ -132,7 +120,6 @@ impl<C> Table<C> {
         }
     }
 
-    /// Removes an entry.
     pub(super) fn remove(&mut self, key: &EntryKey) {
         let Some(entry) = self.known.remove(key) else { return };
         self.bytes = self.bytes.saturating_sub(entry.bytes());
@@ -144,14 +131,12 @@ impl<C> Table<C> {
         }
     }
 
-    /// Removes all entries of a session.
     // Requirement D15.
     pub(super) fn remove_session(&mut self, session: &[u8]) {
         let all: Vec<_> = self.of_sessions.get(session).into_iter().flatten().copied().collect();
         all.iter().for_each(|key| self.remove(key));
     }
 
-    /// Removes the entries for which `is_over` returns true.
     pub(super) fn sweep(&mut self, is_over: impl Fn(&Entry<C>) -> bool) {
         let over: Vec<_> = self.known.iter().filter(|(_, entry)| is_over(entry)).map(|(key, _)| *key).collect();
         over.iter().for_each(|key| self.remove(key));

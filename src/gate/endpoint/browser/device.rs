@@ -1,8 +1,6 @@
-//! Responds to a browser that proves possession of its device key, both when it registers a session and at later
-//! refreshes.
+//! Responds to a browser that proves possession of its device key.
 //!
-//! A refused refresh gets 403 with a challenge, which the browser then signs. Any other refusal would make the browser
-//! end the device binding.
+//! A refused refresh gets 403 with a challenge. Any other refusal would make the browser end the device binding.
 
 use std::sync::Arc;
 
@@ -32,8 +30,8 @@ pub(super) async fn answer(
         Ok(cookie) => cookie,
         Err(denial) => return (words::denied(&browser.dialect, call, &denial.into()), denial.into()),
     };
-    // After a second login, the browser no longer has the cookie of its first session, but may still send device
-    // requests for that session.
+    // A second login replaces the first session's cookie, but the browser may still send device requests for that
+    // session.
     let cookie = cookie.filter(|cookie| shown.session.is_none_or(|id| SessionId::parse(id) == Some(cookie.session())));
     let answered = match (&cookie, shown.session) {
         (None, None) => Err(Denial::NoCredential.into()),
@@ -69,7 +67,6 @@ pub(super) async fn answer(
     (reply, reason)
 }
 
-/// Binds the session of a cookie to the key that the proof names.
 // Requirement B47.
 async fn register(
     cookie: &SessionCookie,
@@ -87,7 +84,7 @@ async fn register(
     .await
 }
 
-/// Makes a new device cookie for a session. Returns `None` if the session has ended, or is not bound to a device.
+/// Returns `None` if the session has ended, or is not bound to a device.
 // Requirement B49.
 async fn refresh(
     cookie: &SessionCookie,

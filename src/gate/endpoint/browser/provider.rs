@@ -1,5 +1,3 @@
-//! The login at a provider: redirects the browser to the provider, and begins the session when the browser returns.
-
 use std::sync::Arc;
 
 use super::super::handler::{EndpointHandler, to_its_end};
@@ -22,16 +20,14 @@ use rotogate_core::token::session_cookie::SessionCookie;
 use rotogate_core::token::verify::SentIdToken;
 use rotogate_issuers::login::{LoginFailure, LoginProvider, LoginSecrets};
 
-/// The delay after which a client may retry because the provider failed.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 const NOT_BEGUN: Denial = Denial::ProviderLogin(ProviderFlaw::NotBegun);
-/// The error for a missing `iss`. Keycloak's discovery document announces the parameter `iss` even if the settings of
-/// the client exclude it.
+/// Keycloak announces `iss` even if the client's settings exclude it.
 const NO_ISSUER: &str = "`iss` is missing, although the provider's discovery document says that every response has \
                          it (Keycloak: turn off \"Exclude Issuer From Authentication Response\" of the client)";
 
-/// Redirects a browser to the provider. Does not write to the store. The start of a login counts as a refresh from the
-/// client's address, because the gate may send a request to the provider (RFC 9126).
+/// Begins a login without a write to the store. A login counts as a refresh from the client's address, because the gate
+/// may send a request to the provider (RFC 9126).
 pub(super) async fn begin(
     browser: &BrowserEndpoint,
     provider: &LoginProvider,
@@ -47,8 +43,7 @@ pub(super) async fn begin(
     }
 }
 
-/// Redirects a browser to the provider. If the browser would be redirected to one login after another, refuses instead,
-/// and sets `before` to a description of both logins.
+/// Begins a login. If the browser loops between two logins, refuses the login and describes both logins in `before`.
 // Requirements B28, B36 and B38.
 async fn begin_after(
     browser: &BrowserEndpoint,
@@ -75,7 +70,7 @@ async fn begin_after(
              (`made`), but now the page requires another login (`asked`). Change the route, or what the provider \
              grants"
         );
-        *before = Some(format!("The page requires {asked}, but the previous login was for {made}."));
+        *before = Some(format!("The page requires {asked}, but the previous login was made with {made}."));
         return Err(Denial::ProviderLogin(ProviderFlaw::Repeated).into());
     }
     let secrets =
@@ -90,8 +85,8 @@ async fn begin_after(
     Ok(reply)
 }
 
-/// Handles a browser that returns from the provider. The browser is never redirected to the provider again
-/// automatically, because without cookies this would loop.
+/// Completes a login. The gate never redirects the browser to the provider again by itself, because a browser without
+/// cookies would loop.
 // Requirement B29.
 pub(super) async fn finish(
     browser: &BrowserEndpoint,
@@ -135,7 +130,7 @@ pub(super) async fn finish(
     }
 }
 
-/// Responds to a callback without a matching login in progress, for example after the back button or a reload.
+/// The browser returned without a login in progress, for example after a reload.
 async fn again(browser: &BrowserEndpoint, call: &Call<'_>, handler: &EndpointHandler<'_>) -> (Reply, Reason) {
     let gate = handler.gate;
     if let Ok(Some(cookie)) = presented(gate, call.headers, handler.origin.address)
@@ -164,7 +159,6 @@ fn logged_in(
     reply
 }
 
-/// Begins the session after the provider has responded to a login.
 async fn log_in(
     provider: &LoginProvider,
     browser: &BrowserEndpoint,
@@ -173,7 +167,7 @@ async fn log_in(
     call: &Call<'_>,
     handler: &EndpointHandler<'_>,
 ) -> Result<BrowserLogin, Error> {
-    // Check the issuer before the code is sent.
+    // The issuer is checked before the code is sent.
     judge_issuer(provider, callback.issuer.as_deref())?;
     let code = match callback.answer {
         ProviderAnswer::Code(code) => code,
@@ -197,7 +191,7 @@ async fn log_in(
     to_its_end(async move { exchange.begin_session(&gate, &origin).await }).await
 }
 
-/// Checks that the response comes from the provider to which the browser was sent (RFC 9207 §2.4).
+/// Checks that the response comes from this provider (RFC 9207 §2.4).
 // Requirement B32.
 fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Denial> {
     let refused = |what| Err(Denial::ProviderLogin(ProviderFlaw::Issuer(what)));
@@ -209,7 +203,6 @@ fn judge_issuer(provider: &LoginProvider, said: Option<&str>) -> Result<(), Deni
     }
 }
 
-/// An authorization code, and the parameters for its exchange.
 struct Exchange {
     provider: LoginProvider,
     redirect_uri: String,
@@ -236,8 +229,7 @@ impl Exchange {
             token: &tokens.id_token,
         });
         let proved = proved.await?;
-        // Without this check, the gate would redirect the browser to the route, and the route would redirect it back to
-        // the login at once.
+        // Without this check, the route would redirect the browser back to the login, in a loop.
         if !proved.meets(&asked.step_up(), gate.engine.clock().wall()) {
             return Err(Denial::ProviderLogin(ProviderFlaw::StepUp).into());
         }
@@ -257,8 +249,7 @@ impl Exchange {
         let vaults = gate.vaults().ok_or(Denial::NoRoute)?;
         let mut begun = gate.engine.start_at_provider(start, NAME).await?;
         gate.engine.end_if_over(&begun, proved.issued_at, origin).await?;
-        // The browser does not have the cookie yet. If the process is killed before this point, only a session that
-        // nobody can use remains.
+        // The browser does not have the cookie yet. If the process is killed here, nobody can use the session.
         if let Err(fault) = vaults.begin(&begun.cookie, &kept, begun.session.expires).await {
             let _ = gate.engine.end_browser(&begun.cookie, origin).await;
             return Err(fault.into());
@@ -275,7 +266,7 @@ impl Exchange {
     }
 }
 
-/// Makes the error for a request to which the provider did not send a usable response. The log has the cause.
+/// The cause is only in the log.
 fn failed(provider: &LoginProvider, why: &LoginFailure) -> Error {
     let (reason, retry_after) = match why {
         LoginFailure::Code => return Denial::ProviderLogin(ProviderFlaw::Code).into(),
