@@ -1,10 +1,10 @@
-//! rotogate validates bearer tokens before requests reach a service. It also serves the refresh route itself, and
-//! rotates tokens there. A revoked token is refused from the next request on, and a user stays logged in even if a
-//! refresh response is lost.
+//! rotogate validates bearer tokens before requests reach a service. The gateway also serves the refresh route, and
+//! rotates tokens there. A revoked token is refused from the next request on. A user stays logged in even if a refresh
+//! response is lost.
 //!
 //! A [`Gate`] owns the keys, sessions, revocations, cache of verified tokens, route policies and dialects.
-//! [`Gate::layer`](gate::Gate::layer) puts it in front of any [`tower::Service`] over HTTP, such as those of axum and
-//! hyper. The program `rotogate` is that layer around a reverse proxy.
+//! [`Gate::layer`](gate::Gate::layer) puts the gate in front of any HTTP [`tower::Service`], for example with axum or
+//! hyper. The program `rotogate` is this layer around a reverse proxy.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -52,7 +52,7 @@
 //! | your own store | [`store`], and its [`rules`](store::rules) |
 //! | your own wire protocol | [`dialect`] |
 //!
-//! [`session`] describes the rules for sessions and refresh tokens, and [`gate`] describes the path of a request.
+//! [`session`] describes sessions and refresh tokens. [`gate`] describes the path of a request.
 //!
 //! # Features
 //!
@@ -78,7 +78,7 @@
 //!
 //! The standalone proxy is another crate, `rotogate-server`.
 //!
-//! A feature adds API but does not change behaviour, with one exception: with `kuzzle`, that dialect serves `GET /`.
+//! A feature adds API and does not change behaviour. The one exception is `kuzzle`, whose dialect serves `GET /`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
@@ -99,7 +99,7 @@ pub mod fault;
 pub mod gate;
 #[cfg(feature = "program")]
 pub mod program;
-// Only the program uses this module, so its API may change in any release.
+// Only the program uses this module. Its API may change in any release.
 #[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
@@ -118,10 +118,10 @@ pub use gate::identity::Identity;
 #[cfg(feature = "remote-keys")]
 pub use resource_server::ResourceServer;
 pub use rotogate_core::invalid::InvalidValue;
-/// The type of passwords, for implementations of [`Directory`](directory::Directory).
+/// The type of passwords in a [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
-/// Compiles the examples in the README and on the page about the layer.
+/// Compiles the examples in the README and in the page about the layer.
 #[cfg(all(doctest, feature = "axum", feature = "key-folder", feature = "remote-keys"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/layer.md")]

@@ -1,6 +1,6 @@
-//! The API that only the program `rotogate-server` needs, with the feature `program`. Its compatibility is not
-//! guaranteed, because it changes with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
-//! [`Authorizer`](crate::gate::Authorizer) have additional methods with this feature.
+//! The API that only the program `rotogate-server` needs, with the feature `program`. It may change in any release.
+//! [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and [`Authorizer`](crate::gate::Authorizer) have further
+//! methods with this feature.
 
 pub use crate::dialect::answer::Answer;
 pub use crate::dialect::browser::{LoginPage, NAME as BROWSER, PROFILE as BROWSER_PROFILE};
@@ -26,8 +26,7 @@ pub mod knox {
     pub use crate::dialect::knox::proto::*;
 }
 
-/// Returns whether a login or logout may redirect to `to`, for a browser endpoint at this path with these listed
-/// origins.
+/// Returns whether a login or logout at `path` may redirect to `to`. `listed` are the allowed origins.
 pub fn is_login_target<'a>(to: &str, path: &str, listed: impl IntoIterator<Item = &'a str>) -> bool {
     use crate::dialect::browser::target::{LoginTarget, LoginTargets};
     let listed = listed.into_iter().map(Into::into).collect();

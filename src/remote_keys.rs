@@ -1,10 +1,9 @@
-//! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
+//! Keys of other issuers, fetched in the background and kept up to date.
 //!
-//! Each issuer has its own task that fetches the keys, and requests only read them. A token with an unknown key waits
-//! for one fetch, at most once per `cooldown`. If the keys cannot be fetched, the last valid keys remain in use for
-//! `stale_for`. After that, and before the first keys arrive, the gate replies with 503 instead of refusing tokens. The
-//! tokens may be valid, and clients discard a token that is refused. A response that is not a valid key set counts as a
-//! failed fetch.
+//! Each issuer has its own task that fetches the keys. A token with an unknown key waits for one fetch, at most once
+//! per `cooldown`. If the keys cannot be fetched, the last valid keys stay in use for `stale_for`. An invalid key set
+//! counts as a failed fetch. Without usable keys, the gate replies with 503, because clients discard a refused token
+//! that may be valid.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +21,7 @@
 
 #[doc(inline)]
 pub use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
-// More items that only the program needs. Like `crate::program`, they may change in any release.
+// Only the program needs these items. They may change in any release.
 #[cfg(feature = "program")]
 pub use rotogate_issuers::remote_keys::{
     FetchFailure, FetchFiles, FetchSettings, Inspected, KeyLocation, Metadata, RemoteStatus, inspect,

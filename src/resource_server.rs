@@ -1,5 +1,3 @@
-//! A resource server, which accepts the access tokens of other issuers but does not issue tokens itself.
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +9,9 @@ use rotogate_issuers::remote_keys::{RemoteIssuer, RemoteKeys};
 use crate::Gate;
 use crate::gate::{BuildError, GateBuilder};
 
-/// Builds a [`Gate`] that accepts the access tokens of other issuers, and does not issue tokens itself. It therefore
-/// does not need its own issuer, keys, clients or store. Every path requires a token, unless the path is
-/// [`public`](Self::public) or has a route that [`with`](Self::with) adds. All scopes in the tokens are accepted.
+/// Builds a [`Gate`] that accepts the access tokens of other issuers, and does not issue tokens. Such a gate does not
+/// need an issuer, keys, clients or a store of its own. Every path requires a token, unless it is
+/// [`public`](Self::public) or has a route from [`with`](Self::with). All scopes in the tokens are accepted.
 ///
 /// ```no_run
 /// use axum::Router;
@@ -35,8 +33,8 @@ use crate::gate::{BuildError, GateBuilder};
 /// # Ok(()) }
 /// ```
 ///
-/// The result is an ordinary gate. Until the keys of an issuer are known, a request gets 503 instead of 401. A token
-/// that [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) revokes is refused from the next request on.
+/// Until an issuer's keys are known, requests get 503 instead of 401. To revoke a token, call
+/// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token).
 ///
 /// To issue tokens as well, call [`into_builder`](Self::into_builder) and continue with the [`GateBuilder`].
 #[derive(Debug)]
@@ -48,7 +46,6 @@ pub struct ResourceServer {
     builder: GateBuilder,
 }
 
-/// An issuer whose keys are fetched when the gate is built, and the rules for its tokens.
 #[derive(Debug)]
 struct TrustedIssuer {
     remote: RemoteIssuer,
@@ -73,13 +70,13 @@ impl TrustedIssuer {
 }
 
 impl ResourceServer {
-    /// Trusts the issuer with this URL, exactly as `iss` spells it. Its keys are found by discovery (RFC 8414, OpenID
+    /// Trusts the issuer with this URL, spelt exactly as in `iss`. Its keys are found by discovery (RFC 8414, OpenID
     /// Connect Discovery), and kept up to date.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self::trusting(RemoteIssuer::new("", issuer))
     }
 
-    /// Trusts an issuer whose keys are at a URL, or whose server needs a CA or a proxy.
+    /// Trusts an issuer whose keys are at another URL, or whose server needs a CA or a proxy.
     pub fn trusting(remote: RemoteIssuer) -> Self {
         let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
         let rules = rules.scopes(None).everywhere();
@@ -87,7 +84,8 @@ impl ResourceServer {
         Self { first, others: Vec::new(), folder: None, builder: GateBuilder::default().every_path() }
     }
 
-    /// Accepts tokens for this audience, in addition to the audiences of earlier calls. A token must name one of them.
+    /// Accepts tokens for this audience. If this method is called several times, a token must name one of these
+    /// audiences.
     pub fn audience(mut self, audience: impl Into<Box<str>>) -> Self {
         let rules = &mut self.first.rules;
         rules.audience = rules.audience.iter().cloned().chain([audience.into()]).collect();
@@ -103,7 +101,7 @@ impl ResourceServer {
         self
     }
 
-    /// Changes the rules for the tokens of the issuer. Call it after [`preset`](Self::preset).
+    /// Changes the rules for the issuer's tokens. Call it after [`preset`](Self::preset).
     ///
     /// ```
     /// use rotogate::ResourceServer;
@@ -138,15 +136,13 @@ impl ResourceServer {
         self
     }
 
-    /// Keeps the last valid keys of the issuers in this folder, so that a restart does not depend on an unreachable
-    /// issuer.
+    /// Keeps the issuers' last valid keys in this folder. A restart then succeeds even if an issuer is unreachable.
     pub fn keep_keys(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Changes other settings of the gate: a store of revocations, routes with scopes, a resource with a metadata
-    /// document (RFC 9728), trusted proxies.
+    /// Changes other settings of the gate, such as routes, the store, trusted proxies, or a resource (RFC 9728).
     ///
     /// ```
     /// use rotogate::ResourceServer;
@@ -162,8 +158,8 @@ impl ResourceServer {
         self
     }
 
-    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not respond is
-    /// not an error, but requests with its tokens get 503 until it responds. This method needs a tokio runtime.
+    /// Builds the gate, and tries once to fetch each issuer's keys. Until an unreachable issuer responds, requests with
+    /// its tokens get 503. This method needs a tokio runtime.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -171,7 +167,7 @@ impl ResourceServer {
         self.into_builder().await?.build().await
     }
 
-    /// Returns the builder of the gate, to which the gate's own issuer, keys, clients and endpoints can be added.
+    /// Returns the gate's builder, for example to add an issuer, keys, clients and endpoints.
     ///
     /// ```no_run
     /// use rotogate::ResourceServer;
@@ -185,8 +181,7 @@ impl ResourceServer {
     /// ```
     ///
     /// # Errors
-    /// An issuer whose tokens have no [`audience`](Self::audience), or whose keys cannot be fetched with these
-    /// settings.
+    /// Fails if an issuer has no [`audience`](Self::audience), or if its keys cannot be fetched with these settings.
     pub async fn into_builder(self) -> Result<GateBuilder, BuildError> {
         let Self { first, others, folder, mut builder } = self;
         let begun = std::iter::once(first).chain(others).map(|trusted| trusted.start(folder.as_deref()));
@@ -194,7 +189,7 @@ impl ResourceServer {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (keys, mut rules) in begun {
             keys.first_attempt().await;
-            // Several issuers may have the same host, and would then have the same name.
+            // Two issuers on the same host would otherwise have the same name.
             if names.contains(&rules.name) {
                 rules.name = Arc::clone(&rules.issuer);
             }

@@ -1,5 +1,4 @@
-//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused,
-//! because the gate forwards only what the configuration names.
+//! Routes, and what they require. A request that matches no route is refused.
 //!
 //! ```
 //! use rotogate::route::{Route, RoutePolicy};

@@ -1,8 +1,7 @@
-//! A **session** is one login of one client. RFC 9700 calls it a token family. Every token of the session carries the
-//! session's id and a **generation**, which rises by one with each pair of tokens.
+//! A **session** is one login of one client (a token family in RFC 9700). Every token has the session's id and a
+//! **generation**, which rises by one with each pair of tokens.
 //!
-//! A function without I/O, clock or randomness decides the effect of a presented refresh token, and the gate's engine
-//! executes the decision.
+//! A pure function decides what a refresh token does. The gate's engine executes the decision.
 //!
 //! ```
 //! use rotogate::session::Scope;

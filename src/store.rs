@@ -1,8 +1,8 @@
-//! Stores of sessions and revocations. The engine uses only the trait [`Store`], and every implementation passes the
-//! same conformance suite (`store::conformance`, with the feature `test-util`).
+//! Stores of sessions and revocations. Every implementation of [`Store`] passes the same conformance suite
+//! (`store::conformance`, feature `test-util`).
 //!
-//! When a method that writes returns `Ok`, the write is *durable*: it survives even if the process is killed right
-//! afterwards. The memory store is the exception, and a message in the log says so when the gate starts.
+//! When a method that writes returns `Ok`, the write is *durable*: it survives even if the process is killed. The
+//! memory store is the exception, and the log says so at the start.
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,8 +16,7 @@
 
 #[cfg(feature = "test-util")]
 pub mod conformance {
-    //! The requirements on every store, as tests that any store can run: call [`run`] with a function that makes an
-    //! empty store.
+    //! Tests that every store must pass: call [`run`] with a function that makes an empty store.
     //!
     //! A failed test panics with the name of the behaviour.
     //!
@@ -37,18 +36,18 @@ pub mod conformance {
 }
 
 pub mod rules {
-    //! The rules for each operation of a store. Any store that can run them inside a transaction can use them.
-    //! [`Rules`] contains the rules, and [`State`] gives them access to the store's tables.
+    //! The rules for each operation of a store, for any store that can run them inside a transaction. [`State`] gives
+    //! them access to the store's tables.
     //!
     //! # Your own store
     //!
     //! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
-    //! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] with the
-    //!    same name, and commit durably before you return `Ok`. After a [`Failure::Refused`] nothing has been written,
-    //!    so you may either commit or roll back. After a [`Failure::Broken`], roll back. `?` converts both into a
+    //! 2. In each writing method of [`Store`](super::Store), call the method of [`Rules`] with the same name inside a
+    //!    transaction. Commit durably before you return `Ok`. After a [`Failure::Refused`] nothing has been written, so
+    //!    you may either commit or roll back. After a [`Failure::Broken`], roll back. `?` converts both into a
     //!    [`StoreError`](super::StoreError).
-    //! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`](crate::session::Session) and [`Revocation`](super::Revocation) are `Serialize` and
-    //!    `Deserialize`; [`Rules::page_size`] bounds a page.
+    //! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`](crate::session::Session) and
+    //!    [`Revocation`](super::Revocation) are `Serialize` and `Deserialize`. [`Rules::page_size`] bounds a page.
     //! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
     //!
     //! [`MemoryStore`](super::MemoryStore) is the shortest example, and `examples/store.rs` is a durable store.
@@ -67,8 +66,8 @@ pub mod rules {
     //! }
     //! ```
     //!
-    //! An operation first reads all that it needs, then decides, and only then writes. A refused operation has
-    //! therefore not written anything, and the other operations in its transaction can still be committed.
+    //! An operation reads and decides before it writes. After a refusal, the other operations in its transaction can
+    //! therefore still be committed.
 
     #[doc(inline)]
     pub use rotogate_core::store::rules::{Failure, Rules, State};
@@ -85,7 +84,7 @@ pub use rotogate_core::store::{
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use rotogate_store_postgres::{PostgresOptions, PostgresStore};
-// More items that only the program needs. Like `crate::program`, they may change in any release.
+// Only the program needs these items. They may change in any release.
 #[cfg(feature = "program")]
 #[cfg(feature = "postgres")]
 pub use rotogate_store_postgres::inspect as inspect_postgres;

@@ -20,9 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A real gate does
-//! not accept test callers, so a `require()` behind this layer still requires a token. To test a router with its gate,
-//! start a session and send its token:
+//! The layer replaces [`Gate::layer`](crate::Gate::layer) or [`Gate::require`](crate::Gate::require). A `require()`
+//! behind this layer still requires a token, because a gate does not accept test callers. To test a router with its
+//! gate, start a session and send its token:
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -41,7 +41,7 @@
 //! assert_eq!(app.oneshot(request).await?.status(), 200);
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
-#![expect(clippy::expect_used, reason = "a caller that cannot exist is a mistake in the test")]
+#![expect(clippy::expect_used, reason = "an impossible caller is a mistake in the test")]
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -67,9 +67,7 @@ use rotogate_core::token::mint::mint;
 use rotogate_core::token::verify::{IssuerRules, Verifier};
 use rotogate_core::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
-/// The issuer and the audience of test callers' tokens.
 const ISSUER: &str = "https://test.invalid";
-/// The lifetime of test callers' tokens.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A caller for tests.
@@ -98,7 +96,7 @@ fn by() -> By {
 }
 
 impl TestIdentity {
-    /// A caller with this subject, the client `test`, no scopes, and a session.
+    /// A caller with this subject, the client `test` and a session, but without scopes.
     pub fn new(subject: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
@@ -153,7 +151,7 @@ impl TestIdentity {
         self
     }
 
-    /// Removes the session, as for a client that calls in its own name.
+    /// Makes a caller without a session, like a client with a token of its own.
     #[must_use]
     pub fn without_session(mut self) -> Self {
         self.session = false;
@@ -176,14 +174,13 @@ impl TestIdentity {
         TestLayer { inner: (), permitted: self.permitted() }
     }
 
-    /// Makes a real token, signs it with a temporary key, and verifies it like any other token. A test caller therefore
-    /// has only properties that real callers can have.
+    /// Signs a real token and verifies it, so a test caller can only have properties of real callers.
     fn permitted(&self) -> Permitted {
         let keyring = Keyring::ephemeral().expect("the system has randomness");
         let time = Arc::new(SystemTime::new());
         let clock = Arc::new(EngineClock::start(time.clone(), Timestamp::ZERO, Duration::ZERO));
         let now = clock.now();
-        let scope = Scope::parse(&self.scope).expect("a scope has visible ASCII characters (RFC 6749 §3.3)");
+        let scope = Scope::parse(&self.scope).expect("a scope must have only visible ASCII characters (RFC 6749 §3.3)");
         let audience = [ISSUER.into()];
         let claims = MintedClaims {
             issuer: ISSUER,
@@ -218,8 +215,7 @@ impl TestIdentity {
     }
 }
 
-/// Makes one caller the caller of every request. This type is both the layer and the service that the layer makes. See
-/// [`TestIdentity::layer`].
+/// Gives every request the same caller. See [`TestIdentity::layer`].
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -239,8 +235,7 @@ pub struct TestLayer<S = ()> {
 }
 
 impl TestLayer {
-    /// A layer for requests without a caller, as a gate admits them on public routes and on routes with an optional
-    /// caller: `Option<Identity>` is `None`.
+    /// A layer for requests without a caller: `Option<Identity>` is `None`.
     pub fn anonymous() -> Self {
         let route = Arc::new(Route::catch_all(RoutePolicy::public()));
         Self { inner: (), permitted: permit_anonymous(&route, by()) }

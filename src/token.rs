@@ -1,13 +1,11 @@
 //! Tokens: keys, minting, verification, refresh tokens.
 //!
-//! An access token is a JWT (RFC 9068). The gate mints its own access tokens, and also verifies the tokens of other
-//! issuers. A refresh token is opaque to clients, and the gate can derive it again from its secret. The [`Keyring`]
-//! keeps the secrets for both kinds of tokens.
+//! An access token is a JWT (RFC 9068). The gate mints access tokens, and also verifies those of other issuers. A
+//! refresh token is opaque to clients. The [`Keyring`] has the secrets for access tokens and refresh tokens.
 //!
-//! The gate checks an access token in this order: size, form and header, because these checks are cheap; issuer and
-//! signing key; `exp`, `nbf` and `iat`, because these claims can only lead to a refusal; the signature; and finally the
-//! other claims. The issuer and `kid` select the signing key, and the key determines the algorithm. A token is refused
-//! if it has duplicate members, `crit`, a wrong `typ`, or a claim of a wrong type.
+//! The gate checks an access token in this order: size, form and header; issuer and signing key; `exp`, `nbf` and
+//! `iat`; the signature; the other claims. The issuer and `kid` select the signing key, and the key determines the
+//! algorithm. A token is refused if it has duplicate members, `crit`, a wrong `typ`, or a claim of a wrong type.
 //!
 //! ```
 //! use rotogate::token::Keyring;

@@ -1,5 +1,4 @@
-//! The path of a request through the gate, as a tower layer. A request takes nine steps, numbered as in
-//! docs/request-path.md:
+//! The path of a request through the gate, as a tower layer. The nine steps are numbered as in docs/request-path.md:
 //!
 //! 1. Framing and host
 //! 2. Canonical path
@@ -11,9 +10,8 @@
 //! 8. Prepare
 //! 9. Service
 //!
-//! [`GateLayer::admit`] performs steps 1 to 7, and [`GateService::answer`] performs steps 8 and 9.
-//! [`GateLayer::explain`] performs steps 1 to 7 without side effects. A comment at each step explains why the step has
-//! its place in this order.
+//! [`GateLayer::admit`] performs steps 1 to 7, and [`GateService::answer`] steps 8 and 9. [`GateLayer::explain`]
+//! performs steps 1 to 7 without side effects. A comment at each step explains its position in this order.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -94,7 +92,6 @@ struct LayerOptions {
     edge: bool,
     defer_audience: bool,
     headers_only: bool,
-    /// Whether the bodies of requests are unavailable, so that only the heads are judged.
     head_alone: bool,
 }
 
@@ -103,10 +100,9 @@ impl GateLayer {
         Self { gate, options: LayerOptions::default(), forward: PhantomData }
     }
 
-    /// Lets endpoints forward requests to the service behind the gate. An endpoint does so if the body of a request
-    /// turns out to be a call for the service (Kuzzle's `POST /_query`), or if a protocol takes over a connection
-    /// (Kuzzle's WebSocket). The service must be `Clone`, and its request body must be constructible from [`Bytes`].
-    /// Without this option, these requests get 501.
+    /// Lets endpoints forward requests to the service behind the gate. Kuzzle's WebSocket needs this option, and so do
+    /// calls to the service in Kuzzle's `POST /_query`. Without this option, these requests get 501. The service must
+    /// be `Clone`, and its request body must be constructible from [`Bytes`].
     #[must_use]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer { gate: self.gate, options: self.options, forward: PhantomData }
@@ -115,8 +111,8 @@ impl GateLayer {
 
 impl<M> GateLayer<M> {
     /// Rewrites a path to its canonical form. By default, a path that is not canonical is refused. Use this only for a
-    /// gate *outside* of the router: inside an axum `Router` the request is already routed, so the gate would check a
-    /// different path from the one that is served.
+    /// gate *outside* of the router. Inside an axum `Router`, the gate would check a different path from the one that
+    /// is served.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.options.rewrite = true;
@@ -124,40 +120,37 @@ impl<M> GateLayer<M> {
     }
 
     /// Lets [`require().audience(…)`](super::RequireLayer::audience) behind this layer replace the gate's own audience.
-    /// By default this layer refuses a token for another audience, because it cannot know which `require()` is behind
-    /// it.
+    /// By default, this layer refuses a token for another audience.
     ///
-    /// On routes that do not require an audience themselves, the layer lets a request with such a token pass without a
-    /// caller. A `require()` for the token's audience then makes the token's subject the caller.
-    /// [`Identity`](super::Identity) and every other `require()` refuse the request. **Each handler that does not take
-    /// an `Identity` must therefore be behind a `require()`.** If a handler is not, the layer discards its reply: the
-    /// client gets 401, and an ERROR is logged, but the handler has already run.
+    /// If a route does not require an audience, a request with a token for another audience passes without a caller. A
+    /// `require()` that accepts the token's audience then sets the caller. [`Identity`](super::Identity) and every
+    /// other `require()` refuse the request. **Each handler without an `Identity` must therefore be behind a
+    /// `require()`.** Otherwise the client gets 401 and an ERROR is logged, but the handler has already run.
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.options.defer_audience = true;
         self
     }
 
-    /// Names the caller to the service only in the identity headers, and not in the extensions of the request. A cached
-    /// token then does not cost an allocation. [`Identity`](super::Identity) refuses every request behind such a layer,
-    /// and a `require()` does not find a caller, unless the route forwards the token.
+    /// Describes the caller to the service only in the identity headers, which saves an allocation per request. Behind
+    /// this layer, [`Identity`](super::Identity) refuses every request. A `require()` does not find a caller, unless
+    /// the route forwards the token.
     #[must_use]
     pub const fn headers_only(mut self) -> Self {
         self.options.headers_only = true;
         self
     }
 
-    /// Adapts the layer for the proxy, which has no other layer in front of it. The service behind the layer obeys the
-    /// policy's `upgrade`, and ends an upgraded connection when its [`Lease`](rotogate_core::lease::Lease) ends.
+    /// Adapts the layer for the standalone proxy. The service behind the layer must apply the policy's `upgrade`, and
+    /// end upgraded connections with their [`Lease`](rotogate_core::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.options.edge = true;
-        // The listeners set each request's peer themselves, and report an untrusted proxy themselves.
+        // Suppresses this notice in the layer, because the proxy's listeners already report an untrusted proxy.
         self.gate.0.running.notices.first(SetupNotice::UntrustedProxy);
         self
     }
 
-    /// Returns this layer with the new rules of its gate.
     #[cfg(feature = "kuzzle")]
     pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
         Self { gate: Gate(gate), options: self.options, forward: PhantomData }
@@ -179,7 +172,7 @@ impl<S, M: Clone> Layer<S> for GateLayer<M> {
     }
 }
 
-/// The gate around a service.
+/// A service behind the gate.
 ///
 /// ```
 /// use rotogate::gate::GateService;
@@ -263,8 +256,8 @@ impl<S, M> GateService<S, M> {
                 Counted::Waits(waiting) => admission = waiting,
             }
         }
-        // The request is decided again after the token has been judged or its proof has been counted. The ready service
-        // is moved into the future, because a clone of it may not be ready.
+        // The request must wait, and is then decided again. The ready service moves into the future, because a clone
+        // may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

@@ -1,4 +1,4 @@
-//! The request limits of routes, which count a request after it is permitted (docs/limits.md).
+//! The request limits of routes, which count permitted requests (docs/limits.md).
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -24,39 +24,31 @@ use rotogate_core::verify_cache::Verified;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
-/// The maximum number of times that one request queries the store for the remaining capacity of its limits.
 const ROUNDS: usize = 32;
 
-/// Selects the replies that state the remaining requests of a route's limits (draft-ietf-httpapi-ratelimit-headers).
+/// Selects the replies that state a route's limits (draft-ietf-httpapi-ratelimit-headers).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum RateHeaders {
-    /// Only replies that refuse a request because of a limit.
     #[default]
     Refused,
-    /// All replies on routes with limits.
     Always,
-    /// No replies.
     Off,
 }
 
-/// The request limits that the routes of a gate name.
 #[derive(Debug, Default)]
 pub(super) struct RouteLimits {
     all: Vec<(RateLimit, Arc<RunningLimit>)>,
     headers: RateHeaders,
 }
 
-/// The limits of the rules for an MCP call.
 pub(super) type CallLimits = Vec<Arc<RunningLimit>>;
-/// A permitted call and the limits that apply to it.
 pub(super) type GovernedCall = (Permitted, CallLimits);
 
-/// The caller whose request exceeded a limit. It is kept in the extensions of the request.
 #[derive(Clone)]
 pub(super) struct OverQuota(Arc<Verified>);
 
 impl RouteLimits {
-    /// Creates the limits of all routes, and keeps the counts of a running gate.
+    /// Prepares the limits of the routes, and keeps the counts of a running gate.
     pub(super) fn new(routes: &mut [Route], limits: &Limits, headers: RateHeaders) -> Result<Self, BuildError> {
         if let Some((index, why)) = unusable_limit(routes) {
             let route = routes.get(index).map(|route| route.id.to_string()).unwrap_or_default();
@@ -76,19 +68,16 @@ impl RouteLimits {
         Ok(Self { all, headers })
     }
 
-    /// From now on, counts requests against these limits.
     pub(super) fn put_in_force(&self, limits: &Limits) {
         limits.use_limits(self.all.iter().map(|(limit, running)| (running, limit)));
     }
 
-    /// Returns the limits that apply to a route.
     fn of_policy<'a>(&'a self, policy: &'a RoutePolicy) -> impl Iterator<Item = &'a Arc<RunningLimit>> {
         policy.rate.iter().filter_map(|limit| self.all.get(limit.place)).map(|(_, running)| running)
     }
 }
 
 impl OverQuota {
-    /// Returns the caller of a request that a limit refused, for the access log.
     pub(super) fn who(parts: &Parts, denial: Denial) -> Option<Who> {
         let Denial::QuotaExceeded(..) = denial else { return None };
         parts.extensions.get::<Self>().map(|over| Who::Caller(Identity::new(Arc::clone(&over.0))))
@@ -96,23 +85,21 @@ impl OverQuota {
 }
 
 impl Inner {
-    /// Returns whether a permitted request still has to be counted.
     pub(super) fn owes_count(&self, permitted: &Permitted) -> bool {
         let policy = &permitted.route().policy;
         permitted.owes_count() || (!permitted.is_counted() && self.has_call_limits(policy))
     }
 
-    /// Collects the limits that these rules name.
     pub(super) fn limits_of<'a>(&self, rules: impl IntoIterator<Item = &'a Route>) -> Vec<Arc<RunningLimit>> {
         let all = rules.into_iter().flat_map(|rule| self.limits.of_policy(&rule.policy).cloned().collect::<Vec<_>>());
         all.collect()
     }
 
-    /// Counts a request against the limits of its route and the additional limits. If one limit refuses, none of them
-    /// counts the request.
+    /// Counts a request against the limits of its route and further limits. If one limit refuses, the other limits do
+    /// not count the request either.
     ///
     /// # Errors
-    /// The limit that refuses the request, or that must first query the store.
+    /// The limit refuses the request, or must first query the store.
     pub(super) fn count(
         &self,
         parts: &Parts,
@@ -123,7 +110,7 @@ impl Inner {
         let mut fields = (self.limits.headers == RateHeaders::Always).then(<(String, String)>::default);
         self.with_limited(parts, caller, |request| {
             let own = self.limits.of_policy(policy);
-            // If several routes share a limit, the limit must count the request only once.
+            // A limit that several routes share must count the request only once.
             let further = more.iter().enumerate().filter(|(at, limit)| {
                 let before = more.iter().take(*at).chain(self.limits.of_policy(policy));
                 !before.into_iter().any(|known| Arc::ptr_eq(known, limit))
@@ -141,10 +128,10 @@ impl Inner {
         }))
     }
 
-    /// Counts a request as [`Self::count`] does, and waits for the store if a limit requires it.
+    /// Like [`Self::count`], but waits for the store if a limit needs it.
     ///
     /// # Errors
-    /// The limit that refuses the request.
+    /// A limit refuses the request.
     pub(super) async fn count_waiting(
         &self,
         parts: &Parts,
@@ -169,7 +156,6 @@ impl Inner {
         Err(self.exceeded(parts, caller, refused))
     }
 
-    /// Refuses a request that exceeds a limit, and records its caller.
     pub(super) fn exceeded(
         &self,
         parts: &Parts,
@@ -191,14 +177,12 @@ impl Inner {
         denial
     }
 
-    /// Records the caller of a refused request for the access log.
     pub(super) fn note_exceeded(parts: &mut Parts, caller: Option<&Arc<Verified>>) {
         if let Some(caller) = caller {
             parts.extensions.insert(OverQuota(Arc::clone(caller)));
         }
     }
 
-    /// Returns the limit that would refuse a permitted request, without counting the request.
     #[cfg(feature = "program")]
     pub(super) fn foreseen_limit(&self, parts: &Parts, permitted: &Permitted) -> Option<Result<(), Denial>> {
         let policy = &permitted.route().policy;
@@ -216,19 +200,16 @@ impl Inner {
         })
     }
 
-    /// The names of the limits that apply to a route.
     #[cfg(feature = "program")]
     pub(super) fn limit_names(&self, policy: &RoutePolicy) -> String {
         self.limits.of_policy(policy).map(|limit| limit.name()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Returns whether the route has a limit with this name.
     #[cfg(feature = "program")]
     pub(super) fn has_limit(&self, policy: &RoutePolicy, name: &str) -> bool {
         self.limits.of_policy(policy).any(|limit| limit.name() == name)
     }
 
-    /// Calls `then` with the properties of a request that limits use.
     fn with_limited<T>(
         &self,
         parts: &Parts,
@@ -248,7 +229,6 @@ impl Inner {
         then(&LimitedRequest { caller, address: &address })
     }
 
-    /// States in the reply to a refused request which limit refused it.
     pub(super) fn state_quota(&self, denial: Denial, reply: &mut Reply) {
         let Denial::QuotaExceeded(name, wait) = denial else { return };
         let Some(quota) = self.engine.limits().quota(name).filter(|_| self.limits.headers != RateHeaders::Off) else {
@@ -262,15 +242,13 @@ impl Inner {
     }
 }
 
-/// Appends header fields instead of replacing fields of the same name, because the service may have added fields about
-/// its own limits.
+/// Appends the fields, because the service may have added fields about its own limits.
 pub(super) fn add(headers: &mut http::HeaderMap, fields: &QuotaFields) {
     headers.append(POLICY, fields.policy.clone());
     headers.append(LEFT, fields.left.clone());
 }
 
-/// Converts a claim's value to the form in which a limit counts it. The string `"1"` and the number 1 are counted
-/// separately.
+/// The string `"1"` and the number 1 count separately.
 fn said(value: &Value) -> Option<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -278,13 +256,13 @@ fn said(value: &Value) -> Option<String> {
     }
 }
 
-/// Adds a limit to both header fields, which are lists of strings with parameters (RFC 9651 §3.1).
+/// Appends a limit to both header fields, which are lists of strings with parameters (RFC 9651 §3.1).
 // Requirement K19.
 fn put(policies: &mut String, lefts: &mut String, (name, (requests, window)): (&str, (u32, Duration)), left: Left) {
     let name = name.replace('\\', "\\\\").replace('"', "\\\"");
     let between = if policies.is_empty() { "" } else { ", " };
     let _ = write!(policies, "{between}\"{name}\";q={requests}");
-    // The window is stated only if it is a whole number of seconds.
+    // The parameter `w` can only state whole seconds.
     if window.subsec_nanos() == 0 {
         let _ = write!(policies, ";w={}", window.as_secs());
     }

@@ -1,5 +1,4 @@
-//! Model Context Protocol (MCP) calls on the routes of a resource: the rules for the head and for the body of a
-//! request.
+//! Model Context Protocol (MCP) calls on the routes of a resource.
 
 use std::sync::Arc;
 
@@ -21,37 +20,32 @@ use rotogate_core::rule::Rule;
 use rotogate_core::session::Scope;
 use rotogate_core::token::observer::Observer;
 
-/// The settings by which the MCP calls of a resource are judged, and the rules for these calls.
 #[derive(Debug)]
 pub(super) struct ReadyMcp {
     pub(super) settings: Mcp,
     pub(super) rules: CallRules,
-    /// Whether a call rule has limits.
     has_limits: bool,
 }
 
-/// The result of judging the head of a request to a resource.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeadVerdict {
-    /// The request is not a call, or its call has already been judged.
+    /// The request is not a call, or its call has already been authorised.
     Decided,
-    /// The body must be read.
     NeedsBody,
-    /// The method is not supported.
     WrongMethod,
 }
 
-/// What the gate has read about a call from its body. It is kept in the extensions of the request.
+/// What the body says about a call, kept in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// A call in an older protocol version, and the scopes of its token. In these versions, headers do not name the
-    /// call. The scopes are kept because clients of these versions forget the scopes that they already had.
+    /// Set for a call in an older protocol version: the call, and the scopes of its token. In these versions, headers
+    /// do not name the call, and a client requests only the scopes of the latest challenge.
     older: Option<(Call<'static>, Scope)>,
 }
 
 impl ReadyMcp {
-    /// Checks the settings and the rules of a resource. The rules continue the counts of the rules that they replace.
+    /// The new rules continue the counts of the rules in `old`.
     pub(super) fn new(path: &str, settings: Mcp, routes: &[Route], old: Option<&Inner>) -> Result<Self, BuildError> {
         let refuse = |why| BuildError::Resource { path: path.to_owned(), why: String::into(why) };
         if let Some(why) = settings.problem() {
@@ -67,7 +61,7 @@ impl ReadyMcp {
         Ok(Self { settings, rules, has_limits })
     }
 
-    /// Reads the headers of a call. The call's protocol version must be one that the resource accepts.
+    /// The resource must accept the call's protocol version.
     fn head<'a>(&self, headers: &'a HeaderMap) -> Result<CallHead<'a>, CallFlaw> {
         let head = CallHead::read(headers)?;
         match head.version {
@@ -78,7 +72,6 @@ impl ReadyMcp {
         }
     }
 
-    /// Judges the caller by the rules for the call.
     fn judge<O: Observer>(
         &self,
         gate: &Inner,
@@ -101,13 +94,12 @@ impl ReadyMcp {
 }
 
 impl Inner {
-    /// Returns the settings by which calls on a route are judged, or `None` if the route does not judge calls.
     pub(super) fn mcp(&self, policy: &RoutePolicy) -> Option<&ReadyMcp> {
         policy.resource.as_deref()?;
         resources::named(&self.resources, policy.resource.as_deref())?.mcp.as_ref()
     }
 
-    /// Judges the head of a permitted request to a resource. If the headers name the call, the call is judged here,
+    /// Checks the head of a permitted request to a resource. If the headers name the call, the call is authorised
     /// before its body is read.
     ///
     /// # Errors
@@ -119,7 +111,7 @@ impl Inner {
         permitted: &Permitted,
         observer: &mut O,
     ) -> Result<HeadVerdict, Denial> {
-        // A page that uses DNS rebinding to reach this address still states its own origin in `Origin`.
+        // A page that uses DNS rebinding still states its own origin in `Origin`.
         let is_ours = self.origins.admit_page(&parts.headers, &mcp.settings.origins);
         observer.judged(Rule::Origin, if is_ours { Ok(()) } else { Err(Denial::CrossOrigin) })?;
         match parts.method {
@@ -129,7 +121,7 @@ impl Inner {
             _ => return Ok(HeadVerdict::WrongMethod),
         }
         let head = mcp.head(&parts.headers);
-        // The error response contains the id of the request, which is in the body.
+        // The error response needs the request's id, which is in the body.
         let is_readable = !mcp.settings.headers_alone && is_plain_json(&parts.headers).is_ok();
         if head.is_err() && is_readable && O::HAS_EFFECTS {
             return Ok(HeadVerdict::NeedsBody);
@@ -140,7 +132,7 @@ impl Inner {
         }
         match mcp.settings.headers_alone {
             true => Ok(HeadVerdict::Decided),
-            // The request is only explained and does not have a body, so it does not need a content type.
+            // A request that is explained has no body, and need not state a content type.
             false if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => Ok(HeadVerdict::NeedsBody),
             false => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
@@ -149,7 +141,7 @@ impl Inner {
         }
     }
 
-    /// Judges the body of a call whose head has been judged. Stores what it has read about the call in the extensions.
+    /// Checks the body of a call whose head was already checked.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -197,7 +189,7 @@ impl Inner {
         mcp.judge(self, permitted, &call, &mut ())
     }
 
-    /// Adds the requirements of the call's rules to a challenge, so that one response names all required scopes.
+    /// Adds the call's requirements, so that one response names all required scopes.
     // Requirement M9.
     pub(super) fn ask_of_call<'a>(
         &'a self,
@@ -217,8 +209,7 @@ impl Inner {
         asked.scopes = std::borrow::Cow::Owned(scopes);
     }
 
-    /// Returns the call that was read from a head or body, with its settings and, for an older version, the scopes of
-    /// its token.
+    /// Returns the call and its settings. For an older protocol version, also returns the scopes of the token.
     fn known_call<'a>(
         &'a self,
         policy: &RoutePolicy,
@@ -231,25 +222,21 @@ impl Inner {
         }
     }
 
-    /// Returns whether a call on this route has to be counted against the limits of its rule.
     pub(super) fn has_call_limits(&self, policy: &RoutePolicy) -> bool {
         self.mcp(policy).is_some_and(|mcp| mcp.has_limits)
     }
 
-    /// The limits of the rules that apply to a call.
     pub(super) fn limits_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<RunningLimit>> {
         let known = if self.has_call_limits(policy) { self.known_call(policy, parts) } else { None };
         let Some((mcp, call, _)) = known else { return Vec::new() };
         self.limits_of(mcp.rules.of_call(&call).map(|rule| &*rule.route))
     }
 
-    /// The rules that apply to a call.
     pub(super) fn rules_of_call(&self, policy: &RoutePolicy, parts: &Parts) -> Vec<Arc<Route>> {
         let Some((mcp, call, _)) = self.known_call(policy, parts) else { return Vec::new() };
         mcp.rules.of_call(&call).map(|rule| Arc::clone(&rule.route)).collect()
     }
 
-    /// Makes the reply to an invalid call.
     pub(super) fn bad_call(&self, flaw: CallFlaw, policy: &RoutePolicy, parts: &Parts) -> Reply {
         let id = parts.extensions.get::<CallContext>().and_then(|context| context.id.as_ref());
         let supported = self.mcp(policy).map(|mcp| mcp.settings.versions.as_slice()).unwrap_or_default();
@@ -257,14 +244,12 @@ impl Inner {
         mcp::reply(flaw, id, supported, requested)
     }
 
-    /// Lists, for each pattern of calls, the resource and the numbers of permitted and refused calls.
     pub(crate) fn call_counts(&self) -> impl Iterator<Item = (&str, &CallRule)> {
         let all = self.resources.iter().filter_map(|resource| Some((&*resource.path, resource.mcp.as_ref()?)));
         all.flat_map(|(path, mcp)| mcp.rules.iter().map(move |rule| (path, rule)))
     }
 }
 
-/// Checks that the body is JSON in UTF-8 without a content encoding.
 fn is_plain_json(headers: &HeaderMap) -> Result<(), CallFlaw> {
     let is_plain = said_json(headers) == Some(true) && !headers.contains_key(CONTENT_ENCODING);
     if is_plain { Ok(()) } else { Err(CallFlaw::MediaType) }

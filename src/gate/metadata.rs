@@ -1,5 +1,4 @@
-//! Authorization server metadata (RFC 8414), at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4. Clients
-//! that know only the issuer find the endpoints in this document.
+//! Authorization server metadata, at the paths of RFC 8414 §3 and of OpenID Connect Discovery §4.
 
 use bytes::Bytes;
 use http::Uri;
@@ -12,17 +11,16 @@ use rotogate_core::dpop::ALGORITHM_NAMES;
 use rotogate_core::session::Binding;
 use rotogate_core::token::algorithm::{Algorithm, Family};
 
-/// The path of the metadata (RFC 8414 §3). An issuer's path is appended to it.
+/// RFC 8414 §3: an issuer's path is appended to this path.
 const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
-/// The path of the metadata (OpenID Connect Discovery §4). An issuer's path is put in front of it.
+/// OpenID Connect Discovery §4: an issuer's path is put in front of this path.
 const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
-/// The metadata of an authorization server without an authorization endpoint. The server has no response types and does
-/// not issue ID tokens.
+/// The server supports neither response types nor ID tokens.
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    /// The authorization endpoint of another server, because the gate does not have one.
+    /// An endpoint of another server, because the gate does not have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
     pub(super) token_endpoint: String,
@@ -57,16 +55,14 @@ pub(super) struct Metadata<'a> {
     tls_client_certificate_bound_access_tokens: bool,
 }
 
-/// The profile of identity assertions.
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
-/// The methods by which a client can authenticate.
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// The authentication method of RFC 7523 §2.2. The metadata list this method if any client has public keys.
+/// RFC 7523 §2.2: listed if any client has public keys.
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
-    /// Makes the metadata document. `public_url` has no path. `clients` are the clients of the endpoint. Without a
-    /// directory, the password grant is not listed.
+    /// `public_url` does not have a path. `clients` are the clients of the endpoint. Without a directory, the password
+    /// grant is not listed.
     pub(super) fn new<'c>(
         issuer: &'a str,
         public_url: &str,
@@ -77,7 +73,7 @@ impl<'a> Metadata<'a> {
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
-        // If an issuer's path has exactly one segment, this segment is the account. Any other path belongs to the
+        // If the issuer's path has exactly one segment, this segment is the account. Any other path belongs to the
         // default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
@@ -88,7 +84,7 @@ impl<'a> Metadata<'a> {
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
         let methods: Vec<_> = METHODS.into_iter().chain(by_assertion.then_some(BY_ASSERTION)).collect();
-        // `none` is the method of public clients.
+        // Public clients use `none`.
         let or_none = || ["none"].into_iter().chain(methods.iter().copied()).collect();
         let signing = if by_assertion { signing_algorithms() } else { Vec::new() };
         let all =
@@ -120,8 +116,6 @@ impl<'a> Metadata<'a> {
         }
     }
 
-    /// Announces the profile of identity assertions if the gate accepts an issuer's assertions as grants and a client
-    /// may present them. The metadata do not name the accepted issuers.
     // Requirement D27.
     pub(super) fn announce_id_jag(&mut self, takes_id_jag: bool) {
         let is_presented = self.grant_types_supported.contains(&Grant::JwtBearer.word());
@@ -133,22 +127,21 @@ impl<'a> Metadata<'a> {
     }
 }
 
-/// Returns the signature algorithms that use public keys (RFC 8414 §2).
+/// Returns the algorithms with public keys (RFC 8414 §2).
 fn signing_algorithms() -> Vec<&'static str> {
     let names = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.family() != Family::Hmac).map(Algorithm::name);
     // RFC 9864 gave EdDSA with Ed25519 a second name, `Ed25519`.
     names.chain(["Ed25519"]).collect()
 }
 
-/// The paths at which clients look for the metadata of this issuer (RFC 8414 §3.1, OpenID Connect Discovery §4.1).
+/// See RFC 8414 §3.1 and OpenID Connect Discovery §4.1.
 pub(super) fn paths(issuer: &str) -> [String; 2] {
     let path = path_of(issuer);
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// Returns the issuer of an additional OAuth endpoint, which is the public URL followed by the parent path of the token
-/// endpoint. Returns `None` for a path with an account, and for a path at the root, which belongs to the gate's own
-/// issuer.
+/// The issuer is the public URL with the parent path of the token endpoint. A path with an account, or at the root,
+/// belongs to the gate's own issuer.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;
@@ -156,7 +149,6 @@ pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String>
     is_own.then(|| format!("{}{folder}", public_url.trim_end_matches('/')))
 }
 
-/// Returns an issuer's path without the final slash. The result is empty if the issuer has no path.
 fn path_of(issuer: &str) -> String {
     let path = issuer.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();
     path.trim_end_matches('/').to_owned()

@@ -1,4 +1,4 @@
-//! The state that a gate publishes to the other gates that share its store, and its checks of their state.
+//! The state that gates with the same store publish to each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,19 +9,17 @@ use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
 
-/// A gate whose last heartbeat is older than this is considered stopped.
+/// A gate without a heartbeat for this long counts as stopped.
 const RUNS_FOR: Duration = Duration::from_secs(20);
 
-/// The interval at which a gate reads the state of the other gates.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long the users of two gates may differ before the gate logs the difference. A changed users file needs time to
-/// reach all gates.
+/// The delay before the gate logs that another gate has different users. A changed users file needs time to reach all
+/// gates.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
-/// Reads the state of the other gates that share the store.
 pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
     let Some(shared) = gate.engine.store().shared() else { return };
-    // A failure of the store is already logged by other tasks.
+    // Other tasks already log a failure of the store.
     let Ok(nodes) = shared.nodes().await else { return };
     gate.engine.set_nodes(nodes.len());
     let now = gate.engine.clock().source().monotonic();
@@ -35,7 +33,7 @@ pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
     }
 }
 
-/// Records since when the users of other gates differ from the users of this gate.
+/// The gates whose users differ from ours, with the time when the difference was first seen.
 #[derive(Default)]
 pub(super) struct UsersSeen {
     differ: BTreeMap<Box<str>, Duration>,
@@ -43,8 +41,7 @@ pub(super) struct UsersSeen {
 }
 
 impl UsersSeen {
-    /// Returns the gates whose users have differed for too long, if that list has changed. The list is empty if the
-    /// users no longer differ.
+    /// Returns the gates whose users have differed from ours for too long. Returns `None` if this list has not changed.
     fn see(&mut self, own: Option<&str>, nodes: &[NodeSeen], now: Duration) -> Option<Vec<Box<str>>> {
         let own = own?;
         let others = nodes.iter().filter(|seen| seen.row.users.as_deref().is_some_and(|users| users != own));
@@ -63,7 +60,7 @@ impl UsersSeen {
     }
 }
 
-/// The published row of a gate with this name, or with a generated name.
+/// Without a name, the row gets a generated name.
 pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
     let row = LiveRow::default();
     let name = name.unwrap_or_else(|| format!("gate-{id:08x}").into());

@@ -1,8 +1,7 @@
-//! Requests that pages of other origins cause (requirements T18 and B20). A browser adds cookies to requests that any
-//! site causes, and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). If a request
-//! with a token cookie may change something, it must come from the gate's own origin, or from an origin that the
-//! operator has listed. A request with a browser's session cookie must pass the rules of [`Origins::admit_session`],
-//! whatever its method.
+//! Requests that pages of other origins cause (requirements T18 and B20). A browser adds cookies to requests from any
+//! site, and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). If a request with a
+//! token cookie may change something, it must come from the gate's own origin or a listed origin. A request with a
+//! browser's session cookie must pass [`Origins::admit_session`], whatever its method.
 
 use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -16,16 +15,13 @@ static SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 static MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The longest value of [`SessionRules::csrf_header`], in bytes.
+/// In bytes.
 const LONGEST_CSRF_VALUE: usize = 64;
 
-/// The rules for requests with a browser's session cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRules {
-    /// A header that requests from scripts must have. A page of another origin cannot add the header without a
-    /// preflight.
+    /// Scripts must send this header. Another origin's page cannot add it without a preflight.
     pub(crate) csrf_header: Option<HeaderName>,
-    /// Whether the listed origins may use sessions.
     pub(crate) admits_listed: bool,
 }
 
@@ -35,16 +31,14 @@ impl Default for SessionRules {
     }
 }
 
-/// The origins whose pages may send requests with a token cookie or session cookie.
 #[derive(Debug)]
 pub(crate) struct Origins {
-    /// The gate's own origin, or `None` if the public URL does not have an origin.
+    /// `None` if the public URL does not have an origin.
     own: Option<String>,
     allowed: Vec<Box<str>>,
     sessions: SessionRules,
 }
 
-/// The origin that a request states.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedOrigin {
     None,
@@ -55,27 +49,24 @@ enum StatedOrigin {
     Foreign,
 }
 
-/// The relation of the page that caused a request to the gate, as `Sec-Fetch-Site` states it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StatedSite {
     SameOrigin,
     /// `none`: the user typed the address or opened a bookmark.
     User,
-    /// Another site, a sibling subdomain, or a value that no browser sends.
     Other,
 }
 
-/// What a request states about the page that caused it.
 #[derive(Clone, Copy)]
 struct Stated {
     origin: StatedOrigin,
-    /// The stated site. `None` if the browser does not send the header.
+    /// `None` if the browser does not send the header.
     site: Option<StatedSite>,
 }
 
 impl Stated {
-    /// Rules 2, 4 and 5: returns whether a page of our own or of a listed origin sent the request. `Origin` decides. If
-    /// the request has no `Origin`, or if it is `null`, `Sec-Fetch-Site` decides.
+    /// Rules 2, 4 and 5: our own page or a listed origin sent the request. If `Origin` is missing or `null`,
+    /// `Sec-Fetch-Site` decides.
     fn is_proof(self) -> bool {
         match self.origin {
             StatedOrigin::Own | StatedOrigin::Listed => true,
@@ -90,18 +81,16 @@ impl Origins {
         Self { own: origin_of(public_url), allowed, sessions }
     }
 
-    /// Returns whether this request may use the token in its cookie.
     pub(super) fn admit(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.stated(&parts.headers).is_some_and(|stated| is_safe(parts, policy) || stated.is_proof())
     }
 
-    /// Returns whether the headers prove that a page of our own or of a listed origin sent the request.
     pub(super) fn asked(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(Stated::is_proof)
     }
 
-    /// Returns whether the page that sent a request may call a resource. A request without an origin does not come from
-    /// a page. A request with the origin `null` comes from a page that hides its origin.
+    /// Returns whether a page may call a resource. A request without `Origin` does not come from a page. With `null`,
+    /// the page hides its origin.
     // Requirement M13.
     pub(super) fn admit_page(&self, headers: &HeaderMap, further: &[Box<str>]) -> bool {
         let Ok(Some(origin)) = only(headers, &ORIGIN) else { return !headers.contains_key(ORIGIN) };
@@ -112,23 +101,19 @@ impl Origins {
         }
     }
 
-    /// Like [`asked`](Self::asked), but for a browser's login or logout. A page of a listed origin that may not send
-    /// credentials cannot begin or end a session.
+    /// Checks a browser's login or logout. A listed origin that may not send credentials cannot begin or end a session.
     pub(super) fn asked_for_session(&self, headers: &HeaderMap) -> bool {
         self.stated(headers).is_some_and(|stated| {
             stated.is_proof() && (stated.origin != StatedOrigin::Listed || self.sessions.admits_listed)
         })
     }
 
-    /// Returns whether this request may use the session of its cookie. The decision is made before the cookie is looked
-    /// up. The rules are those of `docs/browser.md`, in the order of that page. The last rule refuses every other
-    /// request.
+    /// Applies the rules of `docs/browser.md` in their order, before the cookie is looked up.
     // Requirements B20 and B24.
     pub(super) fn admit_session(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         self.judge_session(parts, policy).is_ok()
     }
 
-    /// Like [`Self::admit_session`], but returns the denial.
     pub(super) fn judge_session(&self, parts: &Parts, policy: &RoutePolicy) -> Result<(), Denial> {
         let is_admitted = self.admits(parts, policy)?;
         if is_admitted { Ok(()) } else { Err(Denial::CrossOrigin) }
@@ -139,7 +124,7 @@ impl Origins {
         // Rule 1: the header occurs twice, or is a list.
         let Some(stated) = self.stated(headers) else { return Ok(false) };
         let Stated { origin, site } = stated;
-        // Rule 2: the origin `null` is treated like a missing origin.
+        // Rule 2: `null` counts as a missing origin.
         if origin == StatedOrigin::Null && site != Some(StatedSite::SameOrigin) {
             return Ok(false);
         }
@@ -150,7 +135,7 @@ impl Origins {
         {
             return if origin == StatedOrigin::Foreign { Ok(false) } else { Err(Denial::NoCsrfHeader) };
         }
-        // Rule 4: a page of our own, or of a listed origin.
+        // Rule 4: our own page, or a listed origin.
         if origin == StatedOrigin::Own || (origin == StatedOrigin::Listed && self.sessions.admits_listed) {
             return Ok(true);
         }
@@ -163,7 +148,7 @@ impl Origins {
             Some(StatedSite::SameOrigin | StatedSite::User) => true,
             // Rule 7: an old browser, in which `SameSite` protects the cookie.
             None if origin == StatedOrigin::None && !has_fetch_metadata(headers) => true,
-            // Rules 8 and 9: other pages may cause only navigations of a whole tab.
+            // Rules 8 and 9: other pages may only cause navigations of a whole tab.
             Some(StatedSite::Other) | None => {
                 fetch_metadata(headers, &MODE) == Some(b"navigate")
                     && fetch_metadata(headers, &DEST) == Some(b"document")
@@ -171,8 +156,7 @@ impl Origins {
         })
     }
 
-    /// Rule 1: reads the origin and the site of a request. Returns `None` if the request states either of them twice,
-    /// or as a list.
+    /// Rule 1: returns `None` if the request states its origin or site twice, or as a list.
     fn stated(&self, headers: &HeaderMap) -> Option<Stated> {
         let origin = only(headers, &ORIGIN).ok()?.map_or(StatedOrigin::None, |origin| self.stated_origin(origin));
         let site = only(headers, &SITE).ok()?.map(|site| match site {
@@ -183,7 +167,6 @@ impl Origins {
         Some(Stated { origin, site })
     }
 
-    /// Interprets the only value of `Origin`.
     fn stated_origin(&self, origin: &[u8]) -> StatedOrigin {
         let is = |known: &str| origin == known.as_bytes();
         if origin == b"null" {
@@ -198,10 +181,8 @@ impl Origins {
     }
 }
 
-/// The error for a header that occurs twice, or whose value is a list.
 struct NotOne;
 
-/// Returns the value of a header that occurs at most once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, NotOne> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -213,7 +194,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
     }
 }
 
-/// Returns the value of a Fetch Metadata header, or `None` if the header is missing or has several values.
+/// Returns `None` if the header is missing or has several values.
 fn fetch_metadata<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     only(headers, name).ok().flatten()
 }
@@ -222,8 +203,8 @@ fn has_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Rule 3: returns whether the request must have the header. It must if a script may have sent it, because scripts can
-/// add headers. Navigations, WebSockets, event streams, images and other subresources cannot have added headers.
+/// Rule 3: returns whether a script may have sent the request. Only scripts can add headers, so navigations,
+/// WebSockets, event streams, images and other subresources do not need the header.
 fn needs_csrf_header(parts: &Parts, policy: &RoutePolicy) -> bool {
     let headers = &parts.headers;
     let mode = fetch_metadata(headers, &MODE);
@@ -242,20 +223,18 @@ fn has_csrf_header(headers: &HeaderMap, name: &HeaderName) -> bool {
     values.next().is_some_and(is_usable) && values.next().is_none()
 }
 
-/// Returns whether a request is safe, which means that it cannot change anything. A request that opens a WebSocket may
-/// change something, because any message may follow.
+/// A request that opens a WebSocket is not safe, because any message may follow.
 fn is_safe(parts: &Parts, policy: &RoutePolicy) -> bool {
     has_safe_method(parts, policy) && !parts.headers.contains_key(UPGRADE)
 }
 
-/// Returns whether the method is safe (RFC 9110 §9.2.1). The method does not count as safe if the request has a method
-/// override that the upstream obeys.
+/// RFC 9110 §9.2.1. A method override header makes the method unsafe, if the upstream gets this header.
 fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))
 }
 
-/// Returns the origin of a URL as a browser writes it: in lower case, without a default port and path.
+/// Returns the origin as a browser writes it: in lower case, without a default port and path.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

@@ -1,6 +1,5 @@
-//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` does not judge the request. It does
-//! not read the credential or the body, and limits do not count the request. It only determines the dialect for the
-//! reply, because some clients would take a reply in another format for a success.
+//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` neither authorises nor counts the
+//! request. It selects the dialect of the reply, because some clients would read another format as success.
 
 use std::sync::Arc;
 
@@ -12,7 +11,6 @@ use rotogate_core::overload::{Refusal, TRY_AGAIN};
 use rotogate_core::reply;
 use rotogate_core::route::{Match, Route, path::CanonicalPath};
 
-/// Makes the reply: 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
 pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {
     let why = refusal.why();
     if reply::is_grpc(headers) {
@@ -26,8 +24,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 }
 
 impl Inner {
-    /// Returns the dialect in which the gate would refuse a request, and the request's route. A malformed request has
-    /// neither a dialect nor a route.
+    /// Returns the route, and the dialect in which the gate would refuse the request. A malformed request has neither.
     pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };

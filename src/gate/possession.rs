@@ -1,7 +1,7 @@
-//! The second half of step 6. A token that is bound to a key is accepted only with a proof that its caller has the key
-//! (RFC 9449 §7). A token that is bound to a client certificate is accepted only on a connection with that certificate
-//! (RFC 8705 §3). The proof and the certificate are checked for every request, whether or not the token is in the
-//! cache.
+//! The second half of step 6: the key and the certificate that a token is bound to. A token that is bound to a key
+//! needs a proof that its caller has the key (RFC 9449 §7). A token that is bound to a client certificate needs a
+//! connection with that certificate (RFC 8705 §3). The proof and the certificate are checked for every request, even if
+//! the token is in the cache.
 
 use std::sync::Arc;
 
@@ -24,12 +24,9 @@ use rotogate_core::session::Binding;
 use rotogate_core::thumbprint::CertificateThumbprint;
 use rotogate_core::token::claims::AccessToken;
 
-/// The URLs at which clients reach the gate.
 #[derive(Debug)]
 pub(super) struct External {
-    /// The public URL.
     public: Option<(HttpScheme, String)>,
-    /// The other hosts that the configuration names.
     named: Hosts,
 }
 
@@ -40,36 +37,32 @@ impl External {
             Some((HttpScheme::parse(scheme)?, authority.to_owned()))
         });
         let mut named = Hosts::default();
-        // `*` does not name a host: with it, the gate would accept a proof that a client made for an attacker's host.
+        // `*` does not name a host. With `*`, the gate would accept a proof for an attacker's host.
         for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
-            // Invalid hosts were already refused when the gate was built, so an error cannot occur here.
+            // Invalid hosts were already refused when the gate was built.
             let _ = named.add(host);
         }
         Self { public, named }
     }
 }
 
-/// The client certificate of the connection on which a request arrived.
 pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
     parts.extensions.get::<Peer>()?.certificate()
 }
 
-/// The proof in a request to an endpoint, kept until the client is known.
 #[derive(Debug)]
 pub(super) struct PresentedProof {
-    /// The request headers that belong to the proof.
     headers: HeaderMap,
     method: Method,
     target: Option<TargetUri>,
 }
 
 impl Inner {
-    /// The rules for proofs; `None` if the gate does not accept proofs.
     pub(super) fn dpop(&self) -> Option<&Dpop> {
         self.uses_dpop.then(|| &*self.running.dpop)
     }
 
-    /// Returns the URL of a request as its client sees it, or `None` if the request's host is not a host of the gate.
+    /// Returns `None` if the request's host is not a host of the gate.
     fn target(&self, parts: &Parts) -> Option<TargetUri> {
         let named = authority::check(parts).ok()?;
         #[cfg(feature = "axum")]
@@ -92,8 +85,8 @@ impl Inner {
         }
     }
 
-    /// Checks that the caller has the key and the client certificate that a verified token is bound to, if it is bound.
-    /// The proof is marked as used only once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Checks the key and certificate that a token is bound to. The proof is marked as used only once the request is
+    /// permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,
@@ -120,15 +113,13 @@ impl Inner {
         }
     }
 
-    /// Marks a proof as used at this gate. Returns the used proof if the store must also count it.
     pub(super) fn use_proof(&self, proof: &CheckedProof) -> Result<Option<Box<UsedProof>>, Denial> {
         let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
         let renews_nonce = proof.renews_nonce();
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
     }
 
-    /// Marks the proof of a permitted request as used in the store that several gates share, if that store must count
-    /// proofs.
+    /// Marks a permitted request's proof as used in the shared store, if the store counts proofs.
     ///
     /// # Errors
     /// The proof was used at another gate, or the store cannot determine whether it was used.
@@ -143,7 +134,7 @@ impl Inner {
         }
     }
 
-    /// Marks the proof of a permitted request as used, and then judges the request's caller again.
+    /// Marks a permitted request's proof as used, and checks the caller again.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -152,8 +143,7 @@ impl Inner {
         self.judged_again(permitted)
     }
 
-    /// Judges the caller of a permitted request again after the request has waited for a body, a proof or limits. If
-    /// the caller's token was revoked during the wait, the request is therefore refused.
+    /// The caller's token may have been revoked while the request waited for a body, a proof or limits.
     ///
     /// # Errors
     /// The reason for the refusal.
@@ -165,7 +155,6 @@ impl Inner {
         Ok(permitted)
     }
 
-    /// The proof in a request to an endpoint.
     pub(super) fn presented_proof(&self, parts: &Parts) -> Option<PresentedProof> {
         if self.dpop().is_none() || !dpop::is_offered(&parts.headers) {
             return None;
@@ -180,7 +169,7 @@ impl Inner {
     /// Checks the proof of a client that requests tokens.
     ///
     /// # Errors
-    /// The proof is invalid, or it is missing although the client must send one.
+    /// The proof is invalid, or a required proof is missing.
     pub(super) fn proof_of_client(
         &self,
         presented: Option<&PresentedProof>,
@@ -201,7 +190,7 @@ impl Inner {
         }
     }
 
-    /// Checks the proof in a refresh. A bound session stays bound, even if its client no longer has to send proofs.
+    /// A bound session stays bound, even if its client no longer has to send proofs.
     pub(super) fn proof_of_refresh(
         &self,
         presented: Option<&PresentedProof>,
@@ -214,10 +203,10 @@ impl Inner {
         }
     }
 
-    /// Returns the certificate to which a client's new tokens are bound.
+    /// Returns the certificate to which new tokens are bound.
     ///
     /// # Errors
-    /// The client must present a certificate, but its connection does not have one.
+    /// The client must use a certificate, but its connection does not have one.
     pub(super) fn certificate_of_client(
         presented: Option<CertificateThumbprint>,
         of: Binding,
@@ -231,8 +220,7 @@ impl Inner {
         }
     }
 
-    /// The certificate for a refresh. A bound session stays bound, even if its client no longer has to present a
-    /// certificate.
+    /// A bound session stays bound, even if its client no longer needs a certificate.
     pub(super) fn certificate_of_refresh(
         presented: Option<CertificateThumbprint>,
         of: Binding,
@@ -240,7 +228,6 @@ impl Inner {
         Self::certificate_of_client(presented, of).map(|_| presented)
     }
 
-    /// The authentication schemes that a route accepts.
     pub(super) const fn schemes(&self, dpop_required: bool) -> Schemes {
         match (self.uses_dpop, dpop_required) {
             (false, _) => Schemes::Bearer,
@@ -249,7 +236,6 @@ impl Inner {
         }
     }
 
-    /// Adds a nonce to the reply if the request was refused because it had no valid nonce.
     pub(super) fn give_nonce(&self, denial: Denial, reply: &mut Reply) {
         if denial == Denial::BadProof(ProofFlaw::Nonce)
             && let Some(nonce) = self.dpop_nonce()
@@ -259,7 +245,7 @@ impl Inner {
         }
     }
 
-    /// The nonce to send to the client in a reply, if nonces are required.
+    /// `None` if nonces are not required.
     pub(super) fn dpop_nonce(&self) -> Option<HeaderValue> {
         self.dpop()?.nonce(self.engine.keyring().refresh_keys(), self.engine.clock().now())
     }

@@ -1,4 +1,4 @@
-//! CORS preflights (requirement T19). The gate replies to them, unless a route leaves the reply to its upstream.
+//! CORS preflights (requirement T19). The gate replies unless the route leaves the reply to its upstream.
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};
@@ -7,8 +7,8 @@ use super::Inner;
 use rotogate_core::route::Match;
 use rotogate_core::route::path::CanonicalPath;
 
-/// Returns the method that a preflight asks about (Fetch standard, «CORS-preflight request»), or `None` for any other
-/// request, including a plain `OPTIONS`.
+/// Returns the method that a preflight asks about (Fetch standard, «CORS-preflight request»). Returns `None` if the
+/// request is not a preflight.
 pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {
         return None;
@@ -16,7 +16,7 @@ pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<M
     Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
-/// Returns whether this is a preflight for a route that leaves the reply to its upstream.
+/// Returns whether the route leaves the reply to the upstream.
 pub(super) fn is_for_upstream(gate: &Inner, method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
     let Some(requested) = requested_method(method, headers) else { return false };
     let Ok(path) = CanonicalPath::parse(uri.path()) else { return false };

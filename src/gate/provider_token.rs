@@ -1,5 +1,4 @@
-//! The access token from the provider where the user of a browser session logged in. A handler uses the token for its
-//! own calls to the provider.
+//! The provider's access token for a browser session's user.
 
 use std::sync::Arc;
 
@@ -8,10 +7,9 @@ use zeroize::Zeroizing;
 
 use rotogate_core::denial::Denial;
 
-/// The provider's access token for a caller whose session began with a login at a provider. The handler uses it for
-/// requests to the provider's APIs. The gate has already refreshed the token if that was necessary. With the feature
-/// `axum` it is an extractor: without a valid token, the extractor replies with 401 or 503, and the handler is not
-/// called. `Debug` does not print the token.
+/// The provider's access token for a caller who logged in at a provider. A handler uses it for requests to the
+/// provider's APIs. The gate refreshes the token if necessary. With the feature `axum` it is an extractor, which
+/// replies with 401 or 503 if there is no valid token. `Debug` does not print the token.
 ///
 /// ```
 /// use rotogate::gate::ProviderToken;
@@ -26,14 +24,14 @@ use rotogate_core::denial::Denial;
 #[derive(Clone)]
 pub struct ProviderToken(Arc<Zeroizing<String>>);
 
-/// The result that the layer passes to the handler behind it.
+/// The result that the layer passes to the handler.
 #[derive(Clone)]
 struct Found(Result<ProviderToken, Denial>);
 
 rotogate_core::debug_with!(ProviderToken);
 
 impl ProviderToken {
-    /// The provider's token for the request that has these extensions.
+    /// Returns the provider's token from a request's extensions.
     ///
     /// # Errors
     /// [`Denial::NoCredential`] if the caller did not log in at a provider. [`Denial::ProviderTokenOver`] if the
@@ -42,12 +40,11 @@ impl ProviderToken {
         extensions.get::<Found>().ok_or(Denial::NoCredential)?.0.clone()
     }
 
-    /// The token. Use it only for requests to the provider's APIs.
+    /// The token, for requests to the provider's APIs only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Passes the token of a caller to the handler.
     pub(super) fn give(extensions: &mut Extensions, found: Result<Option<&Arc<Zeroizing<String>>>, Denial>) {
         extensions.remove::<Found>();
         if let Some(found) = found.transpose() {

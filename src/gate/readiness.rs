@@ -1,12 +1,9 @@
-//! The readiness of a gate, for an orchestrator.
-
 use std::time::Duration;
 
 use super::Gate;
 use rotogate_core::clock::{ClockState, written};
 use rotogate_core::engine::Freshness;
 
-/// The reason why a gate with a shared store is unready or degraded.
 const NOT_HEARD: &str = "no news from the store for longer than the configured staleness";
 const RESTORING: &str = "the store has lost writes, so the gate does not mint tokens until the gates have written \
                          back the revocations that they know";
@@ -33,15 +30,15 @@ const RESTORING: &str = "the store has lost writes, so the gate does not mint to
 pub enum Readiness {
     /// The gate can serve requests.
     Ready,
-    /// The gate accepts tokens, but with a restriction: it does not mint tokens, a revocation is not durable yet, or
-    /// the keys of an issuer are not known. The string gives the operator the reason.
+    /// The gate accepts tokens, but with a restriction. It does not mint tokens, a revocation is not durable yet, or an
+    /// issuer's keys are not known. The string explains the reason to an operator.
     Degraded(String),
-    /// The gate cannot serve requests. The string gives the operator the reason.
+    /// The gate cannot serve requests. The string explains the reason to an operator.
     NotReady(String),
 }
 
 impl Gate {
-    /// Returns the readiness of the gate. Checks the clock, the store, and the keys of the trusted issuers.
+    /// Checks the clock, the store, and the keys of the trusted issuers.
     pub async fn readiness(&self) -> Readiness {
         let state = self.state().await;
         let issuers = self.0.checker.issuers_without_keys();
@@ -49,7 +46,7 @@ impl Gate {
             return state;
         }
         let keys = format!(
-            "the signing keys of {} are not known, so requests with tokens from there get 503",
+            "the signing keys of {} are not known, so requests with tokens of these issuers get 503",
             issuers.join(", ")
         );
         match state {
@@ -59,7 +56,7 @@ impl Gate {
         }
     }
 
-    /// Like [`Self::readiness`], but without the keys of the trusted issuers, which the program checks itself.
+    /// Like [`Self::readiness`], without the keys of the trusted issuers.
     #[cfg(feature = "program")]
     pub async fn own_readiness(&self) -> Readiness {
         self.state().await
@@ -106,20 +103,20 @@ impl Gate {
         }
     }
 
-    /// The readiness of the store.
+    /// Checks the readiness of the store.
     pub async fn store_readiness(&self) -> Readiness {
         let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {
             (0, _) => return self.state_of_store().await,
             (total, 0) => {
-                format!("the store has not acknowledged {total} revocations; all of them are kept beside the store")
+                format!("the store has not acknowledged {total} revocations; all are in a file beside the store")
             }
             (total, lost) => {
                 format!("the store has not acknowledged {total} revocations; the gate loses {lost} of them if it stops")
             }
         };
         match self.state_of_store().await {
-            // All unacknowledged revocations are kept beside the store, and will be written to the store later.
+            // The gate has saved all unacknowledged revocations beside the store, and writes them to the store later.
             Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
             Readiness::Ready => Readiness::Degraded(owed),
             Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),

@@ -1,10 +1,9 @@
-//! Ends long replies (server-sent events, gRPC streams, downloads) when their caller's session ends. If the length of a
-//! reply is unknown or exceeds [`LONG_REPLY_BYTES`], the reply has a [`Lease`], like a tunnel. The gate checks this
-//! lease every second.
+//! Ends long replies (server-sent events, gRPC streams, downloads) when their caller's session ends. A reply is long if
+//! its length is unknown or exceeds [`LONG_REPLY_BYTES`]. The gate checks its [`Lease`] every second.
 //!
-//! A reply that ends early is aborted, so that a client does not mistake a part for the whole reply. Over HTTP/1.1 the
-//! connection closes without the last chunk, and over HTTP/2 the stream is reset. A gRPC reply ends with the status
-//! `UNAUTHENTICATED`. Bytes that were already passed to the connection may still arrive.
+//! The reply is aborted, so that a client does not mistake a part for the whole. Over HTTP/1.1 the connection closes
+//! without the last chunk, and over HTTP/2 the stream is reset. A gRPC reply ends with the status `UNAUTHENTICATED`.
+//! The client may still receive bytes that were already buffered.
 
 use std::sync::Arc;
 use std::task;
@@ -22,41 +21,35 @@ use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::{OnExpiry, Route};
 use rotogate_core::verify_cache::Verified;
 
-/// The interval between checks of a long reply, and therefore the longest delay before it ends (requirement T9 bounds
-/// tunnels in the same way).
+/// The longest delay before a long reply ends (requirement T9 bounds tunnels in the same way).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A reply of known length is long if it has more bytes than this.
+/// A reply of known length counts as long if it has more bytes than this.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
 /// If frames are always ready, the reply is checked after this many frames.
 const FRAMES_UNCHECKED: u32 = 64;
 
-/// The route and the caller of a request. When the caller's session ends, the reply ends.
 struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
 }
 
-/// Returns whether a reply is too short to be checked.
 pub(super) fn is_short(size: &SizeHint) -> bool {
     size.exact().is_some_and(|length| length <= LONG_REPLY_BYTES)
 }
 
-/// Checks the lease of a reply, and ends the reply when the lease ends.
 pub(super) struct ReplyGuard {
     caller: GuardedCaller,
     state: State,
     is_grpc: bool,
-    /// The reason, once the reply was aborted.
     cut: Option<&'static str>,
-    /// The log context of the request.
     context: Option<Context>,
 }
 
 rotogate_core::debug_with!(ReplyGuard);
 
 enum State {
-    /// The reply has no lease yet. Most replies end before they get one.
+    /// Most replies end before they get a lease.
     New {
         frames: u32,
     },
@@ -67,18 +60,13 @@ enum State {
     Over,
 }
 
-/// The body error of an aborted reply.
 #[derive(Debug, thiserror::Error)]
 #[error("the gate ended the response early: {0}")]
 struct ReplyEnded(&'static str);
 
-/// How an aborted reply ends.
 pub(super) enum Cut {
-    /// Trailers with a gRPC status.
     Trailers(HeaderMap),
-    /// An error in the middle of the body.
     Broken(Box<dyn std::error::Error + Send + Sync>),
-    /// The reply has already ended, so nothing more is sent.
     Silence,
 }
 
@@ -94,12 +82,11 @@ impl ReplyGuard {
         }
     }
 
-    /// The reason why the reply was aborted, if it was.
     pub(super) fn cut(&self) -> Option<&'static str> {
         self.cut
     }
 
-    /// Checks the lease. This method is called before each frame. `waits` is true if no frame is ready.
+    /// Call this method before each frame. `waits` is true if no frame is ready.
     pub(super) fn poll_expired(&mut self, cx: &mut task::Context<'_>, waits: bool) -> Option<Cut> {
         match &mut self.state {
             State::New { frames } if !waits && *frames < FRAMES_UNCHECKED => {
@@ -110,7 +97,7 @@ impl ReplyGuard {
                 let GuardedCaller { gate, verified, route } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // After a pause of several seconds, check the reply only once, not once for each missed second.
+                // Missed checks are not repeated.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }

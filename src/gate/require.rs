@@ -1,4 +1,4 @@
-//! Requirements for single routes of an application, with or without the gate's layer in front.
+//! Requirements for single routes of an application, with or without the gate's layer.
 //!
 //! ```
 //! # use axum::{Router, routing::get};
@@ -39,9 +39,9 @@ use rotogate_core::session::scope::{Scope, impossible};
 
 /// Admits a request if its caller meets all conditions. See [`Gate::require`].
 ///
-/// Each method adds a condition, and all conditions must hold. If the token is missing or not accepted here, the reply
-/// is 401. If the token does not meet a condition, the reply is 403. Each refusal is logged (target
-/// `rotogate::denial`), and appears in the [`Verdict`](super::Verdict) of an annotated layer.
+/// Each method adds a condition, and all conditions must be met. A request without an acceptable token gets 401. A
+/// token that does not meet a condition gets 403. Each refusal is logged with the target `rotogate::denial`, and
+/// appears in the [`Verdict`](super::Verdict) of an annotated layer.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -62,16 +62,14 @@ pub struct RequireLayer {
     conditions: Arc<Conditions>,
 }
 
-/// Conditions for a caller, in addition to the conditions in a route's policy.
 #[derive(Clone, Debug, Default)]
 struct Conditions {
-    /// Sets of scopes. The token must have at least one scope from each set.
+    /// The token must have at least one scope from each set.
     any_scopes: Vec<Scope>,
-    /// Alternative roles. The token needs one of them, unless the list is empty.
     roles: Vec<Role>,
-    /// Roles that the token must all have, in addition to one of `roles`.
+    /// The token must have all these roles, and one of `roles`.
     all_roles: Vec<Role>,
-    /// Claims and their required values. `None` means a malformed path, which no token can satisfy.
+    /// Claims and their required values. `None` stands for a malformed path, which no token matches.
     claims: Vec<(Option<ClaimPath>, Value)>,
     checks: Vec<Check>,
 }
@@ -83,7 +81,7 @@ type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 rotogate_core::debug_with!(Check);
 
-/// Parses the scopes of a requirement. If the string is malformed, the result is a scope that no token has.
+/// A malformed string becomes a scope that tokens cannot have.
 fn required(all: &str) -> Scope {
     Scope::parse(all).unwrap_or_else(|_| {
         tracing::error!(scope = all, "malformed scope in `require()`: every request is refused");
@@ -98,15 +96,15 @@ impl RequireLayer {
 
     /// Requires a scope, in addition to the scopes of earlier calls. `"read write"` requires two scopes.
     ///
-    /// A malformed string (RFC 6749 §3.3) becomes a scope that no token has, so every request is refused. The mistake
-    /// is logged.
+    /// A malformed string (RFC 6749 §3.3) is logged and becomes a scope that tokens cannot have, so every request is
+    /// refused.
     #[must_use]
     pub fn scope(self, scope: &str) -> Self {
         self.policy(|policy| policy.scopes = required(&format!("{} {scope}", policy.scopes)))
     }
 
     /// Requires one of these scopes, in addition to all scopes of [`Self::scope`]. Each call adds a set, and the token
-    /// needs one scope from each set. The challenge in the reply names all scopes.
+    /// needs one scope from each set.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -119,13 +117,13 @@ impl RequireLayer {
         self.condition(|conditions| conditions.any_scopes.push(scopes))
     }
 
-    /// Requires this role, or one of the roles of other calls. To require several roles together, use
-    /// [`Self::all_roles`]. For our own tokens, the roles are in the claim `roles`. For another issuer's tokens, they
-    /// are in the claims that [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
+    /// Requires this role, or one of the roles from other calls of this method. To require several roles together, use
+    /// [`Self::all_roles`]. Our own tokens have their roles in the claim `roles`. For another issuer's tokens,
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names the claims.
     ///
-    /// `"kc:admin"` is the role `admin` only in tokens of the issuer named `kc`. A role without an issuer belongs to
-    /// the only issuer that [`Self::issuer`] names. If `issuer` was not called, the role belongs to the only trusted
-    /// issuer if there is exactly one, and otherwise to our own issuer.
+    /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`. If [`Self::issuer`] names exactly one
+    /// issuer, a role without an issuer belongs to that issuer. If `issuer` was not called, the role belongs to the
+    /// only trusted issuer. With several trusted issuers or none, the role belongs to our own issuer.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -138,8 +136,7 @@ impl RequireLayer {
         self.condition(|conditions| conditions.roles.push(role))
     }
 
-    /// Requires all of these roles, in addition to one of the roles of [`Self::role`]. The roles are spelt as in
-    /// [`Self::role`].
+    /// Requires all these roles, in addition to one of the roles of [`Self::role`].
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -166,11 +163,11 @@ impl RequireLayer {
         role
     }
 
-    /// Requires that a claim has this value, or is a list that contains it. For the path see [`ClaimPath`]. Examples:
+    /// Requires that a claim has this value, or is a list that contains it. Examples of a [path](ClaimPath):
     /// `realm_access.roles`, and `"https://example.com/tenant"` with its quotes.
     ///
-    /// The meaning of a claim depends on its issuer. If tokens of several issuers are accepted, also require the
-    /// [`issuer`](Self::issuer).
+    /// If tokens of several issuers are accepted, also require the [`issuer`](Self::issuer), because each issuer gives
+    /// a claim its own meaning.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -187,9 +184,9 @@ impl RequireLayer {
         self.condition(|conditions| conditions.claims.push((parsed.ok(), value)))
     }
 
-    /// Adds a check by the application. The function gets the caller and the head of the request. If it returns
-    /// `false`, the request is refused with 403 and the reason `predicate`. The function is called for each request, so
-    /// it must not block. Inside an axum nest, the head has only the rest of the path.
+    /// Adds a check by the application. If the function returns `false`, the request is refused with 403 and the reason
+    /// `predicate`. The function must not block, because it is called for each request. Inside an axum nest, the URI in
+    /// the head has only the rest of the path.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -202,13 +199,11 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Requires that the token is for this audience, or for the audience of an earlier call, instead of the gate's own
-    /// audience.
+    /// Replaces the gate's own audience: the token must be for this audience, or for one from an earlier call.
     ///
-    /// Behind [`Gate::layer`], a token must be for both audiences, because the layer's route requires the gate's own
-    /// audience first. The layer cannot know that this `require()` is behind it. To change that, use
-    /// [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add the audience to a route of
-    /// the gate ([`RoutePolicy::audiences`]).
+    /// Behind [`Gate::layer`], a token must be for both audiences, because the layer checks the gate's own audience
+    /// first. To change that, use [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add
+    /// the audience to a route of the gate ([`RoutePolicy::audiences`]).
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
@@ -216,9 +211,9 @@ impl RequireLayer {
         self.policy(|policy| policy.audiences.push(audience))
     }
 
-    /// Accepts tokens of the issuer with this name, and of the issuers of earlier calls. `self` is our own issuer. The
-    /// names of other issuers are those in [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default,
-    /// tokens of our own issuer and of issuers that are accepted everywhere are accepted.
+    /// Accepts only tokens of the issuer with this name, and of issuers from earlier calls. `self` is our own issuer.
+    /// Other issuers are named by [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default, our own
+    /// issuer and issuers that are accepted everywhere are accepted.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -231,8 +226,8 @@ impl RequireLayer {
         self.policy(|policy| policy.issuers.push(name))
     }
 
-    /// Also accepts the access token from this cookie. A request that may change something must then come from a page
-    /// of our own or of [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins). Behind [`Gate::layer`],
+    /// Also accepts the access token from this cookie. A request that may change something must then come from our own
+    /// origin or from [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins). Behind [`Gate::layer`],
     /// the `cookie` setting of the layer's route decides instead.
     ///
     /// ```
@@ -253,21 +248,21 @@ impl RequireLayer {
         self.policy(|policy| policy.credentials.session = true)
     }
 
-    /// Admits a request that has no credential. The request then has no caller. An invalid credential is still refused,
-    /// and the other conditions apply to requests with a credential.
+    /// Admits a request without a credential. The request then has no caller. A request with an invalid credential is
+    /// still refused.
     #[must_use]
     pub fn optional(self) -> Self {
         self.policy(|policy| policy.auth = Auth::Optional)
     }
 
-    /// Lets the request upgrade its connection, for example to a WebSocket. The connection ends with the caller's
-    /// session. Behind [`Gate::layer`], the `upgrade` setting of the layer's route decides instead.
+    /// Lets the request upgrade its connection, for example to a WebSocket. The connection ends when the caller's
+    /// session ends. Behind [`Gate::layer`], the `upgrade` setting of the layer's route decides instead.
     #[must_use]
     pub fn upgrade(self) -> Self {
         self.policy(|policy| policy.upgrade = true)
     }
 
-    /// Leaves the `Authorization` header in the request, so that the handler can pass the caller's token on. Behind
+    /// Leaves the `Authorization` header in the request, so that the handler can forward the token. Behind
     /// [`Gate::layer`], the `forward_token` setting of the layer's route decides instead.
     #[must_use]
     pub fn forward_token(self) -> Self {
@@ -287,10 +282,8 @@ impl RequireLayer {
     }
 }
 
-/// A request that meets all conditions.
 struct Judged {
     permitted: Permitted,
-    /// Whether the gate's layer in front has already permitted the request, with a caller.
     is_known: bool,
     has_caller: bool,
 }
@@ -355,7 +348,7 @@ where
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
-        // The ready service is moved into the future, because a clone of it may not be ready.
+        // The ready service moves into the future, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
@@ -412,8 +405,7 @@ impl<S> Require<S> {
                 super::exchange::ClaimsChallenge::state(&parts, &mut reply);
                 gate.give_nonce(denial, &mut reply);
                 gate.clear_session(&parts, denial, &mut reply);
-                // The gate's layer around this `require()` reads the reason. Without the reason, that layer would
-                // report the request as `passed`.
+                // Without this reason, the gate's layer around this `require()` would report the request as `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None).to(&parts.method)
             }
@@ -422,8 +414,8 @@ impl<S> Require<S> {
 }
 
 impl RequireLayer {
-    /// Judges a request. Returns `None` if the gate's layer has left the audience to this `require()`. In that case,
-    /// this method has already admitted and prepared the request.
+    /// Returns `None` if the gate's layer lets this `require()` decide on the audience. The layer has already admitted
+    /// and prepared that request.
     fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
@@ -436,7 +428,7 @@ impl RequireLayer {
             parts.extensions.insert(permitted);
             return Ok(None);
         }
-        // If the gate's layer in front has verified the token, only the conditions of this route are judged.
+        // The gate's layer in front has already verified the token, so only this route's conditions are checked.
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
@@ -448,7 +440,6 @@ impl RequireLayer {
         Ok(Some(Judged { permitted, is_known, has_caller }))
     }
 
-    /// Prepares a request that meets all conditions for the handler.
     fn admit(&self, parts: &mut Parts, judged: Option<Judged>) -> Result<(), Denial> {
         let gate = &self.gate.0;
         let Some(Judged { permitted, is_known, has_caller }) = judged else { return Ok(()) };
@@ -463,7 +454,6 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// Judges scopes first, then roles and claims, then the application's checks.
     fn judge_conditions(&self, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
         let Conditions { any_scopes, roles, all_roles, claims, checks } = &*self.conditions;
         let Some(caller) = permitted.caller() else { return Ok(()) };
@@ -489,7 +479,6 @@ impl RequireLayer {
         Ok(())
     }
 
-    /// Returns the scopes that the challenge in the reply names.
     fn asked_scopes(&self) -> Scope {
         let asked = &self.route.policy.scopes;
         let Some(any) = self.conditions.any_scopes.first() else { return asked.clone() };

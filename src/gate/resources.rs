@@ -1,5 +1,4 @@
-//! The metadata documents of protected resources (RFC 9728), and the challenges that name them. All URLs come from the
-//! configuration, never from the `Host` of a request.
+//! The metadata documents of protected resources (RFC 9728). All URLs come from the configuration, never from `Host`.
 
 use std::sync::Arc;
 
@@ -19,24 +18,19 @@ use rotogate_core::reply::{self, Reply};
 use rotogate_core::route::{Implied, Resource, Route};
 use rotogate_core::session::scope::{Scope, impossible};
 
-/// How long a client may keep a document.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
 
-/// A resource that is ready to be served.
 #[derive(Debug)]
 pub(super) struct ReadyResource {
     pub(super) path: String,
-    /// The resource's identifier, which is the audience of its tokens.
+    /// The identifier, which is the audience of the resource's tokens.
     pub(super) url: String,
-    /// Whether this gate issues the tokens for the resource.
     pub(super) is_ours: bool,
-    /// The path of the resource's metadata document.
     pub(super) document_path: String,
     pub(super) document_url: String,
     pub(super) scopes: Scope,
-    /// The scopes that imply other scopes at this resource.
     pub(super) implied: Option<Arc<Implied>>,
-    /// The settings by which MCP calls to the resource are judged, or `None` if they are not judged.
+    /// `None` if the gate does not authorise MCP calls individually.
     pub(super) mcp: Option<ReadyMcp>,
     document: Bytes,
 }
@@ -58,7 +52,6 @@ struct Document<'a> {
     resource_name: Option<&'a str>,
 }
 
-/// Checks all resources, and adds their audiences to the policies of their routes.
 pub(super) fn ready(
     resources: Vec<Resource>,
     routes: &mut [Route],
@@ -132,11 +125,10 @@ pub(super) fn ready(
 }
 
 impl RequireLayer {
-    /// Applies the requirements of the gate's protected resource with this path
-    /// ([`Resource`](rotogate_core::route::Resource)). The token must be for the resource's audience. A required scope
-    /// counts as present if the token has a scope that [implies](rotogate_core::route::Resource::implies) it. A
-    /// challenge names the document of the resource. Behind [`Gate::layer`](super::Gate::layer), name the same resource
-    /// as the layer's route does.
+    /// Applies the requirements of the protected resource with this path
+    /// ([`Resource`](rotogate_core::route::Resource)). The token must be for the resource's audience. A scope that
+    /// [implies](rotogate_core::route::Resource::implies) a required scope suffices. Challenges name the resource's
+    /// document. Behind [`Gate::layer`](super::Gate::layer), use the same resource as the layer's route.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -159,13 +151,12 @@ impl RequireLayer {
     }
 }
 
-/// Returns the resource with this path.
 pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<&'a ReadyResource> {
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
-/// Returns the resource for which a client requests tokens (RFC 8707), if this gate issues the resource's tokens. URLs
-/// are compared byte for byte, so a relative URL or a URL with a fragment does not match any resource.
+/// Returns the resource of the requested tokens (RFC 8707), if this gate issues them. URLs are compared byte for byte,
+/// so a relative URL or a URL with a fragment does not match.
 // Requirement N45.
 pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
     let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);
@@ -175,8 +166,7 @@ pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<
     }
 }
 
-/// Serves a metadata document. Pages of any origin may read it, because it is the same for every caller and does not
-/// depend on a credential.
+/// Pages of any origin may read the document, because it is the same for every caller.
 pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
     let mut reply = match *method {
         Method::GET | Method::HEAD => {
@@ -191,7 +181,7 @@ pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Rea
             for (name, value) in [
                 (http::header::ALLOW, "GET, HEAD, OPTIONS"),
                 (http::header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
-                // A header that the MCP SDK sends.
+                // The MCP SDK sends this header.
                 (http::header::ACCESS_CONTROL_ALLOW_HEADERS, "mcp-protocol-version"),
                 (http::header::ACCESS_CONTROL_MAX_AGE, "300"),
             ] {

@@ -1,5 +1,5 @@
-//! The reply to a refused request on a data route: in the format of a dialect, in the application's format, or in plain
-//! form. Endpoints use the format of their own dialect instead.
+//! Makes the reply to a refused request on a data route. The format is that of a dialect, of the application or of the
+//! gate.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use rotogate_core::reply::{self, Reply};
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 
-/// The application's hook for refused requests. See [`GateBuilder::refusals`](super::GateBuilder::refusals).
+/// See [`GateBuilder::refusals`](super::GateBuilder::refusals).
 #[derive(Clone)]
 pub(crate) struct RefusalHook(Arc<Hook>);
 
@@ -30,14 +30,13 @@ impl RefusalHook {
         Self(Arc::new(move |denial, parts| Some(reply(denial, parts)?.map(Into::into))))
     }
 
-    /// Returns the hook of the gate that admitted the request with these extensions.
     #[cfg(feature = "axum")]
     pub(super) fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 
-    /// Returns the application's reply, with the headers that clients rely on, or the plain reply if the hook does not
-    /// return one.
+    /// Adds the headers that clients rely on to the application's reply. Returns the plain reply if the hook returns
+    /// `None`.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
@@ -52,18 +51,16 @@ impl RefusalHook {
     }
 }
 
-/// Makes the reply to a refused request: a gRPC status, the hook's reply, or the plain reply.
 #[cfg(any(feature = "axum", test))]
 pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     hooked(hook, parts, denial, plain(parts, denial, asked))
 }
 
-/// Makes the plain reply to a refused request, or a gRPC status.
+/// Makes the plain reply, or a gRPC status.
 pub(super) fn plain(parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     if reply::is_grpc(&parts.headers) { denied_grpc(denial) } else { denied(denial, asked) }
 }
 
-/// Returns the hook's reply, or the plain reply if there is no hook.
 pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, plain: Reply) -> Reply {
     match hook {
         Some(hook) if !reply::is_grpc(&parts.headers) => hook.instead_of(plain, denial, parts),
@@ -71,7 +68,7 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// Returns the refusal in the dialect's own format for refusals, or `plain` if the dialect has no such format.
+/// Returns `plain` if the dialect does not have a format for refusals.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Sessions that the application controls: start, refresh, list, revoke.
+//! Sessions that the application starts, refreshes, lists and revokes.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -41,7 +41,6 @@ pub use new_session::NewSession;
 #[derive(Clone, Debug)]
 pub struct Sessions {
     pub(super) gate: Gate,
-    /// On whose behalf the application acts.
     actor: Option<Actor>,
 }
 
@@ -74,9 +73,9 @@ impl Sessions {
         Self { gate, actor: None }
     }
 
-    /// Returns a handle that records an actor, such as a member of the support team, for the sessions that it ends. The
-    /// actor is `by` of [`GateEvent::Ended`](super::GateEvent::Ended), and `rotogate.actor` in the audit log. The first
-    /// 256 characters of the name are kept, and control characters are escaped.
+    /// Returns a handle that records an actor, such as a support agent, for the sessions that it ends. The actor is
+    /// `by` in [`GateEvent::Ended`](super::GateEvent::Ended), and `rotogate.actor` in the audit log. The name is cut
+    /// after 256 characters, and control characters are escaped.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -94,7 +93,6 @@ impl Sessions {
         Self { gate: self.gate.clone(), actor: Some(Actor::named_by_application(name)) }
     }
 
-    /// Runs work that may end sessions, and records the actor for it.
     async fn acting<T>(&self, work: impl Future<Output = T>) -> T {
         match self.context() {
             Some(context) => context.scope(work).await,
@@ -102,23 +100,22 @@ impl Sessions {
         }
     }
 
-    /// The log context for ending sessions, if the application has named an actor.
     fn context(&self) -> Option<Context> {
         let actor = self.actor.clone()?;
         Some(Context::current().unwrap_or_else(Context::without_request).acted_by(actor))
     }
 
     /// Starts a session for a user whom the application has logged in itself. The gate does not look up the user in a
-    /// directory, either now or at a refresh, so the session lasts until it is revoked or expires. Its tokens are
-    /// refreshed at endpoints with `accepts("application")`.
+    /// directory, so the session lasts until it is revoked or expires. Endpoints with `accepts("application")` refresh
+    /// its tokens.
     ///
-    /// If the user already has as many sessions as the profile allows, the profile determines whether the oldest
-    /// session ends or the new session is refused.
+    /// The profile decides what happens if the user already has the maximum number of sessions: the oldest session
+    /// ends, or the new one is refused.
     ///
     /// # Errors
-    /// [`Denial::InvalidClient`] if the client is not registered ([`GateBuilder::client`](super::GateBuilder::client)),
-    /// because the session's refresh token would be useless. A denial if no token can have this subject, or if there
-    /// are too many sessions. A fault of the store or the clock.
+    /// [`Denial::InvalidClient`] if the client is not registered ([`GateBuilder::client`](super::GateBuilder::client)).
+    /// A denial if a token cannot have this subject, or if the user has too many sessions. A fault of the store or the
+    /// clock.
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.gate.0;
         if gate.clients.get(&new.client).is_none() {
@@ -142,10 +139,8 @@ impl Sessions {
         gate.engine.start(start).await
     }
 
-    /// Refreshes a session that [`Self::start`] began: exchanges its refresh token for new tokens. Rotation, replay
-    /// within grace and reuse detection work as at an endpoint. The rules are those of the gate's profile and of the
-    /// session's client. Meant for an application whose login page or single-page client does not use an endpoint of
-    /// the gate. See also [`Gate::cookies`].
+    /// Exchanges a refresh token for new tokens, for a session that [`Self::start`] began. Rotation, replay within the
+    /// grace period and reuse detection work as at an endpoint. If the tokens are in cookies, see [`Gate::cookies`].
     ///
     /// The refresh runs to completion even if the future is dropped.
     ///
@@ -163,7 +158,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh. [`Denial::OtherDialect`]
-    /// if the session began at an endpoint. [`Denial::RateLimited`]. A fault, after which the same token can still be
+    /// if the session began at an endpoint. [`Denial::RateLimited`]. After a fault, the same token can still be
     /// refreshed.
     pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), None).await
@@ -210,14 +205,14 @@ impl Sessions {
         .inspect_err(|error| Reason::from(error).tell())
     }
 
-    /// Ends the session of a refresh token. An unknown token is not an error.
+    /// An unknown token is not an error.
     pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
         let gate = Arc::clone(&self.gate.0);
         let origin = Origin { address, ..Origin::default() };
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
-    /// Returns the record of one session. `Debug` does not print the record's secret.
+    /// Returns the record of one session.
     ///
     /// # Errors
     /// A fault of the store.
@@ -233,8 +228,7 @@ impl Sessions {
         Ok(self.gate.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// Returns the live sessions of a subject, newest first, at most 1000. Meant for a page that shows the user's
-    /// devices.
+    /// Returns the live sessions of a subject, newest first, at most 1000.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -256,14 +250,13 @@ impl Sessions {
         self.gate.0.engine.live_of(subject).await
     }
 
-    /// Returns why a session has ended although its record still says that it is live. The reason is `expired`, or
-    /// `not-before` if a revocation covers all sessions that began before a certain moment, or the reason of a
-    /// revocation that is not in the store yet.
+    /// Returns why a session has ended although its record still says that it is live. The reason is `expired`,
+    /// `not-before`, or the reason of a revocation that is not in the store yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.gate.0.engine.is_over(session)
     }
 
-    /// Returns the moment to pass to [`Self::subject_before`] to cover every session that has begun so far.
+    /// Returns the time to pass to [`Self::subject_before`] to select all sessions so far.
     pub fn now(&self) -> Timestamp {
         self.gate.0.engine.clock().stamp_not_before()
     }
@@ -273,14 +266,13 @@ impl Sessions {
         self.gate.0.engine.store().shared().is_some()
     }
 
-    /// Makes a revocation of every session of a subject that began at or before `moment`. It takes effect with
-    /// [`Self::refuse`], and becomes durable with [`Self::write`].
+    /// Returns a revocation of all sessions of a subject that began at or before `moment`. Apply it with
+    /// [`Self::refuse`], and store it with [`Self::write`].
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         self.gate.0.engine.subject_before(subject, moment)
     }
 
-    /// Refuses the target of a revocation at this gate from the next request on, until the entry expires or the process
-    /// ends. Meant for a change that must take effect before it is in the store.
+    /// Refuses the target of a revocation at this gate at once, without storing the revocation.
     pub fn refuse(&self, revocation: &Revocation) {
         let refuse = || self.gate.0.engine.refuse(revocation, RevokedBecause::Operator);
         match self.context() {
@@ -289,7 +281,7 @@ impl Sessions {
         };
     }
 
-    /// Stores a revocation durably, and refuses its target.
+    /// Stores a revocation durably and refuses its target.
     ///
     /// # Errors
     /// A fault of the store. Call again until it succeeds.
@@ -297,12 +289,11 @@ impl Sessions {
         self.acting(self.gate.0.engine.keep(revocation, RevokedBecause::Operator)).await
     }
 
-    /// Ends a session, whose tokens are refused from the next request on. Returns `false` if no session has this id. If
-    /// several gates share the store, the id is revoked in any case, because the store may have lost the session. This
-    /// prevents all gates from restoring the session.
+    /// Ends a session. Its tokens are refused from the next request on. Returns `false` if no session has this id. In a
+    /// shared store, an unknown id is also revoked, because the store may have lost the session.
     ///
     /// # Errors
-    /// A fault of the store, after which this gate already refuses the session. Call again until it succeeds.
+    /// A fault of the store. This gate already refuses the session, but call again until the call succeeds.
     pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
         self.acting(self.end(id)).await
     }
@@ -322,15 +313,15 @@ impl Sessions {
                 return Ok(true);
             }
         };
-        // The end of an expired session does not have to be recorded in the store. Any other session is revoked here,
-        // even if an earlier revocation of several sessions covers it, because that revocation may not be durable yet.
+        // An expired session does not have to be revoked. Any other session is revoked here, because an earlier
+        // revocation that covers it may not be durable yet.
         if session.status == Status::Live && session.expires <= engine.clock().now() {
             return Ok(true);
         }
         engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true)
     }
 
-    /// Ends the selected sessions that have begun up to now.
+    /// Ends the selected sessions that exist now.
     ///
     /// # Errors
     /// See [`Self::revoke`].
@@ -346,7 +337,7 @@ impl Sessions {
         self.acting(ended).await.map(drop)
     }
 
-    /// Returns the revocations that could still match a token.
+    /// Returns the revocations that can still match a token.
     ///
     /// # Errors
     /// A fault of the store.
@@ -355,7 +346,7 @@ impl Sessions {
         Ok(entries)
     }
 
-    /// Returns whether the store has any session of this selection.
+    /// Returns whether the store has any of the selected sessions.
     ///
     /// # Errors
     /// A fault of the store.
@@ -369,7 +360,7 @@ impl Sessions {
         Ok(found)
     }
 
-    /// Passes sessions to `look`, page by page, until `look` returns `false`.
+    /// Passes sessions to `look`, page by page, until it returns `false`.
     pub(super) async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
@@ -392,8 +383,8 @@ impl Sessions {
         }
     }
 
-    /// Refuses one token without a session from now on: a token of another issuer, or a client's own token. `expires`
-    /// is the token's `exp`, and the entry is kept until then.
+    /// Refuses one token that does not belong to a session: a token of another issuer, or a client's own token. The
+    /// entry is kept until `expires`, the token's `exp`.
     ///
     /// # Errors
     /// See [`Self::revoke`].
@@ -407,8 +398,8 @@ impl Sessions {
         self.acting(gate.engine.revoke(entry, RevokedBecause::Operator)).await.map(drop)
     }
 
-    /// Refuses all tokens that another issuer has issued to a subject up to now, as their `iat` states. `lifetime` is
-    /// the longest lifetime of such a token, and the entry is kept for that time.
+    /// Refuses another issuer's tokens for a subject, if their `iat` is not after the current time. The entry is kept
+    /// for `lifetime`, the longest lifetime of such a token.
     ///
     /// # Errors
     /// See [`Self::revoke`].

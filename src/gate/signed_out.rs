@@ -1,5 +1,5 @@
-//! Refusals of requests without a live session, on routes that accept sessions. A browser tab is redirected to the
-//! login, and a script gets the path of the login.
+//! Refusals on routes that accept sessions. A browser tab is redirected to the login. A script gets the path of the
+//! login instead.
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, REFERER};
@@ -17,16 +17,13 @@ use rotogate_core::denial::{Class, Denial};
 use rotogate_core::reply;
 use rotogate_core::route::RoutePolicy;
 
-/// The reply that a browser gets to a refused request.
 pub(super) enum Led {
     /// The plain refusal, with the path of the login if another login would help.
     Plain(Reply),
-    /// A redirect or a page.
     Shown(Reply),
 }
 
 impl Inner {
-    /// Makes the reply to a refused request on a route with this policy.
     // Requirement B36.
     pub(super) fn led_to_login(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy, plain: Reply) -> Led {
         let Some(browser) = self.browser.as_ref().filter(|_| policy.credentials.session) else {
@@ -67,9 +64,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Returns whether a new login with a password would also be refused. This is the case if the session began with a
-    /// password login that is recent enough for the route, but another issuer confirmed the user, and the route refused
-    /// the login at that issuer because it is too old or has no `auth_time`.
+    /// Returns whether a new login with a password would also be refused. This happens if another issuer confirmed the
+    /// user, and the login at that issuer is too old.
     // Requirement N46.
     fn was_in_vain(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> bool {
         let max_age = policy.step_up.as_ref().and_then(|step_up| step_up.max_age);
@@ -79,8 +75,8 @@ impl Inner {
     }
 }
 
-/// Returns whether another login can help. A login with a password does not have an `acr`, but a provider may support a
-/// login with the required `acr`.
+/// Returns whether a new login could help. A login with a password never has an `acr`, but a login at a provider may
+/// have the required one.
 fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     let needs_acr = match denial {
         Denial::InsufficientAuthentication => policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty()),
@@ -89,7 +85,6 @@ fn would_help(denial: Denial, policy: &RoutePolicy, at_provider: bool) -> bool {
     at_provider || !needs_acr
 }
 
-/// Returns the path and query of the client's request.
 fn asked(parts: &Parts) -> String {
     #[cfg(feature = "axum")]
     if let Some(whole) = nested::whole(parts)
@@ -100,7 +95,7 @@ fn asked(parts: &Parts) -> String {
     parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Adds the challenges of the plain refusal to a page (RFC 9110 §15.5.2).
+/// Adds the challenges to a page (RFC 9110 §15.5.2).
 fn challenged(mut page: Reply, plain: &Reply) -> Reply {
     for challenge in plain.headers().get_all(http::header::WWW_AUTHENTICATE) {
         page.headers_mut().append(http::header::WWW_AUTHENTICATE, challenge.clone());

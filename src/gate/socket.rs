@@ -1,5 +1,4 @@
-//! Connections that a dialect takes over: the gate's decisions on their messages, and their connections to the
-//! upstream.
+//! Connections that a dialect takes over, and their connections to the upstream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,10 +34,8 @@ use rotogate_core::policy::{self, By, Permitted};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Route, RoutePolicy};
 
-/// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
 
-/// Hands the connection of a request to a dialect once the upgrade is complete.
 pub(super) fn take_over<M: Send + Sync + 'static>(
     layer: GateLayer<M>,
     taken: TakenOver,
@@ -50,7 +47,7 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
         return Err(NotForwarded::NO_CONNECTION);
     };
     let tunnel = head.extensions.remove::<UntilClosed>();
-    // The dialect itself presents the connection's credential, as it does for each message.
+    // The head must not contain credentials. `SocketConnection::request` adds the token of each message.
     head.headers.remove(AUTHORIZATION);
     if let Some(cookie) = sources.cookie {
         credential::remove_cookie(&mut head.headers, cookie);
@@ -71,18 +68,16 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     Ok(reply)
 }
 
-/// The request of a call, its permit, and the limits of the rules that apply to it.
 type DecidedCall = (Parts, Permitted, CallLimits);
 
 struct SocketConnection<M> {
     layer: GateLayer<M>,
     endpoint: usize,
-    /// The head of the request that opened the connection, without its credentials.
+    /// The head of the opening request, without its credentials.
     head: Parts,
     origin: Origin,
     place: SocketPermit,
     dialer: Dialer,
-    /// The rules that last judged the connection, if they have replaced the rules under which it began.
     judged: Mutex<Option<Weak<Inner>>>,
 }
 
@@ -91,8 +86,7 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
-    /// Returns the connection's endpoint under the current rules, which may have replaced the rules under which the
-    /// connection began (requirement T34). Returns `None` if the current rules do not have this endpoint.
+    /// Returns the connection's endpoint under the current rules (requirement T34), or `None` if they do not have it.
     fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
         let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
         let raw = self.head.uri.path();
@@ -103,7 +97,6 @@ impl<M> SocketConnection<M> {
         serves.then(|| (Arc::clone(&gate), operation.endpoint()))
     }
 
-    /// Makes the request for a call with this token.
     fn request(&self, token: Option<&str>) -> Result<Parts, Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
@@ -115,7 +108,6 @@ impl<M> SocketConnection<M> {
         Ok(parts)
     }
 
-    /// Decides on a call under the current rules. Returns its request and its permit.
     fn decide(&self, parts: Parts, called: &EnclosedCall) -> Result<DecidedCall, Denial> {
         let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
         Self::decide_by(successor.as_ref().unwrap_or(&self.layer), parts, called)
@@ -137,7 +129,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            // Each call has its own note for the log, which records the limit that refuses the call.
+            // Each call has its own `RequestNote`, so that the log names the limit that refused the call.
             origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             device: gate.presented_device(&http::HeaderMap::new()),
@@ -149,10 +141,9 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
     }
 }
 
-/// Identifies the caller of a message for the choice of an upstream connection.
+/// Callers with the same identity share an upstream connection.
 fn identity_of(permitted: &Permitted) -> SocketIdentity {
-    // The issuer is part of the identity because equal subjects of two issuers must not share an upstream connection,
-    // even if the headers to the upstream are equal.
+    // Equal subjects of two issuers must not share an upstream connection, even if their headers are equal.
     let mut identity = permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
     identity.push(b'\n');
     for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
@@ -169,7 +160,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn judge(&self, lease: Option<&Lease>) -> Result<(), Denial> {
         let mut parts = self.head.clone();
         if let Some(caller) = lease.and_then(Lease::caller) {
-            // If this gate has already permitted the request, the layer only judges the caller in the permit again.
+            // This gate has already permitted the request, so the layer only authorises the caller again.
             let any = Arc::new(Route::catch_all(RoutePolicy { auth: Auth::None, ..RoutePolicy::default() }));
             let by = By { gate: self.gate().id, layer: true, defers: false };
             parts.extensions.insert(policy::authorise_again(&any, Arc::clone(caller), by, &mut ())?);
@@ -177,7 +168,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let (_, permitted, _) = self.decide(parts, &EnclosedCall { name: String::new(), requests: Vec::new() })?;
         let policy = &permitted.route().policy;
         if let Some(caller) = permitted.caller().filter(|_| policy.auth != Auth::None) {
-            // A first permit also requires the gate's own audience.
+            // The first permit of a request also requires the gate's own audience.
             policy::judge(policy, caller.token())?;
         }
         Ok(())
@@ -223,8 +214,8 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         self.decide(self.request(token).ok()?, called).ok()?;
-        // The connection keeps the service with which it began. That service knows only the routes of that time, so the
-        // layer of that time makes this decision.
+        // The connection's service knows only the routes that existed when the connection began. The layer of that
+        // moment must therefore also permit the call.
         let (mut parts, permitted, _) = Self::decide_by(&self.layer, self.request(token).ok()?, called).ok()?;
         // Every message is counted.
         let permitted = self.gate().judged_again(permitted.counted(None)).ok()?;

@@ -1,8 +1,7 @@
 //! The deadline for a request body that is processed while it arrives.
 //!
-//! tower-http's `TimeoutBody` restarts with each frame, so a client that sends a byte from time to time never reaches
-//! the timeout. This deadline is for the whole body. tower-http's `DeadlineBody` also has a deadline for the whole
-//! body, but it would add a dependency for every user, and it rejects data that arrived in time but is read later.
+//! tower-http's `TimeoutBody` restarts with each frame, so a slow client would never reach the timeout. `DeadlineBody`
+//! would be another dependency, and rejects data that arrived in time but is read later.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,12 +13,11 @@ use tokio::time::Sleep;
 
 use crate::dialect::StreamedBody;
 
-/// The deadline has passed.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body did not arrive in time")]
 struct Stalled;
 
-/// A body that fails if the reader has to wait for a frame after the deadline, no matter what arrived before.
+/// A body that fails if the reader has to wait for a frame after the deadline.
 pub(super) struct StallTimeout {
     body: StreamedBody,
     end: Pin<Box<Sleep>>,

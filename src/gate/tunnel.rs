@@ -1,5 +1,4 @@
-//! Copies the bytes of an upgraded connection (RFC 9110 §7.8) while its [`Lease`] is valid. The proxy and the layer
-//! around a service both use this module.
+//! Copies the bytes of an upgraded connection (RFC 9110 §7.8) while its [`Lease`] is valid.
 
 use std::io;
 use std::time::Duration;
@@ -15,11 +14,10 @@ mod frame_copy;
 mod frames;
 mod websocket;
 
-/// How often the token is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Returns the protocol to which a request upgrades. Returns `None` if the request names several protocols or another
-/// version of HTTP, because the gate would not see the requests on an upgraded HTTP connection.
+/// Returns the protocol of an upgrade. Returns `None` if the request names several protocols or another HTTP version.
+/// The gate would not see the requests in the other version.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -33,8 +31,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Copies bytes in both directions until both sides have ended, or until the lease ends. Returns the reason if the
-/// lease ended.
+/// Copies bytes in both directions until both sides or the lease have ended. Returns why the lease ended.
 pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -52,7 +49,6 @@ where
     }
 }
 
-/// Waits for the copying to end. Returns the reason if the lease ended the connection.
 async fn until_ended(carried: impl Future<Output = io::Result<Option<LeaseEnd>>>, lease: &Lease) -> Option<LeaseEnd> {
     let ending = tokio::select! {
         ended = carried => match ended {

@@ -1,11 +1,10 @@
-//! Connection upgrades of requests to the service inside. If the policy does not allow upgrades, the layer removes the
-//! upgrade from the request. Otherwise the upgraded connection ends with its session, whatever the service does with
-//! it.
+//! Handles requests to upgrade the connection to another protocol. A policy may forbid upgrades. A permitted connection
+//! ends when its session ends, whatever the service does.
 //!
-//! A hyper server leaves an [`OnUpgrade`] in the request, from which the service gets the connection. Only hyper can
-//! make an `OnUpgrade`, so the layer lets hyper serve a second connection over a pipe, and gives the upgrade of that
-//! connection to the service instead. After the 101 to the client, the gate copies bytes between the client and the
-//! pipe ([`tunnel`](super::tunnel)), and stops when the lease ends.
+//! A service gets its connection from hyper's [`OnUpgrade`] in the request. Only hyper can make an `OnUpgrade`, so the
+//! layer lets hyper serve a second connection over a pipe. The service gets the upgrade of that second connection.
+//! After the 101 to the client, the gate copies bytes between client and pipe ([`tunnel`](super::tunnel)) until the
+//! lease ends.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,12 +33,12 @@ use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::OnExpiry;
 
-/// The buffer of the pipe in each direction, in bytes.
+/// In each direction, in bytes.
 const PIPE: usize = 8 * 1024;
 /// The request that opens the HTTP connection over the pipe.
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
-/// If the route's policy allows upgrades, ties the upgrade of a request to a lease. Otherwise removes the upgrade.
+/// Binds the upgrade to a lease. If the route's policy forbids upgrades, removes the upgrade.
 pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;
@@ -74,14 +73,13 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     }
 }
 
-/// Removes the upgrade from a request. A server may ignore `Upgrade` (RFC 9110 §7.8).
+/// A server may ignore `Upgrade` (RFC 9110 §7.8).
 pub(super) fn refuse(parts: &mut Parts) {
     parts.extensions.remove::<OnUpgrade>();
     parts.headers.remove(UPGRADE);
     parts.headers.remove(CONNECTION);
 }
 
-/// Replaces a client's upgrade with an upgrade that ends with a lease. `None` without a tokio runtime.
 fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgrade> {
     let runtime = tokio::runtime::Handle::try_current().ok()?;
     let (mut near, far) = tokio::io::duplex(PIPE);
@@ -95,7 +93,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
             let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
-                    // An error means that the service has dropped its end, so this connection has ended as well.
+                    // An error means that the client's connection was not upgraded.
                     let _ = agreed.await;
                 }
                 Ok::<_, Infallible>(switching())
@@ -103,8 +101,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
         })
     };
     let mut pipe = Box::pin(http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
-    // One poll is enough, because the pipe has room for the request and hyper reads it at once. The service can
-    // therefore be called without waiting. The noop waker is harmless, because the task below polls again.
+    // One poll suffices, because the pipe has room for the request and hyper reads it at once. The noop waker is
+    // harmless, because the task below polls again.
     let mut cx = Context::from_waker(Waker::noop());
     let mut begin = tokio::task::unconstrained(std::future::poll_fn(|cx| {
         let asked = Pin::new(&mut near).poll_write(cx, ASKS);
@@ -114,8 +112,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let _ = Pin::new(&mut begin).poll(&mut cx);
     let own = made.lock().take()?;
     runtime.spawn(async move {
-        // An error means that the service did not reply with 101, or that the client disconnected. The service's
-        // upgrade then fails as well.
+        // The service did not reply with 101, or the client disconnected. The service's upgrade then fails too.
         let Ok(client) = client.await else { return };
         let _ = agree.send(());
         if pipe.await.is_ok() && skip_head(&mut near).await.is_some() {
@@ -133,7 +130,6 @@ fn switching() -> Response<Empty<Bytes>> {
     response
 }
 
-/// Reads exactly the response head of the connection over the pipe.
 async fn skip_head(near: &mut DuplexStream) -> Option<()> {
     let mut last = [0; 4];
     while last != *b"\r\n\r\n" {

@@ -1,5 +1,3 @@
-//! The outcome of a request, for an access log.
-
 use std::sync::Arc;
 
 use rotogate_core::denial::Denial;
@@ -12,8 +10,7 @@ use rotogate_core::token::verify;
 
 use super::Identity;
 
-/// The outcome of a request. It is in the extensions of the reply if the layer is
-/// [`annotated`](super::GateLayer::annotated).
+/// The outcome of a request, in the extensions of a reply from an [`annotated`](super::GateLayer::annotated) layer.
 ///
 /// ```
 /// use rotogate::gate::Verdict;
@@ -32,28 +29,22 @@ use super::Identity;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// The outcome of the request, from a fixed set of values. It includes refusals by a layer or extractor of this
-    /// crate behind the gate.
+    /// The outcome, from a fixed set of values. A layer or extractor of this crate behind the gate can also determine
+    /// the outcome, by a refusal.
     pub reason: Reason,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
-    /// The operation, if the request was for one of the gate's endpoints.
     pub(in crate::gate) named: Option<Operation>,
-    /// Who sent the request, if known.
     pub(in crate::gate) who: Option<Who>,
 }
 
-/// An operation at one of the gate's own endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gate) struct Operation {
-    /// The name of the dialect.
     pub(in crate::gate) dialect: &'static str,
-    /// The dialect's name for the operation.
     pub(in crate::gate) name: &'static str,
 }
 
 impl Operation {
-    /// The JWK set and the authorization server metadata.
     pub(in crate::gate) const PUBLIC: Self = Self { dialect: "oauth2", name: "metadata" };
 
     pub(in crate::gate) const fn new(dialect: &'static str, name: &'static str) -> Self {
@@ -61,20 +52,20 @@ impl Operation {
     }
 }
 
-/// Who sent a request, as far as the gate knows.
+/// Who sent a request.
 #[derive(Clone, Debug)]
 pub enum Who {
     /// The caller, whose token was verified.
     Caller(Identity),
-    /// The party to which an endpoint of the gate issued tokens.
+    /// The party that got tokens at an endpoint of the gate.
     Issued(Box<Recipient>),
     /// The claims of a refused token. Use them only for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// The client of an attempt that an endpoint refused. Use it only for a log.
+    /// The client of a refused attempt at an endpoint. Use it only for a log.
     HeldUp(Box<HeldUp>),
 }
 
-/// The party to which tokens were issued: see [`Who`].
+/// The party that got tokens: see [`Who`].
 #[derive(Clone, Debug)]
 pub struct Recipient {
     /// The `sub` claim.
@@ -85,12 +76,12 @@ pub struct Recipient {
     pub client: Option<Box<str>>,
 }
 
-/// The claims of a refused token. Use them only for a log, never for a decision. Each string is truncated at 256 bytes.
+/// The claims of a refused token. Use them only for a log, never for a decision. Strings are truncated at 256 bytes.
 #[derive(Clone, Debug)]
 pub struct RefusedToken {
     /// Whether the signature was verified. Otherwise the claims are unverified.
     pub is_proved: bool,
-    /// The claims that the token states.
+    /// The token's claims.
     pub says: verify::Peeked,
 }
 
@@ -113,7 +104,7 @@ impl Verdict {
         }
     }
 
-    /// The dialect's name and its name for the operation, if the request was for one of the gate's endpoints.
+    /// The name of the dialect and of its operation, if the request was for an endpoint of the gate.
     pub fn operation(&self) -> Option<(&'static str, &'static str)> {
         self.named.map(|Operation { dialect, name }| (dialect, name))
     }
@@ -126,7 +117,7 @@ impl Verdict {
         }
     }
 
-    /// The caller's subject, or the subject to whom an endpoint of the gate issued tokens.
+    /// The subject of the caller, or of the tokens that an endpoint issued.
     pub fn subject(&self) -> Option<&str> {
         match self.who.as_ref()? {
             Who::Caller(identity) => Some(identity.subject()),
@@ -141,7 +132,7 @@ impl Verdict {
         self.who.as_ref()
     }
 
-    /// The session of the request, if a verified or newly issued token belongs to a session.
+    /// The session of a verified or newly issued token.
     pub fn session(&self) -> Option<SessionId> {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),
@@ -153,8 +144,7 @@ impl Verdict {
 }
 
 impl RefusedToken {
-    /// The claims of a token that was refused for this reason. `None` if the refusal is not about the token, or if the
-    /// token cannot be parsed.
+    /// Returns `None` if the refusal is not about the token, or if the token cannot be parsed.
     pub(super) fn peek(denial: &Denial, token: &str) -> Option<Who> {
         let is_proved = denial.token_is_proved()?;
         verify::peek(token).map(|says| Who::Refused(Box::new(Self { is_proved, says })))

@@ -28,26 +28,19 @@ use rotogate_core::route::{Auth, Match, Route, RoutePolicy, admits_path, authori
 use rotogate_core::rule::Rule;
 use rotogate_core::token::observer::Observer;
 
-/// The destination of a request.
 pub(in crate::gate) enum Admission {
-    /// The request goes to the service, with the permit of its route's policy.
     In(Permitted),
-    /// The request goes to the service once the body of its MCP call has been judged.
+    /// The request goes to the service once the body of its MCP call has been checked.
     Call(Permitted),
-    /// The request goes to one of our endpoints.
     Endpoint(Hit),
-    /// The request goes to the service without a caller, and a `require()` in the service decides whether it accepts
-    /// the token.
+    /// The request goes to the service without a caller. A `require()` in the service accepts or refuses the token.
     Undecided(Undecided, Permitted),
-    /// The request is refused.
     Refused(Denial, Option<Arc<Route>>),
-    /// The request is refused because no route at this path serves the method. The reply is boxed because it is large,
-    /// and the admission of every request is moved.
+    /// No route at this path serves the method. The reply is boxed because it is large, and every admission is moved.
     WrongMethod(Box<Reply>),
 }
 
 impl Admission {
-    /// Returns the permit for a request that an endpoint sends to the service, or the denial and its route.
     pub(super) fn permitted(self) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
         match self {
             Self::In(permitted) => Ok(permitted),
@@ -60,20 +53,16 @@ impl Admission {
     }
 }
 
-/// The treatment of a request whose path matches one of our endpoints (step 3).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::gate) enum EndpointMatch {
-    /// The endpoint serves the request.
     Serve,
-    /// The match is ignored, because the endpoint itself asks for the route's decision.
+    /// Endpoints are ignored, because an endpoint itself needs the decision of the path's route.
     Skip,
-    /// The request is refused, because another proxy would forward the request instead of using the endpoint's
-    /// response.
+    /// A request for an endpoint is refused, because another proxy would forward it and ignore the endpoint's response.
     Refuse,
 }
 
 impl Admission {
-    /// Returns whether an admitted request must still wait until its proof has been counted in the shared store.
     pub(super) fn is_pending(&self) -> bool {
         match self {
             Self::In(permitted) | Self::Call(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
@@ -82,34 +71,30 @@ impl Admission {
     }
 }
 
-/// The checks that a permit may still need, in order. Between the two checks, limits count the request.
+/// The two checks after a wait, in order. Between the two, the limits count the request.
 #[derive(Clone, Copy)]
 enum Completion {
     Proof,
-    /// The caller is judged again after all waits.
     Again,
 }
 
-/// Returns whether the client requests a WebSocket. Other upgrades do not count, because clients that offer HTTP/2 send
-/// `Upgrade: h2c` with an ordinary request.
+/// Other upgrades do not count, because clients that offer HTTP/2 send `Upgrade: h2c` with ordinary requests.
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
     tunnel::protocol(headers).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// Returns whether a request with an invalid credential is treated as a request without a credential.
 fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
     policy.auth == Auth::Optional && policy.ignores_bad_credential
 }
 
 impl<M> GateLayer<M> {
-    /// Decides on a request by steps 1 to 7. This function is not `async`, because all data that it needs are in
-    /// memory.
+    /// Decides on a request by steps 1 to 7. All data are in memory, so this function is not `async`.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         self.admit_observed(parts, endpoints, &mut ())
     }
 
-    /// Like [`Self::admit`], with an observer. If the observer continues after a refusal, the returned admission may
-    /// differ from that of a real request, for which the first refusal decides.
+    /// Like [`Self::admit`], with an observer. If the observer continues after a refusal, ignore the returned
+    /// admission: the first refusal decides.
     pub(super) fn admit_observed<O: Observer>(
         &self,
         parts: &mut Parts,
@@ -122,24 +107,23 @@ impl<M> GateLayer<M> {
         if let Err(denial) = observer.judged(Rule::Request, host.map(drop)) {
             return Admission::Refused(denial, None);
         }
-        // 2. Canonical path. All later steps match exactly the path that is forwarded.
+        // 2. Canonical path. Later steps match exactly the path that is forwarded.
         let whole = self.whole::<O>(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match observer.read(Rule::Path, CanonicalPath::parse(raw).map_err(Denial::from)) {
             Ok(path) => path,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // An observer may continue after a refused host, but no route can be found without a host.
+        // An observer may continue after a refused host, but routes cannot be found without a host.
         let host = match host {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // 3. Endpoint. It comes before the routes, so that no route, however general, can shadow or forward an
-        //    endpoint.
+        // 3. Endpoint. Endpoints come before routes, so that a route cannot shadow or forward an endpoint.
         if let Some(admission) = self.at_endpoint(parts, &path, raw, endpoints) {
             return admission;
         }
-        // 4. Route. Its policy states the requirements of steps 5 to 7.
+        // 4. Route. The route's policy has the requirements of steps 5 to 7.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
         let method = preflight.as_ref().unwrap_or(&parts.method);
         let route = match self.route(parts, host, method, &path, observer) {
@@ -158,15 +142,15 @@ impl<M> GateLayer<M> {
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
-            // Browsers send preflights without credentials. A credential in a preflight has not been verified, but a
-            // route that forwards tokens would forward it like a verified one.
+            // Browsers send preflights without credentials. A credential in a preflight is unverified, and a route
+            // could forward it.
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()).counted(None));
         }
         self.permitted(parts, route, judged_path.as_deref(), observer)
     }
 
-    /// Performs steps 5 to 7 for a request whose audience a `require()` may judge.
+    /// Steps 5 to 7 for a request whose audience a `require()` may check.
     fn permitted<O: Observer>(
         &self,
         parts: &Parts,
@@ -202,7 +186,7 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Performs the last part of step 7, on the routes of a resource whose MCP calls are judged.
+    /// The last part of step 7, for resources whose MCP calls are authorised.
     fn at_call<O: Observer>(&self, mcp: &ReadyMcp, parts: &Parts, permitted: Permitted, observer: &mut O) -> Admission {
         let gate = &self.gate.0;
         match gate.judge_head(mcp, parts, &permitted, observer) {
@@ -215,7 +199,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Logs the refusals of steps 5 to 7 that an operator should know about.
     fn report(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) {
         let gate = &self.gate.0;
         if denial == Denial::WrongAudience
@@ -232,7 +215,7 @@ impl<M> GateLayer<M> {
         gate.tell_limited(&denial, || gate.client_address(parts));
     }
 
-    /// 3. Decides on a request whose path matches one of our endpoints.
+    /// Step 3.
     pub(super) fn at_endpoint(
         &self,
         parts: &Parts,
@@ -263,10 +246,9 @@ impl<M> GateLayer<M> {
         Some(Admission::Endpoint(hit))
     }
 
-    /// Returns whether the gate ignores the upgrade in a request to a route (RFC 9110 §7.8). It does so if an endpoint
-    /// opens the WebSockets for the path or for the route's dialect, because the gate judges only calls on the
-    /// endpoint's own WebSockets, but Kuzzle opens a WebSocket at any path. It also does so on routes whose MCP calls
-    /// are judged, because the gate could not judge the calls in a tunnel.
+    /// The gate ignores an upgrade (RFC 9110 §7.8) if an endpoint opens the WebSockets for the path or for the route's
+    /// dialect. The gate authorises calls only on the endpoint's own WebSockets, but Kuzzle opens a WebSocket at any
+    /// path. MCP routes also ignore upgrades, because calls in a tunnel cannot be authorised.
     pub(super) fn ignores_upgrade(&self, parts: &Parts, policy: &RoutePolicy) -> bool {
         let table = &self.gate.0.endpoints;
         if self.gate.0.mcp(policy).is_some() {
@@ -281,7 +263,7 @@ impl<M> GateLayer<M> {
         matches!(hit, Some(Hit::Operation(operation)) if table.upgrades(&operation))
     }
 
-    /// 4. The route of a request.
+    /// Step 4.
     fn route<'g, O: Observer>(
         &'g self,
         parts: &Parts,
@@ -311,7 +293,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Refuses a method that no route at this path serves.
     fn wrong_method(&self, parts: &Parts, host: &str, path: &CanonicalPath<'_>, allowed: &[Method]) -> Admission {
         let gate = &self.gate.0;
         let here = self.served_here(parts, host, path, allowed);
@@ -322,7 +303,7 @@ impl<M> GateLayer<M> {
         Admission::WrongMethod(Box::new(if reply::is_grpc(&parts.headers) {
             respond::denied_grpc(Denial::MethodNotAllowed)
         } else {
-            // Any route at the path determines the dialect, because the routes differ only in their methods.
+            // The routes at this path differ only in their methods, so any of these routes can determine the dialect.
             let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, path) {
                 Match::Found(route) | Match::Ambiguous(route) => Some(route),
                 Match::MethodNotAllowed(_) | Match::None => None,
@@ -334,14 +315,12 @@ impl<M> GateLayer<M> {
         }))
     }
 
-    /// Returns whether a path that is not canonical may stay unchanged. A router in front of this layer has already
-    /// matched the client's spelling. If the spelling differs from the canonical path only in the case of an escape's
-    /// letters, the match can differ only for a pattern with an escape.
+    /// Returns whether the path may keep the client's spelling, which a router in front of this layer has matched. The
+    /// case of an escape's hex digits matters only to patterns that contain escapes.
     fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
         path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
 
-    /// Returns the methods of the path's routes that are served on the request's listener.
     fn served_here(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> Vec<Method> {
         let is_here = |method: &&Method| match self.gate.0.routes.find(Some(host), method, path) {
             Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
@@ -350,8 +329,8 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// Returns the event that a request must wait for before the gate can decide on it. Returns `None` if no pending
-    /// event could change the decision, or if too many requests wait.
+    /// Returns the event that could change the decision. Returns `None` if no event could, or if too many requests
+    /// wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
             Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
@@ -359,7 +338,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Waits for the event and decides again. Then completes the permit if the request is admitted.
     pub(super) async fn admit_after(
         &self,
         mut admission: Admission,
@@ -377,7 +355,7 @@ impl<M> GateLayer<M> {
             Settled::take_back(parts);
         }
         let mut admission = self.completed(admission, Completion::Proof).await;
-        // If an endpoint requests the route's decision, the endpoint counts the call itself.
+        // With `Skip`, the endpoint counts the call itself.
         if endpoints != EndpointMatch::Skip {
             admission = self.count(admission, parts).await;
         }
@@ -401,15 +379,15 @@ impl<M> GateLayer<M> {
             Completion::Proof => gate.count_proof(permitted).await,
             Completion::Again => gate.judged_again(permitted),
         };
-        // The permit of an undecided request does not contain the caller, so the caller is checked here.
+        // The permit of an undecided request does not contain the caller.
         let again = undecided.as_ref().map(|it| gate.checker.check_known(Arc::clone(it.caller()), &mut ()));
         let completed = again.map_or(Ok(()), |again| again.map(drop)).and(completed);
         match (completed, undecided) {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // A route that ignores bad tokens then admits the request without a caller. If the route has call rules,
-            // the request is refused instead, because those rules have already judged the token's caller.
+            // A route that ignores invalid tokens admits the request without a caller. A route with call rules refuses
+            // the request, because the call rules have already checked a caller.
             (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
                 match NotGood::from_denial(denial) {
                     Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
@@ -420,7 +398,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Decides on a request. Waits first if the decision depends on a pending event.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         let wait = self.awaited(parts, &admission);
@@ -428,25 +405,23 @@ impl<M> GateLayer<M> {
         if !counts && self.is_settled(wait.as_ref(), &admission) {
             return admission;
         }
-        // The future is boxed because few requests wait, but every request's future would need space for it.
+        // The future is boxed, so that the future of a request that does not wait stays small.
         Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
     }
 
-    /// Returns whether the admission is complete, except that it may still have to wait for the limits.
     pub(super) fn is_settled(&self, wait: Option<&Awaited>, admission: &Admission) -> bool {
         wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
     }
 
-    /// Returns the permit from an outer layer of the same gate. That layer saw the whole path, and has the same
-    /// endpoints and routes, so this layer does not repeat the steps.
+    /// Returns the permit from an outer layer of the same gate. That layer saw the whole path, so this layer does not
+    /// repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.options.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
         (by.gate == self.gate.0.id && by.layer).then_some(permitted)
     }
 
-    /// Returns the whole path of a request, if this layer is inside a nest (axum's `Router::nest`) and sees only part
-    /// of the path. Routes match whole paths.
+    /// Returns the whole path if this layer is inside a nest (axum's `Router::nest`). Routes match whole paths.
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.options.edge { None } else { nested::whole(parts) }?;
@@ -472,9 +447,8 @@ impl<M> GateLayer<M> {
 }
 
 impl Inner {
-    /// Performs step 1. Returns the host without the port. Refuses requests that no later check can make safe: CONNECT
-    /// requests, because the gate would not see the tunnel's bytes, and requests with ambiguous body framing. Host and
-    /// target are checked before any step that depends on them.
+    /// Step 1. Returns the host without the port. Refuses ambiguous body framing. Also refuses CONNECT, because the
+    /// gate would not see the tunnel's bytes.
     pub(super) fn host<'a>(&self, parts: &'a Parts) -> Result<&'a str, Denial> {
         if parts.method == Method::CONNECT {
             return Err(Denial::Tunnel);

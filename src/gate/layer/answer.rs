@@ -1,4 +1,4 @@
-//! Performs steps 8 and 9 for an admitted request, and replies for an endpoint or with a refusal.
+//! Steps 8 and 9, and the replies of endpoints and of refusals.
 
 use std::sync::Arc;
 
@@ -28,16 +28,12 @@ use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{OnExpiry, Route};
 
-/// The reason why a request is not passed to the service although its route permits it.
 pub(super) enum NotEntered {
-    /// A concurrency bound has been reached.
     Shed(Refusal, Permitted),
-    /// Step 8 refuses the request.
     Denied(Denial, Permitted),
 }
 
 impl<S, M> GateService<S, M> {
-    /// Responds to a request according to its admission.
     pub(super) fn answer<B, R>(&mut self, admission: Admission, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>, Response = Response<R>> + 'static,
@@ -49,7 +45,7 @@ impl<S, M> GateService<S, M> {
         let gate = &layer.gate.0;
         match admission {
             Admission::In(permitted) => self.enter(permitted, parts, body),
-            // The body is not available to this layer, so the call in it cannot be judged.
+            // This layer does not have the body, so it cannot authorise the call.
             Admission::Call(permitted) if layer.options.head_alone => {
                 let denial = Denial::BadCall(CallFlaw::NoBody);
                 layer.refuse(&parts, denial, None, Some(Arc::clone(permitted.route())))
@@ -61,8 +57,7 @@ impl<S, M> GateService<S, M> {
             Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let run = EndpointRun::new(layer.clone(), &operation);
-                // The future is boxed so that the future of forwarded requests stays small. The cost is negligible
-                // compared to the disk write of a rotation.
+                // The future is boxed, so that the future of forwarded requests stays small.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
                 ResponseFuture::new(FutureKind::Endpoint { answer })
             }
@@ -90,7 +85,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// Performs steps 8 and 9 for a permitted request.
+    /// Steps 8 and 9.
     fn enter<B>(&mut self, permitted: Permitted, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>>,
@@ -101,7 +96,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// Performs steps 8 and 9 for a request whose audience a `require()` in the service judges.
+    /// Steps 8 and 9, if a `require()` in the service checks the audience.
     fn enter_undecided<B>(
         &mut self,
         undecided: Undecided,
@@ -118,7 +113,7 @@ impl<S, M> GateService<S, M> {
         }
     }
 
-    /// Performs step 9: calls the service.
+    /// Step 9.
     fn serve<B>(&mut self, passed: Option<PassedRequest>, parts: Parts, body: B) -> ResponseFuture<S::Future>
     where
         S: Service<Request<B>>,
@@ -129,9 +124,8 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Performs step 8, which prepares the request for the service. Concurrency bounds are checked first, so that a
-    /// request that exceeds a bound is not changed. The state of the request is kept only if the reply needs it, so
-    /// that other requests do not pay for it.
+    /// Step 8. The bounds on concurrency are checked first, so that a refused request stays unchanged. The gate keeps
+    /// state only if the reply needs that state.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -168,7 +162,7 @@ impl<M> GateLayer<M> {
             || permitted.clears_session()
             || permitted.quota().is_some()
             || gate.browser.is_some();
-        // If the caller has a session cookie, the permit already contains the cookie for a handler.
+        // With a session cookie, the permit already contains the cookie for a handler.
         if !self.options.edge
             && (self.options.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none()))
         {
@@ -223,7 +217,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// The reply with a published document: the keys or the metadata.
     fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
         reason.tell();
         ResponseFuture::own(reply, self.options.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))

@@ -1,13 +1,10 @@
-//! The assertion that names the caller to the service behind the gate.
-
 use http::{HeaderName, HeaderValue};
 
 use crate::gate::Inner;
 use rotogate_core::denial::Denial;
 use rotogate_core::policy::Permitted;
 
-/// Returns the header with the assertion for this route's service. Returns `None` if the request has no caller, or if
-/// the route does not send an assertion.
+/// Returns `None` if the request has no caller, or if the route does not send an assertion.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].

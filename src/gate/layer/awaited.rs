@@ -1,5 +1,4 @@
-//! Requests whose credential cannot be judged yet. They wait for keys, an introspection or a session, and are then
-//! decided again.
+//! Requests whose credential cannot be checked yet. Such a request waits for keys, an introspection or a session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,39 +17,31 @@ use rotogate_core::token::live_keys::KeysWait;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Introspected, IntrospectionWait, SessionAnswer, TakenIssuers};
 
-/// What a request waits for.
 pub(in crate::gate) struct Awaited {
     what: Wait,
-    /// The request's slot among the waiting requests.
     #[expect(dead_code, reason = "it is held, not looked at")]
     place: PoolPermit,
 }
 
 enum Wait {
-    /// The keys of the token's issuer.
     Keys(KeysWait),
-    /// The issuer's response about the token. The response updates the counters of valid and invalid tokens from the
-    /// client's address.
+    /// The issuer's response about the token. The limits for the client's address then count the token as valid or
+    /// invalid.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
-    /// The session of a cookie.
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
-    /// The record of an API key.
     Key(Arc<Inner>, Arc<str>, Option<IpAddr>),
 }
 
-/// The result of a wait.
 #[derive(Clone)]
 pub(in crate::gate) struct Settled {
-    /// Whether the issuer responded after the request had arrived. In that case, a key that is still missing does not
-    /// exist.
+    /// Whether the issuer responded after the request had arrived. If the key is still unknown after this response, the
+    /// issuer does not have it.
     is_final: bool,
     introspected: Option<Introspected>,
-    /// The result for a session or an API key.
     session: Option<SessionAnswer>,
 }
 
-/// Returns what a refused request can wait for. Returns `None` if no pending event could change the decision, or if too
-/// many requests wait.
+/// Returns `None` if no pending event could change the decision, or if too many requests wait.
 pub(in crate::gate) fn awaited(
     gate: &Arc<Inner>,
     parts: &Parts,
@@ -77,7 +68,6 @@ pub(in crate::gate) fn awaited(
     wait(gate, &found.token, denial, gate.holder(parts), gate.client_address(parts), Some(&taken))
 }
 
-/// Returns what to wait for if a client at this address presented the token.
 pub(in crate::gate) fn awaited_token(
     gate: &Inner,
     token: &str,
@@ -90,7 +80,6 @@ pub(in crate::gate) fn awaited_token(
     wait(gate, token, denial, address.map(Holder::address), address, None)
 }
 
-/// Returns whether a pending event may change the decision on a request with this denial.
 const fn is_awaited(denial: Denial) -> bool {
     matches!(denial, Denial::KeysUnavailable(_) | Denial::IntrospectionUnavailable(_))
 }
@@ -114,7 +103,6 @@ fn wait(
 }
 
 impl Awaited {
-    /// Waits until the response has arrived or the time limit has passed.
     pub(in crate::gate) async fn settled(self) -> Settled {
         match self.what {
             Wait::Keys(keys) => Settled { is_final: keys.ended().await, introspected: None, session: None },
@@ -143,7 +131,7 @@ impl Awaited {
 }
 
 impl Settled {
-    /// Stores the result in the request for the next decision.
+    /// Inserts the results into the request, where the next decision reads them.
     pub(in crate::gate) fn give(&self, parts: &mut Parts) {
         if let Some(answer) = &self.introspected {
             parts.extensions.insert(answer.clone());
@@ -153,18 +141,15 @@ impl Settled {
         }
     }
 
-    /// Removes the result from the request after the decision.
     pub(in crate::gate) fn take_back(parts: &mut Parts) {
         parts.extensions.remove::<Introspected>();
         parts.extensions.remove::<SessionAnswer>();
     }
 
-    /// Returns the issuer's response about the token.
     pub(in crate::gate) fn introspected(&self) -> Option<&Introspected> {
         self.introspected.as_ref()
     }
 
-    /// Returns the final denial for the request. `denial` is the denial of the second decision.
     pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,

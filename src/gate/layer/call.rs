@@ -1,4 +1,4 @@
-//! MCP calls that are judged by their bodies. The gate reads a call's body, judges it, and forwards it byte for byte.
+//! MCP calls that are authorised by their bodies, and forwarded byte for byte.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -25,10 +25,8 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
-/// The time limit for the body of a call, whose caller has presented a valid token.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why a body was not read.
 enum UnreadCall {
     Denied(Denial),
     TooSlow,
@@ -36,7 +34,6 @@ enum UnreadCall {
 }
 
 impl<M> GateLayer<M> {
-    /// Reads and judges the body, and forwards it.
     pub(super) async fn call_outcome<S, B>(
         self,
         permitted: Permitted,
@@ -117,7 +114,7 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Reads a whole body of at most `longest` bytes. Each byte counts against the bound on buffered bytes.
+/// Reads at most `longest` bytes, which count as buffered.
 // Requirement M17.
 async fn read<B: Body>(
     gate: &Inner,

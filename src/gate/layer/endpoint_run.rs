@@ -1,5 +1,3 @@
-//! Executes a request to one of our endpoints, and makes the reply.
-
 use std::sync::Arc;
 
 use http::Request;
@@ -26,10 +24,8 @@ use rotogate_core::overload::SocketPermit;
 use rotogate_core::reason::Reason;
 use rotogate_core::trace::{self, StepKind, Value};
 
-/// A request to an operation of an endpoint.
 pub(super) struct EndpointRun<M> {
     layer: GateLayer<M>,
-    /// The index of the endpoint.
     index: usize,
     named: Operation,
 }
@@ -49,7 +45,7 @@ impl<M> EndpointRun<M> {
         self.gate().endpoints.dialect(self.index)
     }
 
-    /// Returns the verdict on the request. Every reply of an endpoint gets its verdict from this method.
+    /// Logs the reason, and returns the verdict of a reply. Every reply of an endpoint passes through this method.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
         self.layer.options.annotate.then(|| Verdict::at(self.named, reason))
@@ -59,7 +55,6 @@ impl<M> EndpointRun<M> {
         EndpointOutcome::reply(why.reply(self.dialect()), self.verdict(Reason::NOT_FORWARDED))
     }
 
-    /// Processes the request. `kept` calls the service for operations that need it.
     pub(super) async fn outcome<S, B>(
         self,
         operation: endpoint::MatchedOperation,
@@ -86,7 +81,6 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// The endpoint's response to the request, recorded as a span of the request's trace.
     async fn answered<B>(&self, operation: endpoint::MatchedOperation, parts: Parts, body: B) -> EndpointResponse
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -111,7 +105,6 @@ impl<M> EndpointRun<M> {
         answered
     }
 
-    /// Calls the service, and makes the endpoint's reply from the service's reply.
     async fn consulted<S, B>(self, mut parts: Parts, consult: Consult, kept: M::Kept) -> EndpointOutcome<S::Future>
     where
         S: Service<Request<B>>,
@@ -127,7 +120,6 @@ impl<M> EndpointRun<M> {
         EndpointOutcome::reply(reply, self.verdict(reason))
     }
 
-    /// Forwards the wrapped call to the service.
     async fn forwarded<S, B>(
         self,
         parts: Parts,
@@ -157,7 +149,6 @@ impl<M> EndpointRun<M> {
         }
     }
 
-    /// Passes the connection to the dialect.
     #[cfg(feature = "kuzzle")]
     fn taken_over<S, B>(self, taken: TakenOver, kept: M::Kept) -> EndpointOutcome<S::Future>
     where

@@ -1,5 +1,3 @@
-//! Waits for the token exchange of a permitted request, if its upstream gets an exchanged token.
-
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -8,16 +6,14 @@ use super::GateLayer;
 use super::admit::Admission;
 
 impl<M> GateLayer<M> {
-    /// Returns whether the admitted request must wait for an exchange.
     pub(super) fn owes_exchange(&self, admission: &Admission) -> bool {
         match admission {
             Admission::In(permitted) => permitted.route().exchange.is_some() && self.gate.0.owes_exchange(permitted),
-            // For an MCP call, the exchange happens after the body has been judged.
+            // For an MCP call, the exchange happens after the body has been checked.
             _ => false,
         }
     }
 
-    /// Waits for the exchange of an admitted request.
     pub(super) async fn exchanged(&self, admission: Admission, parts: &mut Parts) -> Admission {
         let Admission::In(permitted) = &admission else { return admission };
         match self.gate.0.exchanged(permitted, &mut parts.extensions).await {

@@ -1,5 +1,5 @@
-//! The explanation of a request. An observer records the result of each rule while the request passes through the
-//! steps. It continues after a refusal, so that later rules are judged as well.
+//! The explanation of a request. An observer records the result of each rule. The observer continues after a refusal,
+//! so that later rules are also evaluated.
 
 use std::sync::Arc;
 
@@ -32,26 +32,19 @@ mod words;
 use describe::Described;
 use recorder::Recorder;
 
-/// The decision on an explained request.
 #[derive(Default)]
 struct Decision {
     route: Option<Arc<Route>>,
     caller: Option<Arc<Verified>>,
-    /// The reply to a refused request.
     refusal: Option<Reply>,
-    /// The endpoint or document of the gate that responds to the request, if there is one.
     endpoint: Option<String>,
-    /// Whether the decision of this endpoint depends on more than the head of the request.
     is_open: bool,
-    /// The credentials that the endpoint accepts, if the head must have a credential.
     own_policy: Option<RoutePolicy>,
-    /// Why this endpoint cannot respond now.
     fault: Option<Fault>,
 }
 
 impl Decision {
-    /// Records that the gate itself responds. If the method is refused, the recorded name also lists the supported
-    /// methods.
+    /// If the method is refused, the recorded name also lists the supported methods.
     fn at_endpoint(&mut self, mut what: String, refusal: Option<Reply>, method: &Method) {
         if let Some(allowed) = refusal.as_ref().and_then(|reply| reply.headers().get(ALLOW)?.to_str().ok()) {
             what.push_str(&format!(" serves {allowed}, not {method}"));
@@ -60,7 +53,6 @@ impl Decision {
         self.refusal = refusal.or(self.refusal.take());
     }
 
-    /// Records that the gate itself responds with a document.
     fn published(
         &mut self,
         what: &str,
@@ -84,12 +76,11 @@ impl Decision {
 }
 
 impl<M> GateLayer<M> {
-    /// Explains what the layer would do with a request that has this head, and why. The explanation has no side
-    /// effects: nothing is counted, confirmed, cached, fetched or forwarded. If a request would wait for the keys of an
-    /// issuer, for the issuer's response about a token, or for the renewal of its session, the conclusion is
-    /// [`Conclusion::Unavailable`]. Bounds on concurrency are not judged.
+    /// Explains what the layer would do with a request, and why. The explanation has no side effects: nothing is
+    /// counted, confirmed, cached, fetched or forwarded. If the request would have to wait for keys, an introspection
+    /// or a session, the conclusion is [`Conclusion::Unavailable`]. Bounds on concurrency are not checked.
     ///
-    /// The origin of the request is the [`Peer`] in the extensions.
+    /// The client's address is in the [`Peer`] in the extensions.
     ///
     /// ```
     /// use rotogate::gate::{Conclusion, Rule};
@@ -189,7 +180,6 @@ impl<M> GateLayer<M> {
         (explanation, session.map(|(id, generation)| (id, generation.get())))
     }
 
-    /// Decides on the request. Also records a refusal that is part of the admission.
     fn decision(&self, admission: Admission, parts: &Parts, recorder: &mut Recorder) -> Decision {
         let gate = &*self.gate.0;
         let mut decision = Decision::default();
@@ -247,7 +237,6 @@ impl<M> GateLayer<M> {
         decision
     }
 
-    /// The other routes that match the path.
     fn also_matched(&self, parts: &Parts, route: &Arc<Route>) -> Vec<Arc<str>> {
         let gate = &self.gate.0;
         let (Ok(host), Some(uri)) = (gate.host(parts), Some(self.whole::<Recorder>(parts))) else {
@@ -263,15 +252,13 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Returns whether this endpoint operation issues tokens of the gate.
 fn issues(dialect: &str, operation: &str) -> bool {
     let may = ["token", "login", "refreshToken", "AuthnWithPassword", "RefreshAccessToken"].contains(&operation);
-    // A relay issues its provider's tokens instead.
+    // A relay issues tokens of its provider, not of the gate.
     may && dialect != "relay"
 }
 
 impl Inner {
-    /// The reply to a refused request.
     fn refusal(
         &self,
         parts: &Parts,

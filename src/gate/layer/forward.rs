@@ -1,5 +1,4 @@
-//! Requests that an endpoint sends to the service behind the gate: either a call that its protocol wraps, or a request
-//! whose reply the endpoint reads itself.
+//! Requests that an endpoint sends to the service behind the gate.
 
 use std::sync::Arc;
 
@@ -27,7 +26,6 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::Route;
 
-/// The reply to a request that must not be forwarded, with the reason and the route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);
 
 fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
@@ -35,7 +33,6 @@ fn only_permitted(admission: Admission) -> Result<Permitted, Denial> {
 }
 
 impl<M> GateLayer<M> {
-    /// Decides on a request that an endpoint forwards, by the route of the request's path.
     pub(super) async fn forwarded(
         &self,
         endpoint: usize,
@@ -82,8 +79,8 @@ impl<M> GateLayer<M> {
         if let Err(denial) = prepare(gate, &mut parts, &permitted) {
             return refuse(denial, Some(Arc::clone(permitted.route())));
         }
-        // The token is removed from every place in which the protocol may put it, whether or not it was used, and
-        // whatever the route's policy is (requirement R13).
+        // The token is removed from every place that the protocol allows, whatever the route's policy is (requirement
+        // R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
             withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
@@ -96,20 +93,17 @@ impl<M> GateLayer<M> {
         Ok((parts, body, permitted, counted))
     }
 
-    /// Decides on a request to an endpoint by the route of the request's path.
     #[cfg(feature = "kuzzle")]
     pub(in crate::gate) fn admit_on_route(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         only_permitted(self.admit(parts, EndpointMatch::Skip))
     }
 
-    /// Decides by the route, and waits if the token cannot be judged yet.
     pub(super) async fn admit_on_route_waiting(&self, parts: &mut Parts) -> Result<Permitted, Denial> {
         let admission = self.admit_waiting(parts, EndpointMatch::Skip).await;
         only_permitted(self.count(admission, parts).await)
     }
 
-    /// Prepares a permitted request whose reply the gate reads itself. Removes the headers that could make the reply
-    /// partial, conditional or compressed.
+    /// Prepares a request whose reply the gate reads itself. The reply must not be partial, conditional or compressed.
     pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) -> Result<(), Denial> {
         upgrade::refuse(parts);
         prepare(&self.gate.0, parts, &permitted)?;

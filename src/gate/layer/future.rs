@@ -1,4 +1,4 @@
-//! The response future: the reply of the service, of an endpoint, or of the gate itself.
+//! The response future: the reply of the service, of an endpoint, or of the gate.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,25 +23,22 @@ use rotogate_core::policy::{Permitted, Undecided};
 use rotogate_core::reason::Reason;
 use rotogate_core::{dpop, reply};
 
-/// The result of a request to an endpoint.
 pub(super) enum EndpointOutcome<F> {
-    /// A reply.
+    /// The reply of the endpoint itself.
     Reply(Box<(Reply, Option<Verdict>)>),
-    /// The request was passed to the service, which replies.
+    /// The service replies.
     In { future: F, passed: PassedRequest, annotate: bool },
-    /// The response to a request whose decision had to wait.
+    /// The decision had to wait.
     Admitted(Box<ResponseFuture<F>>),
 }
 
-/// The state that the gate keeps while the service processes a request.
 pub(super) struct PassedRequest {
     pub(super) gate: Arc<Inner>,
     pub(super) permitted: Permitted,
-    /// The slot among the concurrent requests of its caller.
     pub(super) counted: Option<InFlightSlot>,
-    /// Whether a long reply ends with the caller's session.
+    /// Whether a long reply is cut off when the caller's session ends.
     pub(super) is_guarded: bool,
-    /// The caller that the request gets if a `require()` inside accepts the token's audience.
+    /// Set if a `require()` in the service decides on the token's audience.
     pub(super) undecided: Option<Box<Undecided>>,
 }
 
@@ -52,14 +49,13 @@ impl<F> EndpointOutcome<F> {
 }
 
 impl PassedRequest {
-    /// Returns whether the caller's credential was a session cookie.
     fn is_by_session(&self) -> bool {
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
     }
 
-    /// Returns the guard that ends a long reply when its caller's session ends. The guard is boxed because few replies
-    /// have one, but every reply is moved several times on its way to the connection.
+    /// The guard ends a long reply with its caller's session. The guard is boxed because few replies have a guard, but
+    /// every reply is moved several times.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
@@ -70,7 +66,7 @@ impl PassedRequest {
         Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, &self.permitted, is_grpc)))
     }
 
-    /// The reply to a request whose upstream did not accept the exchanged token. A 401 would make the client discard
+    /// Replaces a 401 from an upstream that did not accept the exchanged token. With the 401, the client would discard
     /// its own valid token.
     // Requirement D12.
     fn unauthorized(&self, status: StatusCode) -> Option<(Reply, Reason)> {
@@ -81,8 +77,6 @@ impl PassedRequest {
         Some((reply::problem(StatusCode::BAD_GATEWAY, Some("upstream_unauthorized")), reason))
     }
 
-    /// Returns the reply that replaces the handler's reply if the token is for another audience and no `require()` has
-    /// judged the token.
     fn unjudged(&self, said: &HeaderMap) -> Option<(Reply, Reason)> {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
@@ -162,13 +156,11 @@ impl<F> ResponseFuture<F> {
         Self { kind, is_bare: false }
     }
 
-    /// Adapts the response to the method of the request.
     // Requirement T47.
     pub(in crate::gate) fn to(self, method: &Method) -> Self {
         Self { is_bare: *method == Method::HEAD, ..self }
     }
 
-    /// A response that becomes available after a wait.
     pub(in crate::gate) fn later<T>(
         wait: impl Future<Output = T> + Send + 'static,
         answer: impl FnOnce(T) -> Self + Send + 'static,
@@ -181,7 +173,6 @@ impl<F> ResponseFuture<F> {
         Self::new(FutureKind::Inner { future, passed: None, annotate: false })
     }
 
-    /// The response to a request that a `require()` permitted, without a layer in front.
     pub(in crate::gate) fn required(future: F, gate: &Arc<Inner>, permitted: Permitted) -> Self {
         let gate = Arc::clone(gate);
         let passed = PassedRequest { gate, permitted, counted: None, is_guarded: false, undecided: None };
@@ -226,7 +217,6 @@ where
     }
 }
 
-/// The reply of the service.
 fn answered<R: Body>(
     mut response: Response<R>,
     mut passed: Option<PassedRequest>,
@@ -275,8 +265,7 @@ fn answered<R: Body>(
     annotated(response.map(|body| GateBody::inner(body, guard, counted)), verdict)
 }
 
-/// Completes a reply that the gate itself makes. The reply to a `HEAD` has no body, because hyper drops the body only
-/// over HTTP/1.1 (RFC 9110 §9.3.2).
+/// The reply to a `HEAD` does not have a body, because hyper drops the body only over HTTP/1.1 (RFC 9110 §9.3.2).
 fn own<R>(mut reply: Reply, is_bare: bool) -> Response<GateBody<R>> {
     if is_bare {
         let body = std::mem::take(reply.body_mut());

@@ -1,5 +1,4 @@
-//! The gate for a server that is not a tower service. The server calls [`Gate::judge`] with the head of each request.
-//! Internally, the layer performs steps 1 to 8 around a service that only keeps the prepared request.
+//! The gate for a server that is not a tower service. The server calls [`Gate::judge`] with each request head.
 
 use std::convert::Infallible;
 use std::future::{Ready, poll_fn, ready};
@@ -24,7 +23,7 @@ use crate::gate::{Gate, RequireLayer, upgrade};
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The decision of [`Gate::judge`] on a request.
+/// The decision of [`Gate::judge`].
 ///
 /// ```
 /// use rotogate::Gate;
@@ -52,8 +51,8 @@ pub enum Judgement {
     Endpoint,
 }
 
-/// A request that the gate permits. It counts as a concurrent request of its caller until it is dropped, so keep it
-/// until the reply is complete.
+/// A request that the gate permits. Keep this value until the reply is complete, because the request counts as
+/// concurrent until then.
 ///
 /// ```
 /// use http::HeaderMap;
@@ -78,24 +77,23 @@ pub struct PermittedRequest {
 }
 
 impl PermittedRequest {
-    /// The caller. `None` for a request without a token on a route that does not require one.
+    /// The caller. `None` if the request has no token and its route does not require one.
     pub fn identity(&self) -> Option<Identity> {
         Identity::from_extensions(&self.head.extensions)
     }
 
-    /// The head of the request for the service. It contains the gate's own headers, but no headers that imitate them.
-    /// It contains the token only if the route forwards the token. A token in the query is also removed from the URI. A
-    /// [`require`](Gate::require) judges this head without verifying the token again.
+    /// The request head for the service, with the gate's own headers. The head contains the token only if the route
+    /// forwards the token. A [`require`](Gate::require) does not verify the token again.
     pub const fn head(&self) -> &Parts {
         &self.head
     }
 
-    /// The headers to remove from the request before you set the headers of [`set`](Self::set).
+    /// The headers to remove from the request before you set those of [`set`](Self::set).
     pub fn remove(&self) -> &[HeaderName] {
         &self.remove
     }
 
-    /// The headers to set in the request. They replace headers with the same name.
+    /// The headers to set in the request, in place of headers with the same name.
     pub const fn set(&self) -> &HeaderMap {
         &self.set
     }
@@ -105,9 +103,9 @@ impl PermittedRequest {
         &self.reply
     }
 
-    /// Waits until the token has expired or was revoked, or the gate closes its connections, and returns the reason.
-    /// The server must then end a stream or a WebSocket. The token is checked every second. Without a caller, the
-    /// method waits forever. It needs a tokio runtime with a timer.
+    /// Waits until the server must end a stream or WebSocket, and returns the reason. The token has expired or was
+    /// revoked, or the gate closes its connections. The token is checked every second. If the request has no caller,
+    /// the method never returns. The method needs a tokio runtime with a timer.
     pub async fn ended(&mut self) -> &'static str {
         poll_fn(|cx| match &mut self.guard {
             Some(guard) => match guard.poll_expired(cx, true) {
@@ -120,12 +118,10 @@ impl PermittedRequest {
     }
 }
 
-/// The head of the request that the layer has prepared.
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// A body that is never read. Its length is unknown, so the layer treats it as a long reply that ends with the caller's
-/// session.
+/// This body is never read. Its length is unknown, so the layer guards it like a long reply.
 impl Body for PreparedHead {
     type Data = Bytes;
     type Error = Infallible;
@@ -135,7 +131,6 @@ impl Body for PreparedHead {
     }
 }
 
-/// The service behind the layer, which replies with the request head that it received.
 #[derive(Clone, Copy, Debug)]
 struct KeepHead;
 
@@ -186,15 +181,14 @@ where
 }
 
 impl Gate {
-    /// Judges a request by its head, with the routes of [`Gate::layer`]. This is meant for a server that is not a tower
-    /// service. The head must have the whole path, `Host` (or an authority, over HTTP/2), and the
-    /// [`Peer`](crate::gate::Peer) in its extensions, because limits by address need it. The body is not available, so
-    /// tokens in bodies are never read, and a Model Context Protocol call is refused with
+    /// Decides on a request by its head, with the routes of [`Gate::layer`], for a server that is not a tower service.
+    /// The head must have the whole path and `Host` (or an authority, over HTTP/2). For limits by address, the head's
+    /// extensions must contain the [`Peer`](crate::gate::Peer). The gate does not see the body, so it does not read
+    /// tokens in bodies. It refuses calls of the Model Context Protocol with
     /// [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
     /// [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
     ///
-    /// A WebSocket or a stream of the service must end with its caller's session, so also await
-    /// [`PermittedRequest::ended`].
+    /// Also await [`PermittedRequest::ended`] for a WebSocket or stream, because it must end with its caller's session.
     ///
     /// ```
     /// use rotogate::gate::Judgement;
@@ -219,8 +213,7 @@ impl Gate {
         if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
     }
 
-    /// Responds to a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other
-    /// request gets 404.
+    /// Responds to a request for an endpoint of the gate. Any other request gets 404.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<GateBody<Full<Bytes>>>
     where
         B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
@@ -238,7 +231,6 @@ impl Gate {
 }
 
 impl<M> GateLayer<M> {
-    /// Returns whether an endpoint responds to the request.
     fn is_for_endpoint(&self, head: &Parts) -> bool {
         let raw = head.uri.path();
         let hit =
@@ -248,8 +240,9 @@ impl<M> GateLayer<M> {
 }
 
 impl RequireLayer {
-    /// Judges a request by its head, like [`Gate::judge`]. If the head comes from a [`PermittedRequest`], only the
-    /// conditions of this `require()` are judged. In this case, keep both permits until the reply is complete.
+    /// Decides on a request by its head, like [`Gate::judge`]. A head from a [`PermittedRequest`] must meet only the
+    /// conditions of this `require()`. If you call both methods, keep both [`PermittedRequest`]s until the reply is
+    /// complete.
     ///
     /// ```
     /// use rotogate::Gate;

@@ -11,16 +11,13 @@ use rotogate_core::limit::Unmet;
 use rotogate_core::policy::{Permitted, QuotaFields};
 use rotogate_core::verify_cache::Verified;
 
-/// The result of counting an admitted request.
 pub(in crate::gate) enum Counted {
     Done(Admission),
-    /// The gate must first query the shared store.
     Waits(Admission),
 }
 
 impl Admission {
-    /// Returns the permit to count against the limits, and its caller. An MCP call is counted later, when its body is
-    /// judged.
+    /// An MCP call is counted later, when its body is checked.
     fn to_count(&self) -> Option<(&Permitted, Option<&Arc<Verified>>)> {
         match self {
             Self::In(permitted) => Some((permitted, permitted.caller())),
@@ -39,12 +36,10 @@ impl Admission {
 }
 
 impl<M> GateLayer<M> {
-    /// Returns whether limits still have to count the admitted request.
     pub(super) fn owes_count(&self, admission: &Admission) -> bool {
         admission.to_count().is_some_and(|(permitted, _)| self.gate.0.owes_count(permitted))
     }
 
-    /// Counts an admitted request.
     // Requirements K18 and K20.
     pub(super) fn count_now(&self, admission: Admission, parts: &mut Parts) -> Counted {
         let gate = &self.gate.0;
@@ -62,7 +57,6 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Counts an admitted request. Waits for the store if a limit requires it.
     pub(super) async fn count(&self, admission: Admission, parts: &mut Parts) -> Admission {
         if !self.owes_count(&admission) {
             return admission;

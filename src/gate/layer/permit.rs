@@ -28,28 +28,22 @@ use rotogate_core::token::session_cookie::is_of_browser;
 use rotogate_core::token::verify::IssuerRules;
 use rotogate_core::verify_cache::{Check, Introspected, Verified};
 
-/// A request whose route is known. Its methods perform steps 5 to 7, and each step takes the result of the previous
-/// step.
+/// A request whose route is known. Its methods perform steps 5 to 7, in order.
 pub(in crate::gate) struct RoutedRequest<'a, O> {
     gate: &'a Inner,
     parts: &'a Parts,
     route: &'a Arc<Route>,
-    /// The policy that determines where the token may be.
+    /// The policy that lists where the request may contain the token.
     places_of: &'a RoutePolicy,
-    /// The canonical path, if the rules of the route depend on it.
     path: Option<&'a str>,
     by: By,
     observer: &'a mut O,
 }
 
-/// The credential that a request presents.
 enum PresentedToken<'a> {
-    /// A token that this thread has verified.
     Known(Arc<Verified>),
     Text(Cow<'a, str>),
-    /// The value of a session cookie.
     Session(&'a [u8]),
-    /// An API key.
     Key(&'a str),
 }
 
@@ -59,12 +53,10 @@ impl<'a> From<Cow<'a, str>> for PresentedToken<'a> {
     }
 }
 
-/// A verified caller.
 struct CheckedCaller {
     verified: Arc<Verified>,
-    /// The client's address, if known. It is set only if the token was not in the cache.
     first_sight: Option<Option<IpAddr>>,
-    /// The proof that the caller has the key of the token. The proof has been checked, but is not marked as used yet.
+    /// Proves that the caller has the token's key. The proof is not marked as used yet.
     proof: Option<CheckedProof>,
 }
 
@@ -79,18 +71,16 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Self { gate, parts, route, places_of: &route.policy, path: None, by, observer }
     }
 
-    /// Sets the canonical path of the request.
     pub(super) fn on_path(self, path: Option<&'a str>) -> Self {
         Self { path, ..self }
     }
 
-    /// Sets the policy that determines where the token may be.
     pub(super) fn with_places_of(self, places_of: &'a RoutePolicy) -> Self {
         Self { places_of, ..self }
     }
 
-    /// Performs steps 5 to 7. If this gate has already permitted the request, its credential was removed. The request
-    /// then keeps its caller and is only authorised again.
+    /// If this gate has already permitted the request, the credential was removed. The gate then authorises the known
+    /// caller again.
     pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
         match self.parts.extensions.get::<Permitted>() {
             None => self.permit_first(),
@@ -117,8 +107,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     fn permit_first(&mut self) -> Result<Permitted, Denial> {
         let Self { gate, parts, route, places_of, path, by, .. } = *self;
         match (route.policy.auth, route.policy.ignores_bad_credential) {
-            // The route does not require a token, but a request with two `Authorization` headers is refused, because
-            // the upstream could choose either.
+            // The route does not require a token. Two `Authorization` headers are refused, because the upstream could
+            // choose either.
             (Auth::None, _) => {
                 self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
                 Ok(policy::permit_anonymous(route, by))
@@ -127,8 +117,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             (Auth::Optional, false) => {
                 let caller = self.observer.attempt(|observer| {
                     match (RoutedRequest { gate, parts, route, places_of, path, by, observer }).caller() {
-                        // A cookie of an ended session, a cookie of another gate, or a cookie without its device counts
-                        // as missing.
+                        // An invalid cookie counts as missing.
                         Err(Denial::SessionOver(_)) => Ok(Some(policy::permit_anonymous(route, by).after_session())),
                         Err(Denial::UnknownSessionCookie | Denial::DeviceProofMissing) => Ok(None),
                         caller => caller,
@@ -145,7 +134,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     Ok(Some(caller)) => Ok(caller),
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                     Err(Denial::SessionOver(_)) => Ok(policy::permit_anonymous(route, by).after_session()),
-                    // A credential that was not examined is not treated as invalid (requirement R15).
+                    // A credential that could not be checked does not count as invalid (requirement R15).
                     Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }
@@ -153,19 +142,16 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    /// Returns the permit for the caller, or `None` if the request has no credential.
     pub(super) fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
         let Some(found) = self.credential()? else { return Ok(None) };
         let checked = self.verify(found)?;
         self.authorise(checked).map(Some)
     }
 
-    /// Performs step 5: finds the credential.
     fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
         let found = self.observer.read(Rule::Credential, self.extract())?;
-        // The origin is judged first. If the page may not send the request, the reply then does not depend on the
-        // token, and the token's generation is not confirmed.
+        // The origin is checked first, so that the reply to a foreign page does not depend on the token.
         if let Some(found @ Found { by_cookie: true, .. }) = &found {
             let judged = match &found.token {
                 PresentedToken::Session(_) => gate.origins.judge_session(parts, places_of),
@@ -177,8 +163,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(found)
     }
 
-    /// Returns the credential, which must be the only one of the kinds that the route accepts. If the request also has
-    /// a token or an API key, the session cookie is ignored, because a browser adds the cookie automatically.
+    /// If the request also has a token or an API key, the session cookie is ignored, because a browser adds the cookie
+    /// automatically.
     // Requirements B16 and B17.
     fn extract(&self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
         let Self { gate, parts, places_of, .. } = *self;
@@ -208,7 +194,6 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         }
     }
 
-    /// Performs step 6: verifies the credential.
     fn verify(&mut self, found: Found<PresentedToken<'a>>) -> Result<CheckedCaller, Denial> {
         let Self { gate, parts, route, .. } = *self;
         let observer = &mut *self.observer;
@@ -230,7 +215,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
             }
             PresentedToken::Text(token) => {
                 let credential = Credential::maybe_bound(&token);
-                // For the token in an `Authorization` header, the lookup by bytes has already failed.
+                // An earlier step has already searched this thread's cache for a token in `Authorization`.
                 let may_be_at_hand = found.by_cookie || !parts.headers.contains_key(AUTHORIZATION);
                 gate.checker.check(Check { credential, may_be_at_hand, taken: Some(&taken) }, shown, observer)?
             }
@@ -243,22 +228,19 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(CheckedCaller { verified, first_sight, proof })
     }
 
-    /// Performs step 7: authorises the caller.
     fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
         let CheckedCaller { verified, first_sight, proof } = checked;
         let authorised = policy::authorise(self.route, verified, self.by, self.observer)
             .and_then(|permitted| self.further_judged(permitted));
-        // The gate verified a token that it cannot accept, unless a `require()` behind the layer requires this
-        // audience. A limit counts such verifications. It counts each token only once, because later requests find the
-        // token in the cache.
+        // The rate limit counts a verified token for another audience, unless a `require()` may still accept it. A
+        // cached token is not counted again.
         if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
             && O::HAS_EFFECTS
         {
             self.gate.engine.limits().record_refused(address);
         }
         let permitted = authorised?;
-        // The proof is marked as used only after all other checks, so that a request that is refused for another reason
-        // does not use up the proof.
+        // The proof is marked as used last, so that a request refused for another reason does not consume the proof.
         let used = self.use_proof(proof.as_ref())?;
         Ok(permitted.proved_by(used))
     }
@@ -268,8 +250,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.further_judged(permitted)
     }
 
-    /// Returns the permit if the caller meets the conditions of the route and has logged in as the route requires. The
-    /// login is checked for each request, because the age of the login grows.
+    /// The login is checked for each request, because its age grows.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -281,8 +262,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted)
     }
 
-    /// Returns the caller if the token meets the route's whole policy except the audience. Also returns the permit for
-    /// the request without a caller.
+    /// If the token fails only the audience check, returns the caller, and a permit that does not contain the caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -293,8 +273,8 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
 
-    /// Marks a proof as used at this gate. With an observer that must not have effects, only checks whether the proof
-    /// was used here before.
+    /// Marks the proof as used. With an observer without effects, only checks whether the proof was used at this gate
+    /// before.
     fn use_proof(&mut self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
         let Some(proof) = proof else { return Ok(None) };
         let used = if O::HAS_EFFECTS {
@@ -305,7 +285,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.proved(used)
     }
 
-    /// Returns the result of a proof, or `None` if the proof is invalid but the observer continues.
+    /// Returns `None` if the proof is invalid but the observer continues.
     fn proved<T>(&mut self, proof: Result<Option<T>, Denial>) -> Result<Option<T>, Denial> {
         match proof {
             Ok(proof) => {
@@ -317,11 +297,11 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
     }
 }
 
-/// Performs step 8: removes credentials and the client's copies of identity headers, then sets the gate's own headers.
+/// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own headers.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`]. The errors of [`token_for_service`]. [`Denial::ProofsUnavailable`] if the permit
-/// has not been [completed](Inner::completed) yet. After an error the request is unchanged.
+/// is not [completed](Inner::completed). After an error the request is unchanged.
 pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
@@ -355,8 +335,7 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     Ok(())
 }
 
-/// Removes the tokens in these places, and the cookies of browser sessions and logins. They are removed whatever the
-/// destination of the request is.
+/// Removes these tokens and the cookies of browser sessions and logins, wherever the request goes.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_cookies(parts, places);
@@ -370,8 +349,8 @@ fn withhold_cookies(parts: &mut Parts, places: Places<'_>) {
     credential::remove_cookies(&mut parts.headers, is_of_browser);
 }
 
-/// Removes an `X-Forwarded-Host` that names a host which the gate does not serve, because a trusted proxy may pass on a
-/// client's header. The upstream then gets the host by which the gate has judged the request.
+/// A trusted proxy may forward a client's `X-Forwarded-Host` with a host that the gate does not serve. The gate removes
+/// this header, so the upstream uses the host that the gate has checked.
 // Requirement T23.
 fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     let Some(hosts) = gate.hosts.as_ref().filter(|_| !gate.trusted_proxies.is_empty()) else { return };
@@ -381,27 +360,25 @@ fn withhold_unserved_host(gate: &Inner, received: &mut HeaderMap) {
     }
 }
 
-/// Returns whether the query contains a token, whether or not the route accepts it there.
+/// Returns whether the query contains a token, even if the route does not accept tokens in the query.
 pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
     uri.query().is_some_and(|query| without_token(query, places.query).is_some())
 }
 
-/// Returns the query without its tokens, or `None` if the query does not contain tokens.
 fn without_token(query: &str, parameter: Option<&str>) -> Option<String> {
     let rest = credential::strip_query_token(query);
     let stripped = parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name));
     stripped.or(rest)
 }
 
-/// Removes tokens from the query, because they are never forwarded (requirement T2).
+/// A token in the query is never forwarded (requirement T2).
 fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
     let rest = parts.uri.query().and_then(|query| without_token(query, parameter));
     if let Some(rest) = rest {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };
         if !set_target(parts, target) {
-            // A part of a valid target is also valid, so this cannot fail. If it failed nevertheless, only the path
-            // would be forwarded.
+            // If the new target is invalid, the gate forwards only the path.
             let path = parts.uri.path().to_owned();
             set_target(parts, path);
         }
@@ -409,7 +386,6 @@ fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
 }
 
 impl Inner {
-    /// The places in which a route accepts a token, in addition to `Authorization`.
     pub(in crate::gate) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
         Places {
@@ -419,8 +395,7 @@ impl Inner {
         }
     }
 
-    /// Returns the client's address, which is the peer's address or the address that trusted proxies state. Logs setup
-    /// mistakes.
+    /// Returns the peer's address, or the client address that trusted proxies report. Logs setup mistakes.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {
@@ -449,7 +424,6 @@ impl Inner {
         client
     }
 
-    /// Returns the client's address without logging setup mistakes.
     pub(in crate::gate) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
         let peer = parts.extensions.get::<Peer>()?;
         let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };

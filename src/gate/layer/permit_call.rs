@@ -1,4 +1,4 @@
-//! Judges a call inside an envelope by the call's own rules.
+//! Authorises a call inside an envelope by the call's own rules.
 
 use std::sync::Arc;
 
@@ -14,17 +14,15 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Match, Route, authority};
 
-/// Judges the call inside an envelope, in addition to the envelope itself (requirement T22). The first of these that
+/// Authorises the call inside an envelope, in addition to the envelope (requirement T22). The first of these that
 /// applies decides:
 ///
 /// 1. a rule that names the call or its controller,
-/// 2. the routes of all requests that are equivalent to the call, where every such request that has a route must be
-///    permitted,
-/// 3. the rule for all calls, `*`, which therefore never replaces the rule for a path.
+/// 2. the routes of all requests that are equivalent to the call, which must all permit it,
+/// 3. the rule for all calls, `*`, which never replaces the rule for a path.
 ///
-/// A call is refused if its paths are served only for other methods, because a client could not send it without an
-/// envelope either. A call is also refused if its paths have no route and there is no rule for all calls. If a call has
-/// no equivalent requests and no rule names it, the envelope's route alone decides.
+/// A call is refused if routes serve its paths only for other methods. A call is also refused if neither a route nor
+/// the rule `*` applies. If the call has no equivalent requests and no rule names it, the envelope's route decides.
 ///
 /// # Errors
 /// The denial, and the route that refuses.
@@ -34,7 +32,7 @@ pub(in crate::gate) fn permit_call(
     permitted: Permitted,
     called: &EnclosedCall,
 ) -> Result<GovernedCall, (Denial, Option<Arc<Route>>)> {
-    // The rules may have been replaced since the connection began, and the current rules judge its calls.
+    // The rules may have been replaced since the connection began.
     let successor = gate.successor();
     let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
@@ -67,7 +65,7 @@ pub(in crate::gate) fn permit_call(
     Ok((permitted, limits))
 }
 
-/// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
+/// Looks for the token in the places that the envelope's route accepts.
 fn judge_also(
     gate: &Inner,
     parts: &Parts,
@@ -99,7 +97,7 @@ fn judge_also(
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),
-        // A credential that was not examined is not treated as invalid (requirement R15).
+        // An unexamined credential does not count as invalid (requirement R15).
         (Err(denial), Auth::Optional, true) => NotGood::from_denial(denial).map(|_| permitted),
         (Err(denial), _, _) => Err(denial),
     }

@@ -1,5 +1,3 @@
-//! The gate's replies to requests that it refuses.
-
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,8 +19,8 @@ use rotogate_core::policy::Permitted;
 use rotogate_core::reason::Reason;
 use rotogate_core::route::{Route, RoutePolicy};
 
-/// Renders a denial in the route's dialect. Without a route, uses the client's dialect if the request reveals it, and
-/// otherwise a gRPC status or a problem document.
+/// Refuses a request in the dialect of its route, or in the dialect that the request indicates. Otherwise the reply is
+/// a gRPC status or a problem document.
 pub(super) fn refused(
     gate: &Inner,
     parts: &Parts,
@@ -44,7 +42,6 @@ pub(super) fn refused(
     (reply, Verdict { route, who, ..Verdict::new(reason) })
 }
 
-/// The reply, without its verdict.
 pub(super) fn rendered(
     gate: &Inner,
     parts: &Parts,
@@ -78,7 +75,6 @@ pub(super) fn rendered(
     reply
 }
 
-/// Refuses a request although its route permits it.
 pub(super) fn denied<F>(
     gate: &Inner,
     parts: &Parts,
@@ -92,7 +88,6 @@ pub(super) fn denied<F>(
     ResponseFuture::own(reply, annotate.then_some(verdict))
 }
 
-/// Rejects a request that its route permits, because a concurrency bound has been reached.
 pub(super) fn shed<F>(
     gate: &Inner,
     parts: &Parts,
@@ -107,8 +102,7 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
-    /// Records in the audit log, with the sender's address, that a limit refused a request before its token was
-    /// checked.
+    /// Writes to the audit log that a limit refused a request before its token was checked.
     // Requirement O46.
     pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
         if let Denial::RateLimited(..) = denial {
@@ -117,16 +111,14 @@ impl Inner {
         }
     }
 
-    /// Returns the claims of the token that caused the refusal of a request.
     pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
         RefusedToken::peek(denial, &found.token)
     }
 
-    /// The dialect whose format a route uses for refusals.
     pub(in crate::gate) fn dialect(&self, policy: &RoutePolicy) -> Option<&dyn Dialect> {
         let name = policy.dialect.as_ref()?;
-        // The dialect of an endpoint takes precedence, because it has the options that its clients expect.
+        // The dialect of an endpoint has priority, because it has the options that its clients expect.
         let own = self.endpoints.dialect_named(name);
         own.or_else(|| self.dialects.iter().find(|dialect| dialect.name() == name).map(AsRef::as_ref))
     }

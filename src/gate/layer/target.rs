@@ -1,9 +1,7 @@
-//! The target of a forwarded request.
-
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 
-/// Sets the canonical path and keeps the query.
+/// Sets the path and keeps the query.
 pub(super) fn set_path(parts: &mut Parts, path: &str) -> bool {
     let whole = match parts.uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -1,5 +1,4 @@
-//! Checks that the keys of a gate match the keys of the other gates that share its store. They may differ by one step
-//! of a key rotation.
+//! Gates that share a store must have matching keys, apart from one step of a key rotation.
 
 use super::RUNS_FOR;
 use rotogate_core::clock::Timestamp;
@@ -7,7 +6,6 @@ use rotogate_core::store::{LiveRow, NodeRow, NodeSeen};
 use rotogate_core::token::keyring::Keyring;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Publishes the ids of the keys with which this gate verifies tokens from now on.
 pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     let refresh = keyring.refresh_keys();
     row.change(|row| {
@@ -21,11 +19,11 @@ pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
     });
 }
 
-/// Refuses keys that are more than one key rotation step away from the keys of a running gate, because one of the two
-/// gates could then mint tokens that the other refuses.
+/// Checks that the keys differ from those of a running gate by at most one rotation step. Otherwise one gate could mint
+/// tokens that the other refuses.
 ///
 /// # Errors
-/// A description of the differences, the gates that differ, and what to do.
+/// The differences, the gates that differ, and what to do.
 pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp) -> Result<(), String> {
     let running = others.iter().filter(|seen| now.since(seen.beat) <= RUNS_FOR);
     let apart = running.filter_map(|seen| {
@@ -46,7 +44,6 @@ pub(in crate::gate) fn check(own: &NodeRow, others: &[NodeSeen], now: Timestamp)
     ))
 }
 
-/// The differences between another gate's keys and this gate's keys.
 #[derive(Default)]
 struct Differences {
     steps: usize,
@@ -59,7 +56,6 @@ impl Differences {
         self.said.push(said);
     }
 
-    /// Compares the names of two gates' keys, and the keys that they use for new tokens.
     fn compare(&mut self, [own, other]: [BTreeSet<String>; 2], in_use: [Option<String>; 2], uses: &str) {
         other.difference(&own).for_each(|key| self.add(1, format!("has {key}, which this gate does not have")));
         own.difference(&other).for_each(|key| self.add(1, format!("lacks {key}, which this gate has")));
@@ -84,8 +80,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens with");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // A key rotation never leads to two secrets with the same id, so the two gates must have created their secrets
-        // independently.
+        // Both gates have a secret with this id. A key rotation never causes that, so each gate created its own.
         found.add(2, format!("has a different secret {} than this gate", refresh_name(*id)));
     }
     found

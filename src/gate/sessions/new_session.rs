@@ -1,5 +1,3 @@
-//! A session that the application starts.
-
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -10,7 +8,7 @@ use rotogate_core::invalid::InvalidValue;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::session::{Scope, VouchedBy};
 
-/// A session to be started. See [`Sessions::start`](super::Sessions::start).
+/// A session for [`Sessions::start`](super::Sessions::start).
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -35,9 +33,9 @@ pub struct NewSession {
 }
 
 impl NewSession {
-    /// Makes a session with this client, for a user whom the application has logged in. A
-    /// [`StepUp`](crate::route::StepUp) with `max_age` assumes that the user logged in now, unless the session has the
-    /// claim `auth_time`.
+    /// Makes a session of this client, for a user whom the application has logged in. If a route requires a recent
+    /// login ([`StepUp`](crate::route::StepUp) with `max_age`), set the claim `auth_time`. By default, the user logged
+    /// in now.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -54,13 +52,13 @@ impl NewSession {
     /// Sets the scope. `"read write"` sets two scopes. The default is empty.
     ///
     /// # Errors
-    /// The scope contains a character that is not allowed (RFC 6749 §3.3), or is too long.
+    /// Fails if the scope contains a forbidden character (RFC 6749 §3.3) or is too long.
     pub fn scope(self, scope: &str) -> Result<Self, InvalidValue> {
         Ok(Self { scope: Scope::parse(scope)?, ..self })
     }
 
-    /// Adds a claim to every access token of the session, for example a role or a tenant. Roles are in the claim
-    /// `roles`, which is a string or a list of strings.
+    /// Adds a claim to every access token of the session, such as a tenant. The roles are in the claim `roles`, a
+    /// string or a list of strings.
     ///
     /// ```
     /// use rotogate::gate::NewSession;
@@ -71,17 +69,17 @@ impl NewSession {
     /// ```
     ///
     /// # Errors
-    /// The gate itself sets this claim, the name or value is invalid, or the claims together are longer than 2 KiB.
+    /// Fails if the gate itself sets this claim, the name or value is invalid, or the claims together exceed 2 KiB.
     // Requirement I42.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, InvalidValue> {
         self.claims.insert(name, value)?;
         Ok(self)
     }
 
-    /// Sets the issuer that confirmed the user: an OpenID provider where the application logged the user in. It must be
-    /// an issuer that the gate trusts. When the issuer reports the end of that login, the session ends. The session
-    /// must be refreshed at least every three days. The claim `auth_time` states when the user logged in there. If the
-    /// subject begins with an issuer's `subject_prefix`, set that issuer here. Otherwise the session cannot be started.
+    /// Sets the trusted issuer that confirmed the user: an OpenID provider where the application logged the user in.
+    /// The session ends when the issuer reports that the login has ended. It must be refreshed at least every three
+    /// days. The claim `auth_time` states when the user logged in there. If the subject begins with an issuer's
+    /// `subject_prefix`, that issuer must be set.
     ///
     /// ```
     /// use rotogate::gate::NewSession;
@@ -98,15 +96,15 @@ impl NewSession {
         self
     }
 
-    /// Sets the account. An endpoint with `{account}` in its path refreshes the session only under that account.
+    /// Sets the account. An endpoint with `{account}` in its path refreshes the session only with this account.
     #[must_use]
     pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Overrides the gate's profile for the session's lifetime, and for the lifetime of its first access token. A
-    /// refresh uses the profile of the endpoint instead.
+    /// Overrides the gate's profile for the session's lifetime, and for its first access token. A refresh uses the
+    /// endpoint's profile.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = Some(profile);

@@ -1,4 +1,4 @@
-//! Copies one direction of a WebSocket from one socket to another, and tracks where the frames end.
+//! Copies one direction of a WebSocket, and tracks where the frames end.
 
 use std::io;
 use std::pin::Pin;
@@ -8,22 +8,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frames::Frames;
 
-/// The size of the buffer for each direction, in bytes. Nothing more is read until the buffer has been written
-/// (back-pressure).
+/// In bytes. Nothing more is read until the buffer has been written (back-pressure).
 const BUFFER: usize = 8 * 1024;
 
 pub(super) struct FrameCopy {
     buffer: Box<[u8]>,
-    /// The start of the bytes in the buffer that still have to be written.
     start: usize,
     end: usize,
-    /// The frame boundaries of the bytes that were written.
     frames: Frames,
     unflushed: bool,
-    /// Whether reading has ended.
     is_over: bool,
     is_shut: bool,
-    /// Whether bytes were read since the last [`takes_news`](Self::takes_news).
     has_news: bool,
 }
 
@@ -41,7 +36,6 @@ impl FrameCopy {
         }
     }
 
-    /// Returns whether bytes were read since the last call.
     pub(super) fn takes_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
@@ -76,7 +70,6 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Copies the rest of the current frame, and nothing after it.
     pub(super) fn poll_rest<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
     where
         F: AsyncRead + Unpin,
@@ -99,7 +92,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the buffered bytes. Then writes this Close frame as the last frame, if a frame may begin at this point.
+    /// Drops the buffered bytes, and writes this Close frame if no frame is incomplete.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()
@@ -111,12 +104,10 @@ impl FrameCopy {
         }
     }
 
-    /// Returns whether a Close frame was written.
     pub(super) fn has_close(&self) -> bool {
         self.frames.has_close()
     }
 
-    /// Returns whether the last byte was written and the side was shut down.
     pub(super) fn is_shut(&self) -> bool {
         self.is_shut
     }
@@ -138,7 +129,6 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Fills the empty buffer.
     fn poll_read<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
     where
         F: AsyncRead + Unpin,
@@ -154,8 +144,7 @@ impl FrameCopy {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => {
-                // While the sender pauses, the written bytes are flushed, so that the receiver gets everything that was
-                // read so far.
+                // While the sender pauses, the receiver gets everything that was read so far.
                 if self.unflushed {
                     ready!(Pin::new(to).poll_flush(cx))?;
                     self.unflushed = false;

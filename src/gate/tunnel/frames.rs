@@ -1,23 +1,18 @@
-//! Finds where WebSocket frames begin and end (RFC 6455 §5.2) in the bytes that pass. Payloads are counted but not
-//! interpreted.
+//! Finds where WebSocket frames begin and end (RFC 6455 §5.2). Payloads are counted but not interpreted.
 
-/// The largest frame header, in bytes.
+/// In bytes.
 const MAX_HEADER: usize = 14;
 
-/// Tracks the frames in one direction of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
-    /// The part of the current header that has passed.
     head: [u8; MAX_HEADER],
     known: usize,
-    /// The number of payload bytes that are still expected.
     payload: u64,
     has_close: bool,
     is_lost: bool,
 }
 
 impl Frames {
-    /// Processes bytes that pass.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let passed = self.pass_some(bytes);
@@ -25,8 +20,7 @@ impl Frames {
         }
     }
 
-    /// Returns how many of the next bytes belong to the current frame. If the frame does not end within these bytes,
-    /// all of them do. If the bytes turn out not to be a frame, the result is 0.
+    /// Returns how many of these bytes belong to the current frame, or 0 if they are not a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;
@@ -36,22 +30,19 @@ impl Frames {
         if ahead.is_lost { 0 } else { passed }
     }
 
-    /// Returns whether only complete frames have passed.
     pub(super) fn is_between(&self) -> bool {
         self.known == 0 && self.payload == 0 && !self.is_lost
     }
 
-    /// Returns whether a Close frame has begun.
     pub(super) fn has_close(&self) -> bool {
         self.has_close
     }
 
-    /// Returns whether bytes that are not a frame have passed. The boundaries of all later frames are then unknown.
+    /// After bytes that are not a frame, all later frame boundaries are unknown.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
-    /// Processes at most one header or one payload, and returns the number of its bytes.
     fn pass_some(&mut self, bytes: &[u8]) -> usize {
         if self.is_lost {
             return bytes.len();
@@ -82,13 +73,12 @@ impl Frames {
         }
     }
 
-    /// Returns the length of the header, if the header is complete.
     fn take_header(&mut self, bytes: &[u8]) -> Option<usize> {
         let header = Header::read(bytes)?;
         match header.opcode {
             CONTINUATION | TEXT | BINARY | PING | PONG => {}
             CLOSE => self.has_close = true,
-            // This opcode is not defined by any standard, so the frame may have any format.
+            // No standard defines this opcode, so the frame may have any format.
             _ => {
                 self.is_lost = true;
                 return None;
@@ -107,17 +97,15 @@ pub(super) const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// The part of a frame's header that determines its length.
 struct Header {
     opcode: u8,
-    /// The length of the header in bytes.
+    /// In bytes.
     length: usize,
-    /// The length of the payload in bytes.
+    /// In bytes.
     payload: u64,
 }
 
 impl Header {
-    /// Parses a header. `None` if the header is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let (payload, extended) = match second & 0x7f {

@@ -1,5 +1,5 @@
-//! Passes a WebSocket through the gate. Its frames are not changed. The gate only tracks frame boundaries, so that it
-//! can end the connection with its own Close frame (RFC 6455 §5.5.1).
+//! Passes a WebSocket through the gate unchanged. The gate tracks frame boundaries, so that it can end the connection
+//! with its own Close frame (RFC 6455 §5.5.1).
 
 use std::future::poll_fn;
 use std::io;
@@ -14,11 +14,9 @@ use crate::gate::LeaseEnd;
 use rotogate_core::linger::linger;
 use rotogate_core::random::random;
 
-/// The time limit for the Close frames to both sides. Within this time the upstream must send the rest of the current
-/// frame, and the client must read that rest and the Close frame.
+/// The time limit to send the rest of the current frame and a Close frame to each side.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// A WebSocket between two sockets.
 pub(super) struct WebSocket<C, U> {
     client: C,
     upstream: U,
@@ -35,11 +33,10 @@ where
         Self { client, upstream, to_client: FrameCopy::new(), to_upstream: FrameCopy::new() }
     }
 
-    /// Copies bytes in both directions until both sides have ended. No bytes are lost if this future is dropped.
+    /// Copies bytes in both directions until both sides have ended. Dropping this future does not lose bytes.
     ///
-    /// A service may notice the end of its lease first, and disconnect without a Close frame. If `ended` then returns a
-    /// reason, this method returns that reason before the client sees the end, so that [`end`](Self::end) can be
-    /// called.
+    /// The service may disconnect without a Close frame because its lease has ended. If so, returns the reason from
+    /// `ended`, and keeps the client connected until [`end`](Self::end) is called.
     ///
     /// Calls `heard` whenever the client has sent something.
     pub(super) async fn carry(
@@ -69,14 +66,13 @@ where
         })
         .await;
         match carried {
-            // A write to a service that has disconnected fails.
             Err(error) if !to_client.is_shut() && !to_client.has_close() => ended().map(Some).ok_or(error),
             carried => carried,
         }
     }
 
-    /// Closes both sides with the reason. Buffered bytes are dropped, except that the client gets the rest of the
-    /// current frame. A side that does not read its Close frame in time is disconnected.
+    /// Closes both sides. Buffered bytes are dropped, but the client gets the rest of the current frame. A side that
+    /// does not read its Close frame in time is disconnected.
     pub(super) async fn end(mut self, why: &LeaseEnd) {
         let _ = tokio::time::timeout(FAREWELL, self.farewell(why)).await;
         let Self { mut client, mut upstream, to_client, to_upstream } = self;
@@ -119,8 +115,7 @@ where
     }
 }
 
-/// Makes the Close frame for a reason. The frame has the code and the text that the `kuzzle` dialect uses for the
-/// reason, if there are any.
+/// If the `kuzzle` dialect has a close code for the same reason, code and text are equal.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer valid"),
@@ -138,12 +133,10 @@ fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// The Close frame with a random mask. A client must mask its frames (§5.3), so that the bytes on the wire are
-/// unpredictable.
+/// A client must mask its frames (§5.3), so that the bytes on the wire are unpredictable.
 fn masked_close_frame(why: &LeaseEnd) -> Vec<u8> {
     match random::<4>() {
         Ok(mask) => close_frame(why, Some(*mask)),
-        // Without random bytes the connection is closed without a Close frame.
         Err(_) => Vec::new(),
     }
 }

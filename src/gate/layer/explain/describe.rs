@@ -1,5 +1,3 @@
-//! Describes each rule's result for a request in words.
-
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -25,25 +23,18 @@ use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
 
 mod demand;
 
-/// A request, and the results that a recorder has recorded.
 pub(super) struct Described<'a, M> {
     layer: &'a GateLayer<M>,
     parts: &'a Parts,
     heard: &'a Recorder,
     route: Option<&'a Arc<Route>>,
-    /// The policy of the route, or the requirements of the endpoint for its callers.
     policy: Option<&'a RoutePolicy>,
-    /// The gate's endpoint or document that responds to the request.
     endpoint: Option<&'a str>,
-    /// The method that a CORS preflight asks about.
     asked: Option<Method>,
-    /// The token of the request, if a route requires one.
     found: Result<Option<Found<Cow<'a, str>>>, Denial>,
-    /// The claims of the token, unverified.
     says: Peeked,
-    /// The issuer to which an introspection request about the token would be sent.
+    /// The issuer that would introspect the token.
     asked_about: Option<Arc<str>>,
-    /// The rules for the MCP call.
     call_rules: Vec<Arc<Route>>,
 }
 
@@ -70,15 +61,12 @@ impl<'a, M> Described<'a, M> {
         Self { layer, parts, heard, route, policy, endpoint, asked, found, says, asked_about, call_rules }
     }
 
-    /// The rules for the MCP call.
     pub(super) fn call_rules(&self) -> &[Arc<Route>] {
         &self.call_rules
     }
 
-    /// Every rule, in order.
     pub(super) fn rules(&self) -> Vec<RuleVerdict> {
-        // The rule for the session is listed only if it was judged, for example because an endpoint serves only one
-        // account.
+        // The session rule is listed only if it was evaluated, for example at an endpoint for a single account.
         let of_account = self.heard.said(Rule::Session).map(|_| Rule::Session);
         Rule::OF_REQUESTS.into_iter().chain(of_account).map(|rule| self.rule(rule)).collect()
     }
@@ -97,7 +85,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Returns whether a rule requires nothing of this request, and therefore passes without a check.
     fn is_void(&self, rule: Rule) -> bool {
         match rule {
             Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty() && policy.all_roles.is_empty()),
@@ -114,7 +101,6 @@ impl<'a, M> Described<'a, M> {
         self.found.as_ref().ok()?.as_ref()
     }
 
-    /// Describes why a rule was not judged.
     fn unjudged(&self, rule: Rule) -> String {
         let Some(policy) = self.policy() else {
             let is_answered = self.endpoint.is_some();
@@ -127,7 +113,7 @@ impl<'a, M> Described<'a, M> {
         if is_asked && self.is_from_store() {
             let is_key = self.heard.token.as_ref().is_some_and(AccessToken::is_api_key);
             let caller = if is_key { "an API key" } else { "a session" };
-            return format!("{caller} has no signature, because its record is in the store");
+            return format!("{caller} has no signature: the gate looks it up in the store");
         }
         let why = match (&self.found, rule) {
             _ if self.asked.is_some() && policy.preflight_to_upstream => {
@@ -149,7 +135,6 @@ impl<'a, M> Described<'a, M> {
         why.to_owned()
     }
 
-    /// Describes why a rule lets the request pass.
     fn passed(&self, rule: Rule) -> String {
         let token = self.heard.token.as_ref();
         match rule {
@@ -168,7 +153,7 @@ impl<'a, M> Described<'a, M> {
             },
             Rule::Credential => self.place().to_owned(),
             Rule::Origin => "the request may use the cookie".to_owned(),
-            Rule::Limit => "the address may send unverified tokens".to_owned(),
+            Rule::Limit => "the client address has not exceeded its limit of unverified tokens".to_owned(),
             Rule::Key => self.key(),
             Rule::Signature => match &self.asked_about {
                 Some(issuer) => format!("{issuer} says that the token is active"),
@@ -196,7 +181,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Describes why a rule refuses the request.
     fn refused(&self, rule: Rule, denial: Denial) -> String {
         let token = self.heard.token.as_ref();
         match (rule, denial, token) {
@@ -252,7 +236,7 @@ impl<'a, M> Described<'a, M> {
                 let asked = self.policy().map(|policy| policy.issuers.join(" ")).unwrap_or_default();
                 let issuer = self.issuer_name().unwrap_or_default();
                 match asked.is_empty() {
-                    true => format!("the route names no issuers, and {issuer} is not accepted everywhere"),
+                    true => format!("the route names no issuers, and {issuer} is accepted only where it is named"),
                     false => format!("the route accepts {asked}; the token is from {issuer}"),
                 }
             }
@@ -274,7 +258,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Describes why no route serves the request, or why the matching route does not serve it.
     fn no_route(&self, denial: Denial) -> String {
         let gate = &*self.layer.gate.0;
         let raw = self.raw();
@@ -299,13 +282,11 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Describes what the token contains and what its issuer's rules require, to explain a denial.
     fn further(&self, denial: Denial) -> Option<String> {
         let why = self.layer.gate.0.checker.refused_in_words(&self.token_text()?.token, denial)?;
         Some(format!(": {why}"))
     }
 
-    /// The claims of the token for the explanation.
     pub(super) fn token(&self) -> Option<ExplainedToken> {
         let (is_proved, says) = (self.is_proved(), &self.says);
         let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
@@ -338,7 +319,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// The header with an API key, if the route does not accept keys.
     fn unwanted_key(&self) -> Option<HeaderName> {
         let found = self.layer.gate.0.key_headers(self.parts, true).next();
         found.filter(|_| self.policy().is_some_and(|policy| !policy.credentials.key))
@@ -348,7 +328,6 @@ impl<'a, M> Described<'a, M> {
         self.policy().is_some_and(|policy| !policy.credentials.token)
     }
 
-    /// Names the missing credential of a request without any.
     fn lacking(&self) -> &'static str {
         match self.policy().map(|policy| policy.credentials) {
             Some(Credentials { token: false, session: true, key: false }) => "no session cookie was sent",
@@ -358,8 +337,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Returns advice for the operator: what to do about a refusal that does not explain itself, or, if the request
-    /// passes, what was not judged.
     pub(super) fn advice(&self) -> Option<&'static str> {
         let Some(refusal) = self.heard.refusal else {
             let exchange = self.route.filter(|_| self.endpoint.is_none()).and_then(|route| route.exchange.as_ref());
@@ -391,7 +368,6 @@ impl<'a, M> Described<'a, M> {
         self.layer.gate.0.engine.clock().wall()
     }
 
-    /// Describes where in the request the token is.
     fn place(&self) -> &'static str {
         let Some(found) = self.token_text() else {
             if self.has_session_cookie() {
@@ -411,7 +387,6 @@ impl<'a, M> Described<'a, M> {
         }
     }
 
-    /// Whether the request has a session cookie that the route accepts.
     fn has_session_cookie(&self) -> bool {
         let takes = self.policy().is_some_and(|policy| policy.auth != Auth::None && policy.credentials.session);
         takes && matches!(session_cookie(&self.parts.headers), Ok(Some(_)))
@@ -428,7 +403,7 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
-    /// Returns whether the caller has a session or an API key, whose record is in the store.
+    /// Returns whether the store has the caller's record: the caller has a session or an API key.
     fn is_from_store(&self) -> bool {
         self.heard.token.as_ref().is_some_and(|token| token.is_api_key() || self.token_text().is_none())
     }
@@ -438,7 +413,6 @@ impl<'a, M> Described<'a, M> {
         self.heard.is_proved() || self.is_from_store()
     }
 
-    /// Returns a note for claims that were not verified.
     fn note(&self) -> &'static str {
         if self.is_proved() { "" } else { " (unverified)" }
     }
@@ -460,7 +434,6 @@ impl<'a, M> Described<'a, M> {
         all.collect::<Vec<_>>().join(", and for the call ")
     }
 
-    /// The limits of the route.
     fn limits(&self) -> String {
         self.policy().map(|policy| self.layer.gate.0.limit_names(policy)).unwrap_or_default()
     }

@@ -1,34 +1,29 @@
-//! Records the results of the rules for an explained request.
-
 use rotogate_core::denial::Denial;
 use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::observer::Observer;
 
-/// Records each rule, and continues after a refusal.
+/// Records the result of each rule, and continues after a refusal.
 #[derive(Default)]
 pub(super) struct Recorder {
-    /// The first refusal, which decides the request.
     pub(super) refusal: Option<Denial>,
     pub(super) token: Option<AccessToken>,
     rules: Vec<(Rule, Result<(), Denial>)>,
 }
 
 impl Recorder {
-    /// Returns the result of a rule, or `None` if the rule was not judged. If several parts of a rule refuse, the
-    /// result is the first of these refusals.
+    /// Returns `None` if the rule was not evaluated. If the rule has several parts, returns the first refusal.
     pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
         let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
         all.clone().find(Result::is_err).or_else(|| all.next())
     }
 
-    /// Records the refusal that ended the processing, and returns the first refusal.
     pub(super) fn refused(&mut self, denial: Denial) -> Denial {
         self.rules.push((denial.rule(), Err(denial)));
         *self.refusal.get_or_insert(denial)
     }
 
-    /// Returns whether the token was verified with the issuer's signing key, or the issuer itself has confirmed it.
+    /// Returns whether the issuer's key or the issuer itself has confirmed the token.
     pub(super) fn is_proved(&self) -> bool {
         self.said(Rule::Signature) == Some(Ok(()))
     }

@@ -10,7 +10,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::route::Credentials;
 use rotogate_core::token::claims::AccessToken;
 
-/// Describes the key and the client certificate that the token is bound to, and that the request has proved.
+/// Describes the token's bindings, which were already checked.
 pub(super) fn bindings_of(token: &AccessToken) -> String {
     let key = token.bound_to().map(|key| format!("the request proves possession of the key {key}"));
     let certificate =
@@ -31,14 +31,17 @@ pub(super) fn two(denial: Denial, headers: &HeaderMap) -> String {
     match (denial, number) {
         (Denial::TwoCredentials, 2..) => format!("{number} Authorization headers"),
         (Denial::TwoCredentials, _) => "the request has two credentials, in different places".to_owned(),
-        (Denial::UnusableCredential, 1) => "the Authorization header is not one bearer token".to_owned(),
-        (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is not text".to_owned(),
+        (Denial::UnusableCredential, 1) => {
+            "the Authorization header does not contain exactly one bearer token".to_owned()
+        }
+        (Denial::UnusableCredential, _) => {
+            "the request has a token in the query, or in a cookie that is not text".to_owned()
+        }
         (denial, _) => denial.to_string(),
     }
 }
 
-/// Describes how far the clock is from `exp`, `nbf` or `iat` of the token, if the token was refused because of that
-/// time.
+/// Describes how far the clock is from the `exp`, `nbf` or `iat` that caused the denial.
 pub(super) fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
@@ -59,7 +62,6 @@ pub(super) fn shown(duration: Duration) -> String {
     }
 }
 
-/// Lists the credentials that a route accepts, by their names in the configuration.
 pub(super) fn taken(credentials: Credentials) -> String {
     let Credentials { token, session, key } = credentials;
     let all = [(token, "token"), (session, "session"), (key, "key")];

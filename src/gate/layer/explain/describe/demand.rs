@@ -1,4 +1,4 @@
-//! Finds the requirement that makes a rule refuse a request: the route or MCP call rule, and the configuration key.
+//! Finds the requirement that makes a rule refuse a request.
 
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use rotogate_core::rule::Rule;
 use rotogate_core::token::claims::AccessToken;
 
 impl<M> Described<'_, M> {
-    /// The route or the call rule whose requirement is not met, and the configuration key of the requirement.
     pub(super) fn demand(&self, rule: Rule, denial: Denial) -> Option<(Arc<str>, &'static str)> {
         if rule == Rule::Credential && self.unwanted_key().is_some() {
             return Some((Arc::clone(&self.route?.id), "credentials"));
@@ -34,22 +33,20 @@ impl<M> Described<'_, M> {
         })
     }
 
-    /// Describes the conditions that the token does not meet, by their claims and operators but without any values.
+    /// Describes unmet conditions by their claims and operators, without values.
     // Requirement K24.
     pub(super) fn unmet_words(&self, token: &AccessToken) -> String {
         let unmet = self.demanding().find_map(|(route, path)| unmet(route, path.as_deref(), token));
         unmet.map_or_else(|| "a condition is not met".to_owned(), |(_, words)| format!("not met: {words}"))
     }
 
-    /// Lists the route with the request's path, and then the rules for the MCP call.
     fn demanding(&self) -> impl Iterator<Item = (&Arc<Route>, Option<String>)> {
         let of_call = self.call_rules().iter().map(|rule| (rule, None));
         self.route.into_iter().map(|route| (route, Some(self.raw()))).chain(of_call)
     }
 }
 
-/// Returns the configuration key and the description of the conditions that are not met, for a route with this path or
-/// for a call rule.
+/// Returns the configuration key and the description of the unmet conditions. A call rule does not have a path.
 fn unmet(route: &Route, path: Option<&str>, token: &AccessToken) -> Option<(&'static str, String)> {
     let path = path.and_then(|raw| CanonicalPath::parse(raw).ok());
     let param = |name: &str| {
