@@ -1,6 +1,5 @@
-//! Several directories, each for its own accounts. The account of a login selects the one directory to query. The gate
-//! never falls back to another directory, so that it cannot take a user of one directory for a user of another
-//! (requirement I25).
+//! Selection of a directory by account. The gate never falls back to another directory, where the same name could be a
+//! different user (requirement I25).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,17 +11,16 @@ use secrecy::SecretString;
 use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, NamedUsers, User, UserName};
 use rotogate_core::password::{Cost, Passwords};
 
-/// A directory, and the accounts that it serves.
+/// A directory with the accounts that it serves.
 #[derive(Clone, Debug)]
 pub struct AccountDirectory {
-    /// The accounts that this directory serves. `None` for all accounts that no other directory serves, and for users
-    /// without an account.
+    /// The accounts of this directory. `None` stands for all remaining accounts and for users without an account.
     pub accounts: Option<Vec<String>>,
     /// The directory.
     pub directory: Arc<dyn Directory>,
 }
 
-/// The directories of a gate. A reload replaces them. Clones share their directories.
+/// The directories of a gate. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Directories {
     all: Arc<ArcSwap<Vec<AccountDirectory>>>,
@@ -30,17 +28,16 @@ pub struct Directories {
 }
 
 impl Directories {
-    /// Creates the selection. For each account, the first directory in `all` that serves it is queried.
+    /// Creates the selection. The first directory that serves an account is used.
     pub fn new(all: Vec<AccountDirectory>, passwords: Arc<Passwords>) -> Self {
         Self { all: Arc::new(ArcSwap::from_pointee(all)), passwords }
     }
 
-    /// Replaces the directories. Running requests finish with the directory that they began with.
+    /// Replaces the directories. Running requests finish with the previous directories.
     pub fn replace(&self, all: Vec<AccountDirectory>) {
         self.all.store(Arc::new(all));
     }
 
-    /// Returns the directory that serves an account.
     fn find(&self, account: Option<&str>) -> Option<Arc<dyn Directory>> {
         let all = self.all.load();
         let has = |one: &&AccountDirectory| {
@@ -65,7 +62,7 @@ impl Directory for Directories {
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
-            // Takes as long as a password check, so that the response does not reveal whether the account exists
+            // Takes as long as a password check, so the response time does not reveal whether the account exists
             // (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
         }
@@ -82,17 +79,16 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The session may have been created under another configuration, so a missing directory does not mean that
-            // the user was removed.
+            // The account may have left the configuration since the login. The user may still exist, so this is an
+            // error.
             None => Err(DirectoryError::Unavailable(match account {
-                Some(account) => format!("no directory of the configuration has the account {account:?}"),
-                None => "no directory of the configuration has users without an account".to_owned(),
+                Some(account) => format!("no configured directory has the account {account:?}"),
+                None => "no configured directory has users without an account".to_owned(),
             })),
         }
     }
 
-    /// Queries the directory of the users without an account, because users of another issuer have no account at this
-    /// gate.
+    /// Users of another issuer have no account at this gate.
     async fn lookup_of_issuer(&self, issuer: &str, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_of_issuer(issuer, subject).await,
@@ -100,7 +96,6 @@ impl Directory for Directories {
         }
     }
 
-    /// Queries the directory of the users without an account, as `lookup_of_issuer` does.
     async fn lookup_named(&self, issuer: &str, name: &UserName) -> Result<NamedUsers, DirectoryError> {
         match self.find(None) {
             Some(directory) => directory.lookup_named(issuer, name).await,

@@ -1,5 +1,4 @@
-//! A circuit breaker. After several consecutive faults, the source gets no requests for a while, so that it can recover
-//! and callers do not wait for it.
+//! A circuit breaker. After several consecutive faults, requests to the source pause so that it can recover.
 
 use std::time::Duration;
 
@@ -9,13 +8,11 @@ use tokio::time::Instant;
 use super::metrics::Label;
 use super::{Cause, SourceError};
 
-/// The number of consecutive faults that opens the circuit.
 const MAX_FAULTS: u32 = 5;
-/// The first pause of an open circuit, and the longest one. The pause doubles with each failed attempt.
+/// The pause doubles with each failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The state that the circuit logged last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Reported {
     #[default]
@@ -26,17 +23,13 @@ enum Reported {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of consecutive faults.
     faults: u32,
-    /// While the circuit is open: the time of the next attempt, and how long the circuit stays open if this attempt
-    /// fails.
+    /// While the circuit is open: the time of the next attempt, and the pause that follows it.
     open: Option<(Instant, Duration)>,
-    /// Whether the attempt that tests the source is running now.
     is_probing: bool,
     reported: Reported,
 }
 
-/// The circuit breaker of one source.
 #[derive(Debug)]
 pub(super) struct Circuit {
     of: Label,
@@ -52,7 +45,7 @@ impl Circuit {
         self.state.lock()
     }
 
-    /// Returns how long the circuit stays open. `None` if requests may be sent.
+    /// Returns how long the circuit stays open, or `None` if it is closed.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
         let state = self.state();
         let (until, pause) = state.open?;
@@ -62,10 +55,10 @@ impl Circuit {
         }
     }
 
-    /// Admits a request. The first request after a pause is the attempt that decides whether the circuit closes.
+    /// The first request after a pause decides whether the circuit closes.
     ///
     /// # Errors
-    /// Returns how long the circuit stays open, as [`Self::rest`] does.
+    /// Returns how long the circuit stays open.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Duration> {
         if let Some(rest) = self.rest(now) {
             return Err(rest);
@@ -75,7 +68,6 @@ impl Circuit {
         Ok(())
     }
 
-    /// Records a successful response of the source.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         let before = std::mem::take(&mut *state);
@@ -86,12 +78,12 @@ impl Circuit {
         }
     }
 
-    /// Records a failure of the source. Logs each change of the cause once.
+    /// Each change of the cause is logged once.
     pub(super) fn failed(&self, error: &SourceError, now: Instant) {
         let mut state = self.state();
         state.faults = state.faults.saturating_add(1);
         match state.open {
-            // The request was sent before the circuit opened, so its failure gives no new information about the source.
+            // The request began before the circuit opened, so its failure does not change the pause.
             Some((until, _)) if now < until => {}
             Some((_, pause)) => state.open = Some((now + pause, (pause * 2).min(LAST_PAUSE))),
             None if state.faults >= MAX_FAULTS => state.open = Some((now + FIRST_PAUSE, FIRST_PAUSE * 2)),
@@ -113,7 +105,7 @@ impl Circuit {
                     "directory fails repeatedly, so the gate sends it few requests until it responds"
                 );
             } else if error.cause == Cause::Credentials {
-                // A problem with this cause does not disappear by itself, so an operator must act.
+                // An operator must act, because the fault does not disappear by itself.
                 tracing::error!(
                     directory,
                     kind,

@@ -1,6 +1,5 @@
-//! Users in a file ([`users`]), and users in another system. A [`Source`] sends requests to such a system. A directory
-//! wraps a source: it limits the number, the rate and the duration of requests, and checks the passwords if the source
-//! only has hashes.
+//! Directories of users: a file ([`users`]) or an external system. A [`Source`] sends requests to the external system.
+//! The directory of the source limits these requests. It also checks the passwords if the source only returns hashes.
 
 mod by_account;
 mod circuit;
@@ -38,39 +37,38 @@ pub use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub use remote::RemoteDirectory;
 
-/// An entry of the configuration key `hashes`: a hash scheme with its usual cost, or with a given cost.
+/// An entry of the configuration key `hashes`: a hash scheme, with an optional cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedHash {
-    /// The entry as it is written in the configuration.
+    /// The entry as configured.
     pub text: String,
-    /// The cost of checking such a hash.
+    /// The cost class of the hash.
     pub class: CostClass,
 }
 
-/// The reason why a source has no valid response. Logs and metrics use the fixed set of words in [`Self::word`].
+/// The cause of a source's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The response did not arrive in time.
     Timeout,
-    /// The source could not be connected, or the connection was lost.
+    /// The connection failed or was lost.
     Connect,
-    /// The source rejected the gate's own credentials.
+    /// The source rejected the gate's credentials.
     Credentials,
-    /// The source responded with an error of its own.
+    /// The source returned an error.
     Refused,
-    /// The response is malformed, or contradicts the request.
+    /// The response is malformed or does not match the request.
     Answer,
-    /// The entry of one user is unusable, or the source failed for this user. Examples are two users with the same
-    /// name, another user than the requested one, or a value of the wrong type. Other users are not affected.
+    /// The failure concerns one user only, for example because the user's entry is invalid.
     Entry,
     /// The code that parses the response panicked.
     Panic,
-    /// The source asks the gate to repeat the request after this time. This is not a fault.
+    /// The source asked for a retry after this time. This is not a fault.
     Later(Duration),
 }
 
 impl Cause {
-    /// Returns the word for the cause in logs and metrics.
+    /// The name of the cause in logs and metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -84,7 +82,7 @@ impl Cause {
         }
     }
 
-    /// Returns whether the cause concerns only one user, not the whole source.
+    /// Returns whether the cause concerns only one user.
     // Requirement I46.
     pub const fn is_of_one_user(self) -> bool {
         match self {
@@ -94,7 +92,7 @@ impl Cause {
     }
 }
 
-/// A failure of a source. It does not mean that a user is unknown or has a wrong password.
+/// A failure of a source. A failure never means that the user does not exist or that the password is wrong.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {
@@ -110,25 +108,25 @@ impl SourceError {
     }
 }
 
-/// The configuration of the system that has the users.
+/// The configuration of an external user directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
-    /// `kind = "http"`.
+    /// A login hook (`kind = "http"`).
     Http(Box<http::HttpSettings>),
-    /// `kind = "ldap"`.
+    /// An LDAP directory (`kind = "ldap"`).
     #[cfg(feature = "ldap")]
     Ldap(Box<ldap::LdapSettings>),
-    /// `kind = "sql"`.
+    /// A database (`kind = "sql"`).
     #[cfg(feature = "sql")]
     Sql(Box<sql::SqlSettings>),
 }
 
 impl SourceSettings {
-    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request
+    /// Reads the files named in the settings, without connecting. `timeout` is the time limit of a request
     /// ([`Bounds::timeout`]).
     ///
     /// # Errors
-    /// Returns the faulty configuration key, and a description of the problem.
+    /// Returns the invalid configuration key and a description of the problem.
     #[cfg_attr(
         not(any(feature = "ldap", feature = "sql")),
         expect(unused_variables, reason = "HTTP needs no part of it")
@@ -143,7 +141,7 @@ impl SourceSettings {
         }
     }
 
-    /// Returns whether the system can find a user by the subject of another issuer.
+    /// Returns whether the system can find users by another issuer's subject.
     pub fn names_users_of_issuers(&self) -> bool {
         match *self {
             Self::Http(_) => true,
@@ -154,7 +152,7 @@ impl SourceSettings {
         }
     }
 
-    /// The names of the claims that users can have. `None` if the system itself chooses the names.
+    /// The names of claims that users can have, or `None` if the system chooses them.
     pub fn claims(&self) -> Option<Vec<&str>> {
         match *self {
             Self::Http(_) => None,
@@ -165,7 +163,7 @@ impl SourceSettings {
         }
     }
 
-    /// The files that the settings name, each with its configuration key.
+    /// The configured files, each with its configuration key.
     pub fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
             Self::Http(ref settings) => settings.files(),
@@ -183,39 +181,38 @@ impl SourceSettings {
     allow(dead_code, reason = "each kind of source has one of them")
 )]
 pub enum Login {
-    /// The source checked the password itself. `None` if the user is unknown or inactive, or if the password is wrong.
+    /// The source checked the password. `None` if the login was refused.
     Checked(Option<User>),
-    /// The password was not checked, because the source does not have the user, or because no user can have this
-    /// password. If refusals are padded, this refusal takes as long as the slowest recent check.
+    /// The source did not check the password. The user does not exist, or no user can have this password. Padded
+    /// refusals take as long as the slowest recent check.
     Absent,
-    /// The source returned a hash, which the gate then checks. `None` if the user is unknown.
+    /// The source returned a password hash, or `None` for an unknown user.
     Hashed(Option<HashedUser>),
 }
 
-/// A user with the hash of the password.
+/// A user with a password hash.
 pub struct HashedUser {
     /// The user.
     pub user: User,
-    /// The hash of the password.
+    /// The password hash.
     pub hash: SecretHash,
     /// Whether [`User::password_mark`] changes when the hash changes.
     pub is_marked: bool,
 }
 
-/// A login, owned so that a separate task can process it. It does not implement `Debug`, because it contains the
-/// password.
+/// The data of a login. There is no `Debug`, because it contains the password.
 pub struct LoginAttempt {
-    /// The account in the path of the request.
+    /// The account in the request path.
     pub account: Option<String>,
-    /// The name that the caller sent.
+    /// The submitted name.
     pub username: String,
-    /// The password that the caller sent.
+    /// The submitted password.
     pub password: SecretString,
     /// The id of the OAuth client.
     pub client: Option<String>,
-    /// The address of the caller.
+    /// The caller's address.
     pub address: Option<IpAddr>,
-    /// The header `User-Agent`.
+    /// The caller's `User-Agent`.
     pub user_agent: Option<String>,
     /// The requested scope.
     pub scope: Option<String>,
@@ -235,58 +232,58 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
     }
 }
 
-/// The description of a source, obtained without a login.
+/// The result of an inspection of a source.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The lines of the description.
+    /// Lines for the operator.
     pub lines: Vec<String>,
-    /// The configuration key that would name the account. It is set if no user can have an account.
+    /// The configuration key that should name the account. Set if no user can have an account.
     pub lacks_account: Option<&'static str>,
 }
 
 /// A system with users.
 #[async_trait]
 pub trait Source: fmt::Debug + Send + Sync + 'static {
-    /// The word for metrics and logs.
+    /// The kind of the source in metrics and logs.
     fn kind(&self) -> &'static str;
 
-    /// Looks up a user for a login. `username::is_acceptable` has already accepted the name.
+    /// Finds a user for a login. The name has already passed `username::is_acceptable`.
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
 
-    /// Looks up the current entry of a subject. `account` is the account in the subject's session.
+    /// Finds the current entry of a subject. `account` comes from the session.
     async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
 
-    /// Looks up the user with this `sub` of another issuer.
+    /// Finds the user with this `sub` at another issuer.
     async fn lookup_of_issuer(&self, _issuer: &str, _subject: &str) -> Result<Option<User>, SourceError> {
         Ok(None)
     }
 
-    /// Looks up the users whom another issuer identifies by another value than `sub`, such as an email address.
+    /// Finds users by another value than `sub`, such as an email address.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
         Ok(NamedUsers::None)
     }
 
-    /// Returns the part of a submitted name that identifies the user: names with the same part belong to one user.
+    /// Returns the part of a name that identifies the user.
     fn significant<'a>(&self, username: &'a str) -> &'a str {
         username
     }
 
-    /// Returns whether the source may compare names with a collation that the gate does not know.
+    /// Returns whether the source may compare names with an unknown collation.
     fn has_collations(&self) -> bool {
         true
     }
 
-    /// Returns whether a refusal takes as long as the slowest recent check.
+    /// Returns whether refusals are padded to the slowest recent check.
     fn pads_refusals(&self) -> bool {
         false
     }
 
-    /// The cost classes of the hashes to expect before the first hash was read.
+    /// The cost classes of hashes, as configured.
     fn expected_hashes(&self) -> &[CostClass] {
         &[]
     }
 
-    /// Returns whether hashes of old kinds are replaced.
+    /// Returns whether outdated hashes are replaced.
     fn rehashes(&self) -> bool {
         false
     }
@@ -296,9 +293,9 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Closes the idle connections, because the source was unreachable or did not respond.
+    /// Closes idle connections after the source was unreachable.
     fn close_idle(&self) {}
 
-    /// Connects to the source, and describes it.
+    /// Connects to the source and describes it.
     async fn inspect(&self) -> Result<Found, SourceError>;
 }

@@ -11,7 +11,6 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use rotogate_kit::metric_families as names;
 
-/// Upper bounds of the buckets, in seconds.
 const BUCKET_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 fn durations() -> Histogram {
@@ -34,7 +33,6 @@ impl Default for DirectoryMetrics {
     }
 }
 
-/// The labels of a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Label {
     pub(super) directory: String,
@@ -52,22 +50,20 @@ impl DirectoryMetrics {
         self.requests.get_or_create(&labels).clone()
     }
 
-    /// Counts a finished request.
     pub(super) fn count(&self, of: &Label, operation: &'static str, result: &'static str) {
         self.requests(of, operation, result).inc();
     }
 
-    /// Records the duration of a request to the source.
     pub(super) fn took(&self, of: &Label, operation: &'static str, time: Duration) {
         let labels =
             [("directory", of.directory.clone()), ("kind", of.kind.to_owned()), ("operation", operation.to_owned())];
         self.durations.get_or_create(&labels).observe(time.as_secs_f64());
     }
 
-    /// Writes the metric families. They have no series before the first request.
+    /// Writes the metric families.
     ///
     /// # Errors
-    /// Returns the errors of the writer.
+    /// Returns the writer's errors.
     pub fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (requests, durations) = (&names::DIRECTORY_REQUESTS, &names::DIRECTORY_DURATION);
         let counters = encoder.encode_descriptor(requests.name, requests.help, None, MetricType::Counter)?;

@@ -1,19 +1,17 @@
-//! Pads the duration of refusals. A source that checks passwords itself may refuse an unknown user faster than a wrong
-//! password. Therefore each refusal takes at least as long as the slowest recent refusal and the slowest recent login
-//! (requirement A2).
+//! Padding of refusals. Without padding, a fast refusal would reveal that a user does not exist (requirement A2).
 //!
-//! Old measurements expire only when a login succeeds. Anyone can cause fast refusals, and could otherwise lower the
-//! measured duration (requirement I61).
+//! Old measurements expire only at a successful login. If refusals also expired measurements, anyone could lower the
+//! padding with fast refusals (requirement I61).
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A measurement is used for one to two of these windows. Windows without a login are not counted.
+/// The length of a window. A measurement applies until the end of the next window, not counting windows without a
+/// login.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
-/// The slowest recent logins and refusals.
 #[derive(Debug, Default)]
 pub(super) struct SlowestCheck(Mutex<Windows>);
 
@@ -25,27 +23,26 @@ struct Windows {
 }
 
 impl SlowestCheck {
-    /// Records the duration of a successful login, for which the source certainly checked a password.
     pub(super) fn accepted(&self, took: Duration, now: Instant) {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // Moves on by only one window, however long ago the last login was. If measurements expired during a time
-            // without logins, the next refusal would reveal whether the user exists.
+            // Measurements do not expire without logins. Without measurements, the next refusal could reveal whether
+            // the user exists.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
     }
 
-    /// Records the duration of a refusal. Returns how much longer the refusal must take.
+    /// Records the duration of a refusal, and returns the remaining time to wait.
     pub(super) fn refused(&self, took: Duration) -> Duration {
         let mut windows = self.0.lock();
         windows.current = windows.current.max(took);
         windows.missing(took)
     }
 
-    /// Returns how much longer a refusal must take if no password was checked for it. Its duration is not recorded as a
-    /// measurement.
+    /// Returns how long a refusal without a password check must still be delayed. This refusal does not change the
+    /// measurements.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)
     }

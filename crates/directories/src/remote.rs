@@ -1,9 +1,7 @@
-//! A directory in another system, with limits on the requests to it.
+//! A directory in another system, with limits on its requests.
 //!
-//! A failed request is never treated as a decision about a user. It results in a [`DirectoryError`], for which the
-//! endpoint returns 503, and no code or token is used up (requirement I22). Requests to the source run as tasks of the
-//! gate's own runtime, not on the threads that serve HTTP requests. A bulkhead limits the number of running and waiting
-//! requests (requirement I25).
+//! A failed request is a [`DirectoryError`] and never a decision about a user (requirement I22). The number of running
+//! and waiting requests is limited (requirement I25).
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
@@ -27,21 +25,19 @@ use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, NamedUse
 use rotogate_core::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 use rotogate_core::trace::{Trace, Value};
 
-/// The operation that checks a password.
 const LOGIN: &str = "authenticate";
-/// The maximum number of users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
 
-/// The limits of a directory, from the configuration.
+/// The limits of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The time limit for one request to the directory, including the connection setup.
+    /// The time limit for a request, including the connection setup.
     pub timeout: Duration,
     /// The maximum number of concurrent requests.
     pub max_requests: usize,
-    /// The maximum time that a request waits in the queue.
+    /// The maximum waiting time in the queue.
     pub queue_timeout: Duration,
-    /// How long the cached result of a lookup is used.
+    /// How long a lookup result is cached.
     pub lookup_cache: Duration,
 }
 
@@ -54,16 +50,11 @@ impl Bounds {
     pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 }
 
-/// The reason why a request to the source has no result.
 #[derive(Clone, Debug)]
 enum Fault {
-    /// The bulkhead is full.
     Busy,
-    /// The source failed, or the circuit is open.
     Failed(String),
-    /// The source's entry for this user is unusable.
     Entry(String),
-    /// The source asks the gate to repeat the request after this time.
     Later(Duration),
 }
 
@@ -87,31 +78,29 @@ struct Inner {
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
-    /// The permits for logins, which may use only a part of all permits. Anyone can try to log in, while lookups are
-    /// for existing sessions, so logins must not block lookups (requirement A20).
+    /// Logins may use only a part of all permits, so that they cannot block lookups for existing sessions (requirement
+    /// A20).
     logins: Arc<Semaphore>,
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
-    /// The cost class of the most expensive hash that was seen or is expected. Every check takes as long as a check of
-    /// this class (requirements A2, I32).
+    /// The most expensive hash class that was seen or is expected. Every check takes as long as a check of this class
+    /// (requirements A2, I32).
     dearest: Mutex<Dearest>,
-    /// Limits rehashing to one password at a time.
+    /// Only one password is rehashed at a time.
     rehashing: Semaphore,
     checks: SlowestCheck,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
 
-/// The most expensive cost class so far.
 #[derive(Default)]
 struct Dearest {
     class: CostClass,
-    /// The cost classes that the configuration names. Their cost is an estimate until the first check measures it.
+    /// Configured cost classes. Until the first check, the costs of these classes are estimates.
     expected: Vec<CostClass>,
 }
 
-/// The cache key of a lookup.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     account: Option<Box<str>>,
@@ -127,7 +116,7 @@ impl Key {
 rotogate_core::debug_with!(RemoteDirectory, |it| { source: it.0.source });
 
 impl RemoteDirectory {
-    /// Creates a directory. Must be called within a Tokio runtime, on which the requests will run.
+    /// Creates a directory. Must be called within the Tokio runtime that will run the requests.
     pub fn new(
         name: &str,
         source: Arc<dyn Source>,
@@ -153,7 +142,7 @@ impl RemoteDirectory {
         }))
     }
 
-    /// Sends a request to the source, within the limits. `what` runs to its end even if the caller stops waiting.
+    /// Runs `what` within the limits of [`Bounds`]. `what` finishes even if the caller stops waiting.
     async fn ask<T, F>(
         &self,
         operation: &'static str,
@@ -210,8 +199,7 @@ impl RemoteDirectory {
                         this.circuit.answered();
                     } else {
                         if matches!(error.cause, Cause::Timeout | Cause::Connect) {
-                            // If the server disappeared without closing its connections, each idle connection would
-                            // make one request run into its time limit.
+                            // If the server is down, each idle connection would cause another timeout.
                             this.source.close_idle();
                         }
                         this.circuit.failed(error, now);
@@ -227,14 +215,14 @@ impl RemoteDirectory {
                 }
             })
         }));
-        // The task fails only if the runtime ends because the gate stops.
+        // The task can only fail because the runtime is shutting down.
         task.await.unwrap_or_else(|_| Err(Fault::Failed("the gate is stopping".to_owned())))
     }
 
-    /// Connects to the source, and describes it.
+    /// Connects to the source and describes it.
     ///
     /// # Errors
-    /// Describes the problem.
+    /// Describes why the source is unreachable or unusable.
     pub async fn inspect(&self) -> Result<Found, String> {
         let asked = self.ask("inspect", async move |source: Arc<dyn Source>| source.inspect().await, |_| "found").await;
         asked.map_err(|fault| DirectoryError::from(fault).to_string())
@@ -251,8 +239,7 @@ impl RemoteDirectory {
         self.ask("lookup", what, |found| if found.is_some() { "found" } else { "none" }).await
     }
 
-    /// Checks a password against the hash from the source. The check takes the same effort for every user, even an
-    /// unknown one (requirement A2).
+    /// Checks a password. The duration of the check does not depend on the user (requirement A2).
     async fn check(&self, found: Option<HashedUser>, password: &SecretString) -> Result<Option<User>, DirectoryError> {
         let inner = &self.0;
         let Some(HashedUser { mut user, hash, is_marked }) = found else {
@@ -263,7 +250,7 @@ impl RemoteDirectory {
         let parsed = match PasswordHash::parse(hash.expose(), &Accepted::default()) {
             Ok(parsed) => parsed,
             Err(error) => {
-                // Makes the refusal take as long as the check of a usable hash (requirement I47).
+                // The hash is unusable. The refusal takes as long as a real check (requirement I47).
                 let dearest = self.dearest_with(None).await;
                 inner.passwords.check(password, None, dearest).await?;
                 let directory = &inner.label.directory;
@@ -284,8 +271,8 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// Returns the most expensive class, including `class`. If a class has not been measured yet, it is measured now,
-    /// and other checks wait.
+    /// Returns the most expensive hash class, which may be `class`. A new class is measured first, while other checks
+    /// wait.
     async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
         let mut new = dearest.expected.clone();
@@ -298,15 +285,15 @@ impl RemoteDirectory {
         dearest.class
     }
 
-    /// Replaces a hash that is weaker than the gate's own, after the password was verified. Returns the new hash if it
-    /// is now stored. The login succeeds even if the replacement fails (requirement I29).
+    /// Replaces an outdated hash after a login, and returns the new hash. The login succeeds even if this fails
+    /// (requirement I29).
     async fn rehash(&self, subject: &str, old: &SecretHash, password: &SecretString) -> Option<SecretHash> {
         let inner = &self.0;
         let is_good = password::cost_of(old.expose()).is_ok_and(|cost| cost.work() >= Cost::default().work());
         if is_good || !inner.source.rehashes() {
             return None;
         }
-        // If no permit is free, the next login rehashes.
+        // If another rehash is running, the next login tries again.
         let _turn = inner.rehashing.try_acquire().ok()?;
         let password = password.clone();
         let new = tokio::task::spawn_blocking(move || password::hash(&password)).await.ok()?.ok()?;
@@ -330,8 +317,7 @@ impl RemoteDirectory {
 }
 
 impl Inner {
-    /// Waits for a permit to send a request to the source. A login first waits for one of the permits for logins, so
-    /// that it does not delay lookups.
+    /// A login also needs a login permit, so that logins do not delay lookups.
     async fn turn(
         &self,
         operation: &str,
@@ -380,7 +366,7 @@ impl Directory for RemoteDirectory {
         let lacks_account = found.as_ref().is_some_and(has_none);
         let user = found.filter(|user| user.active && user.account.as_deref() == login.account);
         match &user {
-            // A lookup after this login must not return an older entry from the cache.
+            // Later lookups must not return an older cached user.
             Some(user) => {
                 let key = Key::new(login.account, &user.subject);
                 self.0.lookups.invalidate(&key).await;
@@ -390,7 +376,7 @@ impl Directory for RemoteDirectory {
             None if is_absent => sleep(self.0.checks.missing(took)).await,
             None => sleep(self.0.checks.refused(took)).await,
         }
-        // If no user can have an account, the fault is in the configuration, not in the user's entry.
+        // If no user can have an account, the fault is in the configuration rather than in the user's entry.
         if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
     }
 
@@ -399,7 +385,7 @@ impl Directory for RemoteDirectory {
     }
 
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
-        // Concurrent lookups of one subject share one request.
+        // Concurrent lookups for one subject share a request.
         let key = Key::new(account, subject);
         let found = self.0.lookups.try_get_with(key.clone(), self.ask_for(key)).await;
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
@@ -419,8 +405,8 @@ impl Directory for RemoteDirectory {
         Ok(self.ask("lookup", what, result).await?)
     }
 
-    /// All spellings of a name share one limit. Two different names of one user have separate limits: with a shared
-    /// limit, an early 429 for one name would reveal that wrong passwords were tried for the other (requirement I62).
+    /// All spellings of a name share one limit. Different names of one user have separate limits, so that a 429 for one
+    /// name reveals nothing about another (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
         let source = &self.0.source;
         let as_one = |c| if source.has_collations() { username::vowels_as_one(c) } else { c };

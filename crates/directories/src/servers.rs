@@ -1,4 +1,4 @@
-//! Several equivalent servers: the order in which connections try them, and the time limit for each server.
+//! Failover between equivalent servers.
 
 use std::time::Duration;
 
@@ -7,32 +7,26 @@ use tokio::time::{Instant, timeout};
 
 use super::{Cause, SourceError};
 
-/// The maximum time to connect to one server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long after a failover new connections try the working server first. After that, they start with the first server
-/// again.
+/// How long the working server stays preferred after a failover.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// The servers of one directory.
 #[derive(Debug)]
 pub(super) struct Servers {
     count: usize,
-    /// The time limit for each server. All servers together get half the time of a request.
+    /// Connection attempts to all servers together may take half the request timeout.
     pub(super) patience: Duration,
-    /// The index of a server, other than the first one, to which a connection succeeded, and since when this server is
-    /// tried first.
+    /// The preferred server after a failover, with the time of the failover.
     good: Mutex<Option<(usize, Instant)>>,
 }
 
 impl Servers {
-    /// Creates the list of `count` servers, for requests that take at most `within`.
+    /// `within` is the time limit of a request.
     pub(super) fn new(count: usize, within: Duration) -> Self {
         let parts = u32::try_from(count.max(1)).unwrap_or(u32::MAX).saturating_mul(2);
         Self { count, patience: (within / parts).min(CONNECT_TIMEOUT), good: Mutex::default() }
     }
 
-    /// Connects to the first server that responds.
-    ///
     /// # Errors
     /// Returns the error of the last server.
     pub(super) async fn connect<T, F>(&self, open: impl Fn(usize) -> F) -> Result<T, SourceError>
@@ -67,7 +61,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The server that a connection reaches if these are silent and the others good, and the time that it takes.
+    /// Returns the server that was reached, and the time needed. Servers in `silent` do not respond.
     async fn reached(servers: &Servers, silent: &[usize]) -> (Option<usize>, Duration) {
         let begun = Instant::now();
         let open = async move |server| {

@@ -1,5 +1,5 @@
-//! The names that users log in with. A database or an LDAP server often ignores differences in case, spaces and
-//! accents, so all spellings of one name must share one rate limit (requirement I26).
+//! Login names. Databases often ignore case, spaces and accents, so all spellings of a name share one rate limit
+//! (requirement I26).
 
 use std::borrow::Cow;
 
@@ -8,14 +8,13 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use rotogate_core::bounds::MAX_USERNAME;
 
-/// Returns a name in NFC (RFC 8265 section 3.3.2), because some systems type accented letters as two characters.
+/// Returns a name in NFC (RFC 8265 §3.3.2), because some systems type accented letters as two characters.
 pub(crate) fn composed(name: &str) -> Cow<'_, str> {
     if is_nfc(name) { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
-/// Returns whether a name may be sent to a source. A name has 1 to 256 bytes and no leading, trailing or double spaces.
-/// Control characters, other white space, and characters that string preparation (RFC 4518 §2, by RFC 3491) prohibits
-/// are not allowed.
+/// Returns whether a name may be sent to a source. It must have 1 to 256 bytes, and no characters that string
+/// preparation prohibits (RFC 4518 §2, RFC 3491).
 pub(crate) fn is_acceptable(name: &str) -> bool {
     (1..=MAX_USERNAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' '))
@@ -25,23 +24,20 @@ pub(crate) fn is_acceptable(name: &str) -> bool {
         && stringprep::nameprep(name).is_ok_and(|prepared| !prepared.is_empty())
 }
 
-/// For each kind of digits that collations treat as 0 to 9 or as 1 to 9: the code point of 0, or the code point before
-/// 1.
+/// The zero of each set of digits that collations treat as numbers. If a set has no zero, its entry is the code point
+/// before the digit 1.
 const ZEROS: [u32; 25] = [
     0x660, 0x6f0, 0x966, 0x9e6, 0x9f3, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0xf20, 0xf29,
     0x1040, 0x1368, 0x17e0, 0x1810, 0x24f4, 0x2775, 0x277f, 0x2789, 0x3020,
 ];
-/// The letters that combine with the preceding letter, from U+0363 on.
 const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
 
-/// Returns the key under which the rate limits count a name. The key has folded case, unified compatibility characters,
-/// and no ignored characters and accents. It also unifies the letters, digits and numbers that a database collation or
-/// a numeric column treats as equal. Names that a source does not distinguish always share a limit, except for runes,
-/// Han radicals and some Arabic and Syriac marks. Names that a source distinguishes may also share a limit.
+/// The rate-limit key of a name. Names that a source treats as equal share a key, with rare exceptions. Different names
+/// may also share a key.
 ///
-/// `as_one` replaces letters that only few collations treat as equal: see [`vowels_as_one`].
+/// `as_one` unifies letters that only few collations treat as equal: see [`vowels_as_one`].
 pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
-    // Case folding would turn this accent into a letter.
+    // Case folding would turn the combining mark U+0345 into a letter.
     let name = name.replace('\u{345}', "");
     let prepared = stringprep::nameprep(&name).map_or_else(|_| name.to_lowercase(), |prepared| prepared.into_owned());
     let is_kept = |c: &char| !is_combining_mark(*c) && !c.is_control() && !c.is_whitespace();
@@ -64,7 +60,7 @@ pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
     key
 }
 
-/// Replaces a digit of any script by ASCII digits, and a combining letter by the plain letter.
+/// Replaces a digit of any script by the ASCII digit.
 fn with_ascii_digits(c: char) -> impl Iterator<Item = char> {
     let code = u32::from(c);
     let value = match c {
@@ -78,7 +74,7 @@ fn with_ascii_digits(c: char) -> impl Iterator<Item = char> {
     text.chars().collect::<Vec<_>>().into_iter()
 }
 
-/// Returns the number that a numeric column would read, in any notation of PostgreSQL: `+017`, `1_7` and `0x11` are 17.
+/// The number that a PostgreSQL numeric column would read: `+017`, `1_7` and `0x11` are 17.
 fn number(name: &str) -> Option<u128> {
     let digits = name.replace('_', "");
     let digits = digits.strip_prefix('+').unwrap_or(&digits);
@@ -90,9 +86,8 @@ fn number(name: &str) -> Option<u128> {
     u128::from_str_radix(digits, base).ok()
 }
 
-/// Replaces letters that a few database collations treat as equal: i and j, u and v (Latin), i and y (Lithuanian), or ü
-/// and y (Swedish). The gate does not know which collation a column has. LDAP matching rules never treat these letters
-/// as equal.
+/// Unifies letters that few collations treat as equal: i and j, u and v (Latin), i and y (Lithuanian), ü and y
+/// (Swedish). LDAP never does.
 pub(crate) const fn vowels_as_one(c: char) -> char {
     match c {
         'j' | 'u' | 'v' | 'y' => 'i',
@@ -100,11 +95,11 @@ pub(crate) const fn vowels_as_one(c: char) -> char {
     }
 }
 
-/// Returns the letters that represent `c`. They are the same for all letters that some collation treats as equal.
+/// Returns the representative of all letters that a collation treats as equal to `c`.
 fn folded(c: char) -> impl Iterator<Item = char> {
     let moved = |by: u32| char::from_u32(u32::from(c).wrapping_add(by)).unwrap_or(c);
     let (first, second) = match c {
-        // Characters that collations ignore, or that have no letter of their own.
+        // Characters that collations ignore.
         '\u{b7}' | '\u{640}' | '\u{6de}' | '\u{180a}' | '\u{fe73}' => return [None, None].into_iter().flatten(),
         'ß' | '§' => ('s', None),
         'æ' => ('a', None),
@@ -121,9 +116,7 @@ fn folded(c: char) -> impl Iterator<Item = char> {
         'ґ' => ('г', None),
         // Final forms of Hebrew letters.
         'ך' | 'ם' | 'ן' | 'ף' | 'ץ' => (moved(1), None),
-        // Georgian capital letters.
         '\u{10a0}'..='\u{10c5}' => (moved(0x30), None),
-        // Katakana, and small kana letters.
         'ヵ' => ('か', None),
         'ヶ' => ('け', None),
         'ァ' | 'ィ' | 'ゥ' | 'ェ' | 'ォ' | 'ッ' | 'ャ' | 'ュ' | 'ョ' | 'ヮ' => {
@@ -157,8 +150,8 @@ mod tests {
         assert_ne!(key("ada"), key("adb"));
     }
 
-    /// The collations of MariaDB 10.11 treat the spellings of each line as equal, or some of them; a numeric column of
-    /// PostgreSQL those of the last.
+    /// Each line has spellings that MariaDB 10.11 collations treat as equal. The last line has spellings that
+    /// PostgreSQL numeric columns treat as equal.
     #[test]
     fn i26_what_a_collation_or_a_numeric_column_treats_as_equal_shares_one_limit() {
         for line in [

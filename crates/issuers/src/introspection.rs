@@ -1,4 +1,4 @@
-//! The request to an introspection endpoint (RFC 7662 §2.1), and the response.
+//! Requests to introspection endpoints (RFC 7662 §2.1).
 //!
 //! ```no_run
 //! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
@@ -32,11 +32,9 @@ use rotogate_core::introspection::{IntrospectionFault, Introspector};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::random::parts_digest;
 
-/// The maximum accepted `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Queries an introspection endpoint over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1),
-/// by HTTP Basic or in the form.
+/// An introspection client over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1).
 pub struct HttpIntrospector {
     client: HttpClient,
     endpoint: FetchTarget,
@@ -47,19 +45,18 @@ pub struct HttpIntrospector {
 rotogate_core::debug_with!(HttpIntrospector { endpoint });
 
 impl HttpIntrospector {
-    /// Makes an introspector for this endpoint. The gate authenticates with this client id and secret.
+    /// Creates an introspector that authenticates with a client id and secret.
     pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
         let secret = Some((secret.clone(), SecretPlace::Basic));
         Self::by(client, endpoint, ClientCredentials { secret, ..ClientCredentials::public(client_id) })
     }
 
-    /// Makes an introspector for this endpoint. The gate authenticates with these credentials.
+    /// Creates an introspector that authenticates with these credentials.
     pub fn by(client: HttpClient, endpoint: FetchTarget, credentials: ClientCredentials) -> Self {
         let identity = Self::identity_of(&endpoint, &credentials);
         Self { client: client.with_max_size(MAX_INTROSPECTION), endpoint, credentials, identity }
     }
 
-    /// Returns a value that identifies the endpoint and the client.
     fn identity_of(endpoint: &FetchTarget, credentials: &ClientCredentials) -> Box<[u8]> {
         let ClientCredentials { id, secret, assertions } = credentials;
         let (secret, place) = match secret {
@@ -72,20 +69,19 @@ impl HttpIntrospector {
     }
 }
 
-/// Returns the form for the request (RFC 7662 §2.1).
 fn form(token: &str) -> Zeroizing<Vec<u8>> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("token", token).append_pair("token_type_hint", "access_token");
     Zeroizing::new(form.finish().into_bytes())
 }
 
-/// Returns the error of RFC 6749 §5.2 in a response.
+/// Returns the OAuth error in a response (RFC 6749 §5.2).
 fn error_of(body: &[u8]) -> Option<OAuthError> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
     answer.get("error")?.as_str().map(OAuthError::read)
 }
 
-/// The response that is assumed if a server reports a token as invalid instead of inactive.
+/// Used when a server returns an error for an invalid token.
 const INACTIVE: &[u8] = br#"{"active":false}"#;
 
 #[async_trait]
@@ -97,7 +93,7 @@ impl Introspector for HttpIntrospector {
         ]);
         let mut body = form(token);
         if self.credentials.add_to(&mut headers, &mut body).is_none() {
-            let what = "a request cannot carry the `client_id`, secret or assertion";
+            let what = "the `client_id`, secret or assertion has a character that HTTP does not allow";
             return Err(IntrospectionFault::new(IntrospectionFault::CLIENT_REFUSED, what));
         }
         let body = Bytes::copy_from_slice(&body);

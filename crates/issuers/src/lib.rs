@@ -1,8 +1,6 @@
-//! HTTPS requests to other issuers. This crate fetches their keys and keeps them up to date, introspects their tokens,
-//! and lets users of browsers log in there.
+//! HTTPS requests to other issuers: key fetching, introspection and browser logins.
 //!
-//! The API of this crate may change at any time. Applications should depend on `rotogate`, which re-exports what
-//! they need.
+//! This API may change at any time. Applications should use the re-exports in `rotogate`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

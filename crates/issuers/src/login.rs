@@ -1,6 +1,5 @@
-//! The gate as a client of an OpenID provider (OpenID Connect Core §3.1). This module makes the URL to which a
-//! browser is redirected, and exchanges the code that the browser brings back. It always uses PKCE with S256,
-//! exchanges each code only once, and does not follow redirects.
+//! The gate as an OpenID Connect client (OpenID Connect Core §3.1). Logins always use PKCE with S256. A code is sent
+//! only once, and redirects are not followed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,16 +27,13 @@ mod ask;
 
 use ask::declined;
 
-/// The time limit for a complete response of the provider.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The maximum nesting depth of a response.
 const MAX_DEPTH: usize = 16;
-/// The maximum length of a logout URL, in bytes. Servers reject longer URLs.
+/// The maximum length of a logout URL, in bytes. Many servers reject longer URLs.
 const MAX_LOGOUT_URL: usize = 4 << 10;
-/// The scope that makes an authorization request an OpenID request.
 const OPENID: &str = "openid";
 
-/// The parameters of an authorization request that only the gate itself may set.
+/// Authorization request parameters that only the gate may set.
 pub const OWN_PARAMETERS: [&str; 13] = [
     "client_id",
     "client_secret",
@@ -54,10 +50,10 @@ pub const OWN_PARAMETERS: [&str; 13] = [
     "state",
 ];
 
-/// Returns the latest discovery document of an issuer, or `None` if it has not been read yet.
+/// A function that returns the last discovery document, or `None` if none has been read.
 pub type MetadataSource = Arc<dyn Fn() -> Option<Arc<Metadata>> + Send + Sync>;
 
-/// A provider at which users log in with a browser, and the gate's client at that provider.
+/// A provider for browser logins, with the gate's client registration.
 ///
 /// ```no_run
 /// # async fn example(secret: rotogate::SecretString) -> Result<(), Box<dyn std::error::Error>> {
@@ -78,44 +74,43 @@ pub struct LoginProvider {
     name: Arc<str>,
     url: Arc<str>,
     metadata: MetadataSource,
-    /// The HTTP client. Its files are read again for each request, as for fetching keys.
+    /// The client's files are read again for each request.
     http: Arc<Mutex<FetchClient>>,
     client: ClientCredentials,
     scopes: Vec<String>,
     parameters: Vec<(String, String)>,
     is_pushed: bool,
     keeps_access_token: bool,
-    /// The pauses that the provider has demanded.
     pauses: Arc<ServicePauses>,
     time: Arc<dyn TimeSource>,
 }
 
 rotogate_core::debug_with!(LoginProvider { name, client.id });
 
-/// The secrets of one login. `Debug` omits them.
+/// The secrets of a login. `Debug` hides them.
 #[derive(Clone, Copy)]
 pub struct LoginSecrets<'a> {
-    /// `state`.
+    /// The `state` parameter.
     pub state: &'a str,
-    /// `nonce`.
+    /// The `nonce` parameter.
     pub nonce: &'a str,
     /// The PKCE verifier (RFC 7636).
     pub verifier: &'a str,
 }
 
-/// The response to the exchange of a code. `Debug` omits the tokens.
+/// The response to a code exchange. `Debug` hides the tokens.
 pub struct ExchangedTokens {
     /// The ID token.
     pub id_token: Zeroizing<String>,
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The granted scope. If the response does not contain a scope, it is the requested scope (RFC 6749 §5.1).
+    /// The granted scope. If the response does not contain it, this is the requested scope (RFC 6749 §5.1).
     pub scope: String,
-    /// The refresh token, and the lifetime of the access token.
+    /// The refresh token and the lifetime of the access token.
     pub further: FurtherTokens,
 }
 
-/// The optional content of the response to a code or a refresh token. `Debug` omits the token.
+/// The optional part of a token response. `Debug` hides the token.
 #[derive(Default)]
 pub struct FurtherTokens {
     /// The refresh token.
@@ -124,13 +119,13 @@ pub struct FurtherTokens {
     pub lifetime: Option<Duration>,
 }
 
-/// The response to a refresh token. `Debug` omits the tokens.
+/// The response to a refresh. `Debug` hides the tokens.
 pub struct RefreshedTokens {
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The new ID token, if the response contains one.
+    /// The new ID token, if the provider returned one.
     pub id_token: Option<Zeroizing<String>>,
-    /// The new refresh token, and the lifetime of the access token.
+    /// The new refresh token, if the provider returned one, and the lifetime of the access token.
     pub further: FurtherTokens,
 }
 
@@ -147,7 +142,7 @@ impl FurtherTokens {
 }
 
 impl RefreshedTokens {
-    /// Reads the body of a successful response.
+    /// Parses a successful response.
     pub fn read(body: &[u8]) -> Option<Self> {
         let answer = object_of_depth(body, MAX_DEPTH).ok()?;
         Some(Self {
@@ -164,44 +159,43 @@ fn kept_text(answer: &Map<String, Value>, name: &str) -> Option<Zeroizing<String
 
 rotogate_core::debug_with!(ExchangedTokens);
 
-/// The reason why a login at a provider fails.
+/// Why a login at a provider failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginFailure {
-    /// The provider's discovery document has not been read yet, or does not contain the endpoint that is needed.
+    /// The discovery document is unknown or lacks an endpoint.
     #[error("the discovery document of {0} is not known, or does not name a usable {1}")]
     Unknown(Arc<str>, &'static str),
-    /// A file of the client cannot be used, or the client's id or secret cannot be sent.
+    /// The configuration of the gate's client is unusable.
     #[error("{0}")]
     Client(String),
-    /// No complete response arrived.
+    /// There was no complete response.
     #[error(transparent)]
     Unreachable(#[from] FetchError),
-    /// The provider demands a pause of this length.
+    /// The provider requested a pause.
     #[error("the provider asked the gate to wait {} s before the next request", .0.as_secs())]
     Busy(Duration),
-    /// The provider rejects the code.
+    /// The provider rejected the code.
     #[error("the provider refused the code")]
     Code,
-    /// The provider rejects the gate's client.
+    /// The provider rejected the gate's client.
     #[error(
         "the provider rejects the gate's client: {0}; compare `client.id`, the client secret and `client.secret_in` \
          with the client's entry at the provider"
     )]
     Refused(&'static str),
-    /// The response is not a valid response of a token endpoint.
+    /// The token response is invalid.
     #[error("{0}")]
     Unusable(&'static str),
 }
 
 impl LoginProvider {
-    /// Makes a provider from an issuer whose keys `remote` fetches. Its endpoints are in the discovery document.
-    /// The gate is a public client with this id.
+    /// Creates a provider from an issuer with discovery. The gate is a public client with this id.
     pub fn new(remote: &RemoteKeys, client: impl Into<String>) -> Self {
         let of_document = remote.clone();
         Self::with_metadata(remote.issuer(), client, Arc::new(move || of_document.metadata()))
     }
 
-    /// Makes a provider that uses another source of the discovery document.
+    /// Creates a provider that gets the discovery document from `metadata`.
     #[doc(hidden)]
     pub fn with_metadata(issuer: &RemoteIssuer, client: impl Into<String>, metadata: MetadataSource) -> Self {
         Self {
@@ -219,21 +213,21 @@ impl LoginProvider {
         }
     }
 
-    /// Sets the client's secret, which is sent in `Authorization`.
+    /// Sets a client secret that is sent in `Authorization` (`client_secret_basic`).
     #[must_use]
     pub fn secret(mut self, secret: SecretString) -> Self {
         self.client.secret = Some((secret, SecretPlace::Basic));
         self
     }
 
-    /// Sets the client's secret, which is sent in the form.
+    /// Sets a client secret that is sent in the request body (`client_secret_post`).
     #[must_use]
     pub fn secret_in_form(mut self, secret: SecretString) -> Self {
         self.client.secret = Some((secret, SecretPlace::Form));
         self
     }
 
-    /// Sets the client's key, which signs an assertion for each request.
+    /// Sets the key that signs client assertions.
     #[doc(hidden)]
     #[must_use]
     pub fn key(mut self, key: Arc<dyn ClientAssertions>) -> Self {
@@ -241,7 +235,7 @@ impl LoginProvider {
         self
     }
 
-    /// Sets the scopes that are requested in addition to `openid`.
+    /// Sets the scopes to request in addition to `openid`.
     #[must_use]
     pub fn scopes(mut self, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.scopes = vec![OPENID.to_owned()];
@@ -249,7 +243,7 @@ impl LoginProvider {
         self
     }
 
-    /// Adds a parameter to the authorization request. A parameter that the gate sets itself is ignored.
+    /// Adds a parameter to the authorization request. Parameters that the gate sets itself are ignored.
     // Requirement B28.
     #[must_use]
     pub fn parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -260,14 +254,14 @@ impl LoginProvider {
         self
     }
 
-    /// Makes the gate discard the access token. Use this if no route forwards the token and no handler needs it.
+    /// Discards access tokens. Use this if no route or handler needs access tokens.
     #[must_use]
     pub const fn identity_only(mut self) -> Self {
         self.keeps_access_token = false;
         self
     }
 
-    /// Pushes the parameters to the provider (RFC 9126), even if the provider does not require it.
+    /// Always uses pushed authorization requests (RFC 9126).
     #[must_use]
     pub const fn pushed(mut self) -> Self {
         self.is_pushed = true;
@@ -275,35 +269,32 @@ impl LoginProvider {
     }
 }
 
-/// Methods for the crates of this project only. They are hidden on docs.rs.
 #[doc(hidden)]
 impl LoginProvider {
-    /// Returns the name of the issuer.
+    /// The short name of the issuer.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the issuer's URL, as in `iss`.
+    /// The issuer's URL (`iss`).
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Returns the id of the client.
+    /// The client id.
     pub fn client_id(&self) -> &str {
         &self.client.id
     }
 
-    /// Returns whether each response of the provider contains `iss`, or `None` if its discovery document has not
-    /// been read yet.
+    /// Returns whether the provider adds `iss` to responses, or `None` if this is unknown.
     pub fn names_itself(&self) -> Option<bool> {
         Some((self.metadata)()?.names_itself)
     }
 
-    /// Returns the URL to which a browser is redirected for a login. `step_up` contains the requirements of a route
-    /// for the login. They override the operator's parameters.
+    /// Returns the URL of a login at the provider. A route's `step_up` requirements override configured parameters.
     ///
     /// # Errors
-    /// The provider cannot be reached, or rejects the pushed parameters.
+    /// The provider is unreachable, or rejects the pushed request.
     // Requirements B28, B37.
     pub async fn login_url(
         &self,
@@ -332,8 +323,7 @@ impl LoginProvider {
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
-            // A pushed request must contain all parameters, including `client_id`. If the client authenticates in
-            // the form, the form already contains `client_id`.
+            // A pushed request needs `client_id`. Client authentication in the form already adds `client_id`.
             let in_header = !self.client.is_in_form();
             let request_uri =
                 self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
@@ -344,7 +334,6 @@ impl LoginProvider {
         Ok(with_query(endpoint, &query))
     }
 
-    /// Pushes the parameters of an authorization request to the provider.
     async fn push(&self, metadata: &Metadata, form: String) -> Result<String, LoginFailure> {
         const WHAT: &str = "pushed_authorization_request_endpoint";
         let url = metadata.pushed_authorization_request_endpoint.as_deref();
@@ -361,10 +350,10 @@ impl LoginProvider {
         }
     }
 
-    /// Exchanges a code. Sends the request only once.
+    /// Exchanges a code for tokens. The request is sent only once.
     ///
     /// # Errors
-    /// The provider rejects the code, or no usable response arrived.
+    /// The provider rejects the code, or there is no usable response.
     // Requirement B34.
     pub async fn exchange(
         &self,
@@ -404,15 +393,15 @@ impl LoginProvider {
         })
     }
 
-    /// Returns whether the access token is kept.
+    /// Returns whether access tokens are kept.
     pub const fn keeps_access_token(&self) -> bool {
         self.keeps_access_token
     }
 
-    /// Sends a form to the token endpoint once, with this time limit.
+    /// Sends a form to the token endpoint, once.
     ///
     /// # Errors
-    /// No complete response arrived.
+    /// There was no complete response.
     pub async fn ask_for_tokens(&self, form: &[u8], within: Duration) -> Result<Response<Bytes>, LoginFailure> {
         const WHAT: &str = "token_endpoint";
         let metadata = self.document(WHAT)?;
@@ -423,7 +412,7 @@ impl LoginProvider {
     /// Revokes a refresh token (RFC 7009), if the provider supports it.
     ///
     /// # Errors
-    /// No complete response arrived.
+    /// There was no complete response.
     // Requirement B43.
     pub async fn revoke(&self, refresh_token: &str, within: Duration) -> Result<StatusCode, LoginFailure> {
         const WHAT: &str = "revocation_endpoint";
@@ -433,7 +422,8 @@ impl LoginProvider {
         Ok(self.send(&target, form.as_bytes(), within).await?.status())
     }
 
-    /// Returns the logout URL of the provider, if it has one. If the URL would be too long, the hint is omitted.
+    /// Returns the provider's logout URL, or `None` if no usable logout endpoint is known. A `hint` that would make the
+    /// URL too long is omitted.
     // Requirement B43.
     pub fn logout_url(&self, back_to: &str, hint: Option<&str>) -> Option<String> {
         let metadata = (self.metadata)()?;
@@ -454,7 +444,6 @@ impl LoginProvider {
         LoginFailure::Unknown(Arc::clone(&self.name), what)
     }
 
-    /// Sends a form as the gate's client. Returns the status and the JSON object of the response.
     async fn post(&self, target: &FetchTarget, form: String) -> Result<(StatusCode, Map<String, Value>), LoginFailure> {
         let answer = self.ask(target, form.as_bytes(), TIMEOUT).await?;
         let (parts, body) = answer.into_parts();
@@ -479,7 +468,7 @@ fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     answer.get(name).and_then(Value::as_str)
 }
 
-/// Returns the failure for an error of RFC 6749 §5.2. It does not contain the provider's own text.
+/// The failure for an OAuth error (RFC 6749 §5.2), without the provider's text.
 // Requirement B44.
 fn refusal(answer: &Map<String, Value>) -> LoginFailure {
     match text(answer, "error") {

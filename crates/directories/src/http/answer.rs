@@ -1,6 +1,5 @@
-//! Parses the response of a login hook strictly. It must be a JSON object without repeated members, with the expected
-//! types. Any other response is an error of the hook, and not a decision about the user (requirement I24). Error
-//! messages never contain a value from the response.
+//! Parsing of a login hook's response. Any response of the wrong form is an error, not a decision about the user
+//! (requirement I24). Error messages do not quote the response.
 
 use std::time::Duration;
 
@@ -14,14 +13,14 @@ use rotogate_core::session::{Scope, VouchedBy};
 use rotogate_core::strict_json;
 use rotogate_core::token::verify::is_name;
 
-/// The maximum delay that a hook can request, in seconds.
+/// The maximum `retry_after` of a hook, in seconds.
 const MAX_RETRY_AFTER: u64 = 86_400;
 
 fn wrong(message: &str) -> SourceError {
     SourceError::new(Cause::Entry, message)
 }
 
-/// Parses the user in a response. `None` if the user is inactive.
+/// Returns `None` if the user is inactive.
 pub(super) fn read(body: &[u8]) -> Result<Option<User>, SourceError> {
     let object = strict_json::object(body).map_err(|what| wrong(&format!("the response is {what}")))?;
     let mut answer = Answer(object);
@@ -44,7 +43,7 @@ pub(super) fn read_named(body: &[u8]) -> Result<NamedUsers, SourceError> {
     }
 }
 
-/// The members of a response. A member that is `null` is treated as absent.
+/// A member that is `null` counts as absent.
 struct Answer(Map<String, Value>);
 
 impl Answer {
@@ -131,7 +130,7 @@ impl Answer {
         list.and_then(|list| Scope::parse(&list.join(" ")).ok()).ok_or_else(expected)
     }
 
-    /// Returns `valid_from`, rounded up to the millisecond. Sessions created at or before this time are not valid.
+    /// Returns `valid_from`, rounded up to the millisecond.
     fn valid_from(&mut self) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text("valid_from")? else { return Ok(Timestamp::ZERO) };
         let time = humantime::parse_rfc3339(&text).ok();
@@ -169,7 +168,7 @@ mod tests {
         assert_eq!(read(body.as_bytes()).unwrap(), Some(expected));
         let least = r#"{"active":true,"subject":"u","account":null,"scopes":null,"claims":null,"valid_from":null}"#;
         assert_eq!(read(least.as_bytes()).unwrap(), Some(User::new("u")), "null is absent");
-        assert_eq!(read(br#"{"active":false,"subject":7}"#).unwrap(), None, "of an inactive user nothing counts");
+        assert_eq!(read(br#"{"active":false,"subject":7}"#).unwrap(), None, "an inactive user has no other fields");
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! The files that a login hook needs: the secret and the TLS files. When one of them changes, all of them are read
-//! again, so that a new secret needs no restart.
+//! The secret and the TLS files of a login hook. Changed files are read again without a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,21 +14,16 @@ use rotogate_core::http_client::{BadTls, HttpClient, Tls, bearer};
 use rotogate_core::private_file::read_private;
 use rotogate_kit::file_stamp::Stamp;
 
-/// How long connecting may take, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The timeout of the HTTP client. It is longer than any `timeout` of the configuration section, which limits each
-/// request.
+/// A timeout longer than any configured `timeout`. The configured timeout limits each request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The client and the secret that the files contain.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
     pub(super) client: HttpClient,
-    /// The value of the header `Authorization`.
     pub(super) authorization: Option<HeaderValue>,
 }
 
-/// The current [`Access`], and the modification stamps of the files from which it was made.
 #[derive(Debug)]
 pub(super) struct Files {
     settings: Arc<HttpSettings>,
@@ -38,18 +32,18 @@ pub(super) struct Files {
 
 impl Files {
     /// # Errors
-    /// Returns the faulty configuration key, and a description of the problem.
+    /// Returns the invalid configuration key and a description of the problem.
     pub(super) fn open(settings: &Arc<HttpSettings>) -> Result<Self, (&'static str, String)> {
-        // The stamps are taken before the files are read, so that the next request detects a change in between.
+        // Stamps are taken first, so that a change during the read is detected later.
         let stamps = stamps(settings);
         let access = access(settings)?;
         Ok(Self { settings: Arc::clone(settings), read: Mutex::new((stamps, access)) })
     }
 
-    /// Returns the access that the current files give. The call is cheap while the files are unchanged.
+    /// Reads the files again if they have changed.
     ///
     /// # Errors
-    /// Returns a message if a file has changed and is now unusable.
+    /// A file has changed and is now unusable.
     pub(super) fn current(&self) -> Result<Access, String> {
         let now = stamps(&self.settings);
         let mut read = self.read.lock();
@@ -81,5 +75,5 @@ fn authorization(path: &Path) -> Result<HeaderValue, String> {
     let secret = text.trim_end_matches(['\r', '\n']);
     let is_usable = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
     let header = is_usable.then(|| bearer(&SecretString::from(secret.to_owned()))).flatten();
-    header.ok_or_else(|| format!("{}: expected one line of visible ASCII characters, the secret", path.display()))
+    header.ok_or_else(|| format!("{}: expected the secret as one line of visible ASCII characters", path.display()))
 }

@@ -1,9 +1,7 @@
-//! Users of an application that decides about logins itself, by a login hook.
+//! Users of an application that checks logins itself, through a login hook.
 //!
-//! The gate posts a JSON object to `…/authenticate` and `…/lookup`. Only a response with status 200 and the member
-//! `active` is a decision about the user (requirement I24). A password is sent only once, because the application may
-//! lock a user out after some attempts. Each request opens a new connection, so that no request is lost on an idle
-//! connection that the other side closes.
+//! The gate posts JSON to `…/authenticate` and `…/lookup`. Only status 200 with the member `active` is a decision about
+//! the user (requirement I24). A login is sent only once, because the application may count attempts.
 
 mod answer;
 mod files;
@@ -26,25 +24,23 @@ use rotogate_core::directory::{NamedUsers, User, UserName, UserNameForm};
 use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, FetchTarget};
 use rotogate_core::password::MAX_PASSWORD;
 
-/// The version of the hook's protocol.
 const VERSION: u8 = 1;
-/// The header with the request id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A subject that no user has. `check --online` looks it up.
+/// A subject without a user, for `check --online`.
 const UNKNOWN_SUBJECT: &str = "rotogate-check";
 
 /// The settings of `[directory]` with `kind = "http"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// The base URL of the hook. The operation is appended as the last path segment.
+    /// The base URL of the hook. The operation is appended as a path segment.
     pub url: String,
-    /// The file with the secret that authenticates the gate to the hook.
+    /// The file with the gate's secret for the hook.
     pub secret_file: Option<PathBuf>,
-    /// The file with the CA certificates that may sign the hook's certificate. If `None`, the system's CA certificates.
+    /// The file with the accepted CA certificates. `None` means the system's.
     pub ca: Option<PathBuf>,
-    /// The PEM files with the gate's client certificate and chain, and with its private key.
+    /// The PEM files with the client certificate chain and its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
-    /// Whether a refusal takes as long as the slowest recent login or refusal.
+    /// Whether refusals take as long as the slowest recent login or refusal.
     pub pad_refusals: bool,
 }
 
@@ -60,7 +56,7 @@ impl HttpSettings {
 /// Returns the URL of an operation.
 ///
 /// # Errors
-/// Explains why the URL is not allowed.
+/// Describes why the URL is not allowed.
 pub fn target(url: &str, operation: &str) -> Result<FetchTarget, String> {
     if url.contains('?') {
         return Err("expected a URL without a query".to_owned());
@@ -79,7 +75,6 @@ pub struct HttpSource {
 
 rotogate_core::debug_with!(HttpSource { lookup.host() });
 
-/// The body of an `authenticate` request. It does not implement `Debug`, because it contains the password.
 #[derive(Serialize)]
 struct Authenticate<'a> {
     v: u8,
@@ -97,7 +92,6 @@ struct Authenticate<'a> {
     scope: Option<&'a str>,
 }
 
-/// The body of a `lookup` request.
 #[derive(Default, Serialize)]
 struct Lookup<'a> {
     v: u8,
@@ -105,22 +99,22 @@ struct Lookup<'a> {
     subject: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
-    /// The issuer whose tokens have this subject. `None` for a subject of this gate.
+    /// The issuer of the subject, or `None` for a subject of this gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     issuer: Option<&'a str>,
-    /// An email address that `issuer` has confirmed, instead of the subject.
+    /// An email address that the issuer has confirmed.
     #[serde(skip_serializing_if = "Option::is_none")]
     email: Option<&'a str>,
-    /// An id that the application has at `issuer`, instead of the subject.
+    /// An id that the application has at the issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     opaque: Option<&'a str>,
 }
 
 impl HttpSource {
-    /// Reads the files that the settings name. Does not open a connection.
+    /// Reads the files named in the settings, without connecting.
     ///
     /// # Errors
-    /// Returns the faulty configuration key, and a description of the problem.
+    /// Returns the invalid configuration key and a description of the problem.
     pub fn open(settings: &HttpSettings) -> Result<Self, (&'static str, String)> {
         let target = |operation| target(&settings.url, operation).map_err(|error| ("url", error));
         Ok(Self {
@@ -138,8 +132,7 @@ impl HttpSource {
     ) -> Result<T, SourceError> {
         let body = body(asked)?;
         match self.ask(&self.lookup, body.clone(), read).await {
-            // A hook that restarts, or a load balancer in front of it, may close the connection. A lookup does not
-            // change anything, so it is repeated.
+            // The connection was lost. A lookup changes nothing, so it can be repeated.
             Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
                 Ok(self.ask(&self.lookup, body, read).await?)
             }
@@ -147,7 +140,6 @@ impl HttpSource {
         }
     }
 
-    /// Sends a request once, without repeating it.
     async fn ask<T>(
         &self,
         target: &FetchTarget,
@@ -173,7 +165,6 @@ impl HttpSource {
     }
 }
 
-/// The reason why a request has no valid response.
 enum Asked {
     Unanswered(FetchError),
     Failed(SourceError),
@@ -194,19 +185,18 @@ impl From<Asked> for SourceError {
     }
 }
 
-/// The error for a status other than 200. 401 and 403 mean that the hook rejects the gate's own secret.
+/// Statuses 401 and 403 mean that the hook rejects the gate's secret.
 fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let message = format!("{target}: returned {status}: the hook does not accept the gate's secret");
             SourceError::new(Cause::Credentials, message)
         }
-        // The hook, or a proxy in front of it, is overloaded or down.
+        // The hook, or a proxy in front of it, is down or overloaded.
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             SourceError::new(Cause::Refused, format!("{target}: returned {status}"))
         }
-        // The hook responded, but failed for this user. This includes 429, because a hook may limit the attempts with
-        // one name.
+        // The hook failed only for this user. Status 429 may come from a rate limit for one name.
         status => {
             let message = format!("{target}: returned {status}; a hook must return 200 even for an unknown user");
             SourceError::new(Cause::Entry, message)
@@ -219,14 +209,14 @@ fn cause(kind: FetchErrorKind) -> Cause {
         FetchErrorKind::Timeout => Cause::Timeout,
         FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
         FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
-        // Either no connection was opened, or the client library has a new kind of error.
+        // No connection was opened, or the error is of an unknown kind.
         _ => Cause::Connect,
     }
 }
 
-/// The body of a request, whose memory is overwritten when it is dropped.
+/// Serializes a request into memory that is overwritten on drop.
 fn body(members: &impl Serialize) -> Result<Bytes, SourceError> {
-    // Serializing strings and a number cannot fail.
+    // The serialization of strings and numbers cannot fail.
     let body = serde_json::to_vec(members).map(|bytes| Bytes::from_owner(Zeroizing::new(bytes)));
     body.map_err(|_| SourceError::new(Cause::Answer, "the request cannot be serialized"))
 }
@@ -239,7 +229,7 @@ impl Source for HttpSource {
 
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
         let password = login.password.expose_secret();
-        // A hook that binds to an LDAP server with an empty password would accept every login.
+        // With an empty password, a hook that binds to LDAP would accept every login.
         if password.is_empty() || password.len() > MAX_PASSWORD {
             return Ok(Login::Absent);
         }
@@ -272,7 +262,7 @@ impl Source for HttpSource {
         let asked = match name.form() {
             UserNameForm::Email => Lookup { email: text, ..asked },
             UserNameForm::Opaque => Lookup { opaque: text, ..asked },
-            // The crate does not support names of this form, so the name does not match any user.
+            // The hook protocol does not support this form of name, so no user matches.
             _ => return Ok(NamedUsers::None),
         };
         self.look_up(&asked, answer::read_named).await
@@ -285,8 +275,7 @@ impl Source for HttpSource {
     async fn inspect(&self) -> Result<Found, SourceError> {
         let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
         let said = if found.is_some() { "the hook has a user with this subject" } else { "inactive, as expected" };
-        // Only a response about an existing user shows whether users have accounts, so this check does not cover
-        // accounts.
+        // Only a response with a user shows whether the hook reports accounts.
         Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
     }
 }
@@ -300,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn i61_a_password_that_is_not_sent_is_none_that_was_checked() {
-        // Every request to this port is a fault.
+        // Nothing listens on this port.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("http://127.0.0.1:{port}/hook");
         let settings = HttpSettings { url, secret_file: None, ca: None, client_cert: None, pad_refusals: true };

@@ -1,4 +1,4 @@
-//! LDAP connections, and the meaning of the servers' result codes.
+//! LDAP connections and result codes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +14,10 @@ use super::super::{Cause, SourceError};
 use super::LdapSettings;
 use rotogate_core::private_file::read_private;
 
-/// How long one operation may take.
 pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The result codes that the gate distinguishes (RFC 4511 appendix A).
+/// Result codes (RFC 4511 appendix A).
 pub(super) mod code {
     pub(in super::super) const SUCCESS: u32 = 0;
     pub(in super::super) const TIME_LIMIT_EXCEEDED: u32 = 3;
@@ -38,26 +36,22 @@ pub(super) mod code {
     pub(in super::super) const UNWILLING: u32 = 53;
 }
 
-/// A connection to a server.
 pub(super) struct Connection {
     pub(super) ldap: Ldap,
-    /// Whether an operation is running or has failed. Such a connection is not reused.
+    /// Whether an operation is running or has failed. The connection is then not reused.
     pub(super) is_spoilt: bool,
     /// The modification time of the password file when the connection was opened.
     password_of: Option<std::time::SystemTime>,
 }
 
-/// Opens the connections of one pool.
 pub(super) struct LdapConnector {
     pub(super) settings: Arc<LdapSettings>,
     pub(super) tls: Arc<ClientConfig>,
     pub(super) servers: Arc<Servers>,
-    /// Whether a new connection binds as the service account that searches.
     pub(super) binds: bool,
 }
 
 impl LdapConnector {
-    /// The modification time of the password file. `None` if no password is used, or the file cannot be read.
     fn password_changed(&self) -> Option<std::time::SystemTime> {
         let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
         file.metadata().ok()?.modified().ok()
@@ -72,18 +66,18 @@ impl LdapConnector {
             }
             other => SourceError::new(Cause::Connect, format!("{url}: {other}")),
         })?;
-        // The task ends when the handles are dropped. Operations report its errors.
+        // The task ends when all handles to the connection are dropped.
         tokio::spawn(async move { drop(connection.drive().await) });
         Ok(ldap)
     }
 
     async fn open(&self, url: &str) -> Result<Connection, SourceError> {
-        // The modification time is read before the file. If the file changes in between, the pool therefore closes the
-        // connection again.
+        // The modification time is read before the password file. Otherwise, a change between the two reads would go
+        // unnoticed.
         let password_of = self.password_changed();
         let mut ldap = self.connect(url).await?;
         if let Some((dn, file)) = self.settings.bind.as_ref().filter(|_| self.binds) {
-            // The file is read again for each connection, so that a new password needs no restart.
+            // The file is read for each connection, so that a new password takes effect without a restart.
             let password = bind_password(file).map_err(|error| SourceError::new(Cause::Credentials, error))?;
             let bound = ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
             if bound.rc != code::SUCCESS {
@@ -116,7 +110,6 @@ impl managed::Manager for LdapConnector {
     }
 }
 
-/// Reads the password of the service account.
 pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     let text = read_private(file)?;
     let password = text.trim_end_matches(['\n', '\r']);
@@ -126,7 +119,7 @@ pub(super) fn bind_password(file: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(password.to_owned()))
 }
 
-/// Describes a result for the operator. The server's own message is left out, because it could quote a request.
+/// Describes a result without the server's message, which could quote the request.
 pub(super) fn describe(result: &LdapResult) -> String {
     format!("result {}", result.rc)
 }
@@ -136,7 +129,8 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// The error for a failed search. A search with scope `base` reads an entry whose name came from another entry.
+/// Returns the error for a failed search. A `base` search reads only one user's entries, so its failure concerns only
+/// this user.
 pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
@@ -144,7 +138,7 @@ pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
         code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
             Cause::Credentials
         }
-        // The server refuses to search for the value in the filter, so only this user is affected.
+        // The server rejected the value in the filter, so only this user is affected.
         code::ADMIN_LIMIT_EXCEEDED | code::INVALID_SYNTAX | code::UNWILLING => Cause::Entry,
         _ if scope == SearchScope::Base => Cause::Entry,
         _ => Cause::Refused,

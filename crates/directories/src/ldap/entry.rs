@@ -1,4 +1,4 @@
-//! An LDAP entry that a search found, and the user that it describes.
+//! LDAP entries, and the users that they describe.
 
 use ldap3::SearchEntry;
 use rotogate_core::clock::Timestamp;
@@ -7,19 +7,16 @@ use uuid::Uuid;
 
 use super::super::{Cause, SourceError};
 
-/// The seconds from the start of FILETIME in 1601 to 1970.
 const FILETIME_EPOCH_SECONDS: u64 = 11_644_473_600;
-/// The number of FILETIME units in a millisecond.
 const FILETIME_PER_MILLISECOND: u64 = 10_000;
-/// The attribute of Active Directory that contains a GUID of 16 bytes.
+/// A GUID of 16 bytes in Active Directory.
 const OBJECT_GUID: &str = "objectGUID";
 
-/// The current time as a FILETIME.
 pub(super) fn filetime(now: Timestamp) -> u64 {
     (now.as_millis() + FILETIME_EPOCH_SECONDS * 1000) * FILETIME_PER_MILLISECOND
 }
 
-/// An entry. Attribute names are compared case-insensitively.
+/// Attribute names are compared case-insensitively.
 pub(super) struct Entry(pub(super) SearchEntry);
 
 fn wrong(attribute: &str, expected: &str) -> SourceError {
@@ -33,14 +30,13 @@ impl Entry {
 
     fn bytes(&self, attribute: &str) -> Vec<&[u8]> {
         let is_it = |name: &str| name.eq_ignore_ascii_case(attribute);
-        // The library stores binary values that are valid UTF-8 as strings.
         let texts = self.0.attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         let binary = self.0.bin_attrs.iter().filter(|(name, _)| is_it(name)).flat_map(|(_, values)| values);
         texts.map(String::as_bytes).chain(binary.map(Vec::as_slice)).collect()
     }
 
-    /// Returns an error if the server returned only a part of the values. Active Directory returns a long list in
-    /// parts, under a name such as `memberOf;range=0-1499`.
+    /// Returns an error if the list of values is incomplete. Active Directory splits long lists, for example into
+    /// `memberOf;range=0-1499`.
     fn check_whole(&self, attribute: &str) -> Result<(), SourceError> {
         let is_part = |name: &&String| {
             let mut options = name.split(';');
@@ -59,14 +55,12 @@ impl Entry {
         }
     }
 
-    /// All values of an attribute.
     pub(super) fn texts(&self, attribute: &str) -> Result<Vec<&str>, SourceError> {
         self.check_whole(attribute)?;
         let text = |bytes| str::from_utf8(bytes).map_err(|_| wrong(attribute, "text in UTF-8"));
         self.bytes(attribute).into_iter().map(text).collect()
     }
 
-    /// Returns the only value of an attribute.
     pub(super) fn text(&self, attribute: &str) -> Result<Option<&str>, SourceError> {
         match self.texts(attribute)?.as_slice() {
             [] => Ok(None),
@@ -75,7 +69,6 @@ impl Entry {
         }
     }
 
-    /// Returns the subject in this attribute.
     pub(super) fn subject(&self, attribute: &str) -> Result<String, SourceError> {
         if !attribute.eq_ignore_ascii_case(OBJECT_GUID) {
             let found = self.text(attribute)?.map(str::to_owned);
@@ -87,8 +80,7 @@ impl Entry {
         }
     }
 
-    /// Parses a time: a generalized time in UTC (RFC 4517 §3.3.13), or a FILETIME. A time without a fraction is read as
-    /// the end of the second, so that sessions that were created in the same second are treated as older.
+    /// Parses a generalized time in UTC (RFC 4517 §3.3.13) or a FILETIME. A time in whole seconds is rounded up.
     pub(super) fn moment(&self, attribute: &str) -> Result<Timestamp, SourceError> {
         let Some(text) = self.text(attribute)? else { return Ok(Timestamp::ZERO) };
         let found = if text.ends_with('Z') { generalized(text) } else { of_filetime(text) };
@@ -96,7 +88,7 @@ impl Entry {
     }
 }
 
-/// The attribute value to search for to find a subject. `None` if no entry can have this subject.
+/// The attribute value for a subject, or `None` if no entry can have this subject.
 pub(super) fn subject_value(attribute: &str, subject: &str) -> Option<String> {
     if attribute.eq_ignore_ascii_case(OBJECT_GUID) {
         return Uuid::parse_str(subject).ok().map(|guid| super::filter::escaped(&guid.to_bytes_le()));

@@ -1,16 +1,16 @@
-//! Search filters with placeholders. The values that replace them are escaped (RFC 4515 §3, requirement I26).
+//! LDAP search filters with placeholders. Inserted values are escaped (RFC 4515 §3, requirement I26).
 
 use ldap3::{ldap_escape, parse_filter};
 
-/// The placeholder that a filter may contain.
+/// The placeholder in a filter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Placeholder {
-    /// `{username}`: the name that the user typed at the login.
+    /// `{username}`: the name from the login.
     #[default]
     Username,
-    /// `{dn}`: the distinguished name of the user's entry.
+    /// `{dn}`: the distinguished name of the user.
     Dn,
-    /// `{now}`: the current time as a Windows FILETIME, for a comparison with `accountExpires`.
+    /// `{now}`: the current time as a FILETIME, for comparison with `accountExpires`.
     Now,
 }
 
@@ -37,20 +37,20 @@ impl Filter {
     /// Parses a filter that may contain one placeholder.
     ///
     /// # Errors
-    /// Describes the problem, and shows a correct form.
+    /// Describes the problem and shows a valid filter.
     pub fn parse(source: &str, placeholder: Placeholder, is_needed: bool) -> Result<Self, String> {
         let mark = placeholder.text();
         let bare = source.replace(mark, "");
         if bare.contains(['{', '}']) {
             return Err(format!(
-                "a brace beside {mark}, which is the only placeholder; write \\7b or \\7d for a brace"
+                "a brace beside {mark} must be written as \\7b or \\7d, because {mark} is the only placeholder"
             ));
         }
         if is_needed && bare == source {
             return Err(format!("{mark} is missing"));
         }
         let filter = Self { source: source.to_owned(), placeholder };
-        // The test value "*" is needed because a name may also be replaced by "*", which matches any name.
+        // The placeholder may also be replaced by `*`, which matches any name.
         let values: &[&str] = match placeholder {
             Placeholder::Username => &["x", "*"],
             Placeholder::Dn | Placeholder::Now => &["0"],
@@ -61,23 +61,20 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The filter as it is written in the configuration.
+    /// The filter as configured.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The filter with the placeholder replaced by an escaped value.
     pub(super) fn for_value(&self, value: &str) -> String {
         self.source.replace(self.placeholder.text(), &ldap_escape(value))
     }
 
-    /// The filter with the placeholder replaced by `*`, which matches any value.
     pub(super) fn for_any(&self) -> String {
         self.source.replace(self.placeholder.text(), "*")
     }
 }
 
-/// Escapes bytes for use as a value in a filter.
 pub(super) fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! The groups of a user. They are found by a search, or named by an attribute of the user's entry.
+//! The groups of a user, found by a search or by an attribute.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,32 +16,31 @@ use rotogate_core::session::Scope;
 pub struct GroupSettings {
     /// How the groups are found.
     pub by: GroupsBy,
-    /// The attribute with the group's name.
+    /// The attribute with the name of a group.
     pub name: String,
-    /// How many levels of nested groups are followed. If 0, nested groups are ignored.
+    /// The maximum depth of nested groups. 0 ignores nested groups.
     pub nested: usize,
-    /// The scopes that the members of each group get.
+    /// The scopes that each group gives its members.
     pub scopes: BTreeMap<String, Scope>,
-    /// Whether the names become the claim `roles`.
+    /// Whether the group names become the claim `roles`.
     pub roles: bool,
 }
 
-/// How the groups of an entry are found.
+/// How the groups of a user are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupsBy {
     /// A search for the groups.
     Filter {
-        /// The base of the search for groups.
+        /// The base of the search.
         base: String,
         /// The filter that finds the groups of `{dn}`.
         filter: Filter,
     },
-    /// An attribute of the user's entry whose values are the distinguished names of the groups.
+    /// An attribute of the user's entry with the distinguished names of the groups.
     Attribute(String),
 }
 
 impl GroupSettings {
-    /// The base of the search for groups. `None` if the groups are named by an attribute.
     pub(super) const fn base(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { base, .. } => Some(base),
@@ -49,7 +48,6 @@ impl GroupSettings {
         }
     }
 
-    /// The attribute that names the groups. `None` if a search finds them.
     pub(super) const fn attribute(&self) -> Option<&String> {
         match &self.by {
             GroupsBy::Filter { .. } => None,
@@ -63,7 +61,6 @@ fn too_many() -> SourceError {
 }
 
 impl LdapSource {
-    /// Returns the names of an entry's groups, and of the groups that contain these groups.
     pub(super) async fn groups_of(
         &self,
         entry: &Entry,
@@ -111,9 +108,8 @@ impl LdapSource {
         Ok(names)
     }
 
-    /// Reads the groups by their distinguished names, one after the other on one connection. A group's name comes from
-    /// its entry, never from a part of its distinguished name. A group that does not exist, or that the service account
-    /// cannot see, is skipped.
+    /// The name of a group comes from its entry, not from its distinguished name. Missing or invisible groups are
+    /// skipped.
     async fn groups_by_attribute(
         &self,
         entry: &Entry,
@@ -133,7 +129,7 @@ impl LdapSource {
         for _ in 0..=groups.nested {
             let mut next = Vec::new();
             for dn in std::mem::take(&mut level) {
-                // The empty name refers to the server itself (RFC 4512 §5.1).
+                // An empty name would refer to the server itself (RFC 4512 §5.1).
                 if dn.is_empty() {
                     return Err(SourceError::new(Cause::Entry, format!("attribute {attribute}: an empty name")));
                 }

@@ -1,8 +1,7 @@
-//! Users in an LDAP directory or Active Directory. A login searches for the user's entry, and then binds as this entry
-//! with the submitted password.
+//! Users in LDAP or Active Directory. A login finds the user's entry, then binds with the submitted password.
 //!
-//! There are two pools: connections that search, and connections that bind as users. A bind changes the identity of a
-//! connection, so a connection that was bound as a user is never used for a search (requirement I26).
+//! A bind changes the authenticated identity of a connection. Searches and binds therefore use separate pools
+//! (requirement I26).
 
 mod connection;
 mod entry;
@@ -32,26 +31,23 @@ use rotogate_core::password::MAX_PASSWORD;
 use rotogate_core::session::Scope;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
-/// How long a request waits for a connection of a pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A filter that matches every entry.
 const ANY: &str = "(objectClass=*)";
-/// The attribute list that requests no attributes (RFC 4511 §4.5.1.8).
+/// Requests no attributes (RFC 4511 §4.5.1.8).
 const NO_ATTRIBUTES: &str = "1.1";
 
 /// The settings of `[directory]` with `kind = "ldap"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LdapSettings {
-    /// The URLs of the servers, in the order in which new connections try them.
+    /// The server URLs, in the order in which they are tried.
     pub urls: Vec<String>,
-    /// Whether `ldap://` connections switch to TLS (StartTLS) before anything else is sent.
+    /// Whether `ldap://` connections start with StartTLS.
     pub starttls: bool,
     /// Whether connections without TLS are allowed.
     pub dangerous_plaintext: bool,
-    /// The file with the CA certificates that may sign the servers' certificates. If `None`, the system's CA
-    /// certificates.
+    /// The file with the accepted CA certificates. `None` means the system's.
     pub ca: Option<PathBuf>,
-    /// The name and the password file of the service account that searches. `None` for anonymous searches.
+    /// The distinguished name and password file of the service account. `None` for anonymous searches.
     pub bind: Option<(String, PathBuf)>,
     /// The base of the search for users.
     pub base: String,
@@ -61,21 +57,21 @@ pub struct LdapSettings {
     pub strip_domain: bool,
     /// The attribute that contains the subject.
     pub subject: String,
-    /// The filter that only active users match.
+    /// The filter for active users.
     pub active: Option<Filter>,
-    /// The attribute with the time before which sessions are not valid.
+    /// The attribute with the time before which sessions are invalid.
     pub valid_from: Option<String>,
     /// The attribute that contains the account.
     pub account: Option<String>,
-    /// The scopes that every user gets.
+    /// The scopes of every user.
     pub scopes: Scope,
-    /// The names of claims, and the attributes that they come from.
+    /// The names of the claims, each with its LDAP attribute.
     pub claims: BTreeMap<String, String>,
-    /// The names of profile fields that dialects return, and the attributes that they come from.
+    /// The profile fields for dialects, each with its attribute.
     pub profile: BTreeMap<String, String>,
-    /// How the groups of users are found.
+    /// How groups are found.
     pub groups: Option<GroupSettings>,
-    /// The maximum number of connections that search, and also of connections that bind.
+    /// The maximum number of connections in each of the two pools.
     pub pool: usize,
 }
 
@@ -83,7 +79,6 @@ impl LdapSettings {
     /// The default of `pool`.
     pub const POOL: usize = 8;
 
-    /// The names of all claims that users can have.
     pub(super) fn claims(&self) -> Vec<&str> {
         let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| OwnClaims::ROLES);
         self.claims.keys().map(String::as_str).chain(roles).collect()
@@ -100,28 +95,26 @@ pub struct LdapSource {
     settings: Arc<LdapSettings>,
     searching: Pool<LdapConnector>,
     binding: Pool<LdapConnector>,
-    /// The attributes that a search for a user requests.
     attributes: Vec<String>,
     time: SystemTime,
 }
 
 rotogate_core::debug_with!(LdapSource { settings.urls });
 
-/// The parameters of an LDAP search.
 struct Search<'a> {
     base: &'a str,
     scope: SearchScope,
     filter: &'a str,
     attributes: &'a [String],
-    /// The maximum number of entries that the search may find. More entries are a fault.
+    /// More entries are a fault.
     most: usize,
 }
 
 impl LdapSource {
-    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request.
+    /// Reads the files named in the settings, without connecting. `timeout` is the time limit of a request.
     ///
     /// # Errors
-    /// Returns the faulty configuration key, and a description of the problem.
+    /// Returns the invalid configuration key and a description of the problem.
     pub fn open(settings: &LdapSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
         let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
@@ -160,14 +153,12 @@ impl LdapSource {
         })
     }
 
-    /// Returns the matching entries. References to other servers are skipped. If `may_be_absent` is set and the base
-    /// does not exist, the result is an empty list instead of an error.
+    /// Referrals are skipped. If `may_be_absent` is set, a missing base gives an empty list.
     async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
         let mut connection = Self::connection(&self.searching).await?;
         Self::search_on(&mut connection, search, may_be_absent).await
     }
 
-    /// Does what [`LdapSource::search`] does, on a connection that the caller already has.
     async fn search_on(
         connection: &mut Object<LdapConnector>,
         search: Search<'_>,
@@ -182,7 +173,7 @@ impl LdapSource {
         let mut stream = started.await.map_err(|error| lost(&error))?;
         let mut entries = Vec::new();
         while let Some(entry) = stream.next().await.map_err(|error| lost(&error))? {
-            // `construct` panics on a result that is not an entry.
+            // `construct` panics if the result is not an entry.
             if entry.is_ref() || entry.is_intermediate() {
                 continue;
             }
@@ -206,7 +197,6 @@ impl LdapSource {
         Ok(entries)
     }
 
-    /// Returns whether this is the password of the entry.
     async fn bind(&self, dn: &str, password: &SecretString) -> Result<bool, SourceError> {
         let mut connection = Self::connection(&self.binding).await?;
         connection.is_spoilt = true;
@@ -214,9 +204,8 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // The password is wrong, or the entry has no password, or is locked or disabled. Servers report these cases
-            // differently. If the gate's responses differed as well, they would reveal which names exist (requirement
-            // I63).
+            // Servers use different codes for wrong passwords and locked entries. The gate treats them alike, because
+            // different responses would reveal which names exist (requirement I63).
             code::INVALID_CREDENTIALS
             | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION
@@ -236,13 +225,11 @@ impl LdapSource {
         Ok(is_right)
     }
 
-    /// The filter that only active users match.
     fn active(&self) -> String {
         let now = || filetime(self.time.wall()).to_string();
         self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.for_value(&now()))
     }
 
-    /// Builds the user from an entry.
     async fn user(&self, entry: &Entry) -> Result<User, SourceError> {
         let LdapSettings { subject, valid_from, account, scopes, claims, profile, groups, .. } = &*self.settings;
         let mut own = OwnClaims::new();
@@ -285,7 +272,7 @@ impl LdapSource {
     }
 }
 
-/// Converts one value to a JSON string, and several values to a list.
+/// Several values become a list.
 fn json(values: &[&str]) -> Option<serde_json::Value> {
     match values {
         [] => None,
@@ -303,8 +290,8 @@ impl Source for LdapSource {
     async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
         let password = &login.password;
         let secret = password.expose_secret();
-        // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2), and a server may truncate a
-        // password at a NUL.
+        // Servers accept a bind with an empty password (RFC 4513 §5.1.2). A server may also truncate a password at a
+        // NUL byte.
         if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
             return Ok(Login::Absent);
         }
@@ -318,14 +305,14 @@ impl Source for LdapSource {
             most: 1,
         };
         let Some(found) = self.search(search, false).await?.pop() else {
-            // Makes the same requests as for a wrong password. The server does not compute a hash for an unknown name,
-            // so the padding of refusals adds the missing time (requirement I49). The result of this bind is ignored.
+            // An unknown name causes the same requests as a wrong password. The padding of refusals compensates for the
+            // missing hash computation (requirement I49).
             return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
                 Err(error) if error.cause != Cause::Entry => Err(error),
                 _ => Ok(Login::Absent),
             };
         };
-        // A bind with an empty name is anonymous and succeeds with any password.
+        // A bind with an empty name would be anonymous and succeed with any password.
         if found.dn().is_empty() {
             return Err(SourceError::new(Cause::Entry, "the search found an entry without a name"));
         }
@@ -364,7 +351,7 @@ impl Source for LdapSource {
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
-        // A user whom a login would not find must not be able to refresh.
+        // Users must also match the login filter. Otherwise, users whom the filter excludes could still refresh tokens.
         let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.for_any(), self.active());
         let search = Search {
             base: &settings.base,

@@ -1,4 +1,4 @@
-//! Users in a database: PostgreSQL or SQLite. The configuration contains the SQL statements.
+//! Users in PostgreSQL or SQLite, found by configured SQL statements.
 
 mod postgres;
 mod row;
@@ -26,19 +26,16 @@ use row::Row;
 use sqlite::Sqlite;
 use template::{Param, PlaceholderStyle, Template};
 
-/// How long a request waits for a connection from the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The time limit of a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The database URL, or the path of the file that contains it.
+/// The source of the database URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// The URL is written in the configuration, and does not contain a password.
+    /// The URL itself, without a password.
     Plain(String),
-    /// The URL is in a private file.
+    /// A private file with the URL.
     File(PathBuf),
 }
 
@@ -47,30 +44,28 @@ pub enum DatabaseUrl {
 pub struct SqlSettings {
     /// The database.
     pub url: DatabaseUrl,
-    /// The folder to which the path of an SQLite file is relative.
+    /// The folder for relative SQLite paths.
     pub folder: PathBuf,
-    /// The file with the CA certificates that may sign the server's certificate. If `None`, the system's CA
-    /// certificates.
+    /// The file with the accepted CA certificates. `None` means the system's.
     pub ca: Option<PathBuf>,
     /// The statement that finds a user for a login.
     pub authenticate: Template,
     /// The statement that finds a user by subject.
     pub lookup: Template,
-    /// The statement that replaces a weak password hash.
+    /// The statement that replaces an outdated hash.
     pub rehash: Option<Template>,
     /// The columns that become claims.
     pub claims: Vec<String>,
-    /// The columns that become profile fields, which dialects return.
+    /// The columns that become profile fields for dialects.
     pub profile: Vec<String>,
     /// The maximum number of connections.
     pub pool: usize,
-    /// Whether each connection prepares a statement only once.
+    /// Whether each connection keeps its prepared statements.
     pub statement_cache: bool,
-    /// The hashes to expect before the first one was read.
+    /// The expected hash schemes.
     pub hashes: Vec<ExpectedHash>,
 }
 
-/// Creates a pool of at most `size` connections to a server.
 fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
     Pool::builder(connector)
         .max_size(size)
@@ -81,7 +76,6 @@ fn pool<M: Manager>(connector: M, size: usize) -> Result<Pool<M>, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Returns a connection from the pool.
 async fn session<M: Manager<Error = SourceError>>(pool: &Pool<M>) -> Result<Object<M>, SourceError> {
     pool.get().await.map_err(|error| match error {
         PoolError::Backend(error) => error,
@@ -102,18 +96,16 @@ impl SqlSettings {
     }
 }
 
-/// The columns besides those with a fixed meaning.
 #[derive(Clone, Debug, Default)]
 struct Columns {
     claims: Vec<String>,
     profile: Vec<String>,
-    /// Whether the lookup returns the password hash, so that a changed password is detected.
+    /// Whether the lookup returns the hash, so that a changed password is detected.
     is_marked: bool,
 }
 
 impl Columns {
-    /// Returns an error if the gate reads a column whose name is not unique, because the gate could read the wrong
-    /// column.
+    /// Column names must be unique, or the gate could read the wrong column.
     fn check<'a>(&self, names: &(impl Iterator<Item = &'a str> + Clone)) -> Result<(), SourceError> {
         let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
         for name in row::FIXED.into_iter().chain(listed) {
@@ -126,7 +118,6 @@ impl Columns {
     }
 }
 
-/// A statement for the database.
 #[derive(Debug)]
 struct Statement {
     text: String,
@@ -139,8 +130,6 @@ impl Statement {
     }
 }
 
-/// The database's description of a statement: the types of the parameters, and the columns. A column has a type if the
-/// database reports one.
 struct Prepared {
     parameters: Vec<String>,
     columns: Vec<(String, Option<String>)>,
@@ -152,7 +141,6 @@ enum Database {
     Sqlite(Sqlite),
 }
 
-/// The database that a URL names.
 enum Target {
     Postgres(Vec<tokio_postgres::Config>),
     Sqlite(PathBuf),
@@ -173,7 +161,7 @@ impl Target {
     }
 }
 
-/// Returns whether a URL contains a password. Such a URL belongs in a file.
+/// Returns whether a URL contains a password.
 pub fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
@@ -183,7 +171,7 @@ pub fn has_password(url: &str) -> bool {
 /// Checks that a URL names a supported database.
 ///
 /// # Errors
-/// Describes the problem, without quoting the URL.
+/// Describes the problem without quoting the URL.
 pub fn check_url(url: &str, settings: &SqlSettings) -> Result<(), String> {
     Target::parse(url, settings).map(|_| ())
 }
@@ -200,10 +188,10 @@ pub struct SqlSource {
 }
 
 impl SqlSource {
-    /// Reads the files that the settings name. Does not open a connection. `timeout` is the time limit of a request.
+    /// Reads the files named in the settings, without connecting. `timeout` is the time limit of a request.
     ///
     /// # Errors
-    /// Returns the faulty configuration key, and a description of the problem.
+    /// Returns the invalid configuration key and a description of the problem.
     pub fn open(settings: &SqlSettings, timeout: Duration) -> Result<Self, (&'static str, String)> {
         let (key, url) = match &settings.url {
             DatabaseUrl::Plain(url) => ("url", SecretString::from(url.clone())),
@@ -241,7 +229,6 @@ impl SqlSource {
         })
     }
 
-    /// Runs a statement that returns at most one row.
     async fn one(
         &self,
         statement: &Arc<Statement>,
@@ -259,14 +246,12 @@ impl SqlSource {
     }
 }
 
-/// Returns whether an SQLSTATE concerns the values of this user, not the statement. Examples are a subquery that
-/// returns two rows, a value that cannot be converted, a violated constraint, or an error raised by a database function
-/// (`P0`: PL/pgSQL).
+/// Returns whether an SQLSTATE is caused by this user's values. Classes: 21 cardinality, 22 data, 23 constraint, P0
+/// PL/pgSQL.
 fn is_of_values(state: &str) -> bool {
     ["21", "22", "23", "P0"].iter().any(|class| state.starts_with(class))
 }
 
-/// Reads the URL from a private file.
 fn read_url(path: &Path) -> Result<SecretString, String> {
     let text = read_private(path)?;
     let url = text.trim();
@@ -295,7 +280,7 @@ impl Source for SqlSource {
             self.one(&self.authenticate, value).await
         };
         let mut row_of_user = row(&login.username).await?;
-        // The second spelling is looked up in any case, so that the duration does not reveal whether the first spelling
+        // The composed spelling is always looked up, so that the duration does not reveal whether the first spelling
         // exists.
         if let Cow::Owned(composed) = composed(&login.username) {
             let second = row(&composed).await?;
@@ -344,7 +329,7 @@ impl Source for SqlSource {
     fn close_idle(&self) {
         match &self.database {
             Database::Postgres(database) => database.close_idle(),
-            // Operations on a file return an error if the file is gone, so there are no connections to close.
+            // An SQLite file needs no reconnection.
             Database::Sqlite(_) => {}
         }
     }
@@ -364,7 +349,10 @@ impl Source for SqlSource {
             let Prepared { parameters, columns } =
                 prepared.map_err(|error| SourceError::new(error.cause, format!("{name}: {error}")))?;
             if parameters.len() != statement.params.len() {
-                let message = format!("{name}: a value in braces is not a parameter; is it in a comment or in quotes?");
+                let message = format!(
+                    "{name}: the database does not treat each value in braces as a parameter; move the value out of \
+                     the comment or the quotes"
+                );
                 return Err(SourceError::new(Cause::Answer, message));
             }
             let types = parameters.join(", ");

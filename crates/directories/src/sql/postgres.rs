@@ -1,5 +1,3 @@
-//! PostgreSQL.
-
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,7 +17,7 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row, of_system_time};
 use super::{IDLE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// If a connection was used within this time, it is not tested before its next use.
+/// A connection used within this time is reused without a test.
 const FRESH: Duration = Duration::from_secs(5);
 
 struct PostgresConnector {
@@ -28,11 +26,10 @@ struct PostgresConnector {
     tls: MakeRustlsConnect,
 }
 
-/// A connection to a server.
 struct PostgresSession {
     client: Client,
     prepared: Vec<(String, tokio_postgres::Statement)>,
-    /// Whether a statement is running or has failed. Such a connection is not reused.
+    /// Whether a statement is running or has failed. The connection is then not reused.
     is_spoilt: bool,
 }
 
@@ -45,7 +42,7 @@ impl managed::Manager for PostgresConnector {
             self.hosts[host].connect(self.tls.clone()).await.map_err(|error| fault(&error))
         };
         let (client, connection) = self.servers.connect(open).await?;
-        // The task ends when the client is dropped. Statements report its errors.
+        // The task ends when the client is dropped.
         tokio::spawn(async move { drop(connection.await) });
         Ok(PostgresSession { client, prepared: Vec::new(), is_spoilt: false })
     }
@@ -68,7 +65,7 @@ impl managed::Manager for PostgresConnector {
 fn fault(error: &tokio_postgres::Error) -> SourceError {
     if let Some(refused) = error.as_db_error() {
         let state = refused.code().code();
-        // Leaves out the detail of the error, because it may quote the row.
+        // The error detail is left out, because it may quote the row.
         return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
@@ -77,8 +74,7 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
 
 fn cause_of(state: &str) -> Cause {
     match state {
-        // A statement that is slow for only one user is also treated as a timeout, because the gate cannot distinguish
-        // it from a database that hangs. A database that hangs must get fewer requests.
+        // The gate cannot distinguish a slow statement from a database that hangs, so the circuit counts both.
         state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
         state if super::is_of_values(state) => Cause::Entry,
         state if state.starts_with("28") => Cause::Credentials,
@@ -87,9 +83,8 @@ fn cause_of(state: &str) -> Cause {
     }
 }
 
-/// Returns whether the value of a parameter does not fit the type of its column, so that no row can have it. `error`
-/// must have occurred before the statement ran, because a later error with the same state is about a stored value. An
-/// error with a position is about the statement itself.
+/// Returns whether a parameter value is invalid for its column type, so no row can match. An error with a position
+/// concerns the statement itself.
 fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     const UNFIT: [SqlState; 6] = [
         SqlState::INVALID_TEXT_REPRESENTATION,
@@ -102,8 +97,7 @@ fn fits_no_column(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|refused| refused.position().is_none() && UNFIT.contains(refused.code()))
 }
 
-/// A parameter in text form, which the server parses as the type that the statement needs. Its `Debug` output hides the
-/// value, because the driver logs parameters and some of them are password hashes.
+/// A parameter in text form. `Debug` hides the value, because the driver logs parameters.
 struct Text(Option<String>);
 
 rotogate_core::debug_with!(Text);
@@ -130,18 +124,15 @@ impl ToSql for Text {
     to_sql_checked!();
 }
 
-/// A PostgreSQL database, and the pool of connections to it.
 pub(super) struct Postgres {
     pool: Pool<PostgresConnector>,
-    /// Whether each connection prepares a statement only once. This does not work with a pooler that runs each
-    /// transaction on another connection.
+    /// Whether each connection keeps its prepared statements. A transaction pooler does not support kept statements.
     caches: bool,
 }
 
 rotogate_core::debug_with!(Postgres);
 
-/// Parses a URL into one configuration for each host, so that the gate itself tries the hosts. The driver would limit
-/// only the time until a host accepts a connection, not the time until the server responds.
+/// Returns one configuration for each host, because the driver's timeout does not cover the server's response.
 pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     let all = config(url, caches)?;
     let begin = url.find('@').or_else(|| url.find("//").map(|at| at + 1)).map_or(0, |at| at + 1);
@@ -159,11 +150,11 @@ pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     hosts.split(',').map(one).collect()
 }
 
-/// Parses a URL. TLS with a verified certificate is required unless the server is on this machine.
+/// Requires TLS with a verified certificate, unless the server is on this machine.
 pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
-    // rustls always verifies the certificate and the host name, so these modes are equivalent here.
+    // rustls always verifies the certificate and the host name, so these modes are equal.
     let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // The parser's own error message is not shown, because it may quote the URL with its password.
+    // The parser's message may quote the URL and its password.
     let parsed: Result<Config, _> = url.parse();
     let mut config = parsed.map_err(|error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -189,7 +180,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
     }
     config.application_name("rotogate");
     if caches {
-        // The option is not sent to a pooler, which rejects options and shares its connections.
+        // Poolers reject options.
         config.options(format!("-c statement_timeout={}", STATEMENT_TIMEOUT.as_millis()));
     }
     Ok(config)
@@ -216,7 +207,7 @@ impl Postgres {
         self.pool.retain(|_, _| false);
     }
 
-    /// Runs a statement with the time limit. `None` if a value does not fit its column's type.
+    /// Returns `None` if a value does not fit its column type.
     async fn run<T>(
         &self,
         statement: &Statement,
@@ -238,7 +229,6 @@ impl Postgres {
         Ok(done)
     }
 
-    /// Runs a query, and returns at most two rows.
     pub(super) async fn query(
         &self,
         statement: &Arc<Statement>,
@@ -259,7 +249,6 @@ impl Postgres {
         found.iter().map(row).collect()
     }
 
-    /// Runs a statement, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Arc<Statement>,
@@ -287,8 +276,7 @@ impl Postgres {
 }
 
 impl PostgresSession {
-    /// Sends a statement with its values. Returns as soon as the server has accepted the values, before any row is
-    /// read.
+    /// Returns after the server has accepted the values, and before any row is read.
     async fn start(
         &mut self,
         text: &str,
@@ -370,8 +358,7 @@ mod tests {
             ("21000", Cause::Entry),
             ("22012", Cause::Entry),
             ("23505", Cause::Entry),
-            // The SQLSTATE of `RAISE EXCEPTION`, and those of `INTO STRICT` if the query returns no row or several
-            // rows.
+            // PL/pgSQL errors: `RAISE EXCEPTION`, and `INTO STRICT` with no row and with several rows.
             ("P0001", Cause::Entry),
             ("P0002", Cause::Entry),
             ("P0003", Cause::Entry),

@@ -1,5 +1,3 @@
-//! A row that a statement returned, and the user that it describes.
-
 use serde_json::Value as Json;
 
 use super::super::{Cause, HashedUser, SourceError};
@@ -10,10 +8,8 @@ use rotogate_core::directory::{PasswordMark, User};
 use rotogate_core::password::SecretHash;
 use rotogate_core::session::Scope;
 
-/// The names of the columns with a fixed meaning.
 pub(super) const FIXED: [&str; 6] = ["subject", "password_hash", "active", "scopes", "valid_from", "account"];
 
-/// The value of a column, for both databases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Field {
     Null,
@@ -51,7 +47,7 @@ impl Field {
     }
 }
 
-/// A row, as pairs of name and value. Its `Debug` output hides the values, because they may include a password hash.
+/// The columns of a row. `Debug` hides the values, which may include a password hash.
 pub(super) struct Row(pub(super) Vec<(String, Field)>);
 
 fn wrong(column: &str, expected: &str, found: &Field) -> SourceError {
@@ -76,7 +72,6 @@ impl Row {
         }
     }
 
-    /// Builds the user, with the claims and profile fields that `columns` lists.
     pub(super) fn user(mut self, columns: &Columns) -> Result<(User, Option<SecretHash>), SourceError> {
         columns.check(&self.0.iter().map(|(name, _)| name.as_str()))?;
         let Some(subject) = self.text("subject")? else {
@@ -109,16 +104,15 @@ impl Row {
         Ok((user.claims(claims), hash))
     }
 
-    /// Returns the value of a listed column. `None` for NULL. A column may be listed twice.
+    /// Returns the value of a configured column, or `None` for NULL.
     fn named(&self, column: &str) -> Result<Option<Json>, SourceError> {
         match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)) {
             Some((_, Field::Null)) => Ok(None),
             Some((_, field)) => Ok(Some(field.clone().json())),
-            None => Err(SourceError::new(Cause::Entry, format!("the row has no column {column}, which is listed"))),
+            None => Err(SourceError::new(Cause::Entry, format!("the row lacks the configured column {column}"))),
         }
     }
 
-    /// Returns the user with the password hash.
     pub(super) fn hashed_user(self, columns: &Columns) -> Result<Option<HashedUser>, SourceError> {
         let is_there = self.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("password_hash"));
         if !is_there {
@@ -126,11 +120,11 @@ impl Row {
             return Err(SourceError::new(Cause::Entry, message));
         }
         let (user, hash) = self.user(columns)?;
-        // A user without a password hash cannot log in with a password.
+        // A user without a hash cannot log in with a password.
         Ok(hash.map(|hash| HashedUser { user, hash, is_marked: columns.is_marked }))
     }
 
-    /// Returns the user for a lookup. The password mark is set if the lookup statement returns the hash.
+    /// Sets the password mark if the statement returns the hash.
     pub(super) fn looked_up(self, columns: &Columns) -> Result<User, SourceError> {
         let (user, hash) = self.user(columns)?;
         Ok(match hash.filter(|_| columns.is_marked) {
@@ -140,7 +134,7 @@ impl Row {
     }
 }
 
-/// Parses scopes: a list, a JSON array, or a string separated by spaces.
+/// Accepts a list, a JSON array, or a string separated by spaces.
 fn scopes(field: &Field) -> Result<Scope, SourceError> {
     let list = match field {
         Field::List(list) => Some(list.join(" ")),
@@ -155,7 +149,7 @@ fn scopes(field: &Field) -> Result<Scope, SourceError> {
     scope.ok_or_else(|| wrong("scopes", "scopes as a list, a JSON array or a string with spaces", field))
 }
 
-/// Parses a time: a timestamp, integer seconds since 1970, or a string as in RFC 3339, in UTC.
+/// Accepts a timestamp, integer seconds since 1970, or RFC 3339, in UTC.
 fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     let found = match field {
         Field::Time(time) => Some(*time),
@@ -166,8 +160,7 @@ fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     found.ok_or_else(|| wrong("valid_from", "a time, seconds since 1970, or text such as 2026-01-31T12:00:00Z", field))
 }
 
-/// Converts a system time. The result is rounded up to the millisecond, because sessions created at or before it are
-/// not valid.
+/// Rounds up to the millisecond, because sessions created until then must be invalid.
 pub(super) fn of_system_time(time: std::time::SystemTime) -> Option<Timestamp> {
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_micros().div_ceil(1000)).ok().map(Timestamp::from_millis)

@@ -1,4 +1,4 @@
-//! SQLite. The statements run on threads for blocking work.
+//! SQLite, on threads for blocking work.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,6 @@ use super::super::{Cause, SourceError};
 use super::row::{Field, Row};
 use super::{ACQUIRE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
-/// How long a statement waits while another connection writes to the database.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -23,15 +22,13 @@ struct Opener {
     writes: bool,
 }
 
-/// A connection to the database file.
 #[derive(Debug)]
 struct Session {
     connection: Connection,
-    /// The device and inode of the file, taken just before it was opened.
+    /// The device and inode of the file, read just before the file was opened.
     file: Option<(u64, u64)>,
 }
 
-/// Returns the device and inode of the file at a path. Symbolic links are followed.
 fn file(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
 }
@@ -53,7 +50,7 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, session: &mut Session, _: &managed::Metrics) -> managed::RecycleResult<SourceError> {
-        // The file that the connection has open may have been removed, or another file may have replaced it.
+        // Checks whether the open file was removed or replaced.
         let is_there = session.file.is_some() && session.file == file(&self.path);
         if is_there { Ok(()) } else { Err(RecycleError::message("the file of the database was replaced or removed")) }
     }
@@ -73,19 +70,18 @@ fn fault(error: &rusqlite::Error) -> SourceError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => Cause::Timeout,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Cause::Connect,
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Cause::Entry,
-        // The statement was prepared successfully, but failed with the values of this user.
+        // The statement is valid, but failed for this user's values.
         Some(ErrorCode::Unknown) if matches!(error, rusqlite::Error::SqliteFailure(..)) => Cause::Entry,
         Some(_) | None => Cause::Refused,
     };
     let message = match error {
-        // `error` itself would contain the text of the statement.
+        // The full error would contain the statement.
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     };
     SourceError::new(cause, message)
 }
 
-/// A database file, and the pool of connections to it.
 #[derive(Debug)]
 pub(super) struct Sqlite {
     pool: Pool<Opener>,
@@ -103,7 +99,6 @@ impl Sqlite {
         Ok(Self { pool })
     }
 
-    /// Runs `work` on a connection, with the time limit of a statement.
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -120,7 +115,6 @@ impl Sqlite {
         })
     }
 
-    /// Runs a query, and returns at most two rows.
     pub(super) async fn query(
         &self,
         statement: &Arc<Statement>,
@@ -146,7 +140,6 @@ impl Sqlite {
         .await
     }
 
-    /// Runs a statement, and returns the number of changed rows.
     pub(super) async fn execute(
         &self,
         statement: &Arc<Statement>,

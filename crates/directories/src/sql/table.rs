@@ -1,4 +1,4 @@
-//! The table of users that `rotogate user import --to` fills in an SQLite file, and the statements that read it.
+//! The SQLite table that `rotogate user import --to` fills.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::username;
 use rotogate_core::directory::User;
 use rotogate_core::password::SecretHash;
 
-/// The definition of the table. Names are compared exactly, and are unique within an account.
+/// Names are case-sensitive and unique within an account.
 const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS users (
     subject TEXT NOT NULL PRIMARY KEY,
@@ -26,36 +26,34 @@ CREATE TABLE IF NOT EXISTS users (
 CREATE UNIQUE INDEX IF NOT EXISTS users_name ON users (username, ifnull(account, ''));
 ";
 
-/// The columns that are not profile fields.
 const COLUMNS: [&str; 7] = ["subject", "username", "account", "password_hash", "active", "scopes", "valid_from"];
 
-/// A user to add.
+/// A user to import.
 #[derive(Debug)]
 pub struct TableUser<'a> {
     /// The login name.
     pub username: &'a str,
-    /// The user's subject, account, scopes and other properties.
+    /// The user's properties.
     pub user: &'a User,
     /// The hash of the password.
     pub hash: &'a SecretHash,
-    /// `sessions_valid_from` in RFC 3339 format. `None` after the year 9999.
+    /// `sessions_valid_from` in RFC 3339, or `None` after the year 9999.
     pub valid_from: Option<String>,
 }
 
-/// The state of the table after an import.
+/// The table after an import.
 #[derive(Debug)]
 pub struct UserTable {
     /// The columns that are profile fields.
     pub profile: Vec<String>,
-    /// The columns whose values have types that SQLite lacks. Booleans are stored as numbers, and lists and objects as
-    /// JSON strings.
+    /// Columns whose values were converted. Booleans become numbers; lists and objects become JSON strings.
     pub converted: Vec<String>,
     /// The password hashes of all users.
     pub hashes: Vec<SecretHash>,
 }
 
 impl UserTable {
-    /// Returns the statements for `authenticate`, `lookup` and `rehash` of the directory.
+    /// Returns the statements `authenticate`, `lookup` and `rehash`.
     pub fn statements(&self) -> [(&'static str, String); 3] {
         let fields: String = self.profile.iter().map(|field| format!(", \"{field}\"")).collect();
         let select = |condition: &str| {
@@ -73,12 +71,12 @@ impl UserTable {
     }
 }
 
-/// The reason why no user was added.
+/// Why the import failed.
 #[derive(Debug)]
 pub enum TableError {
     /// The database failed, or its table has other columns.
     Database(String),
-    /// These users cannot be stored. Each has its index and the reason.
+    /// These users cannot be stored, each with its index and the reason.
     Users(Vec<(usize, String)>),
 }
 
@@ -88,25 +86,24 @@ impl From<rusqlite::Error> for TableError {
     }
 }
 
-/// Returns the path of the SQLite file in a URL. `None` if the URL does not name a file.
+/// Returns the path in an SQLite URL, or `None` for another URL.
 pub fn sqlite_path(url: &str, folder: &Path) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
     let path = path.strip_prefix("//").unwrap_or(path);
     (!path.is_empty() && !path.contains('?')).then(|| folder.join(path))
 }
 
-/// Adds users to the database in a file. Either all users are added, or none. Without a path, a database in memory is
-/// used. With `dry_run`, nothing is stored.
+/// Adds all users, or none. Without a path, the database is in memory. With `dry_run`, nothing is stored.
 ///
 /// # Errors
-/// See [`TableError`].
+/// Returns why no user was added.
 pub fn add(path: Option<&Path>, users: &[TableUser<'_>], dry_run: bool) -> Result<UserTable, TableError> {
     let mut connection = match path {
         Some(path) => Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?,
         None => Connection::open_in_memory()?,
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // If the transaction is dropped without a commit, nothing changes.
+    // A dropped transaction is rolled back.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(TABLE)?;
     let mut profile = profile_columns(&transaction)?;
@@ -157,7 +154,6 @@ impl From<rusqlite::Error> for RowFault {
     }
 }
 
-/// Returns the columns of the table besides [`COLUMNS`], after checking that all of [`COLUMNS`] exist.
 fn profile_columns(transaction: &Transaction<'_>) -> Result<Vec<String>, TableError> {
     let mut prepared = transaction.prepare("SELECT name FROM pragma_table_info('users')")?;
     let all: Vec<String> = prepared.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -167,14 +163,13 @@ fn profile_columns(transaction: &Transaction<'_>) -> Result<Vec<String>, TableEr
     }
 }
 
-/// Adds a column for each profile field that the table does not have yet.
 fn add_columns(transaction: &Transaction<'_>, user: &TableUser<'_>, known: &mut Vec<String>) -> Result<(), RowFault> {
     for field in user.user.profile.keys() {
         if known.contains(field) {
             continue;
         }
-        // Names are compared case-insensitively, as SQLite does. They become part of statements, so the characters are
-        // restricted.
+        // SQLite compares names case-insensitively. The characters are restricted, because names become part of
+        // statements.
         let is_taken = COLUMNS
             .iter()
             .copied()
@@ -207,8 +202,7 @@ fn insert<'u>(
     }
     let text = |text: &str| Value::Text(text.to_owned());
     let scopes = user.scopes.as_str();
-    // Scopes that begin like a JSON array would be parsed as JSON when they are read, so they are stored as a JSON
-    // array.
+    // Scopes that start with `[` would be parsed as JSON, so they are stored as a JSON array.
     let scopes =
         if scopes.starts_with('[') { Json::from_iter(user.scopes.iter()).to_string() } else { scopes.to_owned() };
     let seconds = user.sessions_valid_from.as_millis().div_ceil(1000);
@@ -238,7 +232,7 @@ fn insert<'u>(
     Ok(())
 }
 
-/// Converts the value of a profile field. `None` if a number is out of SQLite's range.
+/// Returns `None` if a number is out of SQLite's range.
 fn value(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => Value::Null,

@@ -1,18 +1,17 @@
-//! SQL statements with named placeholders in braces. Values are always bound as parameters, and never inserted into the
-//! SQL text (requirement I29).
+//! SQL statements with placeholders in braces. Values are always bound as parameters (requirement I29).
 
 /// A placeholder in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
-    /// `{account}`: the account of the login. NULL for a login without an account.
+    /// `{account}`: the account of the login, or NULL.
     Account,
-    /// `{username}`: the name that the user typed at the login.
+    /// `{username}`: the submitted name.
     Username,
-    /// `{subject}`: the subject to look up.
+    /// `{subject}`: the subject to find.
     Subject,
-    /// `{old_hash}`: the password hash that was checked.
+    /// `{old_hash}`: the hash to replace.
     OldHash,
-    /// `{new_hash}`: the hash that replaces `{old_hash}`.
+    /// `{new_hash}`: the new hash.
     NewHash,
 }
 
@@ -35,11 +34,11 @@ pub struct Purpose {
     must: &'static [Param],
 }
 
-/// For the statement that finds a user for a login.
+/// The statement that finds a user at login.
 pub const AUTHENTICATE: Purpose = Purpose { may: &[Param::Username, Param::Account], must: &[Param::Username] };
-/// For the statement that finds a user by subject.
+/// The statement that finds a user by subject.
 pub const LOOKUP: Purpose = Purpose { may: &[Param::Subject], must: &[Param::Subject] };
-/// For the statement that replaces a password hash if it is still the old one.
+/// The statement that replaces a password hash.
 pub const REHASH: Purpose = Purpose {
     may: &[Param::Subject, Param::OldHash, Param::NewHash],
     must: &[Param::Subject, Param::OldHash, Param::NewHash],
@@ -60,14 +59,14 @@ pub struct Template {
 
 rotogate_core::debug_with!(Template { source });
 
-/// Returns the spelling of the n-th parameter, counted from 1.
+/// Returns the n-th parameter in SQL, counted from 1.
 pub(super) type PlaceholderStyle = fn(usize) -> String;
 
 impl Template {
     /// Parses a statement.
     ///
     /// # Errors
-    /// Describes the problem, and shows a correct form.
+    /// Describes the problem and shows a valid statement.
     pub fn parse(source: &str, purpose: Purpose) -> Result<Self, String> {
         let known = || purpose.may.iter().map(|param| format!("{{{}}}", param.name())).collect::<Vec<_>>().join(", ");
         let mut pieces = Vec::new();
@@ -84,7 +83,7 @@ impl Template {
                 return Err(format!("unknown value {{{}}}; expected one of {}", name.escape_debug(), known()));
             };
             if is_quoted {
-                return Err(format!("{{{name}}} is in quotes; a value is bound, not inserted: remove the quotes"));
+                return Err(format!("{{{name}}} is in quotes; remove the quotes, because it is a bound parameter"));
             }
             pieces.extend([Piece::Text(text.to_owned()), Piece::Param(*param)]);
             rest = after;
@@ -119,7 +118,6 @@ impl Template {
         })
     }
 
-    /// The placeholders in the order of the statement's parameters.
     pub(super) fn params(&self) -> impl Iterator<Item = Param> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Text(_) => None,
@@ -127,18 +125,16 @@ impl Template {
         })
     }
 
-    /// Returns whether the statement mentions this word.
     pub(super) fn mentions(&self, word: &str) -> bool {
         self.texts().any(|text| text.contains(word))
     }
 
-    /// The statement as it is written in the configuration.
+    /// The statement as configured.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// Renders the statement for a database. Each occurrence of a placeholder becomes a separate parameter, because the
-    /// database may give each occurrence a different type.
+    /// Each placeholder becomes a separate parameter, because the database may infer a different type for each use.
     pub(super) fn render(&self, placeholder: PlaceholderStyle) -> String {
         let mut number = 0;
         let piece = |piece: &Piece| match piece {

@@ -1,10 +1,8 @@
-//! Changes of users, as events in the audit log. A command records who made the change. A running gate records the
-//! changes that it finds in its users file, even if another program made them.
+//! Audit events for changes of users. A gate also records changes that other programs made to its users file.
 
 const TARGET: &str = "rotogate::audit";
-/// The actor in the event of a change that a gate finds in a file.
 const FILE: &str = "file";
-/// If more users than this changed, a gate writes their number instead of a line for each user.
+/// If more users changed, the gate logs only their number.
 const MAX_LINES: usize = 100;
 
 /// A change of a user.
@@ -26,7 +24,7 @@ impl UserEvent {
     /// All kinds of changes.
     pub const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
 
-    /// Returns the name of the event in the audit log.
+    /// The name of the event in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Added => "user_add",
@@ -38,7 +36,7 @@ impl UserEvent {
     }
 }
 
-/// A user who changed.
+/// A changed user, for the audit log.
 #[derive(Debug)]
 pub struct ChangedUser<'a> {
     /// The change.
@@ -49,12 +47,12 @@ pub struct ChangedUser<'a> {
     pub account: Option<&'a str>,
     /// The subject, if it is known.
     pub subject: Option<&'a str>,
-    /// The names of the `users.toml` keys that differ.
+    /// The changed keys of `users.toml`.
     pub changed: Option<String>,
 }
 
 impl ChangedUser<'_> {
-    /// Records that a command changed the user.
+    /// Writes an audit event for a command.
     pub fn write(&self) {
         self.write_by(None);
     }
@@ -75,7 +73,6 @@ impl ChangedUser<'_> {
     }
 }
 
-/// Records the changes that a gate found in its users file.
 pub(super) fn write_found_users(found: &[ChangedUser<'_>]) {
     if found.len() > MAX_LINES {
         return write_import(found.len(), Some(FILE));
@@ -83,7 +80,7 @@ pub(super) fn write_found_users(found: &[ChangedUser<'_>]) {
     found.iter().for_each(|user| user.write_by(Some(FILE)));
 }
 
-/// Records that a command added or changed this number of users at once.
+/// Writes an audit event for an import of this many users.
 pub fn write_imported_users(users: usize) {
     write_import(users, None);
 }

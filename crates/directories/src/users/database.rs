@@ -1,4 +1,4 @@
-//! Copies users into an SQLite database, for installations with more users than a file should have.
+//! Copies users into an SQLite database.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,18 +17,17 @@ use rotogate_core::private_file;
 #[derive(Debug)]
 pub struct UserCopy {
     users: Vec<(ImportPlace, UserEntry)>,
-    /// The numbers of users, in the same form as for an import.
+    /// The numbers of users.
     pub imported: Imported,
-    /// Whether some hashes come from Spring and need settings in the configuration.
+    /// Whether some hashes are from Spring and need additional configuration.
     needs_spring: bool,
 }
 
-/// The problem of a hash that a directory of this kind does not check.
 const NEEDS_FILE: &str = "password_hash: a database cannot have the secret or the permission that checking this hash \
                           needs (`hashes`, `hash_parameters`), only a users file can: give the user another password \
                           with `rotogate user passwd`";
 
-/// An entry of `[[directories]]` that the database replaces.
+/// The `[[directories]]` entry that the database replaces.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplacedEntry<'a> {
     /// The name of the entry.
@@ -40,17 +39,17 @@ pub struct ReplacedEntry<'a> {
 /// The result of a copy.
 #[derive(Debug)]
 pub struct Copied {
-    /// The `[directory]` section of a configuration that reads the users from the database.
+    /// The `[directory]` section for the configuration.
     pub directory: String,
-    /// Warnings about properties of users for which the table does not have a column.
+    /// Warnings about user properties that the table cannot store.
     pub warnings: Vec<String>,
 }
 
 impl UserCopy {
-    /// Takes all users of the users file.
+    /// Reads all users from the users file.
     ///
     /// # Errors
-    /// The file cannot be read, is accessible to others, or is invalid.
+    /// The file cannot be read, is invalid, or is accessible to others.
     pub fn of_file(file: &UsersFile) -> Result<Self, EditError> {
         let users = parse::read(file).map_err(EditError::File)?.into_entries();
         let mut imported = Imported { users: users.len(), ..Imported::default() };
@@ -63,7 +62,7 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&file.accepted().spring) })
     }
 
-    /// Takes the users of an import. `accepted` lists the hashes that a users file would check.
+    /// Reads the users of an import. `accepted` lists the hashes that a users file may contain.
     ///
     /// # Errors
     /// Returns the errors of [`import::import`].
@@ -78,11 +77,11 @@ impl UserCopy {
         Ok(Self { users, imported, needs_spring: is_set(&accepted.spring) })
     }
 
-    /// Adds the users to the database. Either all users are added, or none. `url` is the URL of the database for the
-    /// configuration. `replaced` is the entry of `[[directories]]` that the database replaces.
+    /// Adds all users to the database, or none. `url` is the database URL for the configuration. `replaced` is the
+    /// directory entry to replace.
     ///
     /// # Errors
-    /// Fails if the table cannot store a user or already has the user, or if the database cannot be written.
+    /// A user is invalid or already exists, or the database cannot be written.
     pub fn add_to(
         &self,
         (url, path): (&str, &Path),
@@ -126,14 +125,12 @@ impl UserCopy {
         Ok(Copied { directory, warnings })
     }
 
-    /// Returns whether a database directory can check the user's hash.
     fn is_checked(&self, entry: &UserEntry) -> bool {
         let hash = entry.hash.expose();
         PasswordHash::parse(hash, &Accepted::default()).is_ok() && !(self.needs_spring && hash.starts_with("{pbkdf2"))
     }
 }
 
-/// Returns the configuration of the directory.
 fn directory(url: &str, table: &table::UserTable, replaced: Option<ReplacedEntry<'_>>) -> String {
     let text = |text: &str| toml_edit::Value::from(text).to_string();
     let list = |texts: &[String]| toml_edit::Value::from_iter(texts).to_string();
@@ -180,7 +177,7 @@ fn row(entry: &UserEntry) -> TableUser<'_> {
     }
 }
 
-/// Adds rows to a file that only its owner may read. A new file is kept only if all rows were added.
+/// A new file is kept only if all rows were added.
 fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<table::UserTable, TableError> {
     let failed = |error: std::io::Error| TableError::Database(error.to_string());
     if std::fs::symlink_metadata(path).is_ok() {
@@ -195,7 +192,6 @@ fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<tab
     table::add(Some(path), rows, false).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
-/// Returns the value of the key `hashes` for these classes, with the most expensive class of each scheme.
 fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
     let mut dearest: BTreeMap<&str, u32> = BTreeMap::new();
     for class in classes {
@@ -203,8 +199,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Argon2(cost) => {
                 let usual = Cost::default();
                 let passes = u32::try_from(cost.work().div_ceil(usual.memory_kib.into())).unwrap_or(u32::MAX);
-                // This class does not need an entry in `hashes`, because every password check takes at least as long as
-                // a check of the gate's own hashes.
+                // Every check costs at least as much as the default, so cheaper hashes need no entry.
                 if passes <= usual.passes {
                     continue;
                 }
@@ -215,7 +210,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Pbkdf2 { bits: 256, iterations } => ("pbkdf2-sha256", iterations, 5_000_000),
             CostClass::Pbkdf2 { bits: 512, iterations } => ("pbkdf2-sha512", iterations, 5_000_000),
             CostClass::Scrypt { log_n, .. } => ("scrypt", u32::from(log_n).max(10), 16),
-            // Hashes of this scheme are never in a table.
+            // The table never contains hashes of this scheme.
             _ => continue,
         };
         let known = dearest.entry(scheme).or_default();

@@ -1,8 +1,6 @@
-//! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
-//! the whole file. A lock serializes the commands. Comments and the order of the keys are kept.
+//! Edits of `users.toml` from the command line. A lock serializes the edits. Comments and the order of keys are kept.
 //!
-//! Passwords arrive as a [`SecretString`], from a prompt or from standard input. They are never command-line arguments,
-//! because every user of the machine can read the arguments of a process (requirement O3).
+//! Passwords are never command-line arguments, because other users can see the arguments of a process (requirement O3).
 
 use std::collections::HashMap;
 use std::io;
@@ -30,24 +28,24 @@ const HEADER: &str = "\
 # change: older sessions end with it. The gate reloads this file when it changes.
 ";
 
-/// The reason in [`EditError::Exists`] if the account already has a user with this name.
+/// The reason if the account already has a user with this name.
 pub const SAME_NAME: &str = "another user in this account has the same name";
 
-/// The reason why an edit failed. The file is unchanged.
+/// Why an edit failed. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// The file cannot be read, is accessible to others, or is invalid.
+    /// The file cannot be read, is invalid, or is accessible to others.
     #[error("{0}")]
     File(String),
-    /// Users of an import are invalid, so no user was added.
+    /// Users in the import are invalid.
     #[error("nothing was imported:{0}")]
     Import(ImportProblems),
     /// The file would have too many users after the import.
     #[error("the users file has {there} users, and {added} more would exceed {MAX_USERS}, the maximum for an import")]
     TooMany {
-        /// The number of users that the file already has.
+        /// The number of existing users.
         there: usize,
-        /// The number of users that the import would add.
+        /// The number of users in the import.
         added: usize,
     },
     /// The file cannot be written.
@@ -56,10 +54,10 @@ pub enum EditError {
     /// The user does not exist.
     #[error("the user does not exist")]
     Unknown,
-    /// The account already has a user with this name, or the subject is taken.
+    /// The name or the subject is already taken.
     #[error("the user exists already: {0}")]
     Exists(&'static str),
-    /// The name is not allowed, or the edit would not change anything.
+    /// The name is invalid, or the edit changes nothing.
     #[error("{0}")]
     Invalid(&'static str),
     /// The password cannot be hashed.
@@ -67,7 +65,7 @@ pub enum EditError {
     Password(#[from] InvalidValue),
 }
 
-/// The key that identifies a user.
+/// The account and name that identify a user.
 #[derive(Clone, Copy, Debug)]
 pub struct UserKey<'a> {
     /// The account, if the user belongs to one.
@@ -76,7 +74,7 @@ pub struct UserKey<'a> {
     pub username: &'a str,
 }
 
-/// A user in the result of [`list()`].
+/// A user as listed by [`list()`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedUser {
     /// The login name.
@@ -88,14 +86,14 @@ pub struct ListedUser {
 /// Lists every user, in the order of the file.
 ///
 /// # Errors
-/// The file cannot be read, is accessible to others, or is invalid.
+/// The file cannot be read, is invalid, or is accessible to others.
 pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
     let users = parse::read(&file.into()).map_err(EditError::File)?.into_entries();
     Ok(users.into_iter().map(|entry| ListedUser { username: entry.username.into(), user: entry.user }).collect())
 }
 
-/// Adds a user and returns its subject, which is either `subject` or a random one. Creates the file if it is missing.
-/// Only sessions created after `now` are valid, so sessions of an earlier user with the same subject stay invalid.
+/// Adds a user and returns its subject, which is random unless given. The file is created if it is missing. Sessions
+/// created until `now` are invalid, so a reused subject does not inherit old sessions.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -122,7 +120,7 @@ pub fn add_user(
     Ok(subject)
 }
 
-/// Removes a user, and the comments before it. The user's sessions end.
+/// Removes a user together with the preceding comments. The user's sessions end.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -133,7 +131,7 @@ pub fn remove_user(file: impl Into<UsersFile>, who: UserKey<'_>) -> Result<(), E
     })
 }
 
-/// Sets a user's password and ends the user's existing sessions (requirement R8).
+/// Sets a user's password and ends the user's sessions (requirement R8).
 ///
 /// # Errors
 /// See [`EditError`].
@@ -152,8 +150,7 @@ pub fn set_password(
     })
 }
 
-/// Enables or disables a user. Disabling ends the sessions that were created until `now`. Enabling the user again does
-/// not restore them.
+/// Enables or disables a user. Disabling ends the sessions created until `now`, and enabling does not restore them.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -167,12 +164,10 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
     })
 }
 
-/// Adds scopes to a user's scopes, or removes them. The user's sessions continue. At its next refresh, a session loses
-/// the scopes that were removed from the user.
+/// Adds or removes scopes. Sessions continue, and lose removed scopes at their next refresh.
 ///
 /// # Errors
-/// See [`EditError`]. It is also an error if the user already has all of the scopes to add, or none of the scopes to
-/// remove.
+/// See [`EditError`]. An edit that would change nothing is also an error.
 pub fn change_scopes(
     file: impl Into<UsersFile>,
     who: UserKey<'_>,
@@ -196,7 +191,6 @@ pub fn change_scopes(
     })
 }
 
-/// A password hash, and the new hash that replaces it after a login.
 #[derive(Debug)]
 pub(super) struct Rehash {
     pub(super) subject: Box<str>,
@@ -204,8 +198,8 @@ pub(super) struct Rehash {
     pub(super) new: SecretHash,
 }
 
-/// Replaces each hash that is still the old one, and returns how many were replaced. The password is the same, so its
-/// mark and the user's sessions are kept (requirement I31).
+/// Replaces each hash that still equals its `old` hash, and returns the number of replacements. Sessions continue,
+/// because `password_mark` does not change (requirement I31).
 pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
     let unchanged = |entry: &UserEntry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
@@ -226,7 +220,6 @@ pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditE
     })
 }
 
-/// Creates the file with its first user.
 pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError> {
     let secret = random::<15>().map_err(io::Error::from)?;
     let password = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret.as_slice());
@@ -241,7 +234,6 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     Ok(first)
 }
 
-/// Builds the TOML table of a new user.
 pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
     let UserEntry { username, user, hash, class: _ } = entry;
     let mut table = Table::new();
@@ -256,14 +248,15 @@ pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
     set(&mut table, "sessions_valid_from", moment(user.sessions_valid_from));
     set(&mut table, "scopes", user.scopes.iter().collect::<Array>().into());
     if !user.profile.is_empty() {
-        let no = "a profile may have strings, booleans, numbers, lists and objects; an integer has at most 63 bits";
+        let no = "a profile may have strings, booleans, numbers, lists and objects, but no null in a list and no \
+                  integer of more than 63 bits";
         let profile = serde_json::Value::from_iter(user.profile.clone());
         set(&mut table, "profile", toml(&profile).ok_or(EditError::Invalid(no))?);
     }
     Ok(table)
 }
 
-/// Converts a JSON value to TOML. TOML has no `null`, so members that are null are left out.
+/// Null members are left out, because TOML has no `null`.
 fn toml(json: &serde_json::Value) -> Option<toml_edit::Value> {
     use serde_json::Value;
     Some(match json {
@@ -289,14 +282,14 @@ fn toml(json: &serde_json::Value) -> Option<toml_edit::Value> {
 fn check_new(who: UserKey<'_>, subject: Option<&str>) -> Result<(), EditError> {
     if !subject.is_none_or(is_valid_subject) {
         return Err(EditError::Invalid(
-            "a subject is 1 to 256 visible ASCII characters, and does not begin with client:",
+            "the subject must be 1 to 256 visible ASCII characters and must not begin with client:",
         ));
     }
     if !is_valid_name(who.username) {
-        return Err(EditError::Invalid("a user name is 1 to 256 bytes without control characters"));
+        return Err(EditError::Invalid("the user name must be 1 to 256 bytes without control characters"));
     }
     if !who.account.is_none_or(is_valid_account) {
-        return Err(EditError::Invalid("an account is 1 to 256 visible ASCII characters other than /"));
+        return Err(EditError::Invalid("the account must be 1 to 256 visible ASCII characters other than /"));
     }
     Ok(())
 }
@@ -337,8 +330,7 @@ fn change<T>(
     rewrite(file, &text, false, edit)
 }
 
-/// Adds users at the end of the file, with one write. Creates the file if it is missing. With `dry_run`, everything
-/// happens except the write.
+/// With `dry_run`, nothing is written.
 pub(super) fn add(
     file: &UsersFile,
     dry_run: bool,
@@ -359,7 +351,7 @@ pub(super) fn add(
     })
 }
 
-/// Edits the tables of the users, which have the same order as the users. Writes the file if the text has changed.
+/// The file is written only if it changed.
 fn rewrite<T>(
     file: &UsersFile,
     text: &str,
@@ -367,13 +359,13 @@ fn rewrite<T>(
     edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
 ) -> Result<T, EditError> {
     let shown = file.path().display();
-    // The TOML editor writes "\n" as the line ending in any case.
+    // The TOML editor always writes "\n".
     let text: &str = &Zeroizing::new(text.replace("\r\n", "\n"));
     let users = parse::parse(text, file).map_err(EditError::File)?;
-    // Does not use the error's own `Display`, because it repeats the line, which may contain a hash.
+    // `Display` for this error repeats the line, which may contain a hash.
     let broken = |error: toml_edit::TomlError| EditError::File(format!("{shown}: not TOML: {}", error.message()));
     let mut document: DocumentMut = text.parse().map_err(broken)?;
-    // In TOML, a list of inline tables is equivalent. It is rewritten as `[[users]]` tables.
+    // A list of inline tables is rewritten as `[[users]]` tables.
     let item = document.remove("users").unwrap_or_else(|| Item::ArrayOfTables(ArrayOfTables::new()));
     let mut tables =
         item.into_array_of_tables().map_err(|_| EditError::File(format!("{shown}: users is not a list of tables")))?;
@@ -402,19 +394,19 @@ fn rewrite<T>(
     Ok(done)
 }
 
-/// Returns the comment at the top of the file, which a blank line separates from the first user. An earlier version of
-/// rotogate may have written it.
+/// Returns the comment at the top of the file, up to the first blank line.
 fn header(text: &str) -> &str {
     let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
 }
 
-/// Moves the header back to the top. The TOML editor treats it as part of the first user, or of the end of the file.
+/// The TOML editor treats the header as part of the first user. This function moves the header back to the top of the
+/// file.
 fn with_header(header: &str, text: String) -> String {
     if text.starts_with(header) { text } else { format!("{header}{}", text.replacen(header, "", 1)) }
 }
 
-/// Sets a key, and keeps the comment behind it.
+/// Sets a key, and keeps the comment after it.
 fn set(table: &mut Table, key: &str, mut new: toml_edit::Value) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
@@ -434,13 +426,13 @@ fn moment(at: Timestamp) -> toml_edit::Value {
     }
 }
 
-/// Formats a time as in RFC 3339. `None` after the year 9999, which RFC 3339 cannot express.
+/// Returns `None` after the year 9999, which RFC 3339 cannot express.
 pub(super) fn rfc3339(at: Timestamp) -> Option<String> {
     let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.as_millis()));
     time.filter(|_| at < LAST_WRITABLE).map(|time| humantime::format_rfc3339_millis(time).to_string())
 }
 
-/// The first time that RFC 3339 cannot express: the start of the year 10000.
+/// The start of the year 10000.
 const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
 pub(super) fn random_subject() -> Result<String, EditError> {

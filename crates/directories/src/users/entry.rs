@@ -1,4 +1,4 @@
-//! A user in `users.toml`: the allowed values of the keys, and the entry that results from them.
+//! The entry of one user in `users.toml`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -13,19 +13,17 @@ use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
 use rotogate_kit::config::{Node, Section, Value, printable, value};
 
-/// A user of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UserEntry {
     pub(super) username: Box<str>,
-    /// The user, with the mark of the password. The mark changes only if the password changes. If a login only replaces
-    /// the hash, the mark stays the same.
+    /// The user. A rehash of the same password does not change `password_mark`.
     pub(super) user: User,
     pub(super) hash: SecretHash,
     pub(super) class: CostClass,
 }
 
 impl UserEntry {
-    /// Reads the keys of a table, and reports all problems. `None` if a required value is missing.
+    /// `None` if a required key is missing.
     pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Option<Self> {
         let subject = section.require("subject", "the sub of the user's tokens", subject);
         let username = section.require("username", "the name to log in with", name);
@@ -41,19 +39,18 @@ impl UserEntry {
         section.finish();
         let (hash, class) = password?;
         let own = PasswordMark::new(hash.expose().as_bytes());
-        // If somebody changed the password by hand, the stored mark belongs to the old hash and is ignored.
+        // If an operator edited the hash, the stored mark is for another hash and does not apply.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
         (user.account, user.scopes, user.profile) = (account, scopes, profile);
         Some(Self { username: username?, user, hash, class })
     }
 
-    /// Returns the account and the name. Together they are unique.
     pub(super) fn name(&self) -> (Option<&str>, &str) {
         (self.user.account.as_deref(), &self.username)
     }
 
-    /// Returns a digest of the user. It also covers the lengths of the fields, because the fields have no terminators.
+    /// A digest of the user. It includes field lengths, because fields have no terminators.
     pub(super) fn digest(&self) -> [u8; 32] {
         let user = &self.user;
         let account = user.account.as_deref().unwrap_or_default();
@@ -96,13 +93,11 @@ pub(super) fn is_valid_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// Returns whether the account can be a single segment in the path of an endpoint.
 pub(super) fn is_valid_account(account: &str) -> bool {
     is_subject(account) && !account.contains('/')
 }
 
-/// Parses a hash. Error messages never repeat the value, because somebody may have entered a password instead of its
-/// hash.
+/// Errors never repeat the value, because it may be a password.
 pub(super) fn hash(v: &Value, accepted: &Accepted) -> Result<(SecretHash, CostClass), String> {
     match v {
         Value::String(s) => match PasswordHash::parse(s, accepted) {
@@ -125,12 +120,9 @@ fn mark(v: &Value) -> Result<PasswordMark, String> {
         _ => None,
     };
     let bytes = text.and_then(|bytes| bytes.try_into().ok());
-    bytes
-        .map(PasswordMark::from_bytes)
-        .ok_or_else(|| "expected a mark that the gate wrote; remove `rehashed`".to_owned())
+    bytes.map(PasswordMark::from_bytes).ok_or_else(|| "was not written by the gate; remove `rehashed`".to_owned())
 }
 
-/// The encoding of a mark.
 pub(super) const MARK: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 fn moment(v: &Value) -> Result<Timestamp, String> {
@@ -147,7 +139,7 @@ fn moment(v: &Value) -> Result<Timestamp, String> {
     })
 }
 
-/// Parses a time in UTC, in RFC 3339 format. A fraction of a millisecond is rounded up.
+/// Parses RFC 3339 in UTC, rounded up to the millisecond.
 pub(super) fn instant(text: &str) -> Option<Timestamp> {
     let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)
@@ -166,7 +158,7 @@ fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
     fields
 }
 
-/// Converts a value of a profile. `None` if JSON cannot represent a number.
+/// Returns `None` if JSON cannot represent a number.
 fn json(v: &Value) -> Option<serde_json::Value> {
     Some(match v {
         Value::String(s) | Value::Env(s) => s.as_str().into(),

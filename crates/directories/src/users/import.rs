@@ -1,9 +1,7 @@
-//! Imports the users of other systems from a file: JSON lines, CSV with a header, the output of `firebase auth:export`,
-//! or Kuzzle's documents as Elasticsearch returns them. Each imported password hash is kept until the user's next
-//! login, which replaces it with a hash of the gate's own scheme.
+//! Import of users from JSON lines, CSV, `firebase auth:export` or Kuzzle. The next login replaces an imported hash
+//! with the gate's own.
 //!
-//! An error message names the line, or the user in the export of Firebase or Kuzzle. It never quotes a value, because
-//! the value may be a password.
+//! Error messages never quote a value, because it may be a password.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -20,17 +18,16 @@ use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
 use rotogate_core::password::{Accepted, FirebaseParameters, PasswordHash, SecretHash};
 use rotogate_core::session::Scope;
 
-/// The number of problems that an error message lists.
 const SHOWN: usize = 20;
 
-/// The position of a user in the import.
+/// The position of an imported user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportPlace {
-    /// The line with this number.
+    /// A line number.
     Line(usize),
-    /// The user with this index in a Firebase export.
+    /// The index of a user in a Firebase export.
     User(usize),
-    /// The document with this index in a search result of Elasticsearch.
+    /// An index in an Elasticsearch search result.
     Hit(usize),
 }
 
@@ -44,35 +41,33 @@ impl std::fmt::Display for ImportPlace {
     }
 }
 
-/// The defaults for users whose record does not have these values.
+/// Defaults for missing values.
 #[derive(Debug, Default)]
 pub struct ImportDefaults {
-    /// The account.
+    /// The default account.
     pub account: Option<String>,
-    /// The scopes.
+    /// The default scopes.
     pub scopes: Scope,
-    /// The hash parameters of the Firebase project, which its export needs.
+    /// The hash parameters of the Firebase project.
     pub firebase: Option<FirebaseParameters>,
 }
 
-/// The result of an import or of a trial import.
+/// The result of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     /// The number of users.
     pub users: usize,
-    /// The number of users for each hash scheme.
+    /// The number of users per hash scheme.
     pub schemes: BTreeMap<&'static str, usize>,
-    /// The number of users who were left out because they have no password. In a Firebase export, these users log in
-    /// with another provider.
+    /// The number of users left out because they have no password, such as users of other providers.
     pub without_password: usize,
 }
 
-/// Adds the users in `text` to the file, with one write. Either all users are added, or none. CSV is recognized by the
-/// ending of `name`.
+/// Adds all users in `text` to the file, or none. A `name` that ends in `.csv` means CSV.
 ///
 /// # Errors
-/// Fails if `text` has an unknown format, if users are invalid or already exist, or if the file would have more than
-/// [`MAX_USERS`] users. If users are invalid or already exist, the error lists the first of them.
+/// The format of `text` is unknown, users are invalid or already exist, or there would be more than [`MAX_USERS`]
+/// users. The error lists the first invalid users.
 pub fn import(
     file: &UsersFile,
     name: &str,
@@ -109,7 +104,6 @@ pub fn import(
     Ok(imported)
 }
 
-/// Parses the users in a text, each with its position.
 pub(super) fn read(
     name: &str,
     text: &str,
@@ -144,7 +138,7 @@ pub(super) fn read(
     Ok((users, imported))
 }
 
-/// The first problems of an import, and the number of all problems.
+/// The first problems of an import, and the total number of problems.
 #[derive(Debug, Default)]
 pub struct ImportProblems {
     shown: Vec<(ImportPlace, String)>,
@@ -152,12 +146,12 @@ pub struct ImportProblems {
 }
 
 impl ImportProblems {
-    /// Returns the first problems, each with its position.
+    /// The listed problems with their positions.
     pub fn shown(&self) -> impl Iterator<Item = (ImportPlace, &str)> {
         self.shown.iter().map(|(place, problem)| (*place, &**problem))
     }
 
-    /// Returns the number of problems that are not shown.
+    /// The number of problems that are not listed.
     pub const fn hidden(&self) -> usize {
         self.number - self.shown.len()
     }
@@ -188,13 +182,12 @@ fn one(place: ImportPlace, problem: String) -> EditError {
 pub(super) type Record = Map<String, Value>;
 pub(super) type Placed = Vec<(ImportPlace, Result<Record, String>)>;
 
-/// Returns the records with their positions, and the number of users without a password.
 fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), EditError> {
     let text = text.trim_start_matches('\u{feff}');
     if name.to_ascii_lowercase().ends_with(".csv") {
         return Ok((csv_records(text)?, 0));
     }
-    // An export of Firebase, or a search result of Elasticsearch, is one object. It may span many lines.
+    // Firebase and Elasticsearch export a single object, which may span many lines.
     if let Ok(Value::Object(mut whole)) = serde_json::from_str(text) {
         if let Some(Value::Array(users)) = whole.remove("users") {
             let Some(parameters) = &defaults.firebase else {
@@ -215,7 +208,7 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
     Ok((lines.map(record).collect(), 0))
 }
 
-/// A line of JSON. It is parsed into a struct so that repeated members are rejected.
+/// A line of an import. Unlike a map, a struct rejects repeated members.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ImportLine {
@@ -253,17 +246,16 @@ fn json_record(line: &str) -> Result<Record, String> {
     Ok(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
 }
 
-/// Describes the problem with a line of JSON.
 fn flaw(error: &serde_json::Error) -> String {
     let said = error.to_string();
-    // These two messages contain only the name of a member. Other messages may quote a value.
+    // Other messages of the parser may quote a value.
     match said.starts_with("unknown field") || said.starts_with("duplicate field") {
         true => said,
         false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
     }
 }
 
-/// Parses records from CSV. An empty cell is treated as a missing key. A column `profile.x` is the profile field x.
+/// An empty cell is treated as a missing key. A column `profile.x` is the profile field x.
 fn csv_records(text: &str) -> Result<Placed, EditError> {
     let line = |at: Option<&csv::Position>| {
         ImportPlace::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)))
@@ -343,7 +335,6 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
     (records, without_password)
 }
 
-/// Builds the user of a record. Also returns the scheme of the user's hash.
 fn user(
     mut record: Record,
     defaults: &ImportDefaults,
@@ -420,7 +411,7 @@ fn moment(value: &Value) -> Option<Timestamp> {
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    // A time after the year 9999 was probably given in milliseconds, or is a mistake.
+    // A time after the year 9999 is probably in milliseconds.
     if let Some(seconds) = seconds {
         return (seconds < 253_402_300_800).then(|| Timestamp::from_secs(seconds));
     }

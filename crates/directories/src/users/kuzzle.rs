@@ -1,4 +1,4 @@
-//! The users of Kuzzle's strategy `local`, as Elasticsearch returns them.
+//! Users of Kuzzle's strategy `local`, exported from Elasticsearch.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,7 +7,6 @@ use super::edit::EditError;
 use super::import::{ImportPlace, Placed, Record};
 use rotogate_core::password::KuzzlePassword;
 
-/// A document of the collection `users` of kuzzle-plugin-auth-passport-local.
 #[derive(Deserialize)]
 struct Hit {
     #[serde(rename = "_id")]
@@ -23,7 +22,6 @@ struct KuzzleUser {
     password: KuzzlePassword,
 }
 
-/// Returns the records in the member `hits` of a search result.
 pub(super) fn records(mut found: Value) -> Result<Placed, EditError> {
     let Some(Value::Array(hits)) = found.get_mut("hits").map(Value::take) else {
         return Err(EditError::File("hits: expected the result of a search in Elasticsearch".to_owned()));
@@ -40,9 +38,8 @@ pub(super) fn records(mut found: Value) -> Result<Placed, EditError> {
     Ok(placed.collect())
 }
 
-/// Returns the record of a document.
 pub(super) fn record(hit: Value) -> Result<Record, String> {
-    // The message of serde is left out, because it may repeat a secret value.
+    // The parser's message may quote a secret.
     let hit: Hit = serde_json::from_value(hit).map_err(
         |_| "expected a document of a Kuzzle user: `_id`, and `kuid`, `userPassword` and `userSalt` in `_source`",
     )?;

@@ -1,4 +1,4 @@
-//! The users of a file, and the indexes that find them.
+//! The loaded users, with indexes by subject and by name.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,6 @@ use crate::username::composed;
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, Passwords};
 
-/// The users, in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct Users {
     entries: Vec<UserEntry>,
@@ -24,8 +23,8 @@ impl PartialEq for Users {
     }
 }
 
-/// Returns the map key of a user. An account never contains `/`, so different users have different map keys. Different
-/// Unicode forms of one name have the same map key.
+/// Returns the key of a name in an account. The key is unambiguous, because an account never contains `/`. Names that
+/// differ only in Unicode normalization share a key.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
     format!("{}/{}", account.unwrap_or_default(), composed(username))
 }
@@ -54,27 +53,24 @@ impl Users {
         self.entries.get(self.index_of(account, username)?)
     }
 
-    /// Returns the index of a user in the file.
     pub(super) fn index_of(&self, account: Option<&str>, username: &str) -> Option<usize> {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
-    /// Returns the cost class in use whose checks take longest. Every password check is made to take as long as a check
-    /// of this class, so that its duration does not reveal whether a user exists (A2, I32).
+    /// The most expensive hash class in use. Every check takes as long as a check of this class, so that its duration
+    /// does not reveal whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
         self.dearest
     }
 
-    /// Finds the most expensive class among the classes in use and the expected ones. Blocks while it measures a class
-    /// that was not measured yet.
+    /// Blocks while a new class is measured.
     pub(super) fn measure(&mut self, passwords: &Passwords, expected: &[CostClass]) {
         let in_use = self.entries.iter().map(|entry| entry.class);
         self.dearest = passwords.dearest(in_use.chain(expected.iter().copied()));
     }
 
-    /// Returns a hash class that few users have but that makes every login slow, and the number of these users. A class
-    /// is returned if fewer than a thousandth of the users have it, and its checks take more than four times as long as
-    /// checks of the usual class.
+    /// Finds a rare hash class that makes every login slow. Fewer than one user in a thousand has this class. A check
+    /// of it takes more than four times as long as a check of the most common class.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {
@@ -86,7 +82,6 @@ impl Users {
         (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
     }
 
-    /// Returns the users that differ in `now`, and the audit events for changed users, new users and new names.
     pub(super) fn changes<'a>(&'a self, now: &'a Self) -> (Vec<UserChange>, Vec<ChangedUser<'a>>) {
         let (mut changes, mut found) = (Vec::new(), Vec::new());
         for old in &self.entries {
@@ -120,7 +115,6 @@ fn event(before: &User, after: &User) -> UserEvent {
     }
 }
 
-/// Returns the keys that differ.
 fn differing(old: &UserEntry, new: &UserEntry) -> Vec<&'static str> {
     let (before, after) = (&old.user, &new.user);
     let keys = [

@@ -1,4 +1,4 @@
-//! Users in a file, `users.toml`, with a `[[users]]` table for each user.
+//! Users in `users.toml`, with one `[[users]]` table for each user.
 //!
 //! ```toml
 //! [[users]]
@@ -13,9 +13,8 @@
 //! profile = { email = "ada@example.com" }
 //! ```
 //!
-//! The file is reloaded when it changes ([`FileDirectory::watch`]). If the new content is invalid, the gate logs the
-//! line and the key, and keeps the old users. The file contains password hashes, so only the gate's user may have
-//! access to it (requirement O2).
+//! The file is reloaded when it changes ([`FileDirectory::watch`]). If it becomes invalid, the previous users stay in
+//! use. The file contains password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod audit;
 #[cfg(feature = "sql")]
@@ -51,34 +50,33 @@ use rotogate_core::private_file;
 use rotogate_core::session::Scope;
 pub use watch::FileWatcher;
 
-/// The maximum number of users that a file should have, because each change reads and writes the whole file.
+/// The recommended maximum number of users. Each change reads and writes the whole file.
 pub const MAX_USERS: usize = 2_000;
 
-/// A user before and after a change of the file. New users are not included, because no session depends on them yet.
+/// An existing user before and after a change of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserChange {
     /// The user before the change.
     pub before: User,
-    /// The user after the change. `None` if the user was removed.
+    /// The user after the change, or `None` if removed.
     pub after: Option<User>,
 }
 
-/// A users file, and the additional kinds of password hashes that it may contain.
+/// A users file, with the accepted kinds of password hashes.
 #[derive(Clone, Debug)]
 pub struct UsersFile {
     path: PathBuf,
     accepted: Arc<Accepted>,
-    /// Hash classes that are expected, although no user in the file has a hash of these classes yet.
     expected: Vec<CostClass>,
 }
 
 impl UsersFile {
-    /// Names a users file that may also contain the `accepted` hashes.
+    /// Creates a reference to a users file that may contain `accepted` hashes.
     pub fn new(path: impl Into<PathBuf>, accepted: Accepted) -> Self {
         Self { path: path.into(), accepted: Arc::new(accepted), expected: Vec::new() }
     }
 
-    /// Makes each check take as long as if the file already had hashes of these classes.
+    /// Pads each check as if the file contained hashes of these classes.
     #[must_use]
     pub fn expecting(mut self, classes: impl IntoIterator<Item = CostClass>) -> Self {
         self.expected = classes.into_iter().collect();
@@ -90,12 +88,12 @@ impl UsersFile {
         &self.path
     }
 
-    /// The hash parameters of the Firebase project from which users were imported.
+    /// The hash parameters of the Firebase project.
     pub fn firebase(&self) -> Option<&FirebaseParameters> {
         self.accepted.firebase.as_ref()
     }
 
-    /// The additional kinds of hashes that the file may contain.
+    /// The accepted kinds of foreign hashes.
     pub fn accepted(&self) -> &Accepted {
         &self.accepted
     }
@@ -121,26 +119,25 @@ impl From<&PathBuf> for UsersFile {
 
 type Hook = Arc<dyn Fn(&[UserChange]) + Send + Sync>;
 
-/// The user that is created together with the file.
+/// The user that is created with the file.
 #[derive(Debug)]
 pub struct FirstUser {
     /// The login name.
     pub username: String,
-    /// The password. It is not stored anywhere else, so the caller must show it.
+    /// The password, which is stored only as a hash. The caller must show the password to the operator.
     pub password: SecretString,
 }
 
-/// The directory of the users in a file.
+/// A directory whose users are in a file.
 pub struct FileDirectory {
     file: UsersFile,
     passwords: Arc<Passwords>,
     users: ArcSwap<Users>,
     hooks: RwLock<Vec<Hook>>,
     after_reload: RwLock<Vec<Arc<dyn Fn() + Send + Sync>>>,
-    /// Locked while the file is read, so that older content never replaces newer content.
+    /// The lock is held during a reload, so that older content never replaces newer content.
     reloading: Mutex<()>,
     last_read: watch::UsersFileState,
-    /// The problem of the current file, if the file is invalid.
     broken: ArcSwapOption<String>,
     rehasher: rehash::Rehasher,
 }
@@ -151,8 +148,7 @@ impl FileDirectory {
     /// Opens the file.
     ///
     /// # Errors
-    /// Fails if the file cannot be read, is accessible to others (requirement O2), or is invalid. If it is invalid, the
-    /// error names every problem.
+    /// The file cannot be read, is accessible to others (requirement O2), or is invalid. The error lists every problem.
     pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let file = file.into();
         let mut users = parse::read(&file).map_err(DirectoryError::Unavailable)?;
@@ -170,10 +166,10 @@ impl FileDirectory {
         })
     }
 
-    /// Creates the file and its parent directory, with one user `demo`, and opens it.
+    /// Creates and opens the file with one user `demo`. Also creates the file's directory.
     ///
     /// # Errors
-    /// Returns an error if the file already exists, or if an I/O operation fails.
+    /// The file already exists, or cannot be written.
     pub fn create_with_first_user(
         file: impl Into<UsersFile>,
         passwords: Arc<Passwords>,
@@ -184,10 +180,10 @@ impl FileDirectory {
         Ok((Self::open(file, passwords)?, first))
     }
 
-    /// Reads the file again. Returns whether the users changed.
+    /// Reloads the file. Returns whether the users changed.
     ///
     /// # Errors
-    /// Returns the errors of [`FileDirectory::open`]. The old users are kept, and the problem is logged.
+    /// The errors of [`FileDirectory::open`]. The previous users stay in use.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock();
         self.last_read.begin(&self.file.path);
@@ -195,7 +191,7 @@ impl FileDirectory {
         let mut users = match parse::read(&self.file) {
             Ok(users) => users,
             Err(what) => {
-                // The problem is logged once for each change of the file, however often the file is read.
+                // The same problem is logged only once.
                 if self.broken.swap(Some(Arc::new(what.clone()))).as_deref() != Some(&what) {
                     for problem in what.lines() {
                         tracing::error!(problem, "the users file is invalid, so the gate keeps the previous users");
@@ -232,8 +228,7 @@ impl FileDirectory {
         Ok(true)
     }
 
-    /// Returns the users with this name: in one account (`Some(Some(_))`), without an account (`Some(None)`), or in all
-    /// accounts (`None`).
+    /// Finds users by name: in one account (`Some(Some(_))`), without account (`Some(None)`), or anywhere (`None`).
     pub fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let username = composed(username);
@@ -244,20 +239,19 @@ impl FileDirectory {
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
     }
 
-    /// Returns the union of the scopes of all users.
+    /// The union of all users' scopes.
     pub fn scopes(&self) -> Scope {
         self.users.load().entries().iter().fold(Scope::default(), |all, entry| all.union(&entry.user.scopes))
     }
 
-    /// Returns the account and the login name of a subject.
+    /// The account and the name of a subject.
     pub fn user_of(&self, subject: &str) -> Option<(Option<String>, String)> {
         let users = self.users.load();
         let entry = users.by_subject(subject)?;
         Some((entry.user.account.as_deref().map(str::to_owned), entry.username.to_string()))
     }
 
-    /// Returns warnings about states that are allowed but probably not intended: a few users whose hashes make every
-    /// login slow, or too many users.
+    /// Warnings about valid but probably unintended content of the file.
     pub fn warnings(&self) -> Vec<String> {
         let users = self.users.load();
         let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
@@ -269,25 +263,24 @@ impl FileDirectory {
         dear.into_iter().chain(too_many(&users, self.file.path())).collect()
     }
 
-    /// Returns whether the file is invalid, so that the older users are still in use.
+    /// Returns whether the file is invalid. In this case, the previous users stay in use.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }
 
-    /// Registers a function that is called after each change, with the users that changed. At the call, the new users
-    /// are already in use. The hook must not call [`FileDirectory::reload`].
+    /// Registers a function that gets the changed users after each change. The function must not call
+    /// [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().push(Arc::new(hook));
     }
 
-    /// Registers a function that is called after each reload that changed the users. The hook must not call
-    /// [`FileDirectory::reload`].
+    /// Registers a function that is called after each change. The function must not call [`FileDirectory::reload`].
     pub fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.after_reload.write().push(Arc::new(hook));
     }
 
-    /// Returns a digest of all users, with which gates detect whether they have the same users. The digest does not
-    /// depend on the order in the file, and does not change when a login replaces a hash.
+    /// A digest of all users, for a comparison between gates. A new order of the users, or a new hash of the same
+    /// password, does not change the digest.
     pub fn digest(&self) -> String {
         let users = self.users.load_full();
         let mut digests: Vec<_> = users.entries().iter().map(|entry| entry.digest()).collect();
@@ -297,16 +290,15 @@ impl FileDirectory {
         base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, context.finish())
     }
 
-    /// Reloads the file when it changes, until the returned watcher is dropped.
+    /// Reloads the file when it changes, until the watcher is dropped.
     ///
     /// # Errors
-    /// The watcher thread cannot be started.
+    /// The watcher thread cannot start.
     pub fn watch(self: &Arc<Self>) -> Result<FileWatcher, DirectoryError> {
         watch::start(self)
     }
 }
 
-/// Returns a warning that says what to do if the file has more users than it should have.
 fn too_many(users: &Users, path: &Path) -> Option<String> {
     let number = users.entries().len();
     let database = path.with_extension("db");
@@ -334,7 +326,7 @@ impl Directory for FileDirectory {
         let hash = match hash {
             Ok(hash) => hash,
             Err(error) => {
-                // Makes the refusal take as long as the check of a usable hash (requirement I47).
+                // The stored hash is unusable. The refusal takes as long as a real check (requirement I47).
                 self.passwords.check(password, None, users.dearest()).await?;
                 return Err(DirectoryError::Entry(format!("a stored password hash is {error}")));
             }
@@ -342,7 +334,7 @@ impl Directory for FileDirectory {
         let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);
         let matches = self.passwords.check(password, hash, users.dearest()).await?;
         let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };
-        // The check may have waited, so a user who was disabled or got another password meanwhile must be refused.
+        // The user may have changed during the check.
         let now = self.users.load();
         let still = now
             .by_name(account, username)

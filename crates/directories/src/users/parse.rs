@@ -1,4 +1,4 @@
-//! Parses `users.toml`.
+//! Parsing of `users.toml`.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,11 @@ use rotogate_core::password::Accepted;
 use rotogate_core::private_file::read_private;
 use rotogate_kit::config::{self, Problems, Section, printable};
 
-/// Reads and parses the file, which must be private.
 pub(super) fn read(file: &UsersFile) -> Result<Users, String> {
     parse(&read_private(file.path())?, file)
 }
 
-/// Parses the text. The error lists every problem, one on each line.
+/// The error lists every problem, one per line.
 pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     let name = file.path().display().to_string();
     let problems = Problems::new(&name, text);
@@ -23,7 +22,6 @@ pub(super) fn parse(text: &str, file: &UsersFile) -> Result<Users, String> {
     match (problems.into_errors(), users) {
         (None, Some(users)) => Ok(users),
         (Some(errors), _) => Err(errors.to_string()),
-        // Unreachable, because without a tree there is at least one problem.
         (None, None) => Err(format!("{name}: cannot be read")),
     }
 }

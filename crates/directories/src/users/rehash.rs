@@ -1,7 +1,5 @@
-//! Replaces imported hashes by the gate's own hashes (requirement I31). At a login the gate knows the password, so it
-//! can hash the password again. Hashing starts after the response to the login, and uses one of the limited number of
-//! slots for password checks. A separate thread collects the new hashes for a short time and then writes the file once,
-//! because each write replaces the whole file.
+//! Replacement of imported hashes after a login (requirement I31). Hashing starts after the response to the login. A
+//! thread collects new hashes and writes them together.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,17 +17,15 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::DirectoryError;
 use rotogate_core::password::{Passwords, SecretHash};
 
-/// How long hashes are collected for one write.
+/// How long new hashes are collected before they are written together.
 const COLLECT: Duration = Duration::from_millis(500);
 
-/// The old hash of each user whose hash is being replaced, or whose new hash is written but not yet read from the file.
 type UnderWay = Arc<Mutex<HashMap<Box<str>, SecretHash>>>;
 
 pub(super) struct Rehasher {
     file: UsersFile,
     passwords: Arc<Passwords>,
     under_way: UnderWay,
-    /// The sender to the writing thread. The thread is started when the first hash is replaced.
     writer: OnceLock<Option<Sender<Rehash>>>,
 }
 
@@ -38,8 +34,7 @@ impl Rehasher {
         Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
     }
 
-    /// Starts to replace the hash of a user who has just logged in with the password, unless the replacement is already
-    /// running. If the replacement fails, the next login tries again.
+    /// Starts replacing the user's hash, unless a replacement is running. If it fails, the next login tries again.
     pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {
@@ -61,7 +56,7 @@ impl Rehasher {
                     let rehash = Rehash { subject: subject.clone(), old, new: SecretHash::new(new) };
                     writer.send(rehash).is_ok()
                 }
-                // The password checks of other logins take precedence.
+                // Password checks for logins have priority.
                 Err(DirectoryError::Busy) => false,
                 Err(error) => {
                     tracing::warn!(
@@ -78,7 +73,6 @@ impl Rehasher {
         });
     }
 
-    /// Removes the users whose hash in the file has changed.
     pub(super) fn forget_replaced(&self, users: &Users) {
         self.under_way.lock().retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
     }
@@ -100,7 +94,7 @@ fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
     }
 }
 
-/// Writes new hashes to the file, until the directory is dropped.
+/// Writes hashes until the directory is dropped.
 fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay) {
     let clock = SystemTime::new();
     while let Ok(first) = receiver.recv() {

@@ -848,8 +848,11 @@ mod import {
             (serde_json::json!({ "stretching": null }), "algorithm or stretching is missing"),
             (serde_json::json!({ "algorithm": null }), "algorithm or stretching is missing"),
             (serde_json::json!({ "algorithm": "sha384" }), "algorithm: expected sha1, sha256 or sha512"),
-            (serde_json::json!({ "algorithm": "sha512" }), "userPassword: expected as many bytes"),
-            (serde_json::json!({ "userPassword": "hunter2" }), "userPassword: expected as many bytes"),
+            (serde_json::json!({ "algorithm": "sha512" }), "userPassword: expected a Kuzzle hash of the full length"),
+            (
+                serde_json::json!({ "userPassword": "hunter2" }),
+                "userPassword: expected a Kuzzle hash of the full length",
+            ),
             (serde_json::json!({ "userPassword": ["hunter2"] }), "expected a document of a Kuzzle user"),
             (serde_json::json!({ "userSalt": "" }), "password_hash: is damaged"),
             (serde_json::json!({ "pepper": true }), "pepper: expected false"),

@@ -1,4 +1,4 @@
-//! Watches `users.toml` and reloads it when it changes.
+//! Watches `users.toml` for changes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +11,11 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::DirectoryError;
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
-/// Watches the users file until it is dropped. A change of the file takes effect within a second.
+/// Watches the users file until this value is dropped. Changes take effect within a second.
 #[derive(Debug)]
 #[must_use = "the file is watched until this is dropped"]
-pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
+pub struct FileWatcher(#[expect(dead_code, reason = "dropping the sender ends the watch")] Sender<()>);
 
-/// The state of the file when it was last read.
 #[derive(Debug, Default)]
 pub(super) struct UsersFileState {
     clock: SystemTime,
@@ -24,7 +23,7 @@ pub(super) struct UsersFileState {
 }
 
 impl UsersFileState {
-    /// Records that the file is about to be read, so that the next check finds only later changes.
+    /// Must be called before the file is read, so that later changes are detected.
     pub(super) fn begin(&self, path: &Path) {
         self.detector().note_read([path.to_owned()], self.clock.wall());
     }
@@ -41,13 +40,13 @@ impl UsersFileState {
 pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
-    // Picks up changes that were made since the file was opened. `reload` logs the error.
+    // The file may have changed since it was opened. `reload` logs errors.
     let _ = directory.reload();
     let run = move || {
         while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_INTERVAL) {
             let Some(directory) = held.upgrade() else { return };
             if directory.last_read.has_changed(&directory.file.path) {
-                // `reload` logs the error.
+                // `reload` logs errors.
                 let _ = directory.reload();
             }
         }

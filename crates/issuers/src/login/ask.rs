@@ -1,4 +1,4 @@
-//! Sends forms to a provider, and respects the pauses that the provider demands.
+//! Requests to a provider, with the pauses that it requests.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ pub(super) use rotogate_core::bounds::MAX_PROVIDER_ANSWER as MAX_ANSWER;
 use rotogate_core::http_client::FetchTarget;
 use rotogate_core::pause::ServiceAnswer;
 
-/// Returns the pause that a provider demands instead of a response.
 pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok();
     let is_declined = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
@@ -20,7 +19,7 @@ pub(super) fn declined(status: StatusCode, headers: &HeaderMap) -> Option<Durati
 }
 
 impl LoginProvider {
-    /// Sends a form once, with the credentials of the gate's client, unless the provider has demanded a pause.
+    /// Sends a form once, unless the provider requested a pause.
     pub(super) async fn ask(
         &self,
         target: &FetchTarget,
@@ -40,7 +39,6 @@ impl LoginProvider {
         sent
     }
 
-    /// Sends a form once, with the credentials of the gate's client.
     pub(super) async fn send(
         &self,
         target: &FetchTarget,

@@ -1,5 +1,4 @@
-//! The responses of an issuer: its discovery document, its key set, and how long they are fresh. An invalid response is
-//! treated like a missing one.
+//! Parsing of an issuer's responses: discovery documents and key sets.
 
 use std::time::Duration;
 
@@ -13,24 +12,23 @@ use rotogate_core::strict_json;
 use rotogate_core::token::algorithm::Algorithm;
 use rotogate_core::token::verify::{IssuerKeys, RulesError, beginning, host_of};
 
-/// The maximum length, in bytes, of a string from a discovery document in a message.
+/// The maximum length of a quoted string, in bytes.
 const MAX_SHOWN: usize = 200;
 const OPENID: &str = "/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server";
 
-/// The reason why an attempt did not fetch keys.
+/// Why fetching keys failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct FetchFailure {
-    /// One of these words: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`,
-    /// `refused_address`, `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
+    /// The cause: `dns`, `connect`, `tls`, `timeout`, `too_large`, `redirect`, `status`, `encoding`, `refused_address`,
+    /// `http`, `not_json`, `no_usable_key`, `issuer_mismatch` or `files`.
     pub cause: &'static str,
     /// A description, without secrets.
     pub message: String,
 }
 
-/// All values of [`FetchFailure::cause`].
 pub(super) const CAUSES: [&str; 14] = [
     "dns",
     "connect",
@@ -56,22 +54,19 @@ impl FetchFailure {
         Self { cause, message: message.into() }
     }
 
-    /// The failure if the task of the issuer has ended.
     pub(super) fn ended() -> Self {
         Self::new("http", "the keys of this issuer are no longer fetched")
     }
 
-    /// The failure if one of the gate's own files cannot be used.
     pub(super) fn files(message: impl Into<String>) -> Self {
         Self::new(FILES, message)
     }
 
-    /// The failure if a URL of the issuer leads to an address to which the gate must not connect.
     pub(super) fn refused_address(message: impl Into<String>) -> Self {
         Self::new(REFUSED_ADDRESS, message)
     }
 
-    /// Returns whether this failure needs the attention of an operator. The failure of an unreachable issuer does not.
+    /// Returns whether an operator must act. An unreachable issuer recovers by itself.
     pub(super) fn is_grave(&self) -> bool {
         [ISSUER_MISMATCH, REFUSED_ADDRESS, FILES].contains(&self.cause)
     }
@@ -83,7 +78,7 @@ impl From<FetchError> for FetchFailure {
     }
 }
 
-/// The discovery document of an issuer (OpenID Connect Discovery §3, RFC 8414 §2).
+/// A discovery document (OpenID Connect Discovery §3, RFC 8414 §2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -95,31 +90,28 @@ pub struct Metadata {
     pub introspection_endpoint: Option<String>,
     /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
-    /// The authorization endpoint, at which browsers log in.
+    /// The authorization endpoint.
     pub authorization_endpoint: Option<String>,
-    /// The endpoint at which a browser logs out (OpenID Connect RP-Initiated Logout 1.0).
+    /// The logout endpoint (OpenID Connect RP-Initiated Logout 1.0).
     pub end_session_endpoint: Option<String>,
-    /// The endpoint to which the parameters of an authorization request are pushed (RFC 9126).
+    /// The endpoint for pushed authorization requests (RFC 9126).
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// The values of `acr` that logins can have. It is empty if the document does not list them.
+    /// The supported `acr` values, if listed.
     pub acr_values_supported: Vec<Box<str>>,
-    /// The ways in which clients may authenticate at the token endpoint. It is empty if the document does not list
-    /// them.
+    /// The supported methods of client authentication, if listed.
     pub token_endpoint_auth_methods_supported: Vec<Box<str>>,
     /// Whether the issuer accepts only pushed authorization requests.
     pub requires_pushed_requests: bool,
-    /// Whether each response of the authorization endpoint contains `iss` (RFC 9207).
+    /// Whether authorization responses contain `iss` (RFC 9207).
     pub names_itself: bool,
-    /// The IP addresses to which the URLs of this document may lead.
     pub(super) allowed: Allowed,
 }
 
 impl Metadata {
-    /// Reads the discovery document of `issuer`.
+    /// Parses the discovery document of `issuer`.
     ///
     /// # Errors
-    /// The document is not a single JSON object without repeated members, contains another issuer (compared byte
-    /// for byte), or has no `jwks_uri`.
+    /// The document is malformed, names another issuer, or lacks `jwks_uri`.
     pub fn parse(document: &[u8], issuer: &str) -> Result<Self, FetchFailure> {
         let not_json = |why| FetchFailure::new("not_json", format!("the discovery document is unusable: {why}"));
         let document = strict_json::object(document).map_err(not_json)?;
@@ -157,18 +149,17 @@ impl Metadata {
         })
     }
 
-    /// Returns a URL of this document as a target, if requests to it are allowed.
     pub(crate) fn target(&self, url: &str) -> Option<FetchTarget> {
         FetchTarget::parse(url, self.allowed).ok()
     }
 }
 
-/// Returns the token endpoint of a document, if requests to it are allowed.
+/// The token endpoint, if requests to it are allowed.
 pub fn token_target(metadata: &Metadata) -> Option<FetchTarget> {
     metadata.target(metadata.token_endpoint.as_deref()?)
 }
 
-/// Returns the revocation endpoint of a document, if requests to it are allowed.
+/// The revocation endpoint, if requests to it are allowed.
 pub fn revocation_target(metadata: &Metadata) -> Option<FetchTarget> {
     metadata.target(metadata.revocation_endpoint.as_deref()?)
 }
@@ -187,13 +178,11 @@ fn is_set(document: &Map<String, Value>, member: &str) -> bool {
     document.get(member) == Some(&Value::Bool(true))
 }
 
-/// Returns a string from the issuer, escaped and shortened for a message.
 pub(super) fn shown(text: &str) -> String {
     beginning(text, MAX_SHOWN).escape_debug().to_string()
 }
 
-/// Returns the URLs of an issuer's discovery document. The first is that of OpenID Connect, the second that of RFC
-/// 8414.
+/// The URLs of OpenID Connect Discovery and of RFC 8414.
 pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     let base = issuer.strip_suffix('/').unwrap_or(issuer);
     let path = base.find("://").and_then(|scheme| base.get(scheme + 3..)?.find('/').map(|at| scheme + 3 + at));
@@ -201,7 +190,6 @@ pub(super) fn discovery_urls(issuer: &str) -> [String; 2] {
     [format!("{base}{OPENID}"), format!("{host}{RFC_8414}{path}")]
 }
 
-/// Returns the usable keys of a response.
 pub(super) fn keys(body: &[u8], algorithms: &[Algorithm]) -> Result<IssuerKeys, FetchFailure> {
     IssuerKeys::from_published_jwks(body, algorithms).map_err(|error| {
         let cause = match &error {
@@ -213,8 +201,8 @@ pub(super) fn keys(body: &[u8], algorithms: &[Algorithm]) -> Result<IssuerKeys, 
     })
 }
 
-/// Returns how long a response is fresh (RFC 9111 §4.2.1), within the bounds of the settings. Only `max-age`,
-/// `no-store`, `no-cache` and `Age` are considered.
+/// The freshness of a response (RFC 9111 §4.2.1), within the configured bounds. Only `max-age`, `no-store`, `no-cache`
+/// and `Age` are considered.
 pub(super) fn fresh_for(headers: &HeaderMap, settings: &FetchSettings) -> Duration {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut max_age: Option<u64> = None;

@@ -1,4 +1,4 @@
-//! The HTTP client for one issuer. Its files are read again for each fetch.
+//! The HTTP client for one issuer. The client's files are read again for each fetch.
 
 use std::path::Path;
 
@@ -11,15 +11,14 @@ use super::settings::{FetchFiles, FetchSettings, RemoteIssuer};
 use rotogate_core::http_client::{HttpClient, Proxy, Tls, bearer};
 use rotogate_core::private_file::{read_private, trusted};
 
-/// The maximum length of the file with the trusted authorities, in bytes.
+/// The maximum length of the CA file, in bytes.
 const MAX_CA: u64 = 4 << 20;
 
-/// Makes the client, and replaces it when one of its files has changed.
 pub(crate) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
     proxy: Option<Proxy>,
-    /// The client, and a digest of the files from which it was made.
+    /// The client, with a digest of its files.
     made: Option<([u8; 32], HttpClient)>,
 }
 
@@ -28,7 +27,6 @@ impl FetchClient {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }
 
-    /// Returns the client and its `Authorization`, according to the current files.
     pub(crate) fn current(&mut self) -> Result<(HttpClient, Option<HeaderValue>), FetchFailure> {
         let mut tls = Tls::default();
         let mut digest = Context::new(&SHA256);

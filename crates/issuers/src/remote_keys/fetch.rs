@@ -1,4 +1,4 @@
-//! One attempt to fetch the keys. If necessary, it first fetches the discovery document.
+//! One attempt to fetch keys. If necessary, the discovery document is fetched first.
 
 use std::time::Duration;
 
@@ -12,30 +12,25 @@ use super::settings::{KeyLocation, RemoteIssuer};
 use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient};
 use rotogate_core::token::verify::IssuerKeys;
 
-/// The result of an attempt.
 #[derive(Debug)]
 pub(super) enum Fetched {
-    /// The keys of a new response.
     New(Box<IssuerKeys>),
-    /// The keys have not changed since the last response (304).
+    /// The issuer responded with 304.
     Unchanged,
 }
 
-/// The location of the keys.
 #[derive(Clone)]
 struct KeyUrl {
     url: String,
     target: FetchTarget,
 }
 
-/// Fetches the keys of one issuer.
 pub(super) struct Fetcher {
     issuer: RemoteIssuer,
     client: FetchClient,
     pub(super) schedule: Schedule,
-    /// The last discovery document that was read.
     metadata: Option<Metadata>,
-    /// The location of the keys, and the ETag of the last successful response from there.
+    /// `etag` belongs to this URL.
     place: Option<KeyUrl>,
     etag: Option<HeaderValue>,
 }
@@ -47,17 +42,15 @@ impl Fetcher {
         Self { issuer, client, schedule, metadata: None, place: None, etag: None }
     }
 
-    /// Returns the last discovery document that was read.
     pub(super) fn metadata(&self) -> Option<&Metadata> {
         self.metadata.as_ref()
     }
 
-    /// Makes the next request unconditional.
+    /// Forgets the ETag, so that the next request is unconditional.
     pub(super) fn forget(&mut self) {
         self.etag = None;
     }
 
-    /// Makes one attempt. Returns its result, and how long the result is fresh.
     pub(super) async fn attempt(&mut self, now: Duration) -> Result<(Fetched, Duration), FetchFailure> {
         let result = self.try_once(now).await;
         self.schedule.fetched(result.is_ok());
@@ -80,7 +73,6 @@ impl Fetcher {
         }
     }
 
-    /// Returns the location of the keys.
     async fn place(
         &mut self,
         client: &HttpClient,
@@ -99,7 +91,7 @@ impl Fetcher {
                             self.metadata = Some(metadata);
                             place
                         }
-                        // The keys may be available even if the discovery document is not.
+                        // The known URL may still work if discovery failed.
                         (Err(failure), Some(known)) if !failure.is_grave() => {
                             tracing::debug!(
                                 issuer = %self.issuer.name,
@@ -114,14 +106,13 @@ impl Fetcher {
             },
         };
         if self.place.as_ref().is_none_or(|known| known.url != found.url) {
-            // The stored ETag belongs to another location.
+            // The stored ETag belongs to the previous URL.
             self.etag = None;
             self.place = Some(found.clone());
         }
         Ok(found)
     }
 
-    /// Reads the discovery document.
     async fn discover(
         &self,
         client: &HttpClient,
@@ -156,7 +147,7 @@ impl Fetcher {
     }
 }
 
-/// Parses a URL that comes from the operator, or is derived from such a URL.
+/// Parses a URL that the operator configured, or that was derived from a configured URL.
 fn by_operator(url: &str) -> Result<FetchTarget, FetchFailure> {
     FetchTarget::parse(url, Allowed::by_operator())
         .map_err(|why| FetchFailure::refused_address(format!("\"{}\": {why}", answer::shown(url))))
