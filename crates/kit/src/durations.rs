@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// The upper bounds of the buckets, in seconds. They are the bounds that OpenTelemetry recommends for HTTP, and three
-/// smaller ones.
+/// The upper bounds of the buckets, in seconds: those of OpenTelemetry for HTTP, and three smaller ones.
 pub const BUCKET_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 
@@ -23,14 +22,14 @@ impl<const N: usize> Default for Durations<N> {
 }
 
 impl Durations {
-    /// Counts a duration in [`BUCKET_SECONDS`].
+    /// Counts a duration in the buckets of [`BUCKET_SECONDS`].
     pub fn count(&mut self, took: Duration) {
         self.count_in(&BUCKET_SECONDS, took);
     }
 }
 
 impl<const N: usize> Durations<N> {
-    /// Counts a duration in buckets with these upper bounds, in seconds.
+    /// Counts a duration. `bounds` are the upper bounds of the buckets, in seconds.
     pub fn count_in(&mut self, bounds: &[f64; N], took: Duration) {
         let seconds = took.as_secs_f64();
         let mut bounds = bounds.iter().zip(&mut self.buckets);

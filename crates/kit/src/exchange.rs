@@ -1,4 +1,4 @@
-//! What the server records about a request and its response while they are in progress.
+//! Data about an exchange that is updated while the request is in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,12 +17,12 @@ struct Counters {
 }
 
 impl ExchangeProgress {
-    /// Records that the response begins.
+    /// Records that the response has begun.
     pub fn set_response_started(&self) {
         self.0.is_answered.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the response has begun.
+    /// Returns whether the response has begun.
     pub fn is_response_started(&self) -> bool {
         self.0.is_answered.load(Ordering::Relaxed)
     }
@@ -32,20 +32,20 @@ impl ExchangeProgress {
         self.0.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The bytes of the request body received so far.
+    /// The received bytes of the request body.
     pub fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }
 }
 
-/// The facts about an exchange after its response has ended.
+/// A finished exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeEnd {
     /// The bytes of the request body.
     pub received: u64,
     /// The bytes of the response body.
     pub sent: u64,
-    /// The status of a gRPC response.
+    /// The gRPC status of the response.
     pub grpc: Option<u64>,
     /// How the response ended.
     pub end: &'static str,
@@ -60,7 +60,7 @@ impl Default for ExchangeEnd {
 }
 
 impl ExchangeEnd {
-    /// The status of a gRPC response.
+    /// Sets the gRPC status of the response.
     pub fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
         if let Some(status) = status.and_then(|status| status.to_str().ok()?.parse().ok()) {
             self.grpc = Some(status);
@@ -68,8 +68,7 @@ impl ExchangeEnd {
     }
 }
 
-/// Reports the end of a tunnel. It is in the extensions of a request that asks for an upgrade. The task that carries
-/// the tunnel has a clone and sets the reason why the tunnel ended. Dropping the last clone reports the reason.
+/// Reports the end of a tunnel. The report is sent when the last clone is dropped.
 #[derive(Clone, Default)]
 pub struct TunnelEnd(Arc<Mutex<Tunnel>>);
 
@@ -85,12 +84,12 @@ impl Default for Tunnel {
 }
 
 impl TunnelEnd {
-    /// Begins the tunnel. `told` is called with the reason when the tunnel ends.
+    /// Begins the tunnel. When the tunnel ends, `told` is called with the reason.
     pub fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
         self.0.lock().told = Some(Box::new(told));
     }
 
-    /// Sets the reason why the tunnel ended.
+    /// Sets the reason for the end of the tunnel.
     pub fn set_end(&self, end: &'static str) {
         self.0.lock().end = end;
     }

@@ -1,33 +1,31 @@
-//! Detects changes of files without reading them. Image builds, archives and `cp -p` can preserve size and modification
-//! time, so a stamp also has device, inode and change time.
+//! Detection of changed files. Size and modification time can be preserved, so a stamp also has device, inode and
+//! change time.
 //!
-//! Files are polled a few times a second. Notifications from the system are not used, because they cover only the
-//! watched folder. They miss changes of a mounted secret, of a link's target in another folder, or by another machine.
+//! Files are polled. System notifications would miss changes of mounted secrets, of link targets, or by other machines.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rotogate_core::clock::Timestamp;
 
-/// How often files are checked. A change is reported once two checks in a row find the same state, so that a file is
-/// not read while it is being written. This takes two intervals, or a little more.
+/// The interval of checks. A change is reported when two consecutive checks find the same state, because a file may
+/// still be written.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// If the state keeps changing for this many checks, the files are read anyway.
+/// If this many consecutive checks each find a new state, the next check reports a change.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
-/// If a file changed less than this time ago, another change may not alter its timestamps, because some file systems
-/// store only whole seconds.
+/// Some file systems store times in whole seconds. Two changes within this time may therefore have the same timestamp.
 const TIME_GRANULARITY: Duration = Duration::from_millis(2500);
 
-/// The attributes of a file; `None` if it is missing.
+/// The attributes of a file that identify its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(Option<Attributes>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Attributes {
-    /// Device and inode. For a folder, the stamp consists of device, inode, mode and owner only.
+    /// The device and inode.
     file: (u64, u64),
     length: u64,
-    /// Seconds and nanoseconds of the last change of the content, and of any attribute.
+    /// Modification time and change time, in seconds and nanoseconds.
     modified: (i64, i64),
     changed: (i64, i64),
     mode: u32,
@@ -35,7 +33,7 @@ struct Attributes {
 }
 
 impl Stamp {
-    /// The stamp of the file at a path, after following links.
+    /// Reads the stamp of a file. Links are followed.
     pub fn read(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self(std::fs::metadata(path).ok().map(|meta| {
@@ -51,12 +49,12 @@ impl Stamp {
         }))
     }
 
-    /// Whether the path leads to a regular file.
+    /// Returns whether this is a regular file.
     pub fn is_file(self) -> bool {
         self.0.is_some_and(|is| is.mode & 0o170_000 == 0o100_000)
     }
 
-    /// Mode and owner, as numbers; `None` if the file is missing.
+    /// Mode and owner, or `None` if the file is missing.
     pub fn rights(self) -> Option<[u32; 3]> {
         self.0.map(|is| [is.mode, is.owner.0, is.owner.1])
     }
@@ -70,28 +68,27 @@ impl Stamp {
 /// Files that are checked repeatedly.
 #[derive(Debug, Default)]
 pub struct ChangeDetector {
-    /// The stamps of the files when they were last read.
     read: Vec<(PathBuf, Stamp)>,
-    /// The state that the last check found, if it differs from `read`, and how many checks in a row found a difference.
+    /// The last state that differs from `read`, and the number of checks that found a difference.
     found: Option<(Vec<(PathBuf, Stamp)>, u32)>,
-    /// Whether a file had changed just before it was read. It must then be read again later.
+    /// Whether a file must be read again, because it changed just before the last read.
     again: bool,
 }
 
 impl ChangeDetector {
-    /// Creates a detector for files that are about to be read.
+    /// Creates a detector. Call this function before the first read of the files.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> Self {
         let read = stamps(paths);
         let again = read.iter().any(|(_, stamp)| stamp.is_recent(now));
         Self { read, found: None, again }
     }
 
-    /// Records that the files are about to be read for another reason than a detected change.
+    /// Records that the files are about to be read.
     pub fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
         *self = Self::new(paths, now);
     }
 
-    /// Checks the files. Returns `true` if they changed or may have changed, and must therefore be read now.
+    /// Checks the files. Returns whether the files must be read again now.
     pub fn poll_changed(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> bool {
         let is = stamps(paths);
         if is == self.read {
@@ -133,7 +130,7 @@ fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Stamp)> {
 mod tests {
     use super::*;
 
-    /// A time long after all changes in the test.
+    /// A time later than all changes in the test.
     const LATER: Timestamp = Timestamp::from_secs(10_000_000_000);
 
     #[test]
@@ -151,7 +148,7 @@ mod tests {
         assert!(detector.poll_changed([path.clone()], LATER));
         assert!(!detector.poll_changed([path.clone()], LATER), "once");
 
-        // The file is written in place, and gets its old time.
+        // The file is changed in place and keeps its modification time.
         std::fs::write(&path, "odd").unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         assert!(!detector.poll_changed([path.clone()], LATER));

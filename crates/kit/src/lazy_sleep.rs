@@ -1,9 +1,5 @@
-//! A timer that is reset for each request of a connection.
-//!
-//! A `Sleep` of tokio costs some 1000 instructions a request: it is inserted into the runtime's timer wheel, and
-//! removed again because the request is nearly always faster. [`LazySleep`] stays in the wheel. Moving its end to a
-//! later time only stores a number. If the wheel wakes the timer before its new end, the timer is inserted again. This
-//! happens at most once per timeout.
+//! A Tokio `Sleep` for each request would be added to the timer wheel and removed again, which costs about 1000
+//! instructions. A [`LazySleep`] stays in the timer wheel. A change of its deadline usually only stores a number.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,21 +10,21 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A timer that stays in the timer wheel of the runtime when its end is moved to a later time.
+/// A timer that stays in the runtime's timer wheel when its deadline changes.
 #[derive(Debug)]
 pub struct LazySleep {
     entry: Pin<Box<tokio::time::Sleep>>,
-    /// The end of the timer, which is never before the deadline of `entry`.
+    /// The deadline of this timer. The deadline of `entry` is the same or earlier.
     until: Instant,
 }
 
 impl LazySleep {
-    /// A timer that is ready at `until`.
+    /// Creates a timer with the deadline `until`.
     pub fn until(until: Instant) -> Self {
         Self { entry: Box::pin(tokio::time::sleep_until(until)), until }
     }
 
-    /// Moves the end of the timer to a later or earlier time.
+    /// Changes the deadline of the timer.
     pub fn set(&mut self, until: Instant) {
         self.until = until;
         if until < self.entry.deadline() {
@@ -36,7 +32,7 @@ impl LazySleep {
         }
     }
 
-    /// Returns `Ready` once the end of the timer has been reached.
+    /// Returns `Ready` after the timer's deadline.
     pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.entry.as_mut().poll(cx));
@@ -48,8 +44,7 @@ impl LazySleep {
     }
 }
 
-/// The timer of one HTTP/1.1 connection. It has only one [`LazySleep`], because a connection waits only for the head of
-/// its next request.
+/// The timer of an HTTP/1.1 connection, which waits for at most one request head.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionTimer(Arc<Mutex<Option<LazySleep>>>);
 
@@ -89,7 +84,6 @@ impl Timer for ConnectionTimer {
     }
 }
 
-/// A sleep that is returned to its timer when dropped.
 #[derive(Debug)]
 struct RequestSleep {
     sleep: Option<LazySleep>,

@@ -1,5 +1,4 @@
-//! Code that the crates of the program `rotogate` share, and that users of the tower layer do not need. Its API may
-//! change in any release.
+//! Code shared by the crates of `rotogate`. This API may change in any release.
 
 pub mod config;
 pub mod durations;

@@ -1,9 +1,8 @@
-//! TLS 1.2 and 1.3 to upstreams (requirement T16). The certificate is always verified, and no setting turns the
-//! verification off. To trust an upstream with a self-signed certificate, configure this certificate as its CA.
+//! TLS 1.2 and 1.3 to upstreams (requirement T16). Certificates are always verified. A self-signed certificate can be
+//! configured as CA.
 //!
-//! If an upstream has no configured CA, it is verified against the system's store, not a compiled-in list. The store
-//! also contains the authorities that the operator added. A system update removes an authority that is no longer
-//! trusted.
+//! By default, the system's CA certificates are trusted, not a compiled-in list. A system update can therefore remove a
+//! trusted CA.
 
 use std::path::{Path, PathBuf};
 
@@ -13,20 +12,19 @@ use rustls::pki_types::ServerName;
 pub use rotogate_core::http_client::BadTls;
 use rotogate_core::http_client::Tls;
 
-/// How the gate verifies an upstream, and which client certificate it presents.
+/// TLS settings for an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// A PEM file with the only trusted authorities. If `None`, the system's authorities are trusted.
+    /// A PEM file with the only trusted authorities. `None` means the system's.
     pub ca: Option<PathBuf>,
-    /// The name that the upstream's certificate must have, and that is sent as SNI. If `None`, the host in the
-    /// upstream's URL.
+    /// The expected name in the certificate, also sent as SNI. `None` means the host name in the URL.
     pub server_name: Option<String>,
-    /// PEM files of the gate's certificate with its chain, and of its private key.
+    /// PEM files of the client certificate chain and its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 impl UpstreamTls {
-    /// The files that the settings name.
+    /// The configured files.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let ours = self.client_cert.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
         self.ca.as_deref().into_iter().chain(ours)
@@ -42,7 +40,7 @@ impl UpstreamTls {
     }
 }
 
-/// Parses a name that a certificate can have.
+/// Parses a server name.
 pub fn server_name(name: &str) -> Result<ServerName<'static>, String> {
     ServerName::try_from(name.to_owned()).map_err(|_| format!("expected a host name or an address, found {name:?}"))
 }

@@ -1,5 +1,4 @@
-//! Identifies worker threads. Upstream connections, counters and log buffers exist once for each worker, so that a
-//! thread does not wait for another thread's lock and is not woken for another thread's I/O.
+//! Ids of worker threads. Each worker has its own connections, counters and log buffers, which avoids locks.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,7 +8,7 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The id of a worker thread. All threads that are not workers share the first item of [`Self::per_worker`].
+/// The id of a worker thread.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerId(usize);
 
@@ -19,17 +18,17 @@ impl WorkerId {
         (1..=number.get()).map(Self)
     }
 
-    /// Creates one item for each worker, preceded by an item for all other threads.
+    /// Creates one item for each worker, and a first item for all other threads.
     pub fn per_worker<T>(workers: usize, mut one: impl FnMut() -> T) -> Box<[T]> {
         (0..=workers).map(|_| one()).collect()
     }
 
-    /// Makes the current thread the worker with this id.
+    /// Assigns this id to the current thread.
     pub fn enter(self) {
         CURRENT.set(self.0);
     }
 
-    /// This thread's item of [`Self::per_worker`]. A thread without its own item uses the first one.
+    /// Returns the current thread's item in a list from [`Self::per_worker`].
     pub fn current<T>(each: &[T]) -> Option<&T> {
         each.get(CURRENT.get()).or_else(|| each.first())
     }

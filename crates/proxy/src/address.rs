@@ -1,10 +1,9 @@
-//! One address of an upstream: its connections, its load, and whether it is in service.
+//! One address of an upstream.
 //!
-//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures. An attempt fails if the connection
-//! or the TLS handshake fails, if the connection breaks or carries something other than HTTP before the response head,
-//! or if the head does not arrive in time. A response with a 5xx status is not a failure, because otherwise one faulty
-//! page would eject every address. After a time the address is readmitted. Its first failure then ejects it again, for
-//! twice as long. If health checks are configured, successful checks readmit the address instead.
+//! An address is **ejected** after [`Upstream::max_failures`] consecutive failures: a failed connection or handshake,
+//! or a missing or invalid response head. A 5xx status is not a failure, because one faulty page would eject every
+//! address. The address is readmitted after a time, or by successful health checks. If a readmitted address fails
+//! again, it is ejected for twice as long.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,67 +35,55 @@ use rotogate_core::bounds::{MAX_UPSTREAM_FIELDS, MAX_UPSTREAM_HEAD};
 use rotogate_kit::upstream_tls::{BadTls, server_name};
 use rotogate_kit::worker_id::WorkerId;
 
-/// The interval of HTTP/2 pings on a connection in use, and the time limit for the reply to a ping.
+/// The interval of HTTP/2 pings, and the time limit for a reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// The receive windows over HTTP/2, for a stream and for the connection. The connection's window is never smaller than
-/// the sum of the windows of its streams. Otherwise a few clients that do not read would stall all others on the
-/// connection.
+/// HTTP/2 receive windows. The connection's window is large enough for all its streams. Otherwise, clients that do not
+/// read could stall the connection.
 const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
-/// How much of one request body is buffered in an HTTP/2 connection.
+/// The maximum buffered part of one HTTP/2 request body.
 const MAX_UNSENT_BYTES: usize = 64 * 1024;
 
-/// A pool of connections.
 type Requests = legacy::Client<Dial, LentBody>;
 
-/// One address of an upstream.
 pub(super) struct Address {
     pub(super) url: UpstreamUrl,
-    /// The socket address; `None` for `echo:`.
+    /// The socket address, or `None` for `echo:`.
     pub(super) to: Option<SocketAddr>,
-    /// The name of the address in logs.
     name: Box<str>,
     clients: Option<ArcSwap<Clients>>,
     in_flight: AtomicUsize,
     ejected: AtomicBool,
-    /// Consecutive failures, and consecutive ejections.
     failures: AtomicU32,
     ejections: AtomicU32,
-    /// Consecutive successful or failed health checks.
     good_checks: AtomicU32,
     bad_checks: AtomicU32,
 }
 
-/// How a request uses its connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionUse {
-    /// The connection may be reused for other requests.
     Shared,
-    /// The connection changes its protocol. It is not reused, even if the upstream refuses the upgrade, because the
-    /// request may have a credential that authenticates the whole connection.
+    /// The connection changes its protocol. The request's credential may authenticate the connection, so the connection
+    /// is never reused.
     Upgrade,
-    /// The request's credential may authenticate all later requests on the connection, so other requests must not use
-    /// it.
+    /// The request's credential may authenticate the whole connection, so the connection must not be reused.
     Authenticate,
 }
 
-/// The connections to an address, for each worker.
 pub(super) struct Clients(Box<[Client]>);
 
-/// The connections of one worker thread.
 enum Client {
-    /// HTTP/1.1 in clear text, without negotiation.
     Http1(Connections),
-    /// Connections that negotiate their HTTP version, or one HTTP/2 connection for all requests.
+    /// Connections with a negotiated HTTP version, or with HTTP/2 without TLS.
     Negotiated(Box<NegotiatedClient>),
 }
 
 struct NegotiatedClient {
     requests: Requests,
-    /// The connections for upgrades. They negotiate only HTTP/1.1, because HTTP/2 has no upgrades (RFC 9113 §8.6).
+    /// Connections for upgrades, which need HTTP/1.1 (RFC 9113 §8.6).
     upgrades: Requests,
-    /// The number of requests after which an HTTP/1.1 connection is closed. `None` if all connections are HTTP/2.
+    /// The number of requests before an HTTP/1.1 connection is closed. `None` for HTTP/2.
     requests_each: Option<NonZeroU32>,
 }
 
@@ -115,7 +102,7 @@ impl NegotiatedClient {
             && (holding.count_response() >= most.get() || using != ConnectionUse::Shared)
             && let Some(connected) = connection.connection_metadata().as_ref()
         {
-            // hyper does not reuse a poisoned connection. The response can still be read to its end.
+            // hyper does not reuse a poisoned connection, but its response can still be read.
             connected.poison();
         }
         Ok(response)
@@ -123,8 +110,8 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends the request. It is passed by reference, so that it is not copied into each nested future. Returns the
-    /// response head and, for clear-text HTTP/1.1, a guard of the connection.
+    /// Sends the request. The request is passed by reference, because captured values are copied into each nested
+    /// future.
     ///
     /// # Errors
     /// Fails with `None` if the response head timed out.
@@ -140,7 +127,7 @@ impl Clients {
             Client::Http1(connections) => {
                 connections.send(request, using, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
-            // Boxed because it is large. Unboxed, it would enlarge the future of every request.
+            // The future is boxed, because it would enlarge the future of every request.
             Client::Negotiated(any) => {
                 let request = request.take().ok_or_else(SendError::nothing)?;
                 let sent = Box::pin(timeout.within(any.send(request, using))).await;
@@ -150,12 +137,10 @@ impl Clients {
     }
 }
 
-/// Opens the connections of an upstream.
 pub(super) struct Connector {
     dial: Dial,
     tls: Option<TlsParts>,
     pool_idle: Duration,
-    /// The number of connections of each worker.
     pool_size: usize,
     workers: usize,
     requests_each: NonZeroU32,
@@ -173,8 +158,7 @@ impl Connector {
             let mut http1 = upstream.tls.load()?;
             http1.alpn_protocols = vec![b"http/1.1".to_vec()];
             let mut any = http1.clone();
-            // HTTP/2 is not used with `preserve_host`: `:authority` would have to be the client's host, and hyper
-            // pools connections by authority.
+            // With `preserve_host`, `:authority` would be the client's host, but hyper pools connections by authority.
             if !upstream.preserve_host {
                 any.alpn_protocols.insert(0, b"h2".to_vec());
             }
@@ -195,12 +179,11 @@ impl Connector {
         Ok(Self { dial, tls, pool_idle: settings.pool_idle, pool_size, workers, requests_each })
     }
 
-    /// The timeout of a connection attempt, and of the name lookup before it.
     pub(super) fn timeout(&self) -> Duration {
         self.dial.timeout
     }
 
-    /// The connections to one address; `None` if the configured server name cannot occur in a certificate.
+    /// Returns `None` if the configured server name cannot be in a certificate.
     fn clients(&self, url: &UpstreamUrl, to: SocketAddr) -> Option<Clients> {
         WorkerId::per_worker(self.workers, || self.client(url, to)).into_iter().collect::<Option<_>>().map(Clients)
     }
@@ -249,7 +232,7 @@ impl Connector {
                 let tls = self.tls.as_ref()?;
                 let name = server_name(tls.name.as_deref().unwrap_or(url.name())).ok()?;
                 let with = |config: &Arc<ClientConfig>| Some((TlsConnector::from(Arc::clone(config)), name.clone()));
-                // The HTTP version is only known once the connection is open, so hyper sets `Host`.
+                // The HTTP version is unknown until the connection is open, so hyper sets `Host`.
                 builder.set_host(true);
                 let requests = builder.build(Dial { tls: with(&tls.any), ..dial.clone() });
                 let upgrades = builder.build(Dial { tls: with(&tls.http1), ..dial });
@@ -281,7 +264,6 @@ impl Address {
         }
     }
 
-    /// The name of the address in logs.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -290,7 +272,7 @@ impl Address {
         self.clients.as_ref().map(ArcSwap::load_full)
     }
 
-    /// Replaces the connections by new ones. Each old connection closes after its current request.
+    /// Replaces the connections. Each old connection closes after the current request.
     pub(super) fn renew(&self, connecting: &Connector) {
         if let (Some(clients), Some(to)) = (&self.clients, self.to)
             && let Some(new) = connecting.clients(&self.url, to)
@@ -299,14 +281,13 @@ impl Address {
         }
     }
 
-    /// The number of requests in flight at this address. Uses sequentially consistent ordering, like [`Self::enter`]
-    /// and [`Self::leave`].
+    /// Uses sequentially consistent ordering, like [`Self::enter`] and [`Self::leave`].
     pub(super) fn load(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Counts one more request, unless `most` requests are already in flight. Uses sequentially consistent ordering,
-    /// like [`Self::leave`], because the queue relies on it.
+    /// Counts a request, unless `most` requests are in flight. The queue relies on the sequentially consistent
+    /// ordering.
     pub(super) fn enter(&self, most: usize) -> bool {
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
@@ -319,22 +300,21 @@ impl Address {
         self.ejected.load(Ordering::Relaxed)
     }
 
-    /// The number of consecutive failed health checks.
     pub(super) fn bad_checks(&self) -> u32 {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    /// Whether at least [`Upstream::max_failures`] attempts in a row failed. Call this only for an address that is in
-    /// service.
+    /// Returns whether at least [`Upstream::max_failures`] attempts in a row failed. The result is only valid for an
+    /// address that is not ejected.
     // Requirement O30.
     pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
         let failures = self.failures.load(Ordering::Relaxed);
         failures >= upstream.max_failures || self.ejections.load(Ordering::Relaxed) > 0
     }
 
-    /// Records a response. Returns whether the address was failing until then, see [`Self::is_failing`].
+    /// Returns whether the address was failing before.
     pub(super) fn record_success(&self, upstream: &Upstream) -> bool {
-        // Usually both counters are zero. Then they are not written, which avoids contention between threads.
+        // The counters are usually zero. Skipping the write avoids contention between threads.
         let (failures, ejections) = (self.failures.load(Ordering::Relaxed), self.ejections.load(Ordering::Relaxed));
         if failures == 0 && ejections == 0 {
             return false;
@@ -346,14 +326,12 @@ impl Address {
         failures >= upstream.max_failures && !self.is_ejected()
     }
 
-    /// Counts a failure. Does not eject the address, because it is the only address of its upstream.
     pub(super) fn record_failure_alone(&self) {
         // The counter must not wrap around to zero.
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
-    /// Counts a failure. If the failure ejects the address, returns the time until its readmission. If the upstream has
-    /// health checks, they readmit the address instead.
+    /// Counts a failure. Returns how long the address is ejected, if this failure ejects it.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         self.record_failure_alone();
         if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
@@ -364,13 +342,12 @@ impl Address {
         Some(upstream.eject_for.saturating_mul(1 << before).min(MAX_EJECTION.max(upstream.eject_for)))
     }
 
-    /// Readmits the address. The next failure ejects it again. Returns whether the address was ejected before.
+    /// The next failure ejects the address again. Returns whether the address was ejected before.
     pub(super) fn readmit(&self, upstream: &Upstream) -> bool {
         self.failures.store(upstream.max_failures.saturating_sub(1), Ordering::Relaxed);
         self.ejected.swap(false, Ordering::Relaxed)
     }
 
-    /// Counts a successful health check. Returns whether the check readmits the address.
     pub(super) fn record_good_check(&self, healthy_after: u32) -> bool {
         self.bad_checks.store(0, Ordering::Relaxed);
         let good = self.good_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -382,7 +359,6 @@ impl Address {
         is_back
     }
 
-    /// Counts a failed health check. Returns whether the check ejects the address.
     pub(super) fn record_bad_check(&self, unhealthy_after: u32) -> bool {
         self.good_checks.store(0, Ordering::Relaxed);
         let bad = self.bad_checks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -390,10 +366,9 @@ impl Address {
     }
 }
 
-/// The name of an address in logs.
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // The IP address is shown as well, because a host name can have several.
+        // A host name can have several addresses, so the IP address is added.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

@@ -1,4 +1,4 @@
-//! The gate's own credential for an upstream, which it reads from `authorization_file`.
+//! The gate's own credential for an upstream (`authorization_file`).
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use http::HeaderValue;
 
 use rotogate_core::private_file::{read_private, trusted};
 
-/// Reads the value of `Authorization` from a private file: scheme and credential on one line.
+/// Reads the value of `Authorization` from a private file.
 ///
 /// # Errors
-/// A message that names the file, the problem and the remedy.
+/// Describes the file, the problem and the remedy.
 pub fn load(path: &Path) -> Result<HeaderValue, String> {
     let shown = path.display();
     let text = trusted::check_folders(path).and_then(|()| read_private(path))?;
@@ -21,8 +21,7 @@ pub fn load(path: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Whether the value has a scheme and a credential (RFC 9110 §11.4). A single word is probably a credential without its
-/// scheme.
+/// Returns whether there are a scheme and a credential (RFC 9110 §11.4).
 fn is_complete(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|text| {
         text.split_once(' ').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.trim().is_empty())

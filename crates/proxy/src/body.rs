@@ -1,5 +1,4 @@
-//! Forwards bodies frame by frame, with back-pressure: the next frame is requested only when the other side can accept
-//! it, and only the current frame is buffered.
+//! Forwarding of bodies with back-pressure. Only the current frame is buffered.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -33,18 +32,18 @@ pub enum BodyError {
     /// No frame came within the idle timeout.
     #[error("the body stalled")]
     Idle,
-    /// The connection of the body failed.
+    /// The body's connection failed.
     #[error("the body ended early")]
     Broken(#[source] BoxError),
 }
 
-/// The error for a request body that arrives more slowly than the minimum rate. It is treated like [`BodyError::Idle`].
+/// The error for a request body below the minimum rate.
 #[derive(Debug, thiserror::Error)]
 #[error("the request body arrives too slowly")]
 pub struct TooSlow;
 
-/// A timer that runs while the next frame of a body is awaited. It restarts whenever the other body of the exchange
-/// makes progress, because with gRPC or server-sent events a client may send nothing for long while it receives.
+/// The idle timer of a body. Progress of the exchange's other body also restarts the timer, because gRPC clients may
+/// send nothing while they receive.
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -78,31 +77,27 @@ impl IdleTimer {
     }
 }
 
-/// A request body on its way to an upstream. Its state is boxed, because most requests have no body, and requests are
-/// moved several times.
+/// The state is boxed, because most requests have no body and requests are moved often.
 pub(super) struct RequestBody(Option<Box<Forwarding>>);
 
-/// A request body that is not empty.
 struct Forwarding {
     inner: UnsyncBoxBody<Bytes, BoxError>,
-    /// The number of bytes that may still arrive.
     allowance: Option<u64>,
     idle: IdleTimer,
     progress: Progress,
-    /// The frames that an earlier attempt already sent. They are sent again before the rest of the body.
+    /// Frames that an earlier attempt has already sent. The next attempt sends these frames again, before any others.
     again: VecDeque<Bytes>,
     is_over: bool,
 }
 
-/// A counter of the frames that the upstream has received or sent. The default value does not count frames, because
-/// without a request body no timer depends on the progress of the other body.
+/// Counts the frames that the upstream has received or sent. Without a request body, nothing is counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<MovedFrames>>);
 
 #[derive(Debug, Default)]
 struct MovedFrames {
     frames: AtomicU64,
-    /// Whether the upstream is ready for the next frame of the request body, but the client has not sent it.
+    /// Whether the upstream waits for a frame from the client.
     awaits_client: AtomicBool,
 }
 
@@ -124,7 +119,7 @@ impl Progress {
         }
     }
 
-    /// Whether the upstream is ready for the next frame of the request body, but the client has not sent it.
+    /// Returns whether the upstream waits for a frame from the client.
     pub(super) fn awaits_client(&self) -> bool {
         self.0.as_ref().is_some_and(|counted| counted.awaits_client.load(Ordering::Relaxed))
     }
@@ -135,7 +130,7 @@ impl Progress {
 }
 
 impl RequestBody {
-    /// Rejects a body at once if its declared length exceeds `max`.
+    /// Rejects a body whose declared length exceeds `max`.
     pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -174,8 +169,7 @@ impl Forwarding {
 }
 
 impl RequestBody {
-    /// Returns a body to send, and a handle with which the caller can take the body back. Taking it back is possible as
-    /// long as at most `most` bytes were sent.
+    /// Returns a body to send, and a handle that can take it back while at most `most` bytes were sent.
     pub(super) fn lend(self, most: usize) -> (LentBody, BodyReturn) {
         let loan = (!self.is_end_stream()).then(|| {
             Arc::new(Mutex::new(Loan { body: Some(self), sent: VecDeque::new(), room: Some(most), is_over: false }))
@@ -184,22 +178,19 @@ impl RequestBody {
     }
 }
 
-/// A body that an attempt sends.
 struct Loan {
-    /// `None` after the body was taken back.
     body: Option<RequestBody>,
-    /// The frames that were sent, kept for another attempt.
+    /// Frames that were sent and are kept for another attempt.
     sent: VecDeque<Bytes>,
     room: Option<usize>,
     is_over: bool,
 }
 
-/// Takes a body back; see [`RequestBody::lend`]. An empty body can always be taken.
+/// A handle that takes the body back from an attempt, for a retry. `None` stands for an empty body.
 pub(super) struct BodyReturn(Option<Arc<Mutex<Loan>>>);
 
 impl BodyReturn {
-    /// Takes the body back, together with the frames that were already sent. The attempt that was sending the body then
-    /// gets an error.
+    /// Takes the body back, together with its sent frames. An attempt that still sends the body gets an error.
     pub(super) fn take(self) -> Option<RequestBody> {
         let Some(loan) = self.0 else { return Some(RequestBody::empty()) };
         let mut loan = loan.lock();
@@ -212,7 +203,6 @@ impl BodyReturn {
     }
 }
 
-/// The lent body of [`RequestBody::lend`].
 pub(super) struct LentBody(Option<Arc<Mutex<Loan>>>);
 
 impl Body for LentBody {
@@ -297,16 +287,13 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of a response, from an upstream or from the proxy itself. An upstream's body is boxed, because a response
-/// is moved several times on its way to the client's connection.
+/// A response body. The state is boxed, because a response is moved often.
 #[derive(Debug)]
 pub struct ProxyBody(Kind);
 
-/// How a request was forwarded, for the access log.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForwardInfo {
-    /// The last address that was tried. `None` while the body of an upstream's response is being received, because
-    /// [`UpstreamBody`] has the address.
+    /// The address that was tried last, unless the [`UpstreamBody`] contains it.
     pub(super) address: Option<Arc<Address>>,
     pub(super) attempts: u8,
     pub(super) took: Duration,
@@ -321,24 +308,22 @@ enum Kind {
 #[derive(Debug)]
 struct UpstreamBody {
     body: Incoming,
-    /// Whether the body's end is marked explicitly, as by `END_STREAM` over HTTP/2.
+    /// Whether the body has an explicit end, such as `END_STREAM`.
     knows_end: bool,
     idle: IdleTimer,
     sent: ForwardInfo,
     under_way: Option<(InFlightSlot, Option<ConnectionGuard>)>,
 }
 
-/// Resources that a response needs until its body ends.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) progress: Progress,
     pub(super) in_flight: InFlightSlot,
-    /// The connection, if this proxy pools it.
     pub(super) in_use: Option<ConnectionGuard>,
 }
 
 impl ProxyBody {
-    /// A body that the proxy itself created.
+    /// Creates a body from the proxy itself.
     pub fn full(text: impl Into<Bytes>) -> Self {
         let bytes = text.into();
         Self(Kind::Own { bytes: (!bytes.is_empty()).then_some(bytes), sent: None })
@@ -356,7 +341,6 @@ impl ProxyBody {
         Self(Kind::Upstream(Box::new(UpstreamBody { body, knows_end, idle, sent, under_way })))
     }
 
-    /// Sets the facts about forwarding for the access log.
     pub(super) fn set_sent(&mut self, info: ForwardInfo) {
         match &mut self.0 {
             Kind::Own { sent, .. } => *sent = Some(Box::new(info)),
@@ -364,7 +348,7 @@ impl ProxyBody {
         }
     }
 
-    /// The address, the number of attempts, and the time until the response head.
+    /// The address, the number of attempts, and the time until the response head arrived.
     pub fn sent(&self) -> (Option<&str>, u8, Duration) {
         let (address, sent) = match &self.0 {
             Kind::Own { sent: None, .. } => return (None, 0, Duration::ZERO),
@@ -377,7 +361,7 @@ impl ProxyBody {
         (address.map(Address::name), sent.attempts, sent.took)
     }
 
-    /// The whole body, if the proxy itself created it.
+    /// Returns the whole body if the proxy itself created it.
     pub fn own_bytes(&mut self) -> Option<&mut Bytes> {
         match &mut self.0 {
             Kind::Own { bytes, .. } => bytes.as_mut(),
@@ -404,8 +388,8 @@ impl Body for ProxyBody {
                     *under_way = None;
                 }
                 if next.is_none() && *knows_end && !body.is_end_stream() {
-                    // hyper treats `RST_STREAM(NO_ERROR)` as the end of the body, but only `END_STREAM` is (RFC 9113
-                    // §8.1).
+                    // hyper accepts `RST_STREAM(NO_ERROR)` as the end of a body, but only `END_STREAM` marks the end
+                    // (RFC 9113 §8.1).
                     return Poll::Ready(Some(Err(BodyError::Broken("the stream was reset before its end".into()))));
                 }
                 Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))

@@ -1,5 +1,4 @@
-//! Counts the requests, responses and connections of an upstream. Each worker thread has its own counters, so that
-//! threads do not wait for each other. A scrape of the metrics adds them up.
+//! Counters for an upstream. Each worker thread has its own counters. A report adds them up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +11,7 @@ use super::error::ProxyError;
 use rotogate_kit::durations::Durations;
 use rotogate_kit::worker_id::WorkerId;
 
-/// How an attempt at an address ended.
+/// The result of an attempt at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptResult {
     /// A response head arrived.
@@ -27,9 +26,9 @@ pub enum AttemptResult {
     Tls,
     /// The response was not HTTP.
     Protocol,
-    /// No slot at the upstream became free in time.
+    /// No slot became free in time.
     Saturated,
-    /// The client disconnected, or its request broke off.
+    /// The client disconnected, or its request ended early.
     ClientGone,
 }
 
@@ -46,7 +45,7 @@ impl AttemptResult {
         Self::ClientGone,
     ];
 
-    /// The label of the result.
+    /// The name of the result in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -60,7 +59,6 @@ impl AttemptResult {
         }
     }
 
-    /// The result for an error. `None` if the request failed before any attempt.
     pub(super) const fn from_error(error: ProxyError) -> Option<Self> {
         match error {
             ProxyError::Unreachable => Some(Self::Unreachable),
@@ -75,23 +73,23 @@ impl AttemptResult {
     }
 }
 
-/// The classes of status codes, 1xx to 5xx, and one class for all other codes.
+/// Classes of status codes.
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
-/// The counts of one thread, or the sum over all threads.
+/// The counts of one thread or of all threads.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// The attempts for each result, in the order of [`AttemptResult::ALL`].
+    /// Attempts by result, in the order of [`AttemptResult::ALL`].
     pub results: [u64; AttemptResult::ALL.len()],
-    /// The responses for each class of status codes, in the order of [`CODE_CLASSES`].
+    /// Responses by class, in the order of [`CODE_CLASSES`].
     pub classes: [u64; CODE_CLASSES.len()],
-    /// Attempts after the first one of a request.
+    /// The number of repeated attempts.
     pub retries: u64,
-    /// The durations from the request to the head of the response.
+    /// The durations until the response head arrived.
     pub durations: Durations,
 }
 
-/// The counters of an upstream. They are kept when its configuration changes.
+/// The counters are kept when the upstream's configuration changes.
 #[derive(Debug)]
 pub(super) struct UpstreamCounts {
     of_threads: Box<[Mutex<Counted>]>,
@@ -109,7 +107,6 @@ impl UpstreamCounts {
         }
     }
 
-    /// Counts a response.
     pub(super) fn answered(&self, status: StatusCode, took: Duration) {
         self.with(|counted| {
             counted.count(AttemptResult::Ok);
@@ -121,17 +118,14 @@ impl UpstreamCounts {
         });
     }
 
-    /// Counts a request or an attempt without a response.
     pub(super) fn failed(&self, result: AttemptResult) {
         self.with(|counted| counted.count(result));
     }
 
-    /// Counts an attempt that is not the first one.
     pub(super) fn retried(&self) {
         self.with(|counted| counted.retries += 1);
     }
 
-    /// The sum over all threads.
     pub(super) fn total(&self) -> Counted {
         let mut total = Counted::default();
         for counted in &self.of_threads {
@@ -160,7 +154,7 @@ impl Counted {
     }
 }
 
-/// A running attempt. If it is dropped before its end, the client has disconnected.
+/// A running attempt. Dropping this value counts a disconnected client.
 pub(super) struct Attempt<'a>(Option<&'a UpstreamCounts>);
 
 impl<'a> Attempt<'a> {
@@ -168,7 +162,6 @@ impl<'a> Attempt<'a> {
         Self(Some(counts))
     }
 
-    /// Ends the attempt without counting it here. The attempt's result is counted elsewhere.
     pub(super) fn end(mut self) {
         self.0 = None;
     }
@@ -182,7 +175,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// An open connection, counted until it is dropped.
+/// An open connection, counted until dropped.
 pub(super) struct OpenConnection(Arc<UpstreamCounts>);
 
 impl OpenConnection {

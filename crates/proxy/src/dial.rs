@@ -1,4 +1,4 @@
-//! Opens connections to one address, with TLS if the address is an `https://` URL.
+//! Connecting to one address, with or without TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,15 +23,13 @@ use super::counts::{OpenConnection, UpstreamCounts};
 use super::link::Link;
 use super::pool::InFlightSlot;
 
-/// Connects to one address. It ignores the request's URI.
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) to: SocketAddr,
-    /// The time limit for connecting, including the TLS handshake.
+    /// The time limit for the connection setup, including the TLS handshake.
     pub(super) timeout: Duration,
     pub(super) socket_buffer: Option<u32>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// Counts the connections.
     pub(super) counts: Arc<UpstreamCounts>,
 }
 
@@ -71,7 +69,6 @@ impl tower::Service<Uri> for Dial {
     }
 }
 
-/// A connection to an upstream.
 pub(super) struct UpstreamConnection {
     stream: Either<Link, Box<TlsStream<Link>>>,
     holding: ConnectionHold,
@@ -84,16 +81,14 @@ impl UpstreamConnection {
     }
 }
 
-/// State that belongs to a connection. An upgraded connection is counted as a request at its address until it is
-/// closed, regardless of which task owns it. If hyper pools the connection, each response has a clone of this value in
-/// its extensions.
+/// Data of a connection. An upgraded connection occupies its slot until it is closed. Each response on a pooled
+/// connection has a clone of this data in its extensions.
 #[derive(Clone, Default)]
 pub(super) struct ConnectionHold(Arc<HoldState>);
 
 #[derive(Default)]
 struct HoldState {
     request: Mutex<Option<InFlightSlot>>,
-    /// The number of responses so far on this connection.
     responses: AtomicU32,
 }
 
@@ -102,7 +97,6 @@ impl ConnectionHold {
         *self.0.request.lock() = Some(request);
     }
 
-    /// Counts one more response. Returns the number so far.
     pub(super) fn count_response(&self) -> u32 {
         self.0.responses.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
@@ -110,8 +104,7 @@ impl ConnectionHold {
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        // Releases the slot when the connection is dropped. Responses may still have clones of the `ConnectionHold`,
-        // which would keep the slot.
+        // Clones of the `ConnectionHold` in responses would otherwise keep the slot.
         drop(self.holding.0.request.lock().take());
     }
 }

@@ -1,4 +1,4 @@
-//! The built-in upstream `echo:`. Its response shows the request that an upstream would have received.
+//! The built-in upstream `echo:`, whose response shows the forwarded request.
 
 use http::request::Parts;
 use http::{HeaderValue, Response, header};
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::body::{BodyError, ProxyBody, RequestBody};
 
-/// The maximum number of bytes of the body that are shown.
+/// The maximum shown length of the body, in bytes.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Serialize)]
@@ -15,15 +15,12 @@ struct Echo<'r> {
     method: &'r str,
     path: &'r str,
     query: Option<&'r str>,
-    /// The headers in the order of sending.
     headers: Vec<(&'r str, String)>,
-    /// The body as UTF-8; invalid bytes become U+FFFD.
+    /// Invalid UTF-8 is shown as U+FFFD.
     body: String,
-    /// Whether the body was longer than the shown part.
     truncated: bool,
 }
 
-/// Reads the whole body and shows its beginning.
 pub(super) async fn answer(parts: Parts, mut body: RequestBody) -> Result<Response<ProxyBody>, BodyError> {
     let mut shown = Vec::new();
     let mut truncated = false;

@@ -1,5 +1,4 @@
-//! Failures between the gate and an upstream, and the responses for them. The client gets only the status; the details
-//! are logged.
+//! Failures of forwarded requests, and their responses. Clients only see the status.
 
 use std::error::Error as StdError;
 use std::{fmt, io};
@@ -13,16 +12,15 @@ use rotogate_core::bounds::{MAX_UPSTREAM_FIELDS, MAX_UPSTREAM_HEAD};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::{self, GrpcCode, Reply};
 
-/// `Retry-After` for a busy upstream, in seconds.
+/// The delay in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Why a request has no response from an upstream. The error is in the extensions of the gate's own response, for the
-/// access log.
+/// Why an upstream returned no response. The error is in the extensions of the gate's own response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyError {
-    /// The path is not canonical. The forwarded path would differ from the path that was matched to a route.
+    /// The path is not canonical, so it could differ from the path that was matched to a route.
     NotCanonical,
-    /// The method is `CONNECT`, which is not supported.
+    /// The method is `CONNECT`, which is unsupported.
     Tunnel,
     /// The request body is longer than the route allows.
     TooLarge,
@@ -30,7 +28,7 @@ pub enum ProxyError {
     ClientIdle,
     /// The client's connection failed in the middle of the request body.
     ClientBroken,
-    /// The upstream cannot be reached.
+    /// No connection could be opened.
     Unreachable,
     /// The connection attempt timed out.
     ConnectTimeout,
@@ -38,23 +36,22 @@ pub enum ProxyError {
     UpstreamTls,
     /// The upstream closed the connection before its response.
     UpstreamReset,
-    /// The upstream sent something that is not HTTP, or not a response to this request.
+    /// The response is invalid HTTP.
     UpstreamProtocol,
     /// The response head timed out.
     HeadTimeout,
     /// All addresses of the upstream are at `max_requests`.
     Overloaded,
-    /// The caller or the client address already uses its full share of the upstream's slots.
+    /// The caller or the client address has used up its share of the upstream's slots.
     ShareTaken,
-    /// The route has no upstream, because it serves only the authorization requests of other proxies.
+    /// The route has no upstream, because it serves only forward-auth requests.
     NoUpstream,
-    /// The program that embeds the gate is assembled wrongly: the upstream does not exist, or the request has no route
-    /// or no peer address.
+    /// The embedding program is incorrect: it lacks the upstream, the route or the peer address.
     Miswired,
 }
 
 impl ProxyError {
-    /// The word for the outcome in logs and metrics, from a fixed set.
+    /// The reason in logs and metrics.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::NotCanonical => "not_canonical",
@@ -74,7 +71,7 @@ impl ProxyError {
         }
     }
 
-    /// The name of the timeout that was exceeded. It distinguishes the two errors with the reason `upstream_timeout`.
+    /// Returns which timeout was exceeded, or `None` for other failures.
     pub const fn detail(self) -> Option<&'static str> {
         match self {
             Self::ConnectTimeout => Some("connect_timeout"),
@@ -100,12 +97,12 @@ impl ProxyError {
         }
     }
 
-    /// The response: a problem document (RFC 9457) with only the status.
+    /// A problem document with the status (RFC 9457).
     pub fn response(self) -> Response<ProxyBody> {
         self.reply_with(reply::problem(self.status(), None))
     }
 
-    /// Turns the reply into a response, with `Retry-After` if a retry can succeed.
+    /// Adds `Retry-After` if a retry can succeed.
     fn reply_with(self, reply: Reply) -> Response<ProxyBody> {
         let mut response = reply.map(|body| ProxyBody::full(body.data().clone()));
         if matches!(self, Self::Overloaded | Self::ShareTaken) {
@@ -114,15 +111,14 @@ impl ProxyError {
         self.mark(response)
     }
 
-    /// Adds the error and its reason to the extensions, for the gate and its access log.
     fn mark(self, mut response: Response<ProxyBody>) -> Response<ProxyBody> {
         response.extensions_mut().insert(self);
         response.extensions_mut().insert(Reason::of_proxy(self.reason(), self.detail()));
         response
     }
 
-    /// The response in the error format of a dialect, if the dialect has one. Clients of the dialect could mistake any
-    /// other response for a success.
+    /// Builds the response in the error format of a dialect. Clients of the dialect could mistake another format for a
+    /// success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let why = self.status().canonical_reason().unwrap_or_default();
@@ -130,7 +126,7 @@ impl ProxyError {
         reply.map_or_else(|| self.response(), |reply| self.reply_with(reply))
     }
 
-    /// The response for a gRPC client: a trailers-only status with HTTP 200 (requirement T17).
+    /// A gRPC response: a trailers-only status with HTTP 200 (requirement T17).
     pub fn grpc_response(self) -> Response<ProxyBody> {
         let (code, message) = match self {
             Self::NotCanonical | Self::ClientBroken => (GrpcCode::InvalidArgument, "the request is malformed"),
@@ -150,7 +146,7 @@ impl ProxyError {
         self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
     }
 
-    /// Whether the failure is counted as a failure of the address.
+    /// Returns whether the failure counts against the address.
     pub(super) const fn blames_address(self) -> bool {
         matches!(
             self,
@@ -164,33 +160,26 @@ impl ProxyError {
     }
 }
 
-/// Why a connection returned no response.
 #[derive(Debug)]
 pub(super) struct SendError {
     error: BoxError,
-    /// Whether the error occurred before a connection was open.
     connecting: bool,
-    /// Whether no byte of the request was written.
     pub(super) unsent: bool,
 }
 
 impl SendError {
-    /// Creates the error for a connection that could not be opened.
     pub(super) fn unconnected(error: impl Into<BoxError>) -> Self {
         Self { error: error.into(), connecting: true, unsent: true }
     }
 
-    /// Creates the error for a missing request.
     pub(super) fn nothing() -> Self {
         Self::unconnected("there is no request to send")
     }
 
-    /// Creates the error for a connection that was lost before any byte of the request was written.
     pub(super) fn unsent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: true }
     }
 
-    /// Creates the error for a request that may have been written in full or in part.
     pub(super) fn sent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: false }
     }
@@ -211,8 +200,7 @@ impl SendError {
         }
     }
 
-    /// Whether the connection was lost before any byte of the response arrived. If so, an idempotent request without a
-    /// body may be sent again.
+    /// Returns whether the connection was lost before any byte of the response.
     pub(super) fn was_lost(&self) -> bool {
         let lost = |cause: &hyper::Error| cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled();
         let broken = |kind| {
@@ -229,9 +217,8 @@ impl SendError {
             && (self.causes().filter_map(|cause| cause.downcast_ref()).any(lost) || self.io_kinds().any(broken))
     }
 
-    /// Whether an HTTP/2 upstream stated that it did not process the request, with `REFUSED_STREAM` or with a `GOAWAY`
-    /// that names a lower last stream (RFC 9113 §8.7, §6.8). The crate h2 reports the error of a `GOAWAY` only to
-    /// streams that were not processed.
+    /// Returns whether an HTTP/2 upstream did not process the request (RFC 9113 §8.7, §6.8). h2 reports a `GOAWAY` only
+    /// to unprocessed streams.
     pub(super) fn was_refused(&self) -> bool {
         self.h2_errors().any(|error| {
             let is_reset = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -243,7 +230,6 @@ impl SendError {
         self.causes().filter_map(|cause| cause.downcast_ref())
     }
 
-    /// Whether TLS failed. An I/O error may contain the TLS error without naming it as its source.
     fn is_tls(&self) -> bool {
         self.causes().any(|cause| {
             let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -268,7 +254,7 @@ impl From<legacy::Error> for SendError {
     }
 }
 
-/// Prints the error and all its causes on one line.
+/// Prints the error and its causes on one line.
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, cause) in self.causes().enumerate() {

@@ -1,4 +1,4 @@
-//! Forwards one request: builds the head for the upstream, makes the attempts, and builds the response head.
+//! Forwarding of one request.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,46 +30,38 @@ use rotogate_core::headers::{self, Peer};
 use rotogate_core::reply;
 use rotogate_core::route::path::CanonicalPath;
 
-/// The maximum number of addresses to which the gate tries to send a request.
 const MAX_ADDRESSES_TRIED: usize = 3;
 
-/// The part of a request that does not depend on the address. Each attempt takes its method and headers.
 struct RequestTemplate {
     method: Method,
     target: PathAndQuery,
     headers: HeaderMap,
-    /// The `Host` that the client sent.
     host: Option<HeaderValue>,
     has_length: bool,
-    /// How the request uses its connection, unless it is an upgrade.
+    /// How a request without upgrade uses its connection.
     using: ConnectionUse,
 }
 
-/// A prepared request, which [`Inner::send`] sends.
 pub(super) struct Outgoing {
     template: RequestTemplate,
-    /// An empty extension map with allocated capacity, which the response reuses.
+    /// An empty extension map, whose allocation the response reuses.
     room: Extensions,
     pub(super) is_grpc: bool,
 }
 
-/// Why an attempt failed.
 struct AttemptError {
     kind: ProxyError,
-    /// Whether no byte of the request was written.
     unsent: bool,
-    /// Whether the connection was lost before any byte of the response.
     lost: bool,
-    /// Whether the upstream stated that it did not process the request.
     refused: bool,
     what: String,
 }
 
-/// The failures after which a request may be sent once more, although some of its bytes may already have been written.
+/// Which failures allow a retry of a partly written request.
 struct Repeatable {
-    /// The connection was lost. True if the request is idempotent and has no body.
+    /// The connection was lost. A retry requires an idempotent request without a body.
     lost: bool,
-    /// An HTTP/2 upstream refused the request. True unless the request is an upgrade.
+    /// An HTTP/2 upstream refused the request. An upgrade is never sent over HTTP/2.
     refused: bool,
 }
 
@@ -88,12 +80,11 @@ impl AttemptError {
     }
 
     fn nameless(address: &Address) -> Self {
-        let what = format!("the server name of {address} cannot be in a certificate");
+        let what = format!("the host in {address} is not a valid server name for TLS");
         Self { kind: ProxyError::Unreachable, unsent: true, lost: false, refused: false, what }
     }
 }
 
-/// A request to which no upstream responded.
 pub(super) struct ForwardError {
     pub(super) kind: ProxyError,
     pub(super) sent: ForwardInfo,
@@ -106,10 +97,10 @@ impl From<ProxyError> for ForwardError {
 }
 
 impl Inner {
-    /// Sends a prepared request, and sends it again if the rules of this crate allow it.
+    /// Sends a prepared request, with retries.
     ///
-    /// This function borrows large values and boxes rare futures, because captured values are copied into each nested
-    /// future. It takes the contents of `outgoing`.
+    /// Large values are passed by reference, and rare futures are boxed. Otherwise, each nested future would contain a
+    /// copy of the values.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
@@ -129,7 +120,7 @@ impl Inner {
                 Ok(in_flight) => in_flight,
                 Err(kind) => break 'failed kind,
             };
-            // A copy of the headers is kept only if the request may be sent twice.
+            // The headers are copied only if a retry is possible.
             let may_be_refused = repeatable.refused && in_flight.address.url.may_be_http2();
             let is_kept = repeatable.lost || may_be_refused || pool.all().len() > 1;
             let kept = is_kept.then(|| KeptHeaders::new(&template.headers));
@@ -151,7 +142,7 @@ impl Inner {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
-                        // Pinned in place, because awaiting the future by value would copy it.
+                        // Pinning in place avoids a copy of the future.
                         let sending = pin!(clients.send(&mut request, using, head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
@@ -191,7 +182,7 @@ impl Inner {
         Err(ForwardError { kind, sent: info })
     }
 
-    /// Prepares the request for the upstream from `parts`. If there is an error, `parts` is unchanged.
+    /// Builds the request for the upstream. An error leaves `parts` unchanged.
     pub(super) fn prepare(&self, parts: &mut Parts) -> Result<Outgoing, ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
@@ -223,7 +214,7 @@ impl Inner {
         Ok(Outgoing { template, room, is_grpc })
     }
 
-    /// Builds the response for the client. Takes the contents of `info` and `room`.
+    /// Builds the client's response, and empties `info` and `room`.
     fn finish(
         &self,
         pool: &Arc<Pool>,
@@ -255,7 +246,7 @@ impl Inner {
         if seen.had_other_coding {
             return Err(ProxyError::UpstreamProtocol);
         }
-        // `Content-Length` beside `Transfer-Encoding` is meaningless (RFC 9112 §6.3).
+        // Beside `Transfer-Encoding`, `Content-Length` is meaningless (RFC 9112 §6.3).
         if seen.had_coding {
             response.headers_mut().remove(CONTENT_LENGTH);
         } else if seen.has_length {
@@ -268,14 +259,14 @@ impl Inner {
     }
 }
 
-/// Whether servers may apply the credential to the whole connection, as with NTLM and Negotiate (RFC 4559 §6).
+/// Returns whether the credential may apply to the whole connection, as with NTLM (RFC 4559 §6).
 fn authenticates_connection(headers: &HeaderMap) -> bool {
     let scheme =
         |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b' ').next().map(<[u8]>::to_ascii_lowercase);
     headers.get_all(AUTHORIZATION).iter().filter_map(scheme).any(|scheme| matches!(&*scheme, b"ntlm" | b"negotiate"))
 }
 
-/// Replaces a `Content-Length` that repeats one number, in a list or several lines, by this number (RFC 9110 §8.6).
+/// Merges repeated equal values of `Content-Length` (RFC 9110 §8.6).
 fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
     let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let mut lines = headers.get_all(CONTENT_LENGTH).iter();
@@ -290,7 +281,6 @@ fn unite_lengths(headers: &mut HeaderMap) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// The slot for the first attempt, or the error.
 fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -> Result<InFlightSlot, ProxyError> {
     entered?.ok_or_else(|| {
         tracing::error!(upstream = pool.upstream.name, "no address was chosen: a bug in rotogate. Report this line");
@@ -298,7 +288,6 @@ fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -
     })
 }
 
-/// The response of `echo:`, which shows the request.
 async fn answer_by_echo(
     pool: &Pool,
     address: &Address,
@@ -362,7 +351,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     {
         pool.counts.failed(result);
     }
-    // Failures at an address were logged already.
+    // All other failures were already logged with their address.
     if kind == ProxyError::Overloaded
         && let Some(others) = pool.is_due(kind.reason())
     {
@@ -371,7 +360,7 @@ fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     }
 }
 
-/// Returns a slot and the body for another attempt after a failed attempt. `None` if the request cannot be sent again.
+/// Returns a slot and the body, or `None` if the request cannot be repeated.
 async fn next_attempt(
     pool: &Arc<Pool>,
     tried: &[Arc<Address>],
@@ -392,8 +381,7 @@ async fn next_attempt(
     }
     *repeatable = Repeatable { lost: false, refused: false };
     let body = back.take()?;
-    // Prefers another address. If there is none, the same address is used, because it may work although an idle
-    // connection to it broke.
+    // Prefers another address. The same address may still work, because perhaps only an idle connection broke.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
@@ -401,7 +389,6 @@ async fn next_attempt(
     next.map(|next| (next, body))
 }
 
-/// The error for a request body that fails.
 const fn of_body(error: &BodyError) -> ProxyError {
     match error {
         BodyError::TooLarge => ProxyError::TooLarge,
@@ -410,8 +397,7 @@ const fn of_body(error: &BodyError) -> ProxyError {
     }
 }
 
-/// Builds the request for one address from the template, and begins its span. This function is not a part of the future
-/// that sends the request, because the intermediate values here would enlarge that future.
+/// This function is separate, because its large intermediate values would enlarge the caller's future.
 fn request_for(
     pool: &Pool,
     address: &Address,
@@ -425,7 +411,6 @@ fn request_for(
     Ok((Some(Request::from_parts(head, body)), using, span))
 }
 
-/// The request head for one address, taken from the template.
 fn head_for(
     url: &UpstreamUrl,
     template: &mut RequestTemplate,
@@ -441,9 +426,9 @@ fn head_for(
     let host = match url {
         UpstreamUrl::Echo => host.clone(),
         UpstreamUrl::Http(url) => Some(preserved.unwrap_or_else(|| url.host()).clone()),
-        // Otherwise hyper sets `Host` or `:authority` to the address's own host.
+        // If this is `None`, hyper uses the address's own host.
         UpstreamUrl::Https(_) => preserved.cloned(),
-        // `:authority` is the address's own host (RFC 9113 §8.3.1).
+        // In HTTP/2, `:authority` contains the address's own host (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
     };
     match host {
@@ -451,15 +436,14 @@ fn head_for(
         None => drop(headers.remove(HOST)),
     }
     if let Some(own) = &pool.authorization {
-        // The gate's own credential replaces the caller's. The identity headers name the caller.
+        // The gate's credential replaces the caller's. Identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
-    // Replaces the client's version, because a pooled connection refuses a request with another version.
+    // A pooled connection accepts only its own HTTP version.
     let version = if matches!(url, UpstreamUrl::H2c(_)) { Version::HTTP_2 } else { Version::HTTP_11 };
     frame(&mut headers, *has_length, body, version);
     if matches!(url, UpstreamUrl::Https(_)) {
-        // The version is unknown before the connection is open. HTTP/2 has no `Connection` header, and hyper would
-        // remove the fields that this header names. gRPC needs trailers, but only over HTTP/2.
+        // The HTTP version is still unknown. HTTP/2 has no `Connection` header, and gRPC needs trailers.
         headers.remove(CONNECTION);
         if !reply::is_grpc(&headers) {
             headers.remove(TE);
@@ -476,8 +460,8 @@ fn head_for(
     Ok(out)
 }
 
-/// Sets the true length of the body, whatever the client declared, so that the request has exactly one framing. HTTP/2
-/// frames bodies itself and has no `Connection` (RFC 9113 §8.2.2).
+/// Sets the actual body length, so that the request has exactly one framing. HTTP/2 has its own framing (RFC 9113
+/// §8.2.2).
 fn frame(headers: &mut HeaderMap, has_length: bool, body: &impl Body, version: Version) {
     let said = has_length && headers.remove(CONTENT_LENGTH).is_some();
     if version == Version::HTTP_2 {
@@ -491,7 +475,7 @@ fn frame(headers: &mut HeaderMap, has_length: bool, body: &impl Body, version: V
     }
 }
 
-/// Joins the `Cookie` fields, which only HTTP/2 may split (RFC 9113 §8.2.3).
+/// Only HTTP/2 may split `Cookie` (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if let (2.., Ok(joined)) = (crumbs.len(), HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))) {

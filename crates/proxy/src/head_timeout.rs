@@ -1,4 +1,4 @@
-//! The timeout for a response head.
+//! The timeout for response heads.
 
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -9,9 +9,8 @@ use tokio::time::Instant;
 use super::body::Progress;
 use rotogate_kit::lazy_sleep::LazySleep;
 
-/// The timeout for a response head. It restarts whenever the request body makes progress, and while the upstream waits
-/// for the client to send the next part of the body. If the client stalls, the upstream is not late, and the body's
-/// idle timeout ends the request.
+/// The timeout for a response head. The timeout restarts while the request body progresses, or while the upstream waits
+/// for the client.
 #[derive(Clone, Copy)]
 pub(super) struct HeadTimeout<'a> {
     pub(super) limit: Duration,
@@ -19,12 +18,11 @@ pub(super) struct HeadTimeout<'a> {
 }
 
 impl HeadTimeout<'_> {
-    /// Awaits the future. Returns `None` if there was no progress for `limit`.
+    /// Waits for the future. Returns `None` if there was no progress for the time `limit`.
     pub(super) async fn within<F: Future>(self, future: F) -> Option<F::Output> {
         self.within_on(&mut None, pin!(future)).await
     }
 
-    /// Like [`Self::within`], but with a timer that can be reused.
     pub(super) async fn within_on<F: Future>(
         self,
         timer: &mut Option<LazySleep>,

@@ -1,4 +1,4 @@
-//! Active health checks of an upstream's addresses.
+//! Active health checks.
 
 use std::sync::Arc;
 
@@ -14,12 +14,10 @@ use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
 
-/// The maximum number of bytes of a response that are read. A connection can be reused only after its response was read
-/// in full.
+/// The maximum number of bytes to read from a response. A connection is reusable only after a complete response.
 const MAX_READ_BYTES: usize = 64 * 1024;
 
 impl Pool {
-    /// Checks all addresses regularly, until the task is dropped.
     pub(super) async fn keep_checking(self: &Arc<Self>, check: &HealthCheck) {
         let mut ticks = tokio::time::interval(check.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -45,7 +43,7 @@ impl Pool {
     }
 }
 
-/// Sends one health check. `None` if the response is missing or is not a 2xx.
+/// Returns `None` unless the response is 2xx.
 async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
     let (clients, url) = (address.clients()?, address.url.address()?);
     let (lent, _) = RequestBody::empty().lend(0);

@@ -1,11 +1,9 @@
-//! A pool of clear-text HTTP/1.1 connections to one address.
+//! A pool of HTTP/1.1 connections to one address, without TLS.
 //!
-//! The pool hands out the most recently used connection first, so that surplus connections stay idle and time out. A
-//! connection is checked out until its response body was read in full.
+//! The most recently used connection is reused first, so that surplus connections time out.
 //!
-//! The client of hyper-util is not used here, because it needs more instructions for each request (docs/performance.md,
-//! "Where the time of a proxied request goes") and limits neither the age of a connection nor the number of its
-//! requests.
+//! hyper-util's client is slower and limits neither the age of a connection nor its requests (docs/performance.md,
+//! "Where the time of a proxied request goes").
 
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -28,19 +26,16 @@ use super::error::SendError;
 use super::head_timeout::HeadTimeout;
 use rotogate_kit::lazy_sleep::LazySleep;
 
-/// The connections to one address.
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Shared>);
 
 struct Shared {
     dial: Dial,
     builder: Builder,
-    /// How long an idle connection is kept.
     idle_timeout: Duration,
     max_idle: usize,
-    /// The number of requests after which a connection is closed.
     requests_each: NonZeroU32,
-    /// The idle connections, the most recently used one last.
+    /// The connections are sorted by last use.
     idle: Mutex<Vec<IdleConnection>>,
     is_swept: AtomicBool,
 }
@@ -52,23 +47,21 @@ struct IdleConnection {
 
 enum Checkout {
     Idle(Box<Connection>),
-    /// Connections were just returned, but their tasks have not yet seen the end of the response.
+    /// There are idle connections, but their tasks have not yet processed the end of the last response.
     NotReadyYet,
     None,
 }
 
-/// A connection, boxed once, because each request moves it several times.
+/// The connection is boxed, because each request moves it several times.
 struct Connection {
     sender: SendRequest<LentBody>,
-    /// The timer for response heads. `None` until the connection first waits for a head.
+    /// `None` until the connection first waits for a response head.
     timer: Option<LazySleep>,
     holding: ConnectionHold,
-    /// The number of requests so far on this connection.
     requests: u32,
 }
 
 impl Connections {
-    /// An empty pool.
     pub(super) fn new(
         dial: Dial,
         builder: Builder,
@@ -80,11 +73,9 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends the request, which must be in origin form, and consumes it. Returns the response head, and a guard that
-    /// keeps the connection while the body is read.
+    /// Sends the request, which must be in origin form. The returned guard keeps the connection while the body is read.
     ///
-    /// A pooled connection may turn out to be closed. If no byte of the request was written, the request is sent on
-    /// another connection.
+    /// If a pooled connection is closed and nothing was written, another connection is used.
     ///
     /// # Errors
     /// Fails with `None` if the response head timed out.
@@ -109,13 +100,12 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, like all rare futures on this path, because an unboxed future would enlarge the future of
-                // every request. Connecting has its own time limit.
+                // This rare future is boxed, because it would enlarge the future of every request.
                 None => Box::pin(self.connect()).await?,
             };
             let taken = request.take().ok_or_else(SendError::nothing)?;
             let Connection { sender, timer, .. } = &mut *connection;
-            // Pinned in place, because awaiting by value would copy the future.
+            // The future is pinned in place, because awaiting by value would copy the future.
             let sending = pin!(sender.try_send_request(taken));
             let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
@@ -186,8 +176,7 @@ impl Shared {
         }
     }
 
-    /// Closes connections that were idle for too long. Returns the time of the next check, or `None` if no idle
-    /// connection is left.
+    /// Returns the time of the next check, or `None` if no idle connection is left.
     fn close_old(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle();
         idle.retain(|idle| now.saturating_duration_since(idle.since) < self.idle_timeout);
@@ -199,7 +188,7 @@ impl Shared {
     }
 }
 
-/// Closes connections that were idle for too long. Runs as long as there are idle connections.
+/// Runs while there are idle connections.
 async fn sweep(connections: Weak<Shared>, first: Duration) {
     let mut next = Instant::now() + first;
     loop {
@@ -209,16 +198,13 @@ async fn sweep(connections: Weak<Shared>, first: Duration) {
     }
 }
 
-/// The connection of a response. Dropping the guard returns the connection to the pool, or closes the connection if the
-/// response was not read to its end.
+/// The connection of a response. Dropping the guard reuses the connection, or closes it if the response is incomplete.
 pub(super) struct ConnectionGuard {
     connection: Option<Box<Connection>>,
-    /// Dangling if the pool was replaced meanwhile.
     home: Weak<Shared>,
 }
 
 impl ConnectionGuard {
-    /// Takes the connection out of the pool, because it changes its protocol.
     pub(super) fn upgraded(mut self) -> Option<ConnectionHold> {
         self.connection.take().map(|connection| connection.holding)
     }

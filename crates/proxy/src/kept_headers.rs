@@ -1,13 +1,13 @@
-//! A copy of a request's headers, kept while the request may have to be sent again.
+//! A copy of request headers for a retry.
 //!
-//! Requests are rarely sent again, so the copy must be cheap. It is one block of memory. A clone of the map would cost
-//! two atomic writes for each value, and two allocations.
+//! Retries are rare, so the copy must be cheap. The copy is one block of memory. A cloned map would need more
+//! allocations and atomic writes.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The initial capacity, which is enough for most requests.
 const USUAL_HEAD_BYTES: usize = 1024;
-/// A bit in the stored length of a value. It marks the value as sensitive, which means that HTTP/2 must not index it.
+/// Marks a sensitive value, which HTTP/2 must not index.
 const SENSITIVE: u32 = 1 << 31;
 
 /// For each header: the lengths of its name and value, then the name, then the value.
@@ -19,7 +19,7 @@ impl KeptHeaders {
         for (name, value) in headers {
             let (name, text) = (name.as_str().as_bytes(), value.as_bytes());
             let flag = if value.is_sensitive() { SENSITIVE } else { 0 };
-            // Lengths fit, because a head is shorter than 2 GiB.
+            // A head is shorter than 2 GiB, so the lengths fit.
             let lengths = (name.len() as u64) << 32 | u64::from(text.len() as u32 | flag);
             kept.extend_from_slice(&lengths.to_be_bytes());
             kept.extend_from_slice(name);
@@ -28,7 +28,7 @@ impl KeptHeaders {
         Self(kept)
     }
 
-    /// The headers in their order. For bytes that [`Self::new`] wrote, the result is never `None`.
+    /// Returns `Some` for all bytes that [`Self::new`] wrote.
     pub(super) fn headers(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         let mut rest = &*self.0;

@@ -1,30 +1,23 @@
-//! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
-//! without buffering them.
+//! The reverse proxy. The proxy forwards permitted requests and streams bodies in both directions.
 //!
-//! The request must have a canonical path (the proxy checks it again) and a [`Peer`] in its extensions. Before,
-//! [`rotogate_core::headers::ProtectedNames::strip_untrusted`] must have removed the headers that a client must not
-//! set.
+//! A request needs a canonical path, and a [`Peer`] in its extensions. Untrusted headers must have been removed with
+//! [`rotogate_core::headers::ProtectedNames::strip_untrusted`].
 //!
-//! **Addresses**: an upstream has one or more addresses. If a host name resolves to several addresses, all of them are
-//! used. For each request, the proxy picks two random addresses and chooses the one with fewer requests in flight. An
-//! address that keeps failing is ejected for a time (see [`Upstream`]). If all addresses are ejected, all are used.
+//! **Addresses**: an upstream has one or more addresses, including all addresses of a host name. The proxy picks two at
+//! random and chooses the one with fewer requests in flight. An address that keeps failing is ejected for a time (see
+//! [`Upstream`]).
 //!
-//! **Connections** are reused, but only after request and response were read in full, and not beyond a maximum age.
-//! **Retries**: if no byte of a request was written, because a pooled connection was closed or no connection could be
-//! opened, the request is sent again on another connection or to another address, whatever its method. If the
-//! connection was lost after the request was written, but before any byte of the response, the request is sent again
-//! once if it is repeatable: its method is idempotent (RFC 9110 §9.2.2) and it has no body. If an HTTP/2 upstream
-//! states that it did not process a request (`REFUSED_STREAM`, `GOAWAY`), the request is sent again once, whatever its
-//! method, unless more than 16 KiB of its body were sent. A retry prefers another address. After any other failure the
-//! request is not sent again.
+//! **Connections** are reused after request and response were read in full, up to a maximum age. **Retries**: a request
+//! is sent again if nothing of it was written. If the connection was lost before any byte of the response, an
+//! idempotent request without a body is sent again once (RFC 9110 §9.2.2). A request that an HTTP/2 upstream did not
+//! process is sent again once, unless more than 16 KiB of its body were sent. A retry prefers another address.
 //!
-//! **Timeouts** exist for connecting, for the response head (separately at each address), and for the next frame of
-//! either body. The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while
-//! the other body makes progress. A stream that makes progress has no time limit.
+//! **Timeouts** limit connecting, the response head at each address, and the next frame of either body. The
+//! response-head timeout restarts while the request body progresses. A body's timeout restarts while either body
+//! progresses.
 //!
-//! **HTTP/2**: an `h2c://` upstream, or an `https://` upstream that negotiates HTTP/2, receives each request as a
-//! stream of one connection. Bodies are streamed in both directions at the same time, and trailers are forwarded. A
-//! gRPC client receives failures as a gRPC status.
+//! **HTTP/2** is used with `h2c://` upstreams, and with `https://` upstreams that negotiate it. Trailers are forwarded.
+//! A gRPC client receives failures as a gRPC status.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -80,32 +73,30 @@ pub use upgrade::ConnectionPermit;
 pub use upstream::{ExchangeSettings, HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
 pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 
-/// Limits and trusted proxies for all upstreams.
+/// Settings for all upstreams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The time limit for connecting to one address, including the TLS handshake, and for looking up a host name.
-    /// Default 5 s.
+    /// The time limit for connecting to an address, including DNS and TLS. Default 5 s.
     pub connect_timeout: Duration,
-    /// The time limit from the last progress of the request to the response head. Default 60 s. If the request has a
-    /// body, the timeout may take effect only after twice this time.
+    /// The time limit for the response head, counted from the last progress of the request. Default 60 s. For a request
+    /// with a body, the actual limit may be up to twice as long.
     pub head_timeout: Duration,
-    /// The time limit for the next frame of a body, if the body in the other direction does not make progress either.
-    /// Default 60 s.
+    /// The time limit for the next frame, if neither body makes progress. Default 60 s.
     pub idle_timeout: Duration,
     /// How long an idle connection is kept. Default 30 s.
     pub pool_idle: Duration,
-    /// How many idle connections are kept for one address. Default 1024.
+    /// The maximum number of idle connections per address. Default 1024.
     pub pool_size: usize,
-    /// The size of socket buffers, in bytes. Default: the system's choice.
+    /// The size of socket buffers, in bytes. Default: the system's.
     pub socket_buffer: Option<u32>,
     /// The proxies whose forwarding headers are trusted. Default: none.
     pub trusted_proxies: Vec<IpNet>,
-    /// The number of worker threads with their own connections. Each such thread enters its
-    /// [`WorkerId`](rotogate_kit::worker_id::WorkerId). Default 0.
+    /// The number of worker threads with their own connections, see [`WorkerId`](rotogate_kit::worker_id::WorkerId).
+    /// Default 0.
     pub workers: usize,
 }
 
-/// An upstream that cannot be used.
+/// An upstream with invalid settings.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream {name:?}")]
 pub struct BadUpstream {
@@ -131,25 +122,23 @@ impl Default for Settings {
     }
 }
 
-/// The proxy, with the upstreams of one configuration. Cheap to clone; clones share the connections.
+/// The proxy with its upstreams. Clones share the connections.
 #[derive(Clone)]
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    /// Routes refer to the indices of the upstreams.
+    /// Routes refer to upstreams by index.
     upstreams: Vec<Arc<ActiveUpstream>>,
     settings: Settings,
     resolver: Resolver,
 }
 
-/// An upstream in use. Its DNS lookups and health checks end when it is dropped.
 struct ActiveUpstream {
     pool: Arc<Pool>,
     _tasks: JoinSet<()>,
 }
 
 impl ActiveUpstream {
-    /// Starts an upstream. `before` is the upstream of the same name that it replaces.
     fn start(
         upstream: Upstream,
         settings: &Settings,
@@ -180,17 +169,17 @@ pub struct UpstreamReport {
     pub counted: Counted,
     /// Requests in flight.
     pub in_flight: usize,
-    /// Open connections, idle ones included.
+    /// Open connections, including idle ones.
     pub connections: usize,
-    /// Addresses in service.
+    /// Addresses that are not ejected.
     pub up: usize,
-    /// Addresses that are ejected after failures.
+    /// Addresses ejected after failures.
     pub ejected: usize,
-    /// Addresses that fail their health checks.
+    /// Addresses ejected by health checks.
     pub unhealthy: usize,
-    /// Addresses in service whose last attempts all failed.
+    /// Addresses that are not ejected, but whose last attempts failed.
     pub failing: usize,
-    /// Each address.
+    /// The addresses.
     pub addresses: Vec<UpstreamAddress>,
 }
 
@@ -198,7 +187,7 @@ pub struct UpstreamReport {
 pub struct UpstreamAddress {
     /// Host and port, or the path of a socket.
     pub name: String,
-    /// `up`, `failing`, `ejected` or `unhealthy`.
+    /// The state: `up`, `failing`, `ejected` or `unhealthy`.
     pub state: &'static str,
     /// Requests in flight.
     pub in_flight: usize,
@@ -210,10 +199,10 @@ rotogate_core::debug_with!(Proxy, |it| {
 });
 
 impl Proxy {
-    /// Creates a proxy for these upstreams. Routes refer to their indices. Must be called in a Tokio runtime.
+    /// Creates a proxy for these upstreams. Routes refer to upstreams by index. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The certificates of an upstream cannot be used.
+    /// The certificates of an upstream are invalid.
     pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Result<Self, BadUpstream> {
         Self::with_resolver(upstreams, settings, &pool::system_resolver())
     }
@@ -224,12 +213,12 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
     }
 
-    /// Creates a proxy that replaces this one, with other upstreams and trusted proxies. An unchanged upstream keeps
-    /// its connections and the state of its addresses. A changed upstream keeps only its counters. Requests that this
-    /// proxy already forwards finish under the settings of this proxy. Must be called in a Tokio runtime.
+    /// Creates a proxy with other upstreams and trusted proxies. Unchanged upstreams keep their connections and address
+    /// states. Changed upstreams keep their counters. Requests in progress keep the old settings. Must be called within
+    /// a Tokio runtime.
     ///
     /// # Errors
-    /// The certificates of an upstream cannot be used.
+    /// The certificates of an upstream are invalid.
     pub fn with_upstreams(&self, upstreams: Vec<Upstream>, trusted_proxies: Vec<IpNet>) -> Result<Self, BadUpstream> {
         let go_on = |upstream: Upstream| match self.running(&upstream.name) {
             Some(running) if running.pool.upstream == upstream => Ok(Arc::clone(running)),
@@ -240,11 +229,10 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// Creates a proxy with the same upstreams. Upstreams with a file in `changed` read their files again:
-    /// certificates, private keys and credentials.
+    /// Creates a proxy that reads the files in `changed` again.
     ///
     /// # Errors
-    /// The files cannot be used.
+    /// A file is invalid.
     pub fn with_files(&self, changed: &[PathBuf]) -> Result<Self, BadUpstream> {
         let go_on = |running: &Arc<ActiveUpstream>| {
             let upstream = &running.pool.upstream;
@@ -283,10 +271,9 @@ impl Proxy {
         work(self.0.upstreams.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
     }
 
-    /// Sends a request to an upstream. A failure is also returned as a response, with a [`ProxyError`] in its
-    /// extensions.
+    /// A failure is also returned as a response, with a [`ProxyError`] in its extensions.
     ///
-    /// Dropping the future, or the response body before its end, closes the connection to the upstream.
+    /// Dropping the future or an incomplete response body closes the connection.
     fn forward<B>(
         &self,
         upstream: UpstreamId,
@@ -350,7 +337,7 @@ impl Inner {
     }
 }
 
-/// Forwards requests that the gate has permitted. A request without a [`Permitted`] in its extensions is rejected.
+/// Forwards requests with a [`Permitted`] in their extensions, and rejects other requests.
 impl<B> tower::Service<Request<B>> for Proxy
 where
     B: Body<Data = Bytes> + Send + 'static,

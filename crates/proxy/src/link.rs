@@ -1,5 +1,4 @@
-//! A TCP connection to an upstream. The response can still be read after the upstream has refused the rest of the
-//! request.
+//! TCP connections whose responses can be read after a failed write.
 
 use std::io;
 use std::pin::Pin;
@@ -8,15 +7,13 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A TCP connection that delays the errors of failed writes. A server may respond before it has read the whole request,
-/// and then close the connection (RFC 9112 §9.6). The gate's next write then fails with a reset, while the response is
-/// still unread in the socket, and hyper treats a failed write as the end of the connection. Therefore a write that
-/// fails with a reset stays pending until everything was read, and only then returns the error.
+/// A TCP connection that delays write errors. A server may respond early and close the connection (RFC 9112 §9.6).
+/// hyper would treat the failed write as the end of the connection. The failed write therefore stays pending until all
+/// data was read.
 pub(super) struct Link {
     stream: TcpStream,
-    /// Whether everything that the upstream sent was read.
     is_read: bool,
-    /// The error of the failed write, and the waker of the task that waits for its result.
+    /// The kind of the write error, and the waker of the writing task.
     broken: Option<(io::ErrorKind, Waker)>,
 }
 
@@ -25,7 +22,7 @@ impl Link {
         Self { stream, is_read: false, broken: None }
     }
 
-    /// The result of a write. If the write failed with a reset and not everything was read, returns `Pending` instead.
+    /// Returns `Pending` if a write failed with a reset before all data was read.
     fn told<T>(&mut self, cx: &Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if !self.is_read && is_reset(error.kind()) => {
@@ -36,7 +33,7 @@ impl Link {
         }
     }
 
-    /// The result of a write if an earlier write failed with a reset. `None` if no write has failed.
+    /// Returns the result after a failed write, or `None` if no write has failed.
     fn poll_broken(&mut self, cx: &Context<'_>) -> Option<Poll<io::Error>> {
         let (kind, waker) = self.broken.as_mut()?;
         if self.is_read {

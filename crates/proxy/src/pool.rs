@@ -1,8 +1,7 @@
-//! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
-//! flight (power of two choices). Host names are resolved regularly, and all resulting addresses are used.
+//! The addresses of one upstream. Of two random addresses, the one with fewer requests in flight is used.
 //!
-//! A caller and a client address have shares of an upstream's slots. The shares apply only under contention
-//! (requirement A17, see [`Usage`]). A request beyond a share waits in the queue, see [`super::queue`].
+//! Callers and client addresses have shares of an upstream's slots, which apply only under contention (requirement A17,
+//! see [`Usage`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,14 +31,12 @@ mod slot;
 
 pub(super) use slot::InFlightSlot;
 
-/// The maximum number of addresses that are used for one host name.
 const MAX_ADDRESSES_PER_NAME: usize = 64;
 
-/// Resolves a host.
 pub(super) type Resolver = Arc<dyn Fn(&HttpUrl) -> Resolving + Send + Sync>;
 pub(super) type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// The system's resolver. It does not report how long a result is valid.
+/// The system's resolver, which does not report how long a result is valid.
 pub(super) fn system_resolver() -> Resolver {
     Arc::new(|url| {
         let host = (url.name().to_owned(), url.port());
@@ -47,12 +44,11 @@ pub(super) fn system_resolver() -> Resolver {
     })
 }
 
-/// An upstream in service.
 pub(super) struct Pool {
     pub(super) upstream: Upstream,
     pub(super) counts: Arc<UpstreamCounts>,
     connecting: Connector,
-    /// The gate's own `Authorization`, which replaces the caller's.
+    /// Replaces the caller's `Authorization`.
     pub(super) authorization: Option<HeaderValue>,
     resolver: Resolver,
     addresses: ArcSwap<Vec<Arc<Address>>>,
@@ -60,12 +56,11 @@ pub(super) struct Pool {
     clients: Shares,
     queue: Queue<InFlightSlot>,
     all_ejected: AtomicBool,
-    /// Ensures that only one DNS lookup runs at a time. Tasks that waited for the lookup use its result.
+    /// Allows one DNS lookup at a time. Waiting tasks use the result of the running lookup.
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
-    /// Limits each kind of log message that requests cause to one per minute, so that the number of lines during an
-    /// outage does not depend on the number of requests. Each line contains the number of messages that were skipped.
+    /// Limits each kind of message to one per minute, so that an outage does not flood the log.
     seldom: SeldomByKind,
     began: Instant,
 }
@@ -101,7 +96,6 @@ impl Pool {
         pool
     }
 
-    /// Spawns the background tasks: lookups, connection renewal and health checks.
     pub(super) fn start(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         let urls = &self.upstream.urls;
         if urls.iter().any(|url| fixed(url).is_none()) {
@@ -120,7 +114,7 @@ impl Pool {
         tasks.spawn(async move {
             for turn in 0_usize.. {
                 let number = pool.all().len().max(1);
-                // Renews one address after the other, so that connections are not all opened at once.
+                // Addresses are renewed one after the other, so that connections do not all open at once.
                 let share = pool.upstream.max_connection_age / u32::try_from(number).unwrap_or(u32::MAX);
                 tokio::time::sleep(share).await;
                 if let Some(address) = pool.all().get(turn % number) {
@@ -138,7 +132,6 @@ impl Pool {
         self.addresses.load_full()
     }
 
-    /// The metrics of the upstream.
     pub(super) fn report(&self) -> UpstreamReport {
         let all = self.addresses.load();
         let unhealthy_after = self.upstream.health.as_ref().map(|check| check.unhealthy_after);
@@ -170,11 +163,10 @@ impl Pool {
         }
     }
 
-    /// Takes a slot at an address for a request. `tried` are the addresses at which the request has already failed.
-    /// `None` if there is no other address.
+    /// Returns `None` if there is no address besides those in `tried`.
     ///
     /// # Errors
-    /// Fails if all addresses stay full, if the free slots are reserved for other holders, or if no address is known.
+    /// Fails if all slots are full or reserved, or if no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
@@ -193,7 +185,7 @@ impl Pool {
                 Ok(slot) => return Ok(Some(slot)),
                 Err(NoPlace::NoOther) => return Ok(None),
                 Err(NoPlace::Unknown) => return Err(ProxyError::Unreachable),
-                // A retry does not queue.
+                // A retry does not wait in the queue.
                 Err(NoPlace::Full) if is_retry => return Err(ProxyError::Overloaded),
                 Err(NoPlace::Share) if is_retry => return Err(ProxyError::ShareTaken),
                 Err(NoPlace::Full | NoPlace::Share) => {}
@@ -213,7 +205,6 @@ impl Pool {
         given.map_err(|_| why)?.map_err(|_| ProxyError::Overloaded)
     }
 
-    /// Gives free slots to waiting requests.
     fn serve_waiting(self: &Arc<Self>) {
         while !self.queue.is_empty() {
             let places = self.places(&self.addresses.load());
@@ -224,7 +215,7 @@ impl Pool {
         }
     }
 
-    /// The number of slots that `holders` use, relative to their shares. `None` if they must not get another slot now.
+    /// Returns the largest used fraction of the holders' shares, or `None` if the holders must not get another slot.
     fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
         let mut rank = 0;
         let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
@@ -240,7 +231,6 @@ impl Pool {
         Some(rank)
     }
 
-    /// Counts the slots at the addresses in service.
     fn places(&self, all: &[Arc<Address>]) -> Places {
         let Upstream { max_requests, max_requests_per_caller, max_requests_per_address, .. } = self.upstream;
         let (number, used) = match all {
@@ -250,7 +240,7 @@ impl Pool {
                     all.fold((0, 0), |(number, used), address| (number + 1, used + address.load()))
                 };
                 match counted(&mut several.iter().filter(|address| !address.is_ejected())) {
-                    // If all addresses are ejected, all of them are used.
+                    // If all addresses are ejected, all are used.
                     (0, _) => counted(&mut several.iter()),
                     in_service => in_service,
                 }
@@ -263,7 +253,6 @@ impl Pool {
         }
     }
 
-    /// Takes a slot for a request of these holders.
     fn take(self: &Arc<Self>, tried: &[Arc<Address>], holders: RequestHolders) -> Result<InFlightSlot, NoPlace> {
         let all = self.addresses.load();
         if all.is_empty() {
@@ -273,8 +262,8 @@ impl Pool {
         let RequestHolders { caller, mut client } = holders;
         if let Some(caller) = caller {
             let before = self.callers.enter(caller, 1, each_caller, usage).ok_or(NoPlace::Share)?;
-            // A caller beyond its share uses spare capacity. Its client address is not charged for this slot, so that
-            // other callers at this address keep their share.
+            // Slots beyond the caller's share are not counted for its client address. Other callers at the address keep
+            // their share.
             client = client.filter(|_| before < each_caller);
         }
         let mut counted = RequestHolders { caller, client: None };
@@ -311,7 +300,7 @@ impl Pool {
         if let ([only], []) = (all, tried) {
             return enter(only).ok_or(NoPlace::Full);
         }
-        // If all addresses are ejected, all are used, because trying them is better than failing every request.
+        // If all addresses are ejected, all are used, because otherwise every request would fail.
         let none_in_service = all.iter().all(|address| address.is_ejected());
         let fits = |address: &&Arc<Address>| {
             (none_in_service || !address.is_ejected()) && !tried.iter().any(|other| Arc::ptr_eq(other, address))
@@ -331,7 +320,6 @@ impl Pool {
         taken.ok_or(NoPlace::Full)
     }
 
-    /// Looks up the addresses and waits for the result, because no address is known yet.
     async fn first_look_up(self: &Arc<Self>) -> Result<(), ProxyError> {
         Box::pin(self.look_up()).await;
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
@@ -348,7 +336,7 @@ impl Pool {
             (None, Some(address)) => {
                 let found = tokio::time::timeout(limit, (self.resolver)(address)).await;
                 let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-                // An empty result is treated as a failed lookup.
+                // An empty result counts as a failed lookup.
                 if found.is_empty() {
                     Err(io::ErrorKind::NotFound.into())
                 } else {
@@ -371,11 +359,11 @@ impl Pool {
         }
         self.settle(found);
         self.lookups.fetch_add(1, Ordering::Release);
-        // New addresses have free slots for waiting requests.
+        // New addresses may have free slots for waiting requests.
         self.serve_waiting();
     }
 
-    /// Applies the addresses found for each URL. A URL whose lookup failed keeps its addresses.
+    /// A failed lookup keeps the known addresses.
     fn settle(&self, found: Vec<io::Result<Vec<Option<SocketAddr>>>>) {
         let known = self.all();
         let mut now: Vec<Arc<Address>> = Vec::new();
@@ -399,7 +387,6 @@ impl Pool {
         }
     }
 
-    /// Logs the ejection of an address, and schedules its readmission after `time`.
     pub(super) fn eject(self: &Arc<Self>, address: &Arc<Address>, reason: &str, time: Option<Duration>) {
         let name = self.upstream.name.as_str();
         tracing::warn!(
@@ -410,7 +397,7 @@ impl Pool {
             "address ejected"
         );
         if self.all().iter().all(|address| address.is_ejected()) && !self.all_ejected.swap(true, Ordering::Relaxed) {
-            tracing::warn!(upstream = name, "all addresses of the upstream are ejected, so all of them stay in use");
+            tracing::warn!(upstream = name, "all addresses of the upstream are ejected; the gate still uses them all");
         }
         if let Some(time) = time {
             let (pool, address) = (Arc::downgrade(self), Arc::downgrade(address));
@@ -425,21 +412,18 @@ impl Pool {
         }
     }
 
-    /// If a message of this kind may be logged now, returns how many messages of this kind were skipped since the last
-    /// one was logged.
+    /// Returns the number of suppressed messages, or `None` if a message of this kind must not be logged yet.
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.seldom.is_due(kind, self.began.elapsed())
     }
 
-    /// Logs that an address responds again after failures.
     pub(super) fn log_recovery(&self, address: &Address) {
         if let Some(others) = self.is_due("answers_again") {
             tracing::info!(upstream = self.upstream.name, %address, others, "address responds again");
         }
     }
 
-    /// Logs that an address is in service again, and gives its slots to waiting requests.
     pub(super) fn readmitted(self: &Arc<Self>, address: &Address) {
         self.all_ejected.store(false, Ordering::Relaxed);
         tracing::info!(upstream = self.upstream.name, %address, "address readmitted");
@@ -449,8 +433,7 @@ impl Pool {
 
 rotogate_core::debug_with!(Pool { upstream, all() });
 
-/// The IP address in a URL. `None` if the URL contains a host name. For `echo:`, the list has one entry without an
-/// address.
+/// The IP address in a URL, or `None` for a host name. For `echo:`, the list has one entry without an address.
 fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     match url.address() {
         None => Some(vec![None]),
@@ -458,25 +441,21 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     }
 }
 
-/// Why a request cannot get a slot now.
 enum NoPlace {
-    /// No address is known.
     Unknown,
     Full,
-    /// The free slots are reserved for holders that use less of their shares.
+    /// The free slots are reserved for holders that are below their shares.
     Share,
-    /// All addresses were tried.
     NoOther,
 }
 
-/// The slots at the addresses in service, and their shares.
+/// The usage of an upstream's slots, and the share of each caller and each client address.
 struct Places {
     usage: Usage,
     each_caller: usize,
     each_client: usize,
 }
 
-/// The caller and the client address of a request. Each of them has a share of each upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct RequestHolders {
     pub(super) caller: Option<Holder>,

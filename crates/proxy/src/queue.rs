@@ -1,10 +1,7 @@
-//! The queue of requests that wait for a slot at an upstream. It is fair between callers and client addresses
-//! (requirement A18). The next slot goes to the request whose holders use the smallest part of their shares; if several
-//! use equally little, it goes to the request that has waited longest.
+//! The queue for slots at an upstream (requirement A18). The next slot goes to the request whose holders use the
+//! smallest part of their shares. If several requests are equal, the oldest gets the slot.
 //!
-//! The queue does not need its own limit, because a waiting request counts toward the `max_requests` of `[server]` and
-//! toward the shares of its holders. The time to find the next request is proportional to the number of waiting
-//! holders.
+//! Waiting requests count toward `max_requests` of `[server]`, so the queue needs no limit.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -15,15 +12,15 @@ use tokio::sync::oneshot;
 
 use super::pool::RequestHolders;
 
-/// The waiting requests. `T` is the type of a slot.
+/// `T` is the type of a slot.
 pub(super) struct Queue<T> {
-    /// The number of requests that wait or are about to wait. If it is zero, the other fields are not read.
+    /// The number of requests that wait or are about to wait.
     waiting: AtomicUsize,
     waiters: Mutex<Waiters<T>>,
 }
 
 struct Waiters<T> {
-    /// The waiting requests of each group of holders, in the order of arrival.
+    /// The requests of the same holders, in order of arrival.
     by_holders: HashMap<RequestHolders, VecDeque<(u64, oneshot::Sender<T>)>, foldhash::fast::RandomState>,
     next: u64,
 }
@@ -34,7 +31,7 @@ impl<T> Default for Queue<T> {
     }
 }
 
-/// A request that waits for a slot. Dropping it removes the request from the queue.
+/// Dropping this value removes the request from the queue.
 pub(super) struct Waiting<'a, T> {
     queue: &'a Queue<T>,
     holders: RequestHolders,
@@ -43,9 +40,8 @@ pub(super) struct Waiting<'a, T> {
 }
 
 impl<T> Queue<T> {
-    /// Whether the queue is empty. Wake-ups cannot be lost, because a waiter counts itself before it looks for a slot,
-    /// a leaving request checks this count after it has freed its slot, and all four operations are sequentially
-    /// consistent.
+    /// A waiter counts itself before it looks for a slot. A finished request checks this count after it frees its slot.
+    /// The sequentially consistent order ensures that no wake-up is lost.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
     }
@@ -54,8 +50,7 @@ impl<T> Queue<T> {
         self.waiters.lock()
     }
 
-    /// Returns a slot if `take` finds one now; otherwise, adds the request to the queue. Taking a slot at once is fair,
-    /// because requests that arrived earlier still wait only if their holders must not get a slot now.
+    /// Returns a slot if `take` finds one, otherwise queues the request.
     pub(super) fn enter(&self, holders: RequestHolders, take: impl FnOnce() -> Option<T>) -> Result<T, Waiting<'_, T>> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut waiters = self.waiters();
@@ -70,9 +65,8 @@ impl<T> Queue<T> {
         Err(Waiting { queue: self, holders, number, place })
     }
 
-    /// Gives the next slot to a waiter. Returns false if there is no free slot or no waiter that may get it. `rank`
-    /// returns how much of their shares the holders use, or `None` if they must not get a slot now. The lowest rank is
-    /// served first. `take` takes a slot for the holders.
+    /// Gives the next slot to the waiter with the lowest `rank`. `rank` returns `None` for holders that must not get a
+    /// slot. Returns whether a slot was given.
     pub(super) fn serve(
         &self,
         rank: impl Fn(RequestHolders) -> Option<u64>,
@@ -91,7 +85,7 @@ impl<T> Queue<T> {
             of_them.remove();
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // If the waiter has just stopped waiting, the slot is dropped, which serves the queue again.
+        // If the waiter no longer exists, `send` fails. The slot is then dropped, which serves the next waiter.
         drop(waiters);
         drop(waiter.map(|(_, waiter)| waiter.send(place)));
         true

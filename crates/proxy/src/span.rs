@@ -1,4 +1,4 @@
-//! The trace span of an attempt at an address.
+//! Trace spans of attempts.
 
 use std::sync::Arc;
 
@@ -10,19 +10,17 @@ use super::counts::AttemptResult;
 use super::error::ProxyError;
 use rotogate_core::trace::{self, Span, StepKind, TRACEPARENT, Value};
 
-/// The method, if OpenTelemetry defines it. Other methods are not used in span names, because clients could otherwise
-/// choose the names.
+/// The method, if OpenTelemetry defines it. Other methods are client input, so span names do not contain them.
 pub fn known_method(method: &Method) -> Option<&'static str> {
     const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
-/// The span of an attempt, if its request is traced. If the value is dropped before the attempt ended, it records that
-/// the client disconnected.
+/// Dropping this value records a disconnected client.
 pub(super) struct AttemptSpan(Option<Arc<dyn Span>>);
 
 impl AttemptSpan {
-    /// Begins the span of an attempt and makes it the parent of the upstream's spans. `attempt` is counted from 1.
+    /// Begins the span and makes it the parent of the upstream's spans. `attempt` starts at 1.
     pub(super) fn begin(head: &mut Parts, upstream: &str, address: &Address, attempt: u8) -> Self {
         let method = known_method(&head.method);
         let Some(span) = trace::begin(StepKind::Client, method.unwrap_or("HTTP")) else { return Self(None) };
@@ -33,7 +31,7 @@ impl AttemptSpan {
             span.set("server.address", Value::Text(host));
             span.set("server.port", Value::Number(port.into()));
             let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-            // The URL without its query, which may contain secrets.
+            // The query may contain secrets.
             let full = format!("{scheme}://{host}:{port}{}", head.uri.path());
             span.set("url.full", Value::Text(&full));
         }
@@ -45,7 +43,6 @@ impl AttemptSpan {
         Self(Some(span))
     }
 
-    /// Records that a response head arrived.
     pub(super) fn answered(mut self, status: StatusCode) {
         let Some(span) = self.0.take() else { return };
         span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
@@ -55,7 +52,6 @@ impl AttemptSpan {
         span.end();
     }
 
-    /// Records that the attempt failed without a response.
     pub(super) fn failed(mut self, kind: ProxyError) {
         let Some(span) = self.0.take() else { return };
         span.set_error(AttemptResult::from_error(kind).map_or("_OTHER", AttemptResult::name), true);

@@ -1,5 +1,5 @@
-//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. An upgrade is forwarded if the route
-//! allows it and the caller is authenticated. The connection ends when the caller's token ends (requirement T9).
+//! Upgraded connections such as WebSockets (RFC 9110 §7.8). An upgraded connection is closed when the caller's token
+//! becomes invalid (requirement T9).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,26 +17,23 @@ use rotogate_core::lease::{Dialled, Lease};
 use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
-/// The permit of a connection, in the extensions of a request. It is released when the connection closes, whether the
-/// connection was upgraded or not.
+/// The permit of a connection, released when the connection closes.
 #[derive(Clone)]
 pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
 
-/// An upgrade that will be forwarded.
 pub(super) struct UpgradeRequest {
     protocol: HeaderValue,
     end: Downstream,
 }
 
-/// The downstream side of the upgraded connection.
 enum Downstream {
-    /// A client.
+    /// The connection of a client.
     Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, tunnel: TunnelEnd },
     /// The gate itself, which authenticates each message of the client.
     Gate,
 }
 
-/// The upgrade that the request asks for. `None` if the upgrade must not be forwarded.
+/// Returns `None` if the upgrade must not be forwarded.
 pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Box<UpgradeRequest>> {
     if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
         return None;
@@ -44,8 +41,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
     if request.extensions_mut().remove::<Dialled>().is_some() {
         return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
     }
-    // Without authentication there is no lease that could end the tunnel. Upgrades without a caller are therefore not
-    // forwarded.
+    // A tunnel ends when the caller's lease ends, so it needs a caller.
     if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return None;
     }
@@ -58,13 +54,12 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
 }
 
 impl UpgradeRequest {
-    /// Sets the headers that request this upgrade.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
-    /// Turns the upstream's 101 response into a tunnel, if it switches to the requested protocol.
+    /// Turns a 101 response into a tunnel. Returns `None` if the upstream chose another protocol.
     pub(super) fn switch(self, mut response: Response<hyper::body::Incoming>) -> Option<Response<ProxyBody>> {
         let said = response.headers().get(UPGRADE)?;
         if !said.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()) {
@@ -89,8 +84,7 @@ impl UpgradeRequest {
     }
 }
 
-/// Copies the bytes of the tunnel in both directions. The client's bytes are sent only after the upstream has accepted
-/// the upgrade, because the client receives its 101 only then.
+/// Copies bytes in both directions, after both sides have switched protocols.
 async fn carry_tunnel(
     client: OnUpgrade,
     upstream: OnUpgrade,

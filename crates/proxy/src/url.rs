@@ -1,4 +1,4 @@
-//! The addresses of upstreams, as written in the configuration.
+//! Upstream addresses from the configuration.
 
 use std::net::IpAddr;
 
@@ -8,21 +8,21 @@ use http::{HeaderValue, Uri};
 use rotogate_core::route::authority::is_authority;
 use rotogate_core::route::path::CanonicalPath;
 
-/// One address of an upstream.
+/// An upstream address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamUrl {
-    /// `echo:`: the proxy responds with the request that an upstream would have received.
+    /// `echo:`, a built-in upstream that returns the forwarded request.
     Echo,
-    /// `http://host[:port][/prefix]`: HTTP/1.1 in clear text.
+    /// `http://host[:port][/prefix]`: HTTP/1.1 without TLS.
     Http(HttpUrl),
-    /// `https://host[:port][/prefix]`: TLS, with the HTTP version that the upstream negotiates (ALPN, RFC 7301).
+    /// `https://host[:port][/prefix]`: TLS. ALPN negotiates the HTTP version (RFC 7301).
     Https(HttpUrl),
-    /// `h2c://host[:port][/prefix]`: HTTP/2 in clear text, with prior knowledge (RFC 9113 §3.3).
+    /// `h2c://host[:port][/prefix]`: HTTP/2 without TLS, with prior knowledge (RFC 9113 §3.3).
     H2c(HttpUrl),
 }
 
 impl UpstreamUrl {
-    /// The address to connect to; `None` for `echo:`.
+    /// The network address, or `None` for `echo:`.
     pub const fn address(&self) -> Option<&HttpUrl> {
         match self {
             Self::Echo => None,
@@ -30,12 +30,11 @@ impl UpstreamUrl {
         }
     }
 
-    /// Whether a connection to this address may use HTTP/2.
     pub(super) const fn may_be_http2(&self) -> bool {
         matches!(self, Self::Https(_) | Self::H2c(_))
     }
 
-    /// The URI of a forwarded request. Only the configuration decides where to connect; the request supplies the path.
+    /// Returns the URI of a forwarded request. Only the path and the query come from the request.
     pub(super) fn uri(&self, target: &PathAndQuery) -> Option<Uri> {
         match self {
             Self::Echo => Some(Uri::from(target.clone())),
@@ -49,7 +48,6 @@ impl UpstreamUrl {
     }
 }
 
-/// Prints the URL as it is written in the configuration.
 impl std::fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (scheme, url) = match self {
@@ -62,17 +60,17 @@ impl std::fmt::Display for UpstreamUrl {
     }
 }
 
-/// A network address of an upstream.
+/// The network address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl {
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
-    /// The path prefix, without a trailing slash. Empty if there is no prefix.
+    /// The path prefix without a trailing slash, possibly empty.
     prefix: String,
 }
 
-/// The error for a string that is not an upstream address.
+/// The string is not an upstream address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an upstream: expected `echo:`, or `http://`, `https://` or `h2c://` with host[:port][/prefix]")]
 pub struct BadUpstreamUrl(String);
@@ -95,7 +93,6 @@ impl std::str::FromStr for UpstreamUrl {
 }
 
 impl HttpUrl {
-    /// Parses the text after `://`.
     fn parse(scheme: Scheme, rest: &str) -> Option<Self> {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         if !is_authority(authority) {
@@ -113,12 +110,11 @@ impl HttpUrl {
         })
     }
 
-    /// The host; an IPv6 address without its brackets.
+    /// The host, without brackets around an IPv6 address.
     pub fn name(&self) -> &str {
         self.authority.host().trim_matches(['[', ']'])
     }
 
-    /// The host, if it is an IP address.
     pub(super) fn ip(&self) -> Option<IpAddr> {
         self.name().parse().ok()
     }
@@ -128,22 +124,19 @@ impl HttpUrl {
         self.authority.port_u16().unwrap_or(if self.is_tls() { 443 } else { 80 })
     }
 
-    /// Whether TLS is used.
+    /// Returns whether TLS is used.
     pub fn is_tls(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// Host and port, as written.
     pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// The `Host` of the URL.
     pub(super) fn host(&self) -> &HeaderValue {
         &self.host
     }
 
-    /// The path with the prefix.
     fn target(&self, target: &PathAndQuery) -> Option<PathAndQuery> {
         if self.prefix.is_empty() {
             return Some(target.clone());

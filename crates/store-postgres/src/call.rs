@@ -1,4 +1,4 @@
-//! Calls of the store's SQL functions. Each call is one statement and takes one round trip.
+//! Calls of the store's SQL functions: one statement and one round trip each.
 
 use std::time::Duration;
 
@@ -10,14 +10,12 @@ use zeroize::Zeroizing;
 
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// A call of an SQL function, with its arguments.
 pub(super) struct Call {
     pub(super) function: &'static str,
     pub(super) args: Vec<Arg>,
 }
 
-/// An argument of an SQL function. It does not implement `Debug`, because some arguments contain session secrets
-/// and the driver logs its arguments.
+/// An argument of an SQL function. No `Debug`, because the driver logs arguments and some contain session secrets.
 pub(super) enum Arg {
     Bool(bool),
     Int(i32),
@@ -58,7 +56,6 @@ impl Arg {
         Self::Big(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The maximum number of rows that a function returns or changes.
     pub(super) fn limit(rows: usize) -> Self {
         Self::Int(i32::try_from(rows).unwrap_or(i32::MAX))
     }
@@ -101,7 +98,7 @@ impl ToSql for Arg {
     }
 
     fn accepts(_: &Type) -> bool {
-        // `to_sql_checked` of the contained value checks the type.
+        // The contained value's `to_sql_checked` checks the type.
         true
     }
 
@@ -110,7 +107,6 @@ impl ToSql for Arg {
     }
 }
 
-/// A row that a function returned.
 pub(super) struct ResultRow(pub(super) Row);
 
 impl ResultRow {
@@ -118,7 +114,6 @@ impl ResultRow {
         self.0.try_get(name).map_err(|_| unexpected(&format!("no {name}")))
     }
 
-    /// Returns a column that contains a count, which is never negative.
     pub(super) fn count(&self, name: &str) -> Result<u64, StoreError> {
         Ok(u64::try_from(self.get::<i64>(name)?).unwrap_or_default())
     }
@@ -127,12 +122,11 @@ impl ResultRow {
         self.get("o_status")
     }
 
-    /// Returns the row if its status is `word`, otherwise an error.
+    /// Returns the row if its status is `word`.
     pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
         if self.status()? == word { Ok(self) } else { Err(self.unknown()) }
     }
 
-    /// Returns the error for a status word that this version of the program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status().unwrap_or_default()))
     }

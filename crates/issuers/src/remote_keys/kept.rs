@@ -1,4 +1,4 @@
-//! Stores the last valid key set of each issuer, so that the gate can restart while an issuer is unavailable.
+//! Storage of key sets, so that the gate can restart while an issuer is unavailable.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,32 +11,28 @@ use tokio::sync::Semaphore;
 use rotogate_core::clock::{MAX_JUMP, Timestamp};
 use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_private_atomic};
 
-/// The maximum length of a stored set, in bytes. A fetched set is always shorter.
+/// The maximum length of a stored set, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
-/// The maximum length of the file name of an issuer, in bytes, without its extension.
+/// The maximum length of a file name without its extension, in bytes.
 const MAX_NAME: usize = 200;
-/// The maximum number of files that are read or written at the same time. The limit saves memory, because each access
-/// needs a thread, and the runtime does not release the memory of idle threads.
+/// The maximum number of concurrent file accesses. Each access needs a thread, and idle threads keep memory.
 const MAX_AT_ONCE: usize = 8;
-/// The characters that are escaped in a file name.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
-/// A stored set of public keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeptKeySet {
     /// The issuer's URL.
     pub issuer: String,
-    /// The source of the keys. A stored set from another source is ignored.
+    /// The source of the keys. A stored key set from another source is ignored.
     pub source: String,
-    /// The time at which the keys were fetched, or at which the issuer last confirmed that they have not changed.
+    /// The time at which the issuer last confirmed the keys.
     pub fetched_at: Timestamp,
     /// The JWK set.
     pub jwks: String,
 }
 
 impl KeptKeySet {
-    /// Returns how much longer the set may be used at the time `now`, or the reason why it must not be used.
     pub(super) fn usable_for(
         &self,
         now: Timestamp,
@@ -50,20 +46,19 @@ impl KeptKeySet {
     }
 }
 
-/// A folder with a private file for each issuer, `<name>.jwks.json`, which contains the last valid set. The gate trusts
-/// a loaded set as much as one that it fetched from the issuer, so the file must be private.
+/// A folder with a file `<name>.jwks.json` for each issuer. The files must be private, because the gate trusts their
+/// keys.
 #[derive(Clone, Debug)]
 pub(super) struct KeySetFolder {
     folder: PathBuf,
 }
 
 impl KeySetFolder {
-    /// Makes a store for sets in this folder. The folder is created when the first set is saved.
+    /// The folder is created when the first set is saved.
     pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
     }
 
-    /// Returns the path of an issuer's file.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         let mut file = utf8_percent_encode(name, ESCAPED).to_string().replace("%2E", ".");
         if file.starts_with('.') || file.len() > MAX_NAME {
@@ -72,7 +67,6 @@ impl KeySetFolder {
         self.folder.join(file + ".jwks.json")
     }
 
-    /// Loads the set of an issuer, which is identified by its short name.
     pub(super) async fn load(&self, name: &str) -> io::Result<Option<KeptKeySet>> {
         let file = self.file(name);
         blocking(move || {
@@ -85,7 +79,6 @@ impl KeySetFolder {
         .await
     }
 
-    /// Replaces the set of an issuer.
     pub(super) async fn save(&self, name: &str, set: &KeptKeySet) -> io::Result<()> {
         let (folder, file) = (self.folder.clone(), self.file(name));
         let bytes = serde_json::to_vec(set)?;
@@ -96,7 +89,6 @@ impl KeySetFolder {
         .await
     }
 
-    /// Removes the set of an issuer, if there is one.
     pub(super) async fn remove(&self, name: &str) -> io::Result<()> {
         let file = self.file(name);
         blocking(move || match std::fs::remove_file(&file) {
@@ -155,7 +147,7 @@ mod tests {
         let file = store.file("kc");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
-        // A file that is damaged, truncated or readable by others must be an error, never a set.
+        // A damaged, truncated or public file must be an error, not an empty set.
         let whole = std::fs::read(&file).unwrap();
         for bytes in [&whole[..whole.len() - 1], b"", b"{}", b"null", b"\xff"] {
             std::fs::write(&file, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Keys of other issuers. They are found by discovery or at a URL, fetched in the background, and kept up to date.
+//! Keys of other issuers, fetched in the background.
 
 mod answer;
 pub(crate) mod client;
@@ -31,7 +31,7 @@ use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 use status::RemoteKeysShared;
 use task::{Command, Task};
 
-/// The keys of one issuer, with the task that fetches them.
+/// The keys of an issuer, and the task that fetches them.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,20 +53,14 @@ pub struct RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// Starts to fetch the keys of an issuer. Must be called within a tokio runtime. A stored set takes effect at
-    /// once.
+    /// Starts fetching keys. Must be called within a Tokio runtime. Stored keys take effect immediately.
     ///
     /// # Errors
-    /// The settings contradict each other, or a URL is not allowed. It is not an error if the issuer does not
-    /// respond.
+    /// The settings are contradictory, or a URL is not allowed. An unreachable issuer is not an error.
     pub fn start(issuer: RemoteIssuer) -> Result<Self, InvalidValue> {
         Self::start_with(issuer, Arc::new(SystemTime::new()))
     }
 
-    /// Starts to fetch the keys of an issuer, with another clock.
-    ///
-    /// # Errors
-    /// The same as for [`Self::start`].
     pub(crate) fn start_with(issuer: RemoteIssuer, time: Arc<dyn TimeSource>) -> Result<Self, InvalidValue> {
         issuer.check()?;
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
@@ -80,8 +74,7 @@ impl RemoteKeys {
         Ok(Self { keys, shared, commands, tried, task })
     }
 
-    /// Returns the rules for the tokens of the issuer. They are made by
-    /// [`IssuerRules::external`](rotogate_core::token::IssuerRules::external) with these keys.
+    /// Returns [rules](rotogate_core::token::IssuerRules::external) for the issuer's tokens.
     pub fn rules(&self, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> IssuerRules {
         let RemoteIssuer { name, issuer, .. } = self.issuer();
         let audience = audience.into_iter().map(Into::into).collect();
@@ -95,67 +88,65 @@ impl RemoteKeys {
         self.shared.issuer()
     }
 
-    /// Waits until the first attempt to fetch the keys has ended, whether or not it was successful.
+    /// Waits until the first attempt has ended, successful or not.
     pub async fn first_attempt(&self) {
-        // An error means that the task has ended, so there is nothing left to wait for.
+        // An error means that the task has ended.
         let _ = self.tried.clone().wait_for(|tried| *tried).await;
     }
 }
 
-/// Functions for the crates of this project only. They are hidden on docs.rs.
 #[doc(hidden)]
 impl RemoteKeys {
-    /// Returns the keys as requests use them.
+    /// The current keys.
     pub fn keys(&self) -> Arc<LiveKeys> {
         Arc::clone(&self.keys)
     }
 
-    /// Fetches the keys now, ahead of the schedule. After [`Self::drop_keys`], this starts fetching again.
+    /// Fetches the keys now. Also resumes scheduled fetches that [`Self::drop_keys`] stopped.
     ///
     /// # Errors
-    /// The reason why no keys were fetched.
+    /// Why no keys were fetched.
     pub async fn refresh(&self) -> Result<(), FetchFailure> {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Refresh(done)).await;
         answer.await.unwrap_or_else(|_| Err(FetchFailure::ended()))
     }
 
-    /// Drops the keys, including the stored ones. The gate accepts no tokens of the issuer until [`Self::refresh`]
-    /// is called or the process restarts. Use this for an issuer that is no longer trusted.
+    /// Drops the keys, including stored ones, because the issuer is no longer trusted. The issuer's tokens are refused
+    /// until [`Self::refresh`] or a restart.
     pub async fn drop_keys(&self) {
         let (done, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Drop(done)).await;
         let _ = answer.await;
     }
 
-    /// Stops fetching at once. The present keys remain, because requests in progress may still use them. Use this
-    /// for an issuer that was removed from the configuration.
+    /// Stops fetching, because the issuer was removed from the configuration. Requests in progress may still use the
+    /// keys.
     pub fn stop(&self) {
         self.task.abort();
     }
 
-    /// Returns the last discovery document, or `None` if discovery is not used or the document has not been read
-    /// yet.
+    /// The last discovery document, or `None` if none was read.
     pub fn metadata(&self) -> Option<Arc<Metadata>> {
         self.shared.metadata()
     }
 
-    /// Returns the state of the keys.
+    /// The state of the keys.
     pub fn status(&self) -> RemoteStatus {
         self.shared.status(&self.keys)
     }
 
-    /// Returns the number of fetches for each result. The results are words from a fixed list.
+    /// The number of fetches per result.
     pub fn fetches(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.shared.fetches()
     }
 }
 
-/// The result of a single attempt, which is used to check a configuration.
+/// The result of a single attempt, for a configuration check.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inspected {
-    /// The usable keys, and a list of the ignored ones.
+    /// The usable keys.
     pub keys: IssuerKeys,
     /// How long the response is fresh.
     pub fresh_for: Duration,
@@ -166,14 +157,14 @@ pub struct Inspected {
 /// Fetches the keys of an issuer once.
 ///
 /// # Errors
-/// The reason why no keys were fetched.
+/// Why no keys were fetched.
 pub async fn inspect(issuer: RemoteIssuer) -> Result<Inspected, FetchFailure> {
     let mut fetcher = Fetcher::new(issuer);
     match fetcher.attempt(Duration::ZERO).await? {
         (Fetched::New(keys), fresh_for) => {
             Ok(Inspected { keys: *keys, fresh_for, metadata: fetcher.metadata().cloned() })
         }
-        // Cannot happen, because the request was not conditional.
+        // Unreachable, because the request was unconditional.
         (Fetched::Unchanged, _) => Err(FetchFailure::ended()),
     }
 }

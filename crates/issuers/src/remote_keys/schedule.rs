@@ -1,29 +1,23 @@
-//! Computes the time of the next fetch. Does not use a clock, randomness or the network itself.
+//! The schedule of fetches, without clock, randomness or I/O.
 
 use std::time::Duration;
 
 use super::settings::FetchSettings;
 
-/// The maximum time between failed attempts.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-/// The discovery document is read again with every sixth fetch of keys.
+/// The discovery document is read again with every sixth fetch.
 const FETCHES_PER_DISCOVERY: u32 = 6;
-/// The maximum time between two reads of the discovery document.
 const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// The schedule of fetches for one issuer. Times are those of a monotonic clock.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
-    /// The maximum time between a successful fetch and the next fetch. If the next fetch fails, enough time remains for
-    /// more attempts before the set is too old (requirement I50).
+    /// The maximum time between fetches. The limit leaves time for retries before the keys become stale (requirement
+    /// I50).
     most: Duration,
-    /// The number of consecutive failures.
     failures: u32,
-    /// The number of times that keys were fetched since the discovery document was read.
     fetches: u32,
-    /// The time at which the discovery document was last read. `None` means that it must be read before keys are
-    /// fetched.
+    /// `None` means that discovery must run first.
     discovered: Option<Duration>,
 }
 
@@ -38,14 +32,13 @@ impl Schedule {
         }
     }
 
-    /// Returns the delay after a successful response that is fresh for this long. It is a random part of that time,
-    /// 80 to 95 %, so that several gates do not fetch at the same time.
+    /// Returns 80 to 95 % of `fresh` at random, so that gates do not fetch at the same time.
     pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
         self.failures = 0;
         fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
-    /// Returns the delay after a failure: 1, 2, 4 … 60 s, varied by up to 20 %, and never longer than `min`.
+    /// Returns the delay after a failure: 1, 2, 4 … 60 s, varied by up to 20 %, and at most `min`.
     pub(super) fn after_failure(&mut self, random: u32) -> Duration {
         let most = MAX_BACK_OFF.min(self.min);
         let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);
@@ -54,20 +47,17 @@ impl Schedule {
         base.mul_f64(0.8 + 0.4 * fraction(random)).min(most)
     }
 
-    /// Returns whether the discovery document must be read before keys are fetched.
     pub(super) fn discovery_is_due(&self, now: Duration) -> bool {
         self.fetches >= FETCHES_PER_DISCOVERY
             || self.discovered.is_none_or(|at| now.saturating_sub(at) >= DISCOVERY_FOR)
     }
 
-    /// Records that the discovery document was read.
     pub(super) fn discovered(&mut self, now: Duration) {
         self.discovered = Some(now);
         self.fetches = 0;
     }
 
-    /// Records an attempt to fetch keys. If the attempt failed, the location of the keys may have changed, so the
-    /// discovery document is read again.
+    /// After a failure the discovery document is read again, because the URL of the keys may have changed.
     pub(super) fn fetched(&mut self, is_good: bool) {
         self.fetches = self.fetches.saturating_add(1);
         if !is_good {
@@ -76,7 +66,6 @@ impl Schedule {
     }
 }
 
-/// Returns a fraction between 0 and 1.
 fn fraction(random: u32) -> f64 {
     f64::from(random) / f64::from(u32::MAX)
 }
@@ -126,7 +115,7 @@ mod tests {
         assert_eq!(shortest[39], 48 * S);
         let hasty = FetchSettings { min: 3 * S, ..settings };
         assert!(waits(hasty, u32::MAX).into_iter().all(|wait| wait <= 3 * S));
-        // A valid response resets the back-off.
+        // A success resets the back-off.
         let mut schedule = schedule();
         schedule.after_failure(0);
         schedule.after_failure(0);

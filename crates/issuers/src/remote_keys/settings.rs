@@ -1,4 +1,4 @@
-//! The settings of an issuer: the location of its keys, and the way in which they are fetched.
+//! Settings for fetching an issuer's keys.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use rotogate_core::http_client::{Allowed, FetchTarget, Proxy};
 use rotogate_core::invalid::InvalidValue;
 use rotogate_core::token::algorithm::Algorithm;
 
-/// The schedule for fetching keys, and the limits for a response.
+/// The schedule of fetches, and limits for responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// How long a response without `max-age` is fresh. Every response is fetched again within half of `stale_for`.
+    /// How long a response without `max-age` is fresh. Keys are always fetched again within half of `stale_for`.
     pub fresh: Duration,
-    /// The minimum freshness of a response. It is also the maximum time between attempts while all of them fail.
+    /// The minimum freshness. It is also the maximum pause between failed attempts.
     pub min: Duration,
-    /// The maximum freshness of a response.
+    /// The maximum freshness.
     pub max: Duration,
-    /// The minimum time between two fetches that are caused by unknown keys.
+    /// The minimum time between fetches for unknown keys.
     pub cooldown: Duration,
-    /// The time limit for name resolution, connection, TLS and response together. It is also the maximum time that
-    /// a request waits for keys.
+    /// The time limit for a fetch, from name resolution to the complete response. Requests wait at most this long for
+    /// keys.
     pub timeout: Duration,
-    /// How long the last valid set is used while a newer one cannot be fetched.
+    /// How long the last keys are used while fetching fails.
     pub stale_for: Duration,
     /// The maximum length of a response, in bytes.
     pub max_size: usize,
 }
 
 impl FetchSettings {
-    /// The maximum of `stale_for`.
+    /// The highest allowed value of `stale_for`.
     pub const MAX_STALE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// The maximum of `max_size`, in bytes.
+    /// The highest allowed value of `max_size`, in bytes.
     pub const MAX_SIZE: usize = 1 << 20;
 
-    /// Returns the first invalid setting with the reason, if any.
+    /// Returns the first invalid setting and the reason, or `None` if all settings are valid.
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         const SECOND: Duration = Duration::from_secs(1);
         let times = [
@@ -92,25 +92,25 @@ impl Default for FetchSettings {
     }
 }
 
-/// The location of an issuer's keys.
+/// Where an issuer's keys are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyLocation {
-    /// At the `jwks_uri` in the discovery document. The URL of the document is derived from the issuer's URL.
+    /// The keys are at `jwks_uri` in the discovery document. The URL of the document is derived from the issuer's URL.
     Discovery,
-    /// At the `jwks_uri` in the discovery document, which is at this URL.
+    /// At `jwks_uri` in the discovery document at this URL.
     DiscoveryAt(String),
     /// At this URL.
     JwksUrl(String),
 }
 
-/// The files of the HTTP client. They are read again for each fetch.
+/// The files of the HTTP client, read again for each fetch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchFiles {
-    /// A file with the only trusted authorities, in PEM. If `None`, the system's authorities are trusted.
+    /// A PEM file with the only trusted authorities. `None` means the system's.
     pub ca: Option<PathBuf>,
-    /// A file with a certificate, its chain and its private key, in PEM.
+    /// A PEM file with the client certificate, its chain and its private key.
     pub client_cert: Option<PathBuf>,
     /// A file with a bearer token.
     pub bearer: Option<PathBuf>,
@@ -136,31 +136,30 @@ pub struct FetchFiles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteIssuer {
-    /// A short name, which is used in logs, in metrics and for the file of the stored set.
+    /// A short name for logs, metrics and stored files.
     pub name: String,
-    /// The exact value of `iss` in the issuer's tokens.
+    /// The issuer's `iss`.
     pub issuer: String,
     /// The location of the issuer's keys.
     #[doc(hidden)]
     pub location: KeyLocation,
-    /// The algorithms that the issuer's keys may have. If the list is empty, all algorithms are allowed. The first
-    /// RSA algorithm applies to RSA keys without `alg`.
+    /// The allowed key algorithms, or empty to allow all. The first RSA algorithm in this list applies to RSA keys
+    /// without `alg`.
     pub algorithms: Vec<Algorithm>,
-    /// The way in which the keys are fetched.
+    /// The fetch settings.
     #[doc(hidden)]
     pub fetch: FetchSettings,
-    /// The files that are needed to connect to the issuer's server.
+    /// The files for the connection.
     #[doc(hidden)]
     pub files: FetchFiles,
-    /// The proxy through which the issuer's server is reached.
+    /// The proxy for requests to the issuer.
     #[doc(hidden)]
     pub proxy: Option<Proxy>,
-    /// The folder in which the last valid set is stored.
     pub(super) kept_in: Option<PathBuf>,
 }
 
 impl RemoteIssuer {
-    /// Makes an issuer with discovery and the default settings.
+    /// Creates an issuer with discovery and default settings.
     pub fn new(name: impl Into<String>, issuer: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -174,7 +173,7 @@ impl RemoteIssuer {
         }
     }
 
-    /// Fetches the keys from this URL, without a discovery document.
+    /// Fetches the keys from this URL, without discovery.
     #[must_use]
     pub fn jwks_url(self, url: impl Into<String>) -> Self {
         Self { location: KeyLocation::JwksUrl(url.into()), ..self }
@@ -192,46 +191,44 @@ impl RemoteIssuer {
         Self { algorithms: algorithms.into_iter().collect(), ..self }
     }
 
-    /// Stores the last valid keys in a private file in this folder. The folder is created with the first file.
-    /// After a restart, the stored keys are used until the issuer responds.
+    /// Stores the last valid keys in this folder. After a restart, stored keys are used until the issuer responds.
     #[must_use]
     pub fn kept_in(self, folder: impl Into<PathBuf>) -> Self {
         Self { kept_in: Some(folder.into()), ..self }
     }
 
-    /// Sets how long a response without `max-age` is fresh. The default is 10 minutes. Every response is fetched
-    /// again within half of [`Self::stale_for`].
+    /// Sets how long a response without `max-age` is fresh. The default is 10 minutes. Keys are always fetched again
+    /// within half of [`Self::stale_for`].
     #[must_use]
     pub const fn fresh_for(mut self, time: Duration) -> Self {
         self.fetch.fresh = time;
         self
     }
 
-    /// Sets the minimum and the maximum freshness of a response. The defaults are 1 minute and 24 hours. The
-    /// minimum is also the maximum time between attempts while all of them fail.
+    /// Sets the minimum and the maximum freshness. The defaults are 1 minute and 24 hours. The minimum is also the
+    /// longest pause between failed attempts.
     #[must_use]
     pub const fn fresh_between(mut self, min: Duration, max: Duration) -> Self {
         (self.fetch.min, self.fetch.max) = (min, max);
         self
     }
 
-    /// Sets the minimum time between two fetches that are caused by unknown keys. The default is 30 seconds.
+    /// Sets the minimum time between fetches for unknown keys. The default is 30 seconds.
     #[must_use]
     pub const fn cooldown(mut self, time: Duration) -> Self {
         self.fetch.cooldown = time;
         self
     }
 
-    /// Sets the time limit for name resolution, connection, TLS and response together. It is also the maximum time
-    /// that a request waits for keys. The default is 5 seconds.
+    /// Sets the time limit for a fetch, from name resolution to the complete response. Requests wait at most this long
+    /// for keys. The default is 5 seconds.
     #[must_use]
     pub const fn timeout(mut self, time: Duration) -> Self {
         self.fetch.timeout = time;
         self
     }
 
-    /// Sets how long the last valid keys are used while newer ones cannot be fetched. The default is 24 hours, and
-    /// the maximum is 7 days.
+    /// Sets how long the last keys are used while fetching fails. The default is 24 hours, and the maximum is 7 days.
     #[must_use]
     pub const fn stale_for(mut self, time: Duration) -> Self {
         self.fetch.stale_for = time;
@@ -252,16 +249,15 @@ impl RemoteIssuer {
         Self { fetch, ..self }
     }
 
-    /// Trusts only the authorities in this file, in PEM, instead of those of the system. The file is read again for
-    /// each fetch.
+    /// Trusts only the authorities in this PEM file instead of the system's. The file is read again for each fetch.
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.ca = Some(file.into());
         self
     }
 
-    /// Presents the certificate in this file, in PEM with its chain and its private key. The file is read again for
-    /// each fetch.
+    /// Uses the client certificate in this PEM file, which also contains the chain and the private key. The file is
+    /// read again for each fetch.
     #[must_use]
     pub fn client_certificate(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.client_cert = Some(file.into());
@@ -275,25 +271,24 @@ impl RemoteIssuer {
         self
     }
 
-    /// Sends requests through the HTTP proxy at this URL.
+    /// Sends requests through this HTTP proxy.
     ///
     /// # Errors
-    /// The URL is not that of a proxy.
+    /// The URL is not a proxy URL.
     pub fn proxy(self, url: &str) -> Result<Self, InvalidValue> {
         let proxy = Proxy::parse(url).map_err(|why| InvalidValue::of_key("proxy", why.to_string()))?;
         Ok(Self { proxy: Some(proxy), ..self })
     }
 
-    /// Checks that the files can be read and that a client can be made from them.
+    /// Checks that the files are usable.
     ///
     /// # Errors
-    /// The reason why the files cannot be used.
+    /// Why the files are unusable.
     #[doc(hidden)]
     pub fn check_files(&self) -> Result<(), FetchFailure> {
         FetchClient::new(self).current().map(drop)
     }
 
-    /// Describes the source of the issuer's keys as a string. Two sources never have the same string.
     pub(super) fn source(&self) -> String {
         match &self.location {
             KeyLocation::Discovery => "discovery".to_owned(),
@@ -304,10 +299,10 @@ impl RemoteIssuer {
 }
 
 impl RemoteIssuer {
-    /// Checks the settings. Sends no request.
+    /// Checks the settings without sending a request.
     ///
     /// # Errors
-    /// The settings contradict each other, or a URL is not allowed.
+    /// The settings are contradictory, or a URL is not allowed.
     pub fn check(&self) -> Result<(), InvalidValue> {
         let refuse = |key, message: String| Err(InvalidValue::of_key(key, message));
         if let Some((key, why)) = self.fetch.problem() {

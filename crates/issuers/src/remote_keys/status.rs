@@ -1,4 +1,4 @@
-//! The state of an issuer's keys, the metrics of the fetches and the last failure, for handles and for the gate.
+//! The state of an issuer's keys, and metrics of fetches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,28 +16,26 @@ use rotogate_core::token::verify::Ignored;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RemoteStatus {
-    /// `empty` (there are no keys yet), `fresh`, `aging` (a newer set is due, or could not be fetched) or `stale`
-    /// (too old).
+    /// `empty` (no keys yet), `fresh`, `aging` (a fetch is due or failed) or `stale` (too old).
     pub state: &'static str,
     /// The number of usable keys.
     pub keys: usize,
-    /// The time of the issuer's last successful response, according to the wall clock.
+    /// The time of the last successful response, by the wall clock.
     pub last_success: Option<Timestamp>,
-    /// The reason why the last attempt failed, or `None` if it was successful.
+    /// Why the last attempt failed, or `None` if it succeeded.
     pub failure: Option<FetchFailure>,
-    /// The keys of the last set that are ignored.
+    /// The ignored keys of the last key set.
     pub ignored: Vec<Ignored>,
     /// Whether the keys were dropped and are no longer fetched.
     pub is_dropped: bool,
-    /// Whether there has ever been a valid set, fetched or stored.
+    /// Whether a valid key set was ever available.
     pub had_keys: bool,
-    /// The number of requests that are waiting for keys.
+    /// The number of requests waiting for keys.
     pub waiting: usize,
-    /// The number of tokens that named a key which is not in the set.
+    /// The number of tokens with an unknown key.
     pub unknown_kids: u64,
 }
 
-/// The progress of the fetches, which the task writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) last_success: Option<Timestamp>,
@@ -47,11 +45,10 @@ pub(super) struct Progress {
     pub(super) had_keys: bool,
 }
 
-/// The state that the task and its handles share.
 #[derive(Debug)]
 pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
-    /// The gate's clock, once a gate uses the keys. Before that, a separate clock.
+    /// Initially a separate clock. The gate's clock replaces it when a gate starts to use the keys.
     clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
@@ -77,7 +74,7 @@ impl RemoteKeysShared {
         &self.issuer
     }
 
-    /// Returns the clock that determines whether the keys are still valid.
+    /// The clock that determines the age of the keys.
     pub(super) fn clock(&self) -> Arc<EngineClock> {
         self.clock.load_full()
     }
@@ -116,12 +113,10 @@ impl RemoteKeysShared {
         }
     }
 
-    /// Counts a successful attempt.
     pub(super) fn count_good(&self, is_unchanged: bool) {
         if is_unchanged { &self.unchanged } else { &self.good }.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an attempt that failed.
     pub(super) fn count_failure(&self, cause: &str) {
         if let Some((_, count)) = CAUSES.iter().zip(&self.failed).find(|(word, _)| **word == cause) {
             count.fetch_add(1, Ordering::Relaxed);

@@ -15,20 +15,15 @@ use rotogate_core::random::random;
 use rotogate_core::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
 use rotogate_core::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
-/// The interval at which a persisting failure is logged again.
+/// The interval at which a persistent failure is logged again.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
-/// The minimum delay before the next check whether the keys are too old. It is needed because the gate's clock may
-/// be behind.
+/// The minimum delay between checks for stale keys. It prevents a busy loop if the gate's clock lags behind.
 const AT_LEAST: Duration = Duration::from_millis(10);
-/// The `Retry-After` for requests after the keys were dropped.
 const DROPPED_RETRY: Duration = Duration::from_secs(60);
 
-/// A request from a handle to the task.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Fetch now.
     Refresh(oneshot::Sender<Result<(), FetchFailure>>),
-    /// Drop the keys, and stop fetching.
     Drop(oneshot::Sender<()>),
 }
 
@@ -38,25 +33,21 @@ pub(super) struct Task {
     kept: Option<KeySetFolder>,
     time: Arc<dyn TimeSource>,
     fetcher: Fetcher,
-    /// The last failure that was logged, or the message that the keys are too old, with its time.
     logged: Option<(&'static str, Duration)>,
     is_stale: bool,
     is_dropped: bool,
-    /// The validity of the present set.
     validity: Option<Validity>,
     has_gate: bool,
 }
 
-/// The events that wake the task.
 enum Wakeup {
-    /// A fetch is due according to the schedule.
     Fetch,
-    /// The set may be too old from now on. The gate's clock determines whether it is.
+    /// According to the gate's clock, the keys may be stale now.
     Stale,
-    /// A request needs a fetch, a gate has adopted the keys, or the keys were dropped.
+    /// A request asked for a fetch, a gate began to use the keys, or the keys were dropped.
     Wanted,
     Command(Command),
-    /// All handles were dropped, so only the gate still has the keys.
+    /// All handles were dropped.
     NoCommands,
 }
 
@@ -78,7 +69,6 @@ impl Task {
         }
     }
 
-    /// Fetches until the keys are dropped.
     pub(super) async fn run(
         mut self,
         keys: Weak<LiveKeys>,
@@ -87,14 +77,13 @@ impl Task {
     ) {
         let Some(present) = keys.upgrade() else { return };
         let wants = present.wants();
-        // The future is boxed, like those of the attempts, so that a waiting task needs little memory.
+        // The future is boxed, so that a waiting task needs little memory.
         Box::pin(self.restore(&present)).await;
         drop(present);
         let mut commands = Some(commands);
         let mut due = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         loop {
-            // While the task waits, it does not keep the keys alive. It therefore ends when all other owners have
-            // dropped them.
+            // The waiting task holds only a weak reference to the keys.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Wakeup::Fetch,
                 () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Wakeup::Stale,
@@ -105,7 +94,7 @@ impl Task {
             self.follow(&keys);
             match event {
                 Wakeup::NoCommands => commands = None,
-                // An attempt that was started in the meantime has already satisfied the request.
+                // Another fetch has already satisfied the request.
                 Wakeup::Wanted if !keys.is_wanted() => continue,
                 Wakeup::Wanted if self.is_dropped => {
                     let now = self.shared.clock().now();
@@ -139,7 +128,7 @@ impl Task {
         }
     }
 
-    /// Adopts the gate's clock as soon as a gate uses the keys. The validity of the present set does not change.
+    /// Switches to the gate's clock once a gate uses the keys.
     fn follow(&mut self, keys: &LiveKeys) {
         let (false, Some(clock)) = (self.has_gate, keys.clock()) else { return };
         self.has_gate = true;
@@ -153,13 +142,11 @@ impl Task {
         }
     }
 
-    /// Returns the time until the present set is too old.
     fn until_stale(&self) -> Duration {
         let now = self.shared.clock().now();
         self.validity.map_or(FetchSettings::MAX_STALE_FOR, |validity| validity.usable_until.since(now)).max(AT_LEAST)
     }
 
-    /// Makes one attempt. Returns the delay before the next attempt, and the result.
     async fn attempt(&mut self, keys: &Arc<LiveKeys>) -> (Duration, Result<(), FetchFailure>) {
         let (began, wall) = (self.shared.clock().now(), self.shared.clock().wall());
         let attempt = keys.begin(began, wall);
@@ -185,7 +172,6 @@ impl Task {
         }
     }
 
-    /// Applies the result of a fetch.
     async fn take(&mut self, keys: &Arc<LiveKeys>, fetched: Fetched, validity: Validity, wall: Timestamp) {
         self.validity = Some(validity);
         let name = &self.issuer.name;
@@ -225,7 +211,7 @@ impl Task {
         self.keep(kept, wall).await;
     }
 
-    /// Stores the set with the time of its confirmation. `None` means that the set has not changed.
+    /// `jwks` is `None` if the set is unchanged.
     async fn keep(&self, jwks: Option<String>, fetched_at: Timestamp) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -249,7 +235,6 @@ impl Task {
         }
     }
 
-    /// Applies the stored key set.
     async fn restore(&mut self, keys: &LiveKeys) {
         let Some(store) = &self.kept else { return };
         let name = &self.issuer.name;
@@ -288,7 +273,6 @@ impl Task {
         }
     }
 
-    /// Returns the keys of a stored set, and their validity.
     fn judge(&self, kept: &KeptKeySet) -> Result<(IssuerKeys, Validity), String> {
         if kept.issuer != self.issuer.issuer || kept.source != self.issuer.source() {
             return Err("the key set belongs to another issuer URL, or comes from another source".to_owned());
@@ -327,7 +311,7 @@ impl Task {
         }
     }
 
-    /// Logs a failure when it begins, when its cause changes, and then at intervals.
+    /// Logs a failure when it begins, when its cause changes, and at intervals.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
         let is_stale = keys.state(self.shared.clock().now()) == IssuerKeyState::Stale;
@@ -360,7 +344,7 @@ impl Task {
     }
 }
 
-/// Returns the next command. If there are no handles left, never returns.
+/// The future never resolves after the last handle was dropped.
 async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
     match commands {
         Some(commands) => commands.recv().await,
@@ -368,7 +352,7 @@ async fn receive(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Comma
     }
 }
 
-/// Returns a random number for a delay, so that gates that start together do not fetch together.
+/// A random delay, so that gates that start together do not fetch together.
 fn spread() -> u32 {
     random::<4>().map_or(u32::MAX / 2, |bytes| u32::from_ne_bytes(*bytes))
 }
@@ -388,7 +372,6 @@ fn log_change(name: &str, change: &KeyChange) {
     }
 }
 
-/// Logs each ignored key once.
 fn log_ignored<'a>(name: &str, ignored: impl Iterator<Item = &'a Ignored>) {
     for ignored in ignored {
         let cause = ignored.cause.word();

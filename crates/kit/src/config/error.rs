@@ -1,20 +1,19 @@
-//! The problems of a configuration file, all reported at once.
+//! Problems of a configuration file.
 
 use std::fmt;
 
-/// One problem with its position, the key, the value that was found and what was expected.
+/// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, or `environment NAME`.
+    /// The file name, or `environment NAME`.
     pub source: String,
-    /// Line and column, both counted from 1. Columns are counted in characters.
+    /// Line and column, counted from 1. Columns count characters.
     pub position: Option<(usize, usize)>,
-    /// The key, as in `sessions.access_ttl` or `routes[1].path`; empty if the problem concerns the whole file.
+    /// The key, such as `routes[1].path`, or an empty string for a problem of the whole file.
     pub key: String,
-    /// The value that was found, what was expected, and the remedy.
+    /// A description of the problem and its remedy.
     pub message: String,
-    /// Whether the key is unchecked. This is the case if this process must not read a file that the gate's user may
-    /// read.
+    /// Whether a check failed only because this process may not read a file.
     pub unchecked: bool,
 }
 
@@ -31,30 +30,29 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All problems of a configuration, in the order of their positions in the file. The list is not empty.
+/// All problems of a configuration, in file order. There is at least one problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Sorts the problems. `None` if there is no problem.
+    /// Sorts the problems. Returns `None` if there are none.
     pub fn new(found: Vec<ConfigError>) -> Option<Self> {
         (!found.is_empty()).then(|| Self(found).sorted())
     }
 
     fn sorted(mut self) -> Self {
-        // Problems without a line (the whole file, the environment) come last.
+        // Problems without a line come last.
         self.0.sort_by_key(|e| (e.position.is_none(), e.position));
         self.0.dedup();
         self
     }
 
-    /// Creates a list with one problem about a file as a whole.
+    /// Creates a list with one problem about a whole file.
     pub fn one(source: String, message: String) -> Self {
         Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
-    /// Creates a list with one problem about a file as a whole. If the message begins with the file's name, the name is
-    /// removed from the message.
+    /// Creates a list with one problem about a whole file. A leading file name in the message is removed.
     pub fn said(path: &std::path::Path, what: &str) -> Self {
         let source = path.display().to_string();
         let message = what.strip_prefix(&format!("{source}: ")).unwrap_or(what).to_owned();

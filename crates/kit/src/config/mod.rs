@@ -1,7 +1,7 @@
-//! Parses a TOML file into a tree of values with positions. [`Section`] reads a table of the tree.
+//! Reading of TOML configuration files. [`Section`] reads a table.
 //!
-//! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key is
-//! unknown if no code reads it. There is therefore no list of known keys that could differ from the keys that are read.
+//! All problems are reported together, because reading continues after a problem. A key that no code reads is reported
+//! as unknown.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,30 +23,27 @@ pub use problems::Problems;
 pub use spelling::nearest;
 use spelling::variable_meant;
 
-/// The name of the table with limits that only tests set.
+/// The table with limits that only tests set.
 const FOR_TESTS: &str = "for_tests";
 
-/// The files of a certificate and of its private key.
+/// The files of a certificate and its private key.
 pub type CertificateAndKey = (PathBuf, PathBuf);
 
-/// A table that is read key by key. [`Section::finish`] reports the keys that were not read.
+/// A table that is read key by key. [`Section::finish`] reports unread keys.
 pub struct Section<'a> {
     path: String,
     entries: Option<&'a BTreeMap<String, Node>>,
     origin: Option<&'a ValueOrigin>,
     problems: &'a Problems<'a>,
     asked: Asked,
-    /// Keys that were already rejected, because they belong elsewhere or are not available yet. They are neither
-    /// reported as unknown nor suggested.
+    /// Keys that were already rejected. `finish` neither reports nor suggests these keys.
     later: RefCell<Vec<&'static str>>,
-    /// Whether the key that selects the kind of this table was invalid. If so, it is unknown which other keys are
-    /// allowed.
+    /// Whether the kind of this table is invalid. The allowed keys are then unknown.
     is_of_unknown_kind: Cell<bool>,
-    /// The keys of the table `for_tests` that were read.
+    /// The keys that were read from the table `for_tests`.
     for_tests: Asked,
 }
 
-/// The keys that were read.
 type Asked = Rc<RefCell<Vec<&'static str>>>;
 
 rotogate_core::debug_with!(Section<'_> { path });
@@ -81,7 +78,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The full name of a key of this section.
+    /// The full name of a key.
     pub fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -91,28 +88,28 @@ impl<'a> Section<'a> {
         &self.path
     }
 
-    /// Whether a problem was already reported for the table or for anything in it.
+    /// Returns whether the table already has a reported problem.
     pub fn is_bad(&self) -> bool {
         self.problems.any_under(&self.path)
     }
 
-    /// Whether the key is present.
+    /// Returns whether the key is present.
     pub fn has(&self, key: &str) -> bool {
         self.entries.is_some_and(|entries| entries.contains_key(key))
     }
 
-    /// Reports keys that belong elsewhere, with the remedy.
+    /// Reports keys that are not allowed here, with a remedy.
     pub fn misplaced(&self, keys: &[&'static str], remedy: &str) {
         self.blame_present(keys, remedy);
         self.later.borrow_mut().extend(keys);
     }
 
-    /// Reports each of these keys that is present, because the keys are not allowed here.
+    /// Reports each of these keys that is present.
     pub fn blame_present(&self, keys: &[&str], message: &str) {
         keys.iter().filter(|key| self.has(key)).for_each(|key| self.blame(key, message));
     }
 
-    /// Reports a problem with a key. If the key is absent, the problem has the position of the table.
+    /// Reports a problem with a key.
     pub fn blame(&self, key: &str, message: impl Into<String>) {
         self.problems.found.borrow_mut().push(self.problem(key, message.into()));
     }
@@ -122,7 +119,7 @@ impl<'a> Section<'a> {
         self.problems.placed(origin.or(self.origin), &self.name(key), message)
     }
 
-    /// Reports that this process lacks the permission to read a file that a key names.
+    /// Reports that this process may not read a file.
     pub fn blame_unchecked(&self, key: &str, message: String) {
         let problem = ConfigError { unchecked: true, ..self.problem(key, message) };
         self.problems.found.borrow_mut().push(problem);
@@ -143,8 +140,7 @@ impl<'a> Section<'a> {
         read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
-    /// Warns about a key whose value is allowed but probably not intended. If the key is absent, the warning has the
-    /// position of the table. For each [`WarningKind`], a test requires that the message names a remedy.
+    /// Warns about a key whose value is allowed but probably unintended.
     // Requirement P67.
     pub fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
         self.problems.warned.borrow_mut().push(self.problem(key, message.into()));
@@ -167,7 +163,7 @@ impl<'a> Section<'a> {
         self.entries?.get(key)
     }
 
-    /// The value of a key. `None` if the key is absent or invalid; then the default applies.
+    /// The value of a key, or `None` if it is absent or invalid.
     pub fn get<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let node = self.ask(key)?;
         match read(&node.value) {
@@ -179,8 +175,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Like [`Section::get`], but for the key that decides which other keys are allowed. If this key is invalid, other
-    /// keys are not reported as unknown.
+    /// Like [`Section::get`], for the key that decides which other keys are allowed. If the kind is invalid, other keys
+    /// are not reported as unknown.
     pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
         self.is_of_unknown_kind.set(kind.is_none() && self.has(key));
@@ -202,13 +198,13 @@ impl<'a> Section<'a> {
         self.get(key, read)
     }
 
-    /// A list of scalars. Invalid elements are reported and left out. In an environment variable, elements are
-    /// separated by commas.
+    /// Returns a list of scalars. Invalid elements are reported and left out. In an environment variable, commas
+    /// separate the elements.
     pub fn list<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<T>> {
         self.indexed(key, read).map(|list| list.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// Like [`Section::list`], but returns the index of each element, for [`Section::blame_element`].
+    /// Like [`Section::list`], with the index of each element.
     pub fn indexed<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Vec<(usize, T)>> {
         let node = self.ask(key)?;
         let element = |(index, value): (usize, &Value)| match read(value) {
@@ -250,7 +246,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table within this table. If the inner table is absent, all its keys are absent.
+    /// A table within this table, which may be absent.
     pub fn section(&self, key: &'static str) -> Self {
         Self::new(self.ask(key), self.name(key), self.problems)
     }
@@ -266,8 +262,7 @@ impl<'a> Section<'a> {
         list.iter().enumerate().map(element).collect()
     }
 
-    /// The table `for_tests` within this table, with limits that only tests set. It is empty unless the build has the
-    /// feature `failpoints`.
+    /// The table `for_tests`, which is empty without the feature `failpoints`.
     pub fn for_tests(&self) -> Self {
         let node = self.entries.filter(|_| cfg!(feature = "failpoints")).and_then(|entries| entries.get(FOR_TESTS));
         Self { asked: Rc::clone(&self.for_tests), ..Self::new(node, self.name(FOR_TESTS), self.problems) }
@@ -278,7 +273,7 @@ impl<'a> Section<'a> {
         self.get(key, read).unwrap_or(default)
     }
 
-    /// Like [`Section::get_or`], but for an optional field that always has a value.
+    /// Like [`Section::get_or`], for an optional field.
     pub fn some_or<T>(
         &self,
         key: &'static str,
@@ -288,8 +283,7 @@ impl<'a> Section<'a> {
         Some(self.get_or(key, read, default))
     }
 
-    /// Like [`Section::get`], but reads the key only if an environment variable whose name starts with `prefix` sets
-    /// it. In the file, the key is unknown.
+    /// Like [`Section::get`], for a key that only environment variables starting with `prefix` may set.
     pub fn get_of_others<T>(
         &self,
         key: &'static str,
@@ -301,8 +295,8 @@ impl<'a> Section<'a> {
         is_theirs.then(|| self.get(key, read)).flatten()
     }
 
-    /// Like [`Section::require`], but returns an empty value if the key is missing. The configuration is rejected in
-    /// this case.
+    /// Like [`Section::require`], but returns an empty value if the key is missing. The missing key is still reported
+    /// as a problem.
     pub fn required<T: Default>(
         &self,
         key: &'static str,
@@ -317,7 +311,7 @@ impl<'a> Section<'a> {
         self.list(key, read).unwrap_or_default()
     }
 
-    /// A table within this table, if it is present. `read` must read all keys of the inner table.
+    /// A table within this table, if present. `read` must read all keys of the table.
     pub fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
         if !self.has(key) {
             return None;
@@ -325,7 +319,7 @@ impl<'a> Section<'a> {
         Some(self.inner(key, read))
     }
 
-    /// Like [`Section::table`], but calls `read` even if the inner table is absent. All its keys are then absent.
+    /// Like [`Section::table`], but also calls `read` if the table is absent.
     pub fn inner<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> T {
         let section = self.section(key);
         let value = read(&section);
@@ -333,8 +327,8 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// Reads each table of a list that [`Section::sections`] returned. `read` must read all keys of a table. Its second
-    /// argument has the entries before that table.
+    /// Reads each table of a list. `read` gets the table and all previous entries. `read` must read all keys of the
+    /// table.
     pub fn entries<T>(sections: &[Self], read: impl Fn(&Self, &[T]) -> T) -> Vec<T> {
         let mut all = Vec::new();
         for section in sections {
@@ -345,8 +339,7 @@ impl<'a> Section<'a> {
         all
     }
 
-    /// A limit that is configured as a number, or as a percentage of another limit. `of` has the name and the value of
-    /// that other limit, which the result must not exceed.
+    /// Reads a limit that is a number or a percentage of the limit `of`. The result must not exceed `of`.
     pub fn share_of(&self, key: &'static str, of: (&str, usize), default: value::Share) -> usize {
         let (name, whole) = of;
         let amount = self.get_or(key, value::share, default).to_amount(whole);
@@ -356,18 +349,18 @@ impl<'a> Section<'a> {
         amount
     }
 
-    /// The files of a certificate and its private key: `{ cert = "…", key = "…" }`.
+    /// A certificate and its private key: `{ cert = "…", key = "…" }`.
     pub fn certificate_and_key(&self, key: &'static str, dir: &Path) -> Option<CertificateAndKey> {
         let file = |pair: &Self, key| pair.required(key, "a PEM file", value::path_in(dir));
         self.table(key, |pair| (file(pair, "cert"), file(pair, "key")))
     }
 
-    /// All keys and values of a table whose keys the user chooses.
+    /// All entries of a table whose keys the user chooses.
     pub fn free(&self) -> Vec<(&'a str, &'a Value)> {
         self.entries.into_iter().flatten().map(|(key, node)| (key.as_str(), &node.value)).collect()
     }
 
-    /// Rejects keys that are not available yet.
+    /// Rejects keys that only later versions will support.
     pub fn later(&self, keys: &[&'static str]) {
         for key in keys {
             if self.has(key) {
@@ -377,7 +370,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports the keys that were not read.
+    /// Reports unread keys.
     pub fn finish(&self) {
         if self.is_of_unknown_kind.get() {
             return;

@@ -1,4 +1,4 @@
-//! Parses a TOML file into a tree of values with positions.
+//! TOML values with their positions in the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,31 +12,31 @@ use super::Problems;
 /// The position of a value.
 #[derive(Clone, Debug)]
 pub enum ValueOrigin {
-    /// A byte range of the file.
+    /// A byte range in the file.
     File(Range<usize>),
     /// An environment variable.
     Env(String),
 }
 
-/// A value and its position.
+/// A value with its position.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// The value.
     pub value: Value,
     /// The position of the value.
     pub origin: ValueOrigin,
-    /// The position of the key, which is reported if the key is unknown.
+    /// The position of the key.
     pub key: ValueOrigin,
 }
 
-/// A value from a TOML file or from an environment variable.
+/// A value from a file or an environment variable.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// A string.
     String(String),
     /// An integer.
     Integer(i64),
-    /// A number with a fraction, or an integer outside the range of `i64`. No key accepts such an integer.
+    /// A fraction, or an integer outside the range of `i64`.
     OtherNumber(String),
     /// `true` or `false`.
     Bool(bool),
@@ -46,12 +46,12 @@ pub enum Value {
     List(Vec<Node>),
     /// A table.
     Table(BTreeMap<String, Node>),
-    /// The value of an environment variable. It can be read as any scalar, or as a list separated by commas.
+    /// An environment variable, which can be read as a scalar or as a list with commas.
     Env(String),
 }
 
 impl Value {
-    /// The string, or the value of the environment variable. `None` for other types.
+    /// The value as a string, or `None` for other types.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::String(text) | Self::Env(text) => Some(text),
@@ -59,7 +59,7 @@ impl Value {
         }
     }
 
-    /// The value as error messages show it after "found", without the user and the password of a URL.
+    /// The value for error messages, without credentials in a URL.
     pub fn describe(&self) -> String {
         match self {
             Self::String(text) | Self::Env(text) => format!("\"{}\"", printable(&without_userinfo(text))),
@@ -73,8 +73,7 @@ impl Value {
     }
 }
 
-/// Removes user and password from a URL. The password may contain any character, because the user may have forgotten to
-/// escape it.
+/// Removes user and password from a URL. The password may contain an unescaped `@`.
 fn without_userinfo(text: &str) -> Cow<'_, str> {
     let found = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
     found.map_or(Cow::Borrowed(text), |(scheme, host)| format!("{scheme}://…@{host}").into())
@@ -89,13 +88,13 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// Parses a file's text into a tree. `None` if the text is not valid TOML.
+/// Parses a file. Returns `None` if the file is not valid TOML.
 pub fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
     let (root, is_whole) = parse_sound(text, problems);
     is_whole.then_some(root)
 }
 
-/// Parses the part of a file's text that is valid TOML. Also returns whether the whole text is valid.
+/// Parses the valid part of a file. Also returns whether the whole file is valid.
 pub fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let (span, is_whole) = (table.span(), errors.is_empty());

@@ -1,15 +1,14 @@
-//! The problems of a configuration, each with its position.
+//! Collection of configuration problems.
 
 use std::cell::RefCell;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::{ValueOrigin, printable};
 
-/// Collects problems.
+/// A collector of problems.
 pub struct Problems<'a> {
     file: &'a str,
     text: &'a str,
-    /// The offset of each line.
     lines: Vec<usize>,
     pub(super) found: RefCell<Vec<ConfigError>>,
     pub(super) warned: RefCell<Vec<ConfigError>>,
@@ -17,14 +16,13 @@ pub struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    /// A collector of problems for a file with this name and text.
+    /// Creates a collector for a file with this name and text.
     pub fn new(file: &'a str, text: &'a str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { file, text, lines, found: RefCell::default(), warned: RefCell::default(), replaced: |_| None }
     }
 
-    /// Sets the function that is called for each unknown key. If an earlier version had the key, the function returns
-    /// what the user must do instead.
+    /// Sets a function that returns advice for keys that were removed in an earlier version.
     #[must_use]
     pub fn with_removed(self, replaced: fn(&str) -> Option<&'static str>) -> Self {
         Self { replaced, ..self }
@@ -39,7 +37,7 @@ impl<'a> Problems<'a> {
         self.text
     }
 
-    /// The file or variable of an origin, with line and column.
+    /// Returns the file or variable of a value, and the line and column in the file.
     pub fn place(&self, origin: Option<&ValueOrigin>) -> (String, Option<(usize, usize)>) {
         match origin {
             Some(ValueOrigin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
@@ -55,19 +53,19 @@ impl<'a> Problems<'a> {
         (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
     }
 
-    /// Adds a problem. Without an origin, the problem concerns the file as a whole.
+    /// Adds a problem. Without an origin, the problem concerns the whole file.
     pub fn add(&self, origin: Option<&ValueOrigin>, key: &str, message: String) {
         self.found.borrow_mut().push(self.placed(origin, key, message));
     }
 
     pub(super) fn placed(&self, origin: Option<&ValueOrigin>, key: &str, message: String) -> ConfigError {
         let (source, position) = self.place(origin);
-        // A quoted key may contain any character, even a line break that would imitate another problem.
+        // A line break in a quoted key would look like the start of another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
         ConfigError { source, position, key, message, unchecked: false }
     }
 
-    /// The warnings, which are about settings that are allowed but probably not intended.
+    /// Warnings about allowed but probably unintended settings.
     pub fn warnings(&self) -> Vec<ConfigError> {
         self.warned.borrow().clone()
     }
@@ -77,7 +75,7 @@ impl<'a> Problems<'a> {
         self.found.borrow().iter().any(|problem| under(&problem.key))
     }
 
-    /// All problems; `None` if there are none.
+    /// All problems, or `None` if there are none.
     pub fn into_errors(self) -> Option<ConfigErrors> {
         ConfigErrors::new(self.found.into_inner())
     }

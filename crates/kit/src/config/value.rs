@@ -1,4 +1,4 @@
-//! Functions that read single values. Each returns the value, or a message that states what was expected.
+//! Readers of single values. Each error message states what was expected.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -9,8 +9,7 @@ use super::{Value, nearest};
 use rotogate_core::limit::Rate;
 use rotogate_core::session::Scope;
 
-/// The maximum accepted duration. It exceeds any sensible duration, but is small enough that arithmetic with it cannot
-/// overflow.
+/// The maximum duration in a configuration. With this maximum, arithmetic cannot overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Returns the error for a value that is not what was expected.
@@ -21,12 +20,12 @@ pub fn unexpected<T>(expected: &str, found: &Value) -> Result<T, String> {
     Err(format!("expected {expected}, found {}", found.describe()))
 }
 
-/// Applies `parse` to the value's string. The error message states what was expected.
+/// Parses a string. `expected` is for the error message.
 pub fn parsed<T>(value: &Value, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, String> {
     value.as_text().and_then(parse).map_or_else(|| unexpected(expected, value), Ok)
 }
 
-/// A string for which `fits` returns true. The string may be empty.
+/// A string that satisfies `fits`. The string may be empty.
 pub fn matching(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
     parsed(value, expected, |text| fits(text).then(|| text.to_owned()))
 }
@@ -37,13 +36,13 @@ pub fn text(value: &Value) -> Result<String, String> {
     matching(value, "a string that is not empty and has no control characters", fits)
 }
 
-/// A [text] for which `fits` returns true.
+/// A [text] that satisfies `fits`.
 pub fn fitting(value: &Value, expected: &str, fits: impl FnOnce(&str) -> bool) -> Result<String, String> {
     text(value)?;
     matching(value, expected, fits)
 }
 
-/// A value, or a list of values.
+/// A single value or a list.
 pub fn one_or_several<T>(value: &Value, read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
     match value {
         Value::List(several) => several.iter().map(|one| read(&one.value)).collect(),
@@ -58,7 +57,7 @@ pub fn checked<E: ToString>(value: &Value, check: impl FnOnce(&str) -> Result<()
     Ok(text)
 }
 
-/// A path, relative to a folder.
+/// A path, resolved relative to `folder`.
 pub fn path_in(folder: &Path) -> impl Fn(&Value) -> Result<PathBuf, String> {
     move |value| text(value).map(|path| folder.join(path))
 }
@@ -114,7 +113,7 @@ pub enum Share {
 }
 
 impl Share {
-    /// The share as an amount, at least 1.
+    /// Converts the share to an amount of at least 1.
     pub fn to_amount(self, whole: usize) -> usize {
         let amount = match self {
             Self::Amount(amount) => amount,
@@ -169,7 +168,7 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// A duration with its unit, of at most 100 years.
+/// A duration with a unit, at most 100 years.
 pub fn duration(value: &Value) -> Result<Duration, String> {
     const EXPECTED: &str = "a duration such as \"30s\", \"10m\" or \"1h 30m\"";
     match value {
@@ -198,7 +197,7 @@ pub fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Resul
     }
 }
 
-/// A rate such as `"10/1m"`, which allows a burst of ten, refilled at ten a minute.
+/// A rate such as `"10/1m"`: a burst of ten, refilled at ten per minute.
 pub fn rate(value: &Value) -> Result<Rate, String> {
     parsed(value, "a rate such as \"10/1m\": ten at once, and ten more every minute", parse_rate)
 }
@@ -211,7 +210,7 @@ fn parse_rate(text: &str) -> Option<Rate> {
     Some(Rate { burst, every })
 }
 
-/// Reads one of several words. The words in `later` are known but not available yet.
+/// Reads one of several words. Words in `later` are reserved for later versions.
 pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
@@ -231,8 +230,7 @@ pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> 
     }
 }
 
-/// Reads one of the words that this build supports. `features` has pairs `(word, feature)` of words that need a Cargo
-/// feature, for the error message.
+/// Reads a word that this build supports. `features` lists further words with the Cargo features that they need.
 pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) -> impl Fn(&Value) -> Result<T, String> {
     let known = word(words, &[]);
     move |value| {
@@ -245,7 +243,7 @@ pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) ->
     }
 }
 
-/// The error message for a setting that this build does not support, because it lacks a feature.
+/// The error message for a setting that needs a missing Cargo feature.
 pub fn needs_feature(setting: &str, feature: &str) -> String {
     format!(
         "{setting} needs the feature {feature}, which this program is built without: install a package of rotogate, which \
@@ -253,12 +251,12 @@ pub fn needs_feature(setting: &str, feature: &str) -> String {
     )
 }
 
-/// An address with its port.
+/// An IP address with a port.
 pub fn address(value: &Value) -> Result<SocketAddr, String> {
     parsed(value, "an address and port such as \"127.0.0.1:8080\" or \"[::1]:8080\"", |text| text.parse().ok())
 }
 
-/// One scope token, or several separated by spaces.
+/// Scope tokens, separated by spaces.
 pub fn scope(value: &Value) -> Result<Scope, String> {
     Scope::parse(&text(value)?).map_err(|e| format!("{}: {e}", value.describe()))
 }

@@ -1,12 +1,12 @@
-//! The slot that a request occupies at an address.
+//! Slots of requests in flight.
 
 use std::sync::Arc;
 
 use super::{Pool, RequestHolders};
 use crate::address::Address;
 
-/// A request in flight at an address. Until it is dropped, it counts toward the limit of the address and the shares of
-/// its holders.
+/// A request in flight. The request counts toward the limit of its address and the shares of its holders until this
+/// value is dropped.
 pub(crate) struct InFlightSlot {
     pub(super) pool: Arc<Pool>,
     pub(super) holders: RequestHolders,
@@ -14,9 +14,8 @@ pub(crate) struct InFlightSlot {
 }
 
 impl InFlightSlot {
-    /// Counts a failure of the address.
     pub(crate) fn record_failure(&self, reason: &str) {
-        // The only address of an upstream is never ejected, because another address is not available.
+        // The only address of an upstream is never ejected.
         let pool = &self.pool;
         if pool.all().len() < 2 {
             return self.address.record_failure_alone();
@@ -30,10 +29,10 @@ impl InFlightSlot {
 
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
-        // The order of these calls matters: a waiter that sees the free slot must also see that the holders have left.
+        // This order matters: a waiter that sees the free slot must also see that the holders have left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // If no request waits, this check avoids a write to memory that all workers share.
+        // This check avoids a write to memory that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }
