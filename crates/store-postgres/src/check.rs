@@ -19,9 +19,7 @@ use rotogate_core::store::kit::network::{compare_clocks, not_done, refused};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 use rotogate_core::task::TaskGuard;
 
-/// The oldest version of PostgreSQL that has all features used by the store.
 const OLDEST: u32 = 130_000;
-/// The number of connections that are reserved for revocations.
 const FOR_REVOCATIONS: usize = 2;
 
 const SETTINGS: &str = "select current_setting('server_version_num') as version, \
@@ -32,7 +30,7 @@ const SETTINGS: &str = "select current_setting('server_version_num') as version,
     current_setting('synchronous_standby_names') as standbys, (select count(*) from pg_stat_replication) as followers, \
     floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
 
-/// Checks that the server is suitable, and that the gate's user may read the schema.
+/// Checks the server, and that the gate's user may read the schema.
 async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<Settings, StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
@@ -51,8 +49,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
-    // Makes the comparison before anything is written. Otherwise each refused start would raise the number of
-    // writes of an older store, until it reached the number in the mark.
+    // The comparison comes before any write. Otherwise refused starts could increase the write count of an older store
+    // until it reaches the mark.
     let is_accepted = compare_with_mark(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
@@ -76,15 +74,14 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         hints: Default::default(),
         options,
     };
-    // Writes, to show that the store accepts writes.
+    // A write, to check that the store accepts writes.
     let answer = inner.one("rg_check", Vec::new()).await?;
     inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
     inner.mark.begin(answer.count("o_writes")?, is_accepted).await?;
     Ok(inner)
 }
 
-/// Makes the checks of a start, without changing data. If a check fails, the error is the reason why the gate would not
-/// start.
+/// Runs the startup checks without changing data.
 pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
@@ -117,14 +114,13 @@ pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreE
     Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
 }
 
-/// Returns the number of migrations that were applied to the store, or 0 if the store does not exist.
+/// Returns the number of applied migrations, or 0 without a store.
 async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
     let made = migrate::version(&connection.client, &options.schema).await;
     made.map_err(|error| fault::judge(options, &error).error)
 }
 
-/// Compares the store with the mark. Returns true if they contradict each other, but the operator has accepted the
-/// store.
+/// Compares the store with the mark. Returns whether the operator has accepted a store that differs from the mark.
 async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
     let (file, schema) = (options.network.high_water.as_deref(), &options.schema);
     if file.is_none() {
@@ -144,7 +140,7 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
     mark::compare(file, options.network.accept_restored, there, &place)
 }
 
-/// Opens the first connection. Retries after faults that may be temporary.
+/// Opens the first connection. Retries after temporary faults.
 async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
     let mut last = None;
     let trying = async {
@@ -181,7 +177,6 @@ async fn ask(
     Ok(rows.collect())
 }
 
-/// The row with the server's settings.
 struct Settings(Option<SimpleQueryRow>);
 
 impl Settings {
@@ -193,7 +188,6 @@ impl Settings {
         self.get(name).parse().unwrap_or_default()
     }
 
-    /// Reads the name of a store or of a history, which is written in hexadecimal digits.
     fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
         let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
         name.map(u64::to_be_bytes).ok_or_else(|| refused(format!("{place} has no {of}: restore a complete back-up")))
@@ -240,21 +234,19 @@ fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), St
 
 fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
     let address = options.address();
-    refused(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md lists its rights"))
+    refused(format!("PostgreSQL at {address} does not allow the gate's user {what} (see docs/postgres.md)"))
 }
 
-/// Returns an error if the gate's user may not read the schema.
 async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let closed =
         format!("select 1 from pg_namespace where nspname = '{schema}' and not has_schema_privilege(oid, 'usage')");
     match ask(options, connection, &closed).await?.first() {
-        Some(_) => Err(lacking(options, &format!("the schema {schema}: grant usage on schema {schema}"))),
+        Some(_) => Err(lacking(options, &format!("to use the schema {schema}: grant usage on schema {schema}"))),
         None => Ok(()),
     }
 }
 
-/// Checks that the gate's user may create the store, if there is none yet.
 async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let may = format!(
@@ -268,7 +260,6 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
     }
 }
 
-/// Checks that the gate's user has the required rights to the tables and functions.
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(
@@ -300,10 +291,11 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying, (last = 0)::text as unused from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
-        return Err(refused(format!("{place} lost its head: restore a complete back-up, or use another schema")));
+        return Err(refused(format!(
+            "{place} lost its main record: restore a complete back-up, or use another schema"
+        )));
     };
-    // This check comes first, so that a copy into a store with data is refused because of the data, and not because of
-    // another difference.
+    // This check comes first. A copy into a store with data then fails with the error about the data.
     match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
@@ -325,8 +317,7 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
         return Err(refused(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.network.keyring.to_string() {
-        // Each new or copied session raises the stamp, so a stamp of 0 means that the store has never contained a
-        // session.
+        // A stamp of 0 means that the store has never contained a session.
         let delete = || format!("drop its schema (drop schema \"{schema}\" cascade)");
         let lost = (head.get("unused") == "true").then(|| options.network.to_begin_anew(delete()));
         let what = format!("{place} belongs to another keyring, {keyring}: use that keyring, or another schema");

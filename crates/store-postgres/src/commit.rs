@@ -1,5 +1,5 @@
-//! Commits. One SQL function compares the store with the snapshot to which the rules were applied. If they are
-//! equal, the function writes the result. Otherwise it returns the present state.
+//! Commits by one SQL function. The function compares the store with the snapshot, and writes the result if they are
+//! equal. If they differ, the function returns the present state.
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ use rotogate_core::store::kit::encoding::encode_target;
 use rotogate_core::store::kit::fields::{self, History, Op, new_op};
 use rotogate_core::store::kit::snapshot::Snapshot;
 
-/// A named commit, and the connections over which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     inner: &'a PostgresInner,
@@ -30,7 +29,6 @@ pub(super) struct CommitCall<'a> {
 
 type Values = Vec<Option<Zeroizing<Vec<u8>>>>;
 
-/// The arguments that describe the records of a commit.
 #[derive(Default)]
 struct RecordArgs {
     ids: Vec<uuid::Uuid>,
@@ -40,7 +38,6 @@ struct RecordArgs {
     clients: Values,
 }
 
-/// The arguments that describe the revocation entries of a commit.
 #[derive(Default)]
 struct EntryArgs {
     keys: Values,
@@ -54,7 +51,7 @@ fn some(bytes: impl Into<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 impl RecordArgs {
-    /// Adds the records sorted by id. All functions lock records in this order.
+    /// All functions lock records in the order of their ids.
     fn add(
         &mut self,
         call: &CommitCall<'_>,
@@ -67,7 +64,7 @@ impl RecordArgs {
             let state = decided.operation.expected_begin(decided.snapshot, *id, write.is_some());
             self.states.push(state.map(Zeroizing::new));
             self.news.push(write.map(|write| encode_row(&write.new)).transpose()?);
-            // The subject and the client of a record never change, so they are sent only for a new record.
+            // The subject and the client never change, so they are sent only for a new record.
             let begins = write.filter(|write| write.old.is_none()).map(|write| &write.new);
             self.subjects.push(begins.and_then(|session| some(key(session.subject.as_bytes()))));
             self.clients.push(begins.map(|session| call.inner.client_key(&session.client)).transpose()?.and_then(some));
@@ -89,8 +86,7 @@ impl EntryArgs {
     }
 }
 
-/// Returns the preconditions of an operation other than its records and entries, in the order of the function's
-/// arguments.
+/// Returns the other preconditions, in the order of the function's arguments.
 fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<[Arg; 9], StoreError> {
     let held = compared.held.iter().map(target_key).collect::<Result<Vec<_>, _>>()?;
     let created = operation.held.map(|session| fields::millis(session.created()));
@@ -112,7 +108,6 @@ fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compare
     ])
 }
 
-/// Decodes the present records and entries that the store returned.
 fn seen(answer: &ResultRow, compared: &[Compared<'_>]) -> Result<Vec<Snapshot>, StoreError> {
     let records: Vec<SessionId> = compared.iter().flat_map(|one| &one.records).map(|(id, _)| *id).collect();
     let list = |name| Ok::<_, StoreError>(answer.get::<Option<Vec<Option<&[u8]>>>>(name)?.unwrap_or_default());
@@ -152,7 +147,7 @@ impl Commit for CommitCall<'_> {
         self.inner.options.network.operation_timeout
     }
 
-    /// Commits the operations. If there are several, each concerns a single record and has no other precondition.
+    /// Several operations share a commit only if each concerns one record and has no other precondition.
     async fn commit(&self, all: &[Decided<'_>]) -> Result<Vec<Committed>, StoreError> {
         let Some(first) = all.first() else { return Ok(Vec::new()) };
         let (mut records, mut entries, mut asked) = (RecordArgs::default(), EntryArgs::default(), Vec::new());
@@ -204,7 +199,6 @@ impl Commit for CommitCall<'_> {
 }
 
 impl PostgresInner {
-    /// Prepares a commit under a new random name.
     pub(super) fn commit_by<'a>(&'a self, pool: &'a ConnectionPool) -> Result<CommitCall<'a>, StoreError> {
         Ok(self.commit_as(new_op()?, pool))
     }

@@ -1,8 +1,7 @@
-//! Connections. Each connection carries one statement at a time, and is replaced after a fault.
+//! Each connection carries one statement at a time, and is replaced after a fault.
 //!
-//! Every call can be repeated, because the server detects a call that it has already carried out. A call that gets
-//! no reply is therefore repeated over another connection, until the deadline of its operation. A commit is never
-//! cancelled. Its connection is closed instead.
+//! The server detects a repeated call. A call without a reply is therefore repeated over another connection, until the
+//! operation's deadline. To give up a commit, the gate closes the connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,15 +23,13 @@ use super::options::{PostgresOptions, Purpose};
 use rotogate_core::store::kit::network::{RETRY_AFTER, not_done, outcome_of_all, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The maximum number of calls in progress. A further call is refused, because it would wait longer than its
-/// deadline.
+/// Further calls are refused, because they would exceed their deadline.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// A pool of connections with the same purpose.
 pub(super) struct ConnectionPool {
     pub(super) options: Arc<PostgresOptions>,
     idle: Mutex<Vec<Connection>>,
-    /// One permit for each connection that may exist.
+    /// One permit for each allowed connection.
     places: Semaphore,
     in_flight: Semaphore,
     connecting: tokio::sync::Mutex<Connecting>,
@@ -44,35 +41,29 @@ struct Connecting {
     next_try: Option<Instant>,
 }
 
-/// A connection. Dropping it closes the connection.
 pub(super) struct Connection {
     pub(super) client: Client,
     prepared: HashMap<&'static str, Statement>,
-    /// Whether the server has warned that a commit did not wait for a standby.
+    /// Whether the server warned that a commit did not wait for a standby.
     doubtful: Arc<AtomicBool>,
     driver: JoinHandle<()>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Otherwise a driver that waits for a reply would continue to wait.
+        // A driver that waits for the server would never end.
         self.driver.abort();
     }
 }
 
-/// The reason why one attempt failed, and how to continue.
 pub(super) struct PostgresFailure {
     pub(super) error: StoreError,
-    /// Whether to repeat the call.
     pub(super) again: bool,
-    /// Whether all idle connections must be closed as well.
     pub(super) all: bool,
-    /// Whether the data has another history than the call expects.
     pub(super) is_other_history: bool,
 }
 
 impl PostgresFailure {
-    /// Returns a failure that a retry cannot resolve and that does not affect other connections.
     fn for_good(error: StoreError) -> Self {
         Self { error, again: false, all: false, is_other_history: false }
     }
@@ -89,7 +80,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Calls a function, and repeats the call after faults until the operation's deadline.
+    /// Calls a function, with retries until the operation's deadline.
     pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL are already waiting for replies"));
@@ -110,14 +101,14 @@ impl ConnectionPool {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
-            // The last failure is more useful to an operator than the timeout.
+            // After a timeout, this failure is reported, because it is more informative.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
             failures += 1;
         }
     }
 
-    /// Sends a call once. `sent` remains true while the server may have carried out the call.
+    /// Sends a call once. Afterwards `sent` is true if the server may have executed the call.
     async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_place) = self.places.acquire().await else {
             return Err(PostgresFailure::for_good(not_done("the store is closed")));
@@ -131,7 +122,7 @@ impl ConnectionPool {
                     "PostgreSQL at {} did not wait for its synchronous standby: the write may be lost",
                     self.options.address()
                 ));
-                // A retry would find the commit done, and would wrongly report success.
+                // A retry would find the transaction committed, and wrongly report success.
                 PostgresFailure::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
@@ -159,7 +150,7 @@ impl ConnectionPool {
         Err(failed)
     }
 
-    /// Returns an idle connection of the pool, or opens a new one. The caller must have a permit of `places`.
+    /// Returns an idle or a new connection. The caller must have acquired a permit from `places`.
     pub(super) async fn connection(&self) -> Result<Connection, PostgresFailure> {
         let idle = || {
             let mut idle = self.idle.lock();
@@ -173,8 +164,7 @@ impl ConnectionPool {
         if let Some(connection) = idle() {
             return Ok(connection);
         }
-        // Opens one connection at a time, so that a server that has just recovered does not receive all attempts at
-        // once.
+        // Connections are opened one at a time, to spare a server that has just recovered.
         let mut connecting = self.connecting.lock().await;
         if let Some(connection) = idle() {
             return Ok(connection);
@@ -195,13 +185,12 @@ impl ConnectionPool {
         }
     }
 
-    /// Returns a connection to the pool.
     pub(super) fn give_back(&self, connection: Connection) {
         self.idle.lock().push(connection);
     }
 }
 
-/// Opens a connection. Each notification that arrives over it wakes `heard`.
+/// Opens a connection. Each notification wakes `heard`.
 pub(super) async fn connect(
     options: &PostgresOptions,
     purpose: Purpose,
@@ -209,7 +198,7 @@ pub(super) async fn connect(
 ) -> Result<Connection, PostgresFailure> {
     let config = options.config(purpose).map_err(PostgresFailure::for_good)?;
     let tls = options.tls().map_err(PostgresFailure::for_good)?;
-    // This timeout includes the greeting, which the driver's own timeout does not.
+    // The driver's own timeout does not cover the startup messages.
     let (client, mut connection) = match timeout(options.network.connect_timeout, config.connect(tls)).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
@@ -227,7 +216,7 @@ pub(super) async fn connect(
         let mut messages = poll_fn(move |context| connection.poll_message(context));
         while let Some(Ok(message)) = messages.next().await {
             match message {
-                // The notice arrives before the end of the reply, so the flag is set before the caller reads it.
+                // The notice arrives before the end of the reply, so the flag is set before the caller checks it.
                 AsyncMessage::Notice(notice) if is_doubt(&notice) => doubt.store(true, Ordering::Release),
                 AsyncMessage::Notification(_) => heard.iter().for_each(|heard| heard.notify_one()),
                 _ => {}
@@ -237,9 +226,8 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// Returns whether a notice says that an operator cancelled the wait for a synchronous standby. The server then
-/// reports success with a warning. The warning's text depends on the server's language, so this function accepts
-/// any warning: the functions of the store do not emit any.
+/// Returns whether an operator cancelled the wait for a standby. The warning's text is localized, so every warning
+/// counts as a cancelled wait. The store's own functions emit no warnings.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
 }
@@ -263,7 +251,6 @@ impl Connection {
         self.client.query(&statement, &args).await
     }
 
-    /// Waits until the connection has ended.
     pub(super) async fn ended(&mut self) {
         drop((&mut self.driver).await);
     }

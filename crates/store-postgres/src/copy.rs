@@ -1,5 +1,4 @@
-//! Writes a copy of another store. Until the copy is complete, its head marks it as unfinished, and gates refuse to
-//! open it.
+//! Writes a copy of another store. Gates refuse an unfinished copy.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -30,7 +29,7 @@ impl CopyTarget for PostgresStore {
         for entry in entries {
             let targets = vec![entry.target.clone()];
             let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
-            // The entry does not change any record, because the copied records already contain their revocations.
+            // The copied records already reflect the revocations.
             let merge = |state: &mut Snapshot| rules::put(state, &entry);
             decide(&self.0.commit_by(&self.0.revocations)?, operation, Snapshot::default(), merge).await?;
         }

@@ -1,4 +1,4 @@
-//! Classifies errors of the driver.
+//! Classifies the driver's errors.
 
 use std::error::Error as _;
 use std::io;
@@ -10,10 +10,9 @@ use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// Error codes for a refused login, a missing database, a missing right, and settings that a pooler refuses. A failover
-/// does not resolve these errors. An operator must act.
+/// Error codes that an operator must resolve: login, database, rights, and settings that a pooler refuses.
 const FOR_OPERATOR: [&str; 5] = ["28000", "28P01", "3D000", "42501", "08P01"];
-/// The error code that `rg_begin` raises if the data has another history.
+/// The code that `rg_begin` raises if the data has another history.
 const OTHER_HISTORY: &str = "RG001";
 
 pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {
@@ -44,13 +43,13 @@ fn of_connection(options: &PostgresOptions, error: &Error) -> Judged {
     if let Some(cause) = error.source() {
         text = format!("{text}: {cause}");
     }
-    // A retry does not help if a password or certificate is wrong.
+    // A retry does not correct a wrong password or certificate.
     let again = error.is_closed() || cause.is_some();
     (text, WriteOutcome::InDoubt, again, error.is_closed())
 }
 
-/// Classifies an error that the server returned. The server has rolled back the transaction. The error text omits
-/// the server's own message where that may contain user names.
+/// Classifies a server's error. The transaction was rolled back. The text omits server messages that may contain user
+/// names.
 fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
     use WriteOutcome::{InDoubt, NotDone, Refused};
     let address = options.address();
@@ -117,7 +116,7 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
         }
         "23505" => (format!("PostgreSQL at {address} refuses the request: {said}"), Refused, false, false),
         "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
-        // The transaction may have been committed before the connection ended.
+        // The commit may have happened before the connection ended.
         _ if ends || code == &SqlState::ADMIN_SHUTDOWN || code == &SqlState::CRASH_SHUTDOWN => {
             (format!("PostgreSQL at {address} ended the connection: {said}"), InDoubt, true, true)
         }

@@ -1,9 +1,8 @@
-//! The feed, which reads the revocations that other nodes write.
+//! The feed of revocations from other nodes.
 //!
-//! A node reads the log ten times a second, and whenever a notification announces new entries. At intervals, a reading
-//! is also a *beat*: the node first reads its own monotonic clock, and the reading also updates the node's row. That
-//! reading and the pages after it contain every revocation that was acknowledged before the clock was read. A lost
-//! notification does no harm, because the node also reads the log without notifications.
+//! A node reads the log ten times a second, and at each notification. Some reads are a *beat*, which also updates the
+//! node's row. A beat contains every revocation that was acknowledged before the node read its own clock. A lost
+//! notification does no harm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,32 +19,27 @@ use rotogate_core::store::kit::network::pause_after;
 use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, StoreError};
 use rotogate_core::task::TaskGuard;
 
-/// The longest wait for a notification.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct PostgresFeed {
     inner: Arc<PostgresInner>,
     pool: ConnectionPool,
     follow: Follow,
-    /// The position in the log. `None` means that the live revocations must be read next.
+    /// The position in the log. If `None`, the live revocations are read next.
     place: Option<LogProgress>,
-    /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// A beat whose remaining pages have not been read yet.
+    /// A beat with unread pages.
     beat: Option<Heard>,
-    /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
     /// The history to which the position and the beat belong.
     history: History,
-    /// Whether the last step reported a loss of writes.
     said_lost: bool,
     heard: Arc<Notify>,
     _listener: Option<TaskGuard>,
 }
 
-/// Listens for notifications, and reconnects whenever the connection ends. Wakes the reader after each connect,
-/// because notifications may have been missed.
+/// Listens for notifications. Wakes the reader after each connect, because notifications may have been missed.
 async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
     let mut failures = 0;
     loop {
@@ -84,12 +78,12 @@ impl PostgresFeed {
         })
     }
 
-    /// Safe to cancel: the entries read so far are kept together with their position.
+    /// This function is cancel-safe, because `self` keeps the entries and the position.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
             let history = self.inner.known.history();
             if self.history != history {
-                // The store has another history, so the position in the earlier log is meaningless.
+                // A position from another history is meaningless.
                 (self.place, self.beat, self.history) = (None, None, history);
             }
             if self.inner.known.is_lost() {
@@ -104,10 +98,10 @@ impl PostgresFeed {
                 let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
-                // The log pages that the beat still needed may be among the lost entries, so the beat is dropped.
+                // Earlier pages of the beat may be incomplete, so the beat starts again.
                 self.beat = None;
             }
-            // Returns these entries first. They are valid, whatever the next reading returns.
+            // The collected entries remain valid after a change of the history.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -132,7 +126,7 @@ impl PostgresFeed {
         }
     }
 
-    /// Reads the log once. Returns the proof of a complete beat if this was the last reading of the beat.
+    /// Reads the log once. Returns the proof if this read completes a beat.
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
@@ -148,7 +142,7 @@ impl PostgresFeed {
             self.inner.known.saw(self.history, &server);
         }
         if self.inner.known.is_lost() {
-            // A step is not complete until the data has been adopted.
+            // A beat cannot complete before the recovery from the loss.
             self.beat = None;
             return Ok(None);
         }
@@ -174,7 +168,7 @@ impl Feed for PostgresFeed {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // In the meantime the data was adopted under another history, so the error is irrelevant.
+            // The store has changed its history meanwhile, so this error is outdated.
             Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);

@@ -1,22 +1,19 @@
 //! A store in PostgreSQL that several gates share. The gates use one primary server and do not connect to its
 //! standbys.
 //!
-//! **Writing.** A gate applies the rules to a snapshot that it has read or assumes. One SQL function then compares
-//! the store with the snapshot. If they are equal, the function writes the result atomically; otherwise it returns
-//! the present state (`commit.rs`). Each write has a random name. A function that finds this name in the store
-//! returns its former result, so a call that got no reply can be repeated. All times come from the server's clock.
+//! **Writing.** A gate applies the rules to a snapshot. One SQL function compares the store with the snapshot, and
+//! writes the result atomically if they are equal (`commit.rs`). Each write has a random name, so a repeated call
+//! returns the former result. All times come from the server's clock.
 //!
 //! **Durability** depends on the server. Every transaction has at least `synchronous_commit = on`. With
-//! `synchronous_standby_names`, an `Ok` means that a standby has the write as well. If somebody cancels the wait
-//! for the standby, the outcome of the commit is in doubt.
+//! `synchronous_standby_names`, an `Ok` means that a standby has the write. If the wait for the standby is cancelled,
+//! the outcome is in doubt.
 //!
-//! **Order.** Revocations get their ids from a sequence, and the ids become visible out of order. A reader
-//! continues past missing ids. It looks for each missing id until every transaction that may have taken the id has
-//! ended (`log.rs`).
+//! **Order.** Revocations get ids from a sequence, and become visible out of order. A reader looks for missing ids
+//! until every transaction that may have taken an id has ended (`log.rs`).
 //!
-//! **A loss** of acknowledged writes is detected in three ways: another server or timeline responds, the server's disk
-//! or log position has gone back, or the data has another history because another node noticed the loss first. See
-//! `loss.rs`.
+//! **A loss** of acknowledged writes is detected if the server or its timeline changes, if its log position goes back,
+//! or if another node has changed the history (`loss.rs`).
 //!
 //! The **tables** in the schema `rotogate` and their functions are created by `migrations/`, one version at a time,
 //! under a lock:
@@ -28,9 +25,9 @@
 //! | `session` | the sessions, each with the history in which it was written; removed an hour after their end |
 //! | `revocation` | the live revocations, merged by target |
 //! | `revocation_log` | the revocations of the last 15 minutes, as they were written |
-//! | `node` | the nodes: last beat, report about themselves, history for which they have written back records |
+//! | `node` | the nodes, each with its last beat, its report, and the history for which it has written back records |
 //! | `change` | changes that every node detects: present state, and the first node's stamp; kept for a day |
-//! | `counter` | the counters of attempts, until they are full again |
+//! | `counter` | the attempt counters, until the full burst is available again |
 //! | `remembered` | the remembered names |
 //! | `relay` | the records of the relay |
 //! | `migration` | the migrations that were applied |
@@ -70,7 +67,7 @@ mod store;
 pub use check::inspect;
 pub use options::PostgresOptions;
 
-/// The pause after a notification. All writes during the pause share the next notification.
+/// Writes during this pause share the next notification.
 const NOTIFY_PAUSE: Duration = Duration::from_millis(5);
 
 /// A store in PostgreSQL that several gates share.
@@ -93,28 +90,24 @@ struct PostgresInner {
     options: Arc<PostgresOptions>,
     issuer: Arc<str>,
     known: KnownHistory,
-    /// The name of the store, as written in its head.
     store: Op,
-    /// The id of this process among the nodes.
     node: Op,
     commands: Arc<ConnectionPool>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     inserts: InsertTurns,
     hints: Hints,
-    /// Separate connections for revocations, so that a burst of refreshes does not delay a logout.
+    /// These connections are separate, so that a burst of refreshes does not delay a logout.
     revocations: ConnectionPool,
-    /// Notified whenever something was written to the log.
     written: Arc<Notify>,
     _notifier: TaskGuard,
     mark: Marker,
 }
 
 impl PostgresStore {
-    /// Connects to the server, checks it, and creates the store if there is none.
+    /// Connects to the server, checks it, and creates a missing store.
     ///
     /// # Errors
-    /// Fails if the server cannot be reached, is not suitable for a store, or contains the store of another gate.
-    /// The error text names the fault and its remedy.
+    /// Fails if the server is unreachable, unsuitable, or has another gate's store. The error names the remedy.
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -122,13 +115,12 @@ impl PostgresStore {
 
 rotogate_core::debug_with!(PostgresStore, |it| { options: it.0.options });
 
-/// Notifies readers of new entries. The notification is not part of the transaction that wrote the entries, because
-/// a notification takes a server-wide lock at its commit.
+/// Notifies readers after the commit, because a notification takes a server-wide lock.
 async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
     loop {
         written.notified().await;
         if let Ok(connection) = pool.connection().await {
-            // A notification may be lost, so its commit does not wait for the disk.
+            // Notifications may be lost, so this commit does not wait for the disk.
             let statement = format!(
                 "select set_config('synchronous_commit', 'off', true), pg_notify('{}', '')",
                 pool.options.schema
@@ -144,8 +136,8 @@ async fn notify(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
 }
 
 impl PostgresInner {
-    /// Calls a function that returns one row. The call's first argument is the state of the data that the gate knows.
-    /// If the server has lost that state, the function does not change anything.
+    /// Calls a function that returns one row. The first argument is the known state of the data. If the server has lost
+    /// this state, the function changes nothing.
     async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<ResultRow, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
@@ -173,7 +165,6 @@ impl PostgresInner {
         }
     }
 
-    /// Calls a function that returns any number of rows.
     async fn all(&self, function: &'static str, args: Vec<Arg>) -> Result<Vec<ResultRow>, StoreError> {
         self.all_by(&self.commands, function, self.known.history(), args).await
     }
@@ -206,7 +197,6 @@ impl PostgresInner {
         Rules::new(Arc::clone(&self.issuer), self.options.network.leeway)
     }
 
-    /// Returns the row key of a client's not-before.
     fn client_key(&self, client: &str) -> Result<Vec<u8>, StoreError> {
         record::target_key(&Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() })
     }

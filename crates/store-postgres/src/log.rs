@@ -1,13 +1,11 @@
 //! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A writer takes the id of its entry while it has the lock of the log, and keeps that lock until its transaction
-//! ends. A reader that finds missing ids below its position queries which transactions have this lock. If none of
-//! them can have taken an id, and the id is still missing afterwards, it will never appear, because its transaction
-//! was rolled back. The decision therefore does not depend on a clock, and transactions that do not write to the
-//! log cause no delay.
+//! A writer locks the log, and then takes an id. The lock lasts until the transaction ends. If ids are missing, a
+//! reader queries which transactions hold the lock. If these have ended and an id is still missing, its transaction was
+//! rolled back.
 //!
-//! A new reader first notes the end of the log. Then it reads the live revocations, and after them the log from the
-//! noted end. Entries only ever become stricter, so every change that happens during the reading is in the log.
+//! A new reader records the log's end, and reads the live revocations. Then it reads the log from the recorded end. The
+//! log contains each change during this read, because revocations only become stricter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,45 +20,37 @@ use rotogate_core::store::kit::fields::{History, LiveRevocations, add_logged};
 use rotogate_core::store::kit::network::{not_done, refused};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// The maximum number of entries in a reply.
 pub(super) const PAGE: i32 = 1000;
-/// The maximum number of missing ids for which a reader waits. A new reader looks for missing ids this far below
-/// the end of the log.
+/// The maximum number of missing ids. A new reader looks for missing ids up to this distance below the log's end.
 const MAX_MISSING: i32 = 10_000;
-/// The number of times that a reader starts again before it gives up.
+/// The maximum number of attempts before a reader gives up.
 const MAX_STARTS: u32 = 3;
-/// The number of times that a reader looks again for ids that no open transaction can have taken.
+/// How often a reader still searches for a missing id that no open transaction can have taken.
 const MAX_LOOKS: u32 = 8;
 
-/// The position of a reader in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogProgress {
     /// All entries up to this id were read, except those in `missing`.
     pub(super) high: i64,
-    /// The missing ids, each with the transactions that may have taken it. `None` means that these transactions are
-    /// not known yet.
+    /// The missing ids, and the transactions that may have taken them. `None` if the transactions are not known yet.
     missing: BTreeMap<i64, Option<BTreeSet<String>>>,
 }
 
-/// The beat of a node, which can be part of a reading.
 pub(super) struct Beat<'a> {
     pub(super) node: &'a [u8],
     pub(super) said: &'a [u8],
 }
 
-/// The result of one reading.
 #[derive(Debug)]
 pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
-    /// Whether there are more entries to read.
     pub(super) more: bool,
-    /// Whether an id is missing although no open transaction can have taken it. Another reading decides whether it
-    /// will appear.
+    /// Whether an id is missing although no open transaction can have taken it. The next read shows whether the id
+    /// still appears.
     unsettled: bool,
-    /// Whether the log has been trimmed past the position, so that the live revocations must be read.
+    /// Whether the log was trimmed past the position, so that the live revocations must be read.
     pub(super) is_lost: bool,
     pub(super) now: Timestamp,
-    /// The server that handled the beat.
     pub(super) server: Option<ServerPosition>,
 }
 
@@ -74,7 +64,6 @@ impl PostgresInner {
         Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
     }
 
-    /// Returns the position of a cursor. It is `None` at the beginning, or if the position is from another history.
     pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {
@@ -83,11 +72,11 @@ impl PostgresInner {
                 high: i64::from_be_bytes(*high),
                 missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
             })),
-            _ => Err(refused("this position in the revocations belongs to another kind of store")),
+            _ => Err(refused("this cursor into the revocations was created by another kind of store")),
         }
     }
 
-    /// Returns every live revocation, and the position in the log up to which they are complete.
+    /// Returns every live revocation, and the log position up to which they are complete.
     pub(super) async fn snapshot(
         &self,
         pool: &ConnectionPool,
@@ -124,8 +113,7 @@ impl PostgresInner {
         }
     }
 
-    /// Returns the entries after a position, and moves the position to the end of the log. Returns `None` if the
-    /// log has been trimmed past the position.
+    /// Returns the entries after a position, and moves the position. `None` if the log was trimmed past the position.
     pub(super) async fn logged_after(
         &self,
         pool: &ConnectionPool,
@@ -146,7 +134,6 @@ impl PostgresInner {
         }
     }
 
-    /// Reads the log from a position, and moves the position.
     pub(super) async fn read_on(
         &self,
         pool: &ConnectionPool,

@@ -1,4 +1,4 @@
-//! Recovery after a loss of acknowledged writes: the data gets a new history, and the nodes write back their records.
+//! Recovery from lost writes: the data gets a new history, and the nodes write their records back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,21 +8,18 @@ use super::call::ResultRow;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::History;
 
-/// What a node knows about the data: its history, and the server's position.
 pub(super) struct KnownHistory {
-    /// The history that every call expects.
     history: AtomicU64,
-    /// Whether the server has lost acknowledged writes, or may have lost some.
+    /// Whether the server may have lost acknowledged writes.
     lost: AtomicBool,
     pub(super) server: Mutex<ServerPosition>,
 }
 
-/// The last known position of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ServerPosition {
-    /// The identifier of the database system, and the timeline.
+    /// The database system's identifier, and the timeline.
     pub(super) name: String,
-    /// The log position up to which the server has written to its disk.
+    /// The log position that is on the server's disk.
     pub(super) written: i64,
 }
 
@@ -49,8 +46,7 @@ impl KnownHistory {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Records that writes of this history appear to be lost. Does nothing if another history was adopted in the
-    /// meantime.
+    /// Records a loss of writes, unless the history has changed in the meantime.
     pub(super) fn flag_lost(&self, history: History) {
         let server = self.server.lock();
         if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
@@ -61,14 +57,13 @@ impl KnownHistory {
         }
     }
 
-    /// Returns the first argument of every call: the history, the position and the timeline.
     pub(super) fn to_send(&self, history: History) -> Vec<u8> {
         let server = self.server.lock();
         let timeline = server.name.rsplit(' ').next().unwrap_or_default();
         [&history[..], &server.written.to_be_bytes(), timeline.as_bytes()].concat()
     }
 
-    /// Switches to the new history that was given to the data after a loss.
+    /// Switches to the new history after a loss.
     pub(super) fn adopt(&self, history: History, server: ServerPosition) {
         let mut known = self.server.lock();
         *known = server;
@@ -76,7 +71,7 @@ impl KnownHistory {
         self.lost.store(false, Ordering::Release);
     }
 
-    /// Records which server responded. If it is another server than before, it may lack the last acknowledged writes.
+    /// Records which server responded. Another server may lack the last acknowledged writes.
     pub(super) fn saw(&self, history: History, server: &ServerPosition) {
         let mut known = self.server.lock();
         if known.name == server.name && self.history() == history {

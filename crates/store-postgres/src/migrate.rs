@@ -1,5 +1,4 @@
-//! Migrations of the store's tables and functions. They only upgrade to later versions, and only one node at a time
-//! applies them.
+//! Migrations of the store's schema. Only one node at a time applies them.
 
 use std::time::Duration;
 
@@ -13,8 +12,7 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::fields::new_op;
 use rotogate_core::store::kit::network::refused;
 
-/// The migrations in their order. Each is applied once, in a single transaction. A released migration never
-/// changes.
+/// Each migration is one transaction. A released migration never changes.
 const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/tables.sql"),
     include_str!("migrations/1/operation.sql"),
@@ -29,10 +27,9 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/copy.sql"),
     include_str!("migrations/1/relay.sql"),
 ]];
-/// The maximum time that this node waits while another node applies migrations.
+/// How long to wait while another node applies migrations.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Returns the first column of the first row.
 pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
     rows.into_iter().find_map(|row| match row {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
@@ -40,7 +37,6 @@ pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
     })
 }
 
-/// Applies the migrations that the store does not have yet.
 pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     let options = &pool.options;
     let connection = pool.connection().await.map_err(|failed| failed.error)?;
@@ -55,7 +51,7 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
             .await?;
         apply(&connection.client, options).await
     };
-    // An error drops the connection, which also ends its transaction.
+    // An error drops the connection, which ends its transaction.
     let known = match timeout(PATIENCE, migrating).await {
         Ok(Ok(known)) => known,
         Ok(Err(error)) => return Err(fault::judge(options, &error).error),
@@ -71,7 +67,6 @@ pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Returns an error if a later version of the program created the schema.
 pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
     if known <= MIGRATIONS.len() {
         return Ok(());
@@ -84,7 +79,6 @@ pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(
     )))
 }
 
-/// Returns the version of the schema, or 0 if there is none yet.
 pub(super) async fn version(client: &Client, schema: &str) -> Result<usize, Error> {
     let there = format!("select 1 from pg_tables where schemaname = '{schema}' and tablename = 'migration'");
     if first(client.simple_query(&there).await?).is_none() {
@@ -101,7 +95,7 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     if first(client.simple_query(&there).await?).is_none() {
         client.batch_execute(&format!("create schema \"{schema}\"")).await?;
     }
-    // Another node may have applied the migrations in the meantime.
+    // Another node may have migrated meanwhile.
     let known = version(client, schema).await?;
     if known == 0 {
         client
@@ -122,11 +116,10 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     Ok(known.max(MIGRATIONS.len()))
 }
 
-/// Returns the statement that inserts the head of a new store.
 fn head(options: &PostgresOptions) -> String {
     let schema = &options.schema;
     let hex = |op: [u8; 8]| op.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    // If no randomness is available, the head gets an empty id. A start refuses a store with an empty id.
+    // If no random bytes are available, the id is empty, and the gate refuses the store at startup.
     let [store, history] = [new_op(), new_op()].map(|op| op.map_or_else(|_| String::new(), hex));
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let (issuer, keyring) = (quoted(&options.network.issuer), options.network.keyring);

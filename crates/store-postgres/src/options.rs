@@ -1,4 +1,4 @@
-//! The options of a PostgreSQL store: its address, and the way in which the gate uses it.
+//! The options of a PostgreSQL store.
 
 use std::error::Error as _;
 use std::fmt;
@@ -14,18 +14,17 @@ use rotogate_core::client_tls::Tls;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
 
-/// The maximum length of a schema name. PostgreSQL truncates longer names.
+/// PostgreSQL truncates longer names.
 const MAX_SCHEMA: usize = 63;
-/// The maximum number of connections for the operations of one gate.
 const MAX_CONNECTIONS: usize = 1000;
 /// The operating system closes a connection if sent data is not acknowledged within this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The server ends a transaction that has waited this long for its client.
+/// The server ends a transaction whose client is silent for this time.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// The address of a [`PostgresStore`](super::PostgresStore), and the way in which the gate uses it.
+/// The address of a [`PostgresStore`](super::PostgresStore), and how the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
@@ -46,12 +45,10 @@ pub struct PostgresOptions {
     /// The options that all networked stores share, such as password, certificates and timeouts.
     pub network: NetworkOptions,
     pub(super) connections: usize,
-    /// Whether a connection keeps prepared statements. It must be false behind a pooler that may use another server
-    /// connection for each transaction.
+    /// Whether connections keep prepared statements, which a transaction pooler does not support.
     pub(super) named: bool,
 }
 
-/// The purpose of a connection, which selects one of the two URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Statements,
@@ -78,15 +75,13 @@ impl PostgresOptions {
         }
     }
 
-    /// Sets the URL of the server itself, which is used for notifications. Needed if the other URL is that of a
-    /// pooler.
+    /// Sets a direct URL of the server, for notifications. It is needed if the URL of [`Self::new`] leads to a pooler.
     #[must_use]
     pub fn listen_url(self, url: impl Into<String>) -> Self {
         Self { listen_url: Some(url.into()), ..self }
     }
 
-    /// Sets the schema of the tables. The name consists of lower-case letters, digits and `_`. All gates of an issuer
-    /// must use the same schema.
+    /// Sets the schema: lower-case letters, digits and `_`. All gates of an issuer must use the same schema.
     #[must_use]
     pub fn schema(self, schema: impl Into<String>) -> Self {
         Self { schema: schema.into(), ..self }
@@ -98,23 +93,21 @@ impl PostgresOptions {
         Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
     }
 
-    /// Adapts the store to a pooler that may use another server connection for each transaction.
+    /// Adapts the store to a pooler in transaction mode.
     #[must_use]
     pub fn unnamed_statements(self) -> Self {
         Self { named: false, ..self }
     }
 
-    /// The maximum duration of a statement. If the reply takes longer, the connection is closed.
+    /// The maximum duration of a statement, after which the connection is closed.
     pub(super) fn statement_timeout(&self) -> Duration {
         self.network.reply_timeout.unwrap_or(STATEMENT_TIMEOUT)
     }
 
-    /// Returns the address for messages, without the user.
     pub(super) fn address(&self) -> String {
         parse(&self.url).map(|config| address(&config)).unwrap_or_default()
     }
 
-    /// Checks the options without contacting the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for url in [Some(&self.url), self.listen_url.as_ref()].into_iter().flatten() {
             parse(url)?;
@@ -123,7 +116,7 @@ impl PostgresOptions {
         self.tls().map(drop)
     }
 
-    /// Checks that a string is the URL of a database without a password. The error does not repeat the URL.
+    /// Checks a database URL without a password. The error does not repeat the URL.
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
@@ -141,12 +134,11 @@ impl PostgresOptions {
         Ok(())
     }
 
-    /// Returns whether the gate listens for notifications. It cannot listen if the only URL is that of a pooler.
+    /// A pooler does not forward notifications.
     pub(super) fn listens(&self) -> bool {
         self.named || self.listen_url.is_some()
     }
 
-    /// Returns the settings for the next connection, with the current password.
     pub(super) fn config(&self, purpose: Purpose) -> Result<Config, StoreError> {
         let direct = self.listen_url.as_ref().filter(|_| purpose == Purpose::Listening);
         let mut config = parse(direct.unwrap_or(&self.url))?;
@@ -161,7 +153,7 @@ impl PostgresOptions {
             .application_name("rotogate")
             .target_session_attrs(TargetSessionAttrs::ReadWrite);
         if self.named || direct.is_some() {
-            // A pooler rejects these options, and its connections are shared.
+            // A pooler rejects these options.
             config.options(format!(
                 "-c statement_timeout={} -c idle_in_transaction_session_timeout={}",
                 self.statement_timeout().as_millis(),
@@ -199,15 +191,15 @@ fn address(config: &Config) -> String {
     format!("{}/{}", hosts.collect::<Vec<_>>().join(","), config.get_dbname().unwrap_or_default())
 }
 
-/// Parses a URL. For a server on another machine, TLS with a verified certificate is required.
+/// Parses a URL. A remote server requires TLS with a verified certificate.
 fn parse(url: &str) -> Result<Config, StoreError> {
     const EXPECTED: &str = "write postgres://user@host:port/database";
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
         return Err(refused(format!("the URL of PostgreSQL must begin with postgres://: {EXPECTED}")));
     }
-    // The certificate and its name are always verified, so these modes have the same meaning here.
+    // Certificate and name are always verified, so all these modes have the same meaning.
     let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // The error omits the parser's own text, because that may quote the URL.
+    // The parser's own text may quote the URL.
     let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
         refused(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))

@@ -14,10 +14,10 @@ use rotogate_core::store::kit::encoding::{decode_target, encode, encode_target};
 use rotogate_core::store::kit::fields::{decode_effect, encode_effect};
 use zeroize::Zeroizing;
 
-/// The maximum length of a value in an index of PostgreSQL.
+/// The maximum length of an indexed value in PostgreSQL.
 const MAX_KEY: usize = 1024;
 
-/// Returns a time in milliseconds, capped at the maximum of a column, which is 292 million years.
+/// Returns milliseconds, capped at the maximum of a column (292 million years).
 pub(super) fn millis(time: Timestamp) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
@@ -34,7 +34,7 @@ pub(super) fn uuid(id: SessionId) -> Uuid {
     Uuid::from_bytes(*id.as_bytes())
 }
 
-/// Returns the index entry for a value: the value itself, or its digest if the value is too long.
+/// Returns the indexed form of a value. A long value is replaced by its digest.
 pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     if value.len() <= MAX_KEY {
         return Cow::Borrowed(value);
@@ -43,12 +43,11 @@ pub(super) fn key(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned([&[0xff], digest.as_ref()].concat())
 }
 
-/// Returns the index entry for a target.
 pub(super) fn target_key(of: &Target) -> Result<Vec<u8>, StoreError> {
     Ok(key(&encode_target(of)?).into_owned())
 }
 
-/// Returns the bytes that precede the id in the target of a session.
+/// Returns the bytes before the session id in an encoded revocation target.
 pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     let id = SessionId::from_bytes([0xa5; 16]);
     let whole = encode_target(&Target::Session(id))?;
@@ -58,7 +57,6 @@ pub(super) fn session_prefix() -> Result<Vec<u8>, StoreError> {
     }
 }
 
-/// Encodes the row of a session: its state, its end, and the record.
 pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(&millis(session.ends_at()).to_be_bytes());
@@ -66,12 +64,11 @@ pub(super) fn encode_row(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreE
     Ok(bytes)
 }
 
-/// Decodes the record of a session. An error affects only this record.
 pub(super) fn decode(id: SessionId, state: &[u8], record: &[u8]) -> Result<Session, StoreError> {
     decode_begun("PostgreSQL", id, state, Some(record))
 }
 
-/// Encodes an entry for the comparison in a commit: the effect and the end.
+/// Encodes an entry's effect and end, for the comparison in a commit.
 pub(super) fn encode_entry(entry: &Revocation) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([encode_effect(entry.effect), millis(entry.until).to_be_bytes().to_vec()].concat())
 }
@@ -88,7 +85,6 @@ fn damaged() -> StoreError {
     )
 }
 
-/// Decodes an entry from its columns.
 pub(super) fn entry(target: &[u8], effect: &[u8], until: i64) -> Result<Revocation, StoreError> {
     let effect = decode_effect(effect).ok_or_else(damaged)?;
     Ok(Revocation { target: decode_target(target)?, effect, until: time(until) })
@@ -113,7 +109,7 @@ mod tests {
         assert_eq!(*key(&short), short);
         assert_eq!(key(&long).len(), 33);
         assert_ne!(key(&long), key(&vec![8; MAX_KEY + 1]));
-        // The first byte of a digest key must differ from the first byte of any target.
+        // A digest key begins with 0xff, so no encoded target may begin with 0xff.
         for of in [Target::Global, Target::Session(SessionId::from_bytes([0xff; 16]))] {
             assert!(encode_target(&of).unwrap()[0] < 0xff);
         }

@@ -1,5 +1,4 @@
-//! The records of the relay. As in every store, the caller supplies the time that determines whether a record has
-//! expired.
+//! The records of the relay. The caller supplies the time for expiry.
 
 use async_trait::async_trait;
 
@@ -16,7 +15,7 @@ use rotogate_core::store::relay::{
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
-/// The version of the row. The record in the row has a version of its own.
+/// The version of the row. The record has its own version.
 const VERSION: i16 = 1;
 
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {

@@ -1,4 +1,4 @@
-//! The [`SharedStore`] in PostgreSQL: operations that several nodes share.
+//! The [`SharedStore`] in PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,8 @@ use rotogate_core::store::{
     WriteOutcome,
 };
 
-/// How long the stamp of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
-/// The maximum duration. In microseconds, two such durations can be added to a time without overflow.
+/// Two such durations, in microseconds, can be added to a time without overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 fn micros(time: Duration) -> i64 {
@@ -32,7 +31,7 @@ fn micros(time: Duration) -> i64 {
 }
 
 impl PostgresInner {
-    /// Issues a stamp. Returns `None` if `after` is ahead of the server's clock by more than the leeway.
+    /// Issues a stamp. `None` if `after` is too far ahead of the server's clock.
     async fn stamp(&self, creation: bool, after: Option<Timestamp>) -> Result<Option<Timestamp>, StoreError> {
         let after = Arg::big_or_null(after.map(record::millis));
         let pool = if creation { &*self.commands } else { &self.revocations };
@@ -73,9 +72,9 @@ impl PostgresInner {
         Ok(Admitted { is_known: answer.get("o_is_known")?, refused })
     }
 
-    /// Writes a record back. Returns true if the store lacked it.
+    /// Writes a record back. Returns true if the record was missing.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        // Another node may already have written the record back under the current history. A later record is kept.
+        // Another node may have written the record back. A later record is kept.
         let restore = |state: &mut Snapshot, _| {
             if state.is_current(record.id) { Ok(false) } else { self.rules().restore(state, record) }
         };
@@ -108,7 +107,6 @@ impl SharedStore for PostgresStore {
 
     async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![Arg::bytes(&name), Arg::bytes(&state), Arg::millis(CHANGE_KEPT)];
-        // The stamp is for a revocation, so the connections for revocations are used.
         let answer = self.0.one_by(&self.0.revocations, "rg_change", args).await?.with_status("stamp")?;
         Ok(time(answer.get("o_stamp")?))
     }
@@ -143,7 +141,7 @@ impl SharedStore for PostgresStore {
         self.0.all("rg_nodes", vec![Arg::millis(within)]).await?.iter().map(seen).collect()
     }
 
-    /// A subsequent revocation assumes that the record and its entry are unchanged.
+    /// Caches the record and the entry. The next revocation fails if one of them has changed.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.0.read(&self.0.revocations, id).await? else { return Ok(None) };
         let record = row_of(&row, id)?;
@@ -167,8 +165,7 @@ impl SharedStore for PostgresStore {
                 let history: &[u8] = answer.get("o_history")?;
                 let history = history.try_into().map_err(|_| unexpected("no history"))?;
                 self.0.known.adopt(history, ServerPosition::in_answer(&answer)?);
-                // Sets the mark to the lower number of writes. Otherwise, a later start would refuse the store
-                // because of this loss, which is already known.
+                // A lower mark is written. Otherwise a later start would refuse the store because of this known loss.
                 self.0.mark.set(answer.count("o_writes")?).await;
                 Ok(())
             }
@@ -201,8 +198,7 @@ impl SharedStore for PostgresStore {
         self.0.one("rg_predates", vec![Arg::Id(uuid(id))]).await?.with_status("predates")?.get("o_predates")
     }
 
-    /// Returns the record, if its last write was a swap whose outcome was in doubt and its tokens have not been
-    /// used since.
+    /// Returns the record if its last write was an uncertain swap, and its tokens are still unused.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.0.doubts.ops(id) else { return Ok(None) };
         let Some((row, _)) = self.0.read(&self.0.commands, id).await? else { return Ok(None) };

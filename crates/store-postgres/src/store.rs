@@ -22,11 +22,9 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{MAX_ENDED, MAX_SWEPT, Rules, State, fits, time_in};
 use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept};
 
-/// The maximum number of records that one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// The state of a subject's sessions in which there is room for a new session. It is identified by the ids of these
-/// sessions, or is `None` if there may be more sessions than were read.
+/// The ids of the subject's sessions at the time of the check. `None` if there may be more.
 type SubjectRoom = InsertRoom<Option<Vec<SessionId>>>;
 
 pub(super) fn row_of(row: &ResultRow, id: SessionId) -> Result<Session, StoreError> {
@@ -38,7 +36,6 @@ fn id_of(id: &Uuid) -> SessionId {
 }
 
 impl PostgresInner {
-    /// Reads the record of a session, and its revocation entry.
     pub(super) async fn read(
         &self,
         pool: &ConnectionPool,
@@ -56,8 +53,7 @@ impl PostgresInner {
         }
     }
 
-    /// Returns the sessions that must end so that the new one can be created, according to the rules, or the reason
-    /// why the new session is refused.
+    /// Returns the sessions that must end to make room for the new session, or a reason to refuse it.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -66,7 +62,7 @@ impl PostgresInner {
         InsertRoom::find(self.sessions_beside(session, bound).await?, &self.rules(), session, bound)
     }
 
-    /// Returns the subject's live sessions, and the revocations that may match them.
+    /// Returns the subject's live sessions, and revocations that may match them.
     async fn sessions_beside(
         &self,
         session: &Session,
@@ -90,7 +86,7 @@ impl PostgresInner {
         for ((id, state), record) in ids.iter().zip(list("o_states")?).zip(list("o_records")?) {
             match decode(*id, state, record) {
                 Ok(record) => found.see(*id, Ok(record)),
-                // A request cannot continue a session whose record is unreadable, so the session is not counted.
+                // An unreadable session is not counted, because no request can use it.
                 Err(error) => tracing::error!(
                     session = %id,
                     %error,
@@ -102,20 +98,18 @@ impl PostgresInner {
         for (of, entry) in list("o_targets")?.into_iter().zip(list("o_entries")?) {
             found.see_entry(decode_entry(decode_target(of)?, entry)?);
         }
-        // Sessions that are created in the meantime end later than these, so the list is complete if it has fewer
-        // than `limit` ids.
+        // Newer sessions end later, so a list with fewer than `limit` ids is complete.
         Ok(((ids.len() < limit).then_some(ids), found))
     }
 
-    /// Inserts a session. Returns `None` if the subject's sessions have changed since the room for the new session was
-    /// determined.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since the check.
     pub(super) async fn insert_as(
         &self,
         op: Op,
         session: &Session,
         room: &SubjectRoom,
     ) -> Result<Option<Inserted>, StoreError> {
-        // If no session has to end, it does not matter whether another session ends in the meantime.
+        // If the insert ends no sessions, changes to other sessions are irrelevant.
         let counted = room.plan.sessions().filter(|_| !room.ended.is_empty());
         let operation = Operation {
             live: counted.map(|one| one.id).collect(),
@@ -126,8 +120,7 @@ impl PostgresInner {
         room.insert(&self.commit_as(op, &self.commands), &operation, &self.rules(), session).await
     }
 
-    /// Replaces a record. Assumes that the predecessor of the new record is stored, and that the revocation entry
-    /// is the one that was read or written last.
+    /// Replaces a record, if its predecessor and the known revocation entry are unchanged.
     pub(super) async fn swap(
         &self,
         op: Op,
@@ -157,7 +150,7 @@ impl PostgresInner {
 
 #[async_trait]
 impl Store for PostgresStore {
-    /// A subsequent rotation assumes that the revocation entry is unchanged.
+    /// Remembers the revocation entry, because the next rotation expects it to be unchanged.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.0.read(&self.0.commands, id).await? else { return Ok(None) };
         self.0.hints.note(id, None, entry);
@@ -269,7 +262,7 @@ impl Store for PostgresStore {
                 Filter::Subject(name) => Arg::bytes(&key(name.as_bytes())),
             };
             let from = at.map_or(Arg::Null(Type::UUID), |id| Arg::Id(uuid(id)));
-            // Requests one more id than a page has, to find out whether there is a next page.
+            // One extra id shows whether there is a further page.
             let asked = limit + 1;
             let rows = self.0.all("rg_list", vec![subject, from, Arg::limit(asked)]).await?;
             let is_last = rows.len() < asked;

@@ -15,14 +15,13 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::encoding::encode;
 use rotogate_core::store::relay::{KEY_OWNER, RelayId};
 
-/// The number of rows in each transaction of the copy. It is limited, so that the copy needs little memory.
+/// The number is limited, so that the copy needs little memory.
 const ROWS_PER_TRANSACTION: usize = 4096;
-/// The cache size of the copy. It is small, because the copy is written once and not read.
+/// The cache is small, because the copy is written once and not read.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Copies all data that a read transaction sees into a new file (0600). The file gets its name when it is complete
-/// and durable. If a file exists at `to`, or the folder is missing, the function fails and does not change
-/// anything.
+/// Copies a snapshot into a new file (0600). The file gets its name once it is durable. Fails if `to` exists, or if its
+/// folder is missing.
 pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> {
     let shown = to.display();
     let io =
@@ -33,7 +32,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
         return Err(StoreError::new(format!("the backup {shown} exists already, and is not overwritten")));
     }
     let folder = private_file::parent(to);
-    // Creating the folder would hide a misspelled path, or a disk that is not mounted.
+    // If the folder were created, a misspelled path or an unmounted disk would go unnoticed.
     if !folder.is_dir() {
         let folder = folder.display();
         return Err(StoreError::new(format!("the backup {shown} cannot be written: there is no folder {folder}")));
@@ -48,7 +47,7 @@ pub(super) fn copy(read: &ReadTransaction, to: &Path) -> Result<(), StoreError> 
 fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     copy_table(read, into, SESSIONS)?;
     copy_table(read, into, BY_SUBJECT)?;
-    // A store of an earlier version does not have this table until a gate opens it.
+    // Stores of an earlier version lack this table until a gate opens them.
     if read.list_tables()?.any(|table| table.name() == LIVE.name()) {
         copy_table(read, into, LIVE)?;
     }
@@ -57,18 +56,17 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     copy_rows(read, into)?;
-    // The other records of the relay are not copied. They expire within a minute, except the vaults of browser
-    // sessions. A vault contains a provider's refresh token, which may already have been used when the copy is opened.
-    // A strict provider would then report reuse. Without its vault, a browser session ends.
+    // The other records of the relay are not copied. Most of them expire within a minute. A vault contains a provider's
+    // refresh token, which may be used before the copy is opened. A strict provider would then report reuse.
     copy_table(read, into, META)?;
-    // The earlier commits are only in memory. This commit makes all of them durable.
+    // This commit also makes all earlier commits durable.
     let mut last = into.begin_write()?;
     last.set_durability(Durability::Immediate)?;
     last.commit()?;
     Ok(())
 }
 
-/// Copies the API keys, which are stored among the records of the relay.
+/// Copies the API keys, which are among the records of the relay.
 fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error> {
     if !read.list_tables()?.any(|table| table.name() == RELAYS.name()) {
         return Ok(());
@@ -79,7 +77,7 @@ fn copy_rows(read: &ReadTransaction, into: &Database) -> Result<(), redb::Error>
     let mut ends = transaction.open_table(RELAYS_BY_UNTIL)?;
     for row in read.open_table(RELAYS)?.iter()? {
         let (id, bytes) = row?;
-        // A row that cannot be decoded is skipped, because a gate could not use it either.
+        // Undecodable rows are skipped, because a gate cannot use them either.
         let record = decode_relay(RelayId(*id.value()), bytes.value()).ok();
         let Some(record) = record.filter(|record| record.owner == KEY_OWNER) else { continue };
         let Ok(bytes) = encode(&record) else { continue };
@@ -116,7 +114,6 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
     }
 }
 
-/// Copies a store that is not in use. The store is first verified in full, and is not changed.
 pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), StoreError> {
     let database = open::untouched(from, super::DEFAULT_CACHE_SIZE)?;
     let read = database.begin_read().map_err(failed)?;

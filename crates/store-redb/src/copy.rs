@@ -1,4 +1,4 @@
-//! Operations on an unfinished copy of another store, and the reset of a store's last known time.
+//! Works on unfinished copies, and resets the last known time of a store.
 
 use async_trait::async_trait;
 use redb::Database;
@@ -12,7 +12,6 @@ use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::rules::{self, Failure, State};
 use rotogate_core::store::{Revocation, Store, StoreError};
 
-/// Writes into an unfinished copy.
 fn put(state: &mut Writing<'_>, work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     match state.text(COPYING_ROW)? {
         Some(_) => work(state),
@@ -66,7 +65,6 @@ impl RemembersTime for RedbStore {
     }
 }
 
-/// Returns the name of the store that is being copied into this one.
 pub(super) fn copying(database: &Database) -> Result<Option<String>, StoreError> {
     let row = meta_row(database, COPYING_ROW)?;
     Ok(row.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))

@@ -1,17 +1,12 @@
-//! The embedded store, which is one redb file and is used by one process.
+//! The embedded store: one redb file, used by one process.
 //!
-//! **Writing.** One thread puts all queued operations into one transaction, syncs the transaction to the disk, and
-//! only then replies. An `Ok` is therefore durable. Operations of a batch see the effects of earlier operations of
-//! the same batch. A refused operation writes nothing. If a commit fails, every operation of its batch fails. The
-//! writes of the failed commit may or may not be in the file, so nothing more is written until the file is
-//! reopened. The writer reopens the file by itself, with back-off, once the disk has room. Reads continue in the
-//! meantime. An operation is executed even if its caller stops waiting. Revocations that a failed store did not
-//! accept are kept in a file beside the store, `<path>.owed`.
+//! **Writing.** One thread puts all queued operations into one transaction, syncs the transaction, and then replies. An
+//! `Ok` is therefore durable. After a failed commit, nothing is written until the writer has reopened the file. Reads
+//! continue. Revocations that a failed store did not accept are kept in `<path>.owed`.
 //!
-//! **Opening.** A file is refused if it is damaged, is not a store, has an unknown version, belongs to another keyring,
-//! is accessible to other users, or is in use. A refused file is not changed. If a file has at most
-//! [`Options::check_up_to`] bytes, all its checksums are verified. A larger file is verified in full only after a
-//! crash. A store that is older than its high-water mark is refused until the operator accepts it.
+//! **Opening.** A file is refused if it is damaged, unknown, in use, accessible to other users, or written with another
+//! keyring. A refused file is not changed. Checksums are verified up to [`Options::check_up_to`] bytes, or after a
+//! crash. A store older than its high-water mark needs the operator's consent.
 //!
 //! ```
 //! # fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
@@ -69,12 +64,12 @@ mod tests;
 pub use options::Options;
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
-/// The number of revocations in each read, so that other tasks can run in between.
+/// One step is limited to this number, so that other tasks can run between steps.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// The number of token generations that are confirmed in each write, so that other tasks can run in between.
+/// One step is limited to this number, so that other tasks can run between steps.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
-/// A handle to the store. Clones are handles to the same store. Dropping the last handle closes the store.
+/// A handle to the store. Clones share the store. Dropping the last handle closes the store.
 ///
 /// ```
 /// use rotogate::store::RedbStore;
@@ -98,9 +93,8 @@ pub struct RedbStore {
 
 struct RedbInner {
     path: PathBuf,
-    /// The file of owed revocations, or `None` if no gate uses the store.
     owed: Option<Arc<OwedFile>>,
-    /// The writer's queue. `None` after the store is closed.
+    /// `None` after the store is closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     shared: Arc<WriterShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -109,8 +103,7 @@ struct RedbInner {
     backend: staged::StagedFile,
 }
 
-/// Checks the files that a start needs. The mark beside the signing keys must be readable, and the store that it names
-/// must exist.
+/// Checks that the mark is readable, and that the store named in the mark exists.
 pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), StoreError> {
     let file = rotogate_core::store::kit::highwater::HighWater::at(mark.to_owned());
     let known = file.read()?;
@@ -122,12 +115,11 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
 }
 
 impl RedbStore {
-    /// Opens the store at `path`, or creates it. The file is private (0600), and so is its directory (0700), which
-    /// is created if it is missing. This function blocks, because it reads a large file completely if the file was
-    /// not closed cleanly.
+    /// Opens or creates the store at `path`. The file is private (0600), and so is a new directory (0700). This
+    /// function blocks, because it reads a large file completely after an unclean close.
     ///
     /// # Errors
-    /// See the module's documentation. The error text names the problem, the file and the remedy.
+    /// The error text names the problem, the file and the remedy.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
@@ -166,11 +158,11 @@ impl RedbStore {
         })
     }
 
-    /// Finishes the queued operations, writes the high-water mark and closes the file. Later operations fail.
-    /// Dropping the last handle has the same effect, and blocks until the file is closed.
+    /// Finishes the queued operations and closes the file. Later operations fail. Dropping the last handle has the same
+    /// effect, and blocks until the file is closed.
     ///
     /// # Errors
-    /// The mark could not be written, or the writer had already stopped.
+    /// The mark could not be written, or the writer had stopped.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.inner.shut();
         let closed = self.inner.closed.lock().take();
@@ -190,8 +182,7 @@ impl RedbStore {
         self.inner.shared.commits.counted().done.buckets.iter().sum()
     }
 
-    /// Copies the present state of the store into a new file at `path` (0600). Reads and writes continue in the
-    /// meantime. The file gets its name when it is complete.
+    /// Copies the present state into a new file at `path` (0600). Reads and writes continue in the meantime.
     ///
     /// # Errors
     /// A file exists at `path`, its folder is missing, or the file cannot be written.
@@ -205,11 +196,10 @@ impl RedbStore {
         on_thread("rotogate-backup", "the backup", database, copy).await
     }
 
-    /// Copies a store that no gate uses. The store is first verified in full, and is not changed. This function blocks.
+    /// Verifies an unused store in full, and copies the store without changing it. This function blocks.
     ///
     /// # Errors
-    /// A gate uses the store (request the copy from the gate in that case), the store is damaged, or the copy
-    /// cannot be written for one of the reasons in [`Self::backup_to`].
+    /// A gate uses the store, the store is damaged, or the copy cannot be written (see [`Self::backup_to`]).
     pub fn backup_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), StoreError> {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
@@ -239,7 +229,7 @@ impl RedbStore {
         )
     }
 
-    /// Reads the entries after a position of the log. Also returns the last position that was read.
+    /// Returns the entries after a position, and the last position that was read.
     fn revocations_step(&self, after: u64) -> Result<(Vec<Revocation>, u64), StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
@@ -281,8 +271,8 @@ impl Drop for RedbInner {
 
 rotogate_core::debug_with!(RedbStore { inner.path });
 
-/// Works on a database in a separate thread. The thread drops the database before it replies. Otherwise the store might
-/// still be open after the caller has closed it. Error messages use `what` as the name of the work.
+/// Runs `work` in a thread, which drops the database before it replies. Otherwise the database could still be open
+/// after a close. `what` names the work in errors.
 async fn on_thread<T: Send + 'static>(
     name: &str,
     what: &str,
@@ -297,7 +287,7 @@ async fn on_thread<T: Send + 'static>(
             drop(database);
             let _ = reply.send(done);
         })
-        .map_err(|error| StoreError::caused_by(format!("the thread of {what} cannot be started"), error))?;
+        .map_err(|error| StoreError::caused_by(format!("the thread for {what} cannot be started"), error))?;
     answer.await.map_err(|_| StoreError::new(format!("{what} was aborted")))?
 }
 
@@ -313,7 +303,7 @@ fn stopped() -> StoreError {
     StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
 }
 
-/// Returns the commits since a store was opened: the successful ones with their duration, and the failed ones.
+/// Returns the commits since the store was opened: successful ones with durations, and failed ones.
 pub fn counted_commits(store: &RedbStore) -> CountedCommits {
     store.inner.shared.commits.counted()
 }
@@ -350,8 +340,8 @@ impl Store for RedbStore {
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        // Reads in steps, each with a separate read transaction. An entry that changes in the meantime moves to the
-        // end of the log, so a later step finds it.
+        // Each step is a separate transaction. If an entry changes, it moves to the log's end, where a later step finds
+        // it.
         let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
         let mut step = entries.len();
         while step == REVOCATIONS_PER_READ {
@@ -365,11 +355,11 @@ impl Store for RedbStore {
     }
 
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        on_thread("rotogate-load", "the reading of the revocations", self.database()?, load::all).await
+        on_thread("rotogate-load", "reading the revocations", self.database()?, load::all).await
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
-        // A call may contain any number of generations. Each of them is applied separately.
+        // The confirmations are independent, so several transactions can apply them.
         let (mut rest, mut marked) = (seen.as_slice(), Vec::new());
         loop {
             let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
@@ -388,7 +378,7 @@ impl Store for RedbStore {
         let table = read.open_table(SESSIONS).map_err(failed)?;
         let after = after.map(|id| *id.as_bytes());
         let mut sessions = Vec::new();
-        // A record that cannot be decoded is omitted, and the others are listed.
+        // An undecodable record is omitted.
         let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
             Ok(session) => sessions.push(session),
             Err(error) => tracing::error!(
@@ -419,7 +409,7 @@ impl Store for RedbStore {
                 for row in index.range::<(&str, &schema::Id)>((from, to)).map_err(failed)? {
                     let (key, _) = row.map_err(failed)?;
                     let (_, id) = key.value();
-                    // If a record could not be decoded when it was removed, its row in the index remained.
+                    // When an undecodable record is removed, its row in the index remains.
                     if let Some(record) = table.get(id).map_err(failed)? {
                         list(&mut sessions, id, record.value());
                     }
@@ -475,7 +465,7 @@ impl Store for RedbStore {
         };
         let written = self.write(touch).await;
         if written.is_err() {
-            // Only the fault of the store contains the cause.
+            // This error omits the cause, which the recorded fault of the store contains.
             self.check().await?;
         }
         written

@@ -1,8 +1,7 @@
 //! Loads all revocations when a gate starts.
 //!
-//! Several threads read the table, and each thread reads a range of row keys. If a processor is free, a thread passes
-//! the upper part of its remaining range to a new thread. It splits the range in the numeric middle between two
-//! existing row keys, so that both parts are of similar size even if the row keys have a long common prefix.
+//! Several threads read the table in ranges of row keys. If a processor is free, a thread passes the upper half of its
+//! range to a new thread. The range is split in the numeric middle, so that the halves are similar in size.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,20 +15,17 @@ use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::{ListFilling, ListShare};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// The number of entries that a thread reads before it looks for a free processor. In tests, the number is small, so
-/// that a load takes several steps.
+/// A thread looks for a free processor after this number of entries. The number is small in tests, so that a load takes
+/// several steps.
 const ENTRIES_PER_STEP: usize = if cfg!(test) { 16 } else { 8 << 10 };
-/// The maximum number of threads. More threads would only wait for each other, because they all need the same
-/// pages.
+/// More threads would only wait for the same pages.
 const MAX_THREADS: usize = 8;
-/// The maximum number of entries for which memory is reserved in advance. The table's length is not covered by its
-/// checksums, so it cannot be trusted.
+/// The number is limited, because checksums do not cover the table's length.
 const MAX_RESERVED_ENTRIES: u64 = 16 << 20;
 
 type Revocations = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// Reads all revocations from the table instead of the log, because their order does not matter here. This way
-/// needs only one transaction, no look-up for each entry, and no memory besides the list.
+/// Reads the table instead of the log, because the order does not matter. One transaction is enough.
 pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;
@@ -59,32 +55,29 @@ pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), Store
 struct Loading<'a> {
     table: &'a Revocations,
     filling: &'a ListFilling,
-    /// Shares of the list that no thread uses at present. A new thread reuses their memory.
+    /// Unused shares, which new threads reuse.
     shares: Mutex<Vec<ListShare<'a>>>,
-    /// The maximum number of threads that are busy at the same time.
     threads: usize,
     busy: AtomicUsize,
-    /// The highest position in the log of the entries read so far.
     end: AtomicU64,
-    /// The first error, which stops all threads.
+    /// The first error stops all threads.
     error: Mutex<Option<StoreError>>,
 }
 
-/// A range of row keys. Both bounds are existing row keys.
+/// Both bounds are existing row keys.
 struct KeyRange {
     first: Vec<u8>,
     last: Vec<u8>,
 }
 
 impl Loading<'_> {
-    /// Returns the range of all keys, or `None` if the table is empty.
     fn all(&self) -> Result<Option<KeyRange>, StoreError> {
         let first = self.table.first().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         let last = self.table.last().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         Ok(first.zip(last).map(|(first, last)| KeyRange { first, last }))
     }
 
-    /// Reads the entries of a range. Passes parts of the range to other threads if processors are free.
+    /// Reads a range, and passes parts of the range to other threads.
     fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: KeyRange) {
         let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
@@ -130,14 +123,13 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Returns whether another thread may start. If so, counts it as busy.
+    /// Counts one more busy thread. Returns false if all threads are already busy.
     fn may_begin(&self) -> bool {
         let more = |busy| (busy < self.threads).then_some(busy + 1);
         self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    /// Splits off the upper half of a range, at the numeric middle between its bounds. Returns `None` if the bounds are
-    /// too close.
+    /// Splits off the upper half of a range. `None` if the bounds are too close.
     fn split(&self, keys: &mut KeyRange) -> Result<Option<KeyRange>, StoreError> {
         let Some(middle) = middle(&keys.first, &keys.last) else { return Ok(None) };
         let upper = self.table.range::<&[u8]>(&*middle..=&*keys.last).map_err(failed)?.next().transpose();
@@ -151,8 +143,7 @@ impl Loading<'_> {
     }
 }
 
-/// Returns a row key in the middle between two row keys. It is greater than `low`, and not greater than `high`. Returns
-/// `None` if the two row keys are too close.
+/// Returns a key above `low`, and at most `high`. `None` if the two keys are too close.
 fn middle(low: &[u8], high: &[u8]) -> Option<Vec<u8>> {
     let same = low.iter().zip(high).take_while(|(low, high)| low == high).count();
     let number = |key: &[u8]| {

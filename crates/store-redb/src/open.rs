@@ -1,4 +1,4 @@
-//! Opens the file. The file's content is not trusted, and a refused file is not changed.
+//! Opens the file. The content is not trusted, and a refused file is not changed.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,11 +24,9 @@ use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
 use rotogate_core::store::rules::Failure;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The free space, in bytes, that a failed store needs before it is reopened. A few changes of the usual size fit
-/// into it.
+/// The free space, in bytes, that reopening needs: room for a few changes.
 const MIN_FREE_BYTES: usize = 256 << 10;
 
-/// A store that passed all checks.
 pub(super) struct OpenedStore {
     pub(super) database: Database,
     pub(super) head: StoreHead,
@@ -37,7 +35,7 @@ pub(super) struct OpenedStore {
     pub(super) backend: StagedFile,
 }
 
-/// Opens the store at `path`. If the file is missing, creates a new store, unless the mark shows that a store existed.
+/// Opens the store at `path`. Creates a missing store, unless the mark shows that the store existed.
 pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreError> {
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
@@ -62,7 +60,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     };
     let marker = match high_water {
         Some(file) => {
-            // The sequence is durable, because it was read from the file or committed to it.
+            // The sequence is durable, because it was read from the file or committed.
             file.write(Mark { store: head.store, sequence: head.sequence })?;
             Some(MarkSchedule::new(file, head.sequence))
         }
@@ -87,12 +85,11 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     })
 }
 
-/// Reopens a store after a failed write, and checks that it is the same store. The caller must make sure that the store
-/// is not open anywhere. Fails if the store cannot be written at present.
+/// Reopens the same store after a failed write. No other database may have the file open.
 pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
-    // The operating system treats failed writes as written, and may report the failure only once. Its cache is
-    // dropped, so that the file is read from the disk.
+    // After a failed write, the page cache may contain data that is not on the disk. Dropping the cache forces reads
+    // from the disk.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         .map_err(|error| cannot_open(path, error.into()))?;
@@ -111,7 +108,6 @@ pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<O
     Ok(OpenedStore { head, ..opened })
 }
 
-/// Checks that the disk has room for a change to the store.
 pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     use std::io::Write;
     let write = || {
@@ -125,13 +121,12 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Opens a store read-only. The file is not changed.
 pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, 0, |_, _| Ok(()))?;
     Ok(database)
 }
 
-/// Opens a store to read it completely. The store is verified in full, and the file is not changed.
+/// Opens a store to read it completely. Verifies the store in full, without changing the file.
 pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
     let (database, _, _) = examine(path, cache_size, u64::MAX, |_, _| Ok(()))?;
     Ok(database)
@@ -165,8 +160,7 @@ fn existing(
     }
     if let MarkVerdict::Behind(_) | MarkVerdict::Another(_) = verdict {
         head = write(&database, head, |state| {
-            // Gives the store a new name. If the newer original of this copy is put back later, its name does not match
-            // the mark, so that it is refused.
+            // The store gets a new name. The newer original then no longer matches the mark.
             if let MarkVerdict::Behind(_) = verdict {
                 state.rename(random_id()?);
             }
@@ -177,7 +171,7 @@ fn existing(
     Ok((database, head, backend))
 }
 
-/// Returns an error for an unfinished copy, unless the same copy is being continued.
+/// Refuses an unfinished copy, unless this call continues it.
 fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(), StoreError> {
     let shown = path.display();
     let why = match (copying, &options.copying) {
@@ -192,7 +186,7 @@ fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(
     Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
 }
 
-/// Opens an existing file, holds back all writes to it, and passes the store's head to `judge`.
+/// Opens a file, holds back all writes, and passes the head to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
@@ -206,7 +200,7 @@ fn examine<T>(
     }
     let backend = StagedFile::holding(file).map_err(|error| unusable(path, error))?;
     let for_redb = backend.clone();
-    // redb reports damage as an error, but may panic on a file that an attacker has crafted.
+    // redb may panic if a file was crafted by an attacker.
     let examined = catch_unwind(AssertUnwindSafe(|| {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_size);
@@ -229,12 +223,11 @@ fn examine<T>(
     Ok((database, judged, backend))
 }
 
-/// Returns whether the store has the table of live sessions.
 fn has_live(database: &Database) -> Result<bool, StoreError> {
     Ok(meta_row(database, SCHEMA_ROW)?.is_some_and(|schema| schema == SCHEMA.to_be_bytes()))
 }
 
-/// Checks that the tables are those of a rotogate store. Returns the head of the store.
+/// Checks that the tables are a rotogate store's, and returns the head.
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
@@ -266,7 +259,7 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError>
     Ok(head)
 }
 
-/// Creates a store. The store is complete before it gets its name, so that no process finds an incomplete one.
+/// Creates a store under a temporary name. The file gets its final name once the store is complete.
 fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFile), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
@@ -289,7 +282,6 @@ fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFil
     Ok((database, head, backend))
 }
 
-/// Creates an empty redb file in a file that was just created.
 pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database, StagedFile), DatabaseError> {
     let backend = StagedFile::through(file)?;
     let database = Builder::new().set_cache_size(cache_size).create_with_backend(backend.clone())?;

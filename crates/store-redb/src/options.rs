@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-/// The default size of the cache in memory, 16 MiB. The operating system also caches the file in unused memory, so
-/// a larger cache makes little difference (docs/scale.md).
+/// The default cache size, 16 MiB. The operating system also caches the file (docs/scale.md).
 pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
-/// The default file size up to which a store is verified in full when it is opened, 256 MiB.
+/// The default of [`Options::check_up_to`], 256 MiB.
 pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// The options of a store.
 ///
@@ -25,33 +24,28 @@ pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The gate's own issuer. The sessions in the store belong to its subjects and clients.
+    /// The gate's own issuer.
     pub issuer: Arc<str>,
-    /// The keyring in use. A store that belongs to another keyring is refused.
+    /// The keyring in use. Opening a store that uses another keyring fails.
     pub keyring_id: Uuid,
-    /// The tolerated difference between clocks. A revocation is kept for this time after the end of the last session or
-    /// token that it can match.
+    /// The tolerated difference between clocks. The store keeps revocations for this additional time.
     pub leeway: Duration,
-    /// The file of the high-water mark. It belongs beside the signing keys, not beside the store. Without a mark, the
-    /// gate cannot detect that an older store has replaced this one.
+    /// The file of the high-water mark, which belongs beside the signing keys, not beside the store. Without the mark,
+    /// the gate cannot detect an older copy of the store.
     pub high_water: Option<PathBuf>,
-    /// Whether the operator accepts that the store is missing, has been replaced by another one, or is older than
-    /// its mark.
+    /// Whether the operator accepts a store that is missing, replaced, or older than its mark.
     pub accept_restored: bool,
     /// The size of the cache in memory, in bytes.
     pub cache_size: usize,
-    /// The maximum file size, in bytes, up to which all checksums of the file are verified when it is opened.
+    /// The maximum file size, in bytes, up to which opening verifies all checksums.
     pub check_up_to: u64,
-    /// The name of another store if this store is to become a copy of it. This store must be new, or an unfinished
-    /// copy of the same store.
+    /// The name of the store to copy. This store must be new, or an unfinished copy of the same store.
     #[doc(hidden)]
     pub copying: Option<String>,
 }
 
 impl Options {
-    /// The defaults, without a high-water mark. Without the mark, the gate cannot detect that an older copy has
-    /// replaced the store, in which case sessions and revocations are missing. A warning in the log says so when
-    /// the store is opened. See [`Self::high_water`].
+    /// The defaults, without a high-water mark. See [`Self::high_water`].
     pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
         Self {
             issuer: issuer.into(),
@@ -65,9 +59,8 @@ impl Options {
         }
     }
 
-    /// Sets the path of the high-water mark, with which the gate detects that a store was lost or restored from a
-    /// back-up. The file belongs beside the signing keys, not beside the store. If the mark is restored together with
-    /// the store, the gate cannot detect the older store.
+    /// Sets the path of the high-water mark, which detects a lost or restored store. Keep the file beside the signing
+    /// keys. If the mark is restored with the store, the gate cannot detect the older store.
     #[must_use]
     pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
         self.high_water = Some(path.into());

@@ -1,4 +1,4 @@
-//! The tables of the file, and the bytes in them.
+//! The tables in the file, and the encoding of their keys and values.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | `sessions_by_subject` | subject, id | end, ms |
 //! | `live_sessions` | subject, id; only sessions that are not revoked | end of the session, ms |
 //! | `sessions_by_end` | end in ms, id | |
-//! | `revocations` | target | position in the log, effect, until; versioned |
+//! | `revocations` | target | log position, effect, and expiry (`until`); versioned |
 //! | `revocations_by_until` | until in ms, target | |
 //! | `revocation_log` | position | target |
 //! | `relay_records` | id | record, versioned; only with the feature `relay` |
@@ -39,43 +39,33 @@ pub(super) const BY_END: TableDefinition<(u64, &Id), ()> = TableDefinition::new(
 pub(super) const REVOCATIONS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("revocations");
 pub(super) const BY_UNTIL: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("revocations_by_until");
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("revocation_log");
-/// The records of the relay. The table is created by its first write, so a store may not have it. Earlier versions of
-/// the program ignore the table.
+/// The first write creates this table, so a store may lack it. Earlier program versions ignore the table.
 pub(super) const RELAYS: TableDefinition<&RelayKey, &[u8]> = TableDefinition::new("relay_records");
 pub(super) const RELAYS_BY_UNTIL: TableDefinition<(u64, &RelayKey), ()> =
     TableDefinition::new("relay_records_by_until");
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("rotogate_meta");
 
-/// The row of [`META`] with the version of the tables.
 pub(super) const SCHEMA_ROW: &str = "schema";
-/// The row of [`META`] that changes with every commit.
+/// Changes with every commit.
 pub(super) const HEAD_ROW: &str = "head";
-/// The row of [`META`] with the name of the store that is being copied into this one.
 pub(super) const COPYING_ROW: &str = "copying";
-/// The version that has all tables above.
+/// The current schema version.
 pub(super) const SCHEMA: u32 = 2;
-/// The version without `live_sessions`. The table is added when such a store is opened.
+/// The schema version before `live_sessions`. When a gate opens such a store, it adds the table.
 pub(super) const SCHEMA_WITHOUT_LIVE: u32 = 1;
-/// The smallest and the largest id, as bounds of a range.
 pub(super) const FIRST_ID: Id = [0; 16];
 pub(super) const LAST_ID: Id = [0xff; 16];
 
-/// The store's description of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoreHead {
-    /// The id of this store.
     pub(super) store: Uuid,
-    /// The keyring that derives the refresh tokens of the store's sessions.
+    /// The keyring that derives the sessions' refresh tokens.
     pub(super) keyring: Uuid,
-    /// The number of commits that changed something.
     pub(super) sequence: u64,
-    /// The last position of the revocation log.
     pub(super) revocations: u64,
-    /// The latest engine time that is known.
     pub(super) last_known_time: Timestamp,
 }
 
-/// The row for a target's entry. The target is the row's key.
 #[derive(PartialEq, Serialize, Deserialize)]
 struct RevocationRow {
     place: u64,
@@ -87,22 +77,21 @@ pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, Sto
     decode(format_args!("{id:?}"), bytes)
 }
 
-/// Returns a row of [`META`].
 pub(super) fn meta_row(database: &Database, row: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let meta = read.open_table(META).map_err(failed)?;
     Ok(meta.get(row).map_err(failed)?.map(|bytes| bytes.value().to_vec()))
 }
 
-/// Decodes the entry of a target, and its position in the log.
+/// Returns the entry, and its position in the log.
 pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
     let target = decode_target(key)?;
     let RevocationRow { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
     Ok((place, Revocation { target, effect, until }))
 }
 
-/// Tries to decode the bytes as each kind of record. Returns true if every decoded record stays the same when it is
-/// encoded and decoded again. The fuzz targets use this function.
+/// Decodes the bytes as each kind of record. Returns whether each decoded record is unchanged after it is encoded and
+/// decoded again. The fuzz targets use this function.
 #[cfg(feature = "test-util")]
 pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     fn holds<T: Serialize + serde::de::DeserializeOwned + PartialEq>(bytes: &[u8]) -> bool {
@@ -120,7 +109,7 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
 }
 
-/// Converts a redb error inside a transaction, which must not be committed afterwards.
+/// Converts a redb error inside a transaction. The transaction must then be aborted.
 pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
     Failure::Broken(failed(error))
 }
@@ -139,12 +128,11 @@ pub(super) struct Writing<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
     head: StoreHead,
     changed: bool,
-    /// Whether the transaction has a revocation that may end API keys.
+    /// Whether a revocation may end API keys.
     pub(super) ends_keys: bool,
 }
 
 impl<'t> Writing<'t> {
-    /// Opens the tables, and creates them in a new file.
     pub(super) fn open(transaction: &'t WriteTransaction, head: StoreHead) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
         Ok(Self {
@@ -164,13 +152,12 @@ impl<'t> Writing<'t> {
         })
     }
 
-    /// Returns a row of [`META`] that contains a string.
     pub(super) fn text(&self, row: &str) -> Result<Option<String>, Failure> {
         let bytes = self.meta.get(row).map_err(broken)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned()))
     }
 
-    /// Writes a string to a row of [`META`], or removes the row if `text` is `None`.
+    /// Writes a string to a row of [`META`]. `None` removes the row.
     pub(super) fn set_text(&mut self, row: &str, text: Option<&str>) -> Result<(), Failure> {
         match text {
             Some(text) => drop(self.meta.insert(row, text.as_bytes()).map_err(broken)?),
@@ -180,14 +167,13 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// Marks a new file as a rotogate store.
     pub(super) fn found(&mut self) -> Result<(), Failure> {
         self.meta.insert(SCHEMA_ROW, SCHEMA.to_be_bytes().as_slice()).map_err(broken)?;
         self.changed = true;
         Ok(())
     }
 
-    /// Fills the table of live sessions, which a store of an earlier version does not have.
+    /// Fills the table of live sessions, which earlier versions lack.
     pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
         for row in self.sessions.iter().map_err(broken)? {
             let (id, record) = row.map_err(broken)?;
@@ -197,7 +183,7 @@ impl<'t> Writing<'t> {
                     let key = (&*session.subject, id.value());
                     self.live.insert(key, session.expires.as_millis()).map_err(broken)?;
                 }
-                // A session that cannot be decoded is not counted, because no request can use it.
+                // An undecodable session is not counted, because no request can use it.
                 Err(error) => tracing::warn!(
                     session = %SessionId::from_bytes(*id.value()),
                     %error,
@@ -209,18 +195,17 @@ impl<'t> Writing<'t> {
         self.found()
     }
 
-    /// Gives the store a new id.
     pub(super) fn rename(&mut self, store: Uuid) {
         self.head.store = store;
         self.changed = true;
     }
 
-    /// Marks the transaction as changed, so that at least the head is written.
+    /// Forces a write of the head.
     pub(super) fn touch(&mut self) {
         self.changed = true;
     }
 
-    /// Writes the head if anything has changed. Returns `None` if there is nothing to commit.
+    /// Writes the head after a change. `None` if there is nothing to commit.
     pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
         if !self.changed {
             return Ok(None);
@@ -251,8 +236,7 @@ impl<'t> Writing<'t> {
                     self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
-                // The subject of this record is unknown, so the record's row stays in the index, where readers skip
-                // it.
+                // The subject is unknown, so the index keeps a row, which readers skip.
                 Some(Err(error)) => tracing::warn!(
                     %error,
                     "an ended session was removed, although its record could not be read"
@@ -270,7 +254,7 @@ impl<'t> Writing<'t> {
             let (until, target) = key.value();
             ended.push((until, target.to_vec()));
         }
-        // Reads all entries first. If one is unreadable, the sweep is refused before anything is written.
+        // If an entry is unreadable, the sweep fails before it writes anything.
         let places = ended.iter().map(|(_, target)| Ok(self.entry(target)?.map(|(place, _)| place)));
         let places: Vec<_> = places.collect::<Result<_, Failure>>()?;
         for ((until, target), place) in ended.iter().zip(places) {
@@ -285,7 +269,7 @@ impl<'t> Writing<'t> {
 }
 
 impl Writing<'_> {
-    /// Sets the last known time, which may be earlier than before, and replaces the entries of these targets.
+    /// Sets the last known time, even to an earlier time, and replaces the entries of these targets.
     pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
         entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
         self.head.last_known_time = time;
@@ -337,7 +321,7 @@ impl State for Writing<'_> {
     }
 
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        // The record is encoded before the first write. If it cannot be encoded, only this operation is refused.
+        // The record is encoded before the first write, so that an error refuses only this operation.
         let bytes = encode(new).map_err(Failure::Refused)?;
         let (id, end) = (new.id.as_bytes(), new.ends_at().as_millis());
         let old_end = old.map(|old| old.ends_at().as_millis());
@@ -348,7 +332,7 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // The value in the table of live sessions. A rotation does not change it.
+        // A rotation does not change this value.
         let live = |session: &Session| (!session.is_revoked()).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {
@@ -391,8 +375,7 @@ impl State for Writing<'_> {
     }
 
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure> {
-        // Removes revocations first, because only their removal can be refused, and that must happen before
-        // anything is written.
+        // Removing revocations is the only step that can be refused, so it runs before any write.
         let revocations = self.remove_ended_revocations(before.as_millis(), limit)?;
         let sessions = self.remove_ended_sessions(before.as_millis(), limit)?;
         self.changed |= sessions + revocations > 0;

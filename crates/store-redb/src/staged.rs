@@ -1,6 +1,5 @@
-//! A file that redb may read but not yet write. All writes are held back until checks have shown that the file is a
-//! rotogate store, is intact, and is the expected store. A refused file therefore stays exactly as it was, even if redb
-//! has begun to repair it.
+//! Holds back all writes to a file until checks show that the store is intact and is the expected one. A refused file
+//! stays unchanged, even if redb has begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +13,7 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 
 const BLOCK_BYTES: usize = 4096;
 
-/// The storage backend for redb. A clone serves as the handle that releases the writes.
+/// The storage backend for redb. A clone releases the writes.
 #[derive(Clone, Debug)]
 pub(super) struct StagedFile(Arc<StagedInner>);
 
@@ -27,14 +26,13 @@ struct StagedInner {
     failing: AtomicBool,
 }
 
-/// The held writes in two forms: as steps, which will be executed in this order, and as blocks, from which reads
-/// are served in the meantime.
+/// The changes that are not yet in the file: ordered steps to write later, and blocks for reads.
 #[derive(Debug, Default)]
 struct StagedWrites {
     steps: Vec<FileOperation>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
-    /// The offset at which the file has been truncated, even if its length has grown again since.
+    /// The smallest length so far, even if the file has grown again.
     cut: u64,
 }
 
@@ -46,12 +44,11 @@ enum FileOperation {
 }
 
 impl StagedFile {
-    /// Wraps a file to which redb writes directly.
     pub(super) fn through(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, false)
     }
 
-    /// Wraps a file that is not written before [`release`](Self::release).
+    /// Wraps a file whose writes wait for [`release`](Self::release).
     pub(super) fn holding(file: File) -> Result<Self, DatabaseError> {
         Self::new(file, true)
     }
@@ -68,8 +65,8 @@ impl StagedFile {
         })))
     }
 
-    /// Executes the held steps in order, so that a crash in the middle leaves the same state as without staging.
-    /// From now on all writes go to the file. Nothing else may use the file during this call.
+    /// Writes the delayed steps in order. A crash therefore leaves a state that direct writes could also leave. Nothing
+    /// else may use the file during this call.
     pub(super) fn release(&self) -> io::Result<()> {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
@@ -91,7 +88,8 @@ impl StagedFile {
         self.0.holding.load(Ordering::Acquire)
     }
 
-    /// Returns the content of a block from the held writes, otherwise from the file, otherwise zeros.
+    /// Returns a block from the held writes. Otherwise reads the block from the file, and fills missing bytes with
+    /// zeros.
     fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
@@ -105,8 +103,8 @@ impl StagedFile {
         Ok(block)
     }
 
-    /// Returns the parts of `length` bytes beginning at `offset`. Each part is a block number, an offset in the
-    /// block, an offset in the bytes, and a length.
+    /// Splits a range at block boundaries. Each item is the block number, the offset in the block, the offset in the
+    /// bytes, and the length.
     fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -139,7 +137,7 @@ impl StorageBackend for StagedFile {
         };
         let first = offset / BLOCK_BYTES as u64;
         let last = (end.saturating_sub(1) / BLOCK_BYTES as u64).max(first);
-        // Nearly all reads of an intact file go directly to the file.
+        // Fast path for most reads of an intact file.
         if end <= held.cut && held.blocks.range(first..=last).next().is_none() {
             return self.0.file.read(offset, out);
         }
@@ -160,7 +158,7 @@ impl StorageBackend for StagedFile {
         let mut held = self.held()?;
         held.steps.push(FileOperation::Length(length));
         if length < held.length {
-            // Bytes that were cut off must read as zeros if the file grows again.
+            // Truncated bytes must read as zeros if the file grows again.
             held.blocks.retain(|number, _| number.saturating_mul(BLOCK_BYTES as u64) < length);
             let tail = usize::try_from(length % BLOCK_BYTES as u64).unwrap_or(0);
             if let Some(rest) =
@@ -242,18 +240,17 @@ mod tests {
     use super::*;
 
     impl StagedFile {
-        /// Makes every write fail from now on, like a broken disk.
+        /// Makes every further write fail, like a broken disk.
         pub(crate) fn fail(&self) {
             self.0.failing.store(true, Ordering::SeqCst);
         }
 
-        /// The number of held steps.
         pub(crate) fn steps(&self) -> usize {
             self.held().unwrap().steps.len()
         }
 
-        /// Returns the content that the file may have after a crash, if `steps` steps were executed and the content was
-        /// `image` before. Writes that were not synced have reached the disk only if `survives` returns true for them.
+        /// Returns a possible file content after a crash. The earlier content is `image`, and the crash follows `steps`
+        /// operations. An unsynced write takes effect if `survives` returns true.
         pub(crate) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
             let held = self.held().unwrap();
             let taken = &held.steps[..steps];

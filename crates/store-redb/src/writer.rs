@@ -1,5 +1,4 @@
-//! The writer is a thread that puts all queued operations into one transaction, commits it durably, and only then
-//! replies.
+//! The writer thread, which commits all queued operations in one transaction, and then replies.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,32 +17,27 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::highwater::{self, HighWater, Mark};
 use rotogate_core::store::rules::{Failure, Rules};
 
-/// The length of the queue. Callers wait while the queue is full.
+/// Callers wait while the queue is full.
 pub(super) const QUEUE_LENGTH: usize = 4096;
-/// The maximum number of operations in one transaction. It is the length of the queue, so that a steady stream of
-/// operations cannot delay the commit.
+/// A batch is limited to the queue's length, so that a steady stream cannot delay the commit.
 const MAX_BATCH: usize = QUEUE_LENGTH;
-/// The number of commits after which the writer tries again to write the mark, if that failed.
+/// After a failed write of the mark, the gate tries again after this number of commits.
 const MARK_RETRY_COMMITS: u64 = 256;
 
-/// The shortest and the longest pause before an attempt to reopen the file after a failure.
+/// The shortest and the longest pause before the file is reopened.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// The interval between reports that the file could not be reopened.
+/// The interval between reports that the file cannot be reopened.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-/// The interval at which the queue is checked while the file is not open.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// An operation in the queue, whatever the type of its result.
+/// A queued operation with any result type.
 pub(super) trait Job: Send {
-    /// Executes the operation inside the transaction. An error means a fault of the store, and aborts the whole
-    /// transaction.
+    /// Runs the operation in the transaction. An error aborts the whole transaction.
     fn apply(&mut self, rules: &Rules, state: &mut Writing<'_>) -> Result<(), StoreError>;
-    /// Sends the caller the result, or the reason why the transaction failed.
     fn answer(self: Box<Self>, committed: Result<(), Arc<StoreError>>);
 }
 
-/// An operation with the channel to its caller.
 pub(super) struct QueuedOperation<F, T> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
@@ -90,15 +84,13 @@ fn not_written(fault: Arc<StoreError>) -> StoreError {
     )
 }
 
-/// The state that a store's handles share with its writer.
 #[derive(Debug)]
 pub(super) struct WriterShared {
-    /// The database for readers. It is `None` once the store is closed, and while the file is being reopened.
+    /// `None` while the file is being reopened, and after the close.
     pub(super) database: ArcSwapOption<Database>,
     closed: AtomicBool,
-    /// The commits since the store was opened.
     pub(super) commits: Commits,
-    /// The fault that prevents writes, and the time of the fault.
+    /// The fault that prevents writes, and its time.
     fault: ArcSwapOption<(Arc<StoreError>, Duration)>,
     clock: SystemTime,
 }
@@ -123,7 +115,6 @@ impl WriterShared {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Returns the reason why nothing can be written.
     pub(super) fn fault(&self) -> Option<Arc<StoreError>> {
         self.fault.load().as_ref().map(|fault| Arc::clone(&fault.0))
     }
@@ -136,7 +127,7 @@ impl WriterShared {
         self.fault.store(Some(Arc::new((error, self.clock.monotonic()))));
     }
 
-    /// Gives readers another database, unless the store is closed.
+    /// Sets the database for readers, unless the store is closed.
     fn read_from(&self, database: Option<Arc<Database>>) {
         self.database.store(database);
         if self.is_closed() {
@@ -145,12 +136,10 @@ impl WriterShared {
     }
 }
 
-/// The mark, and the schedule for writing it.
 pub(super) struct MarkSchedule {
     file: HighWater,
-    /// The sequence in the last mark.
     written: u64,
-    /// The sequence at which the mark is written again.
+    /// The sequence number at which the mark is written again.
     pub(super) next: u64,
 }
 
@@ -178,24 +167,21 @@ impl MarkSchedule {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) options: Options,
-    /// The open database, or `None` while the file cannot be reopened.
+    /// `None` while the file cannot be reopened.
     pub(super) database: Option<Arc<Database>>,
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
-    /// The head after the last commit.
     pub(super) head: StoreHead,
     pub(super) shared: Arc<WriterShared>,
     pub(super) marker: Option<MarkSchedule>,
-    /// Set while the store cannot be written.
+    /// `Some` while the store cannot be written.
     pub(super) trouble: Option<ReopenSchedule>,
     pub(super) reports: Reports,
 }
 
-/// The schedule of attempts to reopen the file.
 pub(super) struct ReopenSchedule {
     wait: Duration,
     due: Duration,
-    /// Whether readers have a working database.
     has_view: bool,
 }
 
@@ -204,23 +190,21 @@ impl ReopenSchedule {
         Self { wait: FIRST_RETRY, due: now + FIRST_RETRY, has_view: false }
     }
 
-    /// Schedules the next attempt after a failed one.
     fn postpone(&mut self, now: Duration) {
         self.wait = (self.wait * 2).min(LAST_RETRY);
         self.due = now + self.wait;
     }
 }
 
-/// Limits log messages about failures to one per minute, however often the store fails and recovers.
+/// Limits failure messages to one per minute.
 #[derive(Default)]
 pub(super) struct Reports {
     last: Option<Duration>,
-    /// Whether the present failure was reported.
     is_told: bool,
 }
 
 impl Reports {
-    /// Returns whether a failure may be reported now. If so, counts it as reported.
+    /// Returns whether to report a failure now, and records the report.
     fn is_due(&mut self, now: Duration) -> bool {
         let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= REPORT_INTERVAL);
         if is_due {
@@ -229,15 +213,14 @@ impl Reports {
         is_due
     }
 
-    /// Ends the failure. Returns whether its end should be reported.
+    /// Ends the failure. Returns whether to report the recovery.
     fn end(&mut self) -> bool {
         std::mem::take(&mut self.is_told)
     }
 }
 
 impl Writer {
-    /// Runs until every handle is dropped and the queue is empty. Then writes the mark, closes the file and reports
-    /// the result.
+    /// Runs until all handles are dropped and the queue is empty. Finally writes the mark and closes the file.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), StoreError>>) {
         let mut batch = Vec::new();
         while let Some(first) = self.next() {
@@ -251,14 +234,12 @@ impl Writer {
         }
         let Self { database, head, marker, .. } = self;
         let marked = marker.map_or(Ok(()), |mut marker| marker.write(head));
-        // This is usually the last reference, so the file is closed and unlocked by the time that the reply is
-        // sent.
+        // Usually this drops the last reference, which closes the file before the reply.
         drop(database);
         let _ = closed.send(marked);
     }
 
-    /// Returns the next operation, or `None` if the queue is closed. After a failure, also tries to reopen the file
-    /// while it waits.
+    /// Returns the next operation, or `None` if the queue is closed. After a failure, also tries to reopen the file.
     fn next(&mut self) -> Option<Box<dyn Job>> {
         loop {
             let Some(trouble) = &self.trouble else { return self.queue.blocking_recv() };
@@ -276,8 +257,7 @@ impl Writer {
 
     fn batch(&mut self, mut jobs: Vec<Box<dyn Job>>) {
         let result = match self.shared.fault() {
-            // After a failed write, memory and disk may differ. Only reopening the file shows the state on the
-            // disk.
+            // After a failed write, memory and disk may differ until the file is reopened.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
                 self.shared.commits.add(Duration::ZERO, false);
@@ -295,8 +275,8 @@ impl Writer {
                 error
             }),
         };
-        // The mark is written before the replies. Otherwise a caller could learn that an API key is revoked, although
-        // the gate would not detect an older store in which the API key is still valid.
+        // The mark is written before the replies. Otherwise the gate could accept an older copy of the store that lacks
+        // the revocation of an API key.
         if let Some(marker) = &mut self.marker
             && self.head.sequence >= marker.next
             && let Err(error) = marker.write(self.head)
@@ -312,7 +292,6 @@ impl Writer {
         }
     }
 
-    /// Reopens the file, if it can be written.
     fn reopen(&mut self) {
         let opened = self.opened_again();
         let now = self.shared.clock.monotonic();
@@ -355,14 +334,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the database, because the file is locked while it is open.
+    /// The file is locked while the database is open.
     fn let_go(&mut self) {
         self.shared.read_from(None);
         self.database = None;
     }
 
-    /// Opens another database for readers. After a failure, the old database can return only the pages that are in
-    /// memory.
+    /// After a failure, the old database can read only pages that are in memory. Readers therefore get another
+    /// database.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.has_view {
@@ -389,14 +368,12 @@ impl Writer {
         }
     }
 
-    /// Executes and commits the jobs. The failpoint `ack-before-commit` replies to the jobs before the commit, and
-    /// leaves no jobs.
+    /// Executes and commits the jobs. With the failpoint `ack-before-commit`, the reply precedes the commit.
     fn transact(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let database = self.database.as_ref().ok_or_else(super::being_opened)?;
         let mut transaction = database.begin_write().map_err(failed)?;
-        // Each commit needs one sync. A checksum detects a transaction that was torn by a crash. The checksum is not
-        // cryptographic. However, to forge it, an attacker would have to control every byte of the pages, and each page
-        // contains row keys that an attacker cannot choose.
+        // A commit takes one sync. A checksum detects torn transactions. To forge the checksum, an attacker would have
+        // to choose the row keys.
         transaction.set_durability(Durability::Immediate).map_err(failed)?;
         let Some((head, ends_keys)) = Self::decide(&self.rules, self.head, &transaction, jobs)? else {
             return transaction.abort().map_err(failed);
@@ -442,7 +419,7 @@ mod tests {
         let mut reports = Reports::default();
         let mut said = Vec::new();
         let mut now = Duration::from_secs(7);
-        // An hour in which the file cannot be reopened.
+        // The file cannot be reopened for an hour.
         assert!(reports.is_due(now));
         said.push(now);
         let mut schedule = ReopenSchedule::begin(now);
@@ -456,7 +433,7 @@ mod tests {
         }
         assert!(reports.end() && !reports.end());
         assert!(said.len() >= 59, "{said:?}");
-        // An hour in which the store repeatedly works for a second and fails again.
+        // For an hour, the store alternates between failure and recovery.
         let before = said.len();
         let mut ends = 0;
         for second in 3600..7200 {

@@ -1,4 +1,4 @@
-//! Checks whether a Redis server is suitable for a store, at the start and while the gate runs.
+//! Checks whether a Redis server is suitable for a store, at startup and later.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +15,10 @@ use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::store::kit::network::{compare_clocks, refused};
 use rotogate_core::store::{InspectedServer, StoreError, round_trip};
 
-/// The oldest version of Redis that has all commands used by the store.
 const OLDEST: (u32, u32) = (6, 2);
-/// The first version that has WAITAOF, which waits for append-only files.
+/// The first version with WAITAOF, which waits for append-only files.
 const KNOWS_FSYNC: (u32, u32) = (7, 2);
 
-/// The reply to INFO.
 pub(super) struct Info(HashMap<String, String>);
 
 impl Info {
@@ -47,12 +45,10 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-/// The state of the servers after the checks.
 struct Fit {
     ways: Ways,
-    /// The number of Redis keys that these servers have evicted.
     evicted: u64,
-    /// The version of the first server, or `None` if the gate's user may not call INFO.
+    /// `None` if the gate's user may not call INFO.
     version: Option<String>,
 }
 
@@ -69,8 +65,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
         let (before, wall) = (clock.monotonic(), clock.wall());
         let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
         let (theirs, after) = (time_of(Some(reply))?, clock.monotonic());
-        // If the clocks of the gate and the server differ, tokens would be refused, or would remain valid for too
-        // long.
+        // If the clocks differ, tokens are refused too early or accepted for too long.
         compare_clocks(&own.network, format!("Redis at {}", own.address()), wall, theirs, clock.wall())?;
         times.push((before, theirs, after));
     }
@@ -78,8 +73,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     Ok(Fit { ways, evicted, version })
 }
 
-/// Makes the checks of a start, without changing data. If a check fails, the error is the reason why the gate would not
-/// start.
+/// Runs the startup checks without changing data.
 pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
@@ -108,13 +102,11 @@ pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError
     let options = Arc::new(options);
     let Fit { ways, evicted, version: _ } = check_all(&options).await?;
     let inner = opening::open_heads(options, ways, evicted).await?;
-    // Waits until the heads are durable. If a failover lost a head, the gate would create another store.
+    // If a failover lost a head, the gate would create another store.
     inner.settle().await?;
     Ok(inner)
 }
 
-/// Checks that the server is suitable, and that the gate's user has all required rights. Returns the server's INFO
-/// if the user may call it.
 async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
     commands.ask(&Request::time()).await?;
     let info = info(commands, None).await?;
@@ -134,7 +126,6 @@ async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) 
     Ok(info)
 }
 
-/// Returns the reply to INFO, or `None` if the gate's user may not call it.
 pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
     let mut command = cmd("INFO");
     section.into_iter().for_each(|section| drop(command.arg(section).clone()));
@@ -204,8 +195,7 @@ pub(super) fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), St
     }
 }
 
-/// Tries each command on Redis keys with the gate's prefix. The Redis keys do not exist, or the check removes them
-/// afterwards.
+/// Tries each command on unused Redis keys with the gate's prefix.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
     let mut tried = vec![
@@ -270,8 +260,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
     Ok(())
 }
 
-/// Returns the error for a right that the gate's user does not have. The name of a subcommand includes its command,
-/// such as `CLUSTER|SLOTS`.
+/// The error for a missing permission. The name of a subcommand includes its command, such as `CLUSTER|SLOTS`.
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
@@ -285,7 +274,7 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let mut command = cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
-    // Users often may not call `CONFIG`. In that case the gate cannot check the setting.
+    // Servers often forbid `CONFIG`. The setting is then not checked.
     if let Ok(Value::Array(pair)) = link.once(&command).await?
         && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
         && policy != b"always"

@@ -1,10 +1,8 @@
-//! Sends requests by partition, either to a single server or to the primary of a cluster that has the partition's
-//! slot.
+//! Sends requests by partition, to a single server or to the cluster primary with the partition's slot.
 //!
-//! The library's cluster client retries by its own rules. The store's retries depend on the deadline of an
-//! operation and on the state of a write, so the topology keeps its own table, which has only the slots of the
-//! partitions. The table is read again after every fault. A redirection (`MOVED`) corrects it. While a slot is
-//! being moved, each command follows its own redirection (`ASK`).
+//! The library's cluster client has its own retry rules, so the topology keeps a table of the partitions' slots. After
+//! each fault, the gate requests the table again. A `MOVED` reply also corrects the table. While a slot is moved, only
+//! the command that got an `ASK` is redirected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,16 +20,13 @@ use super::topology::{Links, Topology, link_to};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 
-/// How long a request waits for its server before the table is requested again, in addition to the time for which its
-/// command may block.
+/// How long a request waits for a reply before it renews the table. For a blocking command, its blocking time is added.
 const ASK_AFTER: Duration = Duration::from_millis(500);
-/// The number of times that a request follows `MOVED` without a pause. After that it pauses before each attempt,
-/// because two servers may redirect to each other.
+/// The number of `MOVED` replies that a request follows without a pause. Two servers may redirect to each other.
 const MAX_HOPS: u32 = 3;
 
 impl Address {
-    /// Parses the address in a `MOVED` or `ASK` error. If the host is empty, it is the host of the server that sent the
-    /// error.
+    /// Parses the address of a `MOVED` or `ASK` error. An empty host means the server that sent the error.
     fn parse(text: &str, said_by: &Self) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = if host.is_empty() { said_by.host.as_str() } else { host };
@@ -39,7 +34,6 @@ impl Address {
     }
 }
 
-/// A redirection to the server that has the requested slot.
 #[derive(Clone, Debug)]
 pub(super) enum Elsewhere {
     /// The redirection applies to all further requests.
@@ -59,7 +53,6 @@ impl Elsewhere {
     }
 }
 
-/// The servers that accept requests.
 pub(super) enum Primaries {
     One(Arc<Link>),
     Cluster(Cluster),
@@ -73,7 +66,8 @@ impl Primaries {
         }
     }
 
-    /// Makes separate connections to the same servers, without lanes, for commands that block for up to `blocks`.
+    /// Makes more connections to the same servers, without lanes. Commands on these connections may block for up to
+    /// `blocks`.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         match self {
             Self::One(link) => Self::One(link.another(blocks).into()),
@@ -81,7 +75,6 @@ impl Primaries {
         }
     }
 
-    /// Returns the connection to the server of a partition, for checks.
     pub(super) fn link_of(&self, partition: usize) -> Result<Arc<Link>, StoreError> {
         match self {
             Self::One(link) => Ok(Arc::clone(link)),
@@ -89,7 +82,6 @@ impl Primaries {
         }
     }
 
-    /// For each primary, returns one of its partitions, its options and its connection.
     pub(super) fn each(&self, options: &RedisOptions) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         match self {
             Self::One(link) => vec![(0, options.clone(), Arc::clone(link))],
@@ -97,7 +89,6 @@ impl Primaries {
         }
     }
 
-    /// Returns one partition for each server.
     pub(super) fn one_of_each(&self) -> Vec<usize> {
         match self {
             Self::One(_) => vec![0],
@@ -106,11 +97,9 @@ impl Primaries {
     }
 }
 
-/// Connections to the primaries of a cluster, with one connection for each primary.
 pub(super) struct Cluster {
     pub(super) topology: Arc<Topology>,
     blocks: Duration,
-    /// The number of lanes to each primary, if the store waits for replicas.
     lanes: usize,
     links: Links,
     in_flight: Semaphore,
@@ -122,7 +111,6 @@ impl Cluster {
         Self { topology, blocks, lanes, links: Links::default(), in_flight }
     }
 
-    /// Returns the number of the table, and the connections to all primaries.
     pub(super) fn primaries(&self) -> (u64, Vec<Arc<Link>>) {
         let table = self.topology.table();
         let one_of_each = table.one_of_each().into_iter();
@@ -130,7 +118,6 @@ impl Cluster {
         (table.number, links)
     }
 
-    /// For each primary, returns one of its partitions, its options and its connection.
     fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         let table = self.topology.table();
         let of = |at: usize| {
@@ -154,7 +141,7 @@ impl Cluster {
         Ok((address.clone(), self.link(address)))
     }
 
-    /// Sends a request. After faults, retries until the operation's deadline.
+    /// Sends a request, with retries until the operation's deadline.
     async fn ask(&self, partition: usize, request: &Request) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis are already waiting for replies")));
@@ -193,7 +180,7 @@ impl Cluster {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
             last = Some(failed);
-            // The partition may be on another server after any failure.
+            // After any failure, the partition may be on another server.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
             tokio::time::sleep(wait).await;
@@ -201,14 +188,12 @@ impl Cluster {
         }
     }
 
-    /// Closes the connections to servers that are no longer primaries.
     fn forget_others(&self) {
         let table = self.topology.table();
         let mut links = self.links.lock();
         links.retain(|address, _| table.primaries.contains(address));
     }
 
-    /// Sends a request once. If the server replies `ASK`, sends the request to the other server.
     async fn follow(
         &self,
         address: &Address,
@@ -226,8 +211,7 @@ impl Cluster {
         match request {
             Request::Script { script, keys, args } => to.asking(script, keys, args, sent).await,
             Request::Pipeline(pipeline) => {
-                // While a slot is being moved, each key of the pipeline is on either of the two servers, so each
-                // command is sent separately.
+                // While a slot is moved, each key may be on either server.
                 let mut replies = Vec::new();
                 for command in pipeline.cmd_iter() {
                     let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());

@@ -1,5 +1,5 @@
-//! Commits. One script compares the store with the snapshot to which the rules were applied. If they are equal, the
-//! script writes the result. Otherwise it returns the present state.
+//! Commits by one script. The script compares the store with the snapshot, and writes the result if they are equal. If
+//! they differ, the script returns the present state.
 
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ use rotogate_core::store::kit::commit::{Commit, Committed, Compared, Decided};
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::kit::snapshot::{RecordWrite, Snapshot};
 
-/// A named commit, and the partition to which it is sent.
 #[derive(Clone, Copy)]
 pub(super) struct CommitCall<'a> {
     pub(super) inner: &'a RedisInner,
@@ -28,7 +27,7 @@ pub(super) struct CommitCall<'a> {
     pub(super) history: History,
 }
 
-/// The keys and arguments of a script, which each commit extends.
+/// Keys and arguments of a script, to which each commit adds its own.
 #[derive(Default)]
 struct ScriptParts {
     keys: Vec<Vec<u8>>,
@@ -48,14 +47,13 @@ impl ScriptParts {
         self.args.push(arg.map(Into::into).unwrap_or_default());
     }
 
-    /// Adds the expected first bytes of a value. If they are `None`, the value must not exist.
+    /// Adds the expected first bytes of a value. `None` means that the value must not exist.
     fn begins(&mut self, begin: Option<&[u8]>) {
         self.args.push(begin.map_or_else(|| b"-".to_vec(), |begin| [b"=", begin].concat()));
     }
 }
 
 impl CommitCall<'_> {
-    /// Adds the keys and arguments of an operation.
     fn add(&self, parts: &mut ScriptParts, decided: Decided<'_>, compared: &Compared<'_>) -> Result<(), StoreError> {
         let Decided { operation, snapshot, .. } = decided;
         let (mut letters, mut values) = (Vec::new(), Vec::new());
@@ -113,7 +111,7 @@ impl CommitCall<'_> {
         parts.keys.push(self.partition.keys.session(id));
         let mut how = Vec::new();
         match write {
-            // The position in the index depends only on the session's end, so it stays the same.
+            // The position in the index depends only on the session's end.
             Some(RecordWrite { old: Some(old), new }) if is_answer && old.ends_at() == new.ends_at() => {}
             Some(write) => {
                 parts.keys.push(self.partition.keys.subject(&write.new.subject));
@@ -134,7 +132,6 @@ impl CommitCall<'_> {
     }
 }
 
-/// Decodes the state of the store that the script found.
 fn seen(compared: Compared<'_>, history: History, answer: Vec<Value>) -> Result<Snapshot, StoreError> {
     let [end, Value::Array(records), Value::Array(entries), Value::Array(held)] =
         <[Value; 4]>::try_from(answer).map_err(|_| unexpected("too few results"))?

@@ -1,7 +1,6 @@
-//! Sends requests. After faults, a request is retried until the deadline of its operation, over another connection
-//! if necessary.
+//! Sends requests, with retries until the operation's deadline.
 //!
-//! Every request can be repeated, because each script detects that it was executed before.
+//! Every request can be repeated, because scripts detect a repetition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,32 +20,29 @@ use super::servers::Servers;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The maximum number of requests of one kind that wait for their replies. A further request is refused, because it
-/// would wait longer than its deadline.
+/// Further requests are refused, because they would exceed their deadline.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
-/// One request to the server.
 pub(super) enum Request {
     Script { script: &'static Script, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>> },
     Pipeline(Pipeline),
 }
 
-/// Sends requests of one kind over a single connection. Scripts whose writes wait for replicas are sent over lanes.
+/// Sends requests of one kind over one connection. If scripts wait for replicas, lanes are used.
 ///
-/// More connections would be slower, because Redis syncs its file before it replies. The more requests arrive
-/// together, the fewer syncs are needed.
+/// More connections would be slower: Redis syncs its file before it replies, so requests that arrive together save
+/// syncs.
 pub(super) struct Link {
     servers: Arc<Servers>,
     line: Line,
-    /// The lanes for scripts, if the store waits for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
-    /// Whether the server may be a replica. The gate does not send requests for the store's data to a replica.
+    /// Whether the server may be a replica. Replicas get no requests for the store's data.
     of_any: bool,
 }
 
 impl Request {
-    /// Makes a request for the server's time, which any user may send.
+    /// A request for the server's time, which any user may send.
     pub(super) fn time() -> Self {
         let mut pipeline = pipe();
         drop_mut(pipeline.cmd("TIME"));
@@ -61,25 +57,22 @@ impl Link {
         Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
     }
 
-    /// Makes a link to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let line = Line::to_any(Arc::clone(&servers));
         Self { line, of_any: true, ..Self::new(servers, Duration::ZERO) }
     }
 
-    /// Makes another connection to the same server, without lanes.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         Self::new(Arc::clone(&self.servers), blocks)
     }
 
-    /// Sends scripts over this number of lanes, if the store waits for replicas.
     pub(super) fn with_lanes(self, number: usize) -> Self {
         let durable = self.servers.options.durable();
         let lanes = durable.map(|durable| Lanes::new(&self.servers, durable, number));
         Self { lanes, ..self }
     }
 
-    /// Sends a request. After faults, retries until the operation's deadline.
+    /// Sends a request, with retries until the operation's deadline.
     pub(super) async fn ask(&self, request: &Request) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis are already waiting for replies")));
@@ -98,19 +91,18 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            // The last failure is more useful to an operator than the timeout.
+            // After a timeout, this failure is reported, because it is more informative.
             last = Some(failed);
             tokio::time::sleep(wait).await;
             failures += 1;
         }
     }
 
-    /// Returns the failure for a reply that did not arrive in time.
     pub(super) fn late(&self) -> RedisFailure {
         RedisFailure::in_doubt(self.servers.fault())
     }
 
-    /// Sends a request once. `sent` remains true while the server may have executed the request.
+    /// Sends a request once. Afterwards `sent` is true if the server may have executed the request.
     pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request)
             && script.waits
@@ -133,8 +125,7 @@ impl Link {
         result
     }
 
-    /// Sends a script once, to the server to which the script's slot is being moved. That server accepts the script
-    /// only directly after `ASKING`.
+    /// Sends a script once to the server to which its slot is being moved. The script directly follows `ASKING`.
     pub(super) async fn asking(
         &self,
         script: &'static Script,
@@ -150,8 +141,7 @@ impl Link {
         self.asking_for(script.command(true, keys, args), sent).await
     }
 
-    /// Sends a command once, to the server to which the command's slot is being moved. The command does not write, or
-    /// does not need to wait for replicas.
+    /// Sends a command once to the server to which its slot is being moved. The command does not wait for replicas.
     pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let mut both = pipe();
         both.cmd("ASKING").add_command(command);
@@ -175,23 +165,21 @@ impl Link {
         Ok(command.query_async(&mut open.connection).await)
     }
 
-    /// Returns the error for a failed [`once`](Self::once).
     pub(super) fn error(&self, error: &RedisError) -> StoreError {
         self.line.failed(None, error).error()
     }
 }
 
-/// Reads data and checks that the server was a primary at that moment, because a replica may lag behind.
+/// Reads data, and checks that the server is a primary, because a replica may lag.
 async fn read(mut connection: MultiplexedConnection, pipeline: &Pipeline, of_any: bool) -> Result<Value, RedisError> {
     let mut whole = pipeline.clone();
     whole.cmd("ROLE");
     let mut replies = connection.send_packed_commands(&whole, 0, whole.len()).await?;
     if replies.pop().is_some_and(|role| of_any || is_primary(&role)) {
-        // Returns the first error of the server itself, because the library's error for pipelines does not contain
-        // an error code.
+        // The library's error for pipelines has no error code, so the server's first error is returned.
         return Value::Array(replies).extract_error();
     }
-    // A missing right is an error in one of these replies, and takes precedence over the other errors.
+    // A missing permission takes precedence over other errors.
     Value::Array(replies).extract_error()?;
     Err(redis::make_extension_error(REPLICA.to_owned(), None))
 }

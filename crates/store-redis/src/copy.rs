@@ -1,5 +1,4 @@
-//! Writes a copy of another store. Until the copy is complete, its heads mark it as unfinished, and gates refuse to
-//! open it.
+//! Writes a copy of another store. Gates refuse an unfinished copy.
 
 use async_trait::async_trait;
 use redis::Value;
@@ -16,7 +15,6 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::reset_clock::RemembersTime;
 use rotogate_core::store::{Revocation, SharedStore, StoreError, rules};
 
-/// The number of records that are written at once.
 const AT_ONCE: usize = 64;
 
 #[async_trait]
@@ -38,8 +36,7 @@ impl CopyTarget for RedisStore {
                 let targets = vec![entry.target.clone()];
                 let operation = Operation { targets, raises: raises(&entry), ..Operation::default() };
                 let call = inner.call_to_revoke(partition, op);
-                // The entry does not change any record, because the copied records already contain their
-                // revocations.
+                // The copied records already reflect the revocations.
                 let merge = |state: &mut Snapshot| rules::put(state, &entry);
                 decide(&call, operation, Snapshot::default(), merge).await.map(drop)
             };
@@ -68,7 +65,7 @@ impl CopyTarget for RedisStore {
             });
             ended.await.map(drop)
         };
-        // The first partition is completed last, so that its head shows that the whole copy is complete.
+        // The first partition comes last, because its head marks the whole copy as complete.
         in_each(inner.partitions.iter().skip(1).map(end)).await?;
         inner.settle().await?;
         end(inner.partitions.first()).await?;
@@ -76,7 +73,6 @@ impl CopyTarget for RedisStore {
     }
 }
 
-/// The number of entries that one script rewrites.
 const LOWERED_AT_ONCE: usize = 128;
 
 #[async_trait]
@@ -106,7 +102,7 @@ impl RemembersTime for RedisStore {
                     args.push([target(&entry.target)?, encode_kept(entry)]);
                 }
             }
-            // The script is executed at least once, even without entries.
+            // The script runs at least once, even without entries.
             let mut rest = args.chunks(LOWERED_AT_ONCE);
             let mut some = rest.next().unwrap_or_default();
             loop {

@@ -1,4 +1,4 @@
-//! Classifies errors of Redis by the outcome of the write, and decides whether to retry.
+//! Classifies Redis errors: the outcome of the write, and whether to retry.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
@@ -6,26 +6,22 @@ use super::cluster::Elsewhere;
 use rotogate_core::store::kit::network::{RETRY_AFTER, outcome_of_all};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The error code that the gate uses if the server is not a primary.
+/// The gate's own error code if the server is not a primary.
 pub(super) const REPLICA: &str = "REPLICA";
 
-/// The reason why one attempt failed, and what to do about it.
 #[derive(Clone, Debug)]
 pub(super) struct RedisFailure {
     pub(super) text: String,
     pub(super) outcome: WriteOutcome,
-    /// Whether to send the request again.
     pub(super) again: bool,
-    /// Whether the connection must be closed.
     pub(super) closes: bool,
     /// Whether only an operator can resolve the failure.
     pub(super) for_operator: bool,
-    /// The redirection to another server of the cluster, if any.
     pub(super) elsewhere: Option<Elsewhere>,
 }
 
 impl RedisFailure {
-    /// Makes a failure that occurred before anything was sent.
+    /// A failure before anything was sent.
     pub(super) fn before(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -37,12 +33,12 @@ impl RedisFailure {
         }
     }
 
-    /// Makes a failure after which the server may have executed the request. The gate may retry.
+    /// The server may have executed the request. The caller may retry.
     pub(super) fn in_doubt(text: impl Into<String>) -> Self {
         Self { outcome: WriteOutcome::InDoubt, ..Self::before(text) }
     }
 
-    /// Makes a failure that a retry would not resolve. Nothing was sent.
+    /// A retry would not help. Nothing was sent.
     pub(super) fn for_good(text: impl Into<String>, outcome: WriteOutcome) -> Self {
         Self { outcome, again: false, closes: true, ..Self::before(text) }
     }
@@ -62,12 +58,12 @@ impl RedisFailure {
         Self { text: describe(address, error), outcome, again, closes, for_operator, elsewhere }
     }
 
-    /// Makes a failure from an error after which a retry may succeed.
+    /// A retry may succeed.
     pub(super) fn again(error: &StoreError) -> Self {
         Self { outcome: error.outcome(), ..Self::in_doubt(error.to_string()) }
     }
 
-    /// Returns the same failure, but with the write in doubt, because the server may have written before the failure.
+    /// Marks the write as in doubt, because the server may have written before the failure.
     pub(super) fn after(self) -> Self {
         Self { outcome: WriteOutcome::InDoubt, elsewhere: None, ..self }
     }
@@ -78,8 +74,7 @@ impl RedisFailure {
     }
 }
 
-/// Returns whether the error is a wrong password, a wrong setting or a missing right. A failover does not resolve
-/// these.
+/// Returns whether a password, setting or permission is wrong. A failover does not help.
 fn is_for_operator(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -99,7 +94,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
             | ServerErrorKind::TryAgain
             | ServerErrorKind::Moved
             | ServerErrorKind::Ask => (WriteOutcome::NotDone, true, false),
-            // The primary has become a replica. Its address may now lead to the new primary.
+            // The primary has become a replica. The address may already lead to the new primary.
             ServerErrorKind::ReadOnly => (WriteOutcome::NotDone, true, true),
             ServerErrorKind::NoPerm => (WriteOutcome::NotDone, false, false),
             _ if is_out_of_memory(error) => (WriteOutcome::NotDone, false, false),
@@ -108,7 +103,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
         },
         ErrorKind::Extension => match error.code() {
             Some("BUSY" | "NOREPLICAS") => (WriteOutcome::NotDone, true, false),
-            // The server ended a blocked command because it has become a replica.
+            // A server ends blocked commands when it becomes a replica.
             Some("UNBLOCKED") => (WriteOutcome::InDoubt, true, true),
             Some("NOAUTH" | "WRONGPASS") => (WriteOutcome::NotDone, false, true),
             Some("OOM" | "MISCONF") => (WriteOutcome::NotDone, false, false),
@@ -118,7 +113,7 @@ fn meaning(error: &RedisError) -> (WriteOutcome, bool, bool) {
     }
 }
 
-/// Describes the problem and its remedy. The description omits the server's own message if it may contain user names.
+/// Describes the problem and the remedy, without server messages that may contain user names.
 pub(super) fn describe(address: &str, error: &RedisError) -> String {
     let code = error.code().unwrap_or_default();
     match error.kind() {
@@ -134,7 +129,7 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
         }
         ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis at {address} is still loading its data"),
         ErrorKind::Server(ServerErrorKind::MasterDown) => {
-            format!("Redis at {address} is a replica without its primary")
+            format!("Redis at {address} is a replica and cannot serve data without its primary")
         }
         ErrorKind::Server(ServerErrorKind::ClusterDown) => format!("the cluster of Redis at {address} is down"),
         _ if code == "BUSY" => format!("Redis at {address} is busy with a script"),
@@ -152,18 +147,16 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
     }
 }
 
-/// Returns whether the server is out of memory. Before version 7.0, the error of a script contains the code in its
-/// text.
+/// Before version 7.0, a script's error contains the code only in its text.
 fn is_out_of_memory(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }
 
-/// Returns whether a script found that a key has been moved away, which happens before the script writes anything.
+/// Returns whether a script found a moved key. The script has not written anything.
 fn is_not_local(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("non local key"))
 }
 
-/// Returns the error for a write after all attempts have failed.
 pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
     let outcome = outcome_of_all(failed.outcome, sent);
     RedisFailure { outcome, ..failed }.error()

@@ -1,23 +1,17 @@
-//! The feed, which reads the revocations that other nodes write.
+//! The feed of revocations from other nodes.
 //!
-//! A node first reads its own monotonic clock, and then asks for the end of the log (the *beat*). Once the node has all
-//! entries up to this end, it knows every revocation that was acknowledged before the clock was read. The beat sends
-//! the reader's position. A single script checks that the reader's last entry is in the log, and returns all later
-//! entries up to the end, so its reply is sufficient proof. In the meantime the reader waits for entries on a separate
-//! connection, so that a revocation arrives at once, however long the beat takes. If an entry arrives both ways, the
-//! second copy is ignored. A reader whose last entry is no longer in the log reads all live revocations again.
+//! A node reads its own clock, and then requests the log's end (the *beat*). The log up to this end contains every
+//! revocation that was acknowledged before the node read its clock. A script returns all entries after the reader's
+//! position. If the log lacks this position, the reader reads all live revocations again. A second connection waits for
+//! new entries, so that revocations arrive at once.
 //!
-//! The node has no proof until it has read the last page of live revocations. If this takes longer than the permitted
-//! staleness, the gate becomes stale. The pages are not ordered by time, so a revocation from before the scan may be on
-//! any page. Following the log in parallel would therefore not help, because it yields only newer entries. A reader
-//! that keeps its position does not need a scan, because the last entry of the log is never trimmed, and other entries
-//! are kept longer than any permitted staleness.
+//! There is no proof until the reader has the last page of live revocations. If this takes longer than the permitted
+//! staleness, the gate becomes stale. Newer log entries cannot replace these pages, which are not ordered by time. The
+//! log keeps entries longer than any permitted staleness, so a running reader needs no scan.
 //!
-//! Each partition has its own reader and connection, because a blocking command can read only one slot of a
-//! cluster, and delays all later commands on its connection. A step is complete once all partitions have replied to
-//! a beat. Its proof is as old as the oldest of these beats. All readers send their beats at the same times, so the
-//! beats have the same age unless a partition replies late. A partition that does not reply delays the proof, but
-//! not the entries of other partitions.
+//! Each partition has a reader with its own connection, because a blocking command reads only one slot of a cluster. A
+//! step is complete when all partitions have answered a beat. The proof has the time of the oldest beat. An
+//! unresponsive partition delays the proof, but not the entries of other partitions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,16 +37,14 @@ use rotogate_core::store::{Cursor, Feed, FeedStep, Follow, Heard, Revocation, St
 
 /// The maximum time that a command waits for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
-/// How long the log keeps entries. A reader that lags further behind reads all live revocations again.
+/// A reader that lags further behind reads all live revocations again.
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
-/// How long to wait for a reply from the previous server of a partition, to find out whether it is still running.
+/// How long to wait for a reply from the previous server of a partition.
 const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
 
-/// Combines the readers of all partitions.
 pub(super) struct RedisFeed {
     inner: Arc<RedisInner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
-    /// The last proof from each partition.
     heard: Box<[Option<Heard>]>,
     /// The time of the oldest beat in the last complete step.
     told: Option<Duration>,
@@ -69,14 +61,13 @@ impl RedisFeed {
         Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
     }
 
-    /// Returns the common proof of all partitions, if it is new.
+    /// Combines the proofs of all partitions. Returns the result if it is new.
     fn complete(&self) -> Option<Heard> {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
         let asked = of_each.iter().map(|heard| heard.asked).min()?;
-        // The store's time is the first partition's time, which is assumed to belong to the midpoint between request
-        // and reply. If the oldest beat's request is used instead, the midpoint is earlier by half the difference
-        // between the two requests, so the time is reduced by that amount.
+        // The server is assumed to read its clock halfway between request and reply. The oldest request was sent
+        // earlier than this one, so half of the difference is subtracted.
         let first = of_each.first()?;
         let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
         let heard = Heard { asked, answered: first.answered, store_time };
@@ -120,21 +111,17 @@ impl Feed for RedisFeed {
 
 rotogate_core::debug_with!(RedisFeed, |it| { partitions: it.heard.len() });
 
-/// The reader of one partition.
 struct Reader {
     inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,
     partition: usize,
     follow: Follow,
-    /// The last entry that was read. `None` means that the live revocations must be read next.
+    /// The last entry that was read. If `None`, the live revocations are read next.
     place: Option<LogPosition>,
     scan: Option<LiveScan>,
-    /// Entries that no step has returned yet.
     ready: Vec<Revocation>,
-    /// The beat that is waiting for its reply, if any.
     beat: Option<Asking<BeatReply>>,
     reading: Option<Asking<LogReading>>,
-    /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
     server: Option<ServerRun>,
@@ -142,7 +129,7 @@ struct Reader {
     history: History,
 }
 
-/// The run id of a server, and the id of its replication stream.
+/// A server's run id, and the id of its replication stream.
 struct ServerRun {
     link: Arc<Link>,
     run: String,
@@ -157,8 +144,8 @@ async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
     said(link, "server", "run_id").await
 }
 
-/// Returns whether the previous server is still running as before, and the next server is not its replica. If so, a
-/// slot was moved from one to the other, key by key, and no write was lost.
+/// Returns whether the previous server is still a running primary, and the next server was not its replica. If so, a
+/// slot moved, and no write was lost.
 async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     let earlier = async {
         let run = run_of(&known.link).await.ok()??;
@@ -172,32 +159,28 @@ async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     followed.is_some_and(|followed| followed != known.replication)
 }
 
-/// The progress of a scan of the live revocations. Entries only become stricter, so every change that the scan
-/// misses is in the log.
+/// A scan of the live revocations. The log contains every missed change, because revocations only become stricter.
 struct LiveScan {
-    /// The end of the log before the first page. After the scan, the log is read from this position.
+    /// The log's end before the first page, where reading continues after the scan.
     begin: LogPosition,
-    /// The cursor of the next page.
     next: Vec<u8>,
 }
 
 type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// The entries of the log after a position.
 struct LogReading {
-    /// The position after which the entries were read.
     from: LogPosition,
-    /// The entry at this position, if it is in the log.
+    /// The entry at this position. `None` if the log lacks the entry.
     known: Option<(LogPosition, Revocation)>,
     floor: LogId,
     entries: Vec<(LogPosition, Revocation)>,
 }
 
-/// The reply to a beat, which contains all entries up to the end of the log, or one page if there are more.
+/// The entries up to the log's end, or one page of entries.
 struct BeatReply {
     heard: Heard,
     reading: LogReading,
-    /// The run id of the server, or an empty string if the gate's user may not call INFO.
+    /// Empty if the gate's user may not call INFO.
     run: String,
 }
 
@@ -237,13 +220,12 @@ impl Reader {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // In the meantime the data was adopted under another history, so the error is irrelevant.
+            // The store has changed its history meanwhile, so this error is outdated.
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 (self.beat, self.reading, self.scan) = (None, None, None);
-                // The beat may have failed. Without the next lines, another beat would be sent only after a whole
-                // interval.
+                // If the beat failed, the next beat would wait for a whole interval.
                 if self.next_beat > self.follow.time.monotonic() {
                     self.beat_again();
                 }
@@ -252,23 +234,22 @@ impl Reader {
         step
     }
 
-    /// Makes the next beat due at once. Later beats keep the common schedule of all partitions.
+    /// Schedules the next beat immediately. Later beats return to the regular schedule.
     fn beat_again(&mut self) {
         self.next_beat = self.next_beat.saturating_sub(self.follow.every);
     }
 
-    /// Safe to cancel: the entries read so far are kept together with their position.
+    /// This function is cancel-safe, because `self` keeps the entries and the position.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
             let history = self.partition().history();
             if self.history != history {
-                // The data has another history, and another server may be replying, so positions in the earlier log
-                // are meaningless.
+                // Positions in the log of another history are meaningless.
                 (self.place, self.scan, self.server) = (None, None, None);
                 (self.beat, self.reading) = (None, None);
                 self.history = history;
             }
-            // Returns these entries first. They are valid, whatever the next reading returns.
+            // The collected entries remain valid after a change of the history.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -310,7 +291,7 @@ impl Reader {
         }
     }
 
-    /// Handles the reply to a beat. Returns the proof if the reply has all entries up to the end of the log.
+    /// Handles the reply to a beat. Returns the proof if all entries were read.
     async fn take_beat(&mut self, beat: BeatReply) -> Result<Option<Heard>, StoreError> {
         let is_whole = beat.reading.entries.len() < PAGE;
         self.same_run(beat.run).await?;
@@ -323,7 +304,7 @@ impl Reader {
         Ok(is_whole.then_some(beat.heard))
     }
 
-    /// Adds the new entries after a position. Returns false if the log no longer contains the position.
+    /// Adds the entries after a position. Returns false if the log lacks the position.
     fn take(&mut self, LogReading { from, known, floor, entries }: LogReading) -> bool {
         if !from.is_there(known.as_ref(), floor) {
             tracing::warn!(
@@ -347,12 +328,10 @@ impl Reader {
         true
     }
 
-    /// Reads a page of the live revocations. Each page is applied at once, because there may be millions of
-    /// entries.
+    /// Reads and applies one page, because there may be millions of entries.
     async fn scan_on(&mut self) -> Result<Vec<Revocation>, StoreError> {
         if self.scan.is_none() {
-            // A cursor is valid only on the server that issued it. The next beat detects whether another server
-            // replied in the meantime.
+            // A cursor is valid only on its own server. If the server has changed, the next beat detects this.
             self.same_server().await?;
         }
         let (inner, partition) = (&self.inner, self.inner.partitions.get(self.partition));
@@ -372,16 +351,15 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// Sends a beat, which requests all entries from `place` to the end of the log.
+    /// Sends a beat, which requests all entries after `from`.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
-        // Keeps the common schedule of all partitions, whose readers started at the same moment.
+        // All readers started at the same time. The next beat keeps to their common schedule.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
-        // Only the first partition stores the rows of nodes. The other partitions record only which nodes are
-        // alive.
+        // Only the first partition stores the rows of nodes. The other partitions record which nodes are alive.
         let row = if number == 0 { self.follow.row.get().encode()? } else { Vec::new() };
         let time = Arc::clone(&self.follow.time);
         Ok(Box::pin(async move {
@@ -400,18 +378,15 @@ impl Reader {
         }))
     }
 
-    /// Detects that the server was restarted or replaced. A server that restarted, or took over from another, may have
-    /// lost the latest acknowledged writes. The gate cannot see such a loss, because it does not read the server's
-    /// files.
+    /// Detects a restarted or replaced server, which may have lost acknowledged writes.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
         let run = run_of(&link).await?.unwrap_or_default();
         self.same_run(run).await
     }
 
-    /// Compares the run id of the server that has just replied with the known one.
     async fn same_run(&mut self, run: String) -> Result<(), StoreError> {
-        // If the gate's user may not call INFO, a loss can be detected only by the number of writes and by the log.
+        // Without INFO, only the number of writes and the log can show a loss.
         if run.is_empty() || self.server.as_ref().is_some_and(|known| known.run == run) {
             return Ok(());
         }
@@ -420,7 +395,7 @@ impl Reader {
             Some(known) if gave_away(known, &link).await => {
                 tracing::info!(partition = self.partition, "the partition moved to another Redis server");
             }
-            // If the history differs, the data was adopted in the meantime.
+            // If the history has changed, the loss is already known.
             Some(_) if self.partition().history() == self.history => {
                 // Every partition on this server may have lost writes.
                 for partition in self.inner.partitions.iter() {
@@ -437,7 +412,7 @@ impl Reader {
     }
 }
 
-/// Reads the entries after a position. If there are none, waits for a while.
+/// Reads the entries after a position, or waits for new ones.
 async fn read_on(
     inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,

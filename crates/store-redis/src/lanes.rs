@@ -1,9 +1,8 @@
-//! Lanes for writes that are acknowledged only after replicas have received them.
+//! Lanes for writes that wait for replicas.
 //!
-//! `WAIT` counts the replicas that have received the writes of its own connection, and blocks that connection. A lane
-//! therefore sends all queued requests as one pipeline with a single `WAIT` at the end, and replies to the requests
-//! afterwards. If a script finds that its change was already made, it does not write anything, so `WAIT` would count
-//! replicas that do not have the change yet. For this reason, each pipeline also rewrites the number of writes.
+//! `WAIT` blocks its connection, and counts the replicas that have the writes of this connection. A lane therefore
+//! sends all queued requests with one `WAIT`. A repeated script writes nothing, so `WAIT` would not wait for the
+//! earlier write. Each pipeline therefore also rewrites the number of writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -22,23 +21,21 @@ use super::script::{CHECK, Script};
 use super::servers::Servers;
 use rotogate_core::store::WriteOutcome;
 
-/// The maximum time that a lane waits for replicas.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// The maximum time that a lane waits for append-only files, which may be synced only once per second.
+/// The maximum wait for append-only files, which may be synced only once per second.
 const LONGEST_FSYNC: Duration = Duration::from_millis(1200);
-/// The maximum number of requests in one pipeline. It is limited, because other clients of the server wait in the
-/// meantime.
+/// The number is limited, because other clients of the server have to wait.
 const MAX_BATCH: usize = 256;
 
-/// The places, besides the primary's memory, that must have a write before it is acknowledged.
+/// The durability that a write needs before its acknowledgment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Durable {
     pub(super) replicas: u32,
-    /// Whether the write must be in the append-only files of the primary and of the replicas.
+    /// Whether the write must be in the append-only files.
     pub(super) fsync: bool,
 }
 
-/// The number of Redis keys that every script gets first. See
+/// Every script's key list begins with this number of fixed keys. See
 /// [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
 const FIXED_KEYS: usize = 4;
 
@@ -46,14 +43,13 @@ const QUEUED: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// A script with its Redis keys and arguments. The Redis keys that all scripts use come first, followed by those that
-/// only this script uses. The first arguments are the history and the name of the operation, followed by the script's
-/// own arguments.
+/// A script with Redis keys and arguments. Common keys come first. The first arguments are the history and the
+/// operation's name.
 pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
-    /// Whether the slot is being moved to the lane's server, in which case `ASKING` must precede the script.
+    /// Whether `ASKING` must precede the script, because the slot is being moved.
     pub(super) asking: bool,
 }
 
@@ -63,13 +59,13 @@ struct Queued {
     reply: oneshot::Sender<Result<Value, RedisFailure>>,
 }
 
-/// Lanes that share a queue. A free lane takes all queued requests at once.
+/// Lanes that share a queue. A free lane takes all queued requests.
 pub(super) struct Lanes {
     queue: UnboundedSender<Queued>,
     _tasks: JoinSet<()>,
 }
 
-/// Reports, when dropped, whether the job may have been sent.
+/// On drop, sets `sent` to true if the job may have been sent.
 struct SentGuard<'a> {
     state: Arc<AtomicU8>,
     sent: &'a AtomicBool,
@@ -96,7 +92,7 @@ impl Lanes {
         Self { queue, _tasks: tasks }
     }
 
-    /// Queues a job and waits for its reply. A job that was sent is executed even if the caller stops waiting.
+    /// Queues a job and waits for its reply. A sent job runs even if the caller stops waiting.
     pub(super) async fn send(&self, job: ScriptCall, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let (reply, replied) = oneshot::channel();
         let asked = SentGuard { state: Arc::new(AtomicU8::new(QUEUED)), sent };
@@ -145,7 +141,7 @@ impl Lane {
         }
         let touches = touches(&batch);
         let mut replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, false)).await;
-        // Every script can be repeated, so the whole batch is sent again with the script texts.
+        // Scripts can be repeated, so the whole batch is sent again with the script texts.
         if replies.as_ref().is_ok_and(|replies| replies.iter().any(is_unknown_script)) {
             replies = self.line.on(&open, self.send(&open.connection, &batch, &touches, true)).await;
         }
@@ -163,7 +159,6 @@ impl Lane {
         }
     }
 
-    /// Returns the outcome of each job.
     fn read(
         &self,
         open: &Open,
@@ -173,7 +168,7 @@ impl Lane {
     ) -> Vec<Result<Value, RedisFailure>> {
         let failed = |error: RedisError| self.line.failed(open.primary.as_ref(), &error);
         let waited = replies.pop().unwrap_or(Value::Nil).extract_error();
-        // If WAIT, which follows the jobs, returns an error, the outcome of the jobs is in doubt.
+        // If WAIT fails, the outcome of the jobs is in doubt.
         let enough = waited.map_err(|error| failed(error).after()).and_then(|waited| self.durable.check(&waited));
         let mut replies = replies.into_iter();
         let mut next = |asking: bool| {
@@ -221,8 +216,7 @@ impl Lane {
     }
 }
 
-/// The arguments of a [`CHECK`] script, which only rewrites the number of writes. If its history differs from that of
-/// the data, the history of its jobs differs as well, so they had no effect.
+/// The arguments of a [`CHECK`] script. If the script finds another history, the jobs had no effect.
 #[derive(PartialEq, Eq)]
 struct Touch {
     keys: Vec<Vec<u8>>,
@@ -241,7 +235,7 @@ impl Touch {
     }
 }
 
-/// Returns one touch for each partition, because a moving slot may take a partition to another server.
+/// Returns one check for each partition. While slots move, the partitions may be on different servers.
 fn touches(batch: &[Queued]) -> Vec<Touch> {
     let mut touches: Vec<Touch> = Vec::new();
     for Queued { job, .. } in batch {

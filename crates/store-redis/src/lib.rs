@@ -1,18 +1,17 @@
 //! A store in Redis or Valkey that several gates share. The store is on a single server, on the primary that Sentinels
 //! name, or in a cluster.
 //!
-//! **Writing.** A gate applies the rules to a snapshot that it has read or assumes. A script then writes the result
-//! atomically, in one order for all nodes, or reports that the store differs from the snapshot (see `commit.rs`).
-//! Each write has a random name. A script that finds this name in the store returns its former result, so a request
-//! that got no reply can be sent again. All times come from the server's clock.
+//! **Writing.** A gate applies the rules to a snapshot. A script then writes the result atomically, or reports that the
+//! store differs (see `commit.rs`). Each write has a random name, so a repeated request returns the former result. All
+//! times come from the server's clock.
 //!
-//! **Durability** depends on the server. With `appendonly yes` and `appendfsync always`, an `Ok` survives a crash
-//! of the server. With other settings, a crash loses up to a second of writes, and a warning at the start says so.
-//! [`RedisOptions::wait_replicas`] protects against the loss of a primary together with its latest writes.
+//! **Durability** depends on the server. With `appendonly yes` and `appendfsync always`, an `Ok` survives a crash of
+//! the server. With other settings, a crash may lose a second of writes, and a warning says so.
+//! [`RedisOptions::wait_replicas`] protects against the loss of a primary.
 //!
-//! The table lists the **Redis keys** for the prefix `rg` and partition 0, which is the only partition of a single
-//! server. A cluster has 16 partitions (see `partitions.rs`). All Redis keys of a partition have the same hash tag,
-//! because a script needs several of them.
+//! The table lists the **Redis keys** for the prefix `rg` and partition 0, the only partition of a single server. A
+//! cluster has 16 partitions (see `partitions.rs`). All keys of a partition have the same hash tag, because scripts
+//! need several of them.
 //!
 //! | key | type | content |
 //! |---|---|---|
@@ -20,11 +19,11 @@
 //! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
 //! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions, sorted by end |
 //! | `{rg:0}:r` | hash | the live revocations, merged by target |
-//! | `{rg:0}:u` | sorted set | the ends of the live revocations |
+//! | `{rg:0}:u` | sorted set | the targets of the live revocations, sorted by expiry |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
-//! | `{rg:0}:n` | hash | the nodes, with their last beat and the report about themselves |
+//! | `{rg:0}:n` | hash | the nodes, each with its last beat and its report |
 //! | `{rg:0}:c:<name>` | string | a change that every node detects: state and first stamp; expires after a day |
-//! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
+//! | `{rg:0}:l:<name>` | string | an attempt counter; expires when the full burst is available again |
 //! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the records of the relay, and their ends |
 
@@ -93,20 +92,17 @@ struct RedisInner {
     options: Arc<RedisOptions>,
     partitions: Partitions,
     issuer: Arc<str>,
-    /// The id of this process among the nodes.
     node: Op,
     commands: Primaries,
-    /// Separate connections for revocations, so that a burst of refreshes does not delay a logout.
+    /// These connections are separate, so that a burst of refreshes does not delay a logout.
     revokes: Primaries,
     beats: Primaries,
-    /// The name of the store, as written in each of its heads.
     store: Op,
-    /// The number of Redis keys that the servers had already evicted when this process started.
+    /// The number of evicted Redis keys when this process started.
     evicted: u64,
     inserts: InsertTurns,
     hints: Hints,
-    /// The clients of recent sessions. An insert with a maximum number of sessions reads the not-befores of these
-    /// clients and of its own client.
+    /// The clients of recent sessions. An insert with a session limit reads the not-befores of these clients.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: rotogate_core::store::kit::doubts::Doubts,
     mark: rotogate_core::store::kit::mark::Marker,
@@ -114,11 +110,10 @@ struct RedisInner {
 }
 
 impl RedisStore {
-    /// Connects to the server, checks it, and creates the store if there is none.
+    /// Connects to the server, checks it, and creates a missing store.
     ///
     /// # Errors
-    /// Fails if the server cannot be reached, is not suitable for a store, or contains the store of another gate.
-    /// The error text names the fault and its remedy.
+    /// Fails if the server is unreachable, unsuitable, or has another gate's store. The error names the remedy.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
@@ -126,8 +121,8 @@ impl RedisStore {
 
 rotogate_core::debug_with!(RedisStore, |it| { options: it.0.options });
 
-/// Returns the error for data that has another history than expected, or has the same history with fewer writes. In
-/// the second case, `found` is the expected history or `None`.
+/// The error if the server has another history, or fewer writes of the same history. In the second case, `found` is
+/// `None` or equals `expected`.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
@@ -135,7 +130,7 @@ fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>)
 }
 
 impl RedisInner {
-    /// Executes a script under a new name.
+    /// Runs a script under a new name.
     async fn run(
         &self,
         partition: &Partition,
@@ -159,7 +154,7 @@ impl RedisInner {
         if answer.status == "history" {
             return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
         }
-        // A read may see writes that are still waiting for replicas, so it must not raise the number of
+        // A read may see writes that still wait for replicas. The read must therefore not raise the number of
         // acknowledged writes.
         if script.waits || self.options.durable().is_none() {
             partition.saw(history, answer.seq);
@@ -167,7 +162,6 @@ impl RedisInner {
         Ok(answer)
     }
 
-    /// Sends a script without checking the history in the reply.
     async fn send(
         &self,
         primaries: &Primaries,
@@ -185,7 +179,6 @@ impl RedisInner {
         ScriptReply::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
-    /// Reads data, and checks that it has the expected history.
     async fn read(
         &self,
         primaries: &Primaries,
@@ -216,11 +209,11 @@ impl RedisInner {
             return Err(other_history(partition, expected, history.as_deref()));
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        // The gate knew of `before` writes when it sent the request, so the server must have made at least as many.
+        // Before the request, the server had already reported `before` writes.
         if seq < before {
             return Err(other_history(partition, expected, None));
         }
-        // A read may see writes that are still waiting for replicas, and are therefore not acknowledged yet.
+        // A read may see writes that are not acknowledged yet.
         if self.options.durable().is_none() {
             partition.saw(expected, seq);
         }
@@ -235,7 +228,6 @@ impl RedisInner {
         self.options.network.leeway.as_millis().to_string().into_bytes()
     }
 
-    /// Returns the value of a key, or `None` if the key does not exist.
     async fn value_of(&self, partition: &Partition, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
         let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
         value_in(self.read(&self.commands, partition, get).await?.next())
@@ -248,7 +240,6 @@ impl RedisInner {
     }
 }
 
-/// Returns the value in the reply to GET.
 fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     match reply {
         Some(Value::Nil) => Ok(None),
@@ -257,10 +248,9 @@ fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-/// Drops the reference that a pipeline's methods return.
+/// Drops the reference that the methods of a pipeline return.
 fn drop_mut(_: &mut Pipeline) {}
 
-/// Parses the reply to TIME: seconds and microseconds.
 fn time_of(reply: Option<Value>) -> Result<Timestamp, StoreError> {
     let Some(Value::Array(parts)) = reply else { return Err(unexpected("no time")) };
     let mut numbers = parts.into_iter().map(|part| String::from_utf8(bytes(part)?).ok()?.parse::<u64>().ok());

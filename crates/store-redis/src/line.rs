@@ -1,4 +1,4 @@
-//! A connection that is replaced after a fault, and when another server becomes the primary.
+//! A connection that is replaced after a fault, or if the primary changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use super::sentinel::Primary;
 use super::servers::Servers;
 use rotogate_core::store::WriteOutcome;
 
-/// The number of requests that may wait until the connection takes them.
 const BUFFER: usize = 1024;
 
 pub(super) struct Line {
@@ -25,26 +24,23 @@ pub(super) struct Line {
     live: Arc<Lock<ConnectionState>>,
 }
 
-/// The settings for making a connection.
 #[derive(Clone)]
 struct Dial {
     servers: Arc<Servers>,
-    /// The maximum wait for a reply. It is longer than any command on this connection may block.
+    /// The maximum wait for a reply, longer than any command may block.
     reply: Duration,
-    /// Whether the server may be a replica.
     of_any: bool,
 }
 
 #[derive(Default)]
 struct ConnectionState {
     open: Option<Open>,
-    /// The number of the connection, so that a late fault of an old connection does not close the next one.
+    /// Connections are numbered, so that a late fault of an old connection does not close the next connection.
     number: u64,
-    /// The attempt to connect that is in progress. It ends when its last caller gives up.
+    /// The current attempt to connect. The attempt ends when its last caller gives up.
     attempt: Option<WeakShared<BoxFuture<'static, Result<Open, RedisFailure>>>>,
 }
 
-/// A connection to a primary.
 #[derive(Clone)]
 pub(super) struct Open {
     pub(super) connection: MultiplexedConnection,
@@ -59,14 +55,13 @@ impl Line {
         Self { dial: Dial { servers, reply, of_any: false }, live: Arc::default() }
     }
 
-    /// Makes a line to a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
         let Self { dial, live } = Self::new(servers, Duration::ZERO);
         Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
-    /// Sends a request over a connection and waits for the reply, but only as long as the connection's server is the
-    /// primary. After a fault that closes the connection, the next request gets a new one.
+    /// Sends a request, and waits for the reply while the server is the primary. After a fault, the next request gets a
+    /// new connection.
     pub(super) async fn on<T>(
         &self,
         open: &Open,
@@ -88,10 +83,8 @@ impl Line {
         Err(failed)
     }
 
-    /// Returns the open connection, or makes a new one. All callers that wait in the meantime get the same new
-    /// connection. Some callers are not polled for a while, such as a reader of the feed that waits for another of
-    /// its futures. They do not block other callers, because no lock is held while a caller waits, and any caller
-    /// can drive the attempt.
+    /// Returns the open connection, or a new connection that all waiting callers share. Any waiting caller can poll the
+    /// attempt, and no lock is held. A caller that is not polled therefore does not block other callers.
     pub(super) async fn connection(&self) -> Result<Open, RedisFailure> {
         let primary = self.dial.servers.primary().await;
         let made = {
@@ -113,7 +106,7 @@ impl Line {
         made.await
     }
 
-    /// Closes a connection. Requests that still wait for a reply on this connection end by their own timeouts.
+    /// Closes a connection. Requests in flight end with their own timeouts.
     pub(super) fn close(&self, number: u64) {
         let mut live = self.live.lock();
         if live.number == number
@@ -128,11 +121,9 @@ impl Line {
     }
 }
 
-/// Makes a connection, and stores it as the open one.
 async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, RedisFailure> {
-    // The attempt runs in a separate task. While it runs, no other connection of the store can be opened, so it must
-    // make progress even if its callers are not polled. The task ends when its callers give up. Otherwise tasks would
-    // queue up for a server that does not respond, and later callers would wait behind them until their deadlines.
+    // A separate task makes progress even if no caller is polled. The task ends with its callers, so that tasks do not
+    // queue up for an unresponsive server.
     let mut making = JoinSet::new();
     making.spawn(dial.made());
     let made = making.join_next().await.and_then(Result::ok);
@@ -146,8 +137,7 @@ async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, R
 }
 
 impl Dial {
-    /// Waits for its turn, and makes a connection. Also returns the primary to which the connection leads, and the
-    /// generation of the connection.
+    /// Waits for permission, and connects. Also returns the primary, and the connection's generation.
     async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), RedisFailure> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
@@ -164,7 +154,6 @@ impl Dial {
         }
     }
 
-    /// Makes a connection to a server that is a primary.
     async fn connect(&self, primary: Option<&Primary>) -> Result<MultiplexedConnection, RedisFailure> {
         let options = &self.servers.options;
         let client = options.client(primary.map(|primary| &primary.address));
@@ -178,7 +167,7 @@ impl Dial {
             let role = cmd("ROLE").query_async::<Value>(&mut connection).await;
             Ok((connection, role))
         };
-        // This timeout includes the greeting, unlike the library's own timeout.
+        // The library's own timeout does not cover the commands at the beginning of a connection.
         match timeout(options.network.connect_timeout, connecting).await {
             Ok(Ok((connection, Ok(role)))) if self.of_any || is_primary(&role) => Ok(connection),
             Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
@@ -206,7 +195,6 @@ impl Dial {
     }
 }
 
-/// Returns whether the reply to ROLE is that of a primary.
 pub(super) fn is_primary(role: &Value) -> bool {
     let Value::Array(parts) = role else { return false };
     parts.first().cloned().and_then(bytes).as_deref() == Some(b"master")

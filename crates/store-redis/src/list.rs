@@ -1,7 +1,7 @@
 //! Lists sessions in pages.
 //!
-//! The sessions of a subject are in an index. There is no index of all sessions, so the first page scans the keys. The
-//! following pages use the ids that this scan found. A session that exists during the whole scan is found exactly once.
+//! An index lists each subject's sessions. The first page of all sessions scans the keys, and further pages use the ids
+//! found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,12 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::not_done;
 
-/// The number of keys that one step of a scan reads.
 const SCANNED_AT_ONCE: usize = 1000;
-/// The number of times that a scan starts again because partitions of the cluster have moved.
+/// The maximum number of scans. A scan starts again if partitions have moved.
 const MAX_SCANS: u32 = 3;
-/// How long the result of a scan is used for further pages.
+/// How long further pages use the result of a scan.
 const SCAN_KEPT: Duration = Duration::from_secs(60);
 
-/// The last scan of all sessions.
 #[derive(Default)]
 pub(super) struct Listing(Mutex<Option<ScannedIds>>);
 
@@ -37,7 +35,6 @@ struct ScannedIds {
 }
 
 impl RedisInner {
-    /// Returns the ids of all sessions. If a listing is continued, they come from the last scan.
     pub(super) async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
         if goes_on {
             let known = self.listing.0.lock().clone();
@@ -51,13 +48,12 @@ impl RedisInner {
         Ok(ids)
     }
 
-    /// Scans for the ids of all sessions, and sorts them.
     async fn scan(&self) -> Result<Vec<SessionId>, StoreError> {
         let mut ids = match &self.commands {
             Primaries::One(link) => self.scan_server(link).await?,
             Primaries::Cluster(cluster) => self.scan_cluster(cluster).await?,
         };
-        // Checks that the ids found belong to the expected history.
+        // Checks that the ids belong to the expected history.
         try_join_all(self.partitions.iter().map(|partition| self.read(&self.commands, partition, |_| ()))).await?;
         // A scan may return a key more than once.
         ids.sort_unstable();
@@ -69,7 +65,7 @@ impl RedisInner {
         for _ in 0..MAX_SCANS {
             let (number, links) = cluster.primaries();
             let parts = try_join_all(links.iter().map(|link| self.scan_server(link))).await;
-            // The scan may have missed a partition that moved in the meantime.
+            // The scan may have missed a moved partition.
             if cluster.primaries().0 == number {
                 return Ok(parts?.into_iter().flatten().collect());
             }

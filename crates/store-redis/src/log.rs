@@ -1,9 +1,9 @@
 //! Reads revocations: the live ones, and the log of recent writes.
 //!
-//! A new reader first notes the end of the log. Then it reads the live revocations, and after them the log from the
-//! noted end. Entries only ever become stricter, so every change that happens during the reading is in the log. A
-//! position consists of an entry's id **and** the write that made the entry. If the log no longer contains that
-//! entry, later entries may have been lost or trimmed as well, so the reader starts again.
+//! A new reader records the log's end, and reads the live revocations. Then it reads the log from the recorded end. The
+//! log contains each change during this read, because revocations only become stricter. A position is an entry's id
+//! **and** the write that made the entry. If the log lacks this entry, later entries may be lost too, so the reader
+//! starts again.
 
 use std::collections::btree_map::Entry;
 
@@ -22,19 +22,16 @@ use rotogate_core::store::kit::fields::{LiveRevocations, add_logged};
 use rotogate_core::store::kit::network::{not_done, refused};
 use rotogate_core::store::{Cursor, StoreError};
 
-/// The maximum number of entries in a reply.
 pub(super) const PAGE: usize = 1000;
-/// The cursor with which a scan begins.
 pub(super) const BEGIN: &[u8] = b"0";
-/// The number of times that a reader starts again before it gives up.
+/// The maximum number of attempts before a reader gives up.
 const MAX_STARTS: u32 = 3;
 
-/// The position of a reader in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The name of the write that made the entry. If it is all zeros, the write is unknown, but no entry from `id` on
-    /// has been trimmed.
+    /// The write that made the entry. All zeros if this write is unknown. The log then has the position if no entry
+    /// from `id` on was trimmed.
     pub(super) op: Op,
 }
 
@@ -43,7 +40,7 @@ impl LogPosition {
         self.op != Op::default()
     }
 
-    /// Returns whether all entries after this position are in the log. `found` is the entry at the position's id.
+    /// Returns whether the log has all entries after this position. `found` is the entry at the position's id.
     pub(super) fn is_there(&self, found: Option<&(Self, Revocation)>, floor: LogId) -> bool {
         if self.has_entry() { found.is_some_and(|(found, _)| found == self) } else { floor <= self.id }
     }
@@ -60,8 +57,7 @@ impl RedisInner {
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// Returns the position in each partition. It is `None` at the beginning, or if the position is from another
-    /// history.
+    /// Returns the position in each partition. `None` at the beginning, or for another history.
     pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         let (places, short) = parts.as_chunks::<4>();
@@ -69,7 +65,7 @@ impl RedisInner {
             return Ok(vec![None; self.partitions.count()]);
         }
         if !rest.is_empty() || !short.is_empty() || places.len() != self.partitions.count() {
-            return Err(refused("this position in the revocations belongs to another kind of store"));
+            return Err(refused("this cursor into the revocations was created by another kind of store"));
         }
         let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
             (*history == partition.history()).then(|| LogPosition {
@@ -80,8 +76,7 @@ impl RedisInner {
         Ok(self.partitions.iter().zip(places).map(|(partition, place)| of(partition, place)).collect())
     }
 
-    /// Returns the entries of a partition after a position, or all entries if the log no longer contains the
-    /// position.
+    /// Returns a partition's entries after a position, or all entries if the log lacks the position.
     pub(super) async fn since(
         &self,
         partition: &Partition,
@@ -99,14 +94,13 @@ impl RedisInner {
         self.snapshot(&self.commands, partition).await
     }
 
-    /// Adds every live revocation of a partition to a list. Returns the position in the log up to which they are
-    /// complete.
+    /// Adds a partition's live revocations to a list. Returns the log position up to which they are complete.
     pub(super) async fn fill(
         &self,
         list: &Mutex<ListFilling>,
         partition: &Partition,
     ) -> Result<LogPosition, StoreError> {
-        // Entries may arrive twice and in any order, because the list merges them.
+        // The list merges entries, so entries may arrive twice and in any order.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
             entries.iter().for_each(|(_, entry)| list.add(entry));
@@ -122,7 +116,7 @@ impl RedisInner {
         Err(trimmed_again())
     }
 
-    /// Returns every live revocation of a partition, and the position in the log up to which they are complete.
+    /// Returns a partition's live revocations, and the log position up to which they are complete.
     pub(super) async fn snapshot(
         &self,
         primaries: &Primaries,
@@ -147,7 +141,6 @@ impl RedisInner {
         Ok(live)
     }
 
-    /// Reads the live revocations of a partition, page by page.
     async fn each_page(
         &self,
         primaries: &Primaries,
@@ -156,7 +149,7 @@ impl RedisInner {
     ) -> Result<(), StoreError> {
         let (mut page, mut rest) = self.scan_live(primaries, partition, BEGIN.into()).await?;
         while let Some(cursor) = rest {
-            // Requests the next page before this page is processed, so that both happen in parallel.
+            // Requests the next page early, to process pages in parallel.
             let next = self.scan_live(primaries, partition, cursor);
             let (next, taken) = join(next, async { decode_page(page).map(&mut take) }).await;
             taken?;
@@ -165,8 +158,8 @@ impl RedisInner {
         decode_page(page).map(take)
     }
 
-    /// Returns a page of the live revocations, and the cursor of the next page, if there may be one. A revocation
-    /// that is live throughout the scan is on at least one page.
+    /// Returns a page of live revocations, and the next cursor. A revocation that stays live during the scan is on at
+    /// least one page.
     pub(super) async fn live_page(
         &self,
         primaries: &Primaries,
@@ -214,7 +207,6 @@ impl RedisInner {
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
-    /// Returns the entries after a position, or `None` if the log no longer contains the position.
     async fn logged_after(
         &self,
         primaries: &Primaries,
@@ -226,7 +218,8 @@ impl RedisInner {
             let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
             let mut replies = self
                 .read(primaries, partition, |pipeline| {
-                    // Reads from the position itself. If its entry is present, no later entry is missing.
+                    // The read begins with the entry at the position. If the position's entry is present, no later
+                    // entry is missing.
                     pipeline.cmd("XRANGE").arg(log).arg(at.id.to_string()).arg("+").arg("COUNT").arg(PAGE);
                     pipeline.cmd("HGET").arg(head).arg("floor");
                 })
@@ -247,7 +240,7 @@ impl RedisInner {
     }
 }
 
-/// Decodes the entries of a page, which consists of targets, each followed by its value.
+/// A page is a list of targets, each followed by its value.
 fn decode_page(page: Vec<Value>) -> Result<Vec<(LogId, Revocation)>, StoreError> {
     let mut entries = Vec::with_capacity(page.len() / 2);
     let mut pairs = page.into_iter().filter_map(bytes);
@@ -262,8 +255,7 @@ fn trimmed_again() -> StoreError {
     not_done("the log of revocations in Redis was repeatedly trimmed while it was read")
 }
 
-/// Merges the revocations of all partitions, because a target may have entries in several of them. Also returns the
-/// end of each log.
+/// Merges the partitions, because a target may have entries in several partitions. Also returns the end of each log.
 pub(super) fn all_of(
     of_each: Vec<(LiveRevocations<LogId>, LogPosition)>,
 ) -> (LiveRevocations<LogId>, Vec<LogPosition>) {
@@ -290,7 +282,7 @@ pub(super) fn floor(reply: Option<Value>) -> Result<LogId, StoreError> {
     reply.and_then(bytes).as_deref().and_then(LogId::parse).ok_or_else(|| unexpected("no floor"))
 }
 
-/// Decodes the entries in a reply to XRANGE, or of one stream in a reply to XREAD.
+/// Decodes a reply to XRANGE, or one stream of a reply to XREAD.
 pub(super) fn read_log(reply: Option<Value>) -> Result<Vec<(LogPosition, Revocation)>, StoreError> {
     let Some(Value::Array(entries)) = reply else { return Err(unexpected("no log")) };
     entries.into_iter().map(read_entry).collect()

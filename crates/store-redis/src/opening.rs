@@ -1,8 +1,7 @@
-//! Opens a store: creates its partitions, or checks them against the expectations of this gate.
+//! Opens a store: creates or checks its partitions.
 //!
-//! Each partition has a head. The head of partition 0 is created first. It contains the name of the store, which is
-//! then written to the other heads as well. Once all heads exist, the first head records this. If a head is missing
-//! after that, it was lost.
+//! The head of partition 0 is created first. The other heads copy the store's name from it. Once all heads exist, the
+//! first head records this fact. If a head is missing later, the server has lost it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,18 +22,15 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::mark::{self, Marker};
 use rotogate_core::store::kit::network::refused;
 
-/// The version of the layout of all data in the store.
+/// The version of the data layout.
 const SCHEMA: &str = "1";
 
-/// The number of lanes to each primary for writes that wait for replicas.
 const WRITER_LANES: usize = 4;
 
-/// The connections to the servers of a store.
 pub(super) struct Ways {
     pub(super) commands: Primaries,
     revokes: Primaries,
     beats: Primaries,
-    /// The number of partitions.
     count: usize,
 }
 
@@ -51,7 +47,6 @@ impl Ways {
     }
 }
 
-/// Returns the expected fields of a partition's head, other than the name of the store.
 fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
     [
         ("schema", SCHEMA.to_owned()),
@@ -61,8 +56,7 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
     ]
 }
 
-/// Returns whether the store does not exist yet. An existing store is checked against the expectations of this
-/// gate.
+/// Returns whether there is no store yet. If there is a store, checks it.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
     heads.compare_with_mark().await?;
@@ -81,8 +75,8 @@ pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, 
     Ok(is_new)
 }
 
-/// Checks that the clocks of several servers agree. Each was read between two readings of the gate's own clock.
-/// Servers with different clocks would disagree about the time of a stamped creation.
+/// Checks that the clocks of several servers agree, as stamps require. `times` contains each server's time, and the
+/// gate's monotonic time before and after it.
 pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
     let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
     let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
@@ -109,15 +103,14 @@ pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
     ))
 }
 
-/// Creates or checks each partition.
 pub(super) async fn open_heads(
     options: Arc<RedisOptions>,
     Ways { commands, revokes, beats, count }: Ways,
     evicted: u64,
 ) -> Result<RedisInner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
-    // Makes the comparison before anything is written. Otherwise each refused start would raise the number of
-    // writes of an older store, until it reached the number in the mark.
+    // The comparison comes before any write. Otherwise refused starts could increase the write count of an older store
+    // until it reaches the mark.
     let is_accepted = heads.compare_with_mark().await?;
     let new = new_op()?;
     let mut is_made = true;
@@ -166,14 +159,12 @@ impl Heads<'_> {
         format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
     }
 
-    /// Compares the store with the mark. Returns true if they contradict each other, but the operator has accepted
-    /// the store.
+    /// Compares the store with the mark. Returns whether the operator has accepted a store that differs from the mark.
     async fn compare_with_mark(&self) -> Result<bool, StoreError> {
         let (file, accepts) = (self.options.network.high_water.as_deref(), self.options.network.accept_restored);
         mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
-    /// Returns the values of these fields in the head of a partition.
     async fn fields<const N: usize>(
         &self,
         number: usize,
@@ -188,7 +179,6 @@ impl Heads<'_> {
         Ok(<[Value; N]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes))
     }
 
-    /// Returns the name of the existing store, and its number of writes.
     async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
@@ -200,8 +190,7 @@ impl Heads<'_> {
         store.map(|name| Ok((name.try_into().map_err(|_| unexpected("no store"))?, writes))).transpose()
     }
 
-    /// Returns whether all heads have been created before, in which case none of them may be missing. The first
-    /// head must exist if any other head does.
+    /// Returns whether the first head records that all heads exist. Fails if some of the heads were lost.
     async fn are_whole(&self) -> Result<bool, StoreError> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
@@ -230,7 +219,6 @@ impl Heads<'_> {
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
 
-    /// Returns the name of the store in a partition's head, if the head exists.
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
         let [schema, partitions, issuer, keyring] = expected.each_ref().map(|(field, _)| *field);
@@ -251,15 +239,14 @@ impl Heads<'_> {
         Ok(Some(store.unwrap_or_default()))
     }
 
-    /// Opens a partition. Returns its history, its number of writes, and the name of the store.
+    /// Opens a partition. Returns the history, the number of writes, and the name of the store.
     async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.network.copying {
-            // This field comes first, so that a copy into a store with data is refused because of the data, and not
-            // because of another difference.
+            // This field comes first. A copy into a store with data then fails with the error about the data.
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
@@ -273,7 +260,7 @@ impl Heads<'_> {
                 Ok(((history, answer.seq), store))
             }
             "headless" => Err(refused(format!(
-                "{} lost its head, but still has revocations: restore a complete back-up, or use another prefix",
+                "{} lost its main record, but still has revocations: restore a complete back-up, or use another prefix",
                 self.place()
             ))),
             "differs" => {
@@ -289,9 +276,9 @@ impl Heads<'_> {
         }
     }
 
-    /// Returns instructions for starting over, if the store has never contained a session. Each new or copied session
-    /// raises the stamp, so a stamp of 0 shows that there has never been a session. The instructions also delete the
-    /// rows of gates, because a gate that was killed is considered running for a while.
+    /// Returns instructions to start over, or `None` if the store has contained a session. With stamp 0, it has never
+    /// contained one. The instructions also delete the gates' rows, because a killed gate counts as running for a
+    /// while.
     async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
         let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
         let [head, nodes] = ["h", "n"].map(key);

@@ -1,4 +1,4 @@
-//! The options of a Redis store: its address, and the way in which the gate uses it.
+//! The options of a Redis store.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,14 +15,13 @@ use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{NetworkOptions, refused};
 use rotogate_core::store::kit::password::Password;
 
-/// The maximum length of the prefix of Redis keys.
 const MAX_PREFIX: usize = 64;
 /// The operating system closes a connection if sent data is not acknowledged within this time.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// The address of a [`RedisStore`](super::RedisStore), and the way in which the gate uses it.
+/// The address of a [`RedisStore`](super::RedisStore), and how the gate uses it.
 ///
 /// ```
 /// # fn example(keyring: &rotogate::token::Keyring) -> Result<(), rotogate::store::StoreError> {
@@ -38,7 +37,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_millis(700);
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// The URLs of the server, of its Sentinels, or of nodes of the cluster.
     pub(super) urls: Vec<String>,
     pub(super) sentinel: Option<Sentinel>,
     pub(super) cluster: bool,
@@ -63,8 +61,8 @@ impl RedisOptions {
     /// The default prefix of Redis keys.
     pub const PREFIX: &str = "rg";
 
-    /// Makes options from the URL of a server: `redis://host:port/database`, or `rediss://` for TLS. The URL must
-    /// not contain a password.
+    /// Makes options from the URL of a server: `redis://host:port/database`, or `rediss://` for TLS. The URL must not
+    /// contain a password.
     pub fn new(url: impl Into<String>, network: NetworkOptions) -> Self {
         Self {
             urls: vec![url.into()],
@@ -79,8 +77,8 @@ impl RedisOptions {
         }
     }
 
-    /// Declares that the URLs are those of Sentinels, and sets their name for the primary. The scheme and the
-    /// database of the first URL, and the certificates, apply to the primary as well.
+    /// Declares that the URLs are those of Sentinels, and sets the Sentinels' name for the primary. The first URL's
+    /// scheme and database, and the certificates, also apply to the primary.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -98,15 +96,14 @@ impl RedisOptions {
         Self { sentinel: Some(Sentinel { name: name.into(), username: None, password: None }), ..self }
     }
 
-    /// Adds the URLs of the other Sentinels, or of other nodes of the cluster.
+    /// Adds the URLs of other Sentinels, or of other cluster nodes.
     #[must_use]
     pub fn more_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.urls.extend(urls.into_iter().map(Into::into));
         self
     }
 
-    /// Sets the user name for the ACL of the Sentinels. Has no effect unless [`sentinel`](Self::sentinel) was
-    /// called before.
+    /// Sets the ACL user name for the Sentinels. Call [`sentinel`](Self::sentinel) first.
     #[must_use]
     pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
         if let Some(sentinel) = &mut self.sentinel {
@@ -115,8 +112,8 @@ impl RedisOptions {
         self
     }
 
-    /// Sets the file with the password for the Sentinels, like [`NetworkOptions::password_file`]. Has no effect
-    /// unless [`sentinel`](Self::sentinel) was called before.
+    /// Sets the password file for the Sentinels, like [`NetworkOptions::password_file`]. Call
+    /// [`sentinel`](Self::sentinel) first.
     #[must_use]
     pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
         if let Some(sentinel) = &mut self.sentinel {
@@ -125,28 +122,26 @@ impl RedisOptions {
         self
     }
 
-    /// Sets the user name for the ACL of the server.
+    /// Sets the ACL user name for the server.
     #[must_use]
     pub fn username(self, name: impl Into<String>) -> Self {
         Self { username: Some(name.into()), ..self }
     }
 
-    /// Sets the prefix of every Redis key, which consists of letters, digits, `-` and `_`. All gates of an issuer must
-    /// use the same prefix.
+    /// Sets the prefix of every Redis key: letters, digits, `-` and `_`. All gates of an issuer must use the same
+    /// prefix.
     #[must_use]
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
-    /// Declares that the server's `maxmemory-policy` is `noeviction`. Use this if the server forbids `INFO`, with which
-    /// the gate would check the policy.
+    /// Declares that the server's `maxmemory-policy` is `noeviction`, if the server forbids `INFO`.
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// Declares that the URLs are those of nodes of a cluster. Each node reports the others. A cluster has only
-    /// database 0.
+    /// Declares that the URLs are those of cluster nodes. A cluster has only database 0.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -164,13 +159,11 @@ impl RedisOptions {
         Self { cluster: true, ..self }
     }
 
-    /// Returns the same options with the address of one server of a cluster.
     pub(super) fn at(&self, address: &Address) -> Self {
         let scheme = self.first_url().split_once("://").map_or("redis", |(scheme, _)| scheme);
         Self { urls: vec![format!("{scheme}://{address}")], ..self.clone() }
     }
 
-    /// Returns the hosts and ports of the URLs.
     pub(super) fn places(&self) -> Result<Vec<Address>, StoreError> {
         let place = |url: &String| match parse(url)?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
@@ -181,35 +174,32 @@ impl RedisOptions {
         self.urls.iter().map(place).collect()
     }
 
-    /// Acknowledges a write only when this number of replicas has it. In a cluster, the number applies to the replicas
-    /// of each primary. Choose the number so that the primary and these replicas are more than half of the servers, for
-    /// example 1 for three servers. Then a primary that is cut off together with at most half of the servers cannot
-    /// acknowledge any write.
+    /// Acknowledges a write once this number of replicas has the write, for each primary in a cluster. The primary and
+    /// these replicas should be a majority of the servers. For three servers, the number is 1. A minority that is cut
+    /// off then cannot acknowledge writes.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }
     }
 
-    /// Acknowledges a write only when it is in the append-only file of the primary, and of as many replicas as the
-    /// store waits for. The server must have version 7.2 or later.
+    /// Acknowledges a write once the append-only files of the primary and the awaited replicas have it. The server must
+    /// have version 7.2 or later.
     #[must_use]
     pub fn wait_fsync(self) -> Self {
         Self { wait_fsync: true, ..self }
     }
 
-    /// The maximum wait for the reply to a command. If the reply takes longer, the connection is closed.
+    /// The maximum wait for a reply, after which the connection is closed.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.network.reply_timeout.unwrap_or(REPLY_TIMEOUT)
     }
 
-    /// Returns the durability that the gate waits for, if it waits for replicas or for append-only files.
     pub(super) fn durable(&self) -> Option<Durable> {
         let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
     }
 
-    /// Returns the address of the store for messages. [`check`](Self::check) ensures that the URLs do not contain
-    /// credentials.
+    /// The store's address for messages. [`check`](Self::check) ensures that the address has no credentials.
     pub(super) fn address(&self) -> String {
         let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
         match &self.sentinel {
@@ -222,7 +212,6 @@ impl RedisOptions {
         self.urls.first().map_or("", String::as_str)
     }
 
-    /// Checks the options without contacting the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
         let info = parse(self.first_url())?;
@@ -250,7 +239,7 @@ impl RedisOptions {
         let Some(first) = infos.first() else { return Err(refused("there is no URL of Redis")) };
         if sentinel && cluster {
             return Err(refused(
-                "a Redis cluster is not used with Sentinels: remove `cluster`, or remove the name of the primary",
+                "a Redis cluster cannot be used with Sentinels: remove `cluster`, or remove the name of the primary",
             ));
         }
         if infos.len() > 1 && !sentinel && !cluster {
@@ -271,12 +260,12 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Checks that a string is the URL of a server without credentials. The error does not repeat the URL.
+    /// Checks a server URL without credentials. The error does not repeat the URL.
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
     }
 
-    /// Checks that the string is allowed as the prefix of Redis keys.
+    /// Checks a prefix for Redis keys.
     pub fn check_prefix(prefix: &str) -> Result<(), StoreError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.chars().all(fits) {
@@ -287,8 +276,7 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// Returns a client for the next connection to a server, with the current password. Without an address, the
-    /// address in the URL is used.
+    /// Returns a client with the current password. Without an address, the address in the URL is used.
     pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
         let info = parse(self.first_url())?;
         let info = match at {
@@ -299,7 +287,6 @@ impl RedisOptions {
         self.client_of(info, self.username.as_deref(), self.network.password.as_ref(), database)
     }
 
-    /// Returns a client for the next connection to a Sentinel.
     pub(super) fn sentinel_client(&self, url: &str) -> Result<Client, StoreError> {
         let known = self.sentinel.as_ref();
         let username = known.and_then(|sentinel| sentinel.username.as_deref());
@@ -326,8 +313,7 @@ impl RedisOptions {
         if !tls {
             return Client::open(info).map_err(failed);
         }
-        // The Redis client uses the crypto provider of the process. If the program has not chosen one, the gate's
-        // provider is installed.
+        // The Redis client uses the crypto provider of the process, which may not be installed yet.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
@@ -339,7 +325,6 @@ impl RedisOptions {
     }
 }
 
-/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -369,7 +354,6 @@ fn at_address(info: ConnectionInfo, at: &Address) -> ConnectionInfo {
     info.set_addr(there)
 }
 
-/// Returns the host and port of a URL.
 pub(super) fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default()
@@ -377,7 +361,7 @@ pub(super) fn host_of(url: &str) -> &str {
 
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     let info = url.into_connection_info().map_err(|_| {
-        // The error omits the library's text, because that may repeat the URL.
+        // The library's error message may contain the URL.
         refused("the URL of Redis cannot be read: write redis://host:port or rediss://host:port")
     })?;
     let settings = info.redis_settings();
@@ -395,8 +379,6 @@ fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {
     }
 }
 
-/// Returns TCP settings that detect a silent connection within seconds, whatever the settings of the operating
-/// system are.
 fn tcp() -> TcpSettings {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(1));
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);

@@ -1,32 +1,29 @@
-//! Partitions are the parts of the store. A script can access all Redis keys of one partition.
+//! The partitions of the store.
 //!
-//! A script accesses the Redis keys of only one partition. These Redis keys have the same hash tag, and are therefore
-//! in the same slot of a cluster. The last byte of a session's id, which is random, selects the session's partition.
-//! Not-befores of a subject, of a client and of all sessions are in **every** partition, so that each rotation is
-//! atomic with all revocations that could refuse it. A single server has one partition.
+//! A script accesses only one partition. The Redis keys of a partition have the same hash tag, and therefore the same
+//! cluster slot. The last byte of a session's id, which is random, selects the partition. Not-befores are in **every**
+//! partition, so that a rotation is atomic with all revocations that could refuse it. A single server has one
+//! partition.
 //!
 //! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they are in one order. A
-//! not-before is acknowledged once every partition has it. Partition 0 then raises its last stamp to the
-//! not-before, so every creation that is stamped afterwards is later. Now consider a session that was stamped
-//! before the not-before. If its insert reaches its partition after the not-before, the insert is refused. If the
-//! insert comes first, later swaps of the session are refused, because its partition has the not-before by the time
-//! that the not-before is acknowledged. There is no other order.
+//! not-before is acknowledged once every partition has it. Partition 0 then raises its last stamp to the not-before, so
+//! that later sessions get later stamps. A gate may still insert a session with an earlier stamp. A partition that has
+//! the not-before refuses the insert. Otherwise the partition refuses later swaps of the session.
 //!
-//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the sessions
-//! there. Each partition accepts the result if its entry is unchanged and it has no session that ends later. Otherwise
-//! it returns its present state, and the not-before is computed again. Both steps can be repeated. If a node crashes
-//! between the steps, it has not acknowledged the not-before. The next not-before for the target completes the partial
-//! result in every partition.
+//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the target's
+//! sessions. A partition accepts the result if its entry is unchanged and no session ends later. Otherwise the
+//! partition returns its present state, and the gate computes the not-before again. Both steps can be repeated. After a
+//! crash in between, the next not-before for the target completes the partial result.
 //!
 //! **The maximum number of a subject's sessions** is checked over all partitions. A bounded insert first reads all
-//! partitions, including the number of inserts in each. Then it raises this number in each other partition, unless
-//! the number has changed. Finally it inserts into its own partition, unless the number there has changed. Of two
-//! such inserts, the later one has read the session of the earlier one. Proof: suppose that B inserts after A, but
-//! B read A's partition before A inserted. Then B raised the number in A's partition before A inserted, or else B
-//! failed there. If A read this number before B raised it, A fails. If A read it afterwards, A read after all of
-//! B's reads. In this case A raised the number in B's partition after B had read it and before B inserts, so B
-//! fails. A failed insert is tried again from the start. The sessions that must end for the new one are ended after
-//! the insert, but before the insert is acknowledged.
+//! partitions, including the number of inserts in each. Then it raises this number in each other partition, unless the
+//! number has changed. Finally it inserts the session into its own partition, unless that partition's number has
+//! changed. Of two such inserts, the later one has read the session of the earlier one. Proof: suppose that B inserts after A, but B read
+//! A's partition before A inserted. Then B raised the number in A's partition before A inserted. Otherwise A's insert
+//! would have changed the number, and B would have failed. If A read the number before B raised it, A fails. Otherwise
+//! A read the number after all of B's reads. Then A raised the number in B's partition after B had read it. B inserts
+//! later, so B fails. A failed insert is tried again from the start. The excess sessions are ended after the insert,
+//! and before its acknowledgment.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,10 +35,9 @@ use rotogate_core::session::SessionId;
 use rotogate_core::store::kit::fields::History;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The number of partitions in a cluster. It is stored in the head and never changes.
+/// The number is stored in the head, and never changes.
 pub(super) const OF_A_CLUSTER: usize = 16;
 
-/// The names of the Redis keys of one partition.
 pub(super) struct PartitionKeys {
     pub(super) tag: String,
 }
@@ -69,13 +65,12 @@ impl PartitionKeys {
         self.with("sub:", subject.as_bytes())
     }
 
-    /// Returns the Redis keys that every script gets first.
+    /// Returns the fixed Redis keys, with which every script's key list begins.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
         ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
 }
 
-/// A partition, and what the gate knows about its state.
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
@@ -83,18 +78,15 @@ pub(super) struct Partition {
     history: AtomicU64,
     /// The highest number of writes that the server has reported.
     pub(super) seq: AtomicU64,
-    /// Whether the server has lost acknowledged writes, or may have lost some.
+    /// Whether the server may have lost acknowledged writes.
     lost: AtomicBool,
 }
 
-/// How certain it is that writes are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// Another server has replied, the server was restarted, or another node noticed a loss. It is possible that no
-    /// write is missing.
+    /// Another server replied, the server restarted, or another node noticed a loss.
     Possible,
-    /// The server reports fewer writes than it has acknowledged, or its log no longer contains an entry that was
-    /// read.
+    /// The server reports fewer writes than acknowledged, or its log lacks an entry that was read.
     Certain,
 }
 
@@ -113,22 +105,20 @@ impl Partition {
         self.history.load(Ordering::Acquire).to_be_bytes()
     }
 
-    /// Switches to the new history that was given to the data after a loss.
+    /// Switches to the new history after a loss.
     pub(super) fn adopt(&self, history: History, seq: u64) {
         self.seq.store(seq, Ordering::Release);
         self.history.store(u64::from_be_bytes(history), Ordering::Release);
         self.lost.store(false, Ordering::Release);
     }
 
-    /// Records that the server has made this many writes in this history.
     pub(super) fn saw(&self, history: History, seq: u64) {
         if self.history() == history {
             self.seq.fetch_max(seq, Ordering::AcqRel);
         }
     }
 
-    /// Records that writes of this history appear to be lost. Does nothing if another history was adopted in the
-    /// meantime.
+    /// Records a loss of writes, unless the history has changed in the meantime.
     pub(super) fn flag_lost(&self, history: History, sign: Sign) {
         if self.history() != history || self.lost.swap(true, Ordering::AcqRel) {
             return;
@@ -164,7 +154,7 @@ impl Partitions {
         Self { first, others: others.into() }
     }
 
-    /// Returns the partition that issues stamps, and whose time is the store's time.
+    /// The partition that issues stamps and the store's time.
     pub(super) fn first(&self) -> &Partition {
         &self.first
     }
@@ -173,7 +163,6 @@ impl Partitions {
         self.others.len() + 1
     }
 
-    /// Returns the number of writes that the servers have reported, summed over all partitions.
     pub(super) fn writes(&self) -> u64 {
         self.iter().map(|partition| partition.seq.load(Ordering::Acquire)).fold(0, u64::saturating_add)
     }
@@ -190,17 +179,16 @@ impl Partitions {
         self.of_bytes(id.as_bytes())
     }
 
-    /// Returns the partition that the last byte selects.
     pub(super) fn of_bytes(&self, id: &[u8]) -> &Partition {
         self.get(usize::from(id.last().copied().unwrap_or_default()) % self.count())
     }
 
-    /// Returns the partition of a target that cannot affect sessions of this gate's issuer.
+    /// Returns the partition for a target that cannot affect this issuer's sessions.
     pub(super) fn of_target(&self, target: &[u8]) -> &Partition {
         self.of_bytes(digest::digest(&digest::SHA256, target).as_ref())
     }
 
-    /// Groups values by partition, in the order of the partitions. Partitions without values are omitted.
+    /// Groups values by partition, in order. Partitions without values are omitted.
     pub(super) fn sort<T>(
         &self,
         all: impl IntoIterator<Item = T>,
@@ -214,7 +202,7 @@ impl Partitions {
     }
 }
 
-/// Writes to several partitions in parallel. Each write is attempted, even if others fail.
+/// Writes to several partitions in parallel. A failure does not stop the other writes.
 pub(super) async fn in_each<T>(
     writes: impl IntoIterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Result<Vec<T>, StoreError> {
@@ -225,7 +213,7 @@ pub(super) async fn in_each<T>(
     };
     let is_in_doubt = results.iter().any(may_be_done);
     results.into_iter().collect::<Result<_, _>>().map_err(|error: StoreError| {
-        // The writes to other partitions may have succeeded.
+        // Other partitions may have executed the write.
         let may_be_in_doubt = is_in_doubt && error.outcome() == WriteOutcome::NotDone;
         if may_be_in_doubt { error.with_outcome(WriteOutcome::InDoubt) } else { error }
     })

@@ -1,5 +1,4 @@
-//! The encoding of records and entries. Scripts read only the fixed parts, so the fixed parts contain every field
-//! that a script compares.
+//! The encoding of records and entries. Scripts read only the fixed parts.
 
 use std::fmt;
 
@@ -15,16 +14,13 @@ use rotogate_core::store::kit::encoding::{decode_target, encode};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 
-/// The offset of the encoded record. Before it are the name of the last write, the history of that write, and the
-/// end.
+/// The offset of the encoded record. The bytes before it contain fields for scripts, the name and history of the last
+/// write, and the session's end.
 const FIXED: usize = 42;
-/// The name of the last write.
 const OP: std::ops::Range<usize> = 18..26;
-/// The history in which the last write was made.
 pub(super) const HISTORY: std::ops::Range<usize> = 26..34;
 
-/// Encodes a session's record: the fixed part, which scripts compare, followed by the record in the encoding of the
-/// embedded store.
+/// Encodes a record: the fixed part for scripts, then the embedded store's encoding.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let mut bytes = Zeroizing::new(begin_of(session).to_vec());
     bytes.extend_from_slice(op);
@@ -34,12 +30,10 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     Ok(bytes)
 }
 
-/// Returns the name of a record's last write.
 pub(super) fn op_of(record: &[u8]) -> Option<Op> {
     record.get(OP)?.try_into().ok()
 }
 
-/// Decodes the record of a session. An error affects only this record.
 pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     decode_begun("Redis", id, bytes.get(..BEGIN).unwrap_or(bytes), bytes.get(FIXED..))
 }
@@ -48,7 +42,6 @@ pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreErr
     begin::unknown_version("Redis", what, version)
 }
 
-/// A position in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LogId {
     pub(super) time: u64,
@@ -74,14 +67,13 @@ fn damaged() -> StoreError {
     )
 }
 
-/// Decodes the live entry of a target, and its position in the log.
+/// Returns a target's live entry, and its position in the log.
 pub(super) fn decode_live(target: &[u8], value: &[u8]) -> Result<(Revocation, LogId), StoreError> {
     let (effect, until, id) = split_entry(value).ok_or_else(damaged)?;
     let id = LogId::parse(id).ok_or_else(damaged)?;
     Ok((Revocation { target: decode_target(target)?, effect, until }, id))
 }
 
-/// Encodes an entry without its position in the log.
 pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
     let whole = encode_effect(entry.effect);
     let effect = match entry.effect {
@@ -93,7 +85,6 @@ pub(super) fn encode_kept(entry: &Revocation) -> Vec<u8> {
     [effect, &millis(entry.until)].concat()
 }
 
-/// Splits an entry into its effect, its end, and the rest.
 fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
     let (&kind, rest) = value.split_first()?;
     let (effect, rest) = match kind {
@@ -113,7 +104,7 @@ fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
     Some((effect, Timestamp::from_millis(u64::from_be_bytes(*until)), rest))
 }
 
-/// Decodes an entry of the log, and the name of the write that made it.
+/// Returns a log entry, and the name of its write.
 pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {

@@ -1,8 +1,7 @@
 //! The records of the relay.
 //!
-//! As in every store, the caller supplies the time that determines whether a record has expired. This is
-//! sufficient, because records of a relay live for a minute, and the engine's time follows the server's time. The
-//! server deletes a record an hour after its end according to its own clock.
+//! The caller supplies the time for expiry. By its own clock, the server deletes a record an hour after its expiry.
+//! Clock differences are harmless, because records are valid for only a minute.
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value};
@@ -19,7 +18,6 @@ use rotogate_core::store::relay::{
 };
 
 const VERSION: u8 = 1;
-/// The offset of the encoded record.
 const FIXED: usize = 46;
 const SWEPT_AT_ONCE: u64 = 128;
 

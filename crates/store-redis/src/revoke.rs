@@ -15,16 +15,14 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::fits;
 use rotogate_core::store::{NODE_KEPT, StoreError, WriteOutcome};
 
-/// The maximum number of revocations that one script removes. It is limited, because other writers wait while the
-/// script runs.
+/// The number is limited, because other writers wait while the script runs.
 const SWEPT_AT_ONCE: u64 = 128;
 
-/// The entry of a not-before in a partition, and the latest end of the partition's sessions that it may match.
+/// A partition's entry for a not-before, and the latest end of the matching sessions.
 struct PartitionEntry<'a> {
     partition: &'a Partition,
     known: Option<Revocation>,
     end: Timestamp,
-    /// Whether this revocation has already written the entry.
     is_written: bool,
 }
 
@@ -64,7 +62,7 @@ impl RedisInner {
         revoked.ok_or_else(|| unexpected("a time that the gate did not send"))
     }
 
-    /// Returns the partition that has the entries for a target, or `None` if every partition has them.
+    /// Returns the partition with a target's entries. `None` if every partition has them.
     pub(super) fn held_by(&self, of: &Target) -> Result<Option<&Partition>, StoreError> {
         Ok(match of {
             Target::Session(id) => Some(self.partitions.of_session(*id)),
@@ -76,9 +74,8 @@ impl RedisInner {
         })
     }
 
-    /// Writes a not-before to every partition (see [`partitions`](super::partitions)). The rules are applied to the
-    /// entries of all partitions, and the result is written to each. If a partition has changed in the meantime,
-    /// the rules are applied again.
+    /// Writes a not-before to every partition (see [`partitions`](super::partitions)). If a partition has changed, the
+    /// rules are applied again.
     async fn revoke_in_all(
         &self,
         op: Op,
@@ -106,7 +103,7 @@ impl RedisInner {
                 all.iter().filter_map(|one| one.known.as_ref()).fold(None, |known, one| Some(merged(known, one)));
             let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
             let is_begun = all.iter().any(|one| one.is_written);
-            // If a partition has the entry already, the outcome of the write is in doubt after an error.
+            // If one partition has the entry, an error leaves the write in doubt.
             let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
             let open: Vec<_> = all.iter_mut().filter(|one| !one.has(&now)).collect();
             if open.is_empty() {
@@ -133,14 +130,12 @@ impl RedisInner {
         Err(changed_again().with_outcome(WriteOutcome::InDoubt))
     }
 
-    /// Prepares a commit over the connections for revocations, so that a burst of refreshes does not delay it.
+    /// Prepares a commit on the connections for revocations, where refreshes cause no delay.
     pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
-    /// Removes expired revocations, and returns their number. Sessions expire without a sweep. If several nodes
-    /// sweep at the same time, each removes different entries. A not-before is counted once for each partition that
-    /// contained it.
+    /// Removes expired revocations. Returns the number over all partitions. Concurrent sweeps remove different entries.
     pub(super) async fn sweep_in(&self, partition: &Partition) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {

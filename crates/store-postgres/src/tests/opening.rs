@@ -61,7 +61,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     store.revoke(gone(session("alice", 1, start()).id), RevokedBecause::Logout).await.unwrap();
     server.sql("delete from rotogate.head");
     let said = refused(server.options()).await;
-    assert!(said.contains("lost its head"), "{said}");
+    assert!(said.contains("lost its main record"), "{said}");
 }
 
 #[tokio::test]
