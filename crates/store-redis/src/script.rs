@@ -1,4 +1,4 @@
-//! The scripts, and the decoding of their replies.
+//! Scripts, and the decoding of their replies.
 
 use std::sync::LazyLock;
 
@@ -42,21 +42,18 @@ scripts! {
 
 const COMMON: &str = include_str!("scripts/common.lua");
 
-/// A script, with the code that is common to all scripts at the beginning. The server identifies the script by its
-/// hash.
 pub(super) struct Script {
     source: String,
     hash: String,
-    /// Whether its writes are acknowledged only once replicas have them. Has no effect if the store does not wait
-    /// for replicas.
+    /// Whether the acknowledgment of writes waits for replicas, if the store is configured to wait.
     pub(super) waits: bool,
 }
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
         let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
-        // A counter does not wait for replicas. If a failover resets it, a few more attempts are possible, whereas
-        // waiting for a disk would delay each login by seconds.
+        // A counter does not wait for replicas, because waiting would delay each login. If a counter is reset, a client
+        // only gets a few more attempts.
         Self { waits: name != "count", ..Self::from_source(&source) }
     }
 
@@ -64,8 +61,7 @@ impl Script {
         Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 
-    /// Sends the script's hash. If the server does not know the hash, sends the full text, which the server then
-    /// stores.
+    /// Sends the script's hash, or the full text if the server does not know the hash.
     pub(super) async fn send(
         &self,
         mut connection: MultiplexedConnection,
@@ -80,7 +76,6 @@ impl Script {
         }
     }
 
-    /// Returns the command that executes the script, by its hash or by its full text.
     pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
         if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
     }
@@ -95,8 +90,7 @@ fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd 
     command
 }
 
-/// The reply of every script, which consists of the server's time, the number of writes, a status word, and further
-/// values that depend on the status.
+/// Every reply has the server's time, the number of writes, a status word, and values.
 pub(super) struct ScriptReply {
     pub(super) time: Timestamp,
     pub(super) seq: u64,
@@ -132,7 +126,6 @@ impl ScriptReply {
         String::from_utf8(self.bytes()?).map_err(|_| unexpected("no text"))
     }
 
-    /// Returns a time, which is written as a number of milliseconds.
     pub(super) fn moment(&mut self) -> Result<Timestamp, StoreError> {
         self.text()?.parse().map(Timestamp::from_millis).map_err(|_| unexpected("no time"))
     }
@@ -151,12 +144,11 @@ impl ScriptReply {
         }
     }
 
-    /// Returns the reply if its status is `word`, otherwise an error.
+    /// Returns the reply if its status is `word`.
     pub(super) fn with_status(self, word: &str) -> Result<Self, StoreError> {
         if self.status == word { Ok(self) } else { Err(self.unknown()) }
     }
 
-    /// Returns the error for a status word that this version of the program does not know.
     pub(super) fn unknown(&self) -> StoreError {
         unexpected(&format!("the word {:?}", self.status))
     }

@@ -1,9 +1,8 @@
-//! Queries the Sentinels for the server that is the primary at present.
+//! Queries the Sentinels for the present primary.
 //!
-//! The gate queries each Sentinel every second, and also whenever a server refuses or closes a connection. The
-//! reply with the highest configuration epoch is used. Each failover raises the epoch, and a Sentinel that is cut
-//! off from the others still reports the former primary. The reply only names a server to try. The connection
-//! itself shows whether that server is a primary.
+//! Each Sentinel is queried every second, and after each fault of a connection. The reply with the highest
+//! configuration epoch counts, because a cut-off Sentinel may report a former primary. On each new connection, the gate
+//! also checks by `ROLE` that the server is a primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,24 +23,23 @@ use rotogate_core::store::kit::network::{LONGEST_PAUSE, not_done};
 use rotogate_core::store::{StoreError, WriteOutcome};
 
 const EVERY: Duration = Duration::from_secs(1);
-/// The minimum pause between two queries to a Sentinel, which allows ten queries per second.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A primary, and the configuration epoch of the reply that named it.
+/// A primary, and the configuration epoch of its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Primary {
     pub(super) address: Address,
     pub(super) epoch: u64,
 }
 
-/// The tasks that query the Sentinels. Dropping this value ends them.
+/// The tasks that query the Sentinels. Dropping this value ends the tasks.
 pub(super) struct Sentinels {
     said: Arc<Said>,
     ask: watch::Sender<()>,
     _tasks: JoinSet<()>,
 }
 
-/// The last reply of each Sentinel. The reply is kept if the Sentinel no longer responds.
+/// The last reply of each Sentinel, even if the Sentinel no longer responds.
 struct Said {
     each: Mutex<Vec<Word>>,
     best: watch::Sender<Option<Primary>>,
@@ -69,12 +67,11 @@ impl Sentinels {
         self.said.best.subscribe()
     }
 
-    /// Queries the Sentinels at once, because a fault of the primary may mean that there is a new one.
+    /// Queries the Sentinels at once, because a fault may mean a new primary.
     pub(super) fn ask(&self) {
         self.ask.send_replace(());
     }
 
-    /// Returns the reason why no primary is known.
     pub(super) fn fault(&self) -> Option<String> {
         let each = self.said.each.lock();
         each.iter().find_map(|word| word.fault.clone())
@@ -102,8 +99,8 @@ impl Said {
     }
 }
 
-/// Returns the primary with the highest epoch. If replies of this epoch differ, the one that most Sentinels sent is
-/// used. If that is a tie, the primary in use is preferred.
+/// Returns the primary with the highest epoch. Ties are decided by the number of votes, and then in favor of the
+/// primary in use.
 fn best(each: &[Word], known: Option<&Primary>) -> Option<Primary> {
     let said = || each.iter().filter_map(|word| word.primary.as_ref());
     let weight = |one: &Primary| {
@@ -133,7 +130,7 @@ async fn follow(options: Arc<RedisOptions>, at: usize, url: String, said: Arc<Sa
         sleep(SHORTEST_PAUSE).await;
         tokio::select! {
             () = sleep(pause.saturating_sub(SHORTEST_PAUSE)) => {}
-            // This never fails, because the sender outlives this task.
+            // `changed` cannot fail, because the sender outlives this task.
             Ok(()) = asked.changed() => {}
         }
     }
@@ -158,8 +155,7 @@ async fn question(
             connection.insert(made.map_err(|error| failed(&error))?)
         }
     };
-    // A separate command reads the address, because during a failover it reports the next primary earlier than the
-    // second command does.
+    // During a failover, `GET-MASTER-ADDR-BY-NAME` returns the next primary earlier than `SENTINEL MASTER`.
     let mut question = pipe();
     drop_mut(question.add_command(cmd("SENTINEL")).arg("GET-MASTER-ADDR-BY-NAME").arg(name));
     drop_mut(question.add_command(cmd("SENTINEL")).arg("MASTER").arg(name));
@@ -186,7 +182,6 @@ async fn question(
     Ok(Primary { address: Address { host, port }, epoch })
 }
 
-/// Returns the number with this name from a list of names and values.
 fn field(reply: Value, name: &[u8]) -> Option<u64> {
     let Value::Array(parts) = reply else { return None };
     let mut parts = parts.into_iter().map(bytes);

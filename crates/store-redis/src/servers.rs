@@ -1,4 +1,4 @@
-//! The server to which the connections of a store lead, and the rate of new connections.
+//! Finds the server for a store's connections, and limits the rate of new connections.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,25 +13,21 @@ use super::options::RedisOptions;
 use super::sentinel::{Primary, Sentinels};
 use rotogate_core::store::kit::network::pause_after;
 
-/// The maximum number of attempts to connect in a second, including successful ones.
+/// The maximum number of attempts to connect per second.
 const TRIES: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The state that all connections of a store share.
 pub(super) struct Servers {
     pub(super) options: Arc<RedisOptions>,
     sentinels: Option<Sentinels>,
     pace: Mutex<Pace>,
-    /// Each fault of a connection raises this number. Connections of an earlier generation may be dead as well, so
-    /// they are replaced before their next use. Otherwise a retried request could use one silent connection after
-    /// the other.
+    /// Each fault increments this generation, and older connections are replaced. Otherwise a retry could use another
+    /// silent connection.
     generation: AtomicU64,
-    /// The reason why the last attempt to connect failed.
     fault: Lock<Option<String>>,
 }
 
-/// The rate of new connections. They are made one after the other, so that a server that has just recovered does
-/// not receive all of them at once.
+/// New connections are made one by one, to spare a server that has just recovered.
 #[derive(Default)]
 pub(super) struct Pace {
     tries: VecDeque<Instant>,
@@ -46,14 +42,14 @@ impl Servers {
         Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
     }
 
-    /// Waits until the Sentinels name a primary. Returns `None` if there are no Sentinels.
+    /// Waits until the Sentinels name a primary. `None` if there are no Sentinels.
     pub(super) async fn primary(&self) -> Option<Primary> {
         let mut said = self.sentinels.as_ref()?.primary();
-        // This never fails, because `self` owns the sender.
+        // Waiting cannot fail, because `self` owns the sender.
         said.wait_for(Option::is_some).await.ok().and_then(|primary| primary.clone())
     }
 
-    /// Waits until the Sentinels name a primary other than this one.
+    /// Waits until the Sentinels name another primary.
     pub(super) async fn left(&self, primary: Option<&Primary>) {
         let Some(sentinels) = &self.sentinels else { return std::future::pending().await };
         let mut said = sentinels.primary();
@@ -66,19 +62,17 @@ impl Servers {
 
     /// Records that a connection of this generation failed.
     pub(super) fn distrust(&self, generation: u64) {
-        // Only the first fault of a generation raises the generation.
+        // Further faults of the same generation are ignored.
         let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed);
         self.ask_again();
     }
 
-    /// Queries the Sentinels again, because there may be a new primary.
     pub(super) fn ask_again(&self) {
         if let Some(sentinels) = &self.sentinels {
             sentinels.ask();
         }
     }
 
-    /// Waits for permission to try a connection.
     pub(super) async fn turn(&self) -> MutexGuard<'_, Pace> {
         let mut pace = self.pace.lock().await;
         if let Some(next) = pace.next {
@@ -92,7 +86,6 @@ impl Servers {
         pace
     }
 
-    /// Records the outcome of an attempt to connect.
     pub(super) fn tried(&self, mut pace: MutexGuard<'_, Pace>, fault: Option<String>) {
         if fault.is_some() {
             pace.next = Some(Instant::now() + pause_after(pace.failures));
@@ -103,7 +96,6 @@ impl Servers {
         *self.fault.lock() = fault;
     }
 
-    /// Returns the reason why there is no connection.
     pub(super) fn fault(&self) -> String {
         let last = self.fault.lock().clone();
         let without = || self.sentinels.as_ref().and_then(Sentinels::fault);

@@ -1,5 +1,3 @@
-//! Loads, inserts, swaps and confirms sessions.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,18 +19,15 @@ use rotogate_core::store::kit::snapshot::Snapshot;
 use rotogate_core::store::rules::{Failure, Rules};
 use rotogate_core::store::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 
-/// The maximum number of records that one script confirms. It is limited, because other writers wait while the script
-/// runs.
+/// The number is limited, because other writers wait while the script runs.
 const CONFIRMED_AT_ONCE: usize = 64;
-/// The number of other clients whose not-befores a login reads.
+/// A login reads the not-befores of at most this many other clients.
 const CLIENTS_KNOWN: usize = 32;
 
-/// The state of a subject's sessions in which there is room for a new session. It is identified by the number of
-/// inserts of the subject's sessions in each partition.
+/// The sessions to revoke before an insert, and the number of inserts in each partition.
 type SubjectRoom = InsertRoom<Vec<String>>;
 
 impl RedisInner {
-    /// Returns the existing records with these ids.
     pub(super) async fn load_all(
         &self,
         ids: &[SessionId],
@@ -54,8 +49,7 @@ impl RedisInner {
     ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
         let keys = ids.iter().map(|id| partition.keys.session(*id));
         let records = if self.partitions.count() > 1 {
-            // The commands are separate, because each key may be on either of two servers while a slot is being
-            // moved.
+            // Each key has its own `GET`, because during a slot migration each key may be on either server.
             let get = |pipeline: &mut Pipeline| keys.for_each(|key| drop_mut(pipeline.cmd("GET").arg(key)));
             self.read(&self.commands, partition, get).await?.collect()
         } else {
@@ -71,8 +65,7 @@ impl RedisInner {
         Ok(found.collect())
     }
 
-    /// Returns the sessions that must end so that the new one can be created, according to the rules, or the reason
-    /// why the new session is refused.
+    /// Returns the sessions that must end to make room for the new session, or a reason to refuse it.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -81,8 +74,7 @@ impl RedisInner {
         InsertRoom::find(self.sessions_beside(session).await?, &self.rules(), session, bound)
     }
 
-    /// Announces a new session in each other partition. Returns false if another insert was announced after the
-    /// room was determined.
+    /// Announces a new session in each other partition. Returns false if another insert has announced a session first.
     pub(super) async fn announce(&self, session: &Session, room: &SubjectRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
@@ -99,7 +91,7 @@ impl RedisInner {
         Ok(!announced.await?.contains(&false))
     }
 
-    /// Inserts a session if the maximum applies to several partitions (see [`partitions`](super::partitions)).
+    /// Inserts a session whose subject's limit spans several partitions (see [`partitions`](super::partitions)).
     pub(super) async fn insert_among_partitions(
         &self,
         op: Op,
@@ -109,8 +101,7 @@ impl RedisInner {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        // Inserts only into the session's own partition. Older sessions that must end for the new one are ended
-        // afterwards.
+        // This insert affects only the session's own partition. Older sessions end afterwards.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
         match self.insert_as(op, session, &InsertRoom { known: room.known, plan, ended: Vec::new() }).await? {
@@ -121,13 +112,12 @@ impl RedisInner {
             let entry = Revocation { until: Timestamp::ZERO, ..ended.clone() };
             self.revoke(new_op()?, entry, RevokedBecause::TooMany).await
         }));
-        // The session already exists but is not acknowledged, so after an error its outcome is in doubt.
+        // The session is already stored, so an error leaves the outcome of the insert in doubt.
         let entries = entries.await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
         Ok(Some(Inserted::Inserted(entries)))
     }
 
-    /// Inserts a session. Returns `None` if the subject's sessions have changed since the room for the new session was
-    /// determined.
+    /// Inserts a session. Returns `None` if the subject's sessions have changed since the check.
     pub(super) async fn insert_as(
         &self,
         op: Op,
@@ -144,8 +134,8 @@ impl RedisInner {
         room.insert(&call, &operation, &self.rules(), session).await
     }
 
-    /// Returns the subject's sessions, the revocations that may match them, and the numbers of inserts. If there is
-    /// only one partition, this takes one round trip.
+    /// Returns the subject's sessions, matching revocations, and numbers of inserts. For a single partition, this takes
+    /// one round trip.
     async fn sessions_beside(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         if self.partitions.count() == 1 {
             return self.sessions_in_one(session).await;
@@ -179,7 +169,7 @@ impl RedisInner {
         let first = self.partitions.first();
         let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
         let mut targets = BTreeSet::from(held_against(&self.issuer, session));
-        // The script cannot decode the clients of the other sessions, so the gate sends the clients that it knows.
+        // The script cannot decode the clients of other sessions, so the gate sends the clients that it knows.
         targets.extend(self.clients.lock().iter().map(|client| client_of(client)));
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
@@ -209,7 +199,7 @@ impl RedisInner {
         let others: BTreeSet<_> =
             found.sessions().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
         if !others.is_empty() {
-            // From the next login on, the first request includes these clients.
+            // Later logins read the not-befores of these clients in the first request.
             self.learn_clients(found.sessions());
             for entry in self.entries_of(first, others.into_iter().collect()).await? {
                 found.see_entry(entry);
@@ -226,7 +216,6 @@ impl RedisInner {
         }
     }
 
-    /// Returns the live entries of these targets.
     async fn entries_of(&self, partition: &Partition, targets: Vec<Target>) -> Result<Vec<Revocation>, StoreError> {
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let (key, asked) = (partition.keys.named("r"), fields.clone());
@@ -238,7 +227,7 @@ impl RedisInner {
         known.map(|(field, value)| decode_live(field, &value).map(|(entry, _)| entry)).collect()
     }
 
-    /// Returns the ids in a subject's indexes, and the number of inserts in each partition.
+    /// Returns a subject's session ids, and the number of inserts in each partition.
     pub(super) async fn sessions_of(&self, subject: &str) -> Result<(Vec<String>, Vec<SessionId>), StoreError> {
         let reads = self.partitions.iter().map(|partition| self.sessions_in(partition, subject));
         let (counts, ids): (_, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
@@ -296,7 +285,7 @@ impl RedisInner {
         }
     }
 
-    /// Returns the reason why the rules did not replace the present record.
+    /// Returns why the rules refuse to replace the present record.
     fn refused_swap(&self, expected: u64, record: &Session, now: Session) -> Result<Swap, Failure> {
         let mut found = Snapshot::default();
         found.see(record.id, Ok(now));
@@ -317,19 +306,16 @@ impl RedisInner {
         Ok(marked)
     }
 
-    /// Prepares a write of one session.
     pub(super) fn call_for(&self, id: SessionId, op: Op) -> CommitCall<'_> {
         self.call_in(self.partitions.of_session(id), op)
     }
 
-    /// Prepares a write of sessions that are in the same partition.
     pub(super) fn call_in<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.commands, partition, op, history: partition.history() }
     }
 }
 
-/// Adds a record to `found`. If it is unreadable, logs that instead, because no request can continue such a
-/// session.
+/// Adds a record to `found`. An unreadable record is only logged, because no request can use the session.
 fn see_or_log(found: &mut Snapshot, id: SessionId, record: Result<Session, StoreError>) {
     match record {
         Ok(record) => found.see(id, Ok(record)),

@@ -1,4 +1,4 @@
-//! The [`SharedStore`] in Redis: operations that several nodes share.
+//! The [`SharedStore`] in Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,19 +21,17 @@ use rotogate_core::store::{
     WriteOutcome, count_each,
 };
 
-/// How long the stamp of a change is kept.
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 
-/// The maximum duration. In microseconds, it is below 2^53, so that Lua can represent it exactly.
+/// The microseconds are below 2^53, so that Lua represents them exactly.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
-/// The number of records that are written back at once.
 const RESTORED_AT_ONCE: usize = 64;
 
 impl RedisInner {
-    /// Issues a stamp. Returns `None` if `after` is later than the server's clock by more than the leeway.
+    /// Issues a stamp. `None` if `after` is too far ahead of the server's clock.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        // The stamp of a not-before is for a revocation, so the connections for revocations are used.
+        // Stamps of not-befores use the connections for revocations.
         let primaries = if kind == "before" { &self.revokes } else { &self.commands };
         let first = self.partitions.first();
         let name = (new_op()?, first.history());
@@ -89,8 +87,8 @@ impl RedisInner {
         Ok(is_known)
     }
 
-    /// Executes the counting script. Returns the delay before the next attempt, the index of the counter that
-    /// requires the delay, and whether the name is remembered.
+    /// Returns the delay before the next attempt, the counter that requires the delay, and whether the name is
+    /// remembered.
     async fn counted(
         &self,
         partition: &Partition,
@@ -104,7 +102,7 @@ impl RedisInner {
         Ok((answer.number()?, answer.number()?, answer.number()? > 0))
     }
 
-    /// Waits until everything that was read before is as durable as an acknowledged write.
+    /// Waits until all data read so far is as durable as acknowledged writes.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         if self.options.durable().is_none() {
             return Ok(());
@@ -134,13 +132,12 @@ impl RedisInner {
         }
     }
 
-    /// Writes records back. Returns how many of them the store lacked.
+    /// Writes records back. Returns how many of them were missing.
     async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let call = self.call_in(partition, new_op()?);
         let operations = records.iter().map(|record| (Operation::restoring(record), Snapshot::default()));
         let restore = |state: &mut Snapshot, place: usize| match records.get(place) {
-            // Another node may already have written the record back under the current history. A later record is
-            // kept.
+            // Another node may have written the record back. A later record is kept.
             Some(record) if !state.is_current(record.id) => self.rules().restore(state, record),
             Some(_) | None => Ok(false),
         };
@@ -175,7 +172,7 @@ impl SharedStore for RedisStore {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes(), self.0.leeway()];
         // The first partition issues all stamps.
         let first = self.0.partitions.first();
-        // The stamp is for a revocation, so the connection for revocations is used.
+        // The stamp belongs to a revocation, so the connections for revocations are used.
         let (run, keys) = ((new_op()?, first.history()), vec![first.keys.with("c:", &name)]);
         self.0.run_as(&self.0.revokes, first, run, &CHANGE, keys, args).await?.with_status("stamp")?.moment()
     }
@@ -184,7 +181,7 @@ impl SharedStore for RedisStore {
         self.0.count(new_op()?, counter, how).await
     }
 
-    /// In a cluster, each counter may be in another partition.
+    /// In a cluster, the counters may be in different partitions.
     async fn admit(
         &self,
         caller: Option<SharedCounter>,
@@ -218,7 +215,7 @@ impl SharedStore for RedisStore {
         let reply = self.0.run(first, &NODES, vec![first.keys.named("n")], vec![asked]).await?;
         let mut answer = reply.with_status("nodes")?;
         let now = answer.time;
-        // A scan may return the same node twice.
+        // A scan may return a node twice.
         let mut nodes = BTreeMap::new();
         let mut found = answer.list()?.into_iter();
         while let (Some(id), Some(age), Some(row)) = (found.next(), found.next(), found.next()) {
@@ -226,14 +223,14 @@ impl SharedStore for RedisStore {
                 return Err(unexpected("no row of a node"));
             };
             let by = Duration::from_millis(age.unsigned_abs());
-            // A beat can be later than now if the server's clock was ahead.
+            // A beat may seem to be in the future, if the server's clock was ahead.
             let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
             nodes.insert(id, NodeSeen { row: NodeRow::decode(&row)?, beat });
         }
         Ok(nodes.into_values().collect())
     }
 
-    /// Stores the result as a hint. The subsequent revocation assumes that the hint is current.
+    /// Stores the result as a hint. The next revocation assumes that the hint is current.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.0.partitions.of_session(id);
         let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
@@ -253,15 +250,14 @@ impl SharedStore for RedisStore {
         Ok(Box::new(RedisFeed::new(&self.0, &from, &follow)?))
     }
 
-    /// Adopts the partitions that lost writes, or all partitions if no loss is known. For the other partitions,
-    /// takes over the history that other nodes have given them.
+    /// Adopts the partitions with lost writes, or all partitions if no loss is known. The other partitions keep their
+    /// data and use the history that other nodes have set.
     async fn adopt(&self) -> Result<(), StoreError> {
         let partitions = &self.0.partitions;
         let none = !partitions.iter().any(Partition::is_lost);
         let adopt = async |partition: &Partition| self.0.adopt_one(partition, none || partition.is_lost()).await;
         in_each(partitions.iter().map(adopt)).await?;
-        // Sets the mark to the lower number of writes. Otherwise, a later start would refuse the store because of
-        // this loss, which is already known.
+        // A lower mark is written. Otherwise a later start would refuse the store because of this known loss.
         self.0.mark.set(partitions.writes()).await;
         Ok(())
     }
@@ -303,8 +299,7 @@ impl SharedStore for RedisStore {
         Ok(!is_first && written.is_some_and(|record| record.get(HISTORY) != Some(&history[..])))
     }
 
-    /// Returns the record, if its last write was a swap whose outcome was in doubt and its tokens have not been
-    /// used since.
+    /// Returns the record if its last write was an uncertain swap, and its tokens are still unused.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.0.doubts.ops(id) else { return Ok(None) };
         let partition = self.0.partitions.of_session(id);

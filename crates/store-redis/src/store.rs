@@ -19,7 +19,7 @@ use rotogate_core::store::kit::network::{not_done, pause_after, refused};
 use rotogate_core::store::rules::Rules;
 use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept};
 
-/// The percentage of `maxmemory` above which the store is not ready, because it will soon refuse writes.
+/// The percentage of `maxmemory` above which the store is not ready.
 const FULL: u128 = 90;
 
 #[async_trait]
@@ -45,8 +45,7 @@ impl Store for RedisStore {
                 if let Some(inserted) = self.0.insert_among_partitions(op, &session, room).await? {
                     return Ok(inserted);
                 }
-                // Two conflicting writers would conflict again if they retried at the same time, so the pauses
-                // differ.
+                // The pauses differ, so that two conflicting writers do not conflict again.
                 tokio::time::sleep(pause_after(decision)).await;
             } else if let Some(inserted) = self.0.insert_as(op, &session, &room).await? {
                 return Ok(inserted);
@@ -118,7 +117,7 @@ impl Store for RedisStore {
             rest = ids.get(from..).unwrap_or_default();
         }
         while !rest.is_empty() {
-            // Requests one more id than a page has, to find out whether there is a next page.
+            // One extra id shows whether there is a further page.
             let (some, more) = rest.split_at(rest.len().min(limit + 1));
             for (id, record) in self.0.load_all(some).await? {
                 let session = match record {

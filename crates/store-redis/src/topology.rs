@@ -1,4 +1,4 @@
-//! The table of the cluster, which contains the primary of each partition.
+//! The cluster's table: the primary of each partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,11 +21,10 @@ use super::servers::Servers;
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::not_done;
 
-/// The minimum pause between two requests for the table.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Address {
-    /// Reads an address in the reply to `CLUSTER SLOTS`, in which the host may be unknown.
+    /// Reads an address from `CLUSTER SLOTS`, in which the host may be unknown.
     fn read(node: Value, said_by: &Self) -> Option<Self> {
         let Value::Array(node) = node else { return None };
         let mut parts = node.into_iter();
@@ -52,32 +51,28 @@ impl ClusterTable {
     }
 }
 
-/// The topology of the cluster, as its servers report it.
 pub(super) struct Topology {
     pub(super) options: Arc<RedisOptions>,
-    /// The servers of the URLs.
     seeds: Vec<Address>,
-    /// The slot of each partition.
     slots: Vec<i64>,
     table: watch::Sender<Arc<ClusterTable>>,
-    /// Connections that only request the table.
     links: Links,
-    /// The shared state of the connections to a server. Connections that block have separate state.
+    /// The shared state of the connections to each server. Connections with blocking commands have separate entries.
     servers: Lock<HashMap<(Address, bool), Arc<Servers>>>,
     renewal: Lock<Renewal>,
-    /// Notifies waiting callers whenever the servers have been asked for the table.
+    /// Wakes the waiting callers after each query of the cluster's table.
     renewed: watch::Sender<()>,
 }
 
-/// The requests for the table. One of them runs at a time.
 #[derive(Default)]
 struct Renewal {
     runs: bool,
-    /// The time at which the last request ended.
+    /// When the last request ended.
     ended: Option<Instant>,
 }
 
-/// The turn of the task that requests the table. Dropping it wakes the callers, even after a panic.
+/// The right to request the table, which one task has at a time. Dropping this value wakes the callers, even after a
+/// panic.
 struct RenewalTurn(Arc<Topology>);
 
 impl Drop for RenewalTurn {
@@ -89,7 +84,6 @@ impl Drop for RenewalTurn {
 }
 
 impl Topology {
-    /// Requests the table from the servers in the URLs.
     pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Arc<Self>, StoreError> {
         let seeds = options.places()?;
         let link = first_that_answers(options, &seeds).await?;
@@ -134,9 +128,8 @@ impl Topology {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Requests the table, and waits until the servers were asked. A single task does this for all callers that wait in
-    /// the meantime. A caller that gives up, or that is not polled, therefore does not block other callers. `not` is
-    /// the server that has failed. It is queried only if no other server is known.
+    /// Requests the table. One task does the work for all waiting callers, so that no caller blocks the others. `not`
+    /// is a failed server, which is queried only if no other server is known.
     pub(super) async fn renew(self: &Arc<Self>, not: Option<&Address>) {
         let mut renewed = {
             let mut renewal = self.renewal.lock();
@@ -153,11 +146,10 @@ impl Topology {
             }
             self.renewed.subscribe()
         };
-        // This never fails, because `self` owns the sender.
+        // Waiting cannot fail, because `self` owns the sender.
         let _ = renewed.changed().await;
     }
 
-    /// Requests the table from all servers at once, and uses the first valid reply.
     async fn request(&self, not: Option<&Address>) {
         let table = self.table();
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
@@ -186,8 +178,7 @@ impl Topology {
         self.read_slots(ranges, &node)
     }
 
-    /// Reads the reply to `CLUSTER SLOTS`. Returns `None` if a slot of a partition has no primary, or if the reply
-    /// cannot be parsed.
+    /// Reads `CLUSTER SLOTS`. `None` if a partition has no primary, or the reply is malformed.
     fn read_slots(&self, ranges: Vec<Value>, said_by: &Address) -> Option<(Vec<Address>, Vec<Address>)> {
         let mut primaries = vec![None; self.slots.len()];
         let mut nodes = Vec::new();
@@ -219,7 +210,6 @@ impl Topology {
         });
     }
 
-    /// Corrects the table after a `MOVED` reply.
     pub(super) fn moved(&self, partition: usize, to: Address) {
         self.table.send_if_modified(|table| {
             let mut next = ClusterTable::clone(table);
@@ -236,8 +226,8 @@ impl Topology {
         });
     }
 
-    /// Waits until another server has the partition. Requests the table in the meantime, because a failed server
-    /// does not report the move.
+    /// Waits until another server has the partition. Requests the table repeatedly, because a failed server does not
+    /// report the move.
     pub(super) async fn left(self: &Arc<Self>, partition: usize, address: &Address, every: Duration) {
         let mut table = self.table.subscribe();
         while timeout(every, table.wait_for(|table| table.primaries.get(partition) != Some(address))).await.is_err() {
@@ -246,7 +236,6 @@ impl Topology {
     }
 }
 
-/// Calls a `CLUSTER` subcommand at the start. The error describes a fault of the server or a missing right.
 async fn ask_seed(
     options: &RedisOptions,
     link: &Link,
@@ -266,7 +255,6 @@ async fn ask_seed(
     }
 }
 
-/// Makes a connection to the first server that responds.
 async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result<Link, StoreError> {
     let mut greetings: FuturesUnordered<_> = seeds
         .iter()

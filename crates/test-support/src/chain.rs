@@ -1,5 +1,5 @@
-//! A client with one session. It remembers exactly the replies that it received. After a crash of the gate, it
-//! checks the promises that follow from these replies.
+//! A client with one session. After a crash of the gate, the client checks the guarantees that follow from the replies
+//! it received.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,15 +18,13 @@ use tokio::time::{Instant, Interval, timeout};
 use crate::random::Random;
 use crate::{Answer, Tokens};
 
-/// The maximum wait for a reply or for the end of the connection, even on a slow machine.
+/// The maximum wait for a reply, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The age up to which a pair can be requested again with its predecessor. The configured grace period is 60 s, and
-/// a reply arrives within [`PATIENCE`], so the request arrives within the grace period.
+/// A token that was replaced this recently is still within the grace period of 60 s when the request arrives, because a
+/// reply takes at most [`PATIENCE`].
 const SURELY_IN_GRACE: Duration = Duration::from_secs(30);
-/// The number of recent access tokens that a client keeps.
 const KEPT: usize = 3;
 
-/// Sends requests to one process. There are no replies after the process has ended.
 #[derive(Clone)]
 pub struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -35,7 +33,7 @@ pub struct Http {
     pace: Option<Pace>,
 }
 
-/// The maximum rate of requests of all clients that share this value.
+/// The maximum request rate of all clients that share this value.
 pub type Pace = Arc<Mutex<Interval>>;
 
 impl Http {
@@ -49,7 +47,7 @@ impl Http {
         Self { pace: Some(Arc::clone(pace)), ..self }
     }
 
-    /// Sends a request. Returns the complete reply, or `None` if there was none.
+    /// Sends a request. `None` if there was no complete reply.
     async fn send(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
         if let Some(pace) = &self.pace {
             pace.lock().await.tick().await;
@@ -82,50 +80,42 @@ impl Http {
     }
 }
 
-/// The promise that the gate has broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// The gate has forgotten an acknowledged pair or revocation.
+    /// The gate lost an acknowledged pair or revocation.
     Lost(String),
     /// A generation has two successors, or a superseded token is accepted.
     Fork(String),
-    /// There was no reply, or an unexpected one.
     Strange(String),
 }
 
-/// The progress of the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     None,
-    /// The end was requested, but there was no reply.
+    /// The request got no reply.
     Asked,
     Acknowledged,
 }
 
-/// A client with one session. See the module.
 pub struct Chain {
     random: Random,
-    /// The last pair that the client received.
     last: Tokens,
     /// The credential that was exchanged for `last`.
     before: Option<String>,
-    /// The time of the request for `last`, which is not later than the time at which the pair was issued.
+    /// When `last` was requested.
     asked: Instant,
-    /// Whether the last refresh token was sent without a reply.
     in_doubt: bool,
     end: End,
-    /// The most recent access tokens, including that of `last`.
     access: Vec<String>,
 }
 
-/// What a client did during the life of one process.
+/// The work of a client during one run of the gate.
 pub struct Worked {
     pub chains: Vec<Chain>,
     pub wrong: Vec<Wrong>,
 }
 
-/// Works until the process ends or breaks a promise. Continues a session or logs in. After the end of a session,
-/// logs in again.
+/// Sends requests until the gate stops or responds wrongly. After the end of a session, the client logs in again.
 pub async fn work(http: Http, chain: Option<Chain>, mut random: Random, replies: &AtomicU64) -> Worked {
     let mut worked = Worked { chains: Vec::new(), wrong: Vec::new() };
     let mut next = chain;
@@ -176,12 +166,10 @@ impl Chain {
         Ok(Some(Self { random, last, before: None, asked, in_doubt: false, end: End::None, access }))
     }
 
-    /// Returns whether the end of the session was acknowledged.
     pub fn is_over(&self) -> bool {
         self.end == End::Acknowledged
     }
 
-    /// Returns whether the last request got no reply.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt || self.end == End::Asked
     }
@@ -204,8 +192,7 @@ impl Chain {
         }
     }
 
-    /// Exchanges the last refresh token, and stores the new pair. If there is no reply, nothing changes, and the
-    /// client will present the same token again.
+    /// Exchanges the last refresh token. If there is no reply, the client keeps its token.
     async fn refresh(&mut self, http: &Http) -> Result<Option<()>, Wrong> {
         let asked = Instant::now();
         let Some(answer) = http.refresh(&self.last.refresh).await else {
@@ -229,7 +216,7 @@ impl Chain {
         Ok(Some(()))
     }
 
-    /// Repeats a refresh as if the first reply had been lost.
+    /// Repeats a refresh, as if the first reply was lost.
     async fn refresh_twice(&mut self, http: &Http) -> Result<bool, Wrong> {
         if self.refresh(http).await?.is_none() {
             return Ok(false);
@@ -237,12 +224,14 @@ impl Chain {
         self.repeat(http).await
     }
 
-    /// Presents the predecessor of the last pair again, and expects the same pair.
+    /// Presents the predecessor again, and expects the same pair.
     async fn repeat(&self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(true) };
         let Some(answer) = http.refresh(before).await else { return Ok(false) };
         if answer.status != StatusCode::OK {
-            return Err(Wrong::Lost(format!("the predecessor is refused within grace: {answer:?}")));
+            return Err(Wrong::Lost(format!(
+                "the previous token was refused before its grace period ended: {answer:?}"
+            )));
         }
         if answer.tokens() != self.last {
             return Err(Wrong::Fork("the predecessor got another pair than the acknowledged one".into()));
@@ -266,13 +255,11 @@ impl Chain {
         Ok(true)
     }
 
-    /// Checks the promises after a restart. The process does not end during the check, so each request gets a
-    /// reply.
+    /// Checks the gate's guarantees after a restart. Each request gets a reply.
     pub async fn check(&mut self, http: &Http) -> Result<(), Wrong> {
         match self.end {
             End::Acknowledged => self.check_over(http).await,
             End::Asked => {
-                // Both outcomes are correct, but a mixture of them is not.
                 let answer = http.call(&self.last.access).await.ok_or_else(silent)?;
                 if answer.status == StatusCode::UNAUTHORIZED {
                     self.end = End::Acknowledged;
@@ -307,18 +294,17 @@ impl Chain {
             return Ok(());
         }
         let before = self.before.clone();
-        // If a reply was lost, this request repeats the lost request and gets its reply. Otherwise the session
-        // continues.
+        // If a reply was lost, this repeats the request.
         self.refresh(http).await?.ok_or_else(silent)?;
         if self.random.one_in(3) && !self.repeat(http).await? {
             return Err(silent());
         }
         match before {
-            // The token is now two generations old, whether or not the last one was exchanged before the crash.
+            // In both cases, the token is now two generations old.
             Some(oldest) if self.random.one_in(12) => {
                 let answer = http.refresh(&oldest).await.ok_or_else(silent)?;
                 if !is_invalid_grant(&answer) {
-                    return Err(Wrong::Fork(format!("a token two generations old: {answer:?}")));
+                    return Err(Wrong::Fork(format!("a token two generations old was not refused: {answer:?}")));
                 }
                 self.end = End::Acknowledged;
                 self.check_over(http).await
@@ -327,9 +313,8 @@ impl Chain {
         }
     }
 
-    /// Checks that the predecessor of the last pair still gets that pair. If a later reply was lost and its
-    /// exchange was durable, the predecessor is two generations old and ends the session. It never gets a different
-    /// pair. Returns `Ok(true)` after the end of the session.
+    /// Checks that the predecessor still gets the last pair. After a lost but durable exchange, the predecessor ends
+    /// the session instead. The gate never issues a different pair. Returns `Ok(true)` if the session has ended.
     async fn check_predecessor(&mut self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(false) };
         let answer = http.refresh(before).await.ok_or_else(silent)?;
@@ -341,7 +326,9 @@ impl Chain {
             };
         }
         if !self.in_doubt {
-            return Err(Wrong::Lost(format!("the predecessor is refused within grace: {answer:?}")));
+            return Err(Wrong::Lost(format!(
+                "the previous token was refused before its grace period ended: {answer:?}"
+            )));
         }
         self.end = End::Acknowledged;
         self.check_over(http).await?;

@@ -1,4 +1,4 @@
-//! A small HTTP client, and the responses that it returns.
+//! A small HTTP client.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,7 +11,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// A pair of tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Tokens {
     pub access: String,
@@ -19,13 +18,12 @@ pub struct Tokens {
 }
 
 impl std::fmt::Debug for Tokens {
-    /// Hides the tokens: a failed assertion must not print them into the output that is searched for secrets.
+    /// Hides the tokens from the output, which is searched for secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Tokens(…)")
     }
 }
 
-/// A complete response.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -44,7 +42,7 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// Returns whether the gate could not decide, so that a client repeats the request.
+    /// Returns whether the response is a 503 with `Retry-After`.
     pub fn is_fault(&self) -> bool {
         self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key("retry-after")
     }
@@ -64,7 +62,7 @@ impl Answer {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Returns a header of the request, as the echo upstream received it.
+    /// Returns a request header, as the echo upstream received it.
     pub fn echoed(&self, name: &str) -> Vec<String> {
         let json = self.json();
         let headers = json["headers"].as_array().unwrap();
@@ -72,7 +70,6 @@ impl Answer {
     }
 }
 
-/// Sends a request over a new connection.
 pub async fn send(request: Request<Full<Bytes>>) -> Answer {
     try_send(request).await.unwrap()
 }
@@ -86,8 +83,7 @@ pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn s
     Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
 }
 
-/// Writes bytes unchanged to a socket and reads to the end, for requests that an HTTP library would not send. The
-/// request must contain `Connection: close`, or make the gate close the connection.
+/// Writes raw bytes to a socket, and reads to the end. The request must make the gate close the connection.
 pub fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(address).unwrap();

@@ -1,5 +1,5 @@
-//! Third-party clients and servers in pinned versions. The first test that needs them installs them into
-//! `target/interop-cache`. Tests in several processes share the folder.
+//! Third-party clients and servers in pinned versions. The first test that needs a version installs it into
+//! `target/interop-cache`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::target_folder;
 
-/// Runs the `install.sh` of a folder below `tests`, and returns the folder with the installed files. The script
-/// does nothing if the versions are already installed. Processes that run it at the same time wait for each other.
+/// Runs the `install.sh` of a folder below `tests`, and returns the folder with the installed files. Concurrent
+/// processes wait for each other.
 pub fn installed(tests: &str) -> PathBuf {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests")).join(tests);
     let cache = target_folder("interop-cache").join(source.file_name().unwrap());
@@ -18,7 +18,7 @@ pub fn installed(tests: &str) -> PathBuf {
     cache
 }
 
-/// Installs the clients like [`installed`], and copies these source files next to the packages that they import.
+/// Installs the clients like [`installed`], and copies these files next to the packages that the files import.
 pub fn installed_with(tests: &str, files: &[&str]) -> PathBuf {
     let cache = installed(tests);
     for file in files {
@@ -27,8 +27,7 @@ pub fn installed_with(tests: &str, files: &[&str]) -> PathBuf {
     cache
 }
 
-/// Copies a file unless an identical copy exists. A test in another process may be reading an earlier copy, so the
-/// new copy replaces it atomically.
+/// Copies a changed file atomically, because another process may be reading the earlier copy.
 pub fn put(file: &Path, copy: &Path) {
     let text = fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     if fs::read(copy).is_ok_and(|present| present == text) {

@@ -1,7 +1,7 @@
 //! The configuration of a gate under test.
 
-/// The configuration of most tests. The system chooses the ports. There is an echo upstream, a public route and a
-/// protected route.
+/// The configuration of most tests: an echo upstream, a public and a protected route, and ports that the system
+/// chooses.
 pub const CONFIG: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -35,8 +35,8 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-/// Returns a configuration with these keys in a section. A key that is already in the section gets the new value. A
-/// missing section is added before the first array of tables.
+/// Returns a configuration with these keys in a section. Existing keys get the new value. A missing section is added
+/// before the first array of tables.
 ///
 /// ```
 /// use support::{CONFIG, with};

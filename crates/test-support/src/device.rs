@@ -1,5 +1,4 @@
-//! A browser's device, which is a key that signs proofs (Device Bound Session Credentials). It is implemented
-//! without a library.
+//! A browser's device, whose key signs proofs (Device Bound Session Credentials). No library is used.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -7,7 +6,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// A device with its own key.
 pub struct Device(EcdsaKeyPair);
 
 impl Default for Device {
@@ -23,7 +21,6 @@ impl Device {
         json!({ "kty": "EC", "crv": "P-256", "x": text(&point[1..33]), "y": text(&point[33..]) })
     }
 
-    /// Makes a JWT with this header and payload.
     pub fn sign(&self, header: &Value, payload: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(payload));
@@ -37,13 +34,11 @@ impl Device {
         self.sign(&header, &json!({ "jti": challenge }))
     }
 
-    /// Makes a later proof.
     pub fn proof(&self, challenge: &str) -> String {
         self.sign(&json!({ "alg": "ES256", "typ": "dbsc+jwt" }), &json!({ "jti": challenge }))
     }
 }
 
-/// Returns the challenge in the header for a registration or a later proof.
 pub fn challenge(header: &str) -> String {
     let text = header.split_once("challenge=").map_or(header, |(_, rest)| rest);
     text.split('"').nth(1).expect("a challenge in quotes").to_owned()

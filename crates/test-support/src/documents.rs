@@ -1,4 +1,4 @@
-//! A server for documents, such as the metadata and keys of an issuer.
+//! A server for documents, such as an issuer's metadata and keys.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// Marks a path whose requests get no response. Their connections stay open.
+/// Requests for a path with this mark get no response.
 const SILENCE: &str = "silence";
 
-/// The server. It responds with the documents that the test sets, and otherwise with 404.
+/// A server with the documents that the test sets. Other paths return 404.
 pub struct Documents {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, String>>>,
     seen: Arc<Mutex<Vec<String>>>,
-    /// The last request with a body at each path: its head, and the body.
+    /// The head and body of the last request with a body, by path.
     sent: Arc<Mutex<HashMap<String, (String, String)>>>,
-    /// The connections that wait for a response, with their path.
     waiting: Arc<Mutex<Vec<(String, TcpStream)>>>,
 }
 
@@ -72,12 +71,12 @@ impl Documents {
         self.answers.lock().unwrap().insert(path.to_owned(), answer);
     }
 
-    /// Leaves requests for a path without a response, so that they wait.
+    /// Requests for this path wait without a response.
     pub fn be_silent(&self, path: &str) {
         self.answer(path, SILENCE.to_owned());
     }
 
-    /// Sets the document for a path, and sends it to the requests that are waiting.
+    /// Sets the document for a path, and sends it to waiting requests.
     pub fn end_silence(&self, path: &str, document: &Value) {
         self.document(path, document);
         let answer = self.answers.lock().unwrap()[path].clone();
@@ -91,7 +90,6 @@ impl Documents {
         self.answer(path, format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     }
 
-    /// Returns the last form that was sent to a path, and its `Authorization`.
     pub fn form(&self, path: &str) -> (HashMap<String, String>, Option<String>) {
         let sent = self.sent.lock().unwrap();
         let (head, body) = sent.get(path).expect("no form came");
@@ -99,12 +97,10 @@ impl Documents {
         (form_urlencoded::parse(body.as_bytes()).into_owned().collect(), authorization)
     }
 
-    /// Returns the last body that was sent to a path.
     pub fn body(&self, path: &str) -> String {
         self.sent.lock().unwrap().get(path).expect("no body came").1.clone()
     }
 
-    /// Returns the number of requests for a path.
     pub fn times(&self, path: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| *seen == path).count()
     }

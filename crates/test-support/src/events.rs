@@ -1,4 +1,4 @@
-//! Collects the events that the tested code logs on the thread of a test.
+//! Collects the events of a test's thread.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,22 +9,19 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-/// The fields of an event by name, including `message`.
+/// The fields of an event, including `message`.
 pub type Fields = BTreeMap<&'static str, String>;
 
-/// Collects the events of this thread until it is dropped.
 pub struct Events {
     seen: Arc<Mutex<Vec<Fields>>>,
     _guard: DefaultGuard,
 }
 
 impl Events {
-    /// Collects the events that `wanted` accepts.
     #[must_use]
     pub fn collect(wanted: fn(&Metadata<'_>) -> bool) -> Self {
-        // As long as a process has a single subscriber, tracing asks only the subscriber of the thread that first
-        // reaches an event, and uses its response for all threads. A concurrent test without a subscriber would
-        // then disable the event for this thread. With a second subscriber, tracing asks each subscriber.
+        // With a single subscriber, tracing would apply the interest of that subscriber to all threads. A concurrent
+        // test could then disable the event. With two subscribers, tracing queries the interest of each one.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(NoSubscriber::new()));
         let seen = Arc::default();
@@ -32,7 +29,6 @@ impl Events {
         Self { seen, _guard: guard }
     }
 
-    /// Returns the events since the last call.
     #[must_use]
     pub fn taken(&self) -> Vec<Fields> {
         std::mem::take(&mut *self.seen.lock().unwrap())

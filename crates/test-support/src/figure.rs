@@ -1,6 +1,5 @@
-//! Times for which a requirement sets a maximum. A test prints them, but does not fail if they are exceeded,
-//! because a busy machine is not a fault of the gate. `bash tests/long.sh figures` runs only these tests and
-//! reports the exceeded maxima.
+//! Durations with a required maximum. A test prints a duration, but does not fail, because a busy machine is not the
+//! gate's fault. `bash tests/long.sh figures` reports exceeded maxima.
 
 use std::time::Duration;
 

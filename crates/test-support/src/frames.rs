@@ -1,4 +1,4 @@
-//! HTTP/2 at the level of frames (RFC 9113 §4.1), for frames that a library would not send.
+//! HTTP/2 frames (RFC 9113 §4.1) that a library would not send.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,6 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
-/// The payload of the last PING.
 const LAST: [u8; 8] = [7; 8];
 
 pub struct Frame {
@@ -28,15 +27,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Returns a `GET` of a path at `gate.test` as a header block without compression (RFC 7541 §6).
+/// Returns an uncompressed header block: `GET` of a path at `gate.test` (RFC 7541 §6).
 pub fn get(path: &str) -> Vec<u8> {
     let literal = |index: u8, value: &str| [&[index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
-    // The first two fields are in the static table: `:method: GET` and `:scheme: http`. Then `:path` and
-    // `:authority` follow.
+    // `:method: GET` and `:scheme: http` are in the static table. `:path` and `:authority` follow.
     [vec![0x82, 0x86], literal(0x04, path), literal(0x01, "gate.test")].concat()
 }
 
-/// Returns the error code in a GOAWAY frame.
 fn code(goaway: &Frame) -> u32 {
     u32::from_be_bytes(goaway.payload[4..8].try_into().unwrap())
 }
@@ -44,7 +41,6 @@ fn code(goaway: &Frame) -> u32 {
 pub struct Frames(TcpStream);
 
 impl Frames {
-    /// Opens a connection and exchanges the settings.
     pub fn open(address: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -53,7 +49,7 @@ impl Frames {
         Self(stream)
     }
 
-    /// Sends bytes. Returns false if the gate has already closed the connection.
+    /// Sends bytes. Returns false if the gate has closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
@@ -61,14 +57,14 @@ impl Frames {
     fn fill(&mut self, buffer: &mut [u8]) -> Option<()> {
         match self.0.read_exact(buffer) {
             Ok(()) => Some(()),
-            // A reset also ends the connection, whereas a timeout means that the gate hangs.
+            // A reset also ends the connection. A timeout means that the gate hangs.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the gate hangs"),
             Err(_) => None,
         }
     }
 
-    /// Waits until the gate has read all sent bytes, and returns `None`. If the gate sends GOAWAY or closes the
-    /// connection instead, returns the error code, if there is one.
+    /// Returns `None` once the gate has read all bytes. If the connection ends first, returns the error code, if there
+    /// is one.
     pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {
@@ -81,7 +77,6 @@ impl Frames {
         }
     }
 
-    /// Returns the error code with which the gate ends the connection, if any.
     pub fn goaway(&mut self) -> Option<u32> {
         loop {
             let frame = self.next()?;
@@ -92,7 +87,6 @@ impl Frames {
     }
 }
 
-/// Iterates over the frames until the connection ends.
 impl Iterator for Frames {
     type Item = Frame;
 

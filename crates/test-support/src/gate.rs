@@ -14,16 +14,13 @@ use http_body_util::Full;
 
 use crate::{Answer, Tokens, send, try_send, until};
 
-/// A gate in a separate process, which is killed when this value is dropped.
+/// A gate in a separate process, which is killed on drop.
 pub struct Gate {
     pub child: Child,
-    /// The address of its first listener.
     pub address: SocketAddr,
     pub addresses: Vec<SocketAddr>,
     pub admin: SocketAddr,
-    /// The password of the user `demo`.
     pub password: String,
-    /// The file of its log.
     pub log: PathBuf,
 }
 
@@ -34,7 +31,6 @@ impl Gate {
         let _ = self.child.wait();
     }
 
-    /// Sends SIGTERM, and waits for the process to end.
     pub fn stop(mut self) -> Option<i32> {
         self.signal("TERM");
         self.child.wait().unwrap().code()
@@ -52,18 +48,18 @@ impl Gate {
         }
     }
 
-    /// Returns whether all threads have stopped. A thread continues until one of the threads receives the signal.
+    /// Returns whether all threads have stopped. The kernel stops the threads one after the other.
     fn stands_still(&self) -> bool {
         let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         threads.flatten().all(|thread| {
             let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            // The process name before the state is in parentheses.
+            // The state follows the process name, which is in parentheses.
             state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
         })
     }
 
-    /// Returns the log so far. The log is written by a separate thread, so this function makes a request that is
-    /// logged, and waits for its line. If the gate has ended, returns the complete log.
+    /// Returns the log so far, or the complete log of an ended gate. A separate thread writes the log, so this function
+    /// makes a request and waits for its line.
     pub fn log(&self) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         let mark = format!("/mark-{}-{}", self.admin.port(), MARKS.fetch_add(1, Ordering::Relaxed));
@@ -79,7 +75,6 @@ impl Gate {
         text
     }
 
-    /// Requests an unknown path of the admin listener.
     fn ask_admin(&self, path: &str) -> std::io::Result<()> {
         let limit = std::time::Duration::from_secs(1);
         let mut stream = std::net::TcpStream::connect_timeout(&self.admin, limit)?;
@@ -96,12 +91,11 @@ impl Gate {
         format!("http://{}{path}", self.address)
     }
 
-    /// Logs a user in.
     pub async fn log_in(&self, username: &str, password: &str) -> Answer {
         self.token(&[("grant_type", "password"), ("username", username), ("password", password)]).await
     }
 
-    /// Waits until the gate rejects the access token, and checks that the rejection conforms to RFC 6750.
+    /// Waits until the gate rejects the access token, as RFC 6750 requires.
     pub async fn until_refused(&self, access: &str) {
         until("the access token is refused", async || self.get("/", access).await.status == StatusCode::UNAUTHORIZED)
             .await;
@@ -110,7 +104,7 @@ impl Gate {
         assert!(answer.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"), "{answer:?}");
     }
 
-    /// Sends a request to the admin listener, with a token if one is given.
+    /// Sends a request to the admin listener, optionally with a token.
     pub async fn admin(&self, method: Method, path: &str, token: Option<&str>) -> Answer {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.admin));
         if let Some(token) = token {
@@ -119,7 +113,6 @@ impl Gate {
         try_send(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap()
     }
 
-    /// Logs `demo` in.
     pub async fn login(&self) -> Tokens {
         let answer =
             self.token(&[("grant_type", "password"), ("username", "demo"), ("password", &self.password)]).await;
@@ -127,48 +120,41 @@ impl Gate {
         answer.tokens()
     }
 
-    /// Exchanges a refresh token.
     pub async fn refresh(&self, refresh_token: &str) -> Answer {
         self.token(&[("grant_type", "refresh_token"), ("refresh_token", refresh_token)]).await
     }
 
-    /// Revokes a token.
     pub async fn revoke(&self, token: &str) -> Answer {
         self.form("/connect/revocation", &[("client_id", "web"), ("token", token)]).await
     }
 
-    /// Sends a request to the token endpoint as the client `web`.
     pub async fn token(&self, fields: &[(&str, &str)]) -> Answer {
         let mut all = vec![("client_id", "web")];
         all.extend_from_slice(fields);
         self.form("/connect/token", &all).await
     }
 
-    /// Sends a form.
     pub async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = Request::post(self.url(path)).header("content-type", "application/x-www-form-urlencoded");
         send(request.body(Full::from(body)).unwrap()).await
     }
 
-    /// Sends a `GET` with an access token.
     pub async fn get(&self, path: &str, access_token: &str) -> Answer {
         self.call(Method::GET, path, &[("authorization", &format!("Bearer {access_token}"))], "").await
     }
 
-    /// Returns the response of the admin listener to a `GET`.
     pub async fn admin_get(&self, path: &str) -> Answer {
         send(Request::get(format!("http://{}{path}", self.admin)).body(Full::default()).unwrap()).await
     }
 
-    /// Returns the value of a series in `/metrics`, or 0 if the series does not exist.
+    /// Returns a series of `/metrics`, or 0 if the series does not exist.
     pub async fn metric(&self, series: &str) -> u64 {
         let text = String::from_utf8(self.admin_get("/metrics").await.body.to_vec()).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Sends any request.
     pub async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut request = Request::builder().method(method).uri(self.url(path));
         for (name, value) in headers {

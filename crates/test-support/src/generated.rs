@@ -1,22 +1,21 @@
-//! Documents that are generated from the code and committed. [`COMMAND`] writes them. Without `WRITE_DOCS`, the
-//! same tests compare them.
+//! Committed documents that are generated from the code. [`COMMAND`] writes the documents. Without `WRITE_DOCS`, tests
+//! compare them.
 
 use std::path::Path;
 
 pub const COMMAND: &str = "WRITE_DOCS=1 cargo test --all-features --lib -- generated";
 
-/// Compares a document with the text that the code generates. `path` is relative to the root of the
-/// repository.
+/// Compares a document with the generated text. `path` is relative to the repository's root.
 ///
 /// # Panics
-/// The two differ.
+/// The document and the text differ.
 pub fn assert_current(path: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let is_current = std::fs::read_to_string(&path).is_ok_and(|known| known == text);
-    assert!(is_current, "{} is not what the code says: {COMMAND}", path.display());
+    assert!(is_current, "{} does not match the code; run {COMMAND}", path.display());
 }
 
 /// Compares the part of a page between `<!-- part: begin -->` and `<!-- part: end -->`.

@@ -1,8 +1,6 @@
-//! The common parts of tests that run the real binary: a gate in a separate process, a small HTTP client,
-//! upstreams, raw sockets, certificates.
+//! Common parts of tests with the real binary: gate processes, HTTP client, upstreams, sockets and certificates.
 //!
-//! Everything that a gate prints is written to `target/test-output/`. Afterwards, `tests/all.sh` searches this
-//! folder for secrets.
+//! All output of the gates goes to `target/test-output/`, which `tests/all.sh` searches for secrets.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,19 +44,18 @@ pub use config::{CONFIG, with};
 pub use gate::Gate;
 pub use place::{NOBODY, Place, Ran, copy_folder, in_shell, key_file, of_another_user};
 
-/// The output folder of this build, such as `target/debug`. Tests run in its folder `deps`.
+/// This build's folder, such as `target/debug`. Tests run in the subfolder `deps`.
 fn build_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.ancestors().nth(2).expect("a test is in target/*/deps").to_owned()
 }
 
-/// Returns the path of the tested binary, which cargo builds for the tests of its package.
+/// Returns the path of the tested binary, which cargo builds for its package's tests.
 pub fn binary() -> PathBuf {
     build_folder().join("rotogate")
 }
 
-/// Repeats a check until it succeeds, for at most a minute. The delay is necessary, because a running gate needs
-/// time to react.
+/// Repeats a check until it succeeds, for at most a minute.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if holds().await {
@@ -69,8 +66,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
-/// Returns the first response that is not a fault. A store may fail over more than once, and each gate notices
-/// separately that the store has recovered.
+/// Returns the first response that is not a fault. A store may fail over more than once.
 pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     let mut answer = ask().await;
     until("the request is decided", async || {
@@ -83,8 +79,8 @@ pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
     answer
 }
 
-/// Records a secret that no process may print. `tests/all.sh` searches all output for it, in every plausible
-/// encoding. Tokens need no record, because the search knows their form.
+/// Records a secret that no process may print. `tests/all.sh` searches all output for it. Tokens are recognized by
+/// their format.
 pub fn keep_secret(secret: &str) {
     assert!(secret.len() >= 8, "too short to be looked for");
     let escaped = serde_json::to_string(secret).unwrap();
@@ -92,25 +88,24 @@ pub fn keep_secret(secret: &str) {
     let lines = format!("{secret}\n{}\n{encoded}\n", escaped.trim_matches('"'));
     let name = format!("{}.txt", std::process::id());
     let file = OpenOptions::new().create(true).append(true).open(target_folder("test-secrets").join(name));
-    // One write, so that concurrent tests do not mix their lines.
+    // A single write prevents concurrent tests from mixing their lines.
     file.unwrap().write_all(lines.as_bytes()).unwrap();
 }
 
-/// Returns a folder in `target`. Creates it if it is missing.
+/// Returns a folder in `target`. Creates a missing folder.
 pub fn target_folder(name: &str) -> PathBuf {
     let folder = build_folder().parent().unwrap().join(name);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Makes a new file for the output of a process.
 pub fn output_file(what: &str) -> (File, PathBuf) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = target_folder("test-output");
     loop {
         let name = format!("{what}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = folder.join(name);
-        // An earlier process of the same run may have had this process id.
+        // An earlier process may have had this process id.
         match OpenOptions::new().create_new(true).append(true).open(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             file => return (file.unwrap(), path),

@@ -1,4 +1,4 @@
-//! Certificates for a single test, and a folder that contains them.
+//! Certificates for a single test, and their folder.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,14 +16,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{CONFIG, Place, keep_secret};
 
-/// An authority, which issues certificates.
 pub struct Pki {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pair {
-    /// Returns the hash of the public key in the form that Chromium expects
-    /// (`--ignore-certificate-errors-spki-list`).
+    /// Returns the public key's hash, as Chromium expects it (`--ignore-certificate-errors-spki-list`).
     pub fn key_hash(&self) -> String {
         use base64::Engine;
         use rcgen::PublicKeyData;
@@ -33,7 +31,6 @@ impl Pair {
     }
 }
 
-/// A certificate with its key, in PEM.
 pub struct Pair {
     pub cert: String,
     pub key: String,
@@ -50,14 +47,13 @@ impl Pki {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // The names of two authorities must differ.
+        // Authorities need different names.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("authority {}", COUNT.fetch_add(1, Ordering::Relaxed));
         params.distinguished_name.push(DnType::CommonName, name);
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    /// Issues a certificate for these names.
     pub fn issue(&self, names: &[&str]) -> Pair {
         self.issue_with(names, |_| {})
     }
@@ -73,8 +69,7 @@ impl Pki {
         Pair { cert: cert.pem(), key }
     }
 
-    /// Makes a list of certificates that are revoked by their serial numbers, in PEM. `nextUpdate` is the beginning
-    /// of that year.
+    /// Returns a PEM list of revoked serial numbers. `nextUpdate` is the beginning of that year.
     pub fn revocations(&self, serials: &[u64], until_year: i32) -> String {
         let begun = date_time_ymd(2000, 1, 1);
         let revoked = |serial: &u64| RevokedCertParams {
@@ -106,7 +101,7 @@ impl Pki {
 }
 
 impl Pair {
-    /// Writes `name.pem`, and `name.key` with access only for its owner.
+    /// Writes `name.pem`, and `name.key` (0600).
     pub fn write(&self, place: &Place, name: &str) {
         fs::write(place.path(&format!("{name}.pem")), &self.cert).unwrap();
         write_private(&place.path(&format!("{name}.key")), &self.key);
@@ -128,7 +123,7 @@ pub fn with_server(lines: &str) -> String {
     CONFIG.replace("[server]\n", &format!("[server]\n{lines}\n"))
 }
 
-/// Makes a place with a certificate for `gate.test`, and with the configuration that uses the certificate.
+/// Makes a gate's folder with a certificate for `gate.test`, and a matching configuration.
 pub fn secure_place(pki: &Pki, more: &str) -> Place {
     let place = Place::new(&with_server(&format!("tls = {{ cert = \"server.pem\", key = \"server.key\" }}\n{more}")));
     pki.issue(&["gate.test"]).write(&place, "server");

@@ -1,4 +1,4 @@
-//! The folder of a gate, with its files and the commands that run in it.
+//! A gate's folder, with its files and the commands that run in it.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{Gate, binary, keep_secret, output_file};
 
-/// Copies a folder, including the permissions.
+/// Copies a folder with its permissions.
 pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -27,26 +27,24 @@ pub fn copy_folder(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
-/// Returns the name of the file of a signing key. One key in 64 has an id that begins with a hyphen, so the name
-/// must not begin with the id in that case.
+/// Returns the file name of a signing key. The id may begin with a hyphen, but the file name must not.
 pub fn key_file(kid: &str) -> String {
     if kid.starts_with('-') { format!("key{kid}.pem") } else { format!("{kid}.pem") }
 }
 
-/// A folder with a `gateway.toml`, which outlives the processes that use it.
+/// A folder with a `gateway.toml`. The folder outlives its processes.
 pub struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    /// Makes a new folder with this configuration.
     pub fn new(config: &str) -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         place.write_config(config);
         place
     }
 
-    /// Makes commands find the admin listener of a gate that was started here.
+    /// Sets the address of this gate's admin listener in the configuration, so that commands find it.
     pub fn point_commands_at(&self, gate: &Gate) {
         let config = fs::read_to_string(self.path("gateway.toml")).unwrap();
         let anywhere = "[admin]\nlisten = \"127.0.0.1:0\"";
@@ -58,19 +56,17 @@ impl Place {
         fs::write(self.path("gateway.toml"), config).unwrap();
     }
 
-    /// Returns a path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Copies the files that an operator would copy to another gate of the same store: the keys, the users, and so
-    /// on.
+    /// Copies what another gate of the same store needs: keys, users, and so on.
     pub fn copy_data_from(&self, first: &Self) {
         copy_folder(&first.path("data"), &self.path("data"));
         let _ = fs::copy(first.path("password"), self.path("password")).unwrap();
     }
 
-    /// Copies the keys before the index that lists them, as an operator does.
+    /// Copies the keys before their index, as an operator does.
     pub fn copy_keys_from(&self, first: &Self) {
         let keys = |place: &Self| place.path("data/keys");
         for entry in fs::read_dir(keys(first)).unwrap().map(Result::unwrap) {
@@ -82,23 +78,21 @@ impl Place {
         let _ = fs::copy(keys(first).join("keyring.toml"), keys(self).join("keyring.toml")).unwrap();
     }
 
-    /// Makes a copy of the binary in this folder, for a user who may not read other folders.
+    /// Copies the binary into this folder, for a user who may not read other folders.
     pub fn copy_of_binary(&self) -> PathBuf {
         let copy = self.path("rotogate-copy");
-        // A separate program makes the copy. If this process had the file open for writing, a child process that
-        // another test starts at that moment would inherit the open file, and a file that is open for writing
-        // cannot be executed.
+        // A separate process writes the copy. If this process wrote it, a child of another test could inherit the open
+        // file. A file that is open for writing cannot be executed.
         assert!(Command::new("cp").args([&binary(), &copy]).status().unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
     }
 
-    /// A command that runs the binary in this folder.
     pub fn command(&self) -> Command {
         self.command_of(&binary())
     }
 
-    /// A command that runs another program of the workspace in this folder.
+    /// A command that runs another program of the workspace here.
     fn command_of(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
@@ -108,17 +102,15 @@ impl Place {
         command
     }
 
-    /// Starts a gate.
     pub fn start(&self) -> Gate {
         self.start_with(|_| {})
     }
 
-    /// Starts a gate after `change` has modified the command.
+    /// Starts a gate. `change` may modify the command.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         self.start_command(self.command(), change)
     }
 
-    /// Starts a gate of another version.
     pub fn start_program(&self, program: &Path) -> Gate {
         self.start_command(self.command_of(program), |_| {})
     }
@@ -140,7 +132,7 @@ impl Place {
         self.launch(command, path)
     }
 
-    /// Starts a gate and passes these listening sockets to it, as systemd does.
+    /// Starts a gate with these listening sockets, as systemd does.
     pub fn start_with_sockets(&self, sockets: Vec<OwnedFd>) -> Gate {
         let mut command = self.command();
         let (log, path) = output_file("gate");
@@ -162,7 +154,7 @@ impl Place {
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let first = greeting.get("first_user");
         if let Some(first) = first {
-            // This password is used only by later starts in the same folder.
+            // This password applies only to later starts in this folder.
             let password = first["password"].as_str().unwrap();
             keep_secret(password);
             fs::write(self.path("password"), password).unwrap();
@@ -179,8 +171,8 @@ impl Place {
         }
     }
 
-    /// Makes a user whose password is too short for `rotogate user add`, because the password is prescribed in a
-    /// protocol's document. Call this before the first start.
+    /// Makes a user with a password from a protocol's document, which is too short for `rotogate user add`. Call this
+    /// before the first start.
     pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
         let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -193,7 +185,6 @@ impl Place {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Records the admin token and the keys that a gate or a command has made in this folder as secrets.
     fn keep_secrets(&self) {
         let keys = fs::read_dir(self.path("data/keys")).into_iter().flatten().map(|entry| entry.unwrap().path());
         let keys = keys.filter(|path| path.extension().is_some_and(|kind| kind == "pem" || kind == "secret"));
@@ -203,13 +194,13 @@ impl Place {
         }
     }
 
-    /// Starts a gate that must fail to start, and returns its output. The exit code must be 2 if the configuration
-    /// or a file that it names is invalid, otherwise 1.
+    /// Starts a gate that must fail, and returns its output. The exit code is 2 for an invalid configuration or file,
+    /// otherwise 1.
     pub fn refused(&self) -> String {
         self.refused_with(|_| {})
     }
 
-    /// The same as [`Self::refused`], after `change` has modified the command.
+    /// Like [`Self::refused`]. `change` may modify the command.
     pub fn refused_with(&self, change: impl FnOnce(&mut Command)) -> String {
         let mut command = self.command();
         change(&mut command);
@@ -230,7 +221,6 @@ impl Place {
         panic!("the gate started");
     }
 
-    /// Runs a command until it ends, with this text on its standard input.
     pub fn run(&self, arguments: &[&str], input: &str) -> Ran {
         let mut child = self
             .command()
@@ -240,7 +230,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A command that rejects its arguments ends without reading its input.
+        // A command that rejects its arguments does not read its input.
         if let Err(error) = child.stdin.take().unwrap().write_all(input.as_bytes()) {
             assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error}");
         }
@@ -253,33 +243,30 @@ impl Place {
         self.keep_secrets();
         let (mut output, _) = output_file("command");
         output.write_all(ran.stderr.as_bytes()).unwrap();
-        // These commands print a token or a secret intentionally.
+        // These commands print a token or secret intentionally.
         if !["mint", "secret", "api-key"].iter().any(|word| arguments.contains(word)) {
             output.write_all(ran.stdout.as_bytes()).unwrap();
         }
         ran
     }
 
-    /// Runs a command that must succeed.
     pub fn done(&self, arguments: &[&str], input: &str) -> Ran {
         let ran = self.run(arguments, input);
         assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
         ran
     }
 
-    /// Runs a command with `--json`.
     pub fn json(&self, arguments: &[&str], input: &str) -> Value {
         let arguments = [arguments, &["--json"]].concat();
         serde_json::from_str(&self.done(&arguments, input).stdout).unwrap()
     }
 
-    /// Runs a command with `--json` that prints a value on each line.
     pub fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
         let said = self.done(&[arguments, &["--json"]].concat(), "").stdout;
         said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Runs a command that must fail with exit code 1, and returns its output.
+    /// Runs a command that must fail with exit code 1. Returns its output.
     pub fn fails(&self, arguments: &[&str], input: &str) -> String {
         let ran = self.run(arguments, input);
         assert_eq!(ran.code, Some(1), "{arguments:?}: {ran:?}");
@@ -288,8 +275,7 @@ impl Place {
     }
 }
 
-/// Runs a command by a shell script, which can set, for example, limits of the process before. `"$@"` is the
-/// command.
+/// Wraps a command in a shell script, in which `"$@"` is the command.
 pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     move |command| {
         let mut shell = Command::new("bash");
@@ -307,13 +293,11 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     }
 }
 
-/// A user id without a name and without any rights.
+/// A user id without name and rights.
 pub const NOBODY: u32 = 4242;
 
-/// Makes a command that runs the binary as a user who can read the configuration but no secrets. Also returns
-/// whether that is a different user, because only root can switch users. Without root, the function makes the
-/// secrets unreadable for every user. The function copies the binary, because the user may not be able to read the
-/// original.
+/// Makes a command for a user who can read the configuration but no secrets. The second value states whether the
+/// command runs as another user, which requires root. Otherwise the secrets are unreadable for every user.
 pub fn of_another_user(place: &Place) -> (Command, bool) {
     let is_root = rustix::process::geteuid().is_root();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
@@ -333,7 +317,6 @@ pub fn of_another_user(place: &Place) -> (Command, bool) {
     (command, is_root)
 }
 
-/// The output of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,

@@ -8,10 +8,8 @@ use tempfile::TempDir;
 use crate::pki::Pki;
 use crate::server::{Process, done, folder, free_port, program, unprivileged, write};
 
-/// The password of the superuser `postgres`.
 pub const ADMIN_PASSWORD: &str = "postgres-admin-password";
 
-/// A server with its own folder, on a port that the system chooses.
 pub struct Postgres {
     process: Option<Process>,
     pub port: u16,
@@ -21,13 +19,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server with these settings in addition to the default ones. The server does not wait for the disk
-    /// unless a setting demands it.
+    /// Starts a server with additional settings. By default, the server does not wait for the disk.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
 
-    /// Starts a server that offers TLS with a certificate of `pki` for `localhost`.
     pub fn start_with_tls(pki: &Pki) -> Self {
         let folder = folder();
         let pair = pki.issue(&["localhost"]);
@@ -80,17 +76,15 @@ impl Postgres {
         })
     }
 
-    /// Returns the folder with the data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// Returns a folder for further files of the server.
+    /// The folder for further files of the server.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Makes a `psql` command that runs as the superuser.
     pub fn psql(&self, statement: &str) -> Command {
         let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
         let mut command = Command::new(self.bin.join("psql"));
@@ -103,21 +97,19 @@ impl Postgres {
         done(&mut self.psql(statement)).trim().to_owned()
     }
 
-    /// Kills the server, which simulates a crash.
     pub fn kill(&mut self) {
-        // All processes of the server end with the first one.
+        // The first process ends all others.
         let process = self.process.take().unwrap();
         process.signal("QUIT");
         process.wait();
     }
 
-    /// Starts the server again with the same port and folder.
+    /// Starts the server again, with the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "PostgreSQL does not start again");
     }
 
-    /// Copies the present data while the server is running.
     pub fn copy(&mut self) -> PathBuf {
         let copy = self.folder.path().join("copy");
         self.kill();
@@ -126,8 +118,8 @@ impl Postgres {
         copy
     }
 
-    /// Simulates a crash. The server continues from a copy, like a promoted standby that has received nothing since
-    /// the copy.
+    /// Simulates a crash. The server continues with an older copy of its data, like a promoted standby that lagged
+    /// behind.
     pub fn fail_over_to(&mut self, copy: &Path) {
         self.kill();
         std::fs::remove_dir_all(self.data()).unwrap();
@@ -137,12 +129,10 @@ impl Postgres {
         self.promote();
     }
 
-    /// Promotes a standby to primary.
     pub fn promote(&self) {
         done(unprivileged(&self.bin.join("pg_ctl")).arg("promote").arg("-D").arg(self.data()));
     }
 
-    /// Starts a standby that follows this server.
     pub fn standby(&self) -> Self {
         let (bin, settings) = (self.bin.clone(), self.settings.clone());
         let mut standby = Self { process: None, port: 0, folder: folder(), bin, settings };
@@ -151,7 +141,7 @@ impl Postgres {
         standby
     }
 
-    /// Starts a killed server again as a standby of another server, with that server's data.
+    /// Restarts a killed server as a standby with a copy of the data of `primary`.
     pub fn follow(&mut self, primary: &Self) {
         std::fs::remove_dir_all(self.data()).unwrap();
         self.copy_of(primary);
@@ -165,15 +155,13 @@ impl Postgres {
         done(command.env("PGPASSWORD", ADMIN_PASSWORD));
     }
 
-    /// Configures a primary to acknowledge a commit only when a standby has it on disk. Without a standby, a commit
-    /// waits.
+    /// Makes commits wait until a standby has them on disk.
     pub fn waits_for_a_standby(&self) {
         self.sql("alter system set synchronous_standby_names = '*'");
         self.sql("select pg_reload_conf()");
     }
 
-    /// Kills a server process that serves the user `gate`. The server then ends all its other processes and
-    /// recovers.
+    /// Kills a server process of the user `gate`. The server then ends all other processes and recovers.
     pub fn kill_a_backend(&self) {
         self.until_it_answers();
         let pid = self.sql("select pid from pg_stat_activity where usename = 'gate' order by random() limit 1");
@@ -182,7 +170,6 @@ impl Postgres {
         }
     }
 
-    /// Waits until the server responds, because it may be recovering.
     fn until_it_answers(&self) {
         for _ in 0..600 {
             if self.psql("select 1").output().unwrap().status.success() {
@@ -193,7 +180,6 @@ impl Postgres {
         panic!("PostgreSQL does not recover");
     }
 
-    /// Starts the server on another port.
     pub fn start_elsewhere(&mut self) {
         for _ in 0..5 {
             self.port = free_port();
@@ -208,7 +194,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // After SIGKILL, the other processes of the server would continue for a moment.
+        // After SIGKILL, the server's other processes would continue for a moment.
         if self.process.is_some() {
             self.kill();
         }

@@ -1,4 +1,4 @@
-//! A proxy in front of a server. A test can cut, delay, hold or refuse its connections.
+//! A proxy in front of a server, which can cut, delay, hold or refuse connections.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// Reads a clock of the test.
+/// Reads a test's clock.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// Returns a port on which no connection is accepted, like that of a host that does not respond. The queue of its
-/// listener is full.
+/// Returns a port whose listener has a full queue, like a host that does not respond.
 pub async fn unreachable() -> (u16, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -27,7 +26,6 @@ pub async fn unreachable() -> (u16, impl Sized) {
     (address.port(), (listener, waiting))
 }
 
-/// The proxy. It forwards everything until a test changes that.
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
@@ -36,27 +34,25 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct State {
-    /// The number of reply bytes that are still passed on. A negative number means all.
+    /// The number of reply bytes that are still forwarded. A negative number means all.
     left: AtomicI64,
-    /// After each change, the connections that were open then pass nothing more.
+    /// Each change of this value silences all open connections.
     silent: watch::Sender<()>,
     time: Option<Clock>,
     passed: Mutex<Vec<Duration>>,
-    /// The error that is sent in reply to each command. The proxy does not forward the command.
+    /// The reply to each command. The proxy does not forward the command.
     error: Mutex<Option<String>>,
-    /// Whether the server appears to be gone: open connections end, and new connections pass nothing.
+    /// Whether the proxy closes open connections, and forwards nothing on new ones.
     away: watch::Sender<bool>,
     accepted: Mutex<Vec<Instant>>,
-    /// The delay before each chunk of a request or a reply.
     delay: Mutex<Duration>,
-    /// The text whose replies are dropped.
+    /// Replies with this text are dropped.
     lost: Mutex<Option<String>>,
-    /// Whether nothing is passed on, not even on new connections. Nothing is lost either.
+    /// Whether the proxy holds back all data. It forwards the data later.
     held: watch::Sender<bool>,
 }
 
 impl State {
-    /// Waits until a chunk may be passed on.
     async fn pass(&self) {
         let delay = *self.delay.lock().unwrap();
         if !delay.is_zero() {
@@ -71,12 +67,11 @@ impl Proxy {
         Self::with(port, None).await
     }
 
-    /// Makes a proxy that records the time, by this clock, at which each request passes.
+    /// Makes a proxy that records when requests pass, by this clock.
     pub async fn timed(port: u16, time: Clock) -> Self {
         Self::with(port, Some(time)).await
     }
 
-    /// Returns the times at which requests passed.
     pub fn passed(&self) -> Vec<Duration> {
         self.state.passed.lock().unwrap().clone()
     }
@@ -101,49 +96,43 @@ impl Proxy {
         Self { port: own, state, task }
     }
 
-    /// Ends the connection after this many more reply bytes. Later connections pass everything.
+    /// Closes the connection after this many further reply bytes. Later connections are not affected.
     pub fn cut_after(&self, bytes: usize) {
         self.state.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
     }
 
-    /// Returns whether a connection has been cut since then.
     pub fn has_cut(&self) -> bool {
         self.state.left.swap(-1, Ordering::SeqCst) < 0
     }
 
-    /// Replies to every command with this error. `None` means that commands are forwarded again. The server's role
-    /// does not change.
+    /// Replies to every command with this error. `None` forwards commands again. `ROLE` still reports a primary.
     pub fn answer(&self, error: Option<&str>) {
         *self.state.error.lock().unwrap() = error.map(str::to_owned);
     }
 
-    /// Simulates that the server is gone, or that it has returned.
     pub fn go_away(&self, away: bool) {
         self.state.away.send_replace(away);
     }
 
-    /// Ends the connection before a reply that contains this text. The server has then executed the command.
+    /// Ends the connection before a reply with this text. The server has executed the command.
     pub fn lose(&self, text: Option<&str>) {
         *self.state.lost.lock().unwrap() = text.map(str::to_owned);
     }
 
-    /// Delays each chunk of a request or a reply by this time.
     pub fn delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
     }
 
-    /// Holds everything until the test releases it, like an unplugged cable.
+    /// Holds all data until the test releases it, like an unplugged cable.
     pub fn hold(&self, held: bool) {
         self.state.held.send_replace(held);
     }
 
-    /// Returns the times of the attempts to connect.
     pub fn accepted(&self) -> Vec<Instant> {
         self.state.accepted.lock().unwrap().clone()
     }
 
-    /// Stops passing anything on the present connections, but leaves them open, as if the other machine had
-    /// vanished.
+    /// Silences the open connections, as if the other machine had vanished.
     pub fn silence(&self) {
         self.state.silent.send_replace(());
     }
@@ -220,7 +209,7 @@ fn answers(pipeline: &[u8], error: &str) -> String {
     let text = String::from_utf8_lossy(pipeline);
     let mut lines = text.split("\r\n");
     let mut answers = String::new();
-    // A command is a line that begins with `*` and a number. Scripts and records do not contain such a line.
+    // A command begins with `*` and a number. No script or record contains such a line.
     while let Some(line) = lines.next() {
         if line.strip_prefix('*').is_none_or(|number| number.parse::<u32>().is_err()) {
             continue;

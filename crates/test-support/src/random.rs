@@ -1,4 +1,4 @@
-//! Random choices that can be reproduced with a seed.
+//! Reproducible random choices.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 pub struct Random(u64);
 
 impl Random {
-    /// Uses the seed in the environment variable `variable`, or makes and prints a new seed. The seed reproduces
-    /// the choices, but not the timing of concurrent requests.
+    /// Uses the seed in the environment variable, or prints a new seed. The timing of concurrent requests is not
+    /// reproduced.
     pub fn new(test: &str, variable: &str) -> Self {
         let seed = match std::env::var(variable) {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable} is a number")),
@@ -18,12 +18,10 @@ impl Random {
         Self::from_seed(seed)
     }
 
-    /// Uses this seed.
     pub const fn from_seed(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -36,7 +34,6 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// Returns an independent sequence of choices.
     pub fn fork(&mut self) -> Self {
         Self(self.below(u64::MAX))
     }

@@ -8,7 +8,6 @@ use tempfile::TempDir;
 use crate::pki::Pki;
 use crate::server::{Process, done, folder, free_port, program, unprivileged, write};
 
-/// A server with its own folder, on a port that the system chooses.
 pub struct Redis {
     process: Option<Process>,
     pub port: u16,
@@ -17,13 +16,12 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts a server with these settings in addition to the default ones.
     pub fn start(settings: &[&str]) -> Self {
         Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
     }
 
-    /// Starts a server that requires TLS with certificates of `pki` on both sides. The server has a second port
-    /// without TLS for this module's own client, which is returned as the second value.
+    /// Starts a server that requires TLS with certificates of `pki` on both sides. The second value is a port without
+    /// TLS, for this module's own client.
     pub fn start_with_tls(pki: &Pki) -> (Self, u16) {
         let (folder, port) = (folder(), free_port());
         let pair = pki.issue(&["localhost"]);
@@ -69,36 +67,33 @@ impl Redis {
         client(self.port)
     }
 
-    /// Runs a command, as an operator does by hand.
     pub fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }
 
-    /// Sends a signal to the server. After STOP, the connections of the server stay open.
+    /// Sends a signal. After STOP, the server's connections stay open.
     pub fn signal(&self, name: &str) {
         self.process.as_ref().unwrap().signal(name);
     }
 
-    /// Returns whether the server is running.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Kills the server, which simulates a power failure.
+    /// Kills the server like a power failure.
     pub fn kill(&mut self) {
         let process = self.process.take().unwrap();
         process.signal("KILL");
         process.wait();
     }
 
-    /// Copies the present content of the server's disk.
     pub fn copy_of_disk(&self) -> TempDir {
         let copy = folder();
         copy_files(self.folder.path(), copy.path());
         copy
     }
 
-    /// Kills the server and starts it on an earlier copy of its disk, so that writes acknowledged since then are lost.
+    /// Restarts the server with an earlier copy of its disk, so that later writes are lost.
     pub fn go_back_to(&mut self, copy: &TempDir) {
         self.kill();
         done(Command::new("rm").arg("-r").arg(self.folder.path().join("appendonlydir")));
@@ -106,14 +101,13 @@ impl Redis {
         self.start_again();
     }
 
-    /// Starts the server again with the same port and folder.
+    /// Starts the server again, with the same port and folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "Redis does not start again");
     }
 }
 
-/// Copies files and keeps their owners.
 fn copy_files(from: &Path, to: &Path) {
     done(Command::new("cp").arg("-a").arg(from.join(".")).arg(to));
 }
@@ -128,14 +122,13 @@ fn cli(port: u16, args: &[&str]) -> String {
     done(client(port).args(args)).trim().to_owned()
 }
 
-/// A primary, two replicas and three Sentinels, which make a replica the primary within seconds.
+/// A primary, two replicas and three Sentinels.
 pub struct Replicated {
     /// The first server is the initial primary.
     pub servers: Vec<Redis>,
     pub sentinels: Vec<Sentinel>,
 }
 
-/// The name that the Sentinels use for the primary.
 pub const PRIMARY: &str = "main";
 
 pub struct Sentinel {
@@ -145,7 +138,6 @@ pub struct Sentinel {
 }
 
 impl Replicated {
-    /// Starts the servers. Each of them gets these settings.
     pub fn start(settings: &[&str]) -> Self {
         let mut servers = vec![Redis::start(settings)];
         let port = servers[0].port;
@@ -170,18 +162,15 @@ impl Replicated {
         all
     }
 
-    /// Returns the URLs of the Sentinels.
     pub fn urls(&self) -> Vec<String> {
         self.sentinels.iter().map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port)).collect()
     }
 
-    /// Returns the port of the primary, as a Sentinel reports it.
     pub fn primary(&self) -> u16 {
         let said = cli(self.sentinels[0].port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY]);
         said.lines().last().unwrap().parse().unwrap()
     }
 
-    /// Waits until a condition of the servers is met.
     pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         for _ in 0..1200 {
             if is_so() {
@@ -194,7 +183,6 @@ impl Replicated {
 }
 
 impl Sentinel {
-    /// Runs a command, as an operator does by hand.
     pub fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }

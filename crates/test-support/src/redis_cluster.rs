@@ -9,14 +9,13 @@ const TRIES: u32 = 600;
 const SLOTS: usize = 16_384;
 const PRIMARIES: usize = 3;
 
-/// Three primaries, followed by their replicas, if any, in the same order.
+/// The three primaries, followed by their replicas in the same order.
 pub struct RedisCluster {
     pub nodes: Vec<Redis>,
     ids: Vec<String>,
 }
 
 impl RedisCluster {
-    /// Starts three primaries. If `replicas` is true, also starts a replica of each.
     pub fn start(replicas: bool, settings: &[&str]) -> Self {
         let count = if replicas { 2 * PRIMARIES } else { PRIMARIES };
         let start = |_| {
@@ -55,7 +54,7 @@ impl RedisCluster {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("a cluster did not come to it: {what}");
+        panic!("the cluster did not reach the expected state: {what}");
     }
 
     /// Waits until every running node reports that all slots are served.
@@ -66,17 +65,16 @@ impl RedisCluster {
         self.until("all slots are served", || self.nodes.iter().all(is_whole));
     }
 
-    /// Waits until a replica has taken over from its primary.
+    /// Waits until a replica has replaced its primary.
     pub fn until_promoted(&self, replica: usize) {
         self.until("the replica is promoted", || self.nodes[replica].cli(&["ROLE"]).starts_with("master"));
     }
 
-    /// Returns the id of a node in the cluster.
     pub fn id(&self, node: usize) -> &str {
         &self.ids[node]
     }
 
-    /// Returns the node that serves the slot of a key.
+    /// Returns the node that serves a key's slot.
     pub fn node_of(&self, key: &str) -> usize {
         let slot: usize = self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().unwrap();
         (0..PRIMARIES).find(|n| slot < (n + 1) * SLOTS / PRIMARIES).unwrap()

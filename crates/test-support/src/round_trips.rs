@@ -1,4 +1,4 @@
-//! A proxy to a server. It counts the round trips that follow each other.
+//! A proxy that counts consecutive round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,16 +10,14 @@ use tokio::task::JoinHandle;
 
 use crate::Gate;
 
-/// The delay of a reply in the first attempt, in milliseconds. All concurrent requests must arrive before the
-/// reply. If the delay is too short, more round trips are counted, but never fewer. Each further attempt has a
-/// longer delay, in case the machine is busy.
+/// The first delay of a reply, in milliseconds. Concurrent requests must arrive within the delay. Further attempts have
+/// longer delays. If the delay is too short, the count is too high.
 const WAIT: u64 = 20;
-/// The maximum delay of a reply, in milliseconds.
 const LONGEST: u64 = 300;
-/// The interval at which the proxy checks for a pause.
+/// The maximum number of checks for a pause.
 const PAUSES: u32 = 20;
 
-/// The proxy. The round trip of a request follows that of the last reply before it.
+/// The proxy, which numbers round trips. A request's number is one higher than the number of the previous reply.
 pub struct RoundTrips {
     pub port: u16,
     seen: Arc<AtomicU64>,
@@ -47,8 +45,8 @@ impl RoundTrips {
         Self { port: own, seen, wait, task }
     }
 
-    /// Returns the minimum number of round trips in several attempts. No further attempt is made after one with at
-    /// most `most` round trips. Concurrent work, such as reading a feed, can only add round trips.
+    /// Returns the minimum over several attempts. Stops after an attempt with at most `most` round trips. Concurrent
+    /// work can only add round trips.
     pub async fn least<T>(&self, (attempts, most): (u32, u64), mut work: impl AsyncFnMut() -> T) -> u64 {
         let mut least = u64::MAX;
         for attempt in 0..u64::from(attempts) {
@@ -65,8 +63,8 @@ impl RoundTrips {
         least
     }
 
-    /// Waits for a pause in the replies. Otherwise late effects of the last work, such as a notification, would
-    /// count for the next work. Without a pause, more round trips are counted, but never fewer.
+    /// Waits until the count stops changing, so that late round trips of the last work are not counted for the next
+    /// work.
     async fn pause(&self) {
         for _ in 0..PAUSES {
             let before = self.seen.load(Ordering::SeqCst);
@@ -118,8 +116,8 @@ async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64, wait: &Ato
     }
 }
 
-/// Checks the number of round trips of a login, a refresh and a logout. The refresh is sent both to the gate that
-/// handled the previous refresh and to another gate.
+/// Checks the round trips of a login, a refresh and a logout. The refresh is sent to the same gate, and to another
+/// gate.
 pub async fn counts_round_trips(way: &RoundTrips, a: &Gate, b: &Gate, login: u64) {
     for _ in 0..4 {
         a.login().await;

@@ -1,5 +1,4 @@
-//! Servers that a test starts. Each has its own folder and a port that the system chooses, and does not run as
-//! root.
+//! Servers that a test starts. Each server has its own folder and port, and does not run as root.
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
@@ -12,33 +11,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-/// The id of the user and group `nobody` on Debian and most other systems.
+/// The user and group `nobody` on Debian and most other systems.
 const NOBODY: u32 = 65_534;
-/// The first port that is used. Lower ports may belong to well-known programs of the machine.
+/// The first port that is used. Lower ports may be taken.
 const FIRST_PORT: u32 = 10_000;
 
-/// Makes a folder to which the server can write.
+/// Makes a folder that the server can write.
 pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     give(folder.path());
     folder
 }
 
-/// Changes the owner of a file or folder to the user as which servers run.
 pub fn give(path: &Path) {
     if rustix::process::geteuid().is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
 }
 
-/// Writes a file that only the server can read.
 pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     give(path);
 }
 
-/// Returns the path of a program. Debian installs some programs outside of `PATH`.
+/// Returns a program's path. Debian installs some programs outside of `PATH`.
 pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = folders.iter().cloned().chain(std::env::split_paths(&path));
@@ -46,7 +43,6 @@ pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is missing: bash tests/setup.sh"))
 }
 
-/// Makes a command that does not run as root.
 pub fn unprivileged(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -57,7 +53,6 @@ pub fn unprivileged(program: &Path) -> Command {
     command
 }
 
-/// Runs a command until it ends.
 pub fn done(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -65,15 +60,14 @@ pub fn done(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns a port that was free a moment ago, and is outside of the kernel's range for outgoing connections.
-/// Otherwise a client could take the port of a server that restarts, and keep it for a minute. No test gets the
-/// same port again while this process is running.
+/// Returns a free port outside the kernel's range for outgoing connections. Otherwise a client could take the port of a
+/// restarting server. No other test gets this port.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let end: u32 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
     let number = end - FIRST_PORT;
-    // Concurrent programs start their search at different ports.
+    // Concurrent programs begin at different ports.
     let begin = std::process::id().wrapping_mul(97) % number;
     let candidates = (0..number).map(|_| FIRST_PORT + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % number);
     candidates
@@ -82,8 +76,8 @@ pub fn free_port() -> u16 {
         .expect("no port is free")
 }
 
-/// Reserves a port among the tests of all processes, even while its server is not running. The reservation is a
-/// name in the kernel, which is released when this process ends.
+/// Reserves a port for one test, even across processes. The reservation is an abstract socket name, which the kernel
+/// releases when this process ends.
 fn reserve(port: u16) -> bool {
     static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let name = SocketAddr::from_abstract_name(format!("rotogate-test-port-{port}")).unwrap();
@@ -97,8 +91,8 @@ fn reserve(port: u16) -> bool {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a server, and waits until `is_ready` returns true. Returns `None` if the server has ended, because
-    /// another program may have taken the port.
+    /// Starts a server, and waits until `is_ready`. Returns `None` if the server has ended, because another program may
+    /// have taken the port.
     pub fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Self(child);
@@ -118,7 +112,6 @@ impl Process {
         done(Command::new("kill").args(["-s", name, &self.0.id().to_string()]));
     }
 
-    /// Waits for the process to end.
     pub fn wait(mut self) {
         self.0.wait().unwrap();
     }

@@ -1,4 +1,4 @@
-//! An upstream that records requests, and a gate in front of it.
+//! An upstream that records requests, behind a gate.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex};
 use crate::wire::{Reply, Wire};
 use crate::{Gate, Place, Tokens};
 
-/// A request as it arrived, unchanged up to its body.
+/// A request that the upstream received.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
     pub method: String,
     pub target: String,
-    /// The headers, with their names as they were written.
+    /// The names are as the sender wrote them.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,
-    /// The number of the request's connection, in the order in which the connections began.
+    /// The number of the connection, in the order of arrival.
     pub connection: usize,
 }
 
 impl Received {
-    /// Returns the values of a header, whose name may be in any letter case.
+    /// Returns the values of a header. Letter case is ignored.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
@@ -49,7 +49,7 @@ impl Received {
 /// | `early` | 200 before the body arrives; nothing in the body is interpreted as a request |
 /// | `hints` | 100, 103 twice, and then 200 |
 /// | `trailers` | a chunked body with trailers |
-/// | `cut` | a content length, and fewer bytes than that before the connection is closed |
+/// | `cut` | a body that is shorter than its content length, because the connection is closed |
 /// | `cut-chunk` | a chunked body that is not complete when the connection is closed |
 /// | `empty` | 204 |
 /// | `same` | 304 with the length of the body that is not sent |
@@ -59,7 +59,6 @@ impl Received {
 pub struct Stub {
     pub address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
-    /// The parts of a request body, as they arrive.
     arriving: Mutex<Receiver<Vec<u8>>>,
     parts: Sender<Vec<u8>>,
     pages: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -91,7 +90,7 @@ impl Stub {
         Self { address, received, arriving: Mutex::new(arrived), parts, pages }
     }
 
-    /// Sets the page for requests with this path, with these header lines.
+    /// Sets the page and header lines for a path.
     pub fn put(&self, path: &str, lines: &str, page: &[u8]) {
         let head =
             format!("HTTP/1.1 200 OK\r\n{lines}Content-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
@@ -103,14 +102,13 @@ impl Stub {
         std::mem::take(&mut self.received.lock().unwrap())
     }
 
-    /// Returns the only request since the last call.
+    /// Asserts that there was exactly one request since the last call, and returns it.
     pub fn one(&self) -> Received {
         let mut all = self.take();
         assert_eq!(all.len(), 1, "{all:#?}");
         all.remove(0)
     }
 
-    /// Waits for the next part of a request body.
     pub fn piece(&self) -> Vec<u8> {
         self.arriving.lock().unwrap().recv().unwrap()
     }
@@ -166,7 +164,6 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Res
             "reset" => return Ok(()),
             "garbage" => return out.write_all(b"SSH-2.0-stub secret-internal-detail\r\n\r\n"),
             "silent" => {
-                // Waits until the gate gives up.
                 let _ = reader.read(&mut [0]);
                 return Ok(());
             }
@@ -256,10 +253,9 @@ fn body(shared: &Shared, reader: &mut impl BufRead, request: &mut Received) -> s
     Ok(())
 }
 
-/// The placeholder in a configuration for the address of the upstream.
 const UPSTREAM: &str = "@upstream@";
 
-/// The configuration of most tests, without the routes.
+/// The configuration of most tests, without routes.
 pub const HEAD: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -281,7 +277,6 @@ name = "app"
 urls = ["http://@upstream@"]
 "#;
 
-/// The routes of most tests.
 pub const ROUTES: &str = r#"
 [[routes]]
 path = "/public/{*rest}"
@@ -296,7 +291,7 @@ path = "/{*rest}"
 upstream = "app"
 "#;
 
-/// A gate in front of a stub. The gate ends when this value is dropped.
+/// A gate in front of a stub. The gate ends on drop.
 pub struct Edge {
     pub gate: Gate,
     pub stub: Stub,
@@ -304,13 +299,11 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Starts a gate with [`HEAD`] and these routes.
     pub fn new(routes: &str) -> Self {
         Self::with(&format!("{HEAD}{routes}"), |_| {}, |_| {})
     }
 
-    /// Starts a gate with this configuration. Before that, `files` can put files into its folder, and `change` can
-    /// modify the command.
+    /// Starts a gate. First, `files` can write into the gate's folder, and `change` can modify the command.
     pub fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
         let stub = Stub::start();
         let place = Place::new(&config.replace(UPSTREAM, &stub.address.to_string()));
@@ -319,39 +312,34 @@ impl Edge {
         Self { gate, stub, place }
     }
 
-    /// Returns the response of `/metrics`.
     pub fn metrics(&self) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let answer = runtime.block_on(self.gate.admin_get("/metrics"));
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
-    /// Returns the value of a series, or 0 if the series does not exist.
+    /// Returns a series, or 0 if the series does not exist.
     pub fn series(&self, name: &str) -> u64 {
         let metrics = self.metrics();
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.parse().unwrap())
     }
 
-    /// Opens a connection to the gate.
     pub fn wire(&self) -> Wire {
         Wire::open(self.gate.address)
     }
 
-    /// Sends one request over a new connection. Adds `Host` to these headers.
     pub fn ask(&self, line: &str, headers: &[&str]) -> Reply {
         let mut wire = self.wire();
         wire.head(line, &[&["Host: gate.test"], headers].concat());
         wire.reply()
     }
 
-    /// Sends a request with a bearer token.
     pub fn ask_as(&self, token: &str, line: &str, headers: &[&str]) -> Reply {
         let authorization = format!("Authorization: Bearer {token}");
         self.ask(line, &[headers, &[authorization.as_str()]].concat())
     }
 
-    /// Sends a form to an endpoint.
     pub fn form(&self, path: &str, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let length = format!("Content-Length: {}", body.len());
@@ -362,28 +350,23 @@ impl Edge {
         wire.reply()
     }
 
-    /// Sends a request to the token endpoint as the client `web`.
     pub fn token(&self, headers: &[&str], fields: &[(&str, &str)]) -> Reply {
         self.form("/connect/token", headers, &[&[("client_id", "web")], fields].concat())
     }
 
-    /// Tries to log in.
     pub fn try_login(&self, headers: &[&str], username: &str, password: &str) -> Reply {
         self.token(headers, &[("grant_type", "password"), ("username", username), ("password", password)])
     }
 
-    /// Logs `demo` in.
     pub fn login(&self) -> Tokens {
         tokens(&self.try_login(&[], "demo", &self.gate.password))
     }
 
-    /// Exchanges a refresh token.
     pub fn refresh(&self, headers: &[&str], token: &str) -> Reply {
         self.token(headers, &[("grant_type", "refresh_token"), ("refresh_token", token)])
     }
 }
 
-/// Returns the tokens in a response.
 pub fn tokens(reply: &Reply) -> Tokens {
     assert_eq!(reply.status, 200, "{reply:?}");
     let json = reply.json();

@@ -1,5 +1,3 @@
-//! A client for HTTP over TLS.
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,19 +17,17 @@ use tokio_rustls::client::TlsStream;
 use crate::Answer;
 use crate::pki::{Pair, Pki};
 
-/// The TLS settings of a client.
 #[derive(Clone)]
 pub struct Client {
     pub config: ClientConfig,
 }
 
 impl Client {
-    /// Makes a client that trusts the authority and offers these protocols.
+    /// Makes a client that trusts the authority and offers these ALPN protocols.
     pub fn new(pki: &Pki, protocols: &[&str]) -> Self {
         Self::with(pki, protocols, None)
     }
 
-    /// Makes a client that also presents a client certificate.
     pub fn with(pki: &Pki, protocols: &[&str], pair: Option<&Pair>) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -47,25 +43,23 @@ impl Client {
         Self { config }
     }
 
-    /// Connects to the server with this name. An IP address as the name stands for a server without a name.
+    /// Connects to the server with this name. If the name is an IP address, the client sends no server name (SNI).
     pub async fn connect(&self, to: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         self.connect_over(TcpStream::connect(to).await?, name).await
     }
 
-    /// Connects to the server over a connection on which bytes have already been sent.
+    /// Connects over a stream on which bytes were already sent.
     pub async fn connect_over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(self.config.clone())).connect(name, stream).await
     }
 
-    /// Opens a connection for requests.
     pub async fn open(&self, to: SocketAddr, name: &str) -> std::io::Result<Connection> {
         Ok(Connection::over(self.connect(to, name).await?).await)
     }
 }
 
-/// Returns why a connection was refused. In TLS 1.3, the refusal of a handshake may arrive only with the first
-/// read.
+/// Returns why a connection was refused. In TLS 1.3, the refusal may arrive only with the first read.
 pub async fn refusal(connected: std::io::Result<TlsStream<TcpStream>>) -> String {
     use tokio::io::AsyncReadExt;
     match connected {
@@ -84,7 +78,7 @@ enum Sender {
 
 pub struct Connection {
     sender: Sender,
-    /// The certificate of the server, which is empty without TLS.
+    /// The server's certificate, which is empty without TLS.
     pub certificate: CertificateDer<'static>,
 }
 
@@ -106,19 +100,17 @@ impl Connection {
         Self { sender, certificate }
     }
 
-    /// Opens an HTTP/1.1 connection without TLS.
     pub async fn h1(to: SocketAddr) -> Self {
         Self::h1_over(TcpStream::connect(to).await.unwrap()).await
     }
 
-    /// Opens an HTTP/1.1 connection over a stream on which bytes have already been sent.
+    /// Opens an HTTP/1.1 connection over a stream on which bytes were already sent.
     pub async fn h1_over(stream: TcpStream) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender: Sender::Http1(sender), certificate: Vec::new().into() }
     }
 
-    /// Opens an HTTP/2 connection without TLS.
     pub async fn h2c(to: SocketAddr) -> Self {
         let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -143,7 +135,6 @@ impl Connection {
         }
     }
 
-    /// Sends a `GET`.
     pub async fn get(&mut self, host: &str, path: &str) -> hyper::Result<Answer> {
         let request = match &self.sender {
             Sender::Http1(_) => Request::get(path).header("host", host),

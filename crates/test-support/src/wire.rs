@@ -1,17 +1,16 @@
-//! A connection to the gate for arbitrary bytes. Responses are read one by one.
+//! A raw connection to the gate.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The time limit of a read. It is exceeded only if the gate hangs.
+/// The time limit of a read. Only a hanging gate exceeds it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Wire {
     reader: BufReader<TcpStream>,
 }
 
-/// A response.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
@@ -21,7 +20,7 @@ pub struct Reply {
 
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A failed assertion must not write tokens to the output.
+        // The output must not contain tokens.
         let shown = if self.text().contains("rg1") { "(tokens)".to_owned() } else { self.text() };
         write!(f, "{} {:?} {shown}", self.status, self.headers)
     }
@@ -32,7 +31,7 @@ impl Reply {
         self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// Returns a header, which must occur exactly once.
+    /// Returns a header that occurs exactly once.
     pub fn header(&self, name: &str) -> &str {
         let all = self.all(name);
         assert_eq!(all.len(), 1, "{name}: {self:?}");
@@ -47,12 +46,11 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// Returns the OAuth error code.
     pub fn error(&self) -> String {
         self.json()["error"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Returns the response without headers that change over time or with each request.
+    /// Removes headers that differ from request to request.
     pub fn without_date(mut self) -> Self {
         self.headers.retain(|(name, _)| !["date", "x-request-id"].contains(&name.to_ascii_lowercase().as_str()));
         self
@@ -70,33 +68,31 @@ impl Wire {
         Self { reader: BufReader::new(stream) }
     }
 
-    /// Writes bytes unchanged. The gate may already have closed the connection.
+    /// Writes raw bytes. The gate may have closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
     }
 
-    /// Writes the head of a request. `line` is the request line without the version, such as `GET /x`.
+    /// Writes a request's head. `line` is the request line without the version, such as `GET /x`.
     pub fn head(&mut self, line: &str, headers: &[&str]) {
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
         self.send(format!("{line} HTTP/1.1\r\n{headers}\r\n"));
     }
 
-    /// Reads the next response.
     pub fn reply(&mut self) -> Reply {
         self.try_reply(false).expect("the gate closed the connection without an answer")
     }
 
-    /// Reads the next response, which is that to a `HEAD`.
+    /// Reads the next response, which answers a `HEAD`.
     pub fn reply_to_head(&mut self) -> Reply {
         self.try_reply(true).expect("the gate closed the connection without an answer")
     }
 
-    /// Reads the head of the next response, but not its body.
+    /// Reads the next response without its body.
     pub fn reply_head(&mut self) -> Reply {
         self.read_head().expect("the gate closed the connection without an answer")
     }
 
-    /// Reads the next chunk of a chunked body. The last chunk is empty.
     pub fn chunk(&mut self) -> Vec<u8> {
         let mut size = String::new();
         self.reader.read_line(&mut size).unwrap();
@@ -107,7 +103,7 @@ impl Wire {
         chunk
     }
 
-    /// Reads all bytes until the gate closes the connection.
+    /// Reads until the gate closes the connection.
     pub fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {
@@ -117,7 +113,7 @@ impl Wire {
         String::from_utf8_lossy(&rest).into_owned()
     }
 
-    /// Reads the next response. Returns `None` if the gate closed the connection.
+    /// Reads the next response. `None` if the gate closed the connection.
     pub fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;
         if !to_head && !matches!(reply.status, 100..=199 | 204 | 304) {
@@ -151,7 +147,7 @@ impl Wire {
 
     fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
-        // A reset also ends the connection, whereas a timeout means that the gate hangs.
+        // A reset also ends the connection. A timeout means that the gate hangs.
         match self.reader.read_until(b'\n', &mut line) {
             Ok(0) => None,
             Ok(_) => Some(String::from_utf8_lossy(&line).trim_end_matches("\r\n").to_owned()),
@@ -160,7 +156,7 @@ impl Wire {
         }
     }
 
-    /// Returns whether the gate closed the connection without sending anything more.
+    /// Returns whether the gate closed the connection without more bytes.
     pub fn is_closed(&mut self) -> bool {
         self.line().is_none()
     }

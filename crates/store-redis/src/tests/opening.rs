@@ -114,7 +114,7 @@ async fn c20_another_issuer_keyring_or_schema_is_refused() {
     store.revoke(gone(session("alice", 1, start()).id), RevokedBecause::Logout).await.unwrap();
     server.cli(&["DEL", "{rg:0}:h"]);
     let said = refused(server.options()).await;
-    assert!(said.contains("lost its head"), "{said}");
+    assert!(said.contains("lost its main record"), "{said}");
 }
 
 /// A user with these commands and keys.

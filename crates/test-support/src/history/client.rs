@@ -14,16 +14,15 @@ use tokio::time::{Instant, timeout};
 use super::{KEY_LIFETIME, Moment, Operation, Pair, Reply, Request};
 use crate::{Answer, Tokens, keep_secret, try_send};
 
-/// The origin of the gates, which a browser sends.
+/// The gates' origin, as a browser sends it.
 const ORIGIN: &str = "https://gate.test";
-/// The time after which a client gives up, and retries at the same gate or at another one.
+/// After this time, a client gives up and retries at any gate.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Records the requests and responses of clients of several gates. The same password is valid at each gate.
+/// Records the operations of clients of several gates. All gates accept the same password.
 pub struct Recorder {
     began: Instant,
     password: String,
-    /// The token for the admin listeners of the gates, at which keys are made.
     operator: String,
     notes: Mutex<Notes>,
 }
@@ -35,8 +34,8 @@ struct Notes {
     sessions: usize,
 }
 
-/// The credentials of a client. For a browser, the access token is the cookie. For a machine, the access token is
-/// the API key itself, and the refresh token is the key's id.
+/// A client's credentials. A browser's access token is the cookie. A machine's access token is its API key, and its
+/// refresh token is the key's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
@@ -45,7 +44,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Returns whether this is a browser session, which is never refreshed because the gates renew it.
+    /// Returns whether this is a browser session, which has no refresh token.
     pub fn is_of_browser(&self) -> bool {
         self.tokens.refresh.is_empty()
     }
@@ -64,22 +63,19 @@ impl Recorder {
         Self { began: Instant::now(), password: password.to_owned(), operator: String::new(), notes: Mutex::default() }
     }
 
-    /// Sets the token for the admin listeners.
     pub fn with_operator(self, token: &str) -> Self {
         Self { operator: token.to_owned(), ..self }
     }
 
-    /// Returns the present time on the clock of the history.
     pub fn now(&self) -> Moment {
         self.began.elapsed()
     }
 
-    /// Returns the history so far.
     pub fn history(&self) -> Vec<Operation> {
         self.notes.lock().unwrap().operations.clone()
     }
 
-    /// Logs in. Returns `None` if the response does not contain tokens.
+    /// Logs in. `None` if the response has no tokens.
     pub async fn log_in(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let fields = [("grant_type", "password"), ("username", "demo"), ("password", &self.password)];
@@ -90,7 +86,7 @@ impl Recorder {
         Some(self.begun(at, begin, answer.tokens()))
     }
 
-    /// Logs in like a browser. Returns `None` if the response does not contain a cookie.
+    /// Logs in like a browser. `None` if the response has no cookie.
     pub async fn log_in_browser(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let body = json!({ "username": "demo", "password": self.password }).to_string();
@@ -118,7 +114,7 @@ impl Recorder {
         held
     }
 
-    /// Makes an API key. Returns `None` if the response does not contain one.
+    /// Makes an API key. `None` if the response has no key.
     pub async fn make_key(&self, at: At) -> Option<Held> {
         let begin = self.now();
         let body =
@@ -127,14 +123,14 @@ impl Recorder {
         Some(self.started(at, (begin, self.now()), Request::MakeKey, tokens))
     }
 
-    /// Replaces a key, which remains valid for the time `overlap`. Returns the new key.
+    /// Replaces a key, which stays valid for `overlap`. Returns the new key.
     pub async fn replace_key(&self, at: At, key: &Held, overlap: Duration) -> Option<Held> {
         let begin = self.now();
         let path = format!("/{}/rotate", key.tokens.refresh);
         let answer = self.operate(at, &path, &json!({ "overlap": format!("{}s", overlap.as_secs()) })).await;
         let when = (begin, self.now());
         let made = answer.as_ref().and_then(key_in).map(|tokens| self.started(at, when, Request::MakeKey, tokens));
-        // The owner may have too many keys, which does not say anything about this key.
+        // A refusal because of the owner's key limit says nothing about this key.
         let is_over = |answer: &Answer| String::from_utf8_lossy(&answer.body).contains("replaced already");
         let reply = match (&made, &answer) {
             (Some(made), _) => Reply::Issued(made.pair),
@@ -145,7 +141,6 @@ impl Recorder {
         made
     }
 
-    /// Revokes a key.
     pub async fn revoke_key(&self, at: At, key: &Held) -> Reply {
         let begin = self.now();
         let answer = self.operate(at, &format!("/{}/revoke", key.tokens.refresh), &json!({})).await;
@@ -155,7 +150,6 @@ impl Recorder {
         reply
     }
 
-    /// Sends a request with a key.
     pub async fn use_key(&self, at: At, key: &Held) -> Reply {
         let begin = self.now();
         let request = HttpRequest::get(format!("http://{}/hello", at.address)).header("x-api-key", &key.tokens.access);
@@ -164,7 +158,6 @@ impl Recorder {
         reply
     }
 
-    /// Sends an operator's request about keys.
     async fn operate(&self, at: At, path: &str, body: &serde_json::Value) -> Option<Answer> {
         let request = HttpRequest::post(format!("http://{}/v1/api-keys{path}", at.admin))
             .header("authorization", format!("Bearer {}", self.operator))
@@ -172,7 +165,7 @@ impl Recorder {
         send(request.body(Full::from(body.to_string())).unwrap()).await
     }
 
-    /// Presents the refresh token. Returns what was issued, and what the client learned.
+    /// Presents the refresh token. Returns the new tokens, and the outcome.
     pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
         let begin = self.now();
         let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
@@ -209,7 +202,6 @@ impl Recorder {
         reply
     }
 
-    /// Sends a request with the access token, or with the cookie.
     pub async fn access(&self, at: At, held: &Held) -> Reply {
         let begin = self.now();
         let request = if held.is_of_browser() {
@@ -240,7 +232,6 @@ impl Recorder {
     }
 }
 
-/// Returns what the client learns from the response to a request with a credential.
 fn accepted(answer: Option<&Answer>) -> Reply {
     match answer {
         Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
@@ -249,7 +240,6 @@ fn accepted(answer: Option<&Answer>) -> Reply {
     }
 }
 
-/// Returns a new key and its id from a response.
 fn key_in(answer: &Answer) -> Option<Tokens> {
     if answer.status != StatusCode::OK {
         return None;
@@ -260,8 +250,7 @@ fn key_in(answer: &Answer) -> Option<Tokens> {
     Some(Tokens { access: text("key"), refresh: text("id") })
 }
 
-/// Returns the reply if there was no response, or the response was a fault. Panics for any other response, because
-/// this client does not expect it.
+/// Returns the outcome of a request without a response, or with a 503. Panics for any other response.
 fn in_doubt(answer: Option<&Answer>) -> Reply {
     if let Some(answer) = answer {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
@@ -270,7 +259,7 @@ fn in_doubt(answer: Option<&Answer>) -> Reply {
     Reply::InDoubt
 }
 
-/// Makes a request as sent by a page of the gates themselves.
+/// Builds a request with the headers that a page of the gates would send.
 fn browser(at: At, method: &str, path: &str) -> http::request::Builder {
     let request = HttpRequest::builder().method(method).uri(format!("http://{}{path}", at.address));
     request.header("host", "gate.test").header("origin", ORIGIN)
@@ -286,7 +275,6 @@ async fn form(at: At, operation: &str, fields: &[(&str, &str)]) -> Option<Answer
     send(request.body(Full::from(body)).unwrap()).await
 }
 
-/// Returns the complete response, if the client gets one.
 async fn send(request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
     timeout(PATIENCE, try_send(request)).await.ok()?.ok()
 }

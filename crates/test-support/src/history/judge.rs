@@ -6,27 +6,25 @@ use std::fmt::Write;
 use super::session::{Missing, State};
 use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules, keys};
 
-/// A flaw in a history: the violated rule, and the operations of the session.
+/// A flaw in a history: the violated rule, and the session's operations.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub rule: Rule,
     pub session: usize,
-    /// The operations of the session that may be related to the flaw.
     pub text: String,
 }
 
-/// A rule that a history may violate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A pair belongs to two sessions, or was issued for two tokens, or a key was made twice.
+    /// A pair has two sessions or two predecessors, or a key was made twice.
     OnePlace,
     /// A token or a key has two successors.
     OneSuccessor,
-    /// An access token or a key was accepted, although its end had been acknowledged for longer than the staleness.
+    /// A revoked access token or key was accepted for longer than the staleness permits.
     RefusedInTime,
     /// An access token of a live session, or a live key, was rejected.
     AcceptedWhileLive,
-    /// No order of the refreshes and logouts explains their responses, or a key was replaced after it had ended.
+    /// No order explains the responses, or an invalid key was replaced.
     OneOrder,
 }
 
@@ -58,7 +56,7 @@ pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) 
                 (Request::Refresh(shown) | Request::ReplaceKey(shown, _), Reply::Issued(got)) => (Some(shown), got),
                 _ => continue,
             };
-            // A key that replaces another key starts a session of its own.
+            // A new key starts a separate session.
             let is_key = matches!(operation.request, Request::ReplaceKey(..));
             if !is_key && *places.entry(got).or_insert((session, shown)) != (session, shown) {
                 return Err(wrong(Rule::OnePlace));
@@ -83,13 +81,13 @@ struct Session<'a> {
     rules: &'a Rules,
     losses: &'a [Loss],
     operations: Vec<Operation>,
-    /// The refreshes and logouts that got a response.
+    /// Refreshes and logouts with a response.
     answered: Vec<Operation>,
-    /// The refreshes and logouts with an unknown outcome.
+    /// Refreshes and logouts with an unknown outcome.
     doubts: Vec<Operation>,
 }
 
-/// A node of the search. It contains the operations with a response in the order so far, and the resulting session.
+/// A node of the search: the ordered operations so far, and the resulting session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
     done: Vec<u64>,
@@ -116,7 +114,7 @@ impl<'a> Session<'a> {
         Self { rules, losses, operations, answered, doubts }
     }
 
-    /// Returns whether the store may lack the session, or a part of it, at the time of this operation.
+    /// Returns whether the session, or its latest changes, may be missing in the store during this operation.
     fn may_be_missing(&self, operation: &Operation) -> Missing {
         let touched = self.losses.iter().any(|loss| loss.touches(operation));
         // A session that began after the last loss cannot be missing.
@@ -129,12 +127,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Returns whether an operation with an unknown outcome may have ended the session at this gate before this
-    /// time.
+    /// Returns whether an uncertain operation may have ended the session at this gate before this time.
     fn is_in_doubt_at(&self, gate: usize, end: Moment) -> bool {
         let may_end = |doubt: &Operation| match doubt.request {
             Request::LogOut(_) => true,
-            // The second presentation of a token ends the session. A single one is the rotation.
+            // Only the second use of a token ends the session.
             Request::Refresh(shown) => {
                 self.operations.iter().filter(|other| other.request == Request::Refresh(shown)).count() > 1
             }
@@ -146,7 +143,7 @@ impl<'a> Session<'a> {
     fn judge_access(&self) -> Result<(), Rule> {
         let is_end = |one: &&Operation| match (one.request, one.reply) {
             (Request::LogOut(_), Reply::Accepted) => true,
-            // If the record is missing, a refresh does not end a session.
+            // A refresh cannot end a session whose record is missing.
             (Request::Refresh(_), Reply::Refused) => {
                 !self.is_in_doubt_at(one.gate, one.end) && self.may_be_missing(one) == Missing::No
             }
@@ -171,7 +168,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Searches for an order. If there is none, returns the operations that are missing in the longest partial
+    /// Searches for an order. If no order exists, returns the operations that are missing from the longest partial
     /// order.
     fn search(&self) -> Result<(), String> {
         let first = self.operations.iter().find_map(|one| match (one.request, one.reply) {
@@ -206,7 +203,7 @@ impl<'a> Session<'a> {
                 let one = &self.answered[number];
                 let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
                 let states = place.state.after(one, self.rules, is_refused_there, self.may_be_missing(one));
-                // An operation that fits and does not change anything can be placed here in every order.
+                // An operation without an effect fits into every order at this point.
                 if states == [place.state.clone()] {
                     next = vec![place.with(number, place.state.clone())];
                     break;

@@ -1,16 +1,16 @@
-//! Checks the life of an API key by time bounds: it is made, may end, and never becomes valid again.
+//! Checks by time bounds when an API key was valid. A key is created, may become invalid, and then stays invalid.
 
 use super::judge::Rule;
 use super::{KEY_LIFETIME, Moment, Operation, Reply, Request, Rules};
 
-/// Checks the operations with one key, which are sorted by their beginning.
+/// Checks the operations with one key, sorted by their beginning.
 pub(super) fn judge(operations: &[Operation], rules: &Rules) -> Result<(), Rule> {
     let made = operations.iter().find(|one| one.request == Request::MakeKey);
     let surely = operations.iter().filter_map(|one| surely_ended(one, rules));
     let surely = surely.chain(made.map(|made| made.end + KEY_LIFETIME + rules.slack)).min();
     let perhaps = operations.iter().filter_map(|one| perhaps_ended(one, rules));
     let perhaps = perhaps.chain(made.map(|made| (made.begin + KEY_LIFETIME).saturating_sub(rules.slack))).min();
-    // A key that was replaced or revoked cannot be replaced again, so these bounds do not depend on an overlap.
+    // A replaced or revoked key cannot be replaced again, not even during its overlap.
     let changes = |one: &&Operation| matches!(one.request, Request::ReplaceKey(..) | Request::RevokeKey(_));
     let acknowledged = operations.iter().filter(changes).filter(|one| one.reply != Reply::InDoubt);
     let acknowledged = acknowledged.map(|one| one.end).min();
@@ -38,7 +38,8 @@ pub(super) fn judge(operations: &[Operation], rules: &Rules) -> Result<(), Rule>
     Ok(())
 }
 
-/// Returns the time from which the key has certainly ended because of this operation.
+/// Returns the latest time at which the key ends because of this operation. `None` if the operation does not certainly
+/// end the key.
 fn surely_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     match (one.request, one.reply) {
         (Request::RevokeKey(_), Reply::Accepted) => Some(one.end),
@@ -48,11 +49,11 @@ fn surely_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     }
 }
 
-/// Returns the time from which the key may have ended because of this operation.
+/// Returns the earliest time at which the key may end because of this operation.
 fn perhaps_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     match one.request {
         _ if one.reply == Reply::Refused => None,
-        // An operation in doubt may take effect at any later time, but not before it was requested.
+        // An uncertain operation may take effect at any time after its request.
         Request::RevokeKey(_) => Some(one.begin),
         Request::ReplaceKey(_, overlap) => Some((one.begin + overlap).saturating_sub(rules.slack).max(one.begin)),
         _ => None,

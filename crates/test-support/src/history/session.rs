@@ -1,11 +1,10 @@
-//! The state of a session in its store, and the effect of each operation on it.
+//! A session's state in its store, and the effect of each operation.
 
 use super::{Moment, Operation, Pair, Reply, Request, Rules};
 
-/// The state of a session between two operations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct State {
-    /// The current pair. `None` means that no client has received it, because the response was lost.
+    /// The current pair. `None` if the response with the pair was lost.
     current: Option<Pair>,
     previous: Option<Pair>,
     /// The earliest and the latest time at which the current pair may have been issued.
@@ -13,13 +12,13 @@ pub(super) struct State {
     ended: bool,
 }
 
-/// Whether acknowledged writes of a session may be missing in a store.
+/// Whether acknowledged writes of a session may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     No,
     /// A gate may still write the record back.
     ForNow,
-    /// The gates that knew the missing record have ended.
+    /// All gates that knew the record have stopped.
     ForGood,
 }
 
@@ -28,7 +27,6 @@ impl State {
         Self { current: Some(first), previous: None, rotated: (Moment::ZERO, Moment::MAX), ended: false }
     }
 
-    /// Returns whether the operation may be within the grace period.
     fn may_be_in_grace(&self, operation: &Operation, rules: &Rules) -> bool {
         operation.begin.saturating_sub(self.rotated.1) < rules.grace + rules.slack && !rules.grace.is_zero()
     }
@@ -37,9 +35,8 @@ impl State {
         operation.end.saturating_sub(self.rotated.0) + rules.slack < rules.grace
     }
 
-    /// Returns the possible states after an operation with a response. The list is empty if the response is wrong
-    /// in this state. `is_refused_there` says that an operation with an unknown outcome may have ended the session,
-    /// so far only at that gate.
+    /// Returns the states in which the session may be after a response. The list is empty if the response is wrong.
+    /// `is_refused_there` means that an operation with an unknown outcome may have ended the session at this gate.
     pub(super) fn after(
         &self,
         operation: &Operation,
@@ -88,8 +85,8 @@ impl State {
         }
     }
 
-    /// Returns the state after an operation whose outcome is unknown, if the operation changes anything. `latest`
-    /// is the beginning of the last operation so far.
+    /// Returns the state after an uncertain operation, or `None` if the operation changes nothing. `latest` is when the
+    /// last operation began.
     pub(super) fn perhaps(&self, doubt: &Operation, rules: &Rules, latest: Moment) -> Option<Self> {
         let ended = || Self { ended: true, ..self.clone() };
         match doubt.request {
