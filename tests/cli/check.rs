@@ -103,11 +103,7 @@ fn m8_m14_calls_of_a_resource_are_checked_before_a_start() {
     assert!(printed.contains("calls = [\"tools/call:a*\"]"), "{printed}");
     Place::new(&printed).done(&["check"], "");
     for (resource, rules, says) in [
-        (
-            "mcp = {}",
-            rule("\"tools/call\"", ""),
-            "resources[0].mcp: no rule governs the calls that the other rules do not name",
-        ),
+        ("mcp = {}", rule("\"tools/call\"", ""), "resources[0].mcp: no rule applies to calls that are not listed"),
         ("mcp = {}", format!("{all}{all}"), "resources[0].mcp: two rules govern the calls \"*\""),
         ("mcp = {}", rule("\"a/b:*c\"", ""), "routes[3].calls[0]: expected \"method:name\""),
         (
@@ -151,7 +147,7 @@ fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
     assert!(ran.stderr.contains("expected \"controller:action\""), "{ran:?}");
     place.write_config(&format!("{CONFIG}{kuzzle}{}", twice.replace(", \"x\"", "")));
     let ran = place.run(&["check"], "");
-    assert!(ran.stderr.contains("routes[3].kuzzle: x:y already has a rule: the route /users/{*rest}"), "{ran:?}");
+    assert!(ran.stderr.contains("routes[3].kuzzle: x:y already has a rule in the route /users/{*rest}"), "{ran:?}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ async fn the_directory_that_an_import_prints_has_the_users_of_the_file() {
     let more = private(&place, "more.csv", &format!("username,password_hash\nnew,{BCRYPT}\n"));
     let said = place.fails(&["user", "import", &more], "");
     assert!(said.contains("the users are not in a file"), "{said}");
-    assert!(place.fails(&import, "").contains("name the file to import"));
+    assert!(place.fails(&import, "").contains("give the path of a file to import"));
     place.done(&["user", "import", &more, "--to", "sqlite:data/users.db", "--scopes", "read"], "");
     assert_eq!(gate.log_in("new", "correct horse").await.status, StatusCode::OK);
     let said = place.fails(&["user", "import", &more, "--to", "postgres://db/users"], "");

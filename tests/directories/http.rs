@@ -413,7 +413,7 @@ fn i45_check_reports_every_mistake_of_a_hook() {
         ("url = \"https://gate:pw@app.example.com/\"\n".to_owned(), "directory.url: expected a URL without user"),
         ("url = \"https://169.254.169.254/\"\n".to_owned(), "directory.url: the URL must not lead to this address"),
         (format!("{url}secret_file = \"none\"\n"), "directory.secret_file: "),
-        (format!("{url}secret_file = \"empty\"\n"), "expected one line of visible ASCII characters"),
+        (format!("{url}secret_file = \"empty\"\n"), "expected the secret as one line of visible ASCII characters"),
         (format!("{url}secret_file = \"open\"\n"), "directory.secret_file: "),
         (format!("{url}secret = \"x\"\n"), "directory.secret: unknown key"),
         (format!("{url}client_cert = {{ cert = \"x.pem\" }}\n"), "directory.client_cert.key: missing"),

@@ -272,7 +272,7 @@ fn r21_a_client_s_own_token_is_no_user_s() {
     let password = uuid::Uuid::new_v4().to_string();
     keep_secret(&password);
     let ran = world.edge.place.run(&["user", "add", "eve", "--subject", "client:svc"], &password);
-    assert!(ran.code == Some(1) && ran.stderr.contains("does not begin with client:"), "{ran:?}");
+    assert!(ran.code == Some(1) && ran.stderr.contains("must not begin with client:"), "{ran:?}");
 }
 
 const ACCOUNTS: &str = r#"

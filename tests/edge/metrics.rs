@@ -183,7 +183,7 @@ async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
         ("rotogate_grants_total{", 15),
         ("rotogate_verifications_total{", 6),
         ("rotogate_rate_limited_total{", 8),
-        ("rotogate_relay_exchanges_total{", 6),
+        ("rotogate_relay_exchanges_total{", 7),
         ("rotogate_connections_rejected_total{", 5),
         ("rotogate_gate_duration_seconds_count{", 2),
     ] {

@@ -478,7 +478,7 @@ async fn b54_an_explanation_says_why_a_request_by_session_is_refused() {
     world.gate.sessions().revoke_all(Whose::Subject("bob")).await.unwrap();
     let explained = world.gate.layer().explain(request.into_parts().0).await;
     assert_eq!((explained.outcome, explained.status), ("session_over", Some(401)));
-    assert_eq!(explained.detail, Some("all sessions of its user, its client or the gate were ended"));
+    assert_eq!(explained.detail, Some("all sessions of the user, of the client or of the gate were ended"));
 }
 
 /// An explanation neither asks an issuer nor waits, so a request that does may have another result.
