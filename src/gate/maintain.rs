@@ -283,7 +283,8 @@ async fn flush_uses(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     unwritten.heed(
         &gate,
         gate.flush_uses().await,
-        "the store cannot record which providers' tokens are used at the moment; the gate keeps the changes and retries",
+        "the store cannot record which providers' tokens are used at the moment; the gate keeps the changes and \
+         retries",
         "the store did not record which providers' tokens are used; the gate keeps the changes and retries",
     );
 }

@@ -289,7 +289,7 @@ impl Core {
         }
     }
 
-    /// Looks up some of the replies that this process has stored, and no longer counts those that other gates have removed.
+    /// Looks up some of the replies that this process has stored. Those that other gates have removed no longer count.
     pub(super) async fn count_again(&self, number: usize) -> Result<(), StoreError> {
         let next = self.kept.rows.lock().next(number);
         for id in next {
@@ -362,8 +362,8 @@ impl Core {
         Ok(self.send_once(&inner, before).await)
     }
 
-    /// Returns whether the reply that is renewed is still kept, and no later reply is stored for the presented token. In
-    /// the meantime, the reply's tokens may have been used, or another gate may have renewed it.
+    /// Returns whether the reply that is renewed is still kept, and no later reply is stored for the presented token.
+    /// In the meantime, the reply's tokens may have been used, or another gate may have renewed it.
     pub(super) async fn is_still_kept(&self, renewed: &Renewed) -> Result<bool, StoreError> {
         let Renewed { of, kept } = renewed;
         for keys in &of.keys {

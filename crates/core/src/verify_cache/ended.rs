@@ -39,8 +39,8 @@ impl TokenChecker {
         })
     }
 
-    /// Returns whether the token with these claims has been revoked, or its issuer is no longer trusted. The token's own
-    /// expiry does not count.
+    /// Returns whether the token with these claims has been revoked, or its issuer is no longer trusted. The token's
+    /// own expiry does not count.
     pub fn has_ended(&self, claims: &EndingClaims) -> bool {
         let is_trusted = self.keys.load().verifier.rules(&claims.issuer).is_some();
         let facts = TokenFacts {
