@@ -164,14 +164,16 @@ impl Before {
             all.push((how(&fs::read_to_string(examples(name).join(of)).unwrap()), (*file).into()));
         }
         for (mut text, file) in all {
-            let ports = [(8000, address.port()), (8080, gate.address.port()), (3000, stub.address.port())];
-            text = text
-                .replace("127.0.0.1:8082", &asked)
-                .replace("port_value: 8082", &format!("port_value: {}", &asked[10..]));
-            for (written, port) in ports {
-                text = text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{port}"));
-                text = text.replace(&format!("port_value: {written} "), &format!("port_value: {port} "));
-                text = text.replace(&format!("http://:{written}"), &format!("http://:{port}"));
+            let asked: SocketAddr = asked.parse().unwrap();
+            let ports = [(8000, address), (8080, gate.address), (8082, asked), (3000, stub.address)];
+            // A free port may begin with the digits of a written one, so all written ones go first.
+            for (written, _) in ports {
+                for before in ["127.0.0.1:", "port_value: ", "http://:"] {
+                    text = text.replace(&format!("{before}{written}"), &format!("{before}@{written}@"));
+                }
+            }
+            for (written, address) in ports {
+                text = text.replace(&format!("@{written}@"), &address.port().to_string());
             }
             fs::write(folder.path().join(file), change(text)).unwrap();
         }

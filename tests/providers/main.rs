@@ -64,7 +64,7 @@ fn configuration(provider: &Provider) -> String {
 fn gate(stand_in: &StandIn) -> Edge {
     let written = configuration(&stand_in.provider);
     assert!(written.contains(&format!("url = \"{}\"", stand_in.provider.issuer)), "{written}");
-    let config = stand_in.here(&written).replace("127.0.0.1:3000", "@upstream@");
+    let config = stand_in.here(&written.replace("127.0.0.1:3000", "@upstream@"));
     let config =
         with(&config, "server", "listen = \"127.0.0.1:0\"\npublic_url = \"http://gate.test\"\ndrain_timeout = \"0s\"");
     let config = with(&config, "admin", "listen = \"127.0.0.1:0\"");
