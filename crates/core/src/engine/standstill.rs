@@ -1,8 +1,7 @@
 //! Detects that the process was suspended. Meanwhile, the client of a waiting request may have refreshed at another
 //! gate. The request's refresh token is then superseded, although it was not stolen. Requests that arrived before the
-//! process resumed, or shortly afterwards, therefore get a fault. A task calls [`beat`](Standstill::beat) while the
-//! process runs. If no beat arrives for too long, by the monotonic clock or by the wall clock, the process was
-//! suspended.
+//! process resumed, or shortly afterwards, therefore fail. A task calls [`beat`](Standstill::beat) while the process
+//! runs. If no beat arrives for too long, by the monotonic clock or by the wall clock, the process was suspended.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::store::Staleness;
 
 /// The longest ignored suspension, which equals the time limit of a store operation.
 const LONGEST: Duration = Duration::from_secs(2);
-/// The number of beats after which all requests that arrived during a suspension have been read.
+/// Requests that arrived during a suspension have been read within this many beats.
 const READ_BY: u64 = 2;
 const NEVER: u64 = u64::MAX;
 
@@ -42,7 +41,7 @@ impl ClockReading {
 
 #[derive(Debug)]
 pub(super) struct Standstill {
-    /// `None` if no other gate uses the store. Clients then cannot refresh elsewhere.
+    /// `None` without a shared store.
     longest: Option<Duration>,
     beats: AtomicU64,
     monotonic: AtomicU64,
@@ -75,7 +74,7 @@ impl Standstill {
     fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
-        // Store `stood_at` before the clocks. Until the clocks are updated, `is_overdue` still reports the late beat.
+        // `stood_at` comes first, because `is_overdue` returns true only until `monotonic` and `wall` are updated.
         if stood_still {
             self.stood_at.store(number, Ordering::Release);
         }
@@ -86,8 +85,12 @@ impl Standstill {
     }
 
     fn may_have_waited(&self, arrived: Arrival, now: ClockReading) -> bool {
+        if self.is_overdue(now) {
+            return true;
+        }
+        // A late beat stores `stood_at` before the clocks, so it must be loaded after them.
         let stood_at = self.stood_at.load(Ordering::Acquire);
-        self.is_overdue(now) || (stood_at != NEVER && arrived.0 < stood_at.saturating_add(READ_BY))
+        stood_at != NEVER && arrived.0 < stood_at.saturating_add(READ_BY)
     }
 }
 
@@ -97,7 +100,7 @@ impl Engine {
         self.standstill.arrival()
     }
 
-    /// The interval at which to call [`beat`](Self::beat). `None` if no calls are necessary.
+    /// The interval at which to call [`beat`](Self::beat), or `None` to never call it.
     pub fn beats_every(&self) -> Option<Duration> {
         self.standstill.longest.map(|longest| longest / 4)
     }
@@ -163,7 +166,7 @@ mod tests {
             assert!(standstill.beat(woken));
         }
         let standstill = running();
-        assert!(!standstill.beat(at(10_500, 0)), "a wall clock that steps back shows none");
+        assert!(!standstill.beat(at(10_500, 0)), "a wall clock that steps back is not a standstill");
     }
 
     #[test]
