@@ -5,11 +5,11 @@
 //! hour, the engine does not follow it (see `ClockState`). If several gates share a store, engine time is the store's
 //! time. The gate then only compares the wall clock with engine time.
 //!
-//! The monotonic clock includes the time for which a machine is suspended (CLOCK_BOOTTIME), if the system has such a
-//! clock. On other systems, a suspension of more than an hour looks like a jump of the wall clock. Timeouts and pauses
-//! use tokio's clock, which tests can control. Tokio's clock never decides whether a credential is valid. The expiry of
-//! our own tokens is compared with the later of engine time and wall clock. A token therefore expires in time even if
-//! one of these clocks is slow.
+//! On Linux and Android, the monotonic clock includes suspensions of the machine (CLOCK_BOOTTIME). On other systems, a
+//! suspension of more than an hour looks like a jump of the wall clock. Timeouts and pauses use tokio's clock, which
+//! tests can control. Tokio's clock never decides whether a credential is valid. The expiry of our own tokens is
+//! compared with the later of engine time and wall clock. A token therefore expires in time even if one of these clocks
+//! is slow.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ mod test;
 pub use test::ManualTime;
 
 /// The end of the year 9999, in seconds. Calculations up to this time cannot overflow.
-pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
+pub const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The largest step forward of the wall clock that the engine follows.
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
@@ -136,7 +136,7 @@ const fn millis(d: Duration) -> u64 {
 pub trait TimeSource: Send + Sync + 'static {
     /// The wall clock, which may step in either direction.
     fn wall(&self) -> Timestamp;
-    /// The time since a fixed point of this process, which never goes back.
+    /// The monotonic time since a fixed point of this process.
     fn monotonic(&self) -> Duration;
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(secs, nanos)
 }
 
-/// Falls back to the monotonic time, because this system does not measure a thread's processor time.
+/// Falls back to the monotonic time.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn thread_cpu_time() -> Duration {
     static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
@@ -185,7 +185,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
 impl Monotonic {
     fn now() -> Self {
         let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        // The clock's fields are never negative, and nanoseconds are less than a second.
+        // The clock's fields are never negative.
         let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
         Self(Duration::new(secs, nanos))
     }
@@ -255,7 +255,7 @@ pub struct EngineClock {
     /// Engine time minus monotonic time, in ms. The offset only increases, except in [`Self::follow_store`].
     offset: AtomicU64,
     latest_offset: AtomicU64,
-    /// The last stamp, so that a session's creation and a not-before never fall into the same millisecond.
+    /// The last stamp. A session's creation and a not-before need different milliseconds.
     last_stamp: AtomicU64,
     persisted_at_start: Timestamp,
     leeway: Duration,
@@ -282,8 +282,8 @@ impl EngineClock {
         }
     }
 
-    /// Starts a clock that follows the time of a shared store. `store_time` was read between the monotonic times
-    /// `asked` and `answered`.
+    /// Starts a clock that follows the time of a shared store. The store's time was read between `asked` and
+    /// `answered`.
     pub fn start_with_store(
         source: Arc<dyn TimeSource>,
         (asked, answered): (Duration, Duration),
@@ -295,9 +295,8 @@ impl EngineClock {
         Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
     }
 
-    /// Moves engine time to the store's time: forward at once, but back by at most a millisecond per call. A
-    /// millisecond is enough to correct drift. If the store's time jumps ahead by more than [`MAX_JUMP`], engine time
-    /// does not follow.
+    /// Moves engine time to the store's time: forward at once, but back by at most a millisecond per call. If the
+    /// store's time jumps ahead by more than [`MAX_JUMP`], engine time does not follow.
     pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
         let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
         let known = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
@@ -326,8 +325,8 @@ impl EngineClock {
         self.source.wall()
     }
 
-    /// Returns engine time, and then the later of engine time and the wall clock. The wall clock is estimated from the
-    /// last [`tick`](Self::tick).
+    /// Returns engine time, and the later of engine time and wall clock. The wall clock is estimated from the last
+    /// [`tick`](Self::tick).
     pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
         let mono = millis(self.source.monotonic());
         let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
@@ -391,8 +390,8 @@ impl EngineClock {
         (by > self.leeway).then_some(by)
     }
 
-    /// Returns a creation time for a new session. It is later than `after` and every not-before so far. Returns `None`
-    /// if this time would be ahead of engine time by more than the leeway.
+    /// Returns a creation time later than `after` and every not-before so far. Returns `None` if this time is ahead of
+    /// engine time by more than the leeway.
     pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
         let now = self.now();
         let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
@@ -406,7 +405,7 @@ impl EngineClock {
             .then_some(Timestamp(stamp))
     }
 
-    /// A not-before that ends every session created so far, but no later session.
+    /// A not-before that ends all existing sessions, but no later session.
     pub fn stamp_not_before(&self) -> Timestamp {
         let now = self.now().0;
         let mut stamp = 0;

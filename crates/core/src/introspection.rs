@@ -17,6 +17,13 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// The response is missing, or its status is not 200. The error does not reveal the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
+    /// Returns the response that a token describes itself by, if it does. The signature is not verified, so the response
+    /// is only for a token that its issuer has just issued, or to refuse a token.
+    fn described(&self, token: &str) -> Option<Bytes> {
+        let _ = token;
+        None
+    }
+
     /// Identifies the server and the client. Introspectors with the same identity get the same responses.
     fn identity(&self) -> Box<[u8]>;
 }

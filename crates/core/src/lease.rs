@@ -17,7 +17,9 @@ use crate::engine::live_sessions::LiveConnection;
 use crate::overload::PoolPermit;
 use crate::route::OnExpiry;
 #[cfg(feature = "kuzzle")]
-use crate::verify_cache::MissContext;
+use crate::token::verify::IssuerRules;
+#[cfg(feature = "kuzzle")]
+use crate::verify_cache::{Check, MissContext};
 use crate::verify_cache::{TokenChecker, Verified};
 
 /// The state that all leases of a gate share.
@@ -63,8 +65,8 @@ impl LeaseContext {
     }
 }
 
-/// Ties a long-lived connection to its caller. The lease is valid as long as the token or session of the connection. If
-/// the route permits upgrades, the gate inserts a lease into the extensions of an upgrade request. The layer ends an
+/// Ties a long-lived connection to its caller. The lease is valid as long as the connection's token or session. If the
+/// route permits upgrades, the gate inserts a lease into the extensions of an upgrade request. The layer ends an
 /// upgraded connection when its lease ends. A handler can also wait for the end:
 ///
 /// ```
@@ -78,7 +80,7 @@ impl LeaseContext {
 /// `GateBuilder::max_stream`. For a browser session, the lease lasts until the session's idle timeout or its absolute
 /// end. A renewal of the session at any gate extends the lease.
 ///
-/// Data that the client of a WebSocket sends counts as activity, but an open event stream does not.
+/// Data from a WebSocket client counts as activity, but an open event stream does not.
 #[derive(Clone)]
 pub struct Lease {
     context: Arc<LeaseContext>,
@@ -86,7 +88,7 @@ pub struct Lease {
     line: Option<Arc<LiveConnection>>,
     opened: Timestamp,
     on_expiry: OnExpiry,
-    #[expect(dead_code, reason = "it is only kept until it is dropped")]
+    #[expect(dead_code, reason = "dropping the lease frees the permit")]
     place: Option<Arc<PoolPermit>>,
     renew: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -204,7 +206,8 @@ impl Lease {
         let verified = match is_presented {
             true => {
                 let miss = || MissContext::new(&context.engine, address);
-                context.checker.check(Credential::new(token), miss, &mut ())?
+                let (credential, any) = (Credential::new(token), |_: &IssuerRules| true);
+                context.checker.check(Check { taken: Some(&any), ..Check::from(credential) }, miss, &mut ())?
             }
             false => context.checker.check_issued(token)?,
         };
@@ -291,7 +294,7 @@ impl Lease {
     }
 }
 
-/// Marks a request that the gate itself sends in order to take over the connection.
+/// Marks an upgrade request that the gate itself sends to an upstream.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialled;
 

@@ -32,6 +32,10 @@ use rotogate_core::introspection::{IntrospectionFault, Introspector};
 use rotogate_core::oauth_error::OAuthError;
 use rotogate_core::random::parts_digest;
 
+mod kuzzle;
+
+pub use kuzzle::{KuzzleIntrospector, KuzzleSecret, PREFIX as KUZZLE_PREFIX};
+
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// An introspection client over HTTP. The gate authenticates as a client of the issuer (RFC 6749 §2.3.1).

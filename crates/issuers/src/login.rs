@@ -104,7 +104,7 @@ pub struct ExchangedTokens {
     pub id_token: Zeroizing<String>,
     /// The access token.
     pub access_token: Zeroizing<String>,
-    /// The granted scope. If the response does not contain it, this is the requested scope (RFC 6749 §5.1).
+    /// The granted scope, or the requested scope if the response has none (RFC 6749 §5.1).
     pub scope: String,
     /// The refresh token and the lifetime of the access token.
     pub further: FurtherTokens,
@@ -323,7 +323,7 @@ impl LoginProvider {
         let client = ("client_id", self.client.id.as_str());
         let asked = own.into_iter().chain(further);
         let query = if self.is_pushed || metadata.requires_pushed_requests {
-            // A pushed request needs `client_id`. Client authentication in the form already adds `client_id`.
+            // A pushed request needs `client_id`. If the client's credentials are sent in the form, they include it.
             let in_header = !self.client.is_in_form();
             let request_uri =
                 self.push(&metadata, encoded(in_header.then_some(client).into_iter().chain(asked))).await?;
@@ -398,7 +398,7 @@ impl LoginProvider {
         self.keeps_access_token
     }
 
-    /// Sends a form to the token endpoint, once.
+    /// Sends a form once to the token endpoint.
     ///
     /// # Errors
     /// There was no complete response.
@@ -468,7 +468,7 @@ fn text<'a>(answer: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     answer.get(name).and_then(Value::as_str)
 }
 
-/// The failure for an OAuth error (RFC 6749 §5.2), without the provider's text.
+/// Maps an OAuth error (RFC 6749 §5.2) to a failure, without the provider's text.
 // Requirement B44.
 fn refusal(answer: &Map<String, Value>) -> LoginFailure {
     match text(answer, "error") {

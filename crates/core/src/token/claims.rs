@@ -30,12 +30,12 @@ pub const TYP: &str = "at+jwt";
 pub struct TokenStyle {
     /// The name of an additional claim with the value of `sub`.
     pub subject_claim: Option<&'static str>,
-    /// Whether the payload's base64url avoids `-` and `_`, for clients that decode it as plain base64. Some characters
-    /// in strings are escaped for this purpose.
+    /// Whether the payload's base64url avoids `-` and `_`, for clients that decode it as plain base64. Strings then
+    /// contain more JSON escapes.
     pub plain_base64: bool,
 }
 
-/// The claims of a token to be minted. They are written in the order of the fields, so equal claims give equal bytes.
+/// The claims of a token to be minted. Equal claims give equal bytes, because the order of the fields is fixed.
 #[derive(Clone, Copy, Debug)]
 pub struct MintedClaims<'a> {
     /// `iss`: the gate's own issuer.
@@ -134,7 +134,7 @@ impl<'a> Confirmation<'a> {
     }
 }
 
-/// The claims of a verified access token. Signature, times and form were checked, but not revocation and the route's
+/// The claims of a verified access token. The signature and times were checked, but not revocation or the route's
 /// requirements.
 ///
 /// ```
@@ -154,11 +154,11 @@ pub struct AccessToken {
     /// An introspected token does not have a signing key.
     pub(crate) signer: Option<Arc<KeyIdentity>>,
     pub(crate) rare: Option<Box<RareClaims>>,
-    /// The subject, with the prefix and the encoding from its issuer's rules.
+    /// The subject with the prefix and the encoding that the issuer's rules require.
     pub subject: Box<str>,
     /// `client_id`, or the claim that the issuer's rules name instead.
     pub client: Option<Box<str>>,
-    /// The scope in the gate's names, limited to what the issuer's rules allow. May be empty.
+    /// The scope, mapped and limited by the issuer's rules. May be empty.
     pub scope: Scope,
     /// `aud`, or the claim that the issuer's rules name instead. Never empty.
     pub audience: Arc<[Box<str>]>,
@@ -184,7 +184,7 @@ pub struct TokenIssuer {
     pub(crate) subject_prefix: usize,
     /// The accepted audiences on routes that do not name audiences.
     pub audience: Arc<[Box<str>]>,
-    /// The largest accepted difference between the issuer's clock and the gate's.
+    /// The largest accepted difference between the clocks of the gate and this issuer.
     pub(crate) leeway: Duration,
 }
 
@@ -227,7 +227,7 @@ impl TokenHash {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RareClaims {
     pub(crate) roles: Roles,
-    /// The subject as in the token. `None` if it equals [`AccessToken::subject`] without the prefix.
+    /// The subject in the token, unless it equals [`AccessToken::subject`] without the prefix.
     pub(crate) raw_subject: Option<Box<str>>,
     /// The `sub` of another issuer's token, if another claim contains the subject.
     pub(crate) sub: Option<Box<str>>,
@@ -242,7 +242,7 @@ pub(crate) struct RareClaims {
     pub(crate) login: LoginClaims,
     pub(crate) not_before: Option<Timestamp>,
     pub(crate) response: Option<Arc<str>>,
-    /// The other issuer that the subject belongs to. Only the gate's own tokens have it.
+    /// In the gate's own tokens, the other issuer that the subject belongs to.
     pub(crate) source: Option<Arc<TokenIssuer>>,
     /// The user of this browser session logged in at the provider `source`.
     pub(crate) is_at_provider: bool,
@@ -251,9 +251,9 @@ pub(crate) struct RareClaims {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyFacts {
-    /// The external identities of the users who created this key or a key that it replaced.
+    /// The external identities of the users who created this key or its predecessors.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// Rate limits use this id. A replacement key inherits it, so a new key does not get a new quota.
+    /// The id for rate limits. A replacement key inherits the id, and thus the quota.
     pub(crate) limited_as: Box<str>,
 }
 
@@ -279,12 +279,12 @@ pub(crate) struct LoginClaims {
     pub(crate) auth_time: Option<Timestamp>,
 }
 
-/// The prefix of the subject in a token that a client obtained for itself. Subjects of users never begin with it (RFC
-/// 9700 §4.15).
+/// The subject prefix of a token that a client obtained for itself. No user's subject has this prefix (RFC 9700
+/// §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
-    /// The token as it was received. Send it only to its issuer.
+    /// The received token, which must be sent only to its issuer.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -326,8 +326,7 @@ impl AccessToken {
         self.issued_by.is_accepted_everywhere
     }
 
-    /// The largest accepted difference between the issuer's clock and the gate's. Does not apply to the gate's own
-    /// tokens.
+    /// The largest accepted difference between the clocks of the gate and another issuer.
     pub fn leeway(&self) -> Duration {
         self.issued_by.leeway
     }
@@ -338,8 +337,7 @@ impl AccessToken {
         self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
     }
 
-    /// `account` of a token that the gate minted. For another issuer's token, the mapped account, preceded by the
-    /// issuer's name and a colon.
+    /// The account. In another issuer's token, the issuer's name and a colon precede the mapped account.
     pub fn account(&self) -> Option<&str> {
         self.rare.as_deref()?.account.as_deref()
     }
@@ -349,12 +347,12 @@ impl AccessToken {
         self.rare.as_deref()?.issuer_session.as_deref()
     }
 
-    /// The other issuer that authenticated the subject. Only the gate's own tokens have it.
+    /// In the gate's own tokens, the other issuer that authenticated the subject.
     pub fn vouched_by(&self) -> Option<&VouchedBy> {
         self.rare.as_deref()?.vouched_by.as_ref()
     }
 
-    /// The client that acts for the subject (RFC 8693 §4.1). Only the gate's own tokens have it.
+    /// In the gate's own tokens, the client that acts for the subject (RFC 8693 §4.1).
     pub fn delegation(&self) -> Option<&Delegation> {
         self.rare.as_deref()?.delegation.as_ref()
     }
@@ -432,7 +430,6 @@ impl AccessToken {
         self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
-    /// A thief of a bound token also needs its key.
     pub(crate) fn is_bound(&self) -> bool {
         self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
@@ -443,6 +440,11 @@ impl AccessToken {
 
     fn raw_subject(&self) -> Option<&str> {
         self.rare.as_deref()?.raw_subject.as_deref()
+    }
+
+    /// Returns whether the token has this text.
+    pub fn has_text(&self, text: &str) -> bool {
+        *self.text == *text
     }
 
     /// The subject as in the token, without the prefix. Revocations use this form.
@@ -469,7 +471,7 @@ impl AccessToken {
         }
     }
 
-    /// Returns whether the token's audience includes one of `audiences`, compared byte for byte.
+    /// Returns whether the audience includes one of `audiences`. The comparison is byte for byte.
     pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
         self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
     }

@@ -3,7 +3,7 @@
 //! Cheap checks come first: size, shape, header, issuer and key. The times are checked before the signature, because an
 //! expired token does not need a signature check. The other claims are checked last.
 //!
-//! Issuer and `kid` select a key, and the key determines the algorithm. A library checks only the signature, because it
+//! Issuer and `kid` select a key, and the key determines the algorithm. Only the signature is left to a library, which
 //! is lenient about duplicate members, `crit`, `typ`, and claims of the wrong type.
 //!
 //! ```
@@ -72,16 +72,15 @@ pub use peek::{Peeked, beginning, peek};
 pub use preset::Preset;
 pub use response::is_jwt_shaped;
 pub use response::{Responses, Told};
-pub(crate) use response::{introspecting, is_opaque};
+pub(crate) use response::{has_prefix, introspecting, is_opaque};
 pub use rules::{IssuerRules, OWN, RulesError, host_of};
 pub(super) use shape::claims_of;
-pub(crate) use shape::payload_of;
-pub use shape::{MAX_OWN_TOKEN, MAX_TOKEN};
+pub use shape::{MAX_OWN_TOKEN, MAX_TOKEN, payload_of};
 pub(crate) use signature_times::SignatureTimes;
 pub use sources::{SubjectSources, UserSource, bare_source, prefix_problem};
 pub use user_name::{UserName, UserNameForm};
 
-/// The rate limits depend on how far the verification got.
+/// The rate limits depend on the variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRefusal {
     Unchecked(Denial),
@@ -128,7 +127,7 @@ pub struct Verifier {
     by_issuer: HashMap<Arc<str>, usize, foldhash::quality::RandomState>,
     /// True once a wrong token type was logged.
     told: AtomicBool,
-    /// Each bit stands for a kind of claim whose first refusal was logged.
+    /// The kinds of claims whose first refusal was logged, one bit each.
     told_claims: Box<[AtomicU8]>,
     ids: Box<[RulesId]>,
     of_tokens: Box<[Arc<TokenIssuer>]>,
@@ -136,7 +135,7 @@ pub struct Verifier {
     signature_times: Arc<SignatureTimes>,
 }
 
-/// The identity of an issuer's rules and keys. If they are replaced by equal rules and keys, it stays the same.
+/// The identity of an issuer's rules and keys. Equal rules and keys keep their identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
     rules: u32,
@@ -194,7 +193,7 @@ impl Verifier {
         &self.signature_times
     }
 
-    /// An issuer keeps its identities if its rules and keys are unchanged.
+    /// Keeps the ids of issuers whose rules and keys are unchanged.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
         self.signature_times = Arc::clone(&old.signature_times);
@@ -260,7 +259,7 @@ impl Verifier {
         self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
-    /// If an observer continues after a refusal, it gets the claims of the refused token.
+    /// An observer that continues after a refusal gets the refused token's claims.
     pub(crate) fn verify_observed<'t, O: Observer>(
         &self,
         token: impl Into<TokenToVerify<'t>>,
@@ -386,8 +385,7 @@ impl Verifier {
         if is_own || self.has_others() { Ok(()) } else { Err(shape::OWN_TOO_LONG) }
     }
 
-    /// Finds the rules for the issuer that an unverified token names. These rules can refuse the token before the
-    /// costly signature check.
+    /// Finds the rules for the issuer that an unverified token names.
     ///
     /// # Errors
     /// The string is not a token, or its issuer is not configured.

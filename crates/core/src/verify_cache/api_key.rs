@@ -1,7 +1,7 @@
 //! Checks API keys. An API key is cached like a session cookie. The cache key is the API key itself, and the entry is
-//! the verified token that represents it. A hit therefore costs as much as a hit for a token. On a miss, the API key's
-//! checksum is checked without the store. Then the request waits for [`TokenChecker::load_key`], which reads the API
-//! key's record and its owner.
+//! the verified token that represents it. A hit therefore costs as much as a hit for a token. On a miss, the gate first
+//! checks the API key's checksum. Then the request waits for [`TokenChecker::load_key`], which reads the API key's
+//! record and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const REVOKED: Denial = Denial::ApiKeyRefused("it was revoked, or all API keys o
 const NETWORK: Denial = Denial::ApiKeyRefused("it may not be used from this address");
 
 impl TokenChecker {
-    /// Returns whether the string is meant as an API key of this gate.
+    /// Returns whether the string starts like an API key of this gate.
     pub fn is_key(&self, text: &[u8]) -> bool {
         let begins =
             |prefix: &crate::api_key::KeyPrefix| std::str::from_utf8(text).is_ok_and(|text| prefix.begins(text));
@@ -50,7 +50,7 @@ impl TokenChecker {
         });
         match checked {
             Ok(known) if O::HAS_EFFECTS => Ok(known),
-            // The key is valid. The rules are checked again, because an observer without effects needs each result.
+            // The key is valid. An observer without effects needs the result of each rule.
             Ok(known) => self.check_now(known, observer),
             Err(denial) => observer.read(denial.rule(), Err(denial)),
         }
@@ -106,7 +106,7 @@ impl TokenChecker {
         Ok(shared)
     }
 
-    /// Returns the API key if it was not revoked and has not expired, or `None` if its record must be read again.
+    /// Returns a valid API key, or `None` if its record must be read again.
     // Requirement K4.
     fn if_good_key(&self, known: &Arc<Verified>) -> Result<Option<Arc<Verified>>, Denial> {
         if known.api_key().is_none_or(|key| key.read_again <= self.clock.now()) {
@@ -121,8 +121,8 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the token that represents a key. The token comes from the cache if another request has loaded the key in
-    /// the meantime.
+    /// Returns the token for an API key. The token comes from the cache if another request has loaded the key in the
+    /// meantime.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].
@@ -145,8 +145,7 @@ impl TokenChecker {
                 keys.cache.insert(keys.key(text).owned(), Arc::clone(&verified));
                 Ok(verified)
             }
-            // A refusal because of the owner is not remembered, because the owner may be enabled again. All other
-            // refusals are final.
+            // The owner may be enabled again, but all other refusals are final.
             Err(Error::Denied(denial @ Denial::ApiKeyRefused(_))) if !ApiKeys::is_of_owner(denial) => {
                 keys.refused.insert(keys.key(text).owned(), RefusedToken { denial, token: None });
                 Err(denial.into())
@@ -155,7 +154,7 @@ impl TokenChecker {
         }
     }
 
-    /// Returns the same result as [`load_key`](Self::load_key), for an explanation. Does not change the cache.
+    /// Returns the same result as [`load_key`](Self::load_key), but does not change the cache.
     ///
     /// # Errors
     /// The errors of [`ApiKeys::read`].

@@ -1,4 +1,4 @@
-//! The assertions about a verified token's caller. They are cached with the token, one for each audience.
+//! The assertions about a verified token's caller, cached with the token for each audience.
 //!
 //! On a hit, an existing assertion is copied. Once half of the assertion's lifetime has passed, a new assertion is
 //! signed in the background. Meanwhile, requests use the old assertion.
@@ -22,14 +22,13 @@ use crate::token::assertion::assertion;
 pub struct AssertionHeader {
     /// The name of the header.
     pub name: HeaderName,
-    /// The time from `iat` to `exp`. It is shorter if the token expires earlier.
+    /// The time from `iat` to `exp`, unless the token expires earlier.
     pub ttl: Duration,
 }
 
-/// The maximum number of cached assertions for one token. Each has up to 2 KiB. A further assertion evicts the oldest
-/// one.
+/// The maximum number of cached assertions for one token. A further assertion evicts the oldest one.
 const MAX_KEPT: usize = 4;
-/// The delay before a retry after an assertion could not be signed.
+/// The delay before a failed signature is retried.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The assertions of one token.
@@ -114,8 +113,8 @@ impl Verified {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
-        // Read the generation first. If the signing keys are replaced in the meantime, this assertion is then treated
-        // as outdated. Otherwise an assertion that was signed with a removed key could be treated as current.
+        // Read the generation first. Otherwise an assertion that was signed with a removed key could be treated as
+        // current.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
         if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {

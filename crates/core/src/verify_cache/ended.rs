@@ -1,4 +1,4 @@
-//! The claims by which a revocation can match an access token. They are stored until the token is first used.
+//! The claims of an unused access token that revocations can match.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::verified::facts;
 use crate::clock::Timestamp;
 use crate::revocation::list::TokenFacts;
 
-/// The claims of a provider's access token that revocations name.
+/// Claims by which revocations match a provider's access token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndingClaims {
     issuer: String,
@@ -20,8 +20,8 @@ pub struct EndingClaims {
 }
 
 impl TokenChecker {
-    /// Returns the claims by which a revocation can match a provider's new access token. Returns `None` if the gate
-    /// does not accept the token for its own audience, because clients then never present the token to the gate.
+    /// Returns the claims of a provider's access token that revocations match. Returns `None` if the token's audience
+    /// is not the gate.
     pub fn ending_claims(&self, token: &str) -> Option<EndingClaims> {
         let token = self.verify_answer(token).ok()?;
         if token.is_ours() || !token.is_for(&token.issued_by.audience) {
@@ -39,8 +39,8 @@ impl TokenChecker {
         })
     }
 
-    /// Returns whether the token with these claims has been revoked, or its issuer is no longer trusted. The token's
-    /// own expiry does not count.
+    /// Returns whether the token with these claims has been revoked, or its issuer is no longer trusted. Ignores the
+    /// token's expiry.
     pub fn has_ended(&self, claims: &EndingClaims) -> bool {
         let is_trusted = self.keys.load().verifier.rules(&claims.issuer).is_some();
         let facts = TokenFacts {

@@ -2,9 +2,9 @@
 //! comparison, and does not write to memory that other processors use. A token that is found here is not yet accepted,
 //! because time and revocation are checked at every hit.
 //!
-//! Each token has one slot. The last bytes of the token's signature select the slot. A client cannot choose these bytes
-//! for a valid token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are
-//! emptied in turn. A token is found only if all of its bytes match, and only for the set of keys that verified it.
+//! Each token has one slot. The last bytes of the signature select the slot. A client cannot choose these bytes for a
+//! valid token. A new token evicts the token in its slot. If the tokens exceed the memory limit, the slots are emptied
+//! in turn. A token is found only if all of its bytes match, and only for the set of keys that verified it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,12 +14,11 @@ use super::Verified;
 
 /// The number of slots in each thread's cache.
 const SLOTS: usize = 4096;
-/// The unit in which memory is counted. Sizes are rounded up to whole units.
+/// Memory sizes are rounded up to whole units.
 const UNIT_BYTES: u32 = 256;
-/// The memory limit for a thread's tokens. It is 8 MiB, which is enough for 4096 tokens of usual size.
+/// The memory limit for a thread's tokens: 8 MiB, enough for 4096 tokens of usual size.
 const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
-/// After this many consecutive hits, one look-up goes to the shared cache. This prevents the shared cache from evicting
-/// the token as unused.
+/// After this many consecutive hits, one look-up goes to the shared cache, so that the token is not evicted there.
 const MAX_UNREPORTED_HITS: u8 = 64;
 
 thread_local! {
@@ -28,7 +27,6 @@ thread_local! {
 
 struct Front {
     slots: Vec<Option<Slot>>,
-    /// The memory that the tokens use, in units.
     units: usize,
     /// The slot that is evicted next if the tokens use too much memory.
     hand: usize,
@@ -37,7 +35,7 @@ struct Front {
 struct Slot {
     set: SetId,
     found: u8,
-    /// A part of the token's hash. It is in the slot, because the token itself is rarely in the processor's cache.
+    /// A part of the token's hash, compared before the token itself.
     tag: u8,
     units: u16,
     verified: Arc<Verified>,
@@ -107,8 +105,8 @@ impl Front {
     }
 }
 
-/// The slot of a token, and a tag that distinguishes the token from most others in that slot. The bits of a signature
-/// are practically random, and the multiplication spreads its base64 letters over all bits.
+/// The slot of a token, and a tag that distinguishes most tokens in the slot. The multiplication spreads tokens over
+/// all slots.
 fn place_of(token: &[u8]) -> (usize, u8) {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));

@@ -11,7 +11,7 @@ use crate::token::claims::AccessToken;
 /// The headers that name the caller to an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
-    /// Each header, with the field that it contains.
+    /// The name and the content of each header.
     pub headers: Vec<(HeaderName, IdentityField)>,
     /// The header with a signed assertion about the caller. `None` means that no assertion is sent.
     pub assertion: Option<AssertionHeader>,
@@ -101,7 +101,7 @@ impl IdentityHeaders {
 /// The maximum number of identity headers of a gate, not counting the assertion header.
 pub const MAX_IDENTITY_HEADERS: usize = 64;
 
-/// The values that one token has for the gate's identity headers.
+/// The identity header values of one token.
 pub(super) struct IdentityValues {
     /// One bit for each header, with the lowest bit for the first header. A bit is set if the token has a value for the
     /// header.

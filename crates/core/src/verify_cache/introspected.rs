@@ -1,13 +1,12 @@
-//! The introspected tokens of one issuer: the response about each token, its validity, and the introspection requests
-//! in progress (requirements I20, I21).
+//! The introspected tokens of one issuer, with the responses and running introspections (requirements I20, I21).
 //!
 //! These tokens have a separate cache, so that made-up opaque strings cannot evict verified JWTs. Only a keyed hash of
 //! an inactive token is remembered, because the token may be a secret for another server.
 //!
-//! If several clients present the same token concurrently, the issuer gets only one request. This request runs in its
-//! own task, whether or not a client still waits for it. The rate of requests about unseen tokens is limited for each
-//! issuer. Tokens that were accepted before are not affected. A quarter of that rate is reserved for addresses that
-//! presented valid tokens recently (requirement A19).
+//! If several clients present the same token concurrently, the issuer gets only one request. The request continues even
+//! if no client waits for it any more. The rate of requests about unseen tokens is limited for each issuer. Tokens that
+//! were accepted before are not affected. A quarter of the rate is reserved for addresses with recent valid tokens
+//! (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -28,6 +27,7 @@ use crate::flight::{Flight, Flights};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Rate};
 use crate::pause::{ServiceAnswer, ServicePauses};
+use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
 
@@ -39,22 +39,22 @@ pub use wait::{Introspected, IntrospectionWait};
 
 /// The memory for an issuer's introspected tokens, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
-/// The maximum number of an issuer's inactive tokens that are remembered.
+/// The maximum number of remembered inactive tokens per issuer.
 const MAX_INACTIVE: u64 = 10_000;
-/// The maximum rate at which one issuer is asked about unseen tokens.
+/// The maximum rate of introspections of unseen tokens per issuer.
 const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
-/// The part of this rate that is reserved for known callers.
+/// The part of `UNSEEN` that is reserved for known callers.
 const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
 /// The maximum number of concurrent requests to one issuer.
 const MAX_FLIGHTS: usize = 256;
-/// The maximum number of concurrent introspections of unseen tokens, which were never accepted before.
+/// The maximum number of concurrent introspections of unseen tokens.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
-/// How many of the introspections of unseen tokens are reserved for known callers.
+/// The part of `MAX_UNSEEN_FLIGHTS` that is reserved for known callers.
 const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
 /// The maximum duration of one request. The introspector has a shorter limit of its own.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How long a token is remembered after its response has become invalid. During this time it is not rate-limited as an
-/// unseen token, and long-lived connections may use it.
+/// How long a token is remembered after its response has become invalid. During this time, the limits for unseen tokens
+/// do not apply to the token.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// The minimum pause before another request about the same token, after a fault or a background request.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -134,7 +134,7 @@ struct InactiveToken {
 }
 
 /// The denial for a token whose state is unknown.
-fn unavailable(retry_after: Option<Duration>) -> Denial {
+pub(super) fn unavailable(retry_after: Option<Duration>) -> Denial {
     Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
 }
 
@@ -177,7 +177,7 @@ impl IntrospectedTokens {
         }))
     }
 
-    /// Returns whether these are the tokens of an issuer with these rules. The issuer's keys may differ.
+    /// Compares the issuer's rules, ignoring its keys.
     pub(super) fn are_of(&self, rules: &IssuerRules) -> bool {
         self.responses.rules().equals(&rules.without_keys())
     }
@@ -191,7 +191,7 @@ impl IntrospectedTokens {
         &self.rules().name
     }
 
-    /// The number of times that each result occurred.
+    /// The count of each result.
     pub(super) fn results(&self) -> &Results {
         &self.results
     }
@@ -272,6 +272,33 @@ impl IntrospectedTokens {
             flight
         };
         Some(IntrospectionWait { issuer: Arc::clone(&self.rules().issuer), token: token.into(), flight })
+    }
+
+    /// Introspects a token that its issuer has just issued, unless its state is known.
+    #[cfg(feature = "kuzzle")]
+    pub(super) async fn learn(self: &Arc<Self>, token: &str) {
+        if self.known::<()>(token).is_none()
+            && let Ok(flight) = self.ask(token, true)
+        {
+            let _ = flight.outcome().await;
+        }
+    }
+
+    /// Returns the claims by which a token describes itself, if it does. They are not verified.
+    pub(super) fn described(&self, token: &str) -> Option<Result<AccessToken, Denial>> {
+        let response = self.introspection.introspector.described(token)?;
+        Some(match self.responses.read(token, &response, self.clock.wall()) {
+            Ok(Told::Active(access)) => Ok(*access),
+            Ok(Told::Refused(denial)) => Err(denial),
+            Ok(Told::Inactive) => Err(Denial::TokenInactive),
+            Err(why) => Err(Denial::MalformedToken(why)),
+        })
+    }
+
+    /// Returns whether a revocation refuses the token that these claims describe.
+    pub(super) fn is_revoked(&self, described: &AccessToken) -> bool {
+        let now = self.clock.now();
+        self.shared.judge(described, now).passes(now).is_err()
     }
 
     fn ask_in_background(self: &Arc<Self>, token: &str, seen: &SeenToken, now: Timestamp) {
@@ -401,7 +428,6 @@ impl IntrospectedTokens {
         self.seen.insert(token, Arc::new(seen));
     }
 
-    /// Handles a fault of an introspection. A token that was accepted before may stay valid for a while.
     fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
         self.results.count(fault.cause);
         self.log(fault, now);
@@ -414,8 +440,7 @@ impl IntrospectedTokens {
         Err(unavailable(fault.retry_after))
     }
 
-    /// Logs a fault. A fault with a new cause is logged at once, and a fault that persists is logged again every ten
-    /// minutes.
+    /// Logs a fault. A fault with a new cause is logged at once, and again every ten minutes while it persists.
     fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
         {
             let mut failing = self.failing.lock();
@@ -440,13 +465,13 @@ impl IntrospectedTokens {
     }
 
     /// Checks the token of a long-lived connection again. If the response about the token is old, this function starts
-    /// an introspection in the background. The old response is used during this introspection, up to its time limit.
-    /// After that time the token's state is unknown until the issuer responds.
+    /// an introspection in the background. Meanwhile, the old response is used up to its time limit. After that time
+    /// the token's state is unknown until the issuer responds.
     pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
         let now = self.clock.now();
         let token = &verified.token.text;
         let seen = self.seen.get(&**token).unwrap_or_else(|| {
-            // The token was evicted from the cache. It is introspected at once, as if its response had just expired.
+            // An evicted token is introspected at once, as if its response had just expired.
             let seen = Arc::new(SeenToken::until(verified, now));
             self.seen.insert(Arc::clone(token), Arc::clone(&seen));
             seen
@@ -454,7 +479,6 @@ impl IntrospectedTokens {
         if let Some(denial) = seen.ended {
             return Err(denial);
         }
-        // The connection starts the introspection itself, because possibly no other request presents this token.
         if now >= seen.renew_from {
             self.ask_in_background(token, &seen, now);
         }

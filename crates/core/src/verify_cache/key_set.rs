@@ -18,12 +18,14 @@ use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, RulesId, TokenRefusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
+use crate::token::verify::{
+    IssuerRules, RulesId, TokenRefusal, Verifier, has_prefix, introspecting, is_jwt_shaped, is_opaque,
+};
 
 /// The verified tokens of all threads.
 type VerifiedCache = Cache<TokenKey, Arc<Verified>, foldhash::quality::RandomState>;
 
-/// The keys that verify tokens, and the tokens that they verified.
+/// The verification keys and the verified tokens.
 pub(super) struct KeySet {
     pub(super) verifier: Verifier,
     pub(super) cache: VerifiedCache,
@@ -40,11 +42,11 @@ pub(super) struct KeySet {
 #[derive(Clone)]
 pub(super) struct RefusedToken {
     pub(super) denial: Denial,
-    /// The token, if it is refused only because of a revocation.
+    /// Set if the token was refused because of a revocation.
     pub(super) token: Option<Arc<AccessToken>>,
 }
 
-/// Removes an entry when its token expires. The engine's clock still decides at each hit.
+/// Removes an entry when its token expires. Each hit checks the expiry by the engine's clock.
 struct UntilExpired(Arc<EngineClock>);
 
 impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
@@ -55,8 +57,7 @@ impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
 
 impl KeySet {
     /// Makes the set that replaces `old`. Cached tokens are kept for issuers whose rules and keys are unchanged.
-    /// Introspected tokens are kept even if the keys changed. If the data that all tokens share has changed, no tokens
-    /// are kept.
+    /// Introspected tokens are kept even if the keys changed. If the shared data has changed, no tokens are kept.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
@@ -74,7 +75,7 @@ impl KeySet {
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
-            // This frees the memory of outdated tokens. Running requests may still add outdated tokens, so each hit is
+            // Frees the memory of outdated tokens. Running requests may still add outdated tokens, so each hit is
             // checked as well.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
             over.for_each(|(key, _)| cache.invalidate(&*key));
@@ -99,8 +100,7 @@ impl KeySet {
         Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, verified: &Arc<Verified>| verified.weight())
-            // Every rotation produces a token that is not yet in the cache. The default policy would not admit such an
-            // entry once the cache is full.
+            // The default policy of a full cache would not admit the new token of a rotation.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
             .build_with_hasher(foldhash::quality::RandomState::default())
@@ -123,7 +123,7 @@ impl KeySet {
         None
     }
 
-    /// Returns the denial for a token that was refused before although its signature is valid.
+    /// Returns the stored denial for a refused token with a valid signature.
     pub(super) fn refused<O: Observer>(&self, token: TokenRef<'_>) -> Option<Denial> {
         entry::<O, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
     }
@@ -133,12 +133,17 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
-    /// Returns the introspected tokens of this token's issuer, if the token must be introspected.
+    /// Returns the cache of the issuer that must introspect this token, or `None`.
     pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {
             return None;
         }
-        let rules = if is_jwt_shaped(token) {
+        let is_jwt = is_jwt_shaped(token);
+        let rules = if is_jwt && has_prefix(self.verifier.issuers(), token) {
+            // Only the issuer with this prefix may see the token.
+            let taken = taken?;
+            introspecting(self.verifier.issuers(), token, |_| true).filter(|rules| taken(rules))?
+        } else if is_jwt {
             if !self.introspected.iter().any(|tokens| tokens.rules().is_always_introspected()) {
                 return None;
             }
@@ -164,8 +169,7 @@ impl KeySet {
     }
 }
 
-/// Finds an entry in a cache. An observer without effects iterates over the entries, because a look-up marks the entry
-/// as used.
+/// Finds an entry in a cache. If `O` has no effects, the entry is not marked as used.
 pub(super) fn entry<O, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
     O: Observer,
@@ -187,7 +191,7 @@ impl TokenChecker {
         self.keys.load().verifier.issuers().iter().filter(|rules| !rules.ours).cloned().collect()
     }
 
-    /// The names of the issuers whose tokens cannot be verified because their keys are not known or are too old.
+    /// The issuers whose tokens cannot be verified, because their keys are unknown or too old.
     pub fn issuers_without_keys(&self) -> Vec<Arc<str>> {
         let (keys, now) = (self.keys.load(), self.clock.now());
         let lacks = |rules: &&IssuerRules| {

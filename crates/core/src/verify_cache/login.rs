@@ -1,4 +1,4 @@
-//! The checks of ID tokens and of assertions. They are never cached, because each is used only once.
+//! Checks of ID tokens and assertions, which are used only once and therefore never cached.
 
 use super::{IdentityField, TokenChecker};
 use crate::denial::Denial;

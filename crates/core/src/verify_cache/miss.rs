@@ -1,9 +1,9 @@
-//! The check of a token that is not in this thread's cache.
+//! Checks tokens that are not in this thread's cache.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::introspected::{Introspected, IntrospectedTokens};
+use super::introspected::{Introspected, IntrospectedTokens, unavailable};
 use super::key_set::KeySet;
 use super::token_key::{TokenKey, TokenRef};
 use super::{TakenIssuers, TokenChecker, Verified, front};
@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::strict_json::Members;
 use crate::token::observer::Observer;
-use crate::token::verify::{MAX_TOKEN, TokenRefusal, TokenToVerify, is_jwt_shaped, payload_of};
+use crate::token::verify::{MAX_TOKEN, TokenRefusal, TokenToVerify, has_prefix, is_jwt_shaped, payload_of};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -30,8 +30,7 @@ pub enum CheckResult {
     Forged,
     /// The signature is valid, but the token is refused because of a claim or a revocation.
     Refused,
-    /// The token is refused before its signature is checked: it is malformed or expired, or its issuer or key is not
-    /// known.
+    /// The token is malformed or expired, or its issuer or key is unknown, so the signature is not checked.
     Unchecked,
     /// The token was refused unchecked because of a rate limit.
     RefusedUnverified,
@@ -55,14 +54,14 @@ impl CheckResult {
     }
 }
 
-/// The context of a cache miss: the source of the token, and the counters of its check.
+/// The context of a cache miss: the token's source, and counters.
 #[derive(Clone, Copy)]
 pub struct MissContext<'a> {
     /// The rate limits.
     pub limits: &'a Limits,
-    /// The queue that receives the first use of a session's generation.
+    /// The queue of delivery confirmations for new tokens.
     pub confirmations: &'a Confirmations,
-    /// The address from which the token came.
+    /// The source address of the token.
     pub source: Source<'a>,
     /// The outcome of the introspection, if the request waited for it.
     pub introspected: Option<&'a Introspected>,
@@ -88,8 +87,7 @@ impl TokenChecker {
         Self { key_prefix: prefix, ..self }
     }
 
-    /// Refuses a string that is meant as an API key. Such a string is not a token, and must not be sent to an issuer
-    /// for introspection.
+    /// Refuses a string with the prefix of API keys, which must not be sent to an issuer.
     // Requirement K6.
     pub(super) fn is_no_key(&self, token: &str) -> Result<(), Denial> {
         let is_key = self.key_prefix.as_ref().is_some_and(|prefix| prefix.begins(token));
@@ -131,8 +129,7 @@ impl TokenChecker {
                 None => self.check_new(keys, key, taken, shown(), observer)?,
             },
         };
-        // Introspected tokens are not cached here, because this cache does not know how long their issuer's response is
-        // valid.
+        // Introspected tokens are not cached here, because their validity depends on the issuer's response.
         if O::HAS_EFFECTS && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }
@@ -178,7 +175,7 @@ impl TokenChecker {
         }
         self.admit_absent(keys, key, shown, observer)?;
         let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
-        if is_jwt_shaped(token) && has_keys() {
+        if is_jwt_shaped(token) && !has_prefix(keys.verifier.issuers(), token) && has_keys() {
             let (now, wall) = (self.clock.now(), self.clock.wall());
             if let Err(refusal) = keys.verifier.verify_observed(token, now, wall, Duration::ZERO, observer) {
                 if O::HAS_EFFECTS {
@@ -249,7 +246,7 @@ impl TokenChecker {
         anew
     }
 
-    /// Checks a token that the gate itself has just issued. The check does not confirm the token's generation, because
+    /// Checks a token that the gate itself, or the provider behind a relay, has just issued. The check does not confirm the token's generation, because
     /// the client may never receive the token.
     ///
     /// # Errors
@@ -257,8 +254,13 @@ impl TokenChecker {
     #[cfg(feature = "kuzzle")]
     pub fn check_issued(&self, token: &str) -> Result<Arc<Verified>, Denial> {
         let keys = self.keys.load();
-        let verified = self.verify(&keys, &keys.key(token).owned(), None, None, &mut ());
-        let verified = verified.map_err(TokenRefusal::into_denial)?;
+        let verified = match keys.introspecting(token, Some(&|_| true)) {
+            Some(tokens) => tokens.known::<()>(token).ok_or_else(|| unavailable(None))??,
+            None => {
+                let verified = self.verify(&keys, &keys.key(token).owned(), None, None, &mut ());
+                verified.map_err(TokenRefusal::into_denial)?
+            }
+        };
         verified.token.of_bearer()?;
         Ok(verified)
     }
@@ -297,7 +299,7 @@ impl TokenChecker {
         Ok(verified)
     }
 
-    /// Decides whether to check a token that was not seen before.
+    /// Decides whether to check an unseen token.
     pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
         let admitted = shown.limits.admit_unverified(shown.source);
         admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))
@@ -305,7 +307,6 @@ impl TokenChecker {
 
     /// Counts a failed verification according to its cost.
     pub(super) fn count(&self, refusal: TokenRefusal, token: &str, shown: MissContext<'_>) {
-        // A longer token was refused because of its length, so its content was not read.
         let is_read = Some(token).filter(|token| token.len() <= MAX_TOKEN);
         let (result, vain) = match refusal {
             TokenRefusal::Unchecked(_) => {
@@ -323,7 +324,6 @@ impl TokenChecker {
         self.counted::<()>(result);
     }
 
-    /// Counts a check, if the observer has effects.
     #[inline]
     pub(super) fn counted<O: Observer>(&self, result: CheckResult) {
         if O::HAS_EFFECTS {

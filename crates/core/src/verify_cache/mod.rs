@@ -1,25 +1,22 @@
 //! The cache of verified tokens, and the check of tokens that are not in the cache. For every request, this module
 //! turns a `Credential` into a [`Verified`] token.
 //!
-//! The cache (moka) uses the whole token as the cache key of a verified token. A cached token is valid only while its
-//! issuer keeps the rules and keys that verified it. A change of one issuer therefore does not affect other issuers'
-//! tokens. The cache contains only data that does not depend on the request. Times and revocation are checked at every
-//! hit, and [`crate::policy`] checks the requirements of a route.
+//! A cached token is valid only while its issuer keeps the rules and keys that verified it. A change of one issuer
+//! therefore does not affect other issuers' tokens. The cache contains only data that does not depend on the request.
+//! Expiry and revocation are checked at every cache hit, and [`crate::policy`] checks the route's requirements.
 //!
 //! If several requests present a new token at the same time, one of them verifies it, and all use the result. The rate
-//! limits for unseen tokens are applied to each request separately, so a rate limit on one address does not affect
-//! other addresses.
+//! limits for unseen tokens apply to each request separately, so a limit on one address does not affect others.
 //!
-//! The modules follow the course of a check: a hit (here), a miss (`miss`), the signing keys and the caches of their
-//! tokens (`key_set`), introspected tokens (`introspected`), the sessions of browsers (`session`), an accepted token
-//! (`verified`) and its identity headers (`identity`).
+//! Modules: misses (`miss`), signing keys and the caches of their tokens (`key_set`), introspected tokens
+//! (`introspected`), browser sessions (`session`), accepted tokens (`verified`) and identity headers (`identity`).
 //!
-//! Each thread also has a small cache of its own (`front`). All caches have a memory limit rather than a limit on
-//! entries, because the sizes of tokens differ by a factor of twenty.
+//! Each thread also has a small cache of its own (`front`). All caches limit memory, not entries, because token sizes
+//! differ by a factor of twenty.
 //!
-//! A separate cache remembers refused tokens whose signature is valid. If such a token is presented again, its
-//! signature is not checked again. Refused tokens do not evict accepted tokens. Only tokens that are signed with an
-//! issuer's keys get into this separate cache.
+//! A separate cache remembers refused tokens whose signature is valid. A refused token's signature is not checked
+//! again. Refused tokens do not evict accepted tokens. Only tokens that are signed with an issuer's keys get into this
+//! separate cache.
 //!
 //! The cache key is the whole token, which is hashed with a fast keyed hash and then compared byte for byte. A digest
 //! as the cache key would cost 410 ns instead of about 60. A digest would not be safer. Only tokens with a valid
@@ -81,16 +78,15 @@ pub const DEFAULT_CACHE: u64 = 64 << 20;
 const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 /// How long a refused token is remembered. A revocation is never reverted, so a refusal may be remembered for any time.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
-/// The delay before a retry if a token could not be checked against the revocations of other gates.
+/// The retry delay while other gates' revocations are unknown.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-/// The memory that a cached token needs in addition to the token string, in bytes. This covers the structure itself and
-/// its cache entry.
+/// The memory that a cached token needs in addition to the token string, in bytes.
 const ENTRY_OVERHEAD_BYTES: usize = 800;
-/// The typical memory for a cached token's assertions to two upstreams, in bytes.
+/// The typical size of two assertions, in bytes.
 const ASSERTION_BYTES: usize = 1536;
 
-/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer. In this case an opaque token is
-/// not introspected, because its issuer is unknown.
+/// Decides whether tokens of an issuer are accepted at all. `None` accepts any issuer, but does not introspect opaque
+/// tokens, whose issuer is unknown.
 pub type TakenIssuers<'a> = Option<&'a dyn Fn(&IssuerRules) -> bool>;
 
 /// A credential to check. A plain [`Credential`] is checked without a restriction on issuers.
@@ -144,7 +140,7 @@ impl TokenChecker {
     }
 
     /// Sets the rules and keys for later requests. Drops the cached tokens of each issuer whose rules or keys changed.
-    /// If no rules or keys changed, returns false and does not drop any tokens.
+    /// Returns false if no rules or keys changed.
     pub fn set_verifier(&self, verifier: Verifier) -> bool {
         let old = self.keys.load();
         if old.verifier.equals(&verifier) {
@@ -156,8 +152,7 @@ impl TokenChecker {
         true
     }
 
-    /// Sets the identity headers for later requests. If they differ from the previous headers, all cached tokens are
-    /// dropped.
+    /// Sets the identity headers for later requests. If the headers change, all cached tokens are dropped.
     pub fn set_identity(&self, identity: IdentityHeaders) {
         let old = self.keys.load();
         if old.shared.identity == identity {
@@ -184,7 +179,7 @@ impl TokenChecker {
         self.keys.load().verifier.named(name).is_some()
     }
 
-    /// The name of the issuer whose tokens are accepted, if there is only one.
+    /// The name of the only accepted issuer, or `None`.
     pub fn only_issuer(&self) -> Option<Arc<str>> {
         match self.keys.load().verifier.issuers() {
             [only] => Some(Arc::clone(&only.name)),
@@ -229,7 +224,7 @@ impl TokenChecker {
         self.check_now(verified, observer)
     }
 
-    /// Finds a token in this thread's cache, by its bytes in the request. Check it with [`Self::check_known`].
+    /// Finds a presented token in this thread's cache. Check the token with [`Self::check_known`].
     pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
         let found = if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None };
         found.filter(|verified| verified.is_token())
@@ -244,7 +239,7 @@ impl TokenChecker {
         self.check_now(verified, observer)
     }
 
-    /// Checks the times and the revocation of a verified token.
+    /// Checks the validity period and revocation of a token.
     fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         self.check_at(self.clock.now_and_latest(), &verified, observer).map(|()| verified)
     }
@@ -268,7 +263,7 @@ impl TokenChecker {
         observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })
     }
 
-    /// Checks the token of a long-lived connection again, or the token that replaced it in a rotation.
+    /// Checks a long-lived connection's token or successor token again.
     pub(crate) fn check_again(
         &self,
         verified: &Arc<Verified>,
@@ -286,8 +281,7 @@ impl TokenChecker {
         let keys = self.keys.load();
         let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
-            // The rules that permitted the connection are no longer in force. Other rules must not decide about this
-            // connection.
+            // The rules that permitted the connection are no longer in force.
             return Err(Denial::UnknownIssuer);
         }
         if token.response().is_none() {
@@ -302,7 +296,7 @@ impl TokenChecker {
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
-            // Only a connection with a session has a successor token, which the gate itself issued.
+            // A successor token always comes from the gate itself.
             (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
@@ -326,8 +320,8 @@ impl TokenChecker {
         now: Timestamp,
         latest: Timestamp,
     ) -> Result<(), Denial> {
-        // For tokens of other issuers, the wall clock applies. For the gate's own tokens, engine time applies, except
-        // that `exp` is compared with the later of the two clocks.
+        // For tokens of other issuers, both times are compared with the wall clock. For the gate's own tokens, `nbf` is
+        // compared with engine time, and `exp` with the later of engine time and wall clock.
         let (now, latest) = if token.is_ours() {
             (now, latest)
         } else {
@@ -359,7 +353,7 @@ impl TokenChecker {
         }
         self.is_no_key(token)?;
         let keys = self.keys.load();
-        // A token that was verified before needs no second signature check, but its times are checked as usual.
+        // A verified token needs no second signature check. Its validity period is checked as usual.
         let key = keys.key(token);
         let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
@@ -392,19 +386,46 @@ impl TokenChecker {
 
     /// Verifies an access token in a provider's response. No caller presented the token, so rate limits do not count
     /// it.
+    ///
+    /// # Errors
+    /// The errors of [`Self::check`].
     pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
-        keys.verifier.verify(token, self.clock.now(), self.clock.wall())
+        // The provider itself has sent the token, so its claims need no signature.
+        let described = keys.introspecting(token, Some(&|_| true)).and_then(|tokens| tokens.described(token));
+        described.unwrap_or_else(|| keys.verifier.verify(token, self.clock.now(), self.clock.wall()))
     }
 
-    /// Returns a permit to wait for a fetch of keys that may verify the token. Returns `None` if no such fetch is
-    /// pending.
+    /// Returns whether the token describes itself, although the gate introspects it.
+    pub fn describes_itself(&self, token: &str) -> bool {
+        let keys = self.keys.load();
+        keys.introspecting(token, Some(&|_| true)).is_some_and(|tokens| tokens.described(token).is_some())
+    }
+
+    /// Returns whether a revocation refuses this token, if the token describes itself. The claims are not verified.
+    pub fn is_revoked_by_its_claims(&self, token: &str) -> bool {
+        let keys = self.keys.load();
+        keys.introspecting(token, Some(&|_| true)).is_some_and(|tokens| {
+            tokens.described(token).is_some_and(|described| described.is_ok_and(|it| tokens.is_revoked(&it)))
+        })
+    }
+
+    /// Introspects a token that its issuer has just issued. This does not count as a use of the token.
+    #[cfg(feature = "kuzzle")]
+    pub async fn learn(&self, token: &str) {
+        let keys = self.keys.load_full();
+        if let Some(tokens) = keys.introspecting(token, Some(&|_| true)) {
+            tokens.learn(token).await;
+        }
+    }
+
+    /// Returns a permit to wait for a pending fetch of the token's key. Returns `None` if no fetch is pending.
     pub fn awaited(&self, token: &str) -> Option<KeysWait> {
         self.keys.load().verifier.awaited(token)
     }
 
     /// Returns a permit to wait for a token's introspection. Returns `None` if too many introspections are running, or
-    /// if the issuer did not respond. `taken` must have the same value as in the check. `is_known` is true if the
+    /// if the issuer did not respond. `taken` must be the value that was passed to the check. `is_known` is true if the
     /// caller presented valid tokens recently.
     pub fn awaited_introspection(
         &self,
@@ -436,7 +457,7 @@ impl TokenChecker {
         self.results.sums()
     }
 
-    /// The durations of signature checks, by the name of the algorithm.
+    /// The durations of signature checks by algorithm.
     pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
         self.keys.load().verifier.signature_times().counted()
     }

@@ -2,9 +2,9 @@
 //! verified token is cached with the cookie as its key. A cache hit therefore costs the same as for a bearer token.
 //!
 //! On a miss, the cookie's tag is checked without the store. If the tag is valid, the request waits for
-//! [`TokenChecker::load_session`]. `load_session` reads the session's record, and renews the session if necessary. It
-//! verifies the access token by the same rules as every other token. A cached token that has expired or was replaced by
-//! a later generation is treated as a miss, because only the record shows whether the session has ended.
+//! [`TokenChecker::load_session`]. `load_session` reads the session's record, and renews the session if necessary. The
+//! access token is verified by the same rules as every other token. A cached token that has expired or was replaced
+//! counts as a miss. Only the record shows whether the session has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,13 +34,12 @@ const LATEST: Generation = Generation::new(u64::MAX - 1);
 /// The minimum time between two background renewals, whether the first succeeded or failed.
 const PAUSE: Duration = TRY_AGAIN;
 
-/// Returns whether this string has the prefix of a session cookie. No token has this prefix, so a cookie alone
-/// identifies its cache entry.
+/// Returns whether this string has the prefix of a session cookie. No token has this prefix, so tokens and cookies
+/// share no cache key.
 pub(super) fn is_cookie(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// The part of a cached session that an ordinary token does not have.
 pub(super) struct CachedSession {
     /// The value of the cookie, which is the cache key.
     pub(super) cookie: Arc<str>,
@@ -49,16 +48,15 @@ pub(super) struct CachedSession {
     provider: Option<Box<ProviderTerms>>,
     /// The device to which the session is bound. `None` if the session is not bound.
     device: Option<Box<CachedDevice>>,
-    /// Whether a look-up has found that the session should be renewed. If it is set, other requests need not read the
-    /// clock.
+    /// Whether the session should be renewed. Other requests then need not read the clock.
     is_due: AtomicBool,
-    /// The earliest time at which the next renewal in the background may begin, in milliseconds.
+    /// The earliest start of the next background renewal, in milliseconds.
     asked_next: AtomicU64,
 }
 
 /// The device to which a cached session is bound.
 struct CachedDevice {
-    /// The id of the refresh secret for the device cookies, and the time of the binding.
+    /// The id of the secret for device cookies, and the time of the binding.
     bound: (u8, Timestamp),
     /// The last valid cookie of the device, and its expiry.
     last: Mutex<Option<([u8; device_cookie::LENGTH], Timestamp)>>,
@@ -209,8 +207,7 @@ impl TokenChecker {
             Ok(None) => {}
             Ok(Some(known)) => {
                 self.counted::<O>(CheckResult::Hit);
-                // The session is valid. An observer without effects explains a decision, so it needs the result of each
-                // rule.
+                // The session is valid. Only an explanation needs the result of each rule.
                 return if O::HAS_EFFECTS { Ok(known) } else { self.check_now(known, observer) };
             }
             Err(denial) => return observer.read(denial.rule(), Err(denial)),
@@ -289,13 +286,11 @@ impl TokenChecker {
     fn is_ended(&self, known: &Verified) -> bool {
         let session = known.token.session.map(|(id, _)| (id, LATEST));
         let now = self.clock.now();
-        // Some entries refuse only tokens that were issued before a given time. The latest issue time excludes these
-        // entries.
+        // Entries for older tokens must not match.
         let issued_at = Some(Timestamp::MAX);
         self.revocations.judge(TokenFacts { session, issued_at, ..known.facts() }, now).refuses(now)
     }
 
-    /// Converts the result of a lookup for a request that waited for it.
     fn answered<O: Observer>(&self, answer: &SessionAnswer, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         let checked = match &answer.outcome {
             Ok(verified) => {
@@ -314,7 +309,7 @@ impl TokenChecker {
     }
 
     /// Returns the session for a cookie. The session comes from the cache if another request has loaded it in the
-    /// meantime. Otherwise the session's record is read, after a renewal if `when` requires one.
+    /// meantime. Otherwise, the session is read, after a renewal if `when` requires one.
     ///
     /// The future must run to completion, so the caller must run it in its own task.
     ///
@@ -380,7 +375,7 @@ impl TokenChecker {
         let (now, text) = (self.clock.now(), access_token.expose());
         let unverified = |denial| match denial {
             Denial::BadClaim(_) => Denial::SessionOver(
-                "its user's subject begins with the prefix of an issuer that did not vouch for the user",
+                "the subject of its user begins with the prefix of an issuer that did not vouch for the user",
             )
             .into(),
             _ => Error::from(Fault::Signing("the access token of a session could not be verified")),

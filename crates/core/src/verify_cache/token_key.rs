@@ -1,15 +1,14 @@
 //! A token as a cache key, with the hash of its string.
 //!
-//! A token has about 700 bytes. The token is hashed once for all look-ups of a check. The hash is stored, because the
-//! bytes of old tokens are no longer in the processor's cache. A cache can then grow or evict entries without reading
-//! the tokens.
+//! A token has about 700 bytes. The token is hashed once for all look-ups of a check. The hash is stored, so that a
+//! cache can grow or evict entries without reading old tokens.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use moka::Equivalent;
 
-/// The hash function for tokens. It is keyed, so the hash of a token reveals nothing about the token.
+/// A keyed hash function, so that a token's hash reveals nothing about the token.
 pub(super) type TextHasher = foldhash::quality::RandomState;
 
 /// A token to look up.
@@ -19,7 +18,7 @@ pub(super) struct TokenRef<'a> {
     pub(super) text: &'a str,
 }
 
-/// A token as the key of a cache entry. Equal tokens have equal hashes if the same [`TextHasher`] made them.
+/// A token as the key of a cache entry. Only hashes from the same [`TextHasher`] are comparable.
 #[derive(Clone)]
 pub(super) struct TokenKey {
     hash: u64,

@@ -1,5 +1,5 @@
-//! Verifies the messages of other issuers, which are notices and requests to end all sessions and tokens of a user. The
-//! module also looks up the names and keys of issuers.
+//! Verifies messages from other issuers: notices, and requests to revoke a user's sessions and tokens. The module also
+//! looks up the names and keys of issuers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,17 +44,15 @@ impl TokenChecker {
 }
 
 impl Limits {
-    /// Counts the result for a notice or an assertion. A sender may send many messages right after its issuer has
-    /// changed the signing key. If the gate lacks the key, the failure is therefore at first not counted against the
-    /// sender's address. The limit for all senders counts the failure like a forgery, because the signature may have
-    /// been checked.
+    /// Counts the result for a notice or an assertion. After a key change, messages may arrive before the gate has the
+    /// new key. Their failures therefore first count only toward the overall limit.
     pub fn record_read<T>(&self, address: Option<IpAddr>, text: &str, read: &Result<T, Denial>) {
         let vain = match read {
             Ok(_) => return self.record_valid(address),
             Err(Denial::RefusedEvent(_) | Denial::GrantAssertion(_) | Denial::ClientAssertion(_)) => Vain::Forged,
             Err(_) => Vain::Undecided,
         };
-        // For a JWT without `kid`, each of the issuer's keys for its algorithm may have been tried.
+        // Without `kid`, several keys of the issuer may have been tried.
         let names_key = peek(text).is_some_and(|peeked| peeked.kid.is_some());
         let tried = if names_key { 1 } else { MAX_TRIED };
         self.record(vain, address, Vain::cost(text, tried));

@@ -43,7 +43,7 @@ pub struct Verified {
     /// The index of the revocation counter for this token.
     shard: u32,
     pub(super) watch: RevocationEpoch,
-    /// Identifies the rules and keys by which the token was verified.
+    /// Identifies the rules and keys that verified the token.
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
@@ -59,8 +59,7 @@ struct More {
     /// The keys of the token's issuer, or `None` for the gate's own keys. A change of the gate's own keys replaces the
     /// whole cache.
     keys: Option<Arc<LiveKeys>>,
-    /// The generation of the issuer's key set that last contained the token's key. The initial zero forces a first
-    /// check.
+    /// The generation of the issuer's keys at the last successful check. The initial zero forces a first check.
     keys_stamp: AtomicU64,
     /// Whether the first use of a bound token was recorded.
     is_confirmed: AtomicBool,
@@ -73,8 +72,7 @@ struct More {
     api_key: Option<CachedKey>,
 }
 
-/// The revocation list's decision about a token. The token is refused from `refuse_from` on. `epoch` is the epoch of
-/// the shard at the time of the decision.
+/// The revocation list's decision about a token. The token is refused from `refuse_from` on.
 #[derive(Clone, Copy)]
 pub(super) struct RevocationVerdict {
     shard: usize,
@@ -98,8 +96,7 @@ impl CacheShared {
     /// Checks a token against the revocation list.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));
-        // The epoch must be read before the list. If an entry is added in between, the epoch in the verdict is then
-        // outdated.
+        // The epoch must be read before the list, so that an entry added in between makes the verdict outdated.
         let epoch = self.revocations.epoch(shard);
         RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
     }
@@ -118,7 +115,7 @@ impl CacheShared {
         self.accept_with(access, rules, judged, more)
     }
 
-    /// Makes a verified token from an introspected token. Its digest is stored, see [`Verified::digest`].
+    /// Makes a verified token from an introspected token. Stores the digest ([`Verified::digest`]).
     pub(super) fn accept_introspected(
         self: &Arc<Self>,
         access: AccessToken,
@@ -182,13 +179,13 @@ impl Verified {
         self.kept.counted(path, || of(path.find(&self.token.claims())?))
     }
 
-    /// The identity by which resource pools limit the share of the caller.
+    /// The identity for the caller's share of resource pools.
     pub fn holder(&self) -> Holder {
         self.holder
     }
 
-    /// The digest of the token, which is a key in one of the gate's tables. For a token with additional data (such as
-    /// keys that may change), the digest is computed once and stored. A result of `None` is not stored.
+    /// The digest of the token, which is a key in one of the gate's tables. For a token with additional data, the
+    /// digest is computed once and stored. A result of `None` is not stored.
     pub fn digest(&self, make: impl FnOnce(&AccessToken) -> Option<[u8; 32]>) -> Option<[u8; 32]> {
         let Some(more) = self.more.as_deref() else { return make(&self.token) };
         match more.digest.get() {
@@ -205,7 +202,7 @@ impl Verified {
         }
     }
 
-    /// Returns whether this is the first use of an introspected token that is not bound.
+    /// Returns whether this is the first use of an unbound introspected token.
     pub(super) fn is_first_use(&self) -> bool {
         !self.token.is_bound() && self.is_unnoted()
     }
@@ -229,7 +226,7 @@ impl Verified {
         self.shared.callers.leave(self.holder, 1);
     }
 
-    /// The headers that name the caller to an upstream, ready to send.
+    /// The identity headers for an upstream.
     pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.named(&self.shared.identity)
     }

@@ -1,4 +1,4 @@
-//! Requests to a provider, with the pauses that it requests.
+//! Requests to a provider, limited by its `Retry-After`.
 
 use std::time::Duration;
 

@@ -96,9 +96,9 @@ pub struct Metadata {
     pub end_session_endpoint: Option<String>,
     /// The endpoint for pushed authorization requests (RFC 9126).
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// The supported `acr` values, if listed.
+    /// The listed `acr` values.
     pub acr_values_supported: Vec<Box<str>>,
-    /// The supported methods of client authentication, if listed.
+    /// The listed methods of client authentication.
     pub token_endpoint_auth_methods_supported: Vec<Box<str>>,
     /// Whether the issuer accepts only pushed authorization requests.
     pub requires_pushed_requests: bool,

@@ -147,7 +147,7 @@ impl Fetcher {
     }
 }
 
-/// Parses a URL that the operator configured, or that was derived from a configured URL.
+/// Parses a configured URL, or a URL derived from one.
 fn by_operator(url: &str) -> Result<FetchTarget, FetchFailure> {
     FetchTarget::parse(url, Allowed::by_operator())
         .map_err(|why| FetchFailure::refused_address(format!("\"{}\": {why}", answer::shown(url))))

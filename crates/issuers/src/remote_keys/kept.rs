@@ -1,4 +1,4 @@
-//! Storage of key sets, so that the gate can restart while an issuer is unavailable.
+//! Stores key sets, so that the gate can restart while an issuer is unavailable.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rotogate_core::private_file::{create_private_dir, read_private_bytes, write_
 const MAX_BYTES: u64 = 4 << 20;
 /// The maximum length of a file name without its extension, in bytes.
 const MAX_NAME: usize = 200;
-/// The maximum number of concurrent file accesses. Each access needs a thread, and idle threads keep memory.
+/// The maximum number of concurrent file accesses. Each access needs a thread.
 const MAX_AT_ONCE: usize = 8;
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
@@ -26,7 +26,7 @@ pub(super) struct KeptKeySet {
     pub issuer: String,
     /// The source of the keys. A stored key set from another source is ignored.
     pub source: String,
-    /// The time at which the issuer last confirmed the keys.
+    /// When the issuer last confirmed the keys.
     pub fetched_at: Timestamp,
     /// The JWK set.
     pub jwks: String,
@@ -119,7 +119,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
@@ -147,7 +147,7 @@ mod tests {
         let file = store.file("kc");
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
-        // A damaged, truncated or public file must be an error, not an empty set.
+        // A damaged or world-readable file must be an error, not an empty set.
         let whole = std::fs::read(&file).unwrap();
         for bytes in [&whole[..whole.len() - 1], b"", b"{}", b"null", b"\xff"] {
             std::fs::write(&file, bytes).unwrap();

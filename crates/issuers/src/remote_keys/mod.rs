@@ -120,8 +120,7 @@ impl RemoteKeys {
         let _ = answer.await;
     }
 
-    /// Stops fetching, because the issuer was removed from the configuration. Requests in progress may still use the
-    /// keys.
+    /// Stops fetching. Requests in progress may still use the keys.
     pub fn stop(&self) {
         self.task.abort();
     }

@@ -38,7 +38,7 @@ impl Schedule {
         fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
-    /// Returns the delay after a failure: 1, 2, 4 … 60 s, varied by up to 20 %, and at most `min`.
+    /// Returns the delay after a failure: 1, 2, 4 … 60 s ± 20 %, at most `self.min`.
     pub(super) fn after_failure(&mut self, random: u32) -> Duration {
         let most = MAX_BACK_OFF.min(self.min);
         let doubled = 1_u64.checked_shl(self.failures.min(16)).unwrap_or(u64::MAX);

@@ -14,7 +14,7 @@ use rotogate_core::token::algorithm::Algorithm;
 pub struct FetchSettings {
     /// How long a response without `max-age` is fresh. Keys are always fetched again within half of `stale_for`.
     pub fresh: Duration,
-    /// The minimum freshness. It is also the maximum pause between failed attempts.
+    /// The minimum freshness, and the maximum pause between failed attempts.
     pub min: Duration,
     /// The maximum freshness.
     pub max: Duration,
@@ -98,7 +98,7 @@ impl Default for FetchSettings {
 pub enum KeyLocation {
     /// The keys are at `jwks_uri` in the discovery document. The URL of the document is derived from the issuer's URL.
     Discovery,
-    /// At `jwks_uri` in the discovery document at this URL.
+    /// `jwks_uri` in the discovery document at this URL.
     DiscoveryAt(String),
     /// At this URL.
     JwksUrl(String),
@@ -249,7 +249,7 @@ impl RemoteIssuer {
         Self { fetch, ..self }
     }
 
-    /// Trusts only the authorities in this PEM file instead of the system's. The file is read again for each fetch.
+    /// Trusts only the authorities in this PEM file. The file is read again for each fetch.
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.files.ca = Some(file.into());

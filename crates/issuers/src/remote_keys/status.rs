@@ -48,7 +48,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
-    /// Initially a separate clock. The gate's clock replaces it when a gate starts to use the keys.
+    /// A separate clock, which a gate replaces with its own clock.
     clock: ArcSwap<EngineClock>,
     progress: Mutex<Progress>,
     metadata: ArcSwapOption<Metadata>,
@@ -74,7 +74,6 @@ impl RemoteKeysShared {
         &self.issuer
     }
 
-    /// The clock that determines the age of the keys.
     pub(super) fn clock(&self) -> Arc<EngineClock> {
         self.clock.load_full()
     }

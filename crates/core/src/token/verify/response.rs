@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::strict_json::{Member, Members};
 use crate::token::claims::{AccessToken, TokenIssuer};
 
-/// Members that name the kind of a token. Some servers also introspect refresh tokens and ID tokens.
+/// Members that state a token's kind. Some servers also introspect refresh tokens and ID tokens.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
 const OTHER_KINDS: [&str; 4] = ["refresh_token", "refresh", "id_token", "id"];
 
@@ -33,7 +33,7 @@ pub enum Told {
 pub struct Responses {
     rules: IssuerRules,
     of_tokens: Arc<TokenIssuer>,
-    /// One bit for each kind of claim. It is set once a refusal of such a claim was logged.
+    /// Marks the kinds of claims whose refusal was logged.
     told_claims: AtomicU8,
 }
 
@@ -117,6 +117,16 @@ impl IssuerRules {
     pub(crate) fn introspects(&self, opaque: &str) -> bool {
         self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
     }
+}
+
+/// Returns whether the token has the prefix of an issuer's opaque tokens. The rest of such a token may have the form of a
+/// JWT, as in Kuzzle. A JWT itself begins with `e`, because its header is a JSON object.
+pub(crate) fn has_prefix(issuers: &[IssuerRules], token: &str) -> bool {
+    !token.starts_with('e')
+        && issuers.iter().any(|rules| {
+            let prefix = rules.introspection.as_ref().map_or("", |introspection| &*introspection.prefix);
+            !prefix.is_empty() && token.starts_with(prefix)
+        })
 }
 
 /// Finds the issuer that introspects this opaque token: the one with the longest matching prefix. Returns `None` if two

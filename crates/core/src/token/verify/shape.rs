@@ -122,7 +122,10 @@ pub(in crate::token) fn decode(part: &str) -> Result<Vec<u8>, Denial> {
 }
 
 /// Returns the decoded payload, which is not verified.
-pub(crate) fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
+///
+/// # Errors
+/// The token does not have the form of a JWT.
+pub fn payload_of(token: &str) -> Result<Vec<u8>, Denial> {
     decode(TokenParts::split(token)?.claims)
 }
 

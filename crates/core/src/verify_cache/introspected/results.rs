@@ -25,7 +25,7 @@ const RESULTS: [&str; 17] = [
     "other",
 ];
 
-/// The number of times that each result occurred.
+/// The count of each result.
 #[derive(Debug, Default)]
 pub(in crate::verify_cache) struct Results([AtomicU64; RESULTS.len()]);
 
