@@ -69,10 +69,15 @@ pub enum ConsultResult {
 pub struct Forward {
     /// The credential from the body, which replaces a credential in `Authorization`.
     pub credential: Option<SecretString>,
-    /// The body without credentials.
+    /// The body. Only the server that issued a credential may get it in the body.
     pub body: Bytes,
     /// The call that the body contains.
     pub called: EnclosedCall,
+    /// Whether the call needs no caller, such as a login. The service then gets no credential in the head.
+    pub is_anonymous: bool,
+    /// Whether the body still contains the credential. The call is then rejected unless the gate has checked the
+    /// credential.
+    pub keeps_credential: bool,
     /// Writes the reply to a rejected request.
     pub refused: Box<dyn FnOnce(Denial) -> Reply + Send>,
 }

@@ -334,6 +334,17 @@ pub trait CommandHandler: Send + Sync {
         drop(request);
         Err(Denial::NoRoute.into())
     }
+
+    /// Returns the response that [`relay`](Self::relay) would return for this token without a request for the token to
+    /// the provider.
+    ///
+    /// # Errors
+    /// [`Denial::NoRoute`] without a provider, a rate limit, or a store's fault.
+    #[doc(hidden)]
+    async fn relay_stored(&self, presented: Presented) -> Result<Option<ProviderReply>, Error> {
+        drop(presented);
+        Err(Denial::NoRoute.into())
+    }
 }
 
 /// A request to the provider behind a relay.

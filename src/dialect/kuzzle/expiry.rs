@@ -81,8 +81,8 @@ mod tests {
 
     use super::*;
 
-    fn id(asked: &Value) -> &'static str {
-        read(Some(asked)).unwrap_err().id()
+    fn id(asked: &Value) -> String {
+        read(Some(asked)).unwrap_err().id().to_owned()
     }
 
     #[test]

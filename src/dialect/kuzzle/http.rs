@@ -48,11 +48,12 @@ const ROUTES: &[OwnRoute] = &[
     OwnRoute::new("publicApi", Action::PublicApi, &[Method::GET], "/_publicApi"),
 ];
 
-pub(super) fn served(base: &str) -> Vec<ServedPath> {
+/// Returns the paths of an endpoint. `executes` selects the actions that the gate executes.
+pub(super) fn served(base: &str, executes: impl Fn(Action) -> bool) -> Vec<ServedPath> {
     let base = base.trim_end_matches('/');
     let serve = |operation, template: &str, methods| ServedPath::new(operation, format!("{base}{template}"), methods);
-    let mut all: Vec<ServedPath> =
-        ROUTES.iter().map(|route| serve(route.operation, route.template, route.methods)).collect();
+    let own = ROUTES.iter().filter(|route| executes(route.action));
+    let mut all: Vec<ServedPath> = own.map(|route| serve(route.operation, route.template, route.methods)).collect();
     all.push(serve(QUERY, super::QUERY_PATH, &[Method::POST]));
     if cfg!(feature = "kuzzle") {
         all.push(serve(SOCKET, if base.is_empty() { "/" } else { "" }, &[Method::GET]));

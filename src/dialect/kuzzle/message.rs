@@ -204,6 +204,13 @@ impl Message {
         actions::called(controller.unwrap_or_default(), action.unwrap_or_default(), prefix, &self.args)
     }
 
+    /// Returns the call of a request to the action's own path.
+    pub(super) fn called_at(&self, call: &Call<'_>) -> Result<EnclosedCall, Problem> {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let name = format!("{}:{}", name(&self.controller), name(&self.action));
+        Ok(EnclosedCall { name, requests: vec![(call.method.clone(), call.path.to_owned())] })
+    }
+
     pub(super) fn argument(&self, name: &str) -> Option<&Value> {
         self.args.get(name).filter(|value| !value.is_null())
     }
@@ -213,6 +220,14 @@ impl Message {
             Arguments::Query => self.args.contains_key(name),
             Arguments::Envelope => self.args.get(name) == Some(&Value::Bool(true)),
         }
+    }
+
+    /// Returns whether a Kuzzle server may set a cookie in its reply. Over HTTP, the argument `cookieAuth` counts whatever its
+    /// value is, and so may one in the query of an envelope, or in the prototype of its object.
+    pub(super) fn may_set_cookie_at_server(&self, query: Option<&str>) -> bool {
+        let counts = |name: &str| matches!(name, "cookieAuth" | "__proto__");
+        self.args.keys().any(|name| counts(name))
+            || form_urlencoded::parse(query.unwrap_or_default().as_bytes()).any(|(name, _)| counts(&name))
     }
 
     pub(super) fn text_in_body(&self, name: &str) -> Result<Option<&str>, Problem> {

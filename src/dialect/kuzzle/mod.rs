@@ -34,10 +34,7 @@ use serde_json::Value;
 use self::message::{Action, Message};
 use self::perform::{ActionResult, Cookie};
 use self::words::Problem;
-use super::{
-    Answer, Call, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Protocol, Reply, ServedPath, Sources,
-    said_json,
-};
+use super::{Answer, Call, CommandHandler, Dialect, Forward, Outcome, Protocol, Reply, ServedPath, Sources, said_json};
 use rotogate_core::bounds::MAX_MESSAGE;
 use rotogate_core::credential::{self, Found, Places, Scheme};
 use rotogate_core::denial::Denial;
@@ -52,6 +49,7 @@ pub(crate) mod http;
 mod message;
 mod perform;
 mod raw;
+mod relayed;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod words;
@@ -69,7 +67,7 @@ const QUERY_PATH: &str = "/_query";
 /// use rotogate::gate::Endpoint;
 ///
 /// // The public URL is https, so the cookie can be restricted to exactly this host.
-/// let dialect = Kuzzle { secure_cookies: true, host_cookie: true };
+/// let dialect = Kuzzle { secure_cookies: true, host_cookie: true, ..Kuzzle::default() };
 /// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
 /// # let _ = builder;
 /// ```
@@ -80,6 +78,8 @@ pub struct Kuzzle {
     /// Whether the cookie is `__Host-authToken`, which no other host of the domain can set. This option needs
     /// `secure_cookies`.
     pub host_cookie: bool,
+    /// Whether a Kuzzle server behind the gate issues the tokens. The endpoint then needs a relay in front of this server.
+    pub relay: bool,
 }
 
 impl Dialect for Kuzzle {
@@ -92,14 +92,17 @@ impl Dialect for Kuzzle {
     }
 
     fn serves(&self, base: &str) -> Vec<ServedPath> {
-        self::http::served(base)
+        self::http::served(base, |action| self.executes(action))
     }
 
     fn client(&self) -> Option<&'static str> {
-        Some(super::registry::KUZZLE)
+        (!self.relay).then_some(super::registry::KUZZLE)
     }
 
     fn profile(&self) -> ProfileOverride {
+        if self.relay {
+            return ProfileOverride::default();
+        }
         ProfileOverride {
             access_ttl: Some(Duration::from_secs(3600)),
             on_reuse: Some(OnReuse::Deny),
@@ -109,7 +112,7 @@ impl Dialect for Kuzzle {
     }
 
     fn refreshes_by_access(&self) -> bool {
-        true
+        !self.relay
     }
 
     fn sources(&self) -> Sources {
@@ -187,29 +190,33 @@ impl Protocol for Kuzzle {
                 if let Err(problem) = head.and_then(|()| asked.of_envelope(call.body)) {
                     return malformed(&asked, problem);
                 }
-                match (asked.ours(), &asked.controller, &asked.action) {
+                let ours = asked.ours().filter(|action| self.executes(*action));
+                match (ours, &asked.controller, &asked.action) {
                     (Some(action), _, _) => (asked, action),
                     (None, None, _) => return malformed(&asked, Problem::missing_argument("controller")),
                     (None, Some(_), None) => return malformed(&asked, Problem::missing_argument("action")),
-                    (None, Some(_), Some(_)) => {
-                        let prefix = call.path.strip_suffix(QUERY_PATH).unwrap_or_default();
-                        return match asked.called(prefix) {
-                            Ok(called) => self.forward(asked, called, call),
-                            Err(problem) => malformed(&asked, problem),
-                        };
-                    }
+                    (None, Some(_), Some(_)) => return self.forward(asked, call),
                 }
             }
         };
         let credential = self.credential_of(call.headers, call.query, &asked);
-        let by_cookie = asked.flag("cookieAuth") || matches!(&credential, Ok(Some(found)) if found.by_cookie);
+        let by_cookie = asked.flag("cookieAuth")
+            || matches!(&credential, Ok(Some(found)) if found.by_cookie)
+            || self.relay && asked.may_set_cookie_at_server(call.query);
         if by_cookie
             && action.sets_cookie()
             && let Err(answer) = may_set_cookie(call, &asked, json)
         {
             return *answer;
         }
-        let done = perform::perform(&asked, action, credential, call.path, gate).await;
+        let done = if self.relay {
+            let done = relayed::perform(&asked, action, credential, gate).await;
+            // The server executes what the relay cannot answer.
+            let Some(done) = done else { return self.forward(asked, call) };
+            done
+        } else {
+            perform::perform(&asked, action, credential, call.path, gate).await
+        };
         self.reply(&asked, done)
     }
 
@@ -258,7 +265,7 @@ impl Kuzzle {
             if let Some(reply) = socket::accept(call.headers) {
                 let prefix = call.path.to_owned();
                 let serve = move |client, gate| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-                    Box::pin(socket::serve(client, gate, linked, prefix))
+                    Box::pin(socket::serve(client, gate, linked, (prefix, self)))
                 };
                 return Answer::Upgrade(super::Upgrade { reply, serve: Box::new(serve) });
             }
@@ -266,31 +273,64 @@ impl Kuzzle {
         malformed(&asked, Problem::invalid_argument("upgrade", "a WebSocket of version 13"))
     }
 
-    fn forward(self, mut asked: Message, called: EnclosedCall, call: &Call<'_>) -> Answer {
+    /// Returns whether the gate executes this action, instead of the server behind it.
+    const fn executes(self, action: Action) -> bool {
+        match action {
+            // The server executes a login. The gate only decides whether the reply may set a cookie.
+            Action::Login | Action::RefreshToken | Action::Logout | Action::CheckToken => true,
+            Action::GetCurrentUser | Action::GetStrategies | Action::PublicApi => !self.relay,
+        }
+    }
+
+    fn forward(self, mut asked: Message, call: &Call<'_>) -> Answer {
+        let called = match call.path.strip_suffix(QUERY_PATH) {
+            Some(prefix) => asked.called(prefix),
+            // The call has its own path.
+            None => asked.called_at(call),
+        };
+        let called = match called {
+            Ok(called) => called,
+            Err(problem) => return malformed(&asked, problem),
+        };
         if let (Some(_), Err(denial)) = (&asked.jwt, self.credential_of(call.headers, call.query, &asked)) {
             // The gate's own actions also reject a request with a cookie and another token.
             return denied(&asked, denial);
         }
         let as_it_came = call.body;
-        let credential = asked.jwt.take();
+        let ours = asked.ours();
+        // The server does not need a token for a login, and must not refuse one because of an old token.
+        let is_anonymous = self.relay && ours == Some(Action::Login);
+        let credential = asked.jwt.take().filter(|_| !is_anonymous);
+        let may_clear = self.relay
+            && ours == Some(Action::Logout)
+            && !asked.flag("global")
+            && (asked.flag("cookieAuth") || credential::cookies(call.headers, self.cookie()).next().is_some());
         let body = match &credential {
             None => as_it_came.clone(),
+            Some(_) if self.relay => as_it_came.clone(),
             Some(_) => raw::rewrite(as_it_came, message::JWT, None).unwrap_or_default().into(),
         };
-        let refused = move |denial| {
+        let refused = move |denial: Denial| {
+            if may_clear && denial.is_dead() {
+                // The token is dead already. The browser can only remove the cookie.
+                let mut reply = words::reply(&asked, &Ok(perform::acknowledged()));
+                self::http::clear_cookie(&mut reply, self.cookie(), self.secure_cookies);
+                return reply;
+            }
             let problem = Problem::of_denial(denial, &asked);
             words::reply(&asked, &Err(problem))
         };
-        Answer::Forward(Forward { credential, body, called, refused: Box::new(refused) })
+        let (keeps_credential, refused) = (self.relay, Box::new(refused));
+        Answer::Forward(Forward { credential, body, called, is_anonymous, keeps_credential, refused })
     }
 
     fn reply(self, asked: &Message, done: ActionResult) -> Answer {
         let mut reply = words::reply(asked, &done.came);
         match done.cookie {
             Cookie::Leave => {}
-            Cookie::Set(issued) => {
-                let (name, token) = (self.cookie(), issued.access_token.expose());
-                self::http::set_cookie(&mut reply, name, token, issued.expires, self.secure_cookies);
+            Cookie::Set(token, expires) => {
+                let (name, token) = (self.cookie(), token.expose_secret());
+                self::http::set_cookie(&mut reply, name, token, expires, self.secure_cookies);
             }
             Cookie::Clear => self::http::clear_cookie(&mut reply, self.cookie(), self.secure_cookies),
         }

@@ -7,6 +7,7 @@ use super::super::{CheckedToken, Command, CommandHandler, Outcome, RefreshCreden
 use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
+use rotogate_core::clock::Timestamp;
 use rotogate_core::credential::Found;
 use rotogate_core::denial::Denial;
 use rotogate_core::engine::IssuedTokens;
@@ -24,7 +25,7 @@ pub(super) struct ActionResult {
 
 pub(super) enum Cookie {
     Leave,
-    Set(Box<IssuedTokens>),
+    Set(SecretString, Timestamp),
     Clear,
 }
 
@@ -33,8 +34,8 @@ enum ActionPlan {
     Engine(Command),
 }
 
-type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
-type ActionError = (Problem, Reason);
+pub(super) type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
+pub(super) type ActionError = (Problem, Reason);
 
 pub(super) async fn perform(
     asked: &Message,
@@ -61,7 +62,8 @@ pub(super) async fn perform(
     let (came, cookie) = match outcome {
         Ok(Outcome::Issued(issued)) => {
             let came = Ok(tokens(&issued, !in_cookie));
-            (came, if in_cookie { Cookie::Set(issued) } else { Cookie::Leave })
+            let set = || Cookie::Set(SecretString::from(issued.access_token.expose()), issued.expires);
+            (came, if in_cookie { set() } else { Cookie::Leave })
         }
         Ok(Outcome::Revoked) => (Ok(acknowledged()), if in_cookie { Cookie::Clear } else { Cookie::Leave }),
         // A logout with an invalid token removes the cookie. If the token may still be valid, the cookie stays, and the
@@ -78,12 +80,9 @@ pub(super) async fn perform(
 }
 
 fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
-    let token = |credential: Credential<'_>| match credential {
-        Ok(found) => Ok(found.map(|found| (SecretString::from(found.token.into_owned()), found.by_query))),
-        Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
-    };
+    let token = |credential: Credential<'_>| token(asked, credential);
     let malformed = |problem| (problem, MALFORMED);
-    let nobody = || (Problem::unauthorized(asked), Reason::denied(&Denial::NoCredential));
+    let nobody = || nobody(asked);
     Ok(match action {
         Action::Login => ActionPlan::Engine(login(asked).map_err(malformed)?),
         Action::RefreshToken => {
@@ -98,21 +97,13 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             None if asked.flag("cookieAuth") => ActionPlan::Now(acknowledged()),
             None => return Err(nobody()),
         },
-        Action::CheckToken => {
-            let access = if asked.flag("cookieAuth") {
-                token(credential)?
-            } else {
-                let in_body = asked.text_in_body("token").map_err(malformed)?;
-                in_body.map(|token| (SecretString::from(token.to_owned()), false))
-            };
-            match access {
-                Some((access, by_query)) => {
-                    let superseded = if by_query { Superseded::Unexpired } else { Superseded::Any };
-                    ActionPlan::Engine(Command::Check { access, superseded })
-                }
-                None => ActionPlan::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
+        Action::CheckToken => match token_to_check(asked, credential)? {
+            Some((access, by_query)) => {
+                let superseded = if by_query { Superseded::Unexpired } else { Superseded::Any };
+                ActionPlan::Engine(Command::Check { access, superseded })
             }
-        }
+            None => ActionPlan::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
+        },
         Action::GetCurrentUser => match token(credential)? {
             Some((access, _)) => ActionPlan::Engine(Command::Check { access, superseded: Superseded::None }),
             None => {
@@ -124,6 +115,30 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
         // The gate never executes this action from an envelope, so the upstream's own actions are added only over HTTP.
         Action::PublicApi => ActionPlan::Now(http::public_api(path)),
     })
+}
+
+/// Returns the caller's token, and whether it was in the query.
+pub(super) fn token(asked: &Message, credential: Credential<'_>) -> Result<Option<(SecretString, bool)>, ActionError> {
+    match credential {
+        Ok(found) => Ok(found.map(|found| (SecretString::from(found.token.into_owned()), found.by_query))),
+        Err(denial) => Err((Problem::of_denial(denial, asked), Reason::denied(&denial))),
+    }
+}
+
+/// Returns the token of a call of `checkToken`.
+pub(super) fn token_to_check(
+    asked: &Message,
+    credential: Credential<'_>,
+) -> Result<Option<(SecretString, bool)>, ActionError> {
+    if asked.flag("cookieAuth") {
+        return token(asked, credential);
+    }
+    let in_body = asked.text_in_body("token").map_err(|problem| (problem, MALFORMED))?;
+    Ok(in_body.map(|token| (SecretString::from(token.to_owned()), false)))
+}
+
+pub(super) fn nobody(asked: &Message) -> ActionError {
+    (Problem::unauthorized(asked), Reason::denied(&Denial::NoCredential))
 }
 
 fn login(asked: &Message) -> Result<Command, Problem> {
@@ -147,7 +162,7 @@ fn login(asked: &Message) -> Result<Command, Problem> {
     })
 }
 
-fn acknowledged() -> Value {
+pub(super) fn acknowledged() -> Value {
     json!({ "acknowledged": true })
 }
 

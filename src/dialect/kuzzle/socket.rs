@@ -30,6 +30,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message as Frame};
 
 use super::super::socket::SocketGate;
+use super::Kuzzle;
 use rotogate_core::lease::Lease;
 use rotogate_core::linger::linger;
 
@@ -80,6 +81,7 @@ async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
 struct Session<S> {
     client: WebSocketStream<Inflow<S>>,
     prefix: String,
+    kuzzle: Kuzzle,
     gate: Arc<dyn SocketGate>,
     calls: Calls,
     /// If set, the gate does not read from the client any more. Earlier calls are still executed, but their replies are
@@ -104,22 +106,23 @@ pub(super) async fn serve(
     client: Upgraded,
     gate: Arc<dyn SocketGate>,
     linked: Option<(SecretString, bool)>,
-    prefix: String,
+    served: (String, Kuzzle),
 ) {
-    serve_on(TokioIo::new(client), gate, linked, prefix).await;
+    serve_on(TokioIo::new(client), gate, linked, served).await;
 }
 
 async fn serve_on<S: Stream>(
     client: S,
     gate: Arc<dyn SocketGate>,
     linked: Option<(SecretString, bool)>,
-    prefix: String,
+    (prefix, kuzzle): (String, Kuzzle),
 ) {
     let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| LinkedToken::new(&*gate, token, by_cookie));
     let mut session = Session {
         client,
         prefix,
+        kuzzle,
         gate,
         calls: Calls::default(),
         ended: None,

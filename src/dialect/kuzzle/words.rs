@@ -25,7 +25,7 @@ const HTTP: u32 = 0x0301_0000;
 
 #[derive(Debug)]
 pub(super) struct Problem {
-    id: &'static str,
+    id: Cow<'static, str>,
     code: u32,
     status: StatusCode,
     message: Cow<'static, str>,
@@ -34,7 +34,23 @@ pub(super) struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, code: u32, id: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { id, code, status, message: message.into(), wait: None }
+        Self { id: id.into(), code, status, message: message.into(), wait: None }
+    }
+
+    /// Returns the error in a Kuzzle server's response, or `None` if the response has no complete error.
+    pub(super) fn of_server(error: &Value) -> Option<Self> {
+        let status = u16::try_from(error.get("status")?.as_u64()?).ok();
+        Some(Self {
+            id: error.get("id")?.as_str()?.to_owned().into(),
+            code: error
+                .get("code")
+                .and_then(Value::as_u64)
+                .and_then(|code| u32::try_from(code).ok())
+                .unwrap_or_default(),
+            status: status.and_then(|status| StatusCode::from_u16(status).ok()).filter(|it| it.is_client_error())?,
+            message: error.get("message")?.as_str()?.to_owned().into(),
+            wait: None,
+        })
     }
 
     fn bad_request(code: u32, id: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
@@ -93,7 +109,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, PROCESS + 2, "api.process.overloaded", message)
     }
 
-    fn invalid_token() -> Self {
+    pub(super) fn invalid_token() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, TOKEN + 1, "security.token.invalid", "Invalid token.")
     }
 
@@ -282,8 +298,8 @@ mod for_tests {
     use super::*;
 
     impl Problem {
-        pub(crate) fn id(&self) -> &'static str {
-            self.id
+        pub(crate) fn id(&self) -> &str {
+            &self.id
         }
     }
 }

@@ -17,7 +17,7 @@ use super::super::super::socket::SocketIdentity;
 use super::super::message::{self, Action, Message};
 use super::super::perform::{self, ActionResult};
 use super::super::words::{self, Problem};
-use super::super::{MALFORMED, raw};
+use super::super::{MALFORMED, raw, relayed};
 use super::tokens::LinkedToken;
 use super::upstream::{Caller, Upstream};
 use super::{CloseReason, MAX_IDENTITIES, MAX_MESSAGE_BYTES, MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, Session, Stream};
@@ -44,6 +44,8 @@ type Step = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 pub(super) enum Done {
     Performed(PerformedAction),
+    /// The server behind the relay must execute the call.
+    NotOurs(Message, Bytes),
     Admitted(ForwardedCall, Result<SocketIdentity, Denial>),
     Dialled(ForwardedCall, SocketIdentity, Option<Caller>, Outgoing, Option<Upgraded>),
 }
@@ -110,6 +112,7 @@ impl<S: Stream> Session<S> {
     pub(super) async fn go_on(&mut self, done: Done) -> Result<(), CloseReason> {
         self.calls.step = match done {
             Done::Performed(performed) => self.performed(performed).await?,
+            Done::NotOurs(asked, bytes) => self.pass(asked, bytes).await?,
             Done::Admitted(call, Ok(identity)) => self.admitted(call, identity).await?,
             Done::Admitted(call, Err(denial)) => {
                 if matches!(denial, Denial::TokenExpired | Denial::TokenRevoked) {
@@ -142,8 +145,9 @@ impl<S: Stream> Session<S> {
             Ok(true) => return self.send(PONG.to_owned()).await.map(|()| None),
             Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,
         }
-        match (asked.ours(), &asked.controller, &asked.action) {
-            (Some(action), _, _) => self.execute(asked, action).await,
+        let ours = asked.ours().filter(|action| self.kuzzle.executes(*action));
+        match (ours, &asked.controller, &asked.action) {
+            (Some(action), _, _) => self.execute(asked, action, bytes).await,
             (None, None, _) => self.refuse(&asked, Problem::missing_argument("controller"), MALFORMED).await,
             (None, Some(_), None) => self.refuse(&asked, Problem::missing_argument("action"), MALFORMED).await,
             (None, Some(_), Some(_)) => self.pass(asked, bytes).await,
@@ -159,7 +163,7 @@ impl<S: Stream> Session<S> {
         self.refuse(asked, Problem::of_denial(denial, asked), denial.into()).await
     }
 
-    async fn execute(&mut self, asked: Message, action: Action) -> Result<Option<Step>, CloseReason> {
+    async fn execute(&mut self, asked: Message, action: Action, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
         let found = match (&asked.jwt, &self.linked) {
             (Some(token), _) => Some((token.clone(), false)),
             (None, Some(linked)) => Some((linked.token.clone(), linked.by_cookie)),
@@ -185,6 +189,7 @@ impl<S: Stream> Session<S> {
         let session = ending.and_then(|(token, _)| gate.lease(token.expose_secret(), true).ok()?.session());
         // The token may come from the URL of the request that opened the connection.
         let by_query = asked.jwt.is_none();
+        let is_relay = self.kuzzle.relay;
         Ok(Some(Box::pin(async move {
             let credential = found.as_ref().map(|(token, by_cookie)| Found {
                 token: token.expose_secret().into(),
@@ -192,7 +197,17 @@ impl<S: Stream> Session<S> {
                 by_cookie: *by_cookie,
                 by_query,
             });
-            let result = perform::perform(&asked, action, Ok(credential), "/", gate.as_ref()).await;
+            let result = if is_relay {
+                let result = relayed::perform(&asked, action, Ok(credential), gate.as_ref()).await;
+                let Some(result) = result else { return Done::NotOurs(asked, bytes) };
+                let new = result.came.as_ref().ok().and_then(|came| came.get("jwt")?.as_str());
+                if let (Action::RefreshToken, Some(new)) = (action, new) {
+                    gate.learn(new).await;
+                }
+                result
+            } else {
+                perform::perform(&asked, action, Ok(credential), "/", gate.as_ref()).await
+            };
             let old = (found.map(|(token, _)| token), session);
             Done::Performed(PerformedAction { asked, action, old, result })
         })))
@@ -215,6 +230,17 @@ impl<S: Stream> Session<S> {
         result: &Value,
     ) -> Result<(), CloseReason> {
         match action {
+            Action::RefreshToken if self.kuzzle.relay => {
+                // The server has moved the subscriptions to the new token.
+                let (Some(old), Some(new)) = (old, result.get("jwt").and_then(Value::as_str)) else { return Ok(()) };
+                let is_old = |caller: &Caller| caller.token.expose_secret() == old.expose_secret();
+                for upstream in &mut self.upstreams {
+                    if upstream.caller.as_ref().is_some_and(is_old) {
+                        // If the new token cannot be checked now, the old lease soon ends the connection.
+                        let _ = upstream.go_on(&*self.gate, SecretString::from(new.to_owned()), false);
+                    }
+                }
+            }
             Action::Login | Action::RefreshToken => {
                 let new = result.get("jwt").and_then(Value::as_str).map(|jwt| SecretString::from(jwt.to_owned()));
                 self.linked = new.map(|token| LinkedToken::issued(&*self.gate, token));
@@ -269,7 +295,13 @@ impl<S: Stream> Session<S> {
         // The SDK uses `room`, the request's id, to match a reply to its request. A request without an id gets a new
         // id.
         let set = Some(("requestId", call.asked.request_id.as_str()));
-        let text = raw::rewrite(&call.bytes, message::JWT, set).unwrap_or_default();
+        let text = match &call.token {
+            // The server needs the token, also that of the opening request.
+            Some(token) if self.kuzzle.relay => raw::rewrite(&call.bytes, "", set)
+                .and_then(|text| raw::rewrite(text.as_bytes(), "", Some((message::JWT, token.expose_secret())))),
+            _ => raw::rewrite(&call.bytes, message::JWT, set),
+        };
+        let text = text.unwrap_or_default();
         let outgoing = match self.gate.place().buffer(text.len()) {
             Ok(room) => (text, room),
             Err(refusal) => {

@@ -107,7 +107,7 @@ async fn client_of(
     linked: Option<(SecretString, bool)>,
 ) -> (WebSocketStream<DuplexStream>, JoinHandle<()>) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let serving = tokio::spawn(serve_on(far, gate, linked, String::new()));
+    let serving = tokio::spawn(serve_on(far, gate, linked, (String::new(), Kuzzle::default())));
     (WebSocketStream::from_raw_socket(near, Role::Client, None).await, serving)
 }
 
@@ -286,7 +286,8 @@ const PING: u8 = 0x89;
 async fn raw() -> (DuplexStream, JoinHandle<()>, Arc<Nobody>) {
     let gate = Nobody::new(true);
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let serving = tokio::spawn(serve_on(far, Arc::clone(&gate) as Arc<dyn SocketGate>, None, String::new()));
+    let serving =
+        tokio::spawn(serve_on(far, Arc::clone(&gate) as Arc<dyn SocketGate>, None, (String::new(), Kuzzle::default())));
     (near, serving, gate)
 }
 

@@ -73,6 +73,11 @@ impl<S: Stream> Session<S> {
         }
         // A client that logged in on another connection has not linked its token to this one, but must be notified.
         if is_unlinked || self.upstreams.len() < before {
+            if self.kuzzle.relay {
+                // The server itself tells its clients that a token has expired. Here, another connection may have
+                // refreshed the token. A client that reconnects checks its token.
+                return Err(CloseReason::With(CloseCode::Restart));
+            }
             self.send(words::token_expired()).await?;
         }
         Ok(())
