@@ -16,7 +16,7 @@ pub use crate::dialect::registry::{
 pub use crate::exchange::HttpExchanger;
 pub use crate::gate::program::*;
 #[cfg(feature = "introspection")]
-pub use rotogate_issuers::introspection::HttpIntrospector;
+pub use rotogate_issuers::introspection::{HttpIntrospector, KUZZLE_PREFIX, KuzzleIntrospector, KuzzleSecret};
 #[cfg(feature = "browser-oidc")]
 pub use rotogate_issuers::login::OWN_PARAMETERS;
 

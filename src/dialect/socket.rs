@@ -38,6 +38,11 @@ pub(crate) trait SocketGate: CommandHandler {
     /// The token is not valid at present.
     fn lease(&self, token: &str, is_presented: bool) -> Result<Lease, Denial>;
 
+    /// Introspects a token that the provider behind a relay has just issued. This does not count as a use.
+    async fn learn(&self, token: &str) {
+        let _ = token;
+    }
+
     fn place(&self) -> &SocketPermit;
 
     async fn closing(&self);

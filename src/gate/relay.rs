@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{Inner, builder::BuildError};
 use crate::dialect::RelayRequest;
@@ -218,10 +219,14 @@ impl EndpointRelay {
         })?;
         match request {
             RelayRequest::Exchange(presented) => {
+                judged(gate, &presented.token)?;
                 let client = shortened(&presented.presenter.client);
+                let token = presented.token.clone();
                 let presented = Presented { address: origin.address, ..presented };
                 let answer = self.relay.exchange(presented).await;
                 self.exchanges.add(result(&answer), 1);
+                // The new token may have been issued after a revocation that came meanwhile.
+                judged(gate, &token)?;
                 let (reply, source) = reply(answer)?;
                 self.audit(gate, &client, &reply, source, origin);
                 Ok(reply)
@@ -242,6 +247,22 @@ impl EndpointRelay {
                 Ok(reply)
             }
             RelayRequest::Pass(request) => Ok(reply(self.relay.pass(&request, origin.address).await)?.0),
+        }
+    }
+
+    /// Returns the response that a refresh with this token would get from the relay's store, or whose tokens it would
+    /// exchange.
+    pub(super) async fn stored(
+        &self,
+        gate: &Inner,
+        presented: Presented,
+        origin: &Origin,
+    ) -> Result<Option<ProviderReply>, Error> {
+        gate.engine.limits().refresh(origin.address)?;
+        judged(gate, &presented.token)?;
+        match self.relay.stored(presented).await {
+            Ok(stored) => Ok(stored),
+            Err(answer) => Ok(Some(reply(answer)?.0)),
         }
     }
 
@@ -277,6 +298,13 @@ impl EndpointRelay {
             "refresh token relayed",
         );
     }
+}
+
+/// Refuses a token that was revoked here, if it is also an access token. Otherwise its new token, which is issued after the
+/// revocation, would be accepted.
+fn judged(gate: &Inner, token: &SecretString) -> Result<(), Denial> {
+    let token = token.expose_secret();
+    if gate.checker.is_revoked_by_its_claims(token) { Err(Denial::TokenRevoked) } else { Ok(()) }
 }
 
 fn outcome(reply: &ProviderReply) -> &'static str {
@@ -341,6 +369,10 @@ impl EndTokens for TokenEnder {
 
     // Requirement I68.
     async fn end(&self, access_token: &str, presented: bool) -> Result<(), StoreError> {
+        if self.checker.describes_itself(access_token) {
+            // The server that issued the token has ended it. An entry for the subject would end the user's other sessions.
+            return Ok(());
+        }
         let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
             // The gate does not accept the token anyway, so it does not have to be revoked here.

@@ -19,9 +19,12 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
 use super::forward_buffered::NotForwarded;
-use super::layer::{GateLayer, permit_call, prepare, set_target};
+use super::layer::{EndpointMatch, GateLayer, permit_call, prepare, set_target};
 use super::limits::CallLimits;
-use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
+use crate::dialect::{
+    Command, CommandHandler, EnclosedCall, Outcome, RelayRequest, Reply, SocketGate, SocketIdentity, Upgrade,
+};
+use crate::relay::{Presented, ProviderReply};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::credential;
 use rotogate_core::denial::Denial;
@@ -97,6 +100,22 @@ impl<M> SocketConnection<M> {
         serves.then(|| (Arc::clone(&gate), operation.endpoint()))
     }
 
+    /// Returns the handler of one call. Each call has its own `RequestNote`, so that the log names the limit that refused
+    /// the call.
+    fn handler<'a>(&self, gate: &'a Arc<Inner>, endpoint: usize) -> EndpointHandler<'a> {
+        EndpointHandler {
+            gate,
+            endpoint,
+            account: None,
+            origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
+            arrived: gate.engine.arrival(),
+            device: gate.presented_device(&http::HeaderMap::new()),
+            proof: None,
+            certificate: None,
+            recipient: OnceLock::new(),
+        }
+    }
+
     fn request(&self, token: Option<&str>) -> Result<Parts, Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
@@ -125,19 +144,17 @@ impl<M> SocketConnection<M> {
 impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
     async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, endpoint) = self.endpoint().ok_or(Denial::NoRoute)?;
-        let handler = EndpointHandler {
-            gate: &gate,
-            endpoint,
-            account: None,
-            // Each call has its own `RequestNote`, so that the log names the limit that refused the call.
-            origin: Origin { note: RequestNote::open(), ..self.origin.clone() },
-            arrived: gate.engine.arrival(),
-            device: gate.presented_device(&http::HeaderMap::new()),
-            proof: None,
-            certificate: None,
-            recipient: OnceLock::new(),
-        };
-        handler.execute(command).await
+        self.handler(&gate, endpoint).execute(command).await
+    }
+
+    async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
+        let (gate, endpoint) = self.endpoint().ok_or(Denial::NoRoute)?;
+        self.handler(&gate, endpoint).relay(request).await
+    }
+
+    async fn relay_stored(&self, presented: Presented) -> Result<Option<ProviderReply>, Error> {
+        let (gate, endpoint) = self.endpoint().ok_or(Denial::NoRoute)?;
+        self.handler(&gate, endpoint).relay_stored(presented).await
     }
 }
 
@@ -175,7 +192,16 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     async fn admit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial> {
-        let (parts, permitted, limits) = self.decide(self.request(token)?, called)?;
+        let (parts, permitted, limits) = match self.decide(self.request(token)?, called) {
+            // The decision starts an introspection, if the gate must introspect the token.
+            Err(Denial::IntrospectionUnavailable(_)) => {
+                let mut parts = self.request(token)?;
+                let ruled = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
+                drop(ruled.as_ref().unwrap_or(&self.layer).admit_waiting(&mut parts, EndpointMatch::Skip).await);
+                self.decide(self.request(token)?, called)?
+            }
+            decided => decided?,
+        };
         let gate = self.gate().successor().unwrap_or_else(|| Arc::clone(self.gate()));
         gate.count_waiting(&parts, permitted.caller(), &permitted.route().policy, &limits).await?;
         Ok(identity_of(&gate.judged_again(permitted)?))
@@ -185,6 +211,10 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         let (gate, address) = (self.gate(), self.origin.address);
         let lease = Lease::new(&gate.leases, token, is_presented, address);
         lease.inspect_err(|denial| gate.tell_limited(denial, || address))
+    }
+
+    async fn learn(&self, token: &str) {
+        self.gate().checker.learn(token).await;
     }
 
     fn place(&self) -> &SocketPermit {

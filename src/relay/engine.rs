@@ -266,6 +266,18 @@ impl Relay {
         revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
+    /// Returns the reply that a refresh with this token would get from the store, or whose refresh token it would
+    /// exchange. A token without such a reply counts as used.
+    ///
+    /// # Errors
+    /// The answer of a refresh, while the state of the token is unknown.
+    pub async fn stored(&self, presented: Presented) -> Result<Option<ProviderReply>, RelayAnswer> {
+        match self.core.presentation(presented) {
+            Ok(Some(presentation)) => self.core.stored(&presentation).await,
+            Ok(None) | Err(NotSealed) => Ok(None),
+        }
+    }
+
     /// Records that the presenter has stored the reply for this token. The reply is then kept only for the grace
     /// period: see [`Presented::keep_until`].
     ///
@@ -341,7 +353,10 @@ impl Core {
 
     /// Returns whether a reply contains tokens.
     fn has_tokens(&self, presentation: &Presentation, answer: &RelayAnswer) -> bool {
-        let RelayAnswer::Reply(reply, _) = answer else { return false };
+        matches!(answer, RelayAnswer::Reply(reply, _) if self.is_granted(presentation, reply))
+    }
+
+    fn is_granted(&self, presentation: &Presentation, reply: &ProviderReply) -> bool {
         let token = presentation.presented.token.expose_secret();
         matches!(presentation.settings.provider.read(token, reply), Meaning::Granted { .. })
     }

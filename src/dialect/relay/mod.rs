@@ -7,6 +7,8 @@
 //! | `envelope` | `PUT` of both tokens at the path | `password`: `POST` at the path | none |
 //! | `knox` | `RefreshAccessToken` below the path | `password`: `AuthnWithPassword` below the path | none |
 //!
+//! In front of a Kuzzle server, the dialect is [`Kuzzle`](super::kuzzle::Kuzzle) with `relay`.
+//!
 //! The dialect reads requests and writes replies. [`crate::relay`] implements the rules.
 
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ use rotogate_core::reason::Reason;
 mod envelope;
 #[cfg(all(feature = "grpc", feature = "http-client"))]
 mod knox;
+pub(super) mod kuzzle;
 mod oauth;
 
 #[cfg(feature = "http-client")]
@@ -30,6 +33,8 @@ pub use envelope::EnvelopeProvider;
 pub use envelope::PASSWORD;
 #[cfg(all(feature = "grpc", feature = "http-client"))]
 pub use knox::KnoxProvider;
+#[cfg(feature = "http-client")]
+pub use kuzzle::KuzzleProvider;
 
 #[cfg(test)]
 mod tests;

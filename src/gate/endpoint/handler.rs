@@ -28,7 +28,7 @@ pub(in crate::gate) struct EndpointHandler<'a> {
     pub(in crate::gate) device: PresentedDevice,
     pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
     pub(in crate::gate) certificate: Option<CertificateThumbprint>,
-    /// For the access log: the recipient of tokens, or the client of a refused attempt.
+    /// For the access log: the recipient of the tokens, or the refused client.
     pub(in crate::gate) recipient: OnceLock<Who>,
 }
 
@@ -93,6 +93,20 @@ impl CommandHandler for EndpointHandler<'_> {
         self.finished(async move {
             match gate.endpoints.get(index).and_then(|endpoint| endpoint.relay.as_ref()) {
                 Some(relay) => relay.answer(&gate, request, &origin).await,
+                None => Err(Denial::NoRoute.into()),
+            }
+        })
+        .await
+    }
+
+    async fn relay_stored(
+        &self,
+        presented: crate::relay::Presented,
+    ) -> Result<Option<crate::relay::ProviderReply>, Error> {
+        let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
+        self.finished(async move {
+            match gate.endpoints.get(index).and_then(|endpoint| endpoint.relay.as_ref()) {
+                Some(relay) => relay.stored(&gate, presented, &origin).await,
                 None => Err(Denial::NoRoute.into()),
             }
         })

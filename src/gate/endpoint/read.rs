@@ -20,6 +20,8 @@ use crate::gate::body_pieces::BodyPieces;
 use rotogate_core::credential::{self, Credential, Places};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::overload::{Holder, PoolPermit, Refusal};
+use rotogate_core::token::verify::IssuerRules;
+use rotogate_core::verify_cache::{Check, Introspected};
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);
 const KNOWN_CALLER_BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -81,7 +83,7 @@ impl Reading<'_> {
                 let begun = pieces.so_far();
                 let missing = (small - begun.len()).min(data.chunk().len());
                 let begun = [begun, data.chunk().get(..missing).unwrap_or_default()].concat();
-                let caller = self.caller(&begun).map_err(Unread::Undecided)?.ok_or(Unread::TooLong)?;
+                let caller = self.caller(&begun).await.map_err(Unread::Undecided)?.ok_or(Unread::TooLong)?;
                 (known, time, waits, holder) = (true, KNOWN_CALLER_BODY_TIMEOUT, None, Some(caller));
                 let kept = length - data.remaining();
                 room = self.room(holder, kept)?;
@@ -102,23 +104,45 @@ impl Reading<'_> {
     /// # Errors
     /// The token could not be checked. If a limiter prevented the check, the token does not count as invalid
     /// (requirement R15).
-    fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
+    async fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
         let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };
-        let shown = || self.gate.shown(self.gate.client_address(self.parts));
-        let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown, &mut ()) {
-            Ok(verified) => Ok(Some(verified.holder())),
-            Err(denial) => NotGood::from_denial(denial).map(|_| None),
-        };
         let in_head = credential::extract_from(&self.parts.headers, self.parts.uri.query(), places).ok().flatten();
         if let Some(found) = in_head
-            && let Some(holder) = good(&found.token)?
+            && let Some(holder) = self.holder_of(&found.token).await?
         {
             return Ok(Some(holder));
         }
         match self.dialect.protocol().and_then(|own| own.token_in(self.operation, begun)) {
-            Some(token) => good(token.expose_secret()),
+            Some(token) => self.holder_of(token.expose_secret()).await,
             None => Ok(None),
+        }
+    }
+
+    /// Returns the holder of a valid token.
+    async fn holder_of(&self, token: &str) -> Result<Option<Holder>, Denial> {
+        let gate = self.gate;
+        let any = |_: &IssuerRules| true;
+        let address = gate.client_address(self.parts);
+        let check = |introspected: Option<&Introspected>| {
+            let check = Check { taken: Some(&any), ..Check::from(Credential::new(token)) };
+            gate.checker.check(check, || gate.shown(address).after(introspected), &mut ())
+        };
+        let checked = match check(None) {
+            Err(Denial::IntrospectionUnavailable(_)) => {
+                let wait =
+                    gate.checker.awaited_introspection(token, Some(&any), gate.engine.limits().knows(address.into()));
+                let introspected = match wait {
+                    Some(wait) => wait.ended().await,
+                    None => None,
+                };
+                check(introspected.as_ref())
+            }
+            checked => checked,
+        };
+        match checked {
+            Ok(verified) => Ok(Some(verified.holder())),
+            Err(denial) => NotGood::from_denial(denial).map(|_| None),
         }
     }
 }

@@ -9,7 +9,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TRANSFER_ENCODING,
 };
 use http::request::Parts;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
@@ -40,9 +40,13 @@ impl<M> GateLayer<M> {
         forward: Forward,
         room: Option<PoolPermit>,
     ) -> Result<(Parts, Bytes, Permitted, Option<InFlightSlot>), Box<RefusedForward>> {
-        let Forward { credential, body, called, refused } = forward;
+        let Forward { credential, body, called, is_anonymous, keeps_credential, refused } = forward;
         let refuse = |denial: Denial, route| Err(Box::new((refused(denial), Reason::denied(&denial), route)));
-        if let Some(credential) = credential {
+        if is_anonymous {
+            parts.headers.remove(AUTHORIZATION);
+            self.withhold_of(endpoint, &mut parts);
+        }
+        if let Some(credential) = &credential {
             let value = format!("Bearer {}", credential.expose_secret());
             let Ok(mut value) = HeaderValue::try_from(value) else { return refuse(Denial::UnusableCredential, None) };
             value.set_sensitive(true);
@@ -54,6 +58,13 @@ impl<M> GateLayer<M> {
             Ok(permitted) => permitted,
             Err((denial, route)) => return refuse(denial, route),
         };
+        let is_checked = |credential: &SecretString| {
+            permitted.0.caller().is_some_and(|caller| caller.token().has_text(credential.expose_secret()))
+        };
+        if keeps_credential && !credential.as_ref().is_none_or(is_checked) {
+            // A lenient route did not check the token, but the service would use it.
+            return refuse(Denial::UnusableCredential, Some(Arc::clone(permitted.0.route())));
+        }
         upgrade::refuse(&mut parts);
         let (permitted, limits) = permitted;
         let gate = &self.gate.0;
@@ -81,16 +92,21 @@ impl<M> GateLayer<M> {
         }
         // The token is removed from every place that the protocol allows, whatever the route's policy is (requirement
         // R13).
-        if let Some(dialect) = gate.endpoints.dialect(endpoint) {
-            let sources = dialect.sources();
-            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
-        }
+        self.withhold_of(endpoint, &mut parts);
         parts.extensions.insert(permitted.clone());
         // The dialect has replaced the body with a body of known length.
         parts.headers.remove(TRANSFER_ENCODING);
         parts.headers.remove(CONTENT_ENCODING);
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         Ok((parts, body, permitted, counted))
+    }
+
+    /// Removes the token from every place that the endpoint's protocol allows, except `Authorization`.
+    fn withhold_of(&self, endpoint: usize, parts: &mut Parts) {
+        if let Some(dialect) = self.gate.0.endpoints.dialect(endpoint) {
+            let sources = dialect.sources();
+            withhold(parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
+        }
     }
 
     #[cfg(feature = "kuzzle")]

@@ -250,7 +250,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         self.further_judged(permitted)
     }
 
-    /// The login is checked for each request, because its age grows.
+    /// Each request rechecks the age of the login.
     fn further_judged(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
         let policy = &self.route.policy;
         let Some(caller) = permitted.caller() else { return Ok(permitted) };
@@ -262,7 +262,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok(permitted)
     }
 
-    /// If the token fails only the audience check, returns the caller, and a permit that does not contain the caller.
+    /// Skips the check of the gate's audience. Returns the caller, and a permit without the caller.
     pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
         let found = self.credential()?.ok_or(Denial::NoCredential)?;
         let CheckedCaller { verified, proof, .. } = self.verify(found)?;
@@ -273,8 +273,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
         Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
     }
 
-    /// Marks the proof as used. With an observer without effects, only checks whether the proof was used at this gate
-    /// before.
+    /// Marks the proof as used. An observer without effects only checks whether this gate has seen the proof.
     fn use_proof(&mut self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
         let Some(proof) = proof else { return Ok(None) };
         let used = if O::HAS_EFFECTS {
@@ -313,6 +312,7 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     gate.withhold_key(parts, policy.credentials.key);
     let places = gate.places(policy);
+    let token = token.or_else(|| token_of_dialect(gate, parts, permitted));
     if headers::strip_credentials(&mut parts.headers, policy) {
         withhold_cookies(parts, places);
     }
@@ -335,7 +335,25 @@ pub(in crate::gate) fn prepare(gate: &Arc<Inner>, parts: &mut Parts, permitted: 
     Ok(())
 }
 
-/// Removes these tokens and the cookies of browser sessions and logins, wherever the request goes.
+/// Returns the caller's token in the cookie or the parameter of the route's dialect, if the route forwards tokens. It is
+/// forwarded in `Authorization`.
+fn token_of_dialect(gate: &Inner, parts: &Parts, permitted: &Permitted) -> Option<HeaderValue> {
+    let (policy, caller) = (&permitted.route().policy, permitted.caller()?);
+    if !policy.forward_token || parts.headers.contains_key(AUTHORIZATION) {
+        return None;
+    }
+    let sources = gate.dialect(policy)?.sources();
+    let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };
+    let found = credential::extract_from(&parts.headers, parts.uri.query(), places).ok()??;
+    if !caller.token().has_text(&found.token) {
+        return None;
+    }
+    let mut value = HeaderValue::try_from(format!("Bearer {}", found.token)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Removes the tokens in these places, and the cookies of browser sessions and logins.
 // Requirement B15.
 pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_cookies(parts, places);

@@ -227,8 +227,14 @@ impl Core {
             let row = RelayRecord { owner: USE_OWNER, params: id.0, sealed: other.0.to_vec(), ..record.clone() };
             self.store.insert_relay(token, row, now)
         };
-        let inserted = tokio::try_join!(insert(access, refresh), insert(refresh, access))?;
-        if inserted != (RelayInserted::Inserted, RelayInserted::Inserted) {
+        let inserted = if access == refresh {
+            // In Kuzzle's protocol, the access token is also the refresh token.
+            insert(access, refresh).await? == RelayInserted::Inserted
+        } else {
+            let inserted = tokio::try_join!(insert(access, refresh), insert(refresh, access))?;
+            inserted == (RelayInserted::Inserted, RelayInserted::Inserted)
+        };
+        if !inserted {
             // The provider issued one of these tokens before, so its use does not show that this reply arrived.
             return Ok(Keeping::NotKept);
         }
@@ -327,7 +333,7 @@ impl Core {
     async fn renewed(&self, of: &Arc<Presentation>, kept: Kept) -> Result<Result<End, NotSealed>, StoreError> {
         let settings = &of.settings;
         let renewal = settings.provider.renewal(&of.presented.request, &kept.reply);
-        let renewal = renewal.filter(|_| !self.end_tokens.is_ended(&kept.claims));
+        let renewal = renewal.filter(|_| !self.has_ended(&kept));
         let Some(Renewal { token, credential, request }) = renewal else {
             self.remove_kept(of, &kept).await?;
             return Ok(Ok(End::Again));
@@ -360,6 +366,11 @@ impl Core {
             }
         };
         Ok(self.send_once(&inner, before).await)
+    }
+
+    /// Returns whether the access token of a kept reply was revoked.
+    pub(super) fn has_ended(&self, kept: &Kept) -> bool {
+        self.end_tokens.is_ended(&kept.claims)
     }
 
     /// Returns whether the reply that is renewed is still kept, and no later reply is stored for the presented token.

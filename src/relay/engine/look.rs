@@ -7,7 +7,10 @@ use super::kept::Kept;
 use super::{AfterUnknown, Core, RelayAnswer, Source};
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::RelayKeys;
+use secrecy::ExposeSecret;
+
 use rotogate_core::clock::Timestamp;
+use rotogate_core::engine::confirm::token_digest;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::{RelayRecord, RelayState};
 
@@ -36,6 +39,23 @@ impl Core {
         }
         let kept = self.kept(presentation).await?;
         Ok(kept.map_or(Known::Ask(None), Known::Renew))
+    }
+
+    /// Implements [`Relay::stored`](super::Relay::stored).
+    pub(super) async fn stored(&self, presentation: &Presentation) -> Result<Option<ProviderReply>, RelayAnswer> {
+        match self.known(presentation).await.map_err(|error| self.store_failed(error))? {
+            Known::Answer(RelayAnswer::Reply(reply, _)) if self.is_granted(presentation, &reply) => Ok(Some(reply)),
+            Known::Renew(kept) if !self.has_ended(&kept) => Ok(Some(kept.reply)),
+            // A refresh would get the same answer, and the client must not take the token for dead.
+            Known::Answer(answer @ RelayAnswer::Unavailable { .. }) => Err(answer),
+            Known::Pending(left) => Err(RelayAnswer::unavailable(left, "relay_pending")),
+            Known::Answer(_) | Known::Renew(_) => Ok(None),
+            Known::Ask(_) => {
+                let token = token_digest(presentation.presented.token.expose_secret());
+                let used = self.used(&presentation.settings, &token).await;
+                used.map(|()| None).map_err(|error| self.store_failed(error))
+            }
+        }
     }
 
     /// Reads the record of a token from the store.
