@@ -10,6 +10,7 @@ use super::super::declare::section;
 use super::super::print::Print;
 use super::super::value;
 use super::browser::{self, BrowserConfig};
+use super::relay::RelayWire;
 use super::sessions::read_override;
 use super::{ClientConfig, CorsConfig, DAY, RelaySettings, SECOND, TrustedIssuer, check_known, known_names, listeners};
 use rotogate::dialect::{self, envelope::Envelope, my_keys::MyKeys, my_sessions::MySessions};
@@ -124,7 +125,11 @@ impl EndpointConfig {
         options
     }
 
-    /// The issuer of the access tokens that the endpoint relays, if the endpoint names an issuer.
+    /// Whether the endpoint serves Kuzzle's protocol.
+    pub(super) fn is_kuzzle(&self) -> bool {
+        self.kuzzle.is_some() || self.relay.as_ref().is_some_and(|relay| relay.wire == RelayWire::Kuzzle)
+    }
+
     pub(super) fn relayed_issuer(&self) -> Option<&str> {
         self.relay.as_ref().and_then(|relay| relay.issuer.as_deref())
     }
@@ -150,7 +155,6 @@ impl Surroundings<'_> {
 
 const RELAY: &str = dialect::relay::NAME;
 
-/// Reads the name of a dialect that creates sessions, or one of the names in `further`.
 fn dialect_or(v: &Raw, further: &[&'static str]) -> Result<&'static str, String> {
     let known: Vec<_> = rotogate::program::NAMES.iter().chain(further).map(|name| (*name, *name)).collect();
     value::word(&known, &[])(v)
@@ -164,7 +168,6 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     dialect_or(v, &[])
 }
 
-/// Reads the dialect of an endpoint: a dialect that creates sessions, `my-sessions`, `my-keys` or `relay`.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     dialect_or(v, &[BROWSER, MY_SESSIONS, MY_KEYS, RELAY])
 }
@@ -178,23 +181,28 @@ pub(super) fn read(section: &Section<'_>, above: &[EndpointConfig], around: &Sur
     if begins_sessions(dialect) && dialect != KUZZLE {
         section.later(&["cookie"]);
     }
-    read_keys(section, dialect, around, above)
+    let endpoint = read_keys(section, dialect, around, above);
+    let is_relay = |one: &EndpointConfig| one.is_kuzzle() && one.relay.is_some();
+    if above.iter().any(|other| endpoint.is_kuzzle() && other.is_kuzzle() && (is_relay(&endpoint) || is_relay(other))) {
+        let message = "is the second endpoint for Kuzzle; a relay in front of a Kuzzle server must be the only one, because \
+                       all of them would read the same cookie";
+        section.blame("dialect", message);
+    }
+    endpoint
 }
 
-/// Whether an endpoint of this dialect creates sessions for users and clients of this gate. Endpoints of other dialects
-/// must not have the configuration keys for sessions, users and clients.
+/// Whether an endpoint of this dialect creates sessions of the gate.
 fn begins_sessions(dialect: &str) -> bool {
     ![RELAY, MY_SESSIONS, MY_KEYS].contains(&dialect)
 }
 
-/// Whether an endpoint of this dialect can serve several clients.
 fn has_clients(dialect: &str) -> bool {
     begins_sessions(dialect) && dialect != BROWSER
 }
 
 fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> String {
-    let path = if dialect == KUZZLE {
-        // The prefix of the dialect's routes. It is empty by default.
+    let is_kuzzle = dialect == KUZZLE || dialect == RELAY && super::relay::wire(section) == RelayWire::Kuzzle;
+    let path = if is_kuzzle {
         section.get_or("path", kuzzle_prefix, "/".to_owned())
     } else {
         let default = if section.has("path") || section.is_bad() { None } else { default_path(section, dialect) };
@@ -215,15 +223,14 @@ fn read_path(section: &Section<'_>, dialect: &str, above: &[EndpointConfig]) -> 
 
 fn default_path(section: &Section<'_>, dialect: &str) -> Option<String> {
     if dialect == RELAY {
-        let relay = dialect::relay::RelayDialect { wire: super::relay::wire(section), ..Default::default() };
-        return Some(dialect::Dialect::default_path(&relay).to_owned());
+        return Some(super::relay::default_path(super::relay::wire(section)));
     }
     Some(rotogate::program::by_name(dialect, &dialect::Options::default())?.default_path().to_owned())
 }
 
 fn read_relay(section: &Section<'_>, dialect: &str, around: &Surroundings<'_>, path: &str) -> Option<RelaySettings> {
-    let read = || super::relay::read(section, around.dir, around.issuers, super::relay::wire(section), path);
-    (dialect == RELAY).then(read)
+    let read = |wire| super::relay::read(section, around.dir, around.issuers, wire, path, around.is_https());
+    (dialect == RELAY).then(|| read(super::relay::wire(section)))
 }
 
 fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
@@ -233,7 +240,7 @@ fn read_account(section: &Section<'_>, path: &str) -> Option<String> {
     section.get("account", account)
 }
 
-/// Reads the cookie's name. All routes use the cookie of the dialect's first endpoint.
+/// All routes use the cookie of the dialect's first endpoint.
 fn read_cookie(section: &Section<'_>, is_https: bool, above: &[EndpointConfig]) -> &'static str {
     const HOST: &str = KUZZLE_HOST_COOKIE;
     let cookie = section.get_or("cookie", value::word(&COOKIES, &[]), KUZZLE_COOKIE);
@@ -258,7 +265,7 @@ section! {
         /// true: the access token must have the scope `sessions`. Set it if clients of other parties get tokens of your
         /// users.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        // The cookie of the `kuzzle` endpoint, if there is one: see `share_cookie`.
+        // See `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
     }
 }
@@ -270,7 +277,7 @@ section! {
         /// true: the access token must have the scope `keys`. Set it if clients of other parties get tokens of your
         /// users, because otherwise each of these clients can create API keys.
         reload needs_scope: bool = get_or(value::boolean, default.needs_scope),
-        // The cookie of the `kuzzle` endpoint, if there is one: see `share_cookie`.
+        // See `share_cookie`.
         no_key cookie: &'static str = by { default.cookie },
     }
 }
@@ -279,11 +286,10 @@ fn my_keys(section: &Section<'_>, dialect: &str) -> Option<MyKeys> {
     (dialect == MY_KEYS).then(|| read_my_keys(section, &MyKeys::default()))
 }
 
-/// The allowed names of the cookie that contains a browser's access token.
 const COOKIES: [(&str, &str); 2] = [(KUZZLE_COOKIE, KUZZLE_COOKIE), (KUZZLE_HOST_COOKIE, KUZZLE_HOST_COOKIE)];
 
-/// Sets the cookie that `my-sessions` and `my-keys` read. If there is a `kuzzle` endpoint, both read its cookie, which
-/// contains a browser's access token. Otherwise both read `__Host-access`.
+/// Sets the cookie that `my-sessions` and `my-keys` read. If there is a `kuzzle` endpoint, both read its cookie.
+/// Otherwise both read `__Host-access`.
 pub(super) fn share_cookie(mut endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let Some(cookie) = endpoints.iter().find_map(|endpoint| Some(endpoint.kuzzle.as_ref()?.cookie)) else {
         return endpoints;
@@ -320,7 +326,7 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
     named
 }
 
-/// Reads `accepts`. Only sessions of protocols without refresh tokens can be refreshed with an access token.
+/// A dialect without refresh tokens cannot continue sessions with refresh tokens.
 fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     let by_access = |name: &str| {
         rotogate::program::by_name(name, &dialect::Options::default())
@@ -371,7 +377,7 @@ impl Print for StatusCode {
     }
 }
 
-/// Reads the path prefix. It has no parameters, because the SDKs do not support an account in the path.
+/// The SDKs do not support parameters in the path.
 fn kuzzle_prefix(v: &Raw) -> Result<String, String> {
     if v.as_text().is_some_and(|text| text.is_empty() || text == "/") {
         return Ok("/".to_owned());
@@ -395,7 +401,6 @@ fn endpoint_path(v: &Raw) -> Result<String, String> {
     Ok(path)
 }
 
-/// Whether the relay endpoints differ in number, path or dialect.
 pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
     let relays = |all: &[EndpointConfig]| -> Vec<(String, &'static str)> {
         let relays = all.iter().filter(|endpoint| endpoint.dialect == RELAY);

@@ -16,25 +16,29 @@ use rotogate_kit::config::{Section, Value as Raw};
 section! {
     /// `introspection` of an entry of `[[issuers]]`.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct IntrospectionConfig, read by pub(super) read_keys(section, dir: &Path) {
-        /// URL of the introspection endpoint: `https`, or `http` on loopback. The gate does not follow redirects.
+    pub struct IntrospectionConfig, read by read_all(section, dir: &Path) {
+        /// URL of the introspection endpoint, or of a Kuzzle server's `/_checkToken` (docs/kuzzle.md): `https`, or `http`
+        /// on loopback. The gate does not follow redirects.
         reload url: String = required("the URL of the introspection endpoint", value::asked_url),
-        /// The gate's client id at the issuer.
-        reload client_id: String = required("the gate's client id at the issuer", value::text),
+        /// The kind of server, as `url` shows.
+        no_key kind: IntrospectionKind = by { IntrospectionKind::from_url(&url) },
+        /// Required, except for Kuzzle: The gate's client id at the issuer.
+        reload client_id as some: String = by { read_client_id(section, kind) },
         /// The private key with which the gate authenticates to the issuer, instead of a secret.
         reload key as "..": Option<ClientKeySettings> = by {
-            read_key(section, dir, &["secret_file", "secret_in"])
+            if kind == IntrospectionKind::Kuzzle { None } else { read_key(section, dir, &["secret_file", "secret_in"]) }
         },
         /// Required, unless there is a `key_file`: File (0600) with the client's secret. The gate reads it again when
-        /// it changes.
-        reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir) },
+        /// it changes. For Kuzzle: not required; the server's own secret, with which the gate verifies tokens itself.
+        reload secret_file: Option<PathBuf> = by { read_secret_file(section, dir, kind) },
         /// How the gate sends its client id and secret: `"basic"`, or `"form"` for a server that accepts them only in
         /// the form (`client_secret_post`). The gate cannot detect this, because it does not read the server's metadata
         /// for introspection.
         reload secret_in: SecretPlace = get_or(value::word_of, SecretPlace::Basic),
-        /// How long the gate caches a response; at most 5m, and not beyond the token's `exp`. `"0s"`: the gate
-        /// introspects the token for each request. Shorten it if a revocation at the issuer must take effect sooner.
-        reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
+        /// How long the gate caches a response; at most 5m (for Kuzzle: 10s), and not beyond the token's `exp`.
+        /// `"0s"`: the gate introspects the token for each request. Shorten it if a revocation at the issuer must take
+        /// effect sooner.
+        reload cache: Duration = get_or(within(kind.max_cache()), Introspection::CACHE.min(kind.max_cache())),
         /// How long the gate caches a response that says that a token is inactive.
         fixed negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
         /// How much longer than `cache` the gate uses a cached response while the issuer does not respond.
@@ -53,9 +57,54 @@ section! {
     }
 }
 
+/// The kind of a server that the gate asks about tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntrospectionKind {
+    /// RFC 7662.
+    OAuth,
+    /// Kuzzle's action `auth:checkToken`.
+    Kuzzle,
+}
+
+impl IntrospectionKind {
+    fn from_url(url: &str) -> Self {
+        let is_kuzzle = url.parse::<http::Uri>().is_ok_and(|url| url.path().ends_with("/_checkToken"));
+        if is_kuzzle { Self::Kuzzle } else { Self::OAuth }
+    }
+
+    const fn max_cache(self) -> Duration {
+        match self {
+            Self::OAuth => Introspection::MAX_CACHE,
+            Self::Kuzzle => Duration::from_secs(10),
+        }
+    }
+}
+
+pub(super) fn read_keys(section: &Section<'_>, dir: &Path) -> IntrospectionConfig {
+    let config = read_all(section, dir);
+    let IntrospectionConfig { kind, prefix, always, audience_optional, secret_in, .. } = &config;
+    let set = [
+        ("prefix", !prefix.is_empty()),
+        ("always", *always),
+        ("audience_optional", *audience_optional),
+        ("secret_in", *secret_in != SecretPlace::Basic),
+    ];
+    for (key, _) in set.into_iter().filter(|(_, is_set)| *is_set && *kind == IntrospectionKind::Kuzzle) {
+        section.blame(key, "does not apply to a Kuzzle server; remove it");
+    }
+    config
+}
+
+fn read_client_id(section: &Section<'_>, kind: IntrospectionKind) -> String {
+    match kind {
+        IntrospectionKind::OAuth => section.required("client_id", "the gate's client id at the issuer", value::text),
+        IntrospectionKind::Kuzzle => String::new(),
+    }
+}
+
 /// Reads `secret_file`, which is required unless there is a key.
-fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
-    if section.has("key_file") {
+fn read_secret_file(section: &Section<'_>, dir: &Path, kind: IntrospectionKind) -> Option<PathBuf> {
+    if kind == IntrospectionKind::Kuzzle || section.has("key_file") {
         return section.get("secret_file", path_in(dir));
     }
     let file =
@@ -65,6 +114,16 @@ fn read_secret_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
 
 fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
     value::duration_within(Duration::ZERO, longest)
+}
+
+impl IntrospectionConfig {
+    /// The prefix of the tokens that the gate introspects. It may be empty.
+    pub fn prefix(&self) -> &str {
+        match self.kind {
+            IntrospectionKind::OAuth => &self.prefix,
+            IntrospectionKind::Kuzzle => rotogate::program::KUZZLE_PREFIX,
+        }
+    }
 }
 
 impl TrustedIssuer {
@@ -96,7 +155,7 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
         let mut asked: Vec<(&TrustedIssuer, &str)> = Vec::new();
         for issuer in issuers.iter().filter(|issuer| policy.takes(&issuer.name, issuer.everywhere)) {
             let Some(introspection) = &issuer.introspection else { continue };
-            let prefix = introspection.prefix.as_str();
+            let prefix = introspection.prefix();
             if let Some((other, _)) = asked.iter().find(|(_, known)| *known == prefix) {
                 let what = if prefix.is_empty() {
                     "without a prefix".to_owned()

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::super::declare::section;
 use super::super::print::{Print, Put};
 use super::super::value;
-use super::introspection::{self, IntrospectionConfig};
+use super::introspection::{self, IntrospectionConfig, IntrospectionKind};
 use super::issuer::{IssuerConfig, algorithm, audience};
 use super::mapping::{AllowedScopes, allowed_scopes};
 use super::remote::RemoteSource;
@@ -62,15 +62,15 @@ section! {
         /// Required if users log in with a browser at this issuer, or for `id_jag` and token exchange, unless the gate
         /// has no other users.
         reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
-        /// Required: Accepted values of `aud`, of which a token must have one.
-        reload audience: Vec<String> = by { self::audience(section) },
         /// Introspection of opaque tokens, instead of signing keys or in addition to them (docs/issuers.md).
         reload introspection: Option<IntrospectionConfig> = table(|section| introspection::read_keys(section, dir)),
-        /// Maximum lifetime of a token, from `iat` to `exp`. The gate refuses tokens with a longer lifetime. Raise it
-        /// for an issuer without `preset` whose tokens live longer than a day.
+        /// Required, except for a Kuzzle server: Accepted values of `aud`, of which a token must have one.
+        reload audience: Vec<String> = by { read_audience(section, introspection.as_ref(), &name) },
+        /// Maximum lifetime of a token, from `iat` to `exp`. The gate refuses tokens with a longer lifetime, except those
+        /// of a Kuzzle server. Raise it for an issuer without `preset` whose tokens live longer than a day.
         reload max_lifetime: Duration = get_or(
             value::duration_within(SECOND, 366 * DAY),
-            preset.map_or(DAY, Preset::max_lifetime)
+            if is_kuzzle(introspection.as_ref()) { 366 * DAY } else { preset.map_or(DAY, Preset::max_lifetime) }
         ),
         /// Tolerated difference between the clocks of the issuer and the gate, as in `[issuer]`.
         no_key leeway: Duration = by { own.leeway },
@@ -201,8 +201,6 @@ impl Print for Preset {
 }
 
 impl Print for FetchFiles {
-    /// Prints the keys of `fetch` that also apply to introspection. If the gate fetches the issuer's keys, the complete
-    /// `fetch` table is printed instead.
     fn print(&self) -> Value {
         let mut fetch = Table::new();
         self.ca.put(&mut fetch, "ca");
@@ -229,6 +227,12 @@ impl Print for KeySource {
 
 pub(super) fn read(section: &Section<'_>, above: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) -> TrustedIssuer {
     let issuer = read_keys(section, above, dir, own);
+    if issuer.is_kuzzle() && above.iter().any(TrustedIssuer::is_kuzzle) {
+        section.blame(
+            "introspection",
+            "names another Kuzzle server; a gate can have only one, because tokens do not name it",
+        );
+    }
     warn_of_everybody(section, &issuer.url, issuer.preset, &issuer.claims);
     issuer
 }
@@ -274,14 +278,13 @@ fn read_typ(section: &Section<'_>, preset: Option<Preset>) -> Vec<String> {
     })
 }
 
-/// Issuers at which anybody can create an account. Their presets require a restriction.
+/// Issuers at which anybody can create an account.
 const OF_EVERYBODY: [(&str, Preset); 2] = [
     ("https://accounts.google.com", Preset::Google),
     ("https://token.actions.githubusercontent.com", Preset::GithubActions),
 ];
 
-/// Warns about an issuer at which anybody can create an account. There is no warning if the entry uses the issuer's
-/// preset, or restricts the users with `require`.
+/// Warns about an issuer at which anybody can create an account.
 // Requirement I60.
 fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
     let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
@@ -297,6 +300,22 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
         );
         section.warn(WarningKind::Everybody, "require", message);
     }
+}
+
+fn is_kuzzle(introspection: Option<&IntrospectionConfig>) -> bool {
+    introspection.is_some_and(|own| own.kind == IntrospectionKind::Kuzzle)
+}
+
+impl TrustedIssuer {
+    /// Whether the issuer is a Kuzzle server.
+    pub fn is_kuzzle(&self) -> bool {
+        is_kuzzle(self.introspection.as_ref())
+    }
+}
+
+/// Tokens of a Kuzzle server have no audience, so any name will do.
+fn read_audience(section: &Section<'_>, introspection: Option<&IntrospectionConfig>, name: &str) -> Vec<String> {
+    if is_kuzzle(introspection) && !section.has("audience") { vec![name.to_owned()] } else { audience(section) }
 }
 
 fn read_events_audience(section: &Section<'_>) -> Vec<String> {
@@ -324,7 +343,7 @@ fn read_events_token_file(section: &Section<'_>, dir: &Path, has_token: bool) ->
     file
 }
 
-/// Reads the file with the token that a sender of events must present.
+/// Reads the bearer token that event senders must present.
 pub fn read_event_token(file: &Path) -> Result<SecretString, String> {
     let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
     let token = text.trim();
@@ -342,7 +361,7 @@ pub(super) fn events_path(v: &Raw) -> Result<String, String> {
     })
 }
 
-/// Reads the name of a claim. An empty string means no claim.
+/// An empty string means no claim.
 fn session_claim(v: &Raw) -> Result<String, String> {
     if v.as_text() == Some("") { Ok(String::new()) } else { value::text(v) }
 }
@@ -357,7 +376,6 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
     }
 }
 
-/// Reads a `typ`, or "" for tokens that have none.
 fn token_type(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(none) if none.is_empty() => Ok(String::new()),
@@ -373,7 +391,6 @@ fn subject_prefix(v: &Raw) -> Result<String, String> {
     value::matching(v, "at most 64 visible ASCII characters, such as \"kc|\"", fits)
 }
 
-/// The keys of `[[issuers]]` that name a source of keys. Exactly one of them must be present.
 const SOURCES: [&str; 3] = ["discovery", "jwks_url", "jwks_file"];
 
 fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named: (&str, &str)) -> KeySource {
@@ -387,7 +404,7 @@ fn issuer_keys(section: &Section<'_>, dir: &Path, preset: Option<Preset>, named:
     key_source(section, dir, preset, named)
 }
 
-/// Reads the source of the keys of an issuer or a client. A client has no discovery document.
+/// Reads the key source of an issuer or a client.
 pub(super) fn key_source(
     section: &Section<'_>,
     dir: &Path,

@@ -78,7 +78,7 @@ pub use cors::CorsConfig;
 pub use directory::{AcceptedHash, DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
 pub use identity::{AssertionHeader, IdentityConfig, IdentityNames};
-pub use introspection::IntrospectionConfig;
+pub use introspection::{IntrospectionConfig, IntrospectionKind};
 pub use issuer::IssuerConfig;
 pub use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
@@ -87,7 +87,7 @@ pub use listeners::{CertificateFiles, CertificateList, ClientAuth, ClientRoots, 
 pub use mapping::AllowedScopes;
 pub use provider_client::{ClientKeySettings, ProviderClientSettings};
 pub use providers::ProviderSettings;
-pub use relay::RelaySettings;
+pub use relay::{RelaySettings, RelayWire};
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
@@ -121,8 +121,7 @@ section! {
         restart store: StoreConfig = inner(|section| store::read(section, dir, &issuer.keys)),
         /// Where the users are: in a file, or in another system (HTTP, LDAP, SQL). For several directories, write
         /// `[[directories]]` (docs/directories.md).
-        // A users file is opened only at a start. If the users file changes, a reload therefore changes none of the
-        // directories.
+        // The gate opens the users file only at startup. If this file changes, a reload keeps all directories.
         restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
             directory::read(root, dir)
         },
@@ -146,7 +145,7 @@ section! {
             Section::entries(&sections.clients, |section, above| clients::read(section, above, dir))
         },
         /// Endpoints where clients log in, refresh and log out, each in one protocol (docs/protocols.md).
-        // Relays are created only at a start. If the relays change, a reload therefore changes none of the endpoints.
+        // The gate creates relays only at startup. If the relays change, a reload keeps all endpoints.
         restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
             let surroundings = endpoints::Surroundings {
                 dir,
@@ -210,19 +209,16 @@ section! {
 
 type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
-/// How many bytes of the configuration's hash are shown. Eight bytes are enough to distinguish configurations.
 const HASH_BYTES: usize = 8;
 
 impl Config {
-    /// The session rules that apply to a client at an endpoint. The endpoint's rules override those of `[sessions]`,
-    /// and the client's rules override both.
+    /// The session rules that apply to a client at an endpoint. The precedence is: client, endpoint, `[sessions]`.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
     }
 
-    /// Returns a message about the scopes that no route, client, issuer or resource names. Returns `None` if all scopes
-    /// are named. Also returns `None` if the configuration names no scopes, because then only the upstreams check
-    /// scopes.
+    /// Returns a message about scopes that no route, client, issuer or resource names. Returns `None` if the
+    /// configuration names no scopes, because then only the upstreams check scopes.
     pub fn unknown_scopes(&self, scopes: &Scope) -> Option<String> {
         let routes = self.routes.iter().flat_map(|route| [&route.policy.scopes, &route.policy.any_scope]);
         let clients = self.clients.iter().filter_map(|client| client.scopes.as_ref());
@@ -245,7 +241,7 @@ impl Config {
         self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
 
-    /// The address of each listener, and the configuration key of the address.
+    /// The listeners' addresses and configuration keys.
     pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         let own = self.listeners().map(|listener| (listener.address, listener.key.as_str()));
         own.chain(self.admin.addresses())
@@ -274,7 +270,7 @@ impl Config {
         self.directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }))
     }
 
-    /// The users file, and the password schemes that it may contain.
+    /// The users file.
     ///
     /// # Errors
     /// Returns the errors of [`HashesConfig::accepted`], or an error if the users are not in a file.
@@ -326,13 +322,11 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     config
 }
 
-/// The names of the listeners that routes and endpoints can be bound to.
 fn listener_names<'a>(server: &'a ServerConfig, authorizers: &'a [AuthorizerConfig]) -> Vec<&'a str> {
     let of_authorizers = authorizers.iter().map(|authorizer| &authorizer.listener);
     server.listeners.iter().chain(of_authorizers).filter_map(|listener| listener.name.as_deref()).collect()
 }
 
-/// The sections that are checked against each other after all sections are read.
 struct CheckedSections<'a> {
     authorizers: Vec<Section<'a>>,
     clients: Vec<Section<'a>>,
@@ -394,7 +388,6 @@ fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Whether the addresses of two listeners conflict.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() != 0 && a.port() == b.port() && (x == y || x.is_unspecified() || y.is_unspecified())
@@ -405,7 +398,7 @@ fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Reads a required name that no other entry of the list has.
+/// Reads a required, unique name.
 fn unique<'a>(
     section: &Section<'_>,
     key: &'static str,
@@ -420,7 +413,6 @@ fn unique<'a>(
     name
 }
 
-/// Reports a problem if the name is not one of the known names.
 fn check_known<'a>(section: &Section<'_>, key: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) {
     let known: Vec<&str> = known.into_iter().collect();
     if !known.contains(&name) {
@@ -428,7 +420,6 @@ fn check_known<'a>(section: &Section<'_>, key: &str, what: &str, name: &str, kno
     }
 }
 
-/// Reads a list of names of other entries.
 fn known_names<'a>(
     section: &Section<'_>,
     key: &'static str,
@@ -443,10 +434,9 @@ fn known_names<'a>(
     Some(names.into_iter().map(|(_, name)| name).collect())
 }
 
-/// The message "there is no X", with the name that was probably meant.
 fn dangling(what: &str, name: &str, known: &[&str]) -> String {
     let shown = printable(name);
-    // Entries with an invalid name have an empty name here.
+    // Invalid names are empty here.
     let known: Vec<&str> = known.iter().copied().filter(|name| !name.is_empty()).collect();
     match nearest(name, &known) {
         Some(near) => format!("there is no {what} \"{shown}\"; did you mean \"{near}\"?"),

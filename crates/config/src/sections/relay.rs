@@ -10,6 +10,8 @@ use super::issuers::TrustedIssuer;
 use super::provider_client::{self, ProviderClientSettings};
 use super::remote::RemoteSource;
 use super::{Config, SECOND, check_known, path_in};
+use rotogate::dialect::Dialect;
+use rotogate::dialect::kuzzle::Kuzzle;
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules};
@@ -23,19 +25,21 @@ section! {
         section,
         dir: &Path,
         issuers: &[TrustedIssuer],
-        wire: Wire,
+        wire: RelayWire,
         own_path: &str,
+        is_https: bool,
     ) {
-        /// Protocol that the clients and the provider speak: `"oauth"`, `"envelope"` or `"knox"`.
-        reload wire: Wire = by { wire },
+        /// Protocol that the clients and the provider speak: `"oauth"`, `"envelope"`, `"knox"` or `"kuzzle"`.
+        reload wire: RelayWire = by { wire },
         /// Name of the entry of `[[issuers]]` for the provider's access tokens, so that the gate can audit and revoke
         /// them. If that entry has `discovery`, `token_url` and `revocation_url` can be absent.
-        reload issuer: Option<String> = by { read_issuer(section, issuers) },
-        /// URL of the provider's token endpoint. Required, unless `issuer` has `discovery`.
+        reload issuer: Option<String> = by { read_issuer(section, issuers, wire) },
+        /// URL of the provider's token endpoint; for `"kuzzle"`: of `/_query`. Required, unless `issuer` has
+        /// `discovery`.
         reload token_url: Option<String> = by { read_token_url(section, wire, has_discovery(issuers, wire, issuer.as_deref())) },
         /// URL of the provider's revocation endpoint.
         reload revocation_url: Option<String> = by {
-            (wire == Wire::OAuth).then(|| section.get("revocation_url", value::asked_url)).flatten()
+            (wire == OAUTH).then(|| section.get("revocation_url", value::asked_url)).flatten()
         },
         /// Path where clients revoke tokens (RFC 7009). It needs `revocation_url` or the issuer's `discovery`.
         reload revocation_path: Option<String> = by {
@@ -56,8 +60,21 @@ section! {
         /// File (PEM) with the only certificate authorities that the gate trusts for the provider. Set it if an
         /// internal authority issued the provider's certificate. Default: the system's authorities.
         reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// Whether clients reach the gate by https.
+        no_key is_https: bool = by { is_https },
     }
 }
+
+/// The protocol of a relay's clients and its provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayWire {
+    /// A protocol with one operation for each path.
+    Plain(Wire),
+    /// Kuzzle's protocol, over HTTP and WebSockets.
+    Kuzzle,
+}
+
+const OAUTH: RelayWire = RelayWire::Plain(Wire::OAuth);
 
 section! {
     impl RelayRules, read by read_rules(section, default: &RelayRules) {
@@ -79,19 +96,39 @@ section! {
 
 impl RelaySettings {
     /// Returns the dialect of the relay's endpoint.
-    pub fn dialect(&self) -> RelayDialect {
-        RelayDialect {
-            wire: self.wire,
-            grants: self.grants.clone(),
-            client: self.client.as_ref().map(|client| client.id.clone()),
-            revocation_path: self.revocation_path.clone(),
+    pub fn dialect(&self) -> Box<dyn Dialect> {
+        match self.wire {
+            RelayWire::Plain(wire) => Box::new(RelayDialect {
+                wire,
+                grants: self.grants.clone(),
+                client: self.client.as_ref().map(|client| client.id.clone()),
+                revocation_path: self.revocation_path.clone(),
+            }),
+            RelayWire::Kuzzle => kuzzle(self.is_https),
         }
     }
 }
 
-impl Words for Wire {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("oauth", Self::OAuth), ("envelope", Self::Envelope), ("knox", Self::Knox)];
+fn kuzzle(is_https: bool) -> Box<dyn Dialect> {
+    Box::new(Kuzzle { relay: true, secure_cookies: is_https, host_cookie: false })
+}
+
+/// Returns the default path of an endpoint with this protocol.
+pub(super) fn default_path(wire: RelayWire) -> String {
+    let dialect = match wire {
+        RelayWire::Plain(wire) => Box::new(RelayDialect { wire, ..RelayDialect::default() }),
+        RelayWire::Kuzzle => kuzzle(false),
+    };
+    dialect.default_path().to_owned()
+}
+
+impl Words for RelayWire {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("oauth", OAUTH),
+        ("envelope", Self::Plain(Wire::Envelope)),
+        ("knox", Self::Plain(Wire::Knox)),
+        ("kuzzle", Self::Kuzzle),
+    ];
 }
 
 impl Words for AfterUnknown {
@@ -139,44 +176,64 @@ pub(super) fn check_seen(config: &Config, sections: &[Section<'_>]) {
 }
 
 /// The protocol of an endpoint.
-pub(super) fn wire(section: &Section<'_>) -> Wire {
-    section.get_or("wire", value::word_of, Wire::default())
+pub(super) fn wire(section: &Section<'_>) -> RelayWire {
+    section.get_or("wire", value::word_of, OAUTH)
 }
 
-fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Option<String> {
-    section.get("issuer", value::text).inspect(|name| {
-        check_known(section, "issuer", "issuer", name, issuers.iter().map(|issuer| issuer.name.as_str()));
-    })
+fn read_issuer(section: &Section<'_>, issuers: &[TrustedIssuer], wire: RelayWire) -> Option<String> {
+    let name = if wire == RelayWire::Kuzzle {
+        section.require("issuer", "the entry of [[issuers]] for the Kuzzle server", value::text)?
+    } else {
+        section.get("issuer", value::text)?
+    };
+    check_known(section, "issuer", "issuer", &name, issuers.iter().map(|issuer| issuer.name.as_str()));
+    if wire == RelayWire::Kuzzle && issuers.iter().any(|known| known.name == name && !known.is_kuzzle()) {
+        let message = format!(
+            "\"{name}\" does not check tokens at the Kuzzle server; its entry needs `introspection = {{ url = \
+             \"https://…/_checkToken\" }}`"
+        );
+        section.blame("issuer", message);
+    }
+    Some(name)
 }
 
 /// Whether the issuer's discovery document names the endpoints.
-fn has_discovery(issuers: &[TrustedIssuer], wire: Wire, issuer: Option<&str>) -> bool {
+fn has_discovery(issuers: &[TrustedIssuer], wire: RelayWire, issuer: Option<&str>) -> bool {
     let is_discovered = |issuer: &TrustedIssuer| issuer.keys.remote().is_some_and(RemoteSource::is_discovered);
-    wire == Wire::OAuth && issuers.iter().any(|known| issuer == Some(known.name.as_str()) && is_discovered(known))
+    wire == OAUTH && issuers.iter().any(|known| issuer == Some(known.name.as_str()) && is_discovered(known))
 }
 
-fn read_token_url(section: &Section<'_>, wire: Wire, has_discovery: bool) -> Option<String> {
+fn read_token_url(section: &Section<'_>, wire: RelayWire, has_discovery: bool) -> Option<String> {
     let token_url = if has_discovery {
         section.get("token_url", value::asked_url)
     } else {
         let what = "the https URL of the provider's token endpoint, or an issuer with `discovery`";
         section.require("token_url", what, value::asked_url)
     };
-    let is_origin = |url: &str| url.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none());
-    if wire.is_grpc() && token_url.as_deref().is_some_and(|url| !is_origin(url)) {
-        section.blame("token_url", "expected a URL without a path, because the protocol defines the paths");
+    let has_path = |fits: fn(&str) -> bool| {
+        let url = token_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+        url.is_none_or(|url| fits(url.path()) && url.query().is_none())
+    };
+    match wire {
+        RelayWire::Plain(wire) if wire.is_grpc() && !has_path(|path| path == "/") => {
+            section.blame("token_url", "expected a URL without a path, because the protocol defines the paths");
+        }
+        RelayWire::Kuzzle if !has_path(|path| path.ends_with("/_query")) => {
+            section.blame("token_url", "expected the URL of the Kuzzle server's `/_query`");
+        }
+        RelayWire::Plain(_) | RelayWire::Kuzzle => {}
     }
     token_url
 }
 
 fn read_revocation_path(
     section: &Section<'_>,
-    wire: Wire,
+    wire: RelayWire,
     own_path: &str,
     has_url: bool,
     is_discovered: bool,
 ) -> Option<String> {
-    let path = (wire == Wire::OAuth).then(|| section.get("revocation_path", plain_path)).flatten();
+    let path = (wire == OAUTH).then(|| section.get("revocation_path", plain_path)).flatten();
     if path.is_some() != has_url && !is_discovered && !section.is_bad() {
         let (there, missing) = if path.is_some() {
             ("revocation_path", "`revocation_url`, the provider's endpoint")
@@ -191,23 +248,31 @@ fn read_revocation_path(
     path
 }
 
-fn read_grants(section: &Section<'_>, wire: Wire) -> Vec<String> {
+fn read_grants(section: &Section<'_>, wire: RelayWire) -> Vec<String> {
     let grants = section.list("grants", grant).unwrap_or_else(|| vec![REFRESH_TOKEN.to_owned()]);
     if grants.is_empty() && !section.is_bad() {
         section.blame("grants", "is empty, so the endpoint would not accept any request; expected \"refresh_token\"");
     }
-    let is_known = |grant: &&String| wire == Wire::OAuth || [REFRESH_TOKEN, PASSWORD].contains(&grant.as_str());
-    if let Some(other) = grants.iter().find(|grant| !is_known(grant)) {
-        section.blame(
-            "grants",
-            format!("this protocol supports only \"refresh_token\" and \"password\", found \"{other}\""),
-        );
+    let known: &[&str] = match wire {
+        OAUTH => return grants,
+        // Logins pass through a route.
+        RelayWire::Kuzzle => &[REFRESH_TOKEN],
+        RelayWire::Plain(_) => &[REFRESH_TOKEN, PASSWORD],
+    };
+    if let Some(other) = grants.iter().find(|grant| !known.contains(&grant.as_str())) {
+        let known = known.iter().map(|grant| format!("\"{grant}\"")).collect::<Vec<_>>().join(" and ");
+        section.blame("grants", format!("this protocol supports only {known}, found \"{other}\""));
     }
     grants
 }
 
-fn read_client(section: &Section<'_>, dir: &Path, wire: Wire, grants: &[String]) -> Option<ProviderClientSettings> {
-    if wire != Wire::OAuth {
+fn read_client(
+    section: &Section<'_>,
+    dir: &Path,
+    wire: RelayWire,
+    grants: &[String],
+) -> Option<ProviderClientSettings> {
+    if wire != OAUTH {
         return None;
     }
     let client = section.table("client", |section| provider_client::read_keys(section, dir))?;

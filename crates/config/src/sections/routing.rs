@@ -1,4 +1,4 @@
-//! Checks that need all routes and all endpoints.
+//! Checks across routes and endpoints.
 
 use http::Method;
 
@@ -13,7 +13,7 @@ use rotogate_kit::config::Section;
 const UNBOUND: &str = "cannot be combined with `auth = \"none\"`, because the gate closes a WebSocket when the \
                        authorization of its caller ends; remove one of the two";
 
-/// Checks the routes. `sections` are their tables.
+/// Checks the routes.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     if sections.iter().any(Section::is_bad) {
         return;
@@ -51,8 +51,8 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
             }
         }
     }
-    // Kuzzle clients open their WebSockets to the gate, which has its own connection to the upstream.
-    let is_of_kuzzle = config.endpoints.iter().any(|endpoint| endpoint.kuzzle.is_some());
+    // The gate terminates the WebSockets of Kuzzle clients.
+    let is_of_kuzzle = config.endpoints.iter().any(super::EndpointConfig::is_kuzzle);
     let is_open = |route: &&Route| route.policy.auth == Auth::None && route.policy.upgrade && !is_of_kuzzle;
     for (section, _) in sections.iter().zip(routes).filter(|(_, route)| is_open(route)) {
         section.blame("upgrade", UNBOUND);
@@ -80,7 +80,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
 fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
     let one = |endpoint: &super::EndpointConfig| {
         if let Some(relay) = &endpoint.relay {
-            return Some(Box::new(relay.dialect()) as _);
+            return Some(relay.dialect());
         }
         rotogate::program::by_name(endpoint.dialect, &endpoint.options())
     };
@@ -91,8 +91,8 @@ fn all_envelopes(config: &Config) -> Vec<(Method, String)> {
     dialects(config).flat_map(|(base, dialect)| envelopes(dialect.as_ref(), base)).collect()
 }
 
-/// Returns a function that maps a path to the description of the endpoint that serves it. Endpoints take precedence
-/// over routes, and also serve near misses of their paths.
+/// Returns a function from a path to its endpoint. Endpoints take precedence over routes, and
+/// also serve near misses of their paths.
 fn taken(config: &Config) -> impl Fn(&str) -> Option<String> {
     let mut taken = matchit::Router::new();
     // Conflicts between templates are reported elsewhere.

@@ -26,6 +26,7 @@ fn i20_introspection_stands_instead_of_keys_or_beside_them_and_is_printed() {
     assert_eq!(config.issuers[0].keys, KeySource::None);
     let expected = IntrospectionConfig {
         url: "https://idp.test/introspect".to_owned(),
+        kind: IntrospectionKind::OAuth,
         client_id: "gate".to_owned(),
         key: None,
         secret_file: Some(PathBuf::from("/etc/rotogate/idp.secret")),
@@ -119,4 +120,78 @@ fn i20_i45_a_route_takes_opaque_tokens_of_one_issuer_unless_prefixes_part_them()
     // Two routes, each with its own issuer.
     let second = "[[routes]]\npath = \"/y\"\nupstream = \"app\"\nissuers = [\"b\"]\n";
     assert_eq!(said(&format!("{}{}{second}", both("", ""), route("\"a\""))), Vec::<String>::new());
+}
+
+const KUZZLE: &str = r#"
+[[upstreams]]
+name = "kuzzle"
+urls = ["http://127.0.0.1:7512"]
+[[issuers]]
+name = "kuzzle"
+url = "http://127.0.0.1:7512"
+introspection = { url = "http://127.0.0.1:7512/_checkToken" }
+[[endpoints]]
+dialect = "relay"
+wire = "kuzzle"
+token_url = "http://127.0.0.1:7512/_query"
+issuer = "kuzzle"
+[[routes]]
+path = "/{*rest}"
+auth = "optional"
+issuers = ["kuzzle"]
+dialect = "kuzzle"
+forward_token = true
+upgrade = true
+upstream = "kuzzle"
+"#;
+
+#[test]
+fn i77_a_kuzzle_server_needs_no_client_and_no_audience() {
+    let config = read(&format!("{MINIMAL}{KUZZLE}")).unwrap();
+    let issuer = &config.issuers[0];
+    let own = issuer.introspection.as_ref().unwrap();
+    assert!(issuer.is_kuzzle());
+    assert_eq!(
+        (own.prefix(), own.cache, &*issuer.audience),
+        ("ka", Duration::from_secs(10), &["kuzzle".to_owned()][..])
+    );
+    assert_eq!(config.endpoints[0].path, "/");
+    assert_eq!(config.relay_routes(), [("/", vec!["/{*rest}"])]);
+    let printed = config.to_toml();
+    let again = read(&printed).unwrap();
+    assert_eq!((&again.issuers, &again.endpoints), (&config.issuers, &config.endpoints), "{printed}");
+}
+
+#[test]
+fn i77_mistakes_of_a_relay_in_front_of_a_kuzzle_server_are_reported() {
+    let keys = "url = \"http://127.0.0.1:7512/_checkToken\" }";
+    for (from, to, expected) in [
+        ("issuer = \"kuzzle\"\n", "", "endpoints[0].issuer: missing"),
+        (
+            "_checkToken\"",
+            "introspect\", client_id = \"g\", secret_file = \"s\"",
+            "endpoints[0].issuer: \"kuzzle\" does not check",
+        ),
+        (
+            "7512/_query",
+            "7512/_refreshToken",
+            "endpoints[0].token_url: expected the URL of the Kuzzle server's `/_query`",
+        ),
+        (keys, &keys.replace(" }", ", cache = \"11s\" }"), "issuers[0].introspection.cache: expected at most 10s"),
+        (keys, &keys.replace(" }", ", prefix = \"kauth-\" }"), "issuers[0].introspection.prefix: does not apply"),
+        (keys, &keys.replace(" }", ", always = true }"), "issuers[0].introspection.always: does not apply"),
+        (keys, &keys.replace(" }", ", client_id = \"g\" }"), "client_id: unknown key"),
+        (keys, &keys.replace(" }", ", secret_in = \"form\" }"), "issuers[0].introspection.secret_in: does not apply"),
+        (
+            "issuer = \"kuzzle\"\n",
+            "issuer = \"kuzzle\"\ngrants = [\"password\"]\n",
+            "grants: this protocol supports only \"refresh_token\", found",
+        ),
+    ] {
+        let found = said(&KUZZLE.replacen(from, to, 1));
+        assert!(found.iter().any(|message| message.contains(expected)), "{to}: {found:?}");
+    }
+    let beside = format!("[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/own\"\n{KUZZLE}");
+    let found = said(&beside);
+    assert!(found.iter().any(|message| message.contains("is the second endpoint for Kuzzle")), "{found:?}");
 }

@@ -113,7 +113,6 @@ impl AdminTokens {
         self.entry(presented).map(|(holder, _)| holder)
     }
 
-    /// Returns the holder of the presented token, with the token.
     pub(crate) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
         let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
         own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))

@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-// The compiler reports parts of the configuration that this code ignores.
+// Reports configuration keys that this code ignores.
 #![deny(unused_variables)]
 
 use std::path::Path;
@@ -142,7 +142,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     })
 }
 
-/// Returns a builder without keys, store, users, password checker and issuer rules.
+/// Returns a builder that still lacks keys, store, users, password checker and issuer rules.
 ///
 /// # Errors
 /// Unusable files of endpoints, each at its configuration key.
@@ -163,7 +163,7 @@ pub(crate) fn builder(config: &Config, remote_issuers: &RemoteIssuers) -> Result
     faults.result(builder)
 }
 
-/// Adds the sections that need no files. Destructuring without `..` ensures that every new key is handled.
+/// Adds the settings that need no files. Destructuring without `..` ensures that every new key is handled.
 fn with_settings(config: &Config) -> GateBuilder {
     let Config {
         server,
@@ -175,13 +175,13 @@ fn with_settings(config: &Config) -> GateBuilder {
         dpop,
         api_keys,
         identity,
-        // `builder` adds these settings later, because they need files.
+        // `builder` adds these settings, which need files.
         clients: _,
         endpoints: _,
         providers: _,
         resources: _,
         routes: _,
-        // Other parts of the server use these sections.
+        // Used elsewhere in the server.
         issuers: _,
         directories: _,
         upstreams: _,
@@ -218,7 +218,6 @@ fn with_option<T>(builder: GateBuilder, value: Option<T>, set: impl Fn(GateBuild
 }
 
 fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
-    // Listeners, connections and the proxy use the other keys.
     let ServerConfig {
         trusted_proxies,
         overload,
@@ -246,7 +245,7 @@ fn with_server(builder: GateBuilder, server: &ServerConfig) -> GateBuilder {
 }
 
 fn with_limits(builder: GateBuilder, limits: &LimitsConfig) -> GateBuilder {
-    // `Passwords` applies the two limits that are ignored here.
+    // `Passwords` applies the two password limits.
     let LimitsConfig { rates, rate_headers, verified_cache, max_token_body, max_password_checks: _, password_queue: _ } =
         limits;
     let builder = builder.rates(*rates).verified_cache(*verified_cache).max_endpoint_body(*max_token_body);
@@ -351,7 +350,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     let listeners = || listeners.iter().cloned();
     if let Some(settings) = relay {
         let relay = relays::load(settings, remote_issuers)?;
-        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
+        return Ok(Endpoint::boxed(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
     let dialect = rotogate::program::by_name(dialect, &config.options())
         .ok_or_else(|| KeyFault::new("dialect", format!("unknown dialect {dialect:?}")))?;

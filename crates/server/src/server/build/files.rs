@@ -14,7 +14,7 @@ use rotogate_config::{Config, ListenerConfig, TrustedIssuer};
 use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
-/// Refused content is tried again, because the cause may be outside the files.
+/// Refused files are read again, because the cause may be elsewhere.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// The maximum number of compared bytes. Files with keys and certificates are shorter.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -54,15 +54,13 @@ impl FileGroup {
         let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
         if changed.is_empty() {
-            // The files again match the content in use.
             self.refused = None;
             return None;
         }
         Some(changed)
     }
 
-    /// Switches to the next configuration. A reload reads only the files of changed parts. Other files keep their last
-    /// digest.
+    /// Switches to the next configuration. Files that are in both configurations keep their digests.
     pub(crate) fn follow(&mut self, next: Self) {
         let as_before = |(path, read): (&PathBuf, &[u8; 32])| (path.clone(), *self.in_force.get(path).unwrap_or(read));
         let in_force: Digests = next.in_force.iter().map(as_before).collect();
@@ -178,7 +176,7 @@ fn digest(path: &Path) -> [u8; 32] {
     digest
 }
 
-/// The wall clock, to which file times refer.
+/// Returns the time of the wall clock.
 pub(crate) fn now() -> Timestamp {
     SystemTime::new().wall()
 }

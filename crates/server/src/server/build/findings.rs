@@ -53,7 +53,7 @@ impl<'a> Findings<'a> {
         self.warnings.push(self.config.blame(key, message));
     }
 
-    /// Reports a file that could not be checked, because only the gate's user may be able to read it.
+    /// Reports a file that only the gate's user may be able to read.
     fn unchecked(&mut self, key: &str, message: String) {
         self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
     }
@@ -72,7 +72,7 @@ impl<'a> Findings<'a> {
         if self.is_denied([(key, path)]) {
             return None;
         }
-        // A dangling link is not a missing file, because the gate would try to create the file.
+        // A dangling link does not count as a missing file.
         if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             self.creatable(key, path);
             return None;
@@ -252,7 +252,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// A start creates missing files, but not missing folders.
+    /// The gate creates missing files, but not missing folders.
     pub(super) fn logs(&mut self) {
         let Config { log, access_log, audit_log, .. } = self.config;
         let access = access_log.enabled.then_some(&access_log.output);
@@ -301,7 +301,7 @@ impl<'a> Findings<'a> {
 
     pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
         let mut all = Vec::new();
-        // The system's CA certificates are shared while one client exists, so they are read only once.
+        // Clients share the system's CA certificates while at least one client exists.
         let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
         for (index, issuer) in self.config.issuers.iter().enumerate() {
             if let Some(source) = issuer.keys.remote() {

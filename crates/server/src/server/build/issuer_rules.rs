@@ -6,9 +6,9 @@ use secrecy::SecretString;
 
 use super::provider_client::{client_key, target};
 use crate::server::error::{KeyFault, ServerError};
-use rotogate::program::HttpIntrospector;
+use rotogate::program::{HttpIntrospector, KuzzleIntrospector, KuzzleSecret};
 use rotogate::remote_keys::FetchFiles;
-use rotogate_config::{IntrospectionConfig, KeySource, TrustedIssuer};
+use rotogate_config::{IntrospectionConfig, IntrospectionKind, KeySource, TrustedIssuer};
 use rotogate_core::http_client::{ClientCredentials, HttpClient, Tls};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::private_file::{self, trusted};
@@ -65,17 +65,14 @@ fn is_pem(text: &[u8]) -> bool {
 pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFiles) -> Result<Introspection, KeyFault> {
     let IntrospectionConfig {
         url,
+        kind,
         client_id,
         key,
         secret_file,
         secret_in,
-        cache,
-        negative,
-        stale_if_error,
         timeout,
-        prefix,
-        always,
-        audience_optional,
+        // `ruled` reads the other keys.
+        ..
     } = config;
     let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
     let mut credentials = ClientCredentials::public(client_id);
@@ -90,7 +87,13 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFile
                 "is empty; expected the secret of the client in `client_id`",
             ));
         }
-        credentials.secret = Some((SecretString::from(secret.to_owned()), *secret_in));
+        let secret = SecretString::from(secret.to_owned());
+        if *kind == IntrospectionKind::Kuzzle {
+            let own = KuzzleSecret::new(&secret);
+            let own = own.map_err(|what| in_file("introspection.secret_file", secret_file, what))?;
+            return Ok(ruled(Introspection::by(own), config));
+        }
+        credentials.secret = Some((secret, *secret_in));
     }
     if let Some(key) = key {
         let key = client_key(client_id, key).map_err(|message| KeyFault::new("introspection.key_file", message))?;
@@ -107,15 +110,22 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig, files: &FetchFile
         ("client_cert", Some(file)) => in_file("fetch.client_cert", file, &error.message),
         _ => KeyFault::new("introspection.url", error.message),
     })?;
-    let introspector =
-        HttpIntrospector::by(client.with_timeout(*timeout), target("introspection.url", url)?, credentials);
-    let mut introspection = Introspection::by(introspector)
-        .cache(*cache)
-        .negative(*negative)
-        .stale_if_error(*stale_if_error)
-        .prefix(prefix.as_str());
-    (introspection.always, introspection.audience_optional) = (*always, *audience_optional);
-    Ok(introspection)
+    let (client, endpoint) = (client.with_timeout(*timeout), target("introspection.url", url)?);
+    let introspection = match kind {
+        IntrospectionKind::OAuth => Introspection::by(HttpIntrospector::by(client, endpoint, credentials)),
+        IntrospectionKind::Kuzzle => Introspection::by(KuzzleIntrospector::new(client, endpoint)),
+    };
+    Ok(ruled(introspection, config))
+}
+
+/// Adds the rules of the configuration.
+fn ruled(introspection: Introspection, config: &IntrospectionConfig) -> Introspection {
+    let IntrospectionConfig { cache, negative, stale_if_error, .. } = *config;
+    let mut introspection =
+        introspection.cache(cache).negative(negative).stale_if_error(stale_if_error).prefix(config.prefix());
+    introspection.always = config.always;
+    introspection.audience_optional = config.audience_optional || config.kind == IntrospectionKind::Kuzzle;
+    introspection
 }
 
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
@@ -133,7 +143,6 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         claims,
         audience,
         keys: _,
-        // Files for introspection and key fetching.
         files: _,
         introspection: _,
         typ,
@@ -145,7 +154,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         jwt_bearer,
         on_event,
         user_names,
-        // The endpoints of the gate handle logout notices.
+        // Used by the gate's logout endpoints.
         backchannel_logout: _,
         events: _,
         global_revocation: _,
@@ -164,7 +173,8 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.leeway = *leeway;
     rules.logs_in_browsers = *logs_in_browsers;
     rules.session_claim = session_claim.as_str().into();
-    rules.max_lifetime = Some(*max_lifetime);
+    // A Kuzzle server may issue tokens without an end.
+    rules.max_lifetime = (!issuer.is_kuzzle()).then_some(*max_lifetime);
     rules.on_event = on_event.clone();
     rules.user_names.clone_from(user_names);
     rules.grants = AssertionGrants { id_jag: id_jag.clone(), jwt_bearer: jwt_bearer.clone() };

@@ -177,7 +177,7 @@ impl RemoteIssuers {
         self.named(name)?.keys.metadata()
     }
 
-    /// Returns a source that always has the current URL from the discovery document.
+    /// Returns a function that returns the current URL from the discovery document.
     pub(super) fn discovered(
         &self,
         name: &str,
@@ -297,7 +297,7 @@ fn folder(config: &Config) -> PathBuf {
     config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
 }
 
-/// Sends a request to each issuer, for `check --online`. Returns a line per response, and warnings.
+/// Sends a request to each issuer, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigError>), ConfigErrors> {
     let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
         let key = format!("issuers[{index}]");
@@ -342,7 +342,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<(Vec<String>, Vec<ConfigE
     faults.result((lines, warnings))
 }
 
-/// Warns about routes whose `step_up` this provider's logins cannot satisfy.
+/// Warns about routes whose `step_up` the provider cannot satisfy.
 fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<ConfigError> {
     let is_provider = |browser: &BrowserConfig| browser.provider.as_deref() == Some(provider);
     let logs_in = config.endpoints.iter().any(|endpoint| endpoint.browser.as_ref().is_some_and(is_provider));
@@ -365,7 +365,7 @@ fn without_acr(config: &Config, provider: &str, acr_values: &[Box<str>]) -> Vec<
 
 type Found = Result<Vec<String>, KeyFault>;
 
-/// Warns about clients whose authentication method the provider does not offer.
+/// Warns about client authentication methods that the provider does not offer.
 fn unoffered(config: &Config, provider: &str, offered: &[Box<str>]) -> Vec<ConfigError> {
     let endpoints = config.endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
         let browser = endpoint.browser.iter().map(|browser| (&browser.provider, &browser.client));
@@ -411,7 +411,7 @@ async fn inspect_introspection(settings: &IntrospectionConfig, files: &FetchFile
     const URL: &str = "introspection.url";
     let introspection =
         load_introspection(settings, files).map_err(|fault| KeyFault::new("introspection", fault.message))?;
-    let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
+    let token = format!("{}rotogate-check-{}", settings.prefix(), uuid::Uuid::new_v4().simple());
     let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
         let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
         KeyFault::new(key, format!("{}: {fault}", fault.cause))

@@ -1,4 +1,4 @@
-//! `check --online` for upstreams with `check = "headers"`. The server must compare the headers of MCP calls with the
+//! Probes upstreams with `check = "headers"` for `check --online`. They must compare the headers of MCP calls with the
 //! body.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,11 +23,11 @@ use rotogate_proxy::Proxy;
 
 /// The method in the body. It changes nothing at the server.
 const METHOD: &str = "server/discover";
-/// Another method, which the second call has in its header.
+/// The method in the header of the second call.
 const OTHER: &str = "tools/list";
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Sends two calls to each server. In the second call, the header contains another method than the body. Returns a line
+/// Sends two calls to each server. In the second call, the header and the body name different methods. Returns a line
 /// per server.
 ///
 /// # Errors

@@ -42,7 +42,7 @@ pub struct StartPlan {
     /// The state of the files before they were read.
     pub(crate) last_read: Option<LastRead>,
     pub(crate) builder: GateBuilder,
-    /// The issuers to which the endpoints in `builder` refer.
+    /// The issuers that `builder` uses.
     pub(crate) remote_issuers: RemoteIssuers,
     pub(crate) trusted: Vec<IssuerRules>,
     pub(crate) directories: Vec<DirectoryPlan>,

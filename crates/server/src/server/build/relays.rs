@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::issuers::RemoteIssuers;
 use super::provider_client::{self, credentials, http_client, target};
 use crate::server::error::KeyFault;
-use rotogate::dialect::relay::{EnvelopeProvider, KnoxProvider, Wire};
+use rotogate::dialect::relay::{EnvelopeProvider, KnoxProvider, KuzzleProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, UrlSource};
 use rotogate::remote_keys;
-use rotogate_config::RelaySettings;
+use rotogate_config::{RelaySettings, RelayWire};
 
 /// The files that a relay reads, each with its key.
 pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {
@@ -25,17 +25,20 @@ pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
 pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, KeyFault> {
     let http = http_client("ca", relay.ca.as_deref())?;
     let provider: Arc<dyn Provider> = match relay.wire {
-        Wire::OAuth => {
+        RelayWire::Plain(Wire::OAuth) => {
             let caller = HttpCaller::new(http, relay.rules.timeout);
             Arc::new(
                 OAuthProvider::new(caller, urls(relay, issuers)?)
                     .with_client(relay.client.as_ref().map(credentials).transpose()?),
             )
         }
-        Wire::Envelope => {
+        RelayWire::Plain(Wire::Envelope) => {
             Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
         }
-        Wire::Knox => {
+        RelayWire::Kuzzle => {
+            Arc::new(KuzzleProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
+        }
+        RelayWire::Plain(Wire::Knox) => {
             let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
             let method = |method: &str| target("token_url", &format!("{base}/user_api.v1.UserApiService/{method}"));
             let (authn, refresh) = (method("AuthnWithPassword")?, method("RefreshAccessToken")?);

@@ -21,7 +21,7 @@ use rotogate_config::{Config, ConfigErrors, SharedSettings, StoreConfig};
 #[cfg(feature = "redis")]
 use rotogate_config::{RedisSettings, SentinelSettings};
 
-/// Sends the requests that a start would send, for `check --online`.
+/// Connects to the shared store as at startup, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
     // Without a keyring, the id is random and matches no existing store.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
@@ -72,7 +72,7 @@ fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretS
     Ok((pem, SecretString::from(key.as_str())))
 }
 
-/// Later, only the password file is read again.
+/// After startup, only the password file is read again.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 fn network(config: &Config, settings: &SharedSettings, keyring: Uuid) -> Result<NetworkOptions, KeyFault> {
     // The engine reads `staleness`.

@@ -1,4 +1,4 @@
-//! Starts wait for the end of a store failover.
+//! A start waits until a store failover ends.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rotogate_core::fault::Chain;
 use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
-/// The time limit for a failover at a start (requirement C44).
+/// How long a start waits for a failover (requirement C44).
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -41,7 +41,6 @@ impl From<MemoryStore> for Stores {
     }
 }
 
-/// The embedded store, or `None` for another kind, and the interfaces of the store.
 pub(super) type OpenedStores = (Option<RedbStore>, Stores);
 
 /// Opens the keys and their store. All gates of a store share keys, so keys are created only with a new store.

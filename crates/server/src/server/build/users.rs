@@ -19,7 +19,7 @@ const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct LiveUsers {
     directory: Arc<FileDirectory>,
     _watcher: FileWatcher,
-    /// The number of revocations that this gate applies, but that are not durable yet.
+    /// The number of applied revocations that are not durable yet.
     unwritten: watch::Receiver<usize>,
 }
 
@@ -91,17 +91,19 @@ impl LiveUsers {
 }
 
 enum End {
-    /// A revocation whose time is already known.
     Now(Revocation),
-    /// The revocation covers sessions up to the time at which the first gate found the change.
-    AsOfAll { subject: Box<str>, after: Option<User> },
+    /// Revokes sessions that began before the first gate found the change.
+    AsOfAll {
+        subject: Box<str>,
+        after: Option<User>,
+    },
 }
 
 /// Returns `None` if the user's sessions continue.
 fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     let UserChange { before, after } = change;
     let sessions = gate.sessions();
-    // The file's modification time would be too early. The gate may have accepted the old data after that time.
+    // The file's modification time may be earlier than the gate's last use of the old data.
     let moment = match after {
         Some(after) if !must_log_in_again(before, after) => {
             (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
@@ -129,8 +131,7 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
                     "the store did not return the time of a user's change; this gate refuses the user's tokens and \
                      retries"
                 );
-                // This revocation is not stored, because it also covers sessions that other gates began with the user's
-                // new data.
+                // This revocation is not stored, because it would end new sessions at other gates.
                 held.get_or_insert_with(|| {
                     let so_far = sessions.subject_before(subject, sessions.now());
                     sessions.refuse_for_now(&so_far);
