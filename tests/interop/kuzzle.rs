@@ -5,6 +5,7 @@
 //! its place.
 
 mod between;
+mod relayed;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -73,7 +74,7 @@ async fn kuzzle_sdk_over_websocket_notices_a_faulty_gate() {
 
 #[test]
 fn kuzzle_sdk_runs_the_example_of_its_document() {
-    let (_upstream, port) = upstream(&["upstream.js"]);
+    let (_upstream, port) = upstream(&["upstream.js"], None);
     let place = Place::new(&config(&port, Fault::None, false));
     let subject = format!("subject-{}", Uuid::new_v4().simple());
     // Name and password are the document's.
@@ -96,7 +97,7 @@ fn kuzzle_sdk_runs_the_example_of_its_document() {
 /// list is not public.
 #[test]
 fn kuzzle_sdk_over_http_calls_the_upstreams_controllers() {
-    let (_upstream, port) = upstream(&["controllers.js", "upstream"]);
+    let (_upstream, port) = upstream(&["controllers.js", "upstream"], None);
     let public = "[[routes]]\npath = \"/_publicApi\"\nauth = \"none\"\ndialect = \"kuzzle\"\nupstream = \"app\"\n";
     for is_public in [true, false] {
         let config = config(&port, Fault::None, false);
@@ -184,6 +185,10 @@ impl World {
                 self.place.point_commands_at(gate.as_ref().unwrap());
                 self.command(&["session", "revoke", "--subject", &self.subject]);
             }
+            "revoke-all" => {
+                self.place.point_commands_at(gate.as_ref().unwrap());
+                self.command(&["session", "revoke", "--all", "--yes"]);
+            }
             "disable" => self.command(&["user", "disable", &self.user]),
             "crash" => {
                 gate.take().unwrap().kill();
@@ -208,7 +213,7 @@ impl World {
 
 /// Runs a script against a new gate.
 async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
-    let (_upstream, upstream_port) = upstream(&["upstream.js"]);
+    let (_upstream, upstream_port) = upstream(&["upstream.js"], None);
     let place = Place::new(&config(&upstream_port, fault, how.tolerant));
     let (behind, gate) = match how.recording {
         Some(recording) => (Behind::Recording(recording), None),
@@ -222,8 +227,15 @@ async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
     };
     let between = Mutex::new(Between::new(behind, fault));
     let gate = tokio::sync::Mutex::new(gate);
-    let world = Arc::new(World { place, user: user.name.clone(), subject: user.subject.clone(), gate, between });
+    let world = World { place, user: user.name.clone(), subject: user.subject.clone(), gate, between };
+    drive(&[script], user, world, &upstream_port, how.tolerant).await
+}
+
+/// Runs a script in its surroundings.
+async fn drive(script: &[&str], user: &User, world: World, upstream_port: &str, tolerant: bool) -> Came {
+    let world = Arc::new(world);
     let shared = Arc::clone(&world);
+    let direct = world.gate.lock().await.as_ref().map_or(0, |gate| gate.address.port()).to_string();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let proxy = tokio::spawn(async move {
@@ -236,16 +248,18 @@ async fn run(script: &str, user: &User, fault: Fault, how: Run) -> Came {
             tokio::spawn(async move { drop(connection.await) });
         }
     });
-    let websocket = if how.tolerant { "--experimental-websocket" } else { "--no-experimental-websocket" };
+    let websocket = if tolerant { "--experimental-websocket" } else { "--no-experimental-websocket" };
     let node = tokio::process::Command::new("node")
-        .args([websocket, "--no-warnings", script])
+        .args([websocket, "--no-warnings"])
+        .args(script)
         .current_dir(installed())
         .env("GATE_PORT", port.to_string())
+        .env("DIRECT_PORT", direct)
         .env("UPSTREAM_PORT", upstream_port)
         .env("USER_NAME", &user.name)
         .env("USER_SUBJECT", &user.subject)
         .env("PASSWORD", &user.password)
-        .env("TOLERANT", if how.tolerant { "1" } else { "" })
+        .env("TOLERANT", if tolerant { "1" } else { "" })
         .env("NO_PROXY", "127.0.0.1")
         .output()
         .await
@@ -286,10 +300,13 @@ impl Drop for Running {
     }
 }
 
-/// A program of the workspace that serves as the upstream, and its port.
-fn upstream(program: &[&str]) -> (Running, String) {
+/// A program of the workspace that serves as the upstream, with the user that it knows, and its port.
+fn upstream(program: &[&str], user: Option<&User>) -> (Running, String) {
     let mut node = Command::new("node");
     node.args(program).current_dir(installed()).stdout(Stdio::piped());
+    if let Some(User { name, subject, password }) = user {
+        node.env("USER_NAME", name).env("USER_SUBJECT", subject).env("PASSWORD", password);
+    }
     let mut node = Running(node.spawn().expect("node is missing: install Node.js 20 or later to run Kuzzle's SDK"));
     let mut port = String::new();
     BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut port).unwrap();

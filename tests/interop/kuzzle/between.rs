@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn;
@@ -152,15 +152,18 @@ pub(crate) async fn answer(world: Arc<World>, request: Request<Incoming>) -> io:
         (None, true) => Ok(play(world, request)),
         (gate, false) => {
             let key = format!("{} {}", request.method(), request.uri().path());
-            let reply = match gate {
+            let (reply, cookie) = match gate {
                 Some(gate) => ask(gate, request).await?,
-                None => world.between.lock().unwrap().recorded(&key).ok_or_else(lost)?,
+                None => (world.between.lock().unwrap().recorded(&key).ok_or_else(lost)?, None),
             };
             let reply = world.between.lock().unwrap().pass(&key, reply).ok_or_else(lost)?;
             let status = reply["status"]
                 .as_u64()
                 .map_or(StatusCode::OK, |status| StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap());
-            let response = Response::builder().status(status).header("content-type", "application/json");
+            let mut response = Response::builder().status(status).header("content-type", "application/json");
+            if let Some(cookie) = cookie {
+                response = response.header("set-cookie", cookie);
+            }
             Ok(response.body(reply.to_string().into()).unwrap())
         }
     }
@@ -170,15 +173,15 @@ fn lost() -> io::Error {
     io::Error::other("lost")
 }
 
-/// Every answer of the gate and the upstream is JSON.
-async fn ask(gate: SocketAddr, request: Request<Incoming>) -> io::Result<Value> {
+/// Every answer of the gate and the upstream is JSON. It may set a cookie.
+async fn ask(gate: SocketAddr, request: Request<Incoming>) -> io::Result<(Value, Option<HeaderValue>)> {
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     parts.uri = format!("http://{gate}{}", parts.uri).parse().unwrap();
     parts.headers.remove("connection");
     let answer = try_send(Request::from_parts(parts, Full::new(body))).await.map_err(io::Error::other)?;
     assert_eq!(answer.headers["content-type"], "application/json");
-    Ok(answer.json())
+    Ok((answer.json(), answer.headers.get("set-cookie").cloned()))
 }
 
 /// A WebSocket to the gate.

@@ -76,10 +76,11 @@ export async function test(what) {
 // Asks the upstream, not through the gate.
 const upstream = async (path) => (await fetch(`http://127.0.0.1:${UPSTREAM_PORT}${path}`)).text();
 
-// One request by hand with a token.
-export async function raw(method, path, token) {
-  const headers = { authorization: `Bearer ${token}` };
-  const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method, headers });
+// One request by hand, with a token and a body if there are any.
+export async function raw(method, path, token, content) {
+  const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(content && { 'content-type': 'application/json' }) };
+  const sent = { method, headers, body: content && JSON.stringify(content) };
+  const answer = await fetch(`http://127.0.0.1:${port}${path}`, sent);
   const body = await answer.json();
   return { status: answer.status, id: body.error?.id, result: body.result };
 }
