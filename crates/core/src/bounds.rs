@@ -1,5 +1,4 @@
-//! The maximum sizes of requests, tokens, and responses of other servers. The table in docs/bounds.md is generated from
-//! these lines.
+//! The maximum sizes of external input. The table in docs/bounds.md is generated from these lines.
 
 /// A row of docs/bounds.md.
 #[derive(Clone, Copy, Debug)]
@@ -8,7 +7,7 @@ pub struct InputBound {
     pub what: &'static str,
     /// The maximum.
     pub most: usize,
-    /// Whether the maximum is a number of bytes.
+    /// Whether `most` is in bytes.
     pub is_bytes: bool,
     /// What happens if the maximum is exceeded.
     pub beyond: &'static str,
@@ -98,7 +97,7 @@ bounds! {
 }
 
 bounds! {
-    /// The maximum sizes in responses of other servers.
+    /// The maximum sizes in other servers' responses.
     OF_ANSWERS:
     #[doc = "head of an upstream's response"]
     MAX_UPSTREAM_HEAD, bytes: 64 << 10, "502, `upstream_protocol`";

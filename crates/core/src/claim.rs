@@ -142,8 +142,8 @@ impl OwnClaims {
     }
 }
 
-/// Returns the value after a JSON round trip. Returns `None` if the result is nested too deeply, or if a second round
-/// trip changes it. A replayed token must have the same bytes as the first one (requirement R3).
+/// Returns the value after a JSON round trip, or `None` if it is nested too deeply or a second round trip changes it. A
+/// replayed token must have the same bytes as the first one (requirement R3).
 fn stable(value: &Value) -> Option<Value> {
     let again = |value: &Value| serde_json::from_str::<Value>(&serde_json::to_string(value).ok()?).ok();
     let once = again(value)?;
@@ -158,12 +158,12 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// The length of the text after its non-ASCII characters are escaped. Some clients need these escapes.
+/// The length of the text after its non-ASCII characters are escaped.
 fn escaped_length(text: &str) -> usize {
     text.chars().map(|c| if c.is_ascii() { 1 } else { 6 * c.len_utf16() }).sum()
 }
 
-/// In binary formats, the claims are a string of JSON, because the store's format cannot represent every value.
+/// In binary formats, claims are JSON text, because the store's format cannot represent every value.
 impl Serialize for OwnClaims {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {

@@ -108,14 +108,14 @@ pub struct Client {
     pub id: Box<str>,
     /// The argon2id hash of the client's secret, if the client is confidential (RFC 6749 §2.1).
     pub secret_hash: Option<SecretHash>,
-    /// The client's public keys, see [`Self::with_keys`].
+    /// The client's public keys (see [`Self::with_keys`]).
     #[doc(hidden)]
     pub keys: Option<ClientKeys>,
     /// The grant types that the client may use.
     pub grants: Vec<Grant>,
     /// The scopes that the client may request, or `None` for no restriction.
     pub scopes: Option<Scope>,
-    /// The client's overrides of its endpoint's profile.
+    /// Settings that override the endpoint's profile.
     pub profile: ProfileOverride,
     /// Whether the client's tokens are bound to the client's DPoP key.
     pub dpop: Binding,
@@ -186,7 +186,7 @@ pub struct PresentedClient {
     pub id: String,
     /// The secret, if a non-empty secret was sent.
     pub secret: Option<SecretString>,
-    /// The assertion (RFC 7523 §2.2), if the client sent one instead of a secret.
+    /// The assertion (RFC 7523 §2.2).
     pub assertion: Option<SecretString>,
 }
 
@@ -199,7 +199,7 @@ pub struct Clients {
 
 struct KnownClient {
     client: Arc<Client>,
-    /// A digest of the last valid secret, which saves a slow argon2 computation at each refresh.
+    /// A digest of the last valid secret, which avoids slow argon2 computations.
     good: ArcSwapOption<[u8; 32]>,
 }
 
@@ -219,7 +219,7 @@ impl Clients {
         Ok(Self { by_id, passwords, digest_key })
     }
 
-    /// Copies the digest of the last valid secret from each `old` client whose secret hash is the same.
+    /// Copies the digests of unchanged secrets.
     pub fn following(mut self, old: &Self) -> Self {
         self.digest_key.clone_from(&old.digest_key);
         for (id, known) in &mut self.by_id {
@@ -232,7 +232,7 @@ impl Clients {
         self
     }
 
-    /// Returns whether a client may exchange tokens for an audience that `is_it` accepts.
+    /// Returns whether a client may exchange tokens for a matching audience.
     pub fn exchange_for(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let rules = self.by_id.values().filter_map(|known| known.client.exchange.as_ref());
         rules.flat_map(|rules| &rules.to).any(|audience| is_it(audience))
@@ -254,8 +254,8 @@ impl Clients {
     }
 
     /// Authenticates a client without an assertion. A confidential client authenticates with its secret. A public
-    /// client must not send a secret (RFC 6749 §3.2.1). `limits` must admit the attempt before the secret is hashed. A
-    /// fast digest recognises the last valid secret, so that the slow hash is not computed again.
+    /// client must not send a secret (RFC 6749 §3.2.1). `limits` apply before the secret is hashed. A fast digest
+    /// recognises the last valid secret, so that the slow hash is not computed again.
     ///
     /// # Errors
     /// [`Denial::InvalidClient`], a denial from `limits`, or a fault if too many password checks are waiting.

@@ -24,7 +24,7 @@ pub struct Tls {
     pub ca: Option<String>,
     /// A certificate chain and its private key, in PEM.
     pub client_cert: Option<(String, SecretString)>,
-    /// Whether a system without certificate authorities is accepted.
+    /// Whether missing system authorities are accepted.
     pub may_lack_authorities: bool,
     pub(crate) files: TlsFiles,
 }
@@ -107,7 +107,7 @@ impl Tls {
         let TlsFiles { ca, cert, key: key_file } = &self.files;
         let roots = self.roots().map_err(|message| BadTls::new("ca", format!("{ca}{message}")))?;
         let in_client_cert = |file: &str, message: String| BadTls::new("client_cert", format!("{file}{message}"));
-        // Name the provider, because an application may link several providers.
+        // An application may link several crypto providers.
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| in_client_cert(cert, error.to_string()))?

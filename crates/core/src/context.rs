@@ -1,5 +1,4 @@
 //! The context of the current request: its id, client and trace. The server's log layer reads this context.
-//! Applications that embed the library use spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,8 +17,7 @@ pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
     value
 }
 
-/// The context of a request. A context must be cheap to clone and move, because it is set at each poll of the request's
-/// future.
+/// The context of a request. A context must be cheap to clone and move, because each poll of the request sets it.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<ContextInner>);
 
@@ -85,7 +83,7 @@ impl Context {
         self.with(|facts| facts.actor = Some(actor))
     }
 
-    /// Sets the current step of the trace.
+    /// Sets the trace.
     #[must_use]
     pub fn traced_by(self, trace: Trace) -> Self {
         self.with(|facts| facts.trace = trace)
@@ -137,7 +135,7 @@ impl Context {
     }
 }
 
-/// Runs a future in a context, or without a context for `None`.
+/// Runs a future in an optional context.
 pub async fn inherited<F: Future>(context: Option<Context>, work: F) -> F::Output {
     match context {
         Some(context) => CONTEXT.scope(context, work).await,

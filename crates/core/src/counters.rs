@@ -1,5 +1,4 @@
-//! Counters for metrics. Each thread has its own lane if possible, so threads do not wait for each other's cache lines.
-//! A reader sums the lanes.
+//! Counters for metrics. If possible, each thread has its own lane, to avoid contention. A reader sums the lanes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// Counts the results of queries to other parties, for each party. Queries are rare enough for a single lock.
+/// Counts the results of queries to each party. Queries are rare enough for a single lock.
 #[derive(Debug, Default)]
 pub struct ResultCounts(Mutex<BTreeMap<(Arc<str>, &'static str), u64>>);
 
@@ -88,13 +87,13 @@ impl Seldom {
     }
 }
 
-/// A rate limit for several kinds of log messages, which counts the skipped messages.
+/// A rate limit for each kind of log message.
 // Requirements O31, O48.
 #[derive(Debug, Default)]
 pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 
 impl SeldomByKind {
-    /// The number of skipped messages of this kind, or `None` if this message must be skipped.
+    /// The number of skipped messages, or `None` to skip this message.
     pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
         let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
@@ -127,7 +126,7 @@ pub const FINE_SECONDS: [f64; 14] = [
 pub const COARSE_SECONDS: [f64; 13] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, f64::INFINITY];
 
-/// The counts of a histogram of durations.
+/// A histogram of durations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedDurations {
     /// The upper bounds of the buckets, in seconds.
@@ -141,7 +140,7 @@ pub struct CountedDurations {
 #[derive(Debug)]
 pub(crate) struct Durations<const N: usize> {
     bounds: &'static [f64],
-    /// A counter for each bucket, and one for the sum in nanoseconds.
+    /// The buckets, then the sum in nanoseconds.
     counters: Counters<N>,
 }
 
@@ -195,10 +194,10 @@ impl Commits {
     }
 }
 
-/// The counts of a store's durable writes.
+/// A store's durable writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CountedCommits {
-    /// The durations of the acknowledged writes.
+    /// The durations of successful writes.
     pub done: CountedDurations,
     /// The number of failed writes.
     pub failed: u64,

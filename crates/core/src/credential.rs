@@ -25,13 +25,12 @@ impl<'a> Credential<'a> {
         Self { token, bearer: true }
     }
 
-    /// A token that may be bound to a key. The caller checks the proof of possession, if one is necessary.
+    /// A token that may be bound to a key. The caller checks the proof of possession.
     pub const fn maybe_bound(token: &'a str) -> Self {
         Self { token, bearer: false }
     }
 
-    /// Returns whether the token is accepted only as a bearer token. The check then refuses a token that is bound to a
-    /// key.
+    /// Whether the gate refuses a token that is bound to a key.
     pub(crate) const fn is_bearer(self) -> bool {
         self.bearer
     }
@@ -47,7 +46,7 @@ crate::debug_with!(Credential<'_>);
 /// Where a token may be sent, besides `Authorization`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places<'a> {
-    /// A query parameter. It is read only if the request has no other credential.
+    /// A query parameter, which is read only without another credential.
     pub query: Option<&'a str>,
     /// Cookies, which must not be sent together with another credential.
     pub cookies: [Option<&'a str>; 2],
@@ -60,7 +59,7 @@ pub struct Places<'a> {
 pub enum Scheme {
     /// As a bearer token (RFC 6750).
     Bearer,
-    /// With a proof of possession in `Authorization` (RFC 9449 §7.1).
+    /// As a DPoP-bound token (RFC 9449 §7.1).
     Dpop,
 }
 
@@ -89,7 +88,7 @@ pub struct Found<T> {
     pub by_query: bool,
 }
 
-/// Finds the only credential of a request.
+/// Finds the credential of a request.
 pub fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -98,7 +97,7 @@ pub fn extract_from<'h>(
     extract_known(headers, query, places, |_| None)
 }
 
-/// Finds the only credential of a request. If `known` recognises a token, the token's characters are not checked.
+/// Finds the credential of a request. If `known` recognises a token, the token's characters are not checked.
 pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     headers: &'h HeaderMap,
     query: Option<&str>,
@@ -144,7 +143,7 @@ pub fn extract_known<'h, T: From<Cow<'h, str>>>(
     }
 }
 
-/// The values of a cookie (RFC 6265 §4.2). The value `null` is ignored, because Kuzzle deletes cookies with it.
+/// The values of a cookie (RFC 6265 §4.2). Kuzzle deletes cookies by setting them to `null`.
 pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(headers)
         .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
@@ -169,7 +168,7 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Upstreams' parsers tolerate the same white space.
+/// Trims white space, as upstreams do.
 fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = memchr(b'=', pair)?;
     Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
@@ -214,7 +213,7 @@ pub fn remove_cookies(headers: &mut HeaderMap, is_one: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// Removes a parameter from a query. Returns `None` if the query does not have the parameter.
+/// Removes a parameter from a query. Returns `None` if the parameter is absent.
 pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
     let is_it = |piece: &str| form_urlencoded::parse(piece.as_bytes()).next().is_some_and(|(known, _)| known == name);
     let pieces: Vec<&str> = query.split('&').collect();
@@ -224,7 +223,7 @@ pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
 
 /// Refuses two `Authorization` headers, even on public routes, because the upstream would choose one of them.
 pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
-    // Skip the look-up if no header name repeats, as in most requests.
+    // Skip the look-up if no header repeats.
     let has_two = headers.len() > headers.keys_len() && headers.get_all(AUTHORIZATION).iter().nth(1).is_some();
     if has_two { Err(Denial::TwoCredentials) } else { Ok(()) }
 }
@@ -291,8 +290,8 @@ pub(crate) fn has_query_token(query: &str) -> bool {
     query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
 }
 
-/// The query without its `access_token` parameters. Returns `None` if there are none. If the result is an empty string,
-/// the caller must also remove the `?`.
+/// The query without its `access_token` parameters, or `None` if there are none. If the result is an empty string, the
+/// caller must also remove the `?`.
 pub fn strip_query_token(query: &str) -> Option<String> {
     if !has_query_token(query) {
         return None;

@@ -1,8 +1,8 @@
 //! `Debug` implementations for types with secrets or very long content.
 
 /// Implements `Debug` with the type's name and the listed members. If no members are listed, prints only the name:
-/// `Name(…)`. With `|it|`, each member has an expression that uses the value `it`. With `|it, f|`, one expression
-/// writes the whole output to the formatter `f`.
+/// `Name(…)`. `|it|` binds the value for the members' expressions. With `|it, f|`, one expression writes the whole
+/// output to the formatter `f`.
 #[macro_export]
 macro_rules! debug_with {
     ($name:ident $(<$lifetime:lifetime>)?) => {

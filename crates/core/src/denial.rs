@@ -23,7 +23,7 @@ pub use provider::{ProviderFlaw, provider_words};
 pub use standing::NotGood;
 pub(crate) use standing::Standing;
 
-/// The rule by which a request was refused.
+/// The rule that refused a request.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -71,12 +71,12 @@ pub enum Denial {
     /// The caller does not have a live API key with this id.
     // Requirement K5.
     UnknownApiKey,
-    /// If the path is parsed in another common way, it matches a stricter route.
+    /// Another common parsing of the path matches a stricter route.
     // Requirement T20.
     AmbiguousPath,
     /// The route or endpoint does not serve this method.
     MethodNotAllowed,
-    /// The path is a suspicious misspelling of the path of a gate endpoint.
+    /// The path is a suspicious variant of a gate endpoint's path.
     // Requirement R12.
     NearMiss,
     /// A proxy sent an authorization request about a gate endpoint. Only the public listeners serve these endpoints.
@@ -88,7 +88,7 @@ pub enum Denial {
     /// A required value in a proxy's authorization request is missing, repeated or malformed.
     // Requirement N2.
     BadFact(&'static str),
-    /// The request has a header that imitates a header of the gate, and the proxy could not remove it.
+    /// A request header imitates a gate header, and the proxy could not remove it.
     // Requirement N9.
     DisguisedHeader,
     /// The request body for a gate endpoint is too large.
@@ -103,16 +103,16 @@ pub enum Denial {
     // Requirements B29, B32, B33.
     #[doc(hidden)]
     ProviderLogin(ProviderFlaw),
-    /// A call of the Model Context Protocol whose headers or body are malformed, or contradict each other.
+    /// A Model Context Protocol call with malformed or contradictory headers or body.
     // Requirements M1 to M4.
     BadCall(CallFlaw),
 
     // The bearer token on a data route.
     /// The request does not contain a credential.
     NoCredential,
-    /// The credential has an unsupported scheme, or the route does not accept it in this part of the request.
+    /// The credential has an unsupported scheme, or the route does not accept it from this source.
     UnusableCredential,
-    /// A browser's request changes data, and nothing proves that it comes from an allowed origin.
+    /// A state-changing browser request without an allowed origin.
     // Requirement T18.
     CrossOrigin,
     /// The browser's request lacks the header that `csrf_header` names.
@@ -123,7 +123,7 @@ pub enum Denial {
     UnknownIssuer,
     /// The issuer does not have a key with this `kid`.
     UnknownKey,
-    /// The token does not have a `kid`, and the issuer has more than 4 keys for its algorithm.
+    /// The token has no `kid`, and more than 4 keys fit its algorithm.
     // Requirement J30.
     TooManyKeys,
     /// The algorithm in the token's header differs from the key's algorithm.
@@ -146,7 +146,7 @@ pub enum Denial {
     NoCertificate,
     /// The connection's client certificate is not the one to which the access token is bound (RFC 8705 §3).
     OtherCertificate,
-    /// The token was delegated to a client (RFC 8693), and the gate's endpoints do not accept delegated tokens.
+    /// The gate's endpoints do not accept delegated tokens (RFC 8693).
     // Requirement D10.
     DelegatedToken,
     /// This client may not exchange the token (RFC 8693 §2.2.2).
@@ -213,7 +213,7 @@ pub enum Denial {
     /// This gate did not create the session cookie, or the secret in the cookie does not match the session.
     // Requirement B3.
     UnknownSessionCookie,
-    /// The session has ended, for the contained reason.
+    /// The session has ended. Contains the reason.
     // Requirement B18.
     SessionOver(&'static str),
     /// The session must be renewed, but a browser's prefetch cannot renew it.
@@ -224,7 +224,7 @@ pub enum Denial {
     /// The route forwards the provider's token, which has expired and cannot be refreshed.
     // Requirement B40.
     ProviderTokenOver,
-    /// The request lacks the cookie of the session's device, or the session is not bound to a device as required.
+    /// The device cookie is missing, or the session is not bound to a device as required.
     // Requirement B48.
     DeviceProofMissing,
     /// The gate does not bind the session to the device, or the device's proof is invalid.
@@ -232,7 +232,7 @@ pub enum Denial {
     DeviceRefused(&'static str),
 
     // An API key.
-    /// The API key is unknown or has ended, or its owner is not active.
+    /// The API key is invalid, or its owner is inactive.
     // Requirement K4.
     ApiKeyRefused(&'static str),
     /// The record of the API key could not be read. Contains the delay before a retry.
@@ -246,7 +246,7 @@ pub enum Denial {
     OtherClient,
     /// The refresh token belongs to another account.
     OtherAccount,
-    /// The session began in another dialect, which this endpoint does not accept.
+    /// The endpoint does not accept sessions of this dialect.
     OtherDialect,
     /// The session was ended.
     SessionRevoked(SessionEnd),
@@ -259,9 +259,9 @@ pub enum Denial {
     Ahead,
     /// The refresh token was already replaced by a newer one (RFC 9700 §4.14.2).
     Reuse {
-        /// How many generations the token is behind the current one.
+        /// The number of generations since this token.
         generations_old: u64,
-        /// The time since the token was replaced, if known.
+        /// The time since the token was replaced.
         superseded_for: Option<Duration>,
     },
     /// The access token and the refresh token belong to different pairs.

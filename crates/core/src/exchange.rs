@@ -19,7 +19,7 @@ pub trait TokenExchanger: fmt::Debug + Send + Sync + 'static {
     /// The provider did not return a token. The error does not reveal the caller's token.
     async fn exchange(&self, token: &str) -> Result<ExchangedToken, ExchangeFault>;
 
-    /// Bytes that identify the provider, the client and the request. Exchangers with the same bytes get the same
+    /// Bytes that identify the provider, the client and the request. Exchangers with the same bytes share cached
     /// responses.
     fn identity(&self) -> Box<[u8]>;
 }
@@ -57,7 +57,7 @@ pub enum ExchangeFault {
     Refused,
     /// The provider refuses the gate. Only an operator can fix this.
     Ours(Box<str>),
-    /// The provider does not grant the request with this token.
+    /// The provider rejects the exchange request for this token.
     NotGranted(Box<str>),
     /// The provider is unavailable. The fields are the requested delay and the reason.
     Unavailable(Option<Duration>, Box<str>),
@@ -86,7 +86,7 @@ pub struct UpstreamExchange {
     pub upstream: Arc<str>,
     /// The name of the issuer whose tokens are exchanged.
     pub issuer: Arc<str>,
-    /// How long a token for the upstream is cached at most.
+    /// The maximum time for which a token is cached.
     pub max_age: Duration,
     /// The exchanger that queries the provider.
     pub exchanger: Arc<dyn TokenExchanger>,

@@ -5,8 +5,7 @@
 //! - `after-commit:N`: the process aborts after the store's Nth commit, before the commit is acknowledged.
 //! - `ack-before-commit`: the store acknowledges before it commits. This is a deliberate bug that a crash test must
 //!   find.
-//! - `wall-clock:FILE`: the wall clock is ahead by the number of milliseconds in the file, or behind if the number is
-//!   negative.
+//! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind if the number is negative.
 //! - `sweep-every:MS`: the interval of the sweep.
 //! - `panic-at:PATH`: a request for this path ends the process with a panic that cannot be caught.
 //! - `slow-sync:MS`: each sync of the store's disk takes this much longer.
@@ -44,13 +43,13 @@ pub fn ack_before_commit() -> bool {
     active().ack_before_commit
 }
 
-/// Waits between an early acknowledgement and the commit.
+/// Delays the commit after an early acknowledgement.
 pub fn pause() {
     std::thread::sleep(PAUSE);
 }
 
 pub(crate) fn shifted(wall: u64) -> u64 {
-    /// The last valid number in the file. It applies while a test rewrites the file.
+    /// The last valid number in the file, used while a test rewrites the file.
     static LAST: AtomicI64 = AtomicI64::new(0);
     let Some(file) = &active().wall_clock else { return wall };
     let said = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());

@@ -41,7 +41,7 @@ pub struct StoreError {
 pub enum WriteOutcome {
     /// The store refused the write, and a retry fails too.
     Refused,
-    /// Nothing was written or will be written.
+    /// Nothing was written, and nothing will be.
     NotDone,
     /// The write may have happened, or may still happen.
     InDoubt,
@@ -101,8 +101,8 @@ impl StoreError {
         self.is_of_one_record
     }
 
-    /// Marks the store as belonging to another keyring. `lost` is set if the store never contained a session. It tells
-    /// the operator how to start over.
+    /// Marks the store as belonging to another keyring. If the store never contained a session, `lost` tells the
+    /// operator how to start over.
     #[doc(hidden)]
     #[must_use]
     pub fn of_another_keyring(mut self, lost: Option<String>) -> Self {
@@ -191,7 +191,7 @@ pub enum Fault {
     /// The directory failed.
     #[error("the directory failed")]
     Directory(#[source] DirectoryError),
-    /// A clock is wrong, or a not-before of the user is in the future.
+    /// A clock is wrong, or the user's `sessions_valid_from` is in the future.
     #[error(
         "a clock is wrong, or the user's `sessions_valid_from` is in the future. Tokens are not issued until it is \
          corrected"
@@ -316,7 +316,6 @@ impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
-            // A rate limit of the directory refuses the caller, like a rate limit of the gate.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }
@@ -331,7 +330,7 @@ crate::debug_with!(Chain<'_>, |it, f| {
     let mut cause = it.0.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        // The message of some errors already contains the message of their cause.
+        // Some error messages already contain the message of their cause.
         if !said.ends_with(&text) {
             said = format!("{said}: {text}");
         }
@@ -351,7 +350,7 @@ mod tests {
             refused.to_string(),
             "refused: invalid_client: the client is not registered, or it failed to authenticate"
         );
-        assert!(std::error::Error::source(&refused).is_none(), "its text has the reason already");
+        assert!(std::error::Error::source(&refused).is_none(), "its text already contains the reason");
     }
 
     #[test]

@@ -75,7 +75,7 @@ where
     ) -> Result<Flight<T>, E> {
         match self.0.entry(key) {
             Entry::Occupied(flight) => Ok(flight.get().clone()),
-            // The map is locked, so the work cannot finish before it is inserted.
+            // The map is locked, so the work cannot end before the insertion.
             Entry::Vacant(place) => {
                 let (work, all) = (begin()?, Arc::clone(&self.0));
                 let run = async move {
@@ -113,7 +113,7 @@ mod tests {
         let (second, third) = (join(1), join(1));
         held.add_permits(1);
         assert_eq!((second.outcome().await, third.outcome().await), (Some(0), Some(0)));
-        assert!(flights.is_empty() && flights.get(&1).is_none(), "a run is over before its outcome is known");
+        assert!(flights.is_empty() && flights.get(&1).is_none(), "a run is removed before callers get its outcome");
         held.add_permits(1);
         assert_eq!(join(1).outcome().await, Some(1), "the next caller begins anew");
     }

@@ -20,15 +20,14 @@
 //! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64 networks, and a /48 has
 //! 32 times the rate.
 //!
-//! The limits count the cost of an attempt. Signature verification is the one expensive step that a forged token can
-//! cause. Because forged tokens may come from any number of addresses, all addresses together get a bounded share of
-//! the processor. A stranger is an address that has not recently presented a valid token. The limits can refuse a
-//! stranger's valid token, but a retry succeeds. Tokens that were verified before are never limited. The limit on
-//! refused tokens with a valid signature (revoked, or for another audience) is higher. An expired token does not cost a
-//! signature check and is not counted. A token counts once for each 8 KiB and for each verification key that was tried.
-//! Tokens over 8 KiB count even without a signature check. Other callers cannot lock a user out. Logins from an address
-//! where the user logged in before have their own limit. Wrong secrets of a client limit only the networks that sent
-//! them.
+//! Signature verification is the one expensive step that a forged token can cause. Because forged tokens may come from
+//! any number of addresses, all addresses together get a bounded share of the processor. A stranger is an address that
+//! has not recently presented a valid token. The limits can refuse a stranger's valid token, but a retry succeeds.
+//! Tokens that were verified before are never limited. Revoked tokens and tokens for another audience have a higher
+//! limit. An expired token does not cost a signature check and is not counted. A token counts once for each 8 KiB and
+//! for each verification key that was tried. Tokens over 8 KiB count even without a signature check. Other callers
+//! cannot lock a user out. Logins from an address where the user logged in before have their own limit. Wrong secrets
+//! of a client limit only the networks that sent them.
 //!
 //! An introspecting client is limited only by its own requests. Some password checks are reserved for introspecting
 //! clients, see [`CheckPermit`].
@@ -89,7 +88,7 @@ const BUCKET_BITS: u32 = 18;
 /// The binary logarithm of the number of buckets for clients.
 const CLIENT_BUCKET_BITS: u32 = 12;
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
-/// The rate of failures for each network, once the client as a whole has failed too often.
+/// The rate of failures for each network, once the client has exceeded its limit.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
@@ -255,8 +254,7 @@ impl Limits {
         }
     }
 
-    /// Admits a client's secret before it is hashed. Call [`secret_failed`](Self::secret_failed) if the secret is
-    /// wrong.
+    /// Admits the check of a client's secret. Call [`secret_failed`](Self::secret_failed) if the secret is wrong.
     ///
     /// # Errors
     /// The errors of [`login`](Self::login).

@@ -35,7 +35,7 @@ impl Network {
     }
 }
 
-/// The networks that contain an address, narrowest first, each with its multiple of a caller's rate.
+/// Returns the networks that contain an address, narrowest first, with factors for a caller's rate.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let caller = (Network { bits: 64, prefix: network(address) }, 1);
     let around = sites(address).map(|(site_56, site_48)| {
@@ -76,7 +76,7 @@ impl Holder {
         [self.index(counters), (self.0 >> 16) as usize % counters]
     }
 
-    /// Creates the holder for the network of an address.
+    /// The holder for an address.
     pub fn address(address: IpAddr) -> Self {
         Self::new(network(address))
     }

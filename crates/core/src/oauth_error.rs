@@ -1,4 +1,4 @@
-//! The meaning of a token endpoint's `error` values (RFC 6749 §5.2), as real providers use them.
+//! How providers use a token endpoint's `error` values (RFC 6749 §5.2).
 
 /// The meaning of an `error` value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ const WORDS: &[(OAuthError, &[&str])] = &[
     (
         OAuthError::Grant,
         &[
-            // From RFC 6749, GitHub and Slack, and RFC 6750 codes that other providers use here.
+            // From RFC 6749, RFC 6750, GitHub and Slack.
             "invalid_grant",
             "bad_refresh_token",
             "invalid_refresh_token",

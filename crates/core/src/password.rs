@@ -1,6 +1,6 @@
 //! Passwords, hashed with argon2id. Hashing runs on its own threads, with bounded parallelism (requirement A3).
 //!
-//! A check costs much memory and time on purpose. A fixed number of checks run at once, a fixed number wait, and
+//! A check deliberately costs much memory and time. A fixed number of checks run at once, a fixed number wait, and
 //! further checks get 503 with `Retry-After`.
 //!
 //! Every check takes the same time, so that its duration reveals nothing (requirement A2). A cheaper check is followed
@@ -116,7 +116,7 @@ const fn composed(_: &str) -> Option<Zeroizing<String>> {
 /// Hashes a password with the default [`Cost`] and a random salt, and returns a PHC string. The password is first
 /// converted to NFC.
 ///
-/// Blocks, so call it from the command line, not while serving a request.
+/// It blocks, so do not call it while serving a request.
 ///
 /// ```
 /// let hash = rotogate::directory::password::hash(&"correct horse".into())?;
@@ -188,7 +188,7 @@ struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 impl CheckTimes {
     const MAX: usize = 1024;
 
-    /// The first call for a class runs several checks, and blocks meanwhile.
+    /// The first call for a class blocks while it runs several checks.
     fn time_of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
         if let Some(time) = self.0.lock().get(&class) {
             return *time;
@@ -212,7 +212,7 @@ impl CheckTimes {
         least
     }
 
-    /// Returns the dummy checks that must follow a check of `own`, so that the total takes as long as `dearest`.
+    /// Returns the dummy checks that pad a check of `own` to the duration of `dearest`.
     fn missing(&self, own: CostClass, dearest: CostClass, memory: &mut Vec<Block>) -> Vec<CostClass> {
         if own == dearest {
             return Vec::new();
@@ -289,8 +289,8 @@ impl Passwords {
         self.run(password, hash, class).await
     }
 
-    /// Does the work of [`Passwords::verify`] without a hash. Use it for unknown users, so that the response time does
-    /// not reveal them.
+    /// Checks a password against a dummy hash. Use it for unknown users, so that the response time does not reveal
+    /// them.
     ///
     /// # Errors
     /// The errors of [`Passwords::verify`].
@@ -303,7 +303,7 @@ impl Passwords {
         self.runs.load(Ordering::Relaxed)
     }
 
-    /// The total work of the argon2 checks, as the sum of [`Cost::work`].
+    /// The sum of [`Cost::work`] over all argon2 checks.
     pub fn work(&self) -> u64 {
         self.work.load(Ordering::Relaxed)
     }
@@ -391,8 +391,8 @@ impl Passwords {
         Ok(self.run(password, hash, dearest).await? && !is_dummy)
     }
 
-    /// Returns the class with the longest check. If `classes` is empty, returns the class of the gate's own hashes. For
-    /// a new class, blocks while it measures a few checks, unless all classes are argon2.
+    /// Returns the class with the longest check. If `classes` is empty, returns the class of the gate's own hashes. It
+    /// blocks while it measures new classes, unless all are argon2.
     pub fn dearest(&self, classes: impl IntoIterator<Item = CostClass>) -> CostClass {
         let mut most: BTreeMap<(u8, u32), (u64, CostClass)> = BTreeMap::new();
         for class in classes {
@@ -412,7 +412,7 @@ impl Passwords {
         dearest
     }
 
-    /// How long a check of this class takes. For a new class, blocks while it measures a few checks.
+    /// How long a check of this class takes. Blocks while it measures a new class.
     pub fn time_of(&self, class: CostClass) -> Duration {
         let mut memory = self.memory.take();
         let time = self.times.time_of(class, &mut memory);
@@ -420,7 +420,7 @@ impl Passwords {
         time
     }
 
-    /// Hashes a password like the function [`hash`]. The limit on parallel checks applies to this call too.
+    /// Hashes a password like the function [`hash`]. The limit on parallel checks applies.
     ///
     /// # Errors
     /// The errors of [`Passwords::verify`], or the password cannot be hashed.

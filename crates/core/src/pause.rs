@@ -32,7 +32,7 @@ pub enum ServiceAnswer {
 }
 
 impl ServiceAnswer {
-    /// Classifies a failure for which the service requested the pause `wait`.
+    /// Classifies a failure by the pause that the service requested.
     pub fn fault(wait: Option<Duration>, may_be_of_asker: bool) -> Self {
         match wait {
             None => Self::Failed,
@@ -105,8 +105,7 @@ impl ServicePauses {
             ServiceAnswer::Failed => {}
             ServiceAnswer::Answered => {
                 state.refused = None;
-                // A success ends only a pause with probes. After a 503 the pause continues, because this response may
-                // be to an earlier request.
+                // Only a pause with probes ends here. After a 503, this response may be to an earlier request.
                 if state.probe_from.take().is_some() {
                     state.until = Duration::ZERO;
                 }

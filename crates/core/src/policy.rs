@@ -49,13 +49,13 @@ pub struct QuotaFields {
 pub struct By {
     /// The gate.
     pub gate: GateId,
-    /// Whether the gate's layer permitted the request. A `require()` does not have routes.
+    /// Whether the gate's layer permitted the request, and not a `require()`.
     pub layer: bool,
     /// Whether the layer leaves the audience check to a `require()`.
     pub defers: bool,
 }
 
-/// The id of a gate, which accepts only its own permissions.
+/// The id of the gate that gave a permission. A gate accepts only its own permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateId(u64);
 
@@ -108,7 +108,7 @@ impl Permitted {
         self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
     }
 
-    /// Returns whether the store must count the proof before the permission is used.
+    /// Returns whether the store must still record the proof.
     pub fn owes_proof(&self) -> bool {
         self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
     }
@@ -201,7 +201,7 @@ impl Undecided {
         &self.caller
     }
 
-    /// Describes who will permit the request.
+    /// Returns who permits the request.
     pub fn by(&self) -> By {
         self.by
     }
@@ -320,8 +320,8 @@ pub fn takes(policy: &RoutePolicy, token: &AccessToken) -> bool {
     policy.takes(&token.vouching_issuer().name, token.is_accepted_everywhere())
 }
 
-/// Returns whether the route could accept a token under these rules. Returns true for the gate's own issuer, because
-/// only the verified token shows which issuer authenticated the user.
+/// Returns whether the route could accept a token under these rules. Always true for the gate's own tokens, whose
+/// authenticating issuer is not known yet.
 pub fn may_take(policy: &RoutePolicy, rules: &IssuerRules) -> bool {
     rules.ours || policy.takes(&rules.name, rules.everywhere)
 }
@@ -344,7 +344,7 @@ fn judge_route_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), De
     judge_roles(policy, &policy.roles, &policy.all_roles, token)
 }
 
-/// Checks that the token has all roles in `all`, and one of the roles in `any` if that is not empty. If a role does not
+/// Checks that the token has all roles in `all`, and one of the roles in `any` unless it is empty. If a role does not
 /// name its issuer, the route's policy determines the issuer.
 ///
 /// # Errors
@@ -379,7 +379,7 @@ pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) 
     }
 }
 
-/// The default issuer of a role is the route's single issuer, or otherwise the gate itself.
+/// By default, the issuer of a role is the route's only issuer, or else the gate.
 fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
         (Some(issuer), _) => *token.vouching_issuer().name == **issuer,

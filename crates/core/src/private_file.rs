@@ -6,8 +6,8 @@
 //! The check applies to the opened file, not to its name, so the file cannot be swapped in between. A symbolic link is
 //! followed for reading, because mounted secrets are links, but not for writing.
 //!
-//! Root works on behalf of the service (requirement O17). Root may read a file that belongs to the folder's owner. New
-//! files also get that owner. The service could trick root with links, so `place` opens every file.
+//! Root works on behalf of the service (requirement O17). Root may read a file of the folder's owner. New files belong
+//! to the folder's owner. The service could trick root with links, so `place` opens every file.
 //!
 //! The crate `fs-mistrust` trusts at most one group, and root cannot use it on behalf of a service. The crate
 //! `atomic-write-file` does not check owners or permissions.
@@ -183,7 +183,7 @@ fn dir_objection(mode: u32, owner: u32, us: u32) -> Option<Objection> {
         .then(|| Objection::Mode(format!("may be written by others (mode {:04o})", mode & 0o7777)))
 }
 
-/// Returns the reason if this process does not have permission to read a file. Otherwise returns `None`.
+/// Returns why this process has no permission to read a file, or `None` if it has.
 pub fn denied(path: &Path) -> Option<String> {
     let shown = path.display();
     match user::may(path, rustix::fs::Access::READ_OK) {
@@ -311,8 +311,8 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
-/// Waits until the lock beside `path` is free, and keeps others from taking it until the result is dropped. Does not
-/// create a file. Returns `None` if the lock has never been taken.
+/// Waits for the lock beside `path`, and holds a shared lock until the result is dropped. Does not create a file.
+/// Returns `None` if the lock has never been taken.
 ///
 /// # Errors
 /// The errors of [`lock_for_edit`].
@@ -357,7 +357,7 @@ impl Unpublished {
     pub fn publish_new(self, path: &Path) -> io::Result<()> {
         // Unlike a rename, creating a link fails if the name is taken.
         match fs::hard_link(&self.0, path) {
-            // If hard links are not supported, a file that appears in between is replaced.
+            // If hard links are unsupported, the rename may replace a concurrently created file.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
                     && fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>

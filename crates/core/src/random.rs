@@ -17,7 +17,7 @@ impl From<NoRandomness> for std::io::Error {
     }
 }
 
-/// Random bytes, zeroised when dropped.
+/// Random bytes that are zeroised on drop.
 ///
 /// # Errors
 /// The system did not provide random bytes.

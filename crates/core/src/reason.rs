@@ -1,4 +1,4 @@
-//! The outcome of a request, as one word from a closed set.
+//! The outcome of a request as one word from a fixed list.
 //!
 //! The word is in the metrics, the access log and `Verdict`. docs/outcomes.md lists every word, and a test compares the
 //! list with the code.
@@ -9,8 +9,8 @@ use crate::denial::{Class, Denial};
 use crate::fault::{Error, Fault};
 use crate::overload::Refusal;
 
-/// The outcome of a request, as one word from a closed set, for logs and metrics. A reason comes from a [`Denial`], a
-/// [`Fault`] or an error of the proxy, or is one of the constants here.
+/// The outcome of a request as one word, for logs and metrics. A reason comes from a [`Denial`], a [`Fault`] or an
+/// error of the proxy, or is one of the constants here.
 ///
 /// ```
 /// use rotogate::denial::Denial;
@@ -111,7 +111,7 @@ impl Reason {
         matches!(self.kind, ReasonKind::Refused)
     }
 
-    /// Returns whether the request was forwarded or handled as requested.
+    /// Returns whether the request was served.
     pub const fn is_served(self) -> bool {
         matches!(self.kind, ReasonKind::Served)
     }

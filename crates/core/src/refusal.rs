@@ -1,4 +1,4 @@
-//! Renders all denials on data routes, as RFC 6750 §3 challenges and RFC 9457 problem documents.
+//! Renders denials on data routes as RFC 6750 §3 challenges and RFC 9457 problem documents.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::session::Scope;
 pub const CROSS_ORIGIN: &str = "the request does not show that it came from an allowed page: send `Origin` with the gate's public URL, or with an \
      origin in `cors.origins`";
 
-/// The detail for a denial because of the request's origin.
+/// The detail for a request with a wrong origin.
 pub fn cross_origin(denial: Denial) -> &'static str {
     match denial {
         Denial::NoCsrfHeader => "the request lacks the header that the site's own scripts must send (csrf_header)",
@@ -62,8 +62,8 @@ pub enum Schemes {
 }
 
 impl ChallengeParams<'_> {
-    /// Each scheme has its own header line. The client's scheme comes first, because some proxies pass on only one
-    /// line.
+    /// Each scheme has its own header line. The client's scheme comes first, because some proxies forward only the
+    /// first line.
     ///
     /// The first line has the error and the scope (RFC 6750 §3, RFC 9449 §7.1). Each line has the URL of the resource
     /// metadata (RFC 9728 §5.1).
@@ -168,7 +168,7 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
     }
 }
 
-/// The response to a refused request. The only reason that the response reveals is the RFC's error code.
+/// The response to a refused request. The only reason in the response is the RFC's error code.
 pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
         Class::Head { status, detail, closes, .. } => {
@@ -240,7 +240,7 @@ impl Error {
         }
     }
 
-    /// Returns the delay before a retry. `None` if the decision about the request is final.
+    /// Returns the delay before a retry, or `None` if the decision is final.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Failed(fault) => Some(fault.retry_after()),
@@ -269,7 +269,7 @@ impl axum_core::response::IntoResponse for Error {
     }
 }
 
-/// The denial as a gRPC status, in a response with trailers only (gRPC over HTTP/2, "Responses").
+/// The denial as a gRPC status in a trailers-only response (gRPC over HTTP/2, "Responses").
 pub fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
         Class::NoCredential | Class::UnusableCredential | Class::BadToken { .. } | Class::BadProof { .. } => {

@@ -44,7 +44,7 @@ pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 pub struct ReplyBody {
     /// The whole body, or the first part of a streamed body.
     pub data: Bytes,
-    /// The trailers, in a box because most responses have none.
+    /// The trailers, boxed because most responses have none.
     pub trailers: Option<Box<HeaderMap>>,
     /// The rest of the body, after `data`.
     pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
@@ -135,14 +135,14 @@ pub fn method_not_allowed(allowed: &[Method]) -> Reply {
     reply
 }
 
-/// Sets `Retry-After`, in whole seconds, rounded up.
+/// Sets `Retry-After` to whole seconds, rounded up.
 pub fn retry_after(reply: &mut Reply, wait: Duration) {
     if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
         reply.headers_mut().insert(RETRY_AFTER, value);
     }
 }
 
-/// The duration in whole seconds, rounded up, and at least one.
+/// The duration in whole seconds, rounded up to at least one.
 pub const fn seconds(wait: Duration) -> u128 {
     let seconds = wait.as_millis().div_ceil(1000);
     if seconds == 0 { 1 } else { seconds }

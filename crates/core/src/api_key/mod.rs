@@ -30,7 +30,7 @@ pub struct ApiKey {
     pub id: Box<str>,
     /// The name that the owner chose.
     pub name: Box<str>,
-    /// The owner's `sub`, which is `client:` and the client's id for a client.
+    /// The owner's `sub`. A client's `sub` is `client:<id>`.
     pub subject: Box<str>,
     /// The owner's account.
     pub account: Option<Box<str>>,
@@ -56,10 +56,9 @@ pub struct ApiKey {
     pub revoked: Option<Timestamp>,
     /// When the session that created the API key began. A revocation that covers this time also revokes the API key.
     pub(crate) began: Timestamp,
-    /// The creators' identities at other issuers. If one of these issuers ends all sessions of the user, the API key
-    /// becomes invalid.
+    /// The creators' identities at other issuers. Ending all sessions of one identity also revokes the API key.
     pub(crate) vouched_by: Vec<VouchedBy>,
-    /// The id of the first predecessor. Limits count the requests of all successors under this id.
+    /// The id of the first predecessor. Rate limits use this id.
     pub(crate) lineage: Box<str>,
     pub(crate) kid: u8,
     pub(crate) digest: [u8; 32],
@@ -70,7 +69,7 @@ impl ApiKey {
         self.networks.iter().map(|network| network.parse().ok()).collect()
     }
 
-    /// The id of the keyring's secret that verifies the key.
+    /// The id of the secret that verifies the key.
     pub const fn kid(&self) -> u8 {
         self.kid
     }
@@ -105,7 +104,7 @@ pub struct NewApiKey {
     pub audience: Option<String>,
     /// The networks from which the key is accepted.
     pub networks: Vec<IpNet>,
-    /// The lifetime of the key. `None` means 90 days, or the maximum lifetime if it is shorter.
+    /// The lifetime of the key. `None` means 90 days, capped at the maximum lifetime.
     pub lifetime: Option<Duration>,
 }
 
@@ -121,7 +120,7 @@ pub struct NewApiKey {
 pub struct ApiKeySettings {
     /// The prefix of all keys.
     pub prefix: KeyPrefix,
-    /// An additional header for keys, besides `Authorization: Bearer`.
+    /// An additional header for keys.
     pub header: Option<http::HeaderName>,
     /// The maximum lifetime of a key.
     pub max_lifetime: Duration,
@@ -133,7 +132,7 @@ impl ApiKeySettings {
     /// The default lifetime of a key.
     pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 
-    /// The upper bound for [`max_lifetime`](Self::max_lifetime).
+    /// The maximum [`max_lifetime`](Self::max_lifetime).
     pub const LONGEST_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 
     /// Creates settings with the header `x-api-key`, a maximum lifetime of a year, and an overlap of seven days.

@@ -1,6 +1,5 @@
-//! The format of an API key: `acme_k1_`, 12 characters of the id, 30 secret characters, and 6 characters of a CRC-32,
-//! in base62. A secret scanner can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. The CRC detects a mistyped key without
-//! reading the store.
+//! The format of an API key: `acme_k1_`, 12 characters of id, 30 of secret and 6 of CRC-32, in base62. A secret scanner
+//! can find keys with `\bacme_k1_[0-9A-Za-z]{48}\b`. The CRC detects a mistyped key without reading the store.
 
 use std::fmt;
 
@@ -52,7 +51,7 @@ impl KeyPrefix {
         self.0.strip_suffix(MARK).unwrap_or_default()
     }
 
-    /// Returns whether a string starts like an API key of this gate.
+    /// Returns whether a string starts with the prefix.
     pub fn begins(&self, text: &str) -> bool {
         text.starts_with(&*self.0)
     }
@@ -76,7 +75,7 @@ impl KeyPrefix {
         let mut text = Zeroizing::new(String::with_capacity(self.0.len() + BODY + CHECK));
         text.push_str(&self.0);
         while text.len() < self.0.len() + BODY {
-            // 248 is four times 62. Bytes from 248 on would make some characters more frequent.
+            // 248 is four times 62, so each character is equally likely.
             let [byte] = *random::<1>()?;
             if byte < 248 {
                 text.extend(ALPHABET.get(usize::from(byte % 62)).map(|b| char::from(*b)));
@@ -88,7 +87,7 @@ impl KeyPrefix {
         Ok((id.into(), SecretString::from(text.as_str())))
     }
 
-    /// Replaces the secret part of each API key by `…`, if the string contains a key.
+    /// Replaces the secret part of each API key by `…`.
     pub fn redacted(&self, text: &str) -> Option<String> {
         let mut parts = text.split(&*self.0);
         let mut out = parts.next()?.to_owned();

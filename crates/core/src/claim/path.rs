@@ -9,8 +9,7 @@ use crate::invalid::InvalidValue;
 const MAX_PATH: usize = 512;
 /// Accepted tokens do not have deeper claims (J10).
 const MAX_SEGMENTS: usize = 15;
-/// Characters that must be quoted. Without this rule, a URL or an expression of another path language would be accepted
-/// but never match.
+/// Characters that must be quoted, so that URLs and other path languages are rejected.
 const QUOTED_ONLY: &[char] =
     &['"', '\'', '{', '}', '[', ']', '(', ')', '*', '?', '$', '@', '#', '|', '\\', ':', '/', ','];
 
@@ -37,7 +36,7 @@ impl ClaimPath {
     /// Parses a path.
     ///
     /// # Errors
-    /// The path is invalid. The error says how to write it.
+    /// The path is invalid.
     pub fn parse(path: &str) -> Result<Self, InvalidValue> {
         let begin = || path.chars().take(MAX_PATH).collect::<String>();
         let wrong = |why| InvalidValue::new(format!("the claim path {:?}: {why}", begin()));

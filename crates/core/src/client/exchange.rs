@@ -23,7 +23,7 @@ use crate::token::verify::OWN;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeRules {
-    /// The audiences that identify this client.
+    /// The client's own audiences.
     pub audiences: Vec<Box<str>>,
     /// The audiences for which the client may get tokens.
     pub to: Vec<Box<str>>,
@@ -44,7 +44,7 @@ impl Default for ExchangeRules {
 }
 
 impl ExchangeRules {
-    /// The upper bound for [`depth`](Self::depth).
+    /// The maximum [`depth`](Self::depth).
     pub const MAX_DEPTH: usize = 8;
 
     /// Checks that the client may exchange this token.
@@ -59,7 +59,7 @@ impl ExchangeRules {
         } else if !is_of_client && !subject.is_for(&self.audiences) {
             "the token was not meant for this client"
         } else if subject.response().is_some() {
-            // After the exchange, the gate would not notice that the issuer revoked the original token.
+            // A revocation at the issuer would not affect the exchanged token.
             "the token can be checked only by introspection, so it cannot be exchanged"
         } else if subject.token_subject().is_empty() || subject.is_clients_own() {
             "the token was issued to a client for itself, so there is no user to act for"

@@ -1,6 +1,6 @@
 //! The trace of a request (W3C Trace Context), and the spans of its steps. The library marks steps, and the server
-//! records them. The library therefore does not need OpenTelemetry. `tracing` spans would cost more, because the
-//! registry of `tracing` stores even spans that are not recorded.
+//! records them. `tracing` spans would cost more, because the registry of `tracing` stores even spans that are not
+//! recorded.
 
 use std::fmt;
 use std::future::Future;
@@ -29,7 +29,7 @@ pub enum Trace {
     Unrecorded {
         /// The id of the trace.
         id: [u8; 16],
-        /// The flags of the trace, if known.
+        /// The trace flags.
         flags: Option<u8>,
     },
     /// A recorded trace, with the current span.
@@ -67,7 +67,7 @@ pub enum Value<'a> {
     Number(i64),
 }
 
-/// A recorded step of a trace. It ends with [`end`](Self::end), or when the last reference to it is dropped.
+/// A recorded step of a trace. The step ends with [`end`](Self::end), or when its last reference is dropped.
 pub trait Span: fmt::Debug + Send + Sync {
     /// The trace id, the span id and the flags of this step.
     fn position(&self) -> Position;
@@ -81,7 +81,7 @@ pub trait Span: fmt::Debug + Send + Sync {
     /// Replaces the name of the step.
     fn rename(&self, name: String);
 
-    /// Sets `error.type`. If `failed` is true, also marks the span as failed.
+    /// Sets `error.type`. `failed` sets the error status.
     fn set_error(&self, error: &str, failed: bool);
 
     /// Ends the step. Later changes are ignored.
@@ -99,7 +99,7 @@ impl Position {
     }
 
     /// Parses the value of `traceparent` (W3C Trace Context §3.2). A later version may have more fields at its end.
-    /// Builds without OpenTelemetry also log the trace id, so this code does not use the parser of OpenTelemetry.
+    /// This parser also works in builds without OpenTelemetry.
     ///
     /// A test compares the result with OpenTelemetry's propagator.
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -179,7 +179,7 @@ pub fn begin(kind: StepKind, name: &'static str) -> Option<Arc<dyn Span>> {
     Context::with_trace(|trace| trace.span().map(|span| span.child(kind, name))).flatten()
 }
 
-/// Runs a future as a step of the current request. Steps within the future are children of this step.
+/// Runs a future as a step of the current request. Nested steps are children of this step.
 ///
 /// # Errors
 /// The error of the future.
@@ -198,7 +198,7 @@ pub async fn step<T, E>(
     done
 }
 
-/// Runs a future inside a span, or without a new span for `None`.
+/// Runs a future inside a span. `None` means no new span.
 pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Output {
     match (span, Context::current()) {
         (Some(span), Some(context)) => context.traced_by(Trace::Recorded(Arc::clone(span))).scope(work).await,
@@ -221,7 +221,7 @@ const fn digit(value: u8) -> u8 {
     value + b'0' + (value > 9) as u8 * (b'a' - b'9' - 1)
 }
 
-// Most of a trace's cost is reading and writing hex, so avoid branches.
+// Avoid branches for performance.
 
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {

@@ -32,7 +32,7 @@ impl CallFlaw {
             Self::UnsupportedVersion => "the resource does not support this version of the protocol",
             Self::NotJson => "the body is not JSON",
             Self::MediaType => "the body must be application/json in UTF-8, without a content coding",
-            Self::NoBody => "the gate must read the body of this call, but it gets this request without its body",
+            Self::NoBody => "the gate must read the body of this call, but received only the head of the request",
         }
     }
 }

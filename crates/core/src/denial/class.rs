@@ -23,13 +23,13 @@ use super::Denial;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The head of the request is unusable.
+    /// The request head is invalid.
     Head {
         /// The HTTP status of the response.
         status: StatusCode,
         /// The flaw, for a problem document.
         detail: Option<&'static str>,
-        /// A shorter description of the flaw.
+        /// A summary of the flaw.
         summary: &'static str,
         /// Whether the connection must be closed, because the end of the request is unknown (RFC 9112 §6.3).
         closes: bool,
@@ -38,7 +38,7 @@ pub enum Class {
     Tunnel,
     /// The gate does not serve the host that the request names.
     UnknownHost,
-    /// The gate does not serve this path. Contains a detail for the response.
+    /// The gate does not serve this path. Contains the response detail.
     NotFound(Option<&'static str>),
     /// The method is not served at this path.
     WrongMethod,

@@ -1,4 +1,4 @@
-//! The flaws of notices from other issuers.
+//! Flaws of notices from other issuers: logout tokens, security events and revocation requests.
 
 /// The flaw of a logout token or a security event (RFC 8935 §2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::Denial;
 
-/// The check that a DPoP proof failed (RFC 9449 §4.3). The failed check appears only in the log. The response says
+/// The reason why a DPoP proof is invalid (RFC 9449 §4.3). The reason appears only in the log. The response says
 /// `invalid_dpop_proof` or `use_dpop_nonce`.
 ///
 /// ```

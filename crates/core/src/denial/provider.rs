@@ -34,7 +34,7 @@ impl ProviderFlaw {
             Self::Answer => "the provider returned an error",
             Self::Code => "the provider refused the code",
             Self::StepUp => "the login at the provider does not meet the requirements of this page",
-            Self::Repeated => "the page requests another login right after a login",
+            Self::Repeated => "the page requested the same login again, right after that login",
         }
     }
 }

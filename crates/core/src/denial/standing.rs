@@ -4,7 +4,7 @@ use super::Denial;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The whole gate refuses the credential forever.
+    /// The credential is permanently invalid.
     Dead,
     /// The gate refuses the credential for this request only.
     Refused,
@@ -12,7 +12,7 @@ pub(crate) enum Standing {
     Undecided,
 }
 
-/// A denial that refuses a credential after the gate examined the credential.
+/// A denial of a credential that the gate examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // Requirement R15.
 pub struct NotGood(Denial);
@@ -50,7 +50,7 @@ impl Denial {
         matches!(self.standing(), Standing::Dead)
     }
 
-    /// Returns whether the gate refused the request without examining the credential. The same request may pass later.
+    /// Returns whether the gate refused the request without examining the credential. A retry may succeed.
     pub const fn is_undecided(&self) -> bool {
         matches!(self.standing(), Standing::Undecided)
     }

@@ -1,4 +1,4 @@
-//! The properties of each denial: name in logs and metrics, standing, rule, and class of responses.
+//! The name, standing, rule and class of each denial.
 
 use http::StatusCode;
 
@@ -24,12 +24,12 @@ const fn unframed() -> Class {
     Class::Head {
         status: StatusCode::BAD_REQUEST,
         detail: Some("the body must either have exactly one length or be chunked"),
-        summary: "the length of the body is contradictory",
+        summary: "the headers contradict each other about the length of the body",
         closes: true,
     }
 }
 
-/// Generates a method for each column of the table. A denial without a row does not compile.
+/// Generates a method for each column of the table. Every denial needs a row.
 macro_rules! table {
     ($($denial:pat => $word:expr, $standing:ident, $rule:ident, $class:expr;)*) => {
         impl Denial {
@@ -90,7 +90,7 @@ table! {
     Self::BadFact(what) => "bad_fact", Refused, Request,
         bad_request(what, "the proxy's description of the request is incomplete or malformed");
     Self::DisguisedHeader => "disguised_header", Refused, Request,
-        bad_request("a header imitates a header that only the gate may set", "a header is not allowed");
+        bad_request("a header name resembles that of a header that only the gate may set", "a header is not allowed");
     Self::BodyTooLarge => "body_too_large", Refused, Route, Class::TooLarge;
     Self::MalformedRequest(what) => "malformed_request", Refused, Route, Class::Request(what);
     Self::RefusedEvent(flaw) => "refused_event", Refused, Route, Class::Request(flaw.what());
@@ -129,7 +129,7 @@ table! {
     Self::RevocationsUnavailable(wait) => "revocations_unavailable", Undecided, Revocation, Class::Unavailable(*wait);
     Self::AssertionUnavailable(wait) => "assertion_unavailable", Undecided, Key, Class::Unavailable(*wait);
     Self::WrongAudience => "wrong_audience", Refused, Audience, PROVED;
-    // Most tokens of a wrong issuer are refused before the signature is verified.
+    // The signature is usually unverified.
     Self::WrongIssuer => "wrong_issuer", Refused, Issuer, UNPROVED;
     Self::InsufficientScope => "insufficient_scope", Refused, Scope, Class::InsufficientScope;
     Self::MissingRole => "missing_role", Refused, Role, Class::Forbidden;

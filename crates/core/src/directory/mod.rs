@@ -53,7 +53,7 @@ pub struct User {
     pub claims: OwnClaims,
     /// The issuer that authenticated the user, if the directory relied on another issuer.
     pub vouched_by: Option<VouchedBy>,
-    /// Further fields for dialects that report a profile, such as names or an email address.
+    /// Profile fields, such as names or an email address.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
 
@@ -94,13 +94,13 @@ impl User {
         Self { active, ..self }
     }
 
-    /// Ends the sessions that were created at this moment or before.
+    /// Ends the sessions created at or before this moment.
     #[must_use]
     pub fn sessions_valid_from(self, moment: Timestamp) -> Self {
         Self { sessions_valid_from: moment, ..self }
     }
 
-    /// Sets the mark of the password.
+    /// Sets the password mark.
     #[must_use]
     pub fn password_mark(self, mark: PasswordMark) -> Self {
         Self { password_mark: Some(mark), ..self }
@@ -140,8 +140,8 @@ pub fn login_state(user: &User) -> [u8; 32] {
     PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
 }
 
-/// A value that changes with a user's password without revealing it. Do not derive it from the password itself, only
-/// from its stored hash or a version.
+/// A value that changes with a user's password without revealing it. Derive the mark only from the stored hash or a
+/// version.
 ///
 /// ```
 /// use rotogate::directory::{PasswordMark, User};
@@ -155,7 +155,7 @@ pub fn login_state(user: &User) -> [u8; 32] {
 pub struct PasswordMark([u8; 32]);
 
 impl PasswordMark {
-    /// Creates a mark from the stored password hash, or from a version number or a change time.
+    /// Creates a mark from a password hash, version or change time.
     pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
@@ -229,13 +229,13 @@ pub enum NamedUsers {
 
 /// The users of the gate.
 ///
-/// A login queries the directory twice: first with [`authenticate`](Self::authenticate), and right before the session
-/// is written with [`lookup`](Self::lookup). If `active`, `account`, `sessions_valid_from` or `password_mark` differ,
-/// the password is checked again. [`authenticate`](Self::authenticate) and [`lookup`](Self::lookup) must return the
-/// same values for an unchanged user. A directory that knows when a password changes must show the change in
-/// `sessions_valid_from` or `password_mark`. A refresh calls [`lookup`](Self::lookup). A refresh ends the session if
-/// the user is inactive or in another account, or if the session was created at or before `sessions_valid_from`. If the
-/// directory does not respond within 30 seconds, it counts as unavailable.
+/// A login calls [`authenticate`](Self::authenticate), and then [`lookup`](Self::lookup) before it writes the session.
+/// If `active`, `account`, `sessions_valid_from` or `password_mark` differ, the password is checked again.
+/// [`authenticate`](Self::authenticate) and [`lookup`](Self::lookup) must return the same values for an unchanged user.
+/// A directory that knows when a password changes must show the change in `sessions_valid_from` or `password_mark`. A
+/// refresh calls [`lookup`](Self::lookup). A refresh ends the session if the user is inactive or in another account. A
+/// session must be newer than `sessions_valid_from`. If the directory does not respond within 30 seconds, it counts as
+/// unavailable.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -264,8 +264,8 @@ pub enum NamedUsers {
 /// ```
 #[async_trait]
 pub trait Directory: fmt::Debug + Send + Sync + 'static {
-    /// Checks the name and the password. Returns `None` for an unknown user, an inactive user or a wrong password. The
-    /// three cases must take equally long.
+    /// Checks the name and the password. Returns `None` for an unknown user, an inactive user or a wrong password.
+    /// Refusals must all take the same time.
     // Requirement A2.
     async fn authenticate(
         &self,
@@ -284,7 +284,7 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError>;
 
     /// Like [`lookup`](Self::lookup), with the account of the subject's session. The default implementation calls
-    /// `lookup`. The returned entry may be in a different account.
+    /// `lookup`. The returned user may have another account.
     async fn lookup_in(&self, _account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         self.lookup(subject).await
     }
@@ -307,15 +307,15 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The name under which the login limits count attempts. All spellings that the directory treats as equal need the
-    /// same name. The default is the submitted name. The result must not depend on which users exist. Otherwise a limit
-    /// shared by two names would reveal that they belong to the same user.
+    /// The name under which the login limits count attempts. Equivalent spellings need the same name. The default is
+    /// the submitted name. The result must not depend on which users exist. Otherwise a limit shared by two names would
+    /// reveal that they belong to the same user.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }
 }
 
-/// Returns whether this can be a user's `sub`: 1 to 256 bytes of visible ASCII that do not start with `client:`.
+/// Returns whether a string is a valid `sub`: 1 to 256 bytes of visible ASCII, without the prefix `client:`.
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

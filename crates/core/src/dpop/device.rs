@@ -1,6 +1,5 @@
 //! Proofs of a browser's device (Device Bound Session Credentials). A proof is a JWT of the type `dbsc+jwt` whose `jti`
-//! is a challenge of the gate. The first proof contains the public key. Later proofs are signed with the key in the
-//! session's record.
+//! is a challenge of the gate. The first proof contains the public key. Later proofs are signed with the recorded key.
 
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::Algorithm;
 use crate::token::keyring::VerifyingKey;
 
-/// The accepted algorithms, as a structured field.
+/// The accepted algorithms.
 pub const ALGORITHMS: &str = "ES256 RS256";
 const FORM: Form = Form { typ: "dbsc+jwt", max_length: MAX_PROOF, algorithms: &[Algorithm::Es256, Algorithm::Rs256] };
 const MAX_RSA: usize = 290;
@@ -35,7 +34,7 @@ pub struct Registration {
     pub challenge: String,
 }
 
-/// Parses a quoted string, with or without quotes. Chromium sends the value without quotes.
+/// Parses a string. Chromium sends the value without quotes.
 pub fn sent_text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('"') {

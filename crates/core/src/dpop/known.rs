@@ -1,4 +1,4 @@
-//! A cache of clients' proof keys. Without the cache, parsing the key would take a fifth of a request's time.
+//! A cache of clients' proof keys, because parsing a key is slow.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::proof::ProofKey;
 
 /// The memory limit in bytes.
 const MAX_BYTES: u64 = 8 << 20;
-/// The approximate size of a key in bytes, without its header.
+/// The approximate size of a key in bytes.
 const KEY_BYTES: usize = 3 << 10;
 
 type EncodedHeader = Box<str>;
@@ -30,7 +30,7 @@ impl KnownKeys {
         self.0.get(header)
     }
 
-    /// Call this only after a token bound to the key was presented, so that strangers cannot fill the cache.
+    /// Call this only for the key of a valid token, so that strangers cannot fill the cache.
     pub(super) fn insert(&self, header: &str, key: Arc<ProofKey>) {
         self.0.insert(header.into(), key);
     }

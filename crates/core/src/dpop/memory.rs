@@ -38,7 +38,7 @@ pub enum NotRecorded {
 /// The memory of used proofs.
 pub struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    /// The purpose of the proofs, which is part of each proof's hash.
+    /// Part of each proof's hash, to separate purposes.
     kind: &'static str,
     of_keys: RandomState,
     most: u64,
@@ -58,7 +58,7 @@ struct ProofBucket {
     by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
 }
 
-/// A hasher for numbers that are already keyed hashes.
+/// A hasher that returns its input.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -103,7 +103,7 @@ impl ProofId {
 /// # Errors
 /// The proof was already counted. After a fault, the proof may have been recorded.
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
-    // This counter permits a single use within `kept`.
+    // Permits a single use within `kept`.
     let counter = SharedCounter { name, every: kept, burst: 1 };
     match store.count(counter, CounterUse::Take).await? {
         None => Ok(()),
@@ -118,7 +118,7 @@ impl ProofMemory {
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
     }
 
-    /// The name of a proof in this memory.
+    /// Returns the id of a proof.
     pub fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
         let of_key = self.of_keys.hash_one(key.as_bytes());
         let proof = hash(&[self.kind.as_bytes(), key.as_bytes(), id.as_bytes()]);
@@ -178,7 +178,7 @@ impl ProofMemory {
 }
 
 impl Shard {
-    /// A key must not repeat a `jti` even with a different `iat`, so search every bucket.
+    /// Search every bucket, because a replayed `jti` may have another `iat`.
     fn has(&self, proof: u128) -> bool {
         self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
     }

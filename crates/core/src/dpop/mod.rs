@@ -3,7 +3,7 @@
 //!
 //! | # | check | flaw |
 //! |---|---|---|
-//! | 1 | one `DPoP` header, one JWT, at most 4 KiB, as strict as a token | `Missing`, `Malformed` |
+//! | 1 | one `DPoP` header with one strict JWT of at most 4 KiB | `Missing`, `Malformed` |
 //! | 2 | `typ` is `dpop+jwt` | `Type` |
 //! | 3 | `alg` is ES256, EdDSA, Ed25519, ES384, RS256 or PS256 | `Algorithm` |
 //! | 4 | `jwk` is a public key that fits `alg` | `Key` |
@@ -53,7 +53,7 @@ pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// How far a client's clock may be ahead of ours, in addition to the leeway.
 const AHEAD: Duration = Duration::from_secs(5);
-/// The value of `Retry-After` if the memory, or a key's share, is full.
+/// The value of `Retry-After` if the memory is full.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// The rules for proofs.
@@ -74,8 +74,8 @@ pub struct DpopSettings {
     pub max_age: Duration,
     /// The maximum number of remembered proofs. At this maximum, requests with proofs get 503.
     pub max_proofs: u64,
-    /// Whether all gates on the same store accept a proof only once. The check costs a round trip to the store for each
-    /// proof. Otherwise each gate accepts the proof once.
+    /// Whether all gates on the same store together accept a proof only once. The check costs a round trip to the store
+    /// for each proof. Otherwise each gate accepts the proof once.
     pub counted_in_store: bool,
 }
 
@@ -102,13 +102,13 @@ pub struct Dpop {
 
 crate::debug_with!(Dpop { settings });
 
-/// What a proof is compared with.
+/// A proof's expected values.
 pub struct Expected<'a> {
     /// The method of the request.
     pub method: &'a Method,
     /// The URL as the client sees it, or `None` if the gate does not serve the host.
     pub target: Option<TargetUri>,
-    /// The hash of the token (`ath`) and the key to which the token is bound.
+    /// The token's hash (`ath`) and the thumbprint of its key.
     pub token: Option<(&'a str, KeyThumbprint)>,
 }
 
@@ -120,12 +120,12 @@ pub struct CheckedProof {
     renews_nonce: bool,
 }
 
-/// What remains to be done after this gate has recorded a proof.
+/// The result of recording a proof.
 #[derive(Clone, Debug)]
 pub struct UsedProof {
     /// Whether the response must contain a new nonce.
     pub renews_nonce: bool,
-    /// The name of the proof, if the shared store must also record the proof.
+    /// The name of a proof that the shared store must also record.
     pub owed: Option<ProofName>,
 }
 
@@ -151,7 +151,6 @@ impl OnceProof<'_> {
         self.proof.key
     }
 
-    /// Performs check 12 at this gate and in a shared store.
     pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
         match self.dpop.use_once(&self.proof, now, store)? {
             Some(name) => self.dpop.use_in_store(name, store).await,
@@ -161,7 +160,7 @@ impl OnceProof<'_> {
 }
 
 impl Dpop {
-    /// Creates an empty memory. `started` is the start time of the process.
+    /// Creates an empty memory for a process that began at `started`.
     pub fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
         let passes_for = settings.max_age.saturating_add(leeway);
         let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
@@ -299,7 +298,7 @@ pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
     })
 }
 
-/// Returns whether a request has a proof, valid or not.
+/// Returns whether a request has a `DPoP` header.
 pub fn is_offered(headers: &HeaderMap) -> bool {
     headers.contains_key(&PROOF)
 }

@@ -1,5 +1,5 @@
-//! Nonces (RFC 9449 §8). A nonce is a time with a tag, so nonces are not stored. Gates with the same keyring accept
-//! each other's nonces.
+//! Nonces (RFC 9449 §8). A nonce is an authenticated time and is not stored. Gates with the same keyring accept each
+//! other's nonces.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::random::are_equal;
 use crate::token::keyring::RefreshKeys;
 
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
-/// The age from which a response contains a new nonce.
+/// After this age, a response contains a new nonce.
 const RENEWED_FROM: Duration = Duration::from_secs(150);
 const TIME: usize = 8;
 const TAG: usize = 16;

@@ -1,4 +1,4 @@
-//! Parses a proof (RFC 9449 §4.2) and verifies its signature, which are checks 1 to 5 of the parent module.
+//! Performs checks 1 to 5 of the parent module (RFC 9449 §4.2).
 
 use std::sync::Arc;
 
@@ -21,9 +21,8 @@ pub(crate) const ALGORITHMS: [Algorithm; 5] =
 /// The names of the accepted algorithms. `Ed25519` is another name for EdDSA with this curve (RFC 9864).
 pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
 const ED25519: &str = "Ed25519";
-/// The public members of a key, as in its thumbprint (RFC 7638 §3.2).
+/// The public members of a JWK (RFC 7638 §3.2).
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
-/// Only private and symmetric keys have these members.
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 /// These header members change the signed content or encrypt the payload.
 pub(super) const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
@@ -42,7 +41,6 @@ pub struct Form {
 /// The `typ` of a DPoP proof.
 pub const DPOP: &str = "dpop+jwt";
 
-/// The requirements for a proof that is sent to this gate.
 pub(crate) const OURS: Form = Form { typ: DPOP, max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
 pub(super) struct ProofKey {
@@ -70,7 +68,7 @@ impl ProofKey {
             name => name.parse().ok(),
         });
         let algorithm = named.filter(|algorithm| form.algorithms.contains(algorithm)).ok_or(ProofFlaw::Algorithm)?;
-        // 4. The key. `kid`, `x5c` and `jku` are ignored, both in the key and next to it.
+        // 4. The key. `kid`, `x5c` and `jku` are ignored.
         let Some(Value::Object(mut jwk)) = header.remove("jwk") else { return Err(ProofFlaw::Key) };
         if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
             return Err(ProofFlaw::Key);
@@ -87,7 +85,7 @@ impl ProofKey {
 pub struct SignedProof<'a> {
     /// The thumbprint of the key.
     pub key: KeyThumbprint,
-    /// The encoded header, and the key in it. `None` if the key was in the cache.
+    /// The encoded header and its key, or `None` if the key was cached.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
     claims: Map<String, Value>,
 }
@@ -101,7 +99,7 @@ impl<'a> SignedProof<'a> {
         Self::read_with(proof, form, |_| None)
     }
 
-    /// `known` returns the cached key if this encoded header has already passed the checks.
+    /// `known` returns the cached key of a header that was already checked.
     ///
     /// # Errors
     /// The first failed check.
@@ -110,7 +108,7 @@ impl<'a> SignedProof<'a> {
         form: Form,
         known: impl FnOnce(&str) -> Option<Arc<ProofKey>>,
     ) -> Result<Self, ProofFlaw> {
-        // 1. One JWT in compact form, parsed as strictly as a token.
+        // 1. A compact JWT, parsed as strictly as a token.
         if proof.len() > form.max_length {
             return Err(ProofFlaw::Malformed("the proof is too long"));
         }

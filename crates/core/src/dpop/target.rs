@@ -49,8 +49,7 @@ impl HttpScheme {
 }
 
 impl TargetUri {
-    /// Builds a URL from a scheme, a `host[:port]` and a path. Returns `None` if the path does not have a canonical
-    /// form.
+    /// Builds a URL from a scheme, a `host[:port]` and a path. Returns `None` for an invalid path.
     pub fn new(scheme: HttpScheme, authority: &str, path: &str) -> Option<Self> {
         let mut authority = authority.to_ascii_lowercase();
         if let Some((host, port)) = authority.rsplit_once(':')

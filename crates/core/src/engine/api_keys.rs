@@ -1,6 +1,6 @@
-//! API keys. Each API key has a row in the store's relay table, and each owner has a row with the ids of the keys. The
-//! store has only the key's HMAC, and a tag that authenticates the record. An attacker who can only write to the store
-//! can therefore neither create nor change an API key.
+//! API keys. The relay table has a row for each API key, and a row of key ids for each owner. The record contains the
+//! key's HMAC and an authentication tag. An attacker who can only write to the store can therefore neither create nor
+//! change an API key.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,8 +41,7 @@ pub use write::{AUDITED, KeyRefusal, ListedKeys, keys_by_secret};
 /// How long a key is accepted before its record and owner are read again.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
-/// The id of a dummy record. The gate opens this record for unknown keys, so that the response time does not reveal
-/// them.
+/// The id of a dummy record, which equalizes the response time for unknown keys.
 const STAND_IN: &str = "-";
 
 const UNKNOWN: Denial = Denial::ApiKeyRefused("the gate does not know this API key");
@@ -51,7 +50,7 @@ const OWNER: Denial = Denial::ApiKeyRefused("its owner does not exist or is inac
 /// Finds the scopes of a client by its id. Returns `None` if the client is unknown or cannot authenticate.
 pub type ScopesOfClient<'a> = &'a (dyn Fn(&str) -> Option<Scope> + Sync);
 
-/// The kinds of events of API keys.
+/// An API key event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyEvent {
     /// A key was created.
@@ -62,7 +61,7 @@ pub enum KeyEvent {
     Revoked,
     /// A key was reported as leaked, and revoked.
     Leaked,
-    /// A replaced key was used after its successor.
+    /// A replaced key was used.
     UsedAfterRotation,
     /// The HMAC of a key was renewed with the current secret.
     Renewed,
@@ -86,7 +85,7 @@ impl KeyEvent {
     }
 }
 
-/// The API keys of a gate.
+/// The API keys.
 #[derive(Debug)]
 pub struct ApiKeys {
     settings: ApiKeySettings,
@@ -97,7 +96,7 @@ pub struct ApiKeys {
     counts: [AtomicU64; KeyEvent::ALL.len()],
 }
 
-/// A valid key, and an internal access token for it.
+/// A valid key and its internal access token.
 #[derive(Debug)]
 pub struct ReadKey {
     /// The token, which never leaves the gate.
@@ -114,7 +113,7 @@ struct StoredKey {
 }
 
 impl ApiKeys {
-    /// Creates the API keys of a gate.
+    /// Creates the API keys.
     pub fn new(settings: ApiKeySettings, store: Arc<dyn RelayStore>) -> Self {
         Self { settings, store, uses: Mutex::default(), stand_in: Mutex::default(), counts: Default::default() }
     }
@@ -124,7 +123,7 @@ impl ApiKeys {
         &self.settings
     }
 
-    /// The number of events of each kind at this gate.
+    /// The number of events of each kind.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         KeyEvent::ALL.iter().zip(&self.counts).map(|(event, count)| (event.name(), count.load(Ordering::Relaxed)))
     }

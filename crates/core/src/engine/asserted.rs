@@ -26,7 +26,7 @@ use crate::token::claims::CLIENT_PREFIX;
 use crate::token::mint;
 use crate::token::verify::{JagSubject, ProvedGrant, ProvedUser, is_subject};
 
-/// A client's request with another issuer's assertion.
+/// A client's request for a token, with an assertion of another issuer.
 #[derive(Debug)]
 pub struct AssertedLogin<'a> {
     /// The client that gets the token.
@@ -61,7 +61,7 @@ struct AssertedHolder {
     user: Option<User>,
 }
 
-const OVER: Denial = Denial::GrantAssertion("its session has ended, or its user's sessions were ended after `iat`");
+const OVER: Denial = Denial::GrantAssertion("its session has ended, or all sessions of the user ended after `iat`");
 const OTHER: Denial = Denial::GrantAssertion("its session belongs to another user, key or resource");
 const UNKNOWN_USER: Denial = Denial::GrantAssertion("its user is not in the directory, or is inactive");
 

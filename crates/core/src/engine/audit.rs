@@ -230,7 +230,7 @@ pub(super) fn notice_refused(issuer: &str, protocol: &str, flaw: EventFlaw, orig
         reason = flaw.word(),
         why = flaw.what(),
         client.address = address(origin),
-        "notice from another issuer refused, so no sessions ended",
+        "notice from another issuer refused; no sessions were ended",
     );
 }
 

@@ -30,7 +30,7 @@ use crate::token::session_cookie::SessionCookie;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
 
-/// The maximum number of password checks, if the user changes during the login.
+/// The maximum number of password checks in one login.
 const MAX_PASSWORD_CHECKS: usize = 4;
 
 impl Engine {
@@ -64,7 +64,7 @@ impl Engine {
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
-            // Every later revocation gets a stamp that is equal to or later than this stamp.
+            // No later revocation gets an earlier stamp.
             let asked = match first.take() {
                 Some(asked) => asked,
                 None => self.stamp_creation(Timestamp::ZERO).await?,
@@ -77,8 +77,7 @@ impl Engine {
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
-            // Record the proof only after the password check, so that clients without a password cannot fill the memory
-            // of proofs.
+            // Record the proof only after the password check, so that clients without a password cannot fill the store.
             if !is_proved {
                 self.proved_key(login.proof.as_ref()).await?;
                 is_proved = true;
@@ -154,12 +153,14 @@ impl Engine {
         };
         // An invalid subject could imitate a client's subject, or be unusable in a header (requirements J9, R21).
         if !crate::directory::is_valid_subject(&user.subject) {
-            let problem = "the directory returned a user whose subject is not allowed".to_owned();
-            return Err(noted(DirectoryError::Entry(problem)).into());
+            let problem = "the directory returned an invalid subject; expected 1 to 256 visible ASCII characters that \
+                           do not begin with `client:`";
+            return Err(noted(DirectoryError::Entry(problem.to_owned())).into());
         }
         if !self.may_be_own(&user.subject, user.vouched_by.as_ref()) {
-            let problem = "the directory returned a user whose subject belongs to another issuer's users".to_owned();
-            return Err(noted(DirectoryError::Entry(problem)).into());
+            let problem = "the directory returned a subject that begins with the `subject_prefix` of an issuer that \
+                           did not authenticate the user";
+            return Err(noted(DirectoryError::Entry(problem.to_owned())).into());
         }
         Ok(user)
     }
@@ -322,7 +323,7 @@ impl Engine {
         Ok((session, cookie))
     }
 
-    /// Returns whether the user has not changed since the password check.
+    /// Returns whether the user is unchanged since the password check.
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
         let Some(now) = self.look_up(checked.directory, then.account.as_deref(), &then.subject).await? else {
@@ -406,8 +407,7 @@ impl Engine {
         Ok(Some(proof.key()))
     }
 
-    /// Returns a creation time that is later than every not-before even after rounding down to a second, as in `iat`.
-    /// Otherwise a token would be invalid if it is issued in the same second as a revocation.
+    /// Returns a creation time whose whole second is later than every not-before, because `iat` has whole seconds.
     async fn stamp_sessionless(&self, subject: &str, client: &str) -> Result<Timestamp, Fault> {
         let not_before = self.revocations.not_before(&self.issuer, subject, Some(client));
         let now = self.stamp_creation(not_before).await?;
@@ -446,7 +446,7 @@ struct SessionDraft<'a> {
     profile: &'a Profile,
     origin: &'a Origin,
     held_by: HeldBy,
-    /// A creation stamp from before the password check. The session uses it if it is later than `valid_from`.
+    /// A creation time from before the password check, used if later than `valid_from`.
     stamped: Option<Timestamp>,
     /// `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,

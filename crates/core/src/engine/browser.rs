@@ -96,7 +96,7 @@ pub struct BrowserLogin {
     pub session: Session,
     /// The user, if a directory authenticated the user.
     pub user: Option<User>,
-    /// How long the user's previous session continues, for parallel requests. The caller ends that session afterwards.
+    /// How long parallel requests can still use the user's previous session. The caller ends that session afterwards.
     pub presented_ends_in: Option<Duration>,
 }
 
@@ -105,9 +105,9 @@ pub struct BrowserLogin {
 pub struct BrowserSession {
     /// The record of the session.
     pub session: Session,
-    /// The absolute end of the session.
+    /// The absolute expiry of the session.
     pub expires: Timestamp,
-    /// The end of the session if no further request arrives.
+    /// The expiry if no further request arrives.
     pub idle_expires: Timestamp,
 }
 
@@ -120,15 +120,14 @@ pub struct BrowserToken {
     pub terms: SessionTerms,
     /// The user's identity at the login provider, or `None` without a provider.
     pub at_provider: Option<Box<VouchedBy>>,
-    /// The id of the secret for the device's cookies, and the time when the session was bound. `None` if the session is
-    /// not bound.
+    /// The id of the device cookie's secret, and the time of the binding. `None` if the session is not bound.
     pub device: Option<(u8, Timestamp)>,
     /// The provider's tokens for the session, with their times.
     pub provider: Option<ProviderTerms>,
 }
 
 impl Engine {
-    /// Logs a user in, and begins a browser session. This ends the session of the `presented` cookie. If both sessions
+    /// Logs a user in, and begins a browser session. The session of the `presented` cookie ends. If both sessions
     /// belong to the same user, the old session ends after `grace`, so that parallel requests pass. The login must not
     /// contain a proof or a certificate.
     ///
@@ -203,7 +202,7 @@ impl Engine {
         SessionCookie::authenticate(self.keyring().refresh_keys(), value)
     }
 
-    /// The live session of a cookie. The lookup does not count as activity.
+    /// The live session for a cookie. The lookup does not count as activity.
     ///
     /// # Errors
     /// [`Denial::SessionOver`], [`Denial::UnknownSessionCookie`] or a fault.
@@ -229,9 +228,9 @@ impl Engine {
     }
 
     /// Returns the current access token of a session, and renews it first if necessary. The caller must hold the
-    /// session's turn, so that only one request at this gate renews the session. If several gates renew at once, one of
-    /// them writes, and the others read its record. If the directory or the provider does not permit the renewal, the
-    /// request does not count as activity. The future must run to completion.
+    /// session's `Turn`, so that only one request at this gate renews the session. If several gates renew at once, one
+    /// of them writes, and the others read its record. If the directory or the provider does not permit the renewal,
+    /// the request does not count as activity. The future must run to completion.
     ///
     /// # Errors
     /// [`Denial::SessionOver`] or [`Denial::UnknownSessionCookie`], after which the user must log in again.
@@ -324,7 +323,7 @@ impl Engine {
             return Err(over(SessionEnd::List).into());
         }
         let Some(read) = self.read_for_refresh(id).await? else {
-            // If the store has lost the record, another gate may restore it. This gate must not issue tokens meanwhile.
+            // If the store has lost the record, another gate may restore it.
             self.may_mint()?;
             // A missing record means that the session ended.
             return Err(Denial::SessionOver("its record no longer exists").into());
@@ -423,7 +422,7 @@ impl Engine {
         let RecordChange { record, raised } = change;
         let (id, before) = (record.id, read.session.current);
         let raised = raised.map(|raised| raised_minimum(id, raised, self.leeway));
-        // If another request changed the record, the swap returns the new record. Read the minimum before that record.
+        // Read the minimum before the swap, because the swap may return a record that another request changed.
         let minimum_known = self.revocations.minimum(id);
         match self.swap(read.session.revision, record.clone(), raised.clone()).await? {
             Swap::Swapped => {

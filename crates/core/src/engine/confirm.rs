@@ -1,8 +1,7 @@
-//! Confirms the delivery of tokens. A request with an access token shows that its client has the new refresh token, so
-//! the previous one becomes invalid. The gate keeps a note of each such generation in memory. It writes the notes to
-//! the store in batches, at intervals of [`FLUSH_EVERY`] (requirement R28). If the store or the process fails, notes
-//! can be lost. Losing a note is safe, because the generation then counts as not delivered. The first generation does
-//! not have a previous refresh token, so it needs no note.
+//! Confirms the delivery of tokens. A request with an access token shows that its client has the new refresh token. The
+//! previous one then becomes invalid. The gate notes the token's generation in memory. It writes the notes to the store
+//! in batches, at intervals of [`FLUSH_EVERY`] (requirement R28). If the store or the process fails, notes can be lost.
+//! Losing a note is safe, because the generation then counts as not delivered.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -48,7 +47,7 @@ pub fn token_digest(token: &str) -> TokenDigest {
 }
 
 impl Confirmations {
-    /// From now on, notes the first use of each token of another issuer. A relay that keeps replies needs these notes.
+    /// Enables [`used`](Self::used), for a relay that stores responses.
     pub fn note_uses(&self) {
         self.notes_uses.store(true, Ordering::Relaxed);
     }
@@ -65,7 +64,7 @@ impl Confirmations {
         std::mem::take(&mut *self.uses.lock()).into_iter().collect()
     }
 
-    /// Notes these uses again. Call this if the store did not record them.
+    /// Notes these uses again, after the store failed to record them.
     pub fn put_back(&self, uses: impl IntoIterator<Item = TokenDigest>) {
         let mut pending = self.uses.lock();
         let room = MAX_PENDING_USES.saturating_sub(pending.len());
@@ -89,7 +88,7 @@ impl Confirmations {
         }
     }
 
-    /// Returns whether this generation, or a later one, waits to be written.
+    /// Returns whether this or a later generation waits to be written.
     pub fn has(&self, session: SessionId, generation: Generation) -> bool {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
@@ -112,7 +111,6 @@ impl Confirmations {
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 marked(batch, store.confirm(batch.to_vec()).await?);
                 for (session, generation) in batch {
-                    // Keep a note of a later generation.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
                         self.number.fetch_sub(1, Ordering::Relaxed);
                     }

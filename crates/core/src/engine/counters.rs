@@ -37,8 +37,8 @@ impl StoreCounters {
         self.nodes.store(u32::try_from(nodes).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
     }
 
-    /// Returns one name for each secret, oldest first. An attempt is counted under all names, so that the count
-    /// continues when a secret is retired.
+    /// Returns one name for each secret of the keyring, oldest first. All names are counted, so removing a secret
+    /// resets nothing.
     fn names(&self, name: &[u8]) -> Vec<[u8; 16]> {
         self.keyring.load().refresh_keys().shared_names(name)
     }

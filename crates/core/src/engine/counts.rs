@@ -31,7 +31,7 @@ pub enum Event {
     Reuse,
     /// Another client presented a credential.
     OtherClient,
-    /// A client presented a token of a later generation than the session's record.
+    /// The presented token's generation is later than the stored generation.
     Ahead,
     /// A session, a token, or a group of them was revoked.
     Revoked,
@@ -85,7 +85,7 @@ pub struct Counts {
     ended: [AtomicU64; RevokedBecause::ALL.len()],
     renewals: [AtomicU64; RENEWALS.len()],
     pub(super) notices: NoticeCounts,
-    /// This excludes the commits of an embedded store, which are counted elsewhere.
+    /// Excludes the commits of an embedded store, which are counted elsewhere.
     pub(super) writes: Commits,
 }
 
@@ -135,7 +135,7 @@ impl Counts {
         }
     }
 
-    /// The number of browser session renewals with each result.
+    /// The number of browser session renewals per result.
     pub fn renewals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         RENEWALS.into_iter().zip(self.renewals.iter().map(|count| count.load(Ordering::Relaxed)))
     }

@@ -21,7 +21,7 @@ use crate::session::{RevokedBecause, Session, SessionId};
 
 const CAPACITY: usize = 1024;
 
-/// An event at this gate, but not at other gates.
+/// An event at this gate.
 ///
 /// ```
 /// use rotogate::gate::GateEvent;
@@ -168,7 +168,7 @@ impl Happening<'_> {
     }
 }
 
-/// The events of a gate, in order. A slow receiver misses the oldest of more than 1024 waiting events.
+/// The events of a gate, in order. A slow receiver misses old events once more than 1024 are waiting.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -231,7 +231,7 @@ impl EventFeed {
     fn send(&self, event: impl FnOnce() -> Option<GateEvent>) {
         let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) else { return };
         if let Some(event) = event() {
-            // Sending fails only if there is no receiver anymore.
+            // Sending fails only without a receiver.
             let _ = sender.send(event);
         }
     }
@@ -292,7 +292,7 @@ fn log_reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Ref
     );
 }
 
-/// A revocation that the store does not have yet is logged again once the store accepts it.
+/// If a revocation is not yet in the store, another line follows once the store accepts it.
 fn log_ended(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),

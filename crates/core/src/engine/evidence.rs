@@ -1,6 +1,5 @@
-//! Details of each session's last refresh, as evidence about a reused refresh token. The details are kept only in
-//! memory. They are missing after a restart, or after a refresh at another gate. The verdict is then
-//! [`ReuseVerdict::Unknown`].
+//! Details of each session's last refresh, to classify the reuse of a refresh token. The details are kept only in
+//! memory. After a restart, or a refresh at another gate, the verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -79,10 +78,10 @@ impl LastRefreshes {
     }
 }
 
-/// The result of a fixed rule (see docs/logs.md).
+/// The probable cause of a reused token (see docs/logs.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReuseVerdict {
-    /// The tokens of the last refresh were used. The address and user agent now differ from those of that refresh.
+    /// The tokens of the last refresh were used, and the address and user agent have changed since.
     TheftLikely,
     /// The address and user agent are those of a recent refresh, so one client probably refreshed twice at once.
     RacePossible,

@@ -116,8 +116,8 @@ impl Engine {
         Err(Fault::Contention.into())
     }
 
-    /// Returns the record if this gate wrote it for this token, but did not receive the store's response. The client
-    /// has no later tokens, so it may repeat the refresh at any time (requirement C11).
+    /// Returns the record that this gate wrote for this token without an acknowledgement from the store. The client has
+    /// no later tokens, so it may repeat the refresh at any time (requirement C11).
     async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
         match self.store.shared() {
             Some(shared) if presented == session.previous && !session.confirmed => {
@@ -143,14 +143,13 @@ impl Engine {
         let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
-            // The store may have applied the write despite the error. The revocation list then lacks its entries.
+            // The store may have applied the write despite the error. The list then lacks the new entries.
             self.is_behind.store(true, Ordering::SeqCst);
         }
         swapped
     }
 
-    /// If the store works again, adds the revocations that only the store contains. For a shared store, the feed does
-    /// this.
+    /// Adds revocations from the store to the list once the store works again. For a shared store, the feed does this.
     pub async fn catch_up(&self) {
         if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
         {
@@ -185,7 +184,7 @@ impl Engine {
         }
     }
 
-    /// Determines whose not-before ended the session, which the decision table does not know.
+    /// Determines whose not-before ended the session.
     // Requirement O33.
     fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
         match why {
@@ -200,8 +199,7 @@ impl Engine {
         }
     }
 
-    /// Returns why the session ended. If the reason is the user or another issuer, also revokes the session in the
-    /// store.
+    /// Returns why the session ended. Revokes the session in the store if its user changed or another issuer ended it.
     pub(super) async fn end_revoked(
         &self,
         session: &Session,
@@ -232,8 +230,8 @@ impl Engine {
             user_active,
             sessions_valid_from: valid_from.max(listed).max(elsewhere),
             minimum_known,
-            // The store of a single gate can lose writes only while the process is down. The list in memory is then
-            // lost too. For a shared store, `may_continue` decides.
+            // An embedded store can lose writes only with a restart, which also clears the list in memory. For a shared
+            // store, `may_continue` decides.
             unbroken_revocations: false,
         }
     }

@@ -32,7 +32,7 @@ pub(super) struct Following {
 pub enum Freshness {
     /// The gate is up to date with the writes of other gates.
     Fresh,
-    /// The gates are writing revocations back that the store lost. The gate does not issue tokens, but accepts them.
+    /// The gates are restoring revocations that the store lost. The gate does not issue tokens, but accepts them.
     Restoring,
     /// The revocation list is too outdated to issue tokens, but the gate still accepts tokens.
     Degraded,
@@ -106,7 +106,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the session of an entry that revokes the tokens of long connections. If another gate has rotated the
+    /// Returns the entry's session if the entry revokes tokens of long connections. If another gate has rotated the
     /// session, the connections continue with the new token (requirement C27).
     fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
         match (&entry.target, entry.effect) {

@@ -1,9 +1,9 @@
 //! The long-lived connections of each session. A connection can outlive the access token that opened it. A rotation
 //! moves the connections to the new generation, with the expiry of the new token. A reissue, which replaces unused
 //! tokens, ends the connections of those tokens. A connection with a session cookie depends on the session instead of
-//! an access token. A renewal at any gate extends such a connection to the session's new idle timeout.
+//! an access token. A renewal at any gate extends the connection to the session's new idle timeout.
 //!
-//! The map contains only sessions with connections. For other sessions, a rotation costs one look-up.
+//! The map contains only sessions with connections.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
 use crate::token::keyring::KeyPrint;
 
-/// The minimum time between renewals that client data triggers, because a renewal can fail.
+/// The minimum time between two renewal attempts that client data triggers.
 const RENEWED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The connections of all sessions.
@@ -52,7 +52,7 @@ crate::debug_with!(BrowserConnection { ends });
 #[derive(Clone, Copy, Debug)]
 struct SessionState {
     generation: Generation,
-    /// The previous generation. After a lost response, the client presents it again.
+    /// The previous generation, which the client presents again after a lost response.
     before: Option<Generation>,
     advanced_to: Option<SuccessorToken>,
     expires: Timestamp,
@@ -126,7 +126,7 @@ impl LiveSessions {
         self.0.contains_key(&session)
     }
 
-    /// Returns the browser sessions for which a query to the directory and the provider is due.
+    /// Returns the browser sessions that must be checked with the directory and the provider.
     pub(crate) fn unasked(&self, now: Timestamp) -> Vec<(SessionId, Arc<str>)> {
         self.sessions_with(|line| {
             let browser = line.browser.as_ref().filter(|browser| browser.takes_question(now))?;

@@ -292,7 +292,7 @@ impl Engine {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    /// Records the client of a limited request in the audit trail and the access log, once for each request.
+    /// Records the client of a limited request once, in the audit trail and the access log.
     // Requirements O35, O46.
     pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _) | Denial::QuotaExceeded(limit, _)) = error else { return };
@@ -367,7 +367,7 @@ impl Engine {
         }
     }
 
-    /// Waits until everything that was read from a shared store is as durable as an acknowledged write.
+    /// Waits until all data read from a shared store is as durable as an acknowledged write.
     async fn settle(&self) -> Result<(), StoreError> {
         match self.store.shared() {
             Some(shared) => shared.settle().await,
@@ -407,7 +407,7 @@ impl Engine {
         let claims = self.claims_of(session, &jti, &last.scope, (session.issued_at, last.access_expires));
         let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
         let refresh_token = match session.browser {
-            // A browser session has no refresh token, because the gate itself renews it.
+            // A browser session has no refresh token: the gate itself renews the session.
             Some(_) => None,
             None => Some(
                 refresh::make(

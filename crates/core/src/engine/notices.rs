@@ -62,7 +62,7 @@ impl NoticeResult {
     }
 }
 
-const UNSURE: &str = "the notice names only a session, and no accepted token of the issuer has named that session";
+const UNSURE: &str = "the notice names only a session, but the gate has not accepted a token with that session";
 
 type NoticeKind = (Box<str>, &'static str, &'static str);
 type ByIssuer = Vec<(Box<str>, &'static str, &'static str, u64)>;
@@ -121,7 +121,7 @@ impl NoticeCounts {
         period.users.len() < MANY && period.users.insert(user.into()) && period.users.len() == MANY
     }
 
-    /// How long after its `iat` each notice took effect.
+    /// The delay from each notice's `iat` to its effect.
     pub fn ages(&self) -> CountedDurations {
         self.ages.counted()
     }

@@ -48,7 +48,7 @@ struct Debt {
 /// Revocations that the store has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unpaid {
-    /// The number of these revocations.
+    /// The number of revocations.
     pub total: usize,
     /// The number of revocations that would be lost if the process ended.
     pub lost_at_end: usize,
@@ -344,7 +344,7 @@ impl Engine {
         let lines = file.lines();
         if self.owed.is_empty() && !file.is_empty() {
             let file = Arc::clone(file);
-            // If this fails, the next process writes the entries again.
+            // After a failure, the next process writes the entries again.
             let _ = tokio::task::spawn_blocking(move || file.clear(lines)).await;
         }
     }
@@ -395,8 +395,8 @@ mod tests {
         owed.note(&not_before(5, 9), OPERATOR, false);
         owed.note(&token(1), OPERATOR, false);
         let month = at(9).plus(Duration::from_secs(30 * 86_400));
-        assert_eq!(owed.extend(month).len(), 2, "a session goes on by its refresh token; a token alone has expired");
-        assert!(owed.some(None).iter().all(|owed| owed.entry.until > month), "and until it is written it holds here");
+        assert_eq!(owed.extend(month).len(), 2, "the expired token needs no extension, unlike the session");
+        assert!(owed.some(None).iter().all(|owed| owed.entry.until > month), "each entry is kept until it is written");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The recent logins at this gate, each with the state of its user. Each gate of a shared store detects a changed user
-//! on its own. Sessions that began before the first gate detected the change end at all gates. Later logins with the
-//! new password stay valid. A gate that detects the change later ends its own logins with the old password one by one.
+//! The recent logins at this gate, each with the user's state. Gates that share a store detect a changed user
+//! independently. When the first gate detects the change, all earlier sessions end at all gates. Later logins with the
+//! new password stay valid. A gate that detects the change later ends the sessions that it has since begun with the old
+//! password.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl OwnLogins {
         logins.all.push_back(login);
     }
 
-    /// Returns revocations for the logins after `moment` with an outdated user state. Returns `None` if the list no
+    /// Returns revocations for the logins after `moment` whose user state is outdated. Returns `None` if the list no
     /// longer reaches back to `moment`.
     pub(super) fn others(
         &self,

@@ -14,7 +14,7 @@ use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
-/// The maximum number of sessions in a list, which contains the newest ones.
+/// A list contains at most this many sessions, the newest ones.
 const MOST: usize = 1000;
 const AT_ONCE: usize = 1000;
 /// The value of `rotogate.actor.role` and `rotogate.actor.via`.

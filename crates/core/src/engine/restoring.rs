@@ -3,7 +3,7 @@
 //! 1. It adopts the data. From then on, operations of other engines fail until those engines also adopt the data.
 //! 2. It restores the store's missing revocations from its own list.
 //! 3. It restores the records that it wrote recently.
-//! 4. It does not issue tokens until every other engine has completed these steps, or has had enough time for them.
+//! 4. It issues no tokens until the other engines have completed these steps, or have had enough time.
 //!
 //! After these steps, a session's record can still be older than its token. An engine then adopts the token's
 //! generation, if the engine knows every revocation since the session began.
@@ -31,7 +31,7 @@ const LOST: u8 = 2;
 #[derive(Debug)]
 pub(super) struct Restoring {
     phase: AtomicU8,
-    /// The time at which engines last adopted the store's data before this engine started.
+    /// When engines last adopted the store's data, before this engine started.
     adopted_before: AtomicU64,
 }
 
@@ -128,8 +128,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns whether a session may adopt the generation of a token that is newer than the session's record. This
-    /// requires that the engine knows every revocation of the session.
+    /// Returns whether a session may adopt a token's newer generation. The engine must know every revocation of the
+    /// session.
     pub(super) async fn may_continue(&self, session: &Session) -> Result<bool, Error> {
         let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else {
             return Ok(false);
@@ -142,7 +142,7 @@ impl Engine {
             self.suspect_loss();
             return Err(Fault::Restoring.into());
         }
-        // Wait, so that another gate can detect a further loss of writes first.
+        // Give other gates time to detect a further loss of writes.
         tokio::time::sleep(staleness.every() * 2).await;
         self.may_mint()?;
         if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }

@@ -53,8 +53,8 @@ impl Engine {
         }
     }
 
-    /// If the record is not readable, ends the session at once. Anyone with the token could end the session anyway, and
-    /// a lost record may be restored later.
+    /// Ends the session even without a readable record, because a lost record may be restored later. Anyone with the
+    /// token could end the session anyway.
     // Requirement R26.
     async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
@@ -131,7 +131,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends the session of this gate's access token, at the request of the session's client. The session ends even if
+    /// Ends the session of an access token of this gate, if the session's client requests it. The session ends even if
     /// the store does not have its record. A token without a session is revoked individually.
     ///
     /// # Errors
@@ -252,8 +252,8 @@ impl Engine {
         }
     }
 
-    /// Returns the time of a change to a user, which is the same at all gates of the store. `after` is the current
-    /// user, or `None` if the user was removed.
+    /// Returns the time of a change to a user. All gates of the store get the same time. `after` is the current user,
+    /// or `None` if the user was removed.
     pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
         let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
         let keyring = self.keyring();
@@ -266,8 +266,8 @@ impl Engine {
         Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
     }
 
-    /// Returns revocations for the sessions that began at this gate after `moment` with outdated user data. Returns
-    /// `None` if this gate no longer remembers the logins.
+    /// Returns revocations for sessions that this gate began after `moment` with outdated user data. Returns `None` if
+    /// this gate no longer remembers the logins.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         let own = self.own_logins.as_ref()?;
         own.others(subject, after.map(login_state), moment, self.leeway)

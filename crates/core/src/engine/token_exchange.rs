@@ -1,5 +1,5 @@
-//! Token exchange (RFC 8693). The new token ends with the session of the exchanged token. The store does not record the
-//! new token.
+//! Token exchange (RFC 8693). The new token belongs to the exchanged token's session. The store does not record the new
+//! token.
 
 use serde_json::{Map, Value};
 

@@ -29,7 +29,7 @@ pub struct Origin {
     pub note: RequestNote,
 }
 
-/// What was known about a client when a rate limit refused it.
+/// The known facts about a client that a rate limit refused.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct HeldUp {
     /// The session of a refresh token.
@@ -89,7 +89,7 @@ impl RequestNote {
         }
     }
 
-    /// What was known about the client when a rate limit refused it.
+    /// The known facts about a client that a rate limit refused.
     pub fn refused(&self) -> Option<HeldUp> {
         if let Some(held_up) = self.held_up() {
             return Some(held_up.clone());
@@ -159,7 +159,7 @@ pub enum Exchange<'a> {
     Refresh(&'a SecretString),
     /// An access token that serves as the refresh credential.
     Access(OwnChecked<'a>),
-    /// Both tokens. The access token has the same generation as the refresh token, or the previous one.
+    /// Both tokens. The access token has the refresh token's generation or the previous generation.
     Pair(&'a SecretString, OwnChecked<'a>),
 }
 

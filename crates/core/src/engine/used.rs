@@ -1,5 +1,5 @@
-//! Assertions that are accepted only once, at all gates of a store. Each used assertion has a row in the store's relay
-//! table. The row expires when the assertion itself would be refused as expired.
+//! Assertions that all gates of a store together accept only once. Each used assertion has a row in the store's relay
+//! table. The row expires when the assertion would be refused as expired.
 
 use super::Engine;
 use crate::denial::Denial;

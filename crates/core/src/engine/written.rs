@@ -15,14 +15,14 @@ use moka::sync::Cache;
 use super::Engine;
 use crate::session::{Generation, Session, SessionId, Status};
 
-/// After a loss, the engine restores records written after the store's last response, or at most this long before.
+/// The maximum age of restored records, counted from the store's last response.
 const RESTORED: Duration = Duration::from_secs(10);
 /// How long a record is kept: longer than most access tokens are valid, and longer than a failover takes.
 const KEPT: Duration = Duration::from_secs(1200);
 /// Each record takes about a kilobyte.
 const MAX_KEPT: u64 = 65_536;
 
-/// How many saved reads a failed swap offsets.
+/// The cost of a failed swap, in saved reads.
 const COST: i32 = 2;
 const MOST_LUCK: i32 = 64;
 const LEAST_LUCK: i32 = -64;
@@ -31,7 +31,7 @@ const LEAST_LUCK: i32 = -64;
 struct WrittenRecord {
     at: Duration,
     record: Arc<Session>,
-    /// Whether the stored revision was incremented by a confirmation of delivery.
+    /// Whether a confirmation of delivery has raised the stored revision.
     is_confirmed: bool,
 }
 
@@ -40,10 +40,9 @@ pub(super) struct Written {
     /// `None` if only this engine writes to the store.
     records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
     heard: AtomicU64,
-    /// Records that were written before this time do not replace reads of the store.
+    /// Records that were written before this time do not replace reads of the store. A restoration still uses them.
     distrusted: AtomicU64,
-    /// Saved reads raise this balance, and failed swaps lower it. A negative balance means that records are read from
-    /// the store.
+    /// Saved reads raise this balance, and failed swaps lower it. A negative balance forces reads from the store.
     luck: AtomicI32,
 }
 
@@ -96,7 +95,7 @@ impl Written {
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Notes the confirmations in `seen` that changed a record in the store. `marked` contains these sessions.
+    /// Confirms each generation in `seen` whose session is in `marked`.
     pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
         let marked: HashSet<_> = marked.into_iter().collect();
@@ -116,14 +115,14 @@ impl Written {
         all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
     }
 
-    /// From now on, reads the store even if an earlier record is saved. After a loss, the store may have different
+    /// From now on, earlier records do not replace reads of the store. After a loss, the store may have different
     /// records with the same revisions.
     pub(super) fn distrust(&self, now: Duration) {
         // Add a millisecond, to include records from the current millisecond.
         self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Frees old records, with their secrets.
+    /// Frees expired records, with their secrets.
     pub(super) fn hear(&self, now: Duration) {
         self.heard.store(as_millis(now), Ordering::Relaxed);
         if let Some(records) = &self.records {

@@ -1,4 +1,4 @@
-//! Where a request comes from. Only headers of trusted proxies count, and they are rewritten for the upstream (T6).
+//! Where a request comes from. Only headers of trusted proxies are used, and they are rewritten for the upstream (T6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -102,7 +102,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
     }
 }
 
-/// The networks whose ignored headers have been logged, or 0 for an empty slot.
+/// The networks whose ignored headers were logged. 0 is an empty slot.
 static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
 /// Logs only the first 16 networks, each once.

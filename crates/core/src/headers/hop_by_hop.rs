@@ -128,7 +128,7 @@ fn drop_named(headers: &mut HeaderMap) {
         named.extend(HeaderName::from_bytes(option.as_bytes()).ok().filter(|name| headers.contains_key(name)));
     }
     for name in named {
-        // `Transfer-Encoding` is removed later, because it decides the framing.
+        // The framing depends on `Transfer-Encoding`, which is removed later.
         if name != TRANSFER_ENCODING {
             headers.remove(name);
         }

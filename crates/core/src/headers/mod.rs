@@ -47,7 +47,7 @@ pub use hop_by_hop::{RemovedHeaders, remove_hop_by_hop};
 pub use pattern::HeaderPattern;
 pub use present::Present;
 
-/// The other end of a request's connection, which the listener inserts into the request's extensions.
+/// The peer of a request's connection. The listener inserts it into the request's extensions.
 ///
 /// ```
 /// use rotogate::gate::Peer;
@@ -211,9 +211,9 @@ pub struct ProtectedNames {
 enum HeaderVerdict {
     Pass,
     Remove,
-    /// The header is removed unless the route lets override headers pass.
+    /// Removed unless the route permits override headers.
     Override,
-    /// The header is removed unless the route lets names with `_` pass.
+    /// Removed unless the route permits names with `_`.
     Underscore,
 }
 
@@ -252,7 +252,7 @@ impl ProtectedNames {
         names::is_override(name.as_str())
     }
 
-    /// Returns whether an upstream could read the name as another one that it or the gate interprets (requirement N9).
+    /// Whether an upstream could mistake the name for a header that it or the gate interprets (requirement N9).
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         let is_binary = name.ends_with("-bin") && self.judge(name) == HeaderVerdict::Remove;

@@ -44,7 +44,7 @@ pub(super) const OTHER_FORWARDING: [&str; 17] = [
     "front-end-https",
 ];
 
-/// Headers that proxies and servers interpret. A header with another spelling of such a name is removed.
+/// Headers that proxies and servers interpret. Other spellings of these names are removed.
 const PROTOCOL: [&str; 11] = [
     "x-forwarded-for",
     "x-forwarded-proto",
@@ -93,7 +93,7 @@ fn is_one_of(name: &str, list: &[&str]) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Beginnings {
     hashes: [u64; 16],
-    /// Set if a pattern is too short for [`Self::hash`], so that no name can be ruled out.
+    /// A pattern is too short for [`Self::hash`], so no name can be ruled out.
     is_open: bool,
 }
 
@@ -208,7 +208,7 @@ pub(super) fn protocol() -> impl Iterator<Item = &'static str> {
     PROTOCOL.iter().copied()
 }
 
-/// Returns whether a `Connection` header must not remove this header.
+/// Returns whether this header stays even if `Connection` names it.
 pub(super) fn is_end_to_end(name: &str) -> bool {
     const REQUEST: [&str; 16] = [
         "accept",

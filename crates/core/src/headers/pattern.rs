@@ -60,7 +60,7 @@ impl HeaderPattern {
         if self.is_begin { name.starts_with(&*self.name) } else { *name == *self.name }
     }
 
-    /// Returns whether the pattern matches any built-in name of a product's header.
+    /// Returns whether the pattern matches a built-in header name of a product.
     pub fn is_of_a_product(&self) -> bool {
         products::overlaps(&self.folded, self.is_begin)
     }

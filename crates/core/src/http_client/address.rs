@@ -36,7 +36,7 @@ const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)];
 
 impl Reach {
-    /// The class of an address, or of the IPv4 address that is embedded in it.
+    /// The class of an address, or of its embedded IPv4 address.
     pub fn from_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => Self::from_v4(v4),
@@ -110,15 +110,15 @@ impl Allowed {
         Self { link_local: false, loopback: true, private: true, public: true }
     }
 
-    /// The rules for a URL from an issuer's document. The URL must not lead to a less public address than the issuer's
-    /// own `host` and `addresses`.
+    /// The rules for a URL from an issuer's document. Permits loopback if `host` is loopback, and private addresses if
+    /// `addresses` contains one.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
         let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
     /// Also permits link-local addresses, including metadata services. Use this only if the operator explicitly
-    /// permitted such addresses.
+    /// permitted them.
     #[must_use]
     pub const fn with_dangerous_link_local(mut self) -> Self {
         self.link_local = true;
@@ -140,7 +140,6 @@ impl Allowed {
     }
 }
 
-/// Returns whether the address itself, without an embedded IPv4 address, is link-local.
 const fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -161,7 +160,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
     use super::*;
 
@@ -282,7 +281,7 @@ mod tests {
         assert_eq!(by_issuer("id.example.com", "1.1.1.1"), [false, false, true, false]);
         assert_eq!(by_issuer("id.internal", "10.0.0.7"), [false, true, true, false]);
         assert_eq!(by_issuer("10.0.0.7", "10.0.0.7"), [false, true, true, false]);
-        // The spelling of a name decides whether it is loopback, not its address.
+        // A name is loopback by its spelling, not by its address.
         assert_eq!(by_issuer("id.example.com", "127.0.0.1"), [false, false, true, false]);
         assert_eq!(by_issuer("localhost", "127.0.0.1"), [true, false, true, false]);
         assert_eq!(by_issuer("[::1]", "::1"), [true, false, true, false]);

@@ -176,7 +176,7 @@ impl HttpClient {
         self
     }
 
-    /// The addresses of the target's host, for [`Allowed::by_issuer`](super::Allowed::by_issuer).
+    /// Resolves the target's host, for [`Allowed::by_issuer`](super::Allowed::by_issuer).
     ///
     /// # Errors
     /// The name cannot be resolved in time.
@@ -470,7 +470,7 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
-/// Polls the connection together with the response, so that the connection does not need its own task.
+/// Polls the connection and the response together, without an extra task.
 async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let driven = async {
         connection.await;

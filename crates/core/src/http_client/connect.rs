@@ -91,7 +91,7 @@ pub(super) async fn connect(
     lookup: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
 ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
-    // The resolver is not called for an IP address, but `FetchTarget::parse` has already checked it.
+    // An IP address bypasses the resolver, but `FetchTarget::parse` has already checked it.
     let tcp = |allowed| {
         let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed });
         tcp.enforce_http(false);

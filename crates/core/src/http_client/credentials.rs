@@ -16,7 +16,7 @@ pub struct ClientCredentials {
     pub id: String,
     /// The client's secret, and the part of a request that contains the secret.
     pub secret: Option<(SecretString, SecretPlace)>,
-    /// Signs an assertion for each request instead of a secret (RFC 7523 §2.2).
+    /// Creates the assertions that replace the secret (RFC 7523 §2.2).
     pub assertions: Option<Arc<dyn ClientAssertions>>,
 }
 

@@ -93,7 +93,7 @@ impl FetchError {
         &self.host
     }
 
-    /// Whether the request was not sent, so that a retry is safe.
+    /// Returns whether the request was not sent. A retry is then safe.
     pub const fn not_sent(&self) -> bool {
         self.not_sent
     }

@@ -6,13 +6,13 @@ use http::Uri;
 use http::uri::Scheme;
 use rustls::pki_types::ServerName;
 
-/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy itself is not encrypted,
-/// but TLS is end to end between the gate and the server. The proxy resolves the servers' names, so the gate cannot
-/// check the servers' addresses.
+/// A proxy that tunnels connections (CONNECT, RFC 9110 §9.3.6). The connection to the proxy is not encrypted, but TLS
+/// protects the tunnel end to end. The proxy resolves the servers' names, so the gate cannot check the servers'
+/// addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy(Uri);
 
-/// Why a URL does not name a proxy.
+/// The error for an invalid proxy URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected http://host:port, without a user name or a path")]
 pub struct BadProxy;

@@ -25,7 +25,7 @@ pub enum BadTarget {
     /// The string is not a URL with scheme and host.
     #[error("expected a URL such as https://id.example.com/path")]
     Malformed,
-    /// The scheme is neither `https`, nor `http` for this machine.
+    /// The scheme must be `https`, or `http` for this machine.
     #[error("expected https; http is only for localhost and loopback addresses")]
     Scheme,
     /// The URL contains a user, a password or a fragment.

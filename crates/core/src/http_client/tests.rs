@@ -1,6 +1,6 @@
 //! The client against servers that lie.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Rate;
 use super::atomic::{AtomicU64, Ordering};
 
-/// A token bucket, stored as the time at which it is full again, in ns of a monotonic clock.
+/// A token bucket. The value is the monotonic time, in ns, at which the bucket is full again.
 #[derive(Debug, Default)]
 pub struct Bucket(AtomicU64);
 
@@ -19,8 +19,8 @@ impl Bucket {
         self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get()))).map(drop)
     }
 
-    /// Takes as many tokens as the bucket regains in the time `price`. Returns when the bucket is full again. If it has
-    /// too few tokens, returns the time to wait.
+    /// Takes the tokens that the bucket regains in the time `price`. Returns when the bucket is full again. Returns the
+    /// time to wait if the bucket has too few tokens.
     pub(super) fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<u64, Duration> {
         let mut full_again = 0;
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {

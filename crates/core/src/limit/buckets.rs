@@ -52,7 +52,7 @@ impl Buckets {
         buckets
     }
 
-    /// A change of the rate does not affect when a bucket will be full again.
+    /// Does not change the time at which a bucket is full.
     pub(super) fn set_rate(&self, rate: Rate) {
         let every = nanos(rate.every).max(1);
         self.every.store(every, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use super::{BUCKET_BITS, Rate};
 use crate::clock::TimeSource;
 use crate::network::{SITE_48, SITE_56, network, sites};
 
-/// There are fewer large networks than callers.
+/// Large networks need fewer buckets.
 const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
 pub(super) fn wider(rate: Rate, times: u32) -> Rate {
@@ -19,7 +19,7 @@ pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
 
-/// Counts attempts by network. Attempts with a different argument `what` are counted separately.
+/// Counts attempts by network and by the argument `what`.
 pub(super) struct ByNetwork {
     callers: Buckets,
     sites_56: Buckets,
@@ -41,7 +41,7 @@ impl ByNetwork {
         self.sites_48.set_rate(wider(rate, SITE_48));
     }
 
-    /// Takes one token for the caller and for each network around it, or none at all.
+    /// Takes a token from the caller's bucket and from each larger network's bucket, or from none.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)
     }

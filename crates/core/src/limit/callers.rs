@@ -47,7 +47,7 @@ pub struct RunningLimit {
 }
 
 struct RequestCounters {
-    /// The rate of these counters, as a multiple of a single caller's rate.
+    /// These counters allow this multiple of a single caller's rate.
     times: u32,
     buckets: Buckets,
     leases: Option<Leases>,
@@ -98,7 +98,7 @@ impl LimitKey<'_> {
 #[derive(Default)]
 struct Taken {
     left: Option<Left>,
-    /// One bit for each counter, which is set if the request was taken from this gate's supply.
+    /// The counters whose local lease the request used, one bit each.
     held: u8,
 }
 
@@ -107,9 +107,9 @@ pub(super) enum Untaken {
     Pending(Ask),
 }
 
-/// Why a request was not admitted, and therefore not counted.
+/// Why a request was neither admitted nor counted.
 pub enum Unmet {
-    /// The name of the refusing limit, and the time to wait.
+    /// The name of the limit, and the time to wait.
     Refused(&'static str, Duration),
     /// The shared store must be queried first.
     Pending(PendingLease),
@@ -207,7 +207,7 @@ impl RunningLimit {
     }
 }
 
-/// Counts the request with all networks or with none of them.
+/// Counts the request for all networks or for none.
 fn take_networks<'c>(rest: &mut impl Iterator<Item = ((Network, u32), &'c RequestCounters)>) -> Result<Taken, Untaken> {
     let Some(((network, _), counters)) = rest.next() else { return Ok(Taken::default()) };
     let key = LimitKey::Network(network);
@@ -266,8 +266,7 @@ fn kept(name: &str) -> &'static str {
 }
 
 impl Limits {
-    /// Returns the limit with this name. If such a limit is in force and counts by the same property, it keeps its
-    /// counts.
+    /// Returns the current limit with this name and property, and its counts. Otherwise returns a new limit.
     // Requirement K21.
     pub fn running_limit(&self, name: &str, limit: &RateLimit) -> Arc<RunningLimit> {
         let counts_the_same =
@@ -304,7 +303,7 @@ impl Limits {
             .collect();
     }
 
-    /// Counts a request with all limits, or with none of them. Calls `told` with each limit and its remaining requests.
+    /// Counts a request against all limits, or against none. Calls `told` with each limit and its remaining requests.
     ///
     /// # Errors
     /// The limit that refuses the request, or the limit for which the store must be queried first.
@@ -330,7 +329,7 @@ impl Limits {
         Self::take_request(limits, request, told).inspect_err(|_| first.give_back(&key, &taken))
     }
 
-    /// Checks whether a limit would refuse a request, without counting it.
+    /// Checks whether a limit would refuse a request, without counting the request.
     // Requirement K24.
     pub fn look_request<'l>(
         limits: impl Iterator<Item = &'l RunningLimit>,

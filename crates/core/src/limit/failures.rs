@@ -1,4 +1,4 @@
-//! Counts the failures of networks.
+//! Counts failures by network.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -17,7 +17,7 @@ crate::debug_with!(Failures);
 impl Failures {
     /// Allows a burst of `most` failures, and then `most` more in each period of length `within`.
     pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
-        // A bucket can be charged one failure beyond its burst.
+        // A bucket accepts one failure more than its burst.
         let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
         Self(ByNetwork::new(rate, time))
     }

@@ -1,8 +1,8 @@
 //! Limits that all gates with the same store count together. Each gate takes requests from the store's counters in
-//! advance, and admits requests from this supply. The supply for each key lasts half a second divided by the number of
-//! gates, but is at least one request. All gates together can exceed the limit by the total of their supplies. A killed
-//! gate loses its supply. If the store does not respond, each gate counts alone, at the rate divided by the number of
-//! gates. Gates always count locally too, so that a lost connection does not allow a second burst.
+//! advance, and admits requests from this supply. Together, the supplies for a key last half a second. Each supply is
+//! at least one request. All gates together can exceed the limit by the total of their supplies. A killed gate loses
+//! its supply. If the store does not respond, each gate counts alone, at the rate divided by the number of gates. Gates
+//! always count locally too, so that a lost connection does not allow a second burst.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
@@ -18,7 +18,7 @@ use super::callers::{LimitKey, Untaken};
 use super::shared::{SharedLimits, Use};
 use super::{Rate, RememberedKeys, remembered};
 
-/// The period for which the supplies of all gates together last.
+/// How long the supplies of all gates together last.
 const HELD: Duration = Duration::from_millis(500);
 
 pub(super) struct Leases {
@@ -56,8 +56,7 @@ impl Size {
         let burst = rate.burst.get();
         let each = HELD.as_nanos() / rate.every.as_nanos().max(1) / u128::from(gates.get());
         let most = u32::try_from(each).unwrap_or(u32::MAX).clamp(1, burst);
-        // With a small burst, each gate takes one request at a time. A larger supply would be unavailable to the other
-        // gates.
+        // With a small burst, each gate takes one request at a time, so that the other gates get some too.
         match u64::from(most) * u64::from(gates.get()) * 4 <= u64::from(burst) {
             true => Self { most, is_ahead: true },
             false => Self { most: 1, is_ahead: false },
@@ -157,7 +156,7 @@ impl Ask {
             return;
         }
         let wanted = size.most - left.min(size.most);
-        // A single attempt takes `wanted` requests, because the rate is divided by `wanted`.
+        // At this rate, one attempt takes `wanted` requests.
         let at_once = Rate::new(rate.burst.get() / wanted.max(1), rate.every.saturating_mul(wanted));
         let steps = [(lease.name.clone(), at_once, Use::Take)];
         let Some(said) = shared.within(shared.counters.admit(None, &steps)).await else { return };

@@ -3,7 +3,7 @@
 #[cfg(doc)]
 use super::Rates;
 
-/// The name of a rate of [`Rates`] in the section `[limits]`.
+/// The name of a [`Rates`] field in the section `[limits]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitName {
     /// [`Rates::login_per_address`].

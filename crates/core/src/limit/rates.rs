@@ -22,8 +22,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Allows `burst` attempts at once, and then one more after each `every`. Zero counts as the smallest possible
-    /// value.
+    /// Allows `burst` attempts at once, and then one more per `every`. Zero counts as the smallest possible value.
     pub const fn new(burst: u32, every: Duration) -> Self {
         let burst = match NonZeroU32::new(burst) {
             Some(burst) => burst,
@@ -49,7 +48,7 @@ pub struct Rates {
     pub login_per_address: Rate,
     /// Logins of one user from unknown addresses.
     pub login_per_account: Rate,
-    /// Failed logins with one client, wrong secrets of one client, and tokens for one client's own account.
+    /// For one client: failed logins, wrong secrets, and tokens for its own account.
     pub login_per_client: Rate,
     /// Refreshes from one address.
     pub refresh_per_address: Rate,
@@ -57,10 +56,10 @@ pub struct Rates {
     pub refresh_per_session: Rate,
     /// Access tokens with an invalid signature from one address.
     pub forged_per_address: Rate,
-    /// Access tokens from one address that are refused despite a valid signature.
+    /// Refused access tokens with a valid signature from one address.
     pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together. The same rate also limits each client that
-    /// introspects such tokens.
+    /// Forged and refused access tokens from all addresses together. The rate also applies to each introspecting
+    /// client.
     pub forged_overall: Rate,
 }
 

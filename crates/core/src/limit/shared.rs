@@ -1,6 +1,6 @@
 //! Limits on guesses at passwords and secrets. Gates with a shared store count guesses together, so that an attacker
-//! cannot spread them over several gates. If the store does not respond, each gate counts alone, at the rate divided by
-//! the number of gates.
+//! gains nothing from several gates. If the store does not respond, each gate counts alone, at the rate divided by the
+//! number of gates.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,17 +42,17 @@ pub(crate) type Step = (Vec<u8>, Rate, Use);
 /// The result of [`RateCounters::admit`].
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
-    /// Whether only the caller's own counter was used, because the caller is remembered.
+    /// Whether the caller is remembered, so that only its own counter was used.
     pub(crate) is_known: bool,
-    /// The index of the refusing step, and the time to wait.
+    /// The index of the step that refused, and the wait.
     pub(crate) refused: Option<(usize, Duration)>,
 }
 
 /// Counters that several gates share.
 #[async_trait]
 pub trait RateCounters: fmt::Debug + Send + Sync {
-    /// Executes all steps in order, or none of them. For a remembered caller, counts with the caller's own counter
-    /// instead. All steps are a single operation, because each round trip to a remote store delays the login.
+    /// Executes all steps in order, or none of them. For a remembered caller, uses the caller's own counter instead.
+    /// All steps are a single operation, because each round trip to a remote store delays the login.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
@@ -65,7 +65,7 @@ pub trait RateCounters: fmt::Debug + Send + Sync {
     fn nodes(&self) -> u32;
 }
 
-/// Shared counters. After a failure, they are not queried for a while.
+/// The shared counters, with a pause after each failure.
 pub(super) struct SharedLimits {
     pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
@@ -115,7 +115,7 @@ impl SharedLimits {
 
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
         let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
-        // Query each network separately, because a joint operation would return only the first debt, not the longest.
+        // Query each network separately, because a joint query would return only the first wait.
         let mut longest = None;
         for step in &steps {
             let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
@@ -202,7 +202,7 @@ impl Limits {
         self.shared.as_ref().map_or(NonZeroU32::MIN, |shared| shared.gates())
     }
 
-    /// Like [`login`](Self::login), but counts for all gates together.
+    /// Like [`login`](Self::login), but with counters that all gates share.
     ///
     /// # Errors
     /// The errors of [`login`](Self::login).
@@ -256,8 +256,8 @@ impl Limits {
         })
     }
 
-    /// Executes the steps, unless too many of the caller's own attempts failed. Returns whether the caller is known,
-    /// and the step that refuses the attempt.
+    /// Executes the steps, unless the caller's attempts failed too often. Returns whether the caller is known, and the
+    /// refusing step with its wait.
     async fn attempted(
         &self,
         shared: &SharedLimits,
@@ -286,7 +286,7 @@ impl Limits {
         Ok(Ok((false, said.refused)))
     }
 
-    /// Like [`logged_in`](Self::logged_in), for all gates together.
+    /// Like [`logged_in`](Self::logged_in), but for all gates.
     pub async fn record_login(&self, attempt: Attempt<'_>) {
         self.logged_in(attempt);
         let (Some(shared), Some(address), Some(known)) = (&self.shared, attempt.address, user(attempt)) else {
@@ -301,14 +301,14 @@ impl Limits {
             .await;
     }
 
-    /// Like [`login_failed`](Self::login_failed), but counts for all gates together.
+    /// Like [`login_failed`](Self::login_failed), but with counters that all gates share.
     pub async fn record_failed_login(&self, attempt: Attempt<'_>) {
         if !self.charge_shared(Guess::Login, attempt.address, attempt.client).await {
             self.login_failed(attempt);
         }
     }
 
-    /// Like [`secret`](Self::secret), but counts for all gates together.
+    /// Like [`secret`](Self::secret), but with counters that all gates share.
     ///
     /// # Errors
     /// The errors of [`secret`](Self::secret).
@@ -336,7 +336,7 @@ impl Limits {
         })
     }
 
-    /// Like [`secret_failed`](Self::secret_failed), but counts for all gates together.
+    /// Like [`secret_failed`](Self::secret_failed), but with counters that all gates share.
     pub async fn record_failed_secret(&self, address: Option<IpAddr>, client: &str) {
         if !self.charge_shared(Guess::Secret, address, client).await {
             self.secret_failed(address, client);

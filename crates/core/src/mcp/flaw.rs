@@ -1,4 +1,4 @@
-//! The JSON-RPC errors for invalid calls. Clients respond to any other 400 with the handshake of older versions.
+//! The JSON-RPC errors for invalid calls. After any other 400, clients try an older version's handshake.
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};

@@ -44,14 +44,14 @@ impl<'a> CallHead<'a> {
         Ok(Self { version, method, name })
     }
 
-    /// The call in the headers, if there is one.
+    /// Returns the call in the headers.
     pub fn into_call(self) -> Option<Call<'a>> {
         let method = self.method?;
         let name = self.name.filter(|_| named_by(method).is_some());
         Some(Call { method: Some(method.into()), name })
     }
 
-    /// Compares the headers with the body. Every header must match, even if the version does not require the header.
+    /// Compares the headers with the body. Every header must match, even an optional one.
     ///
     /// # Errors
     /// [`CallFlaw::HeaderMismatch`].

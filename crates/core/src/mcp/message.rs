@@ -1,5 +1,5 @@
 //! Parses a JSON-RPC message, and rejects it if another parser could find a different call. A member name must not
-//! occur twice, not even in another letter case, because Go's JSON parser ignores letter case.
+//! occur twice, in any letter case, because Go's JSON parser ignores case.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -14,7 +14,6 @@ use crate::strict_json::{self, Any, Member};
 
 const MAX_DEPTH: usize = 64;
 const MAX_ID: usize = 256;
-/// The member of `_meta` with the protocol version.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 const MESSAGE: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
@@ -207,7 +206,7 @@ impl<'a> Visitor<'a> for MapVisitor<'_, 'a> {
             let folded = fold(&key);
             let is_twin = place.known().iter().any(|known| *known != key && fold(known) == folded);
             if is_twin || !seen.insert(folded) {
-                return found.refuse("a member occurs twice, or in two spellings");
+                return found.refuse("a member is repeated, or differs from a known member only in letter case");
             }
             match (place, &*key) {
                 (Place::Message, "jsonrpc") => found.is_jsonrpc = map.next_value::<Text<'a>>()?.0 == "2.0",
@@ -259,7 +258,7 @@ impl<'a> DeserializeSeed<'a> for IdSeed {
     }
 }
 
-/// Folds a name in the same way as a parser that ignores letter case.
+/// Folds a name like a parser that ignores letter case.
 fn fold(key: &str) -> String {
     if key.is_ascii() {
         return key.to_ascii_lowercase();

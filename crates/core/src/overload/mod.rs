@@ -1,11 +1,11 @@
 //! The bounds on the concurrent load of a gate (requirements A4, A9, A10, A11). This module counts all resources that
 //! the gate uses for clients.
 //!
-//! Each kind of resource has a pool, which has a total and a share of the total for each holder. A holder is a client
-//! address (for IPv6, its /64) or a caller, which is one subject of one issuer. Shares apply only while a pool is
-//! nearly full (requirement A17). A full pool refuses at once, because waiting costs memory and delays all clients.
-//! Holders are mapped to a fixed number of counters by a hash that a client cannot predict. Each holder has two
-//! counters, which it may share with other holders. The lower value counts.
+//! Each resource has a pool with a total limit, and a limit for each holder (its share). A holder is a client address
+//! (for IPv6, its /64) or a caller, which is one subject of one issuer. Shares apply only while a pool is nearly full
+//! (requirement A17). A full pool refuses at once, because waiting costs memory and delays all clients. Holders are
+//! mapped to a fixed number of counters by a hash that a client cannot predict. Each holder has two counters, which it
+//! may share with other holders. The lower value counts.
 
 use std::time::Duration;
 
@@ -46,8 +46,7 @@ pub const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub struct Bounds {
     /// Requests in flight, in total and from one address. Only the program `rotogate` applies this bound.
     pub requests: Bound,
-    /// The share of [`Self::requests`] that one caller may have in flight. For the gate's layer, this share is a fixed
-    /// maximum.
+    /// The share of [`Self::requests`] that one caller may have in flight. The gate's layer always enforces this share.
     pub requests_per_caller: usize,
     /// Requests whose body has not arrived, in total and from one address.
     pub pending_bodies: Bound,

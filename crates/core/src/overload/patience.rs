@@ -69,7 +69,7 @@ mod tests {
         };
         let (waited, other) = tokio::join!(waits, async {
             let other = overload.delayed_retries.wait_out(&told, now, None).await;
-            assert_eq!(begun.elapsed(), Duration::ZERO, "no more wait than may be under way");
+            assert_eq!(begun.elapsed(), Duration::ZERO, "a retry must not wait if too many requests already wait");
             drop(place);
             other
         });

@@ -2,8 +2,8 @@
 //! A17). An eighth of each pool is its reserve.
 //!
 //! While more than the reserve is free, every request for a permit succeeds. A single holder therefore gets at most
-//! seven eighths of the pool. While the first half of the reserve fills, the limit of each holder falls from its share
-//! to zero. The second half is for holders without a permit, and each of them gets one.
+//! seven eighths of the pool. As the first half of the reserve is used up, the limit of each holder falls from its
+//! share to zero. The second half is for holders without a permit, and each of them gets one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use super::Holder;
 const COUNTERS: usize = 2048;
 /// The reserve is the size of the pool divided by this number.
 const RESERVE: usize = 8;
-/// The part of the reserve for holders without a permit is the reserve divided by this number.
+/// The reserve divided by this number is for holders without a permit.
 const FIRST: usize = 2;
 
 /// The bounds of a pool.
@@ -68,7 +68,7 @@ impl Usage {
         self.free == 0
     }
 
-    /// Returns whether a holder that has taken `held` may take `amount` more, if its share is `each`. The caller must
+    /// Returns whether a holder may take `amount` in addition to `held`. `each` is the holder's share. The caller must
     /// check whether `amount` is free.
     #[inline]
     pub const fn admits(self, held: usize, amount: usize, each: usize) -> bool {
@@ -145,7 +145,7 @@ impl Shares {
         one.min(two)
     }
 
-    /// Gives back an amount of the holder.
+    /// Subtracts an amount from the holder's counters.
     pub fn leave(&self, holder: Holder, amount: usize) {
         for counter in self.counters(holder).into_iter().flatten() {
             counter.fetch_sub(amount, Ordering::Relaxed);
@@ -153,8 +153,7 @@ impl Shares {
     }
 }
 
-/// Returns 0 for a negative counter. A counter is briefly negative if a holder leaves before its lent permit is
-/// returned.
+/// Returns 0 for a negative counter. A counter is briefly negative if a permit is released while it is lent.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }
@@ -232,7 +231,7 @@ impl Pool {
         self.0.all.load(Ordering::Relaxed)
     }
 
-    /// The usage without the calling request's own permit.
+    /// The usage without the caller's permit.
     pub fn usage_by_others(&self) -> Usage {
         Usage::new(self.bound(), self.now().saturating_sub(1))
     }
@@ -245,7 +244,7 @@ impl Pool {
     }
 }
 
-/// A guard during which one permit does not count for its holder.
+/// Excludes one permit from its holder's amount.
 #[derive(Debug)]
 pub struct Lent {
     kind: Arc<PoolInner>,
@@ -309,7 +308,7 @@ mod tests {
         let mut held = vec![taken(&pool, from([192, 0, 2, 1]))];
         assert_eq!(held[0].len(), 700, "alone");
         assert_eq!(pool.enter(from([192, 0, 2, 1])).unwrap_err(), Full::Holder);
-        assert_eq!(pool.now(), 700, "a refused holder holds nothing");
+        assert_eq!(pool.now(), 700, "a refused holder must not get a permit");
         for last in 2..=7 {
             held.push(taken(&pool, from([192, 0, 2, last])));
             let has = held.last().unwrap().len();
@@ -373,9 +372,9 @@ mod tests {
             assert!(all == 1 || pool.enter(from([192, 0, 2, 2])).is_ok(), "{all}");
         }
         let whole = Pool::new(Bound { all: 40, each: 40 });
-        assert_eq!(taken(&whole, from([192, 0, 2, 1])).len(), 40, "a share of all is no bound");
+        assert_eq!(taken(&whole, from([192, 0, 2, 1])).len(), 40, "a share as large as the pool");
         let endless = Pool::new(Bound { all: usize::MAX, each: 3 });
-        assert_eq!(taken(&endless, from([192, 0, 2, 1])).len(), 3, "without a total the share is the most");
+        assert_eq!(taken(&endless, from([192, 0, 2, 1])).len(), 3, "with no total bound, the share always applies");
         // A lower bound does not revoke existing permits, but refuses new ones.
         let held = taken(&whole, from([192, 0, 2, 1]));
         whole.set(Bound { all: 1, each: 1 });

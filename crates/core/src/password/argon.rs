@@ -74,7 +74,7 @@ impl Argon2Hash {
         let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None);
         match (params, Salt::new(&[0; 16]), Output::new(&[0; 32])) {
             (Ok(params), Ok(salt), Ok(output)) => Ok(Self { algorithm: Algorithm::Argon2id, params, salt, output }),
-            _ => Err(BadHash("the cost of a password check is impossible")),
+            _ => Err(BadHash("the configured cost of a password check is invalid")),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cost of a run of argon2.
 
-/// The unit is KiB. Every check counts as using at least this much memory.
+/// Every check counts as at least this much memory, in KiB.
 pub(super) const SHARE_KIB: u32 = 19 * 1024;
 
 /// The cost of an argon2 run.
@@ -27,18 +27,17 @@ impl Cost {
         u64::from(self.memory_kib) * u64::from(self.passes)
     }
 
-    /// Returns the additional run after which a check with `self` has taken as long as `dearest`. Returns `None` if the
-    /// additional run would be too short.
+    /// Returns the additional cost up to `dearest`, or `None` if it is too low for a run.
     pub(super) fn up_to(self, dearest: Self) -> Option<Self> {
         dearest.with_work(dearest.work().saturating_sub(self.work()))
     }
 
-    /// Returns a cost with the fraction `share / whole` of this work. Returns `None` if that is less than the minimum.
+    /// Returns a cost with `share / whole` of this work, or `None` below the minimum.
     pub(super) fn part(self, share: u32, whole: u32) -> Option<Self> {
         self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
     }
 
-    /// Returns `None` if the work is too little for a run.
+    /// Returns `None` if `work` does not suffice for one pass.
     pub(super) fn with_work(self, work: u64) -> Option<Self> {
         let least = u64::from(self.lanes.max(1)) * 8;
         let passes = u64::from(self.passes).min(work / least);

@@ -1,5 +1,4 @@
-//! Replaces `argon` in a build without password hashing. Every hash is refused, so a check is a fault and never a
-//! match.
+//! Replaces `argon` in a build without password hashing. Every hash is refused, so no check succeeds.
 
 use super::{BadHash, Cost};
 

@@ -119,8 +119,8 @@ fn name(bits: u16) -> &'static str {
     }
 }
 
-/// The format is base64 of a version byte and that version's fields. If the string has another format, the error is
-/// `None`.
+/// The format is base64 of a version byte and that version's fields. The error is `None` for a string in another
+/// format.
 pub(super) fn parse_asp_net(text: &str) -> Result<Pbkdf2, Option<BadHash>> {
     let bytes = STANDARD.decode(text).map_err(|_| None)?;
     let part = |from: usize, to: usize| bytes.get(from..to).ok_or(Some(BROKEN));

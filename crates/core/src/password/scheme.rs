@@ -90,12 +90,12 @@ pub enum CostClass {
         log_n: u8,
         /// The block size.
         r: u32,
-        /// The parallelism, although the gate computes the parts sequentially.
+        /// The parallelism.
         p: u32,
     },
     /// phpass.
     Phpass {
-        /// How often MD5 is applied.
+        /// The number of MD5 rounds.
         rounds: u32,
     },
     /// SHA-256 or SHA-512 of crypt(3).
@@ -170,7 +170,7 @@ impl CostClass {
             let part = part.round() as u32;
             part
         };
-        // Splits a share of 2^n into smaller powers of two, down to about 1 % of 2^n.
+        // Splits the share into powers of two, down to about 1 % of the whole.
         let powers = |log: u32, least: u32| {
             let mut left = of(1 << 16);
             let mut parts = Vec::new();

@@ -101,7 +101,7 @@ pub(super) fn parse_passlib(rest: &str) -> Result<Scrypt, BadHash> {
     Scrypt::new(ScryptCost::new(log_n, r, p)?, &decode(salt)?, &decode(output)?)
 }
 
-/// One digit is for the logarithm of N, and five each for r and p. The salt as text follows.
+/// The text starts with a digit for the logarithm of N, five for r, five for p, and the salt.
 pub(super) fn parse_crypt(rest: &str) -> Result<Scrypt, BadHash> {
     let (head, output) = rest.split_once('$').ok_or(BROKEN)?;
     let digit = |c: u8| "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz".bytes().position(|d| d == c);

@@ -6,7 +6,7 @@ use crate::route::RoutePolicy;
 use crate::rule::Rule;
 use crate::token::claims::AccessToken;
 
-/// Returns the key of the `[[routes]]` entry that makes this rule refuse the token. This ignores conditions and limits.
+/// Returns the `[[routes]]` key that makes this rule refuse the token. Ignores conditions and limits.
 pub fn unmet_key(rule: Rule, policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Option<&'static str> {
     match rule {
         Rule::Credential if token.is_api_key() && !policy.credentials.key => Some("credentials"),

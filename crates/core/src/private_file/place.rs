@@ -23,7 +23,7 @@ const PASS: OFlags = OFlags::RDONLY;
 
 /// Renaming or replacing the folder does not change which folder is used.
 struct FolderEntry<'a> {
-    /// The opened folder. `None` if this process follows links. Then `name` is the whole path.
+    /// `None` if this process follows links and `name` is the whole path.
     folder: Option<OwnedFd>,
     name: &'a OsStr,
     /// Set only if the process is root and another user can change the folder.

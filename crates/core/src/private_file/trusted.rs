@@ -1,7 +1,7 @@
-//! Files that are not secret, but decide what is trusted (requirement O15), such as configuration and certificates.
+//! Public files that only trusted users may change (requirement O15), such as configuration and certificates.
 //!
-//! All users may read these files. Only root, the file's owner, and this process's user and groups may write to them.
-//! Group write access is allowed, because files created with umask 002 have it.
+//! Only root, the file's owner, and this process's user and groups may write to these files. Group write access is
+//! allowed, because files created with umask 002 have it.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};

@@ -4,7 +4,7 @@
 //! reads the list, and remembers the counter in a [`RevocationEpoch`]. While the counter stays the same, the check is
 //! current.
 //!
-//! The counters are sharded, so that rotations in one session do not slow down all others.
+//! The counters are sharded, so that one session's rotations do not slow down all checks.
 //!
 //! A writer adds **many entries at once** as a [`Batch`], and then increments each affected counter once. If another
 //! writer finds its entry in the list during an open batch, it must increment the counter itself.
@@ -30,8 +30,8 @@ pub struct Epochs<const N: usize = SHARDS> {
 impl<const N: usize> Epochs<N> {
     /// Creates the counters, all at zero.
     pub fn new() -> Self {
-        const { assert!(N > 0, "at least one counter is required, or nothing is checked again") };
-        const { assert!(N <= 64, "a batch remembers one bit for each counter") };
+        const { assert!(N > 0, "at least one counter is required; without one, nothing would be checked again") };
+        const { assert!(N <= 64, "at most 64 counters are allowed, because a batch has one bit for each counter") };
         let counter = || Counter(AtomicU64::new(0));
         Self { counters: std::array::from_fn(|_| counter()), batches: counter() }
     }
@@ -62,8 +62,8 @@ impl<const N: usize> Epochs<N> {
         Batch { epochs: self, concerned: 0 }
     }
 
-    /// Returns whether a batch is open. The counters for the entries of an open batch may not be incremented yet. A
-    /// writer must call this after it has found its entry in the list.
+    /// Returns whether a batch is open. An open batch may not have incremented its counters yet. A writer must call
+    /// this after it has found its entry in the list.
     pub fn is_batch_open(&self) -> bool {
         self.batches.0.load(Ordering::Acquire) > 0
     }
@@ -82,8 +82,8 @@ impl<const N: usize> Batch<'_, N> {
         self.concerned |= 1 << (shard % N);
     }
 
-    /// Returns whether another batch is open. The counters for the entries of an open batch may not be incremented yet.
-    /// A writer must call this after it has found its entry in the list.
+    /// Returns whether another batch is open. An open batch may not have incremented its counters yet. A writer must
+    /// call this after it has found its entry in the list.
     pub fn is_another_open(&self) -> bool {
         self.epochs.batches.0.load(Ordering::Acquire) > 1
     }
@@ -112,7 +112,7 @@ impl<const N: usize> Default for Epochs<N> {
 /// Threads may check and [update](Self::update) at the same time. This is safe because of two rules:
 /// - `refuse_from` only becomes earlier, so a slow checker cannot undo a newer result.
 /// - `seen` is written last, so a reader that finds the current counter also finds its result. With an old value in
-///   `seen`, the token is only checked once more.
+///   `seen`, the token is checked again.
 #[derive(Debug)]
 pub struct RevocationEpoch {
     seen: AtomicU64,
@@ -125,7 +125,7 @@ impl RevocationEpoch {
         Self { seen: AtomicU64::new(epoch_read_before_the_check), refuse_from: AtomicU64::new(refuse_from.as_millis()) }
     }
 
-    /// Returns whether the last check is still current. If not, the token must be checked again.
+    /// Returns whether the last check is still current. Otherwise, check the token again.
     pub fn is_current(&self, epoch: u64) -> bool {
         self.seen.load(Ordering::Acquire) == epoch
     }

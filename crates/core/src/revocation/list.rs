@@ -40,7 +40,7 @@ use parts::SessionTable;
 /// A slightly wrong clock must not revive tokens.
 const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 
-/// The properties of a token that the list needs, from verified claims.
+/// The properties of a verified token that the list checks.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenFacts<'a> {
     /// The `iss` claim.
@@ -55,7 +55,7 @@ pub struct TokenFacts<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// The issuer's session, if another issuer issued the token.
     pub issuer_session: Option<&'a str>,
-    /// The issuer that authenticated the session's user, if it is another issuer.
+    /// Another issuer that authenticated the session's user.
     pub vouched_by: Option<&'a VouchedBy>,
     /// The `jti` claim.
     pub jti: Option<&'a str>,
@@ -81,10 +81,10 @@ impl Judgement {
     }
 }
 
-/// A map that detects without a lock that it is empty. For most issuers, most maps stay empty.
+/// A map that needs no lock while it is empty. For most issuers, most maps stay empty.
 struct CountedMap<K, V> {
     map: DashMap<K, V, RandomState>,
-    /// An upper bound of the number of entries. Writers raise it before an insertion, and lower it after a removal.
+    /// An upper bound on the number of entries. It is raised before insertions, and lowered after removals.
     count: AtomicUsize,
 }
 
@@ -106,8 +106,7 @@ impl<K: Eq + Hash, V> CountedMap<K, V> {
         self.map.get(key).map(|entry| of(entry.value()))
     }
 
-    /// Merges an entry. If the result refuses more tokens than before, calls `news` under the entry's lock, and returns
-    /// true.
+    /// Merges an entry. If more tokens are now refused, calls `news` while the entry is locked, and returns true.
     fn merge(&self, key: K, with: V, merge: impl FnOnce(&mut V, &V) -> bool, news: impl FnOnce()) -> bool {
         match self.map.entry(key) {
             Slot::Occupied(mut there) => {
@@ -225,7 +224,7 @@ impl RevocationList {
     /// Merges an entry. After this returns, requests with a matching token are refused. Returns whether the list now
     /// refuses more tokens than before.
     ///
-    /// If the effect does not fit its target, all tokens of the target are refused.
+    /// An unsupported effect refuses all tokens of the target.
     pub fn apply(&self, revocation: &Revocation) -> bool {
         let raise = |concerned| match concerned {
             Concerned::Shard(shard) => self.epochs.bump(shard),
@@ -238,8 +237,8 @@ impl RevocationList {
         is_news
     }
 
-    /// Merges many entries. After this returns, requests with a matching token are refused. Each cached token is only
-    /// checked once more, whatever the number of entries.
+    /// Merges many entries. After this returns, requests with a matching token are refused. Each cached token is
+    /// checked again only once.
     ///
     /// Returns how many entries refuse tokens that the list did not refuse before.
     pub fn apply_all<'a>(&self, revocations: impl IntoIterator<Item = &'a Revocation>) -> usize {
@@ -254,7 +253,6 @@ impl RevocationList {
         revocations.into_iter().filter(is_news).count()
     }
 
-    /// Calls `news` under the lock of the entry, with the tokens that must be checked again.
     fn merge(&self, revocation: &Revocation, news: impl FnOnce(Concerned)) -> bool {
         let Revocation { target, effect, until } = revocation;
         let news = || news(self.concerned(target));
@@ -289,7 +287,7 @@ impl RevocationList {
 
     /// Checks a token. To cache the result, load the [epoch](Self::epoch) **before** this call.
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
-        // A revocation by another issuer contains the `sub`. A revocation by an operator contains the gate's subject.
+        // Other issuers revoke a `sub`. Operators revoke a subject of this gate.
         let of_sub = |sub| self.refuse_from(TokenFacts { subject: sub, sub: None, ..facts });
         let refuse_from = self.refuse_from(facts).min(facts.sub.map_or(Timestamp::MAX, of_sub));
         // Setting the clock back must not revive a token.
@@ -336,7 +334,7 @@ impl RevocationList {
         }
     }
 
-    /// Notices have a resolution of one second, so they also end sessions that began in the second of the notice.
+    /// Notices have a resolution of one second, so they also end sessions that began in the same second.
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
@@ -386,7 +384,7 @@ impl RevocationList {
         self.latest_not_before(self.issuer(issuer).as_deref(), subject, client).unwrap_or(Timestamp::ZERO)
     }
 
-    /// Returns the later of the not-befores of the subject and the client.
+    /// Returns the latest not-before for the subject and client.
     pub fn not_before_of_its_own(&self, issuer: &str, subject: &str, client: Option<&str>) -> Timestamp {
         let issuer = self.issuer(issuer);
         let (of_subject, of_client) = Self::own_not_befores(issuer.as_deref(), subject, client);
@@ -414,7 +412,7 @@ impl RevocationList {
 
     /// Removes the entries that expired more than an hour before `now`, and returns the number of removed entries.
     ///
-    /// The epoch counters stay unchanged, because every token that such an entry matches has expired.
+    /// The epoch counters stay unchanged, because all matching tokens have expired.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let over = |until: Timestamp| until.plus(KEPT_AFTER_END) < now;
         let mut gone = self.sessions.sweep(|entry| {

@@ -21,7 +21,7 @@ mod atomic {
 pub use list::RevocationList;
 
 /// The target of a revocation. Most targets contain an issuer, because `sub`, `client_id` and `jti` are unique only per
-/// issuer. Sessions are always the gate's own.
+/// issuer. A session always belongs to the gate.
 ///
 /// ```
 /// use rotogate::store::Target;
@@ -65,10 +65,9 @@ pub enum Target {
     },
 }
 
-/// A suffix to an issuer's name, which itself never contains `#` (RFC 8414 §2).
+/// A suffix of an issuer's name. Issuer names never contain `#` (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
 const WITHOUT_SESSION: &str = "#without-sid";
-/// Marks a target that does not include the gate's own sessions.
 const ANY_SESSION: &str = "#any-sid";
 pub(crate) const REFRESHED: &str = "#refreshed";
 pub(crate) const REFRESHED_SESSION: &str = "#refreshed-sid";
@@ -81,18 +80,17 @@ impl Target {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
     }
 
-    /// This target does not affect the gate's own sessions if they name a session of this issuer.
+    /// Excludes the gate's own sessions that are tied to a session of this issuer.
     pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
 
-    /// This target only matches tokens that do not name a session.
+    /// Only tokens without a session match this target.
     pub(crate) fn without_session_of(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
 
-    /// A target for access tokens that must be refreshed. It includes tokens of the gate's own sessions, but the
-    /// sessions continue.
+    /// A target for access tokens that must be refreshed. The sessions of these tokens continue.
     pub(crate) fn refreshed(issuer: &str, subject: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{REFRESHED}").into(), subject: subject.into() }
     }
@@ -236,7 +234,7 @@ pub struct Revocation {
     pub target: Target,
     /// The effect on the target.
     pub effect: Effect,
-    /// When all tokens that the entry matches have expired, including the leeway.
+    /// The time when all matching tokens have expired, including the leeway.
     pub until: Timestamp,
 }
 

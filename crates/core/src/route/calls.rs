@@ -62,10 +62,10 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Finds a stricter route that calls could bypass inside a request to a less strict route (the envelope).
+/// Finds a route that a call could bypass inside a request to a less strict route (the envelope).
 ///
-/// A rule with the pattern `*` prevents this. A strict enough rule for a controller outside Kuzzle's API prevents it
-/// too. Calls of Kuzzle's own API also have HTTP paths, and the routes of those paths apply to the calls.
+/// A rule with the pattern `*` prevents the bypass, and so does a strict enough rule for a controller outside Kuzzle's
+/// API. Calls of Kuzzle's own API also have HTTP paths, and the routes of those paths apply to the calls.
 ///
 /// Returns the indices of the stricter route and of the envelope's route. `envelopes` lists the requests that can
 /// contain arbitrary calls.
@@ -84,7 +84,7 @@ pub fn ungoverned(
                 None => route.hosts.is_empty(),
                 Some(host) => route.hosts.iter().any(|own| own == host),
             };
-            // Ignore the upgrade setting, because the dialect itself handles the tunnel of an envelope.
+            // Ignore the upgrade setting, because the dialect itself handles upgrades.
             let is_stricter = |route: &Route| {
                 let policy = super::RoutePolicy {
                     upgrade: envelope.policy.upgrade,
@@ -132,7 +132,7 @@ mod tests {
         routes.push(Route::new("/_query", admin.clone()));
         assert_eq!(ungoverned(&routes, &envelopes, is_of_api), Some((0, 1)), "a WebSocket is still open");
         routes.push(Route::new("/", admin));
-        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "nothing is stricter than the envelopes' own");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "the route for the envelopes is as strict");
         routes.truncate(2);
         let calls = |text: &str| vec![CallPattern::parse(text).unwrap()];
         for own in ["security:*", "realtime:subscribe"] {
@@ -140,19 +140,19 @@ mod tests {
             assert_eq!(
                 ungoverned(&routes, &envelopes, is_of_api),
                 Some((0, 1)),
-                "{own} says nothing of a plugin's calls"
+                "{own} does not cover the calls of a plugin"
             );
         }
         routes[0].kuzzle.extend(calls("some-plugin:hello"));
-        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "the operator has said what holds");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "a rule covers the calls of the plugin");
         routes[0].kuzzle = calls("some-plugin:*");
-        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "a plugin's paths are the operator's to know");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "the operator must know the paths of the plugin");
         routes[0].kuzzle.clear();
         routes.push(Route { kuzzle: calls("some-plugin:*"), ..Route::new("", RoutePolicy::default()) });
         assert_eq!(
             ungoverned(&routes, &envelopes, is_of_api),
             Some((0, 1)),
-            "a less strict rule says nothing of this route"
+            "a less strict rule does not govern this route's calls"
         );
         routes[2].policy = routes[0].policy.clone();
         assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "it is as strict");

@@ -139,7 +139,7 @@ impl Comparison {
                 Some("the list has more than 16 values; instead, let the issuer put these callers into a group")
             }
             Self::Not(values) if values.windows(2).any(|pair| !pair[0].is_like(&pair[1])) => {
-                Some("the values have several types, but a claim has only one")
+                Some("the values have several types, but must all have the same type")
             }
             Self::Starts(text) | Self::Ends(text) if text.is_empty() => {
                 Some("the string is empty, so any text would match: every string begins and ends with it")
@@ -155,8 +155,8 @@ impl ClaimValue {
     }
 }
 
-/// A condition on one claim, compared with a string, a whole number or a boolean. Types are never converted, so `"7"`
-/// does not equal 7. A missing claim never meets the condition.
+/// Compares one claim with a string, a whole number or a boolean. Types are never converted, so `"7"` does not equal 7.
+/// A missing claim never meets the condition.
 ///
 /// ```
 /// use rotogate::route::Condition;
@@ -284,7 +284,7 @@ impl Condition {
         let of_members = matches!(&self.comparison, Comparison::Has(ClaimValue::Text(_)) | Comparison::Exists);
         match self.comparison.problem() {
             None if self.claim.is_of_names() && !of_members => {
-                Some("a claim that ends with {} means the names of the members of an object; expected { has = \"…\" }")
+                Some("a claim that ends with {} means the names of an object's members; use { has = \"…\" }")
             }
             problem => problem,
         }
@@ -332,7 +332,7 @@ enum ConditionVerdict<'c, 'a> {
 /// The conditions of a route, for [`RoutePolicy::conditions`](super::RoutePolicy::conditions).
 #[derive(Clone, Debug)]
 pub struct Conditions {
-    /// Identifies these conditions in caches of results.
+    /// Identifies these conditions in result caches.
     id: u64,
     when: Vec<Condition>,
     when_any: Vec<Vec<Condition>>,
@@ -348,8 +348,8 @@ impl PartialEq for Conditions {
 impl Eq for Conditions {}
 
 impl Conditions {
-    /// Creates conditions. Every condition in `when` must be met. If `when_any` is not empty, every condition of at
-    /// least one of its lists must also be met.
+    /// Creates conditions. Every condition in `when` must be met. If `when_any` is not empty, all conditions in one of
+    /// its lists must also be met.
     ///
     /// # Errors
     /// There are no comparisons or more than 16, a list of `when_any` is empty, or a comparison is invalid.
@@ -398,7 +398,7 @@ impl Conditions {
         self.has_params
     }
 
-    /// Returns a parameter of a condition that is missing in this path pattern.
+    /// Returns a condition's parameter that is missing in this pattern.
     pub(super) fn missing_param(&self, pattern: &str) -> Option<&str> {
         let route = Route::new(pattern, super::RoutePolicy::default());
         self.params().find(|name| !route.params(pattern).any(|(known, _)| known == *name))

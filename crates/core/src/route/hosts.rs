@@ -1,7 +1,6 @@
 //! The hosts that a gate serves (requirement T23).
 //!
-//! Other values of `Host` are not forwarded, because an upstream may write the host into links, for example in
-//! password-reset mails.
+//! Other values of `Host` are not forwarded, because an upstream may put the host into password-reset links.
 
 use std::net::{IpAddr, Ipv6Addr};
 

@@ -13,7 +13,7 @@ pub enum OnExpiry {
 }
 
 impl OnExpiry {
-    /// Returns whether connections of a route with this policy close when the token expires.
+    /// Returns whether the route's connections close when the token expires.
     pub const fn for_policy(policy: &RoutePolicy) -> Self {
         if policy.keeps_on_expiry { Self::Keep } else { Self::Close }
     }

@@ -27,7 +27,7 @@ const ALL: [Lax; 4] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathReading {
     Exact(String),
-    /// The path as read by a server that ignores case, for a comparison with the [`folded`] patterns.
+    /// The path with folded case, for the [`folded`] patterns.
     Folded(String),
 }
 
@@ -96,7 +96,7 @@ fn mapped<'p>(path: &'p str, map: impl Fn(&'p str) -> Cow<'p, str>) -> String {
     out
 }
 
-/// Returns the segment as a lax server reads it, in canonical spelling.
+/// Returns the canonical spelling of the segment as a lax server reads it.
 fn exact(segment: &str, lax: Lax) -> Cow<'_, str> {
     let mut name = segment;
     if lax.cuts {
@@ -127,7 +127,7 @@ fn fold(segment: &str, lax: Lax) -> Cow<'_, str> {
     if lax.trims {
         name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace()).trim_start();
     }
-    // Some characters become an ASCII letter only in one case, such as the Kelvin sign and the long s.
+    // The long s becomes ASCII in upper case, and the Kelvin sign in lower case.
     Cow::Owned(match name.is_ascii() {
         true => name.to_ascii_lowercase(),
         false => name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect(),

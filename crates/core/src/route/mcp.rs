@@ -30,8 +30,8 @@ use crate::mcp::VERSIONS;
 pub struct Mcp {
     /// Whether the gate reads calls only from the headers.
     ///
-    /// This is safe if the server compares headers and body, as version 2026-07-28 requires. By default the gate
-    /// compares them itself.
+    /// If true, the server must compare headers and body, as version 2026-07-28 requires. By default, the gate compares
+    /// them.
     pub headers_alone: bool,
     /// The accepted protocol versions.
     pub versions: Vec<String>,
@@ -54,7 +54,7 @@ impl Default for Mcp {
 }
 
 impl Mcp {
-    /// Returns why the versions are invalid.
+    /// Returns a problem with the versions, or `None`.
     pub fn problem(&self) -> Option<String> {
         let known = || VERSIONS.join("\", \"");
         if self.versions.is_empty() {

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-/// The methods of HTTP itself.
+/// The common HTTP methods.
 pub const DEFAULT_METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 

@@ -68,7 +68,7 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// The path pattern. `{name}` matches one whole segment. A trailing `{*rest}` matches the rest, which may be empty.
     pub path: String,
-    /// The Kuzzle calls to which this rule applies, whatever the path. See [`Self::kuzzle_rule`].
+    /// The Kuzzle calls to which this rule applies, on any path. See [`Self::kuzzle_rule`].
     // Requirement T22.
     #[doc(hidden)]
     pub kuzzle: Vec<CallPattern>,
@@ -108,8 +108,7 @@ impl UpstreamId {
 }
 
 impl Route {
-    /// Creates a route for every host, which leads to the service inside the layer. The pattern is also the route's
-    /// name.
+    /// Creates a route for every host, to the service inside the layer. The pattern is also the route's name.
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
         let id = path.as_str().into();

@@ -94,8 +94,7 @@ impl<'a> CanonicalPath<'a> {
     }
 }
 
-/// Checks usual paths, which are already canonical. Returns whether the loose form differs, or `None` if the full
-/// parser is needed.
+/// Returns whether the loose form differs, or `None` if the path needs the full parser.
 fn plain(path: &[u8]) -> Option<bool> {
     let mut previous = 0;
     let mut varies = false;
@@ -123,7 +122,7 @@ const DOT: u8 = 3;
 /// A byte that must not occur unescaped.
 const NEVER: u8 = 4;
 
-/// The class of each byte. The table is for speed, because every byte of every path is examined.
+/// A table, because every byte of every path is examined.
 const CLASSES: [u8; 256] = {
     let mut table = [NEVER; 256];
     let mut byte: u8 = 0;
@@ -232,7 +231,7 @@ fn loosen(text: &str) -> Cow<'_, str> {
         let name = segment.split(';').next().unwrap_or_default().trim_end_matches(['.', ' ']);
         if !name.is_empty() {
             out.push('/');
-            // Some characters become an ASCII letter only in one case, such as the Kelvin sign and the long s.
+            // The long s becomes ASCII in upper case, and the Kelvin sign in lower case.
             out.extend(name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase));
         }
     }

@@ -1,8 +1,7 @@
 //! Path patterns, and the tree that finds the most specific pattern for a path.
 //!
 //! The syntax is that of the crate `matchit`, which rejects `/{name}/x` beside `/{*rest}`. A node tries the plain
-//! segment first, then `{name}`, then `{*rest}`, and backtracks. A look-up visits each node at most once, so the size
-//! of the table limits its cost.
+//! segment first, then `{name}`, then `{*rest}`, and backtracks. A look-up visits each node at most once.
 
 use std::collections::HashMap;
 
@@ -11,8 +10,7 @@ use super::path::CanonicalPath;
 #[derive(Debug)]
 pub(super) struct TreeMatch<'t, T> {
     pub(super) here: Option<&'t T>,
-    /// The value of the pattern that matches the path with a trailing slash added or removed. `None` if a pattern
-    /// equals the path.
+    /// The match after adding or removing a trailing slash. `None` if a pattern equals the path.
     pub(super) beside: Option<&'t T>,
 }
 

@@ -32,10 +32,9 @@ pub struct RoutePolicy {
     pub credentials: Credentials,
     /// The scopes that the token must all have.
     pub scopes: Scope,
-    /// The scopes of which the token must have at least one, unless the list is empty. All of `scopes` are also
-    /// required.
+    /// The token must have at least one of these scopes, unless the list is empty. All of `scopes` are also required.
     pub any_scope: Scope,
-    /// The roles of which the token must have at least one, unless the list is empty. See [`Self::role`].
+    /// The token must have at least one of these roles, unless the list is empty. See [`Self::role`].
     #[doc(hidden)]
     pub roles: Vec<Role>,
     /// The roles that the token must all have. See [`Self::all_roles`].
@@ -45,13 +44,13 @@ pub struct RoutePolicy {
     // Requirement K22.
     #[doc(hidden)]
     pub conditions: Option<Arc<Conditions>>,
-    /// The names of the accepted issuers. The gate's own issuer is `self`. If the list is empty, the route accepts the
-    /// gate's own tokens and every issuer that is accepted everywhere.
+    /// The names of the accepted issuers. The gate's own issuer is `self`. If the list is empty, the route accepts
+    /// this gate and every issuer that is accepted everywhere.
     pub issuers: Vec<String>,
-    /// The accepted audiences. The token must name at least one of them. If the list is empty, the route accepts any
-    /// audience that the issuer's rules allow.
+    /// The accepted audiences, of which the token must name one. If the list is empty, the route accepts any audience
+    /// that the issuer's rules allow.
     pub audiences: Vec<String>,
-    /// Whether a route that does not require a credential ignores an invalid one. By default the request gets 401.
+    /// Whether invalid credentials are ignored where credentials are optional. By default, they get 401.
     // Requirement T13.
     pub ignores_bad_credential: bool,
     /// Whether the upstream also receives the `Authorization` header.
@@ -59,11 +58,11 @@ pub struct RoutePolicy {
     pub forward_token: bool,
     /// Whether `%2F` is accepted within a path segment and stays escaped. By default, a request with `%2F` gets 400.
     pub keeps_encoded_slash: bool,
-    /// Whether headers with `_` in their names pass. A header never passes if a server could mistake it for one of the
-    /// gate's headers.
+    /// Whether to keep headers with `_` in their names. A header that a server could mistake for one of the gate's
+    /// headers is always removed.
     // Requirement T4.
     pub keep_underscore_headers: bool,
-    /// Whether headers that override the method or the URL pass.
+    /// Whether to keep headers that override the method or URL.
     // Requirement T6.
     pub keep_override_headers: bool,
     /// The longest accepted request body in bytes, or `None` for no limit.
@@ -79,7 +78,7 @@ pub struct RoutePolicy {
     /// Whether a WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
-    /// Whether only tokens bound to a key are accepted, with a DPoP proof (RFC 9449).
+    /// Whether a DPoP-bound token with a proof is required (RFC 9449).
     // Requirement N31.
     pub dpop_required: bool,
     /// Whether only tokens bound to the client certificate of the connection are accepted (RFC 8705).
@@ -87,9 +86,8 @@ pub struct RoutePolicy {
     /// Whether a tunnel or a long response continues after the caller's token has expired. By default the gate ends the
     /// connection, unless the token was refreshed in time.
     pub keeps_on_expiry: bool,
-    /// Whether the upstream compares paths byte for byte, as the gate does. If not, the gate responds with 404 to a
-    /// path that a lax server could read as a path of a stricter route. Lax servers may fold case, cut parameters, or
-    /// treat `/p` as `/p/`.
+    /// Whether the upstream compares paths byte for byte, as the gate does. If not, a path that a lax server could read
+    /// as a path of a stricter route gets 404. Lax servers may fold case, cut parameters, or treat `/p` as `/p/`.
     // Requirement T20.
     pub compares_exactly: bool,
     /// The path of the protected resource to which the route belongs. Challenges name this resource's metadata
@@ -228,7 +226,7 @@ impl RoutePolicy {
         self.implied.as_deref().map_or_else(|| granted.contains(one), |all| all.has(granted, one))
     }
 
-    /// The scopes that a refusal names as required.
+    /// The scopes in an `insufficient_scope` error.
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {
             true => Cow::Borrowed(&self.scopes),
@@ -282,13 +280,13 @@ impl RoutePolicy {
         };
         let asks = *auth != Auth::None;
         let unlike = |ours: &[String], theirs: &[String]| {
-            // Without audiences the issuer's rules apply, so either policy may be stricter.
+            // An empty list stands for the audiences in the issuer's rules.
             ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
         };
-        // Whether every token that the other policy accepts has one of the scopes in `any_scope`.
+        // True if the other policy already requires one of the scopes in `any_scope`.
         let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
             || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
-        // Whether every token that the other policy accepts has one of the roles in `roles`.
+        // True if the other policy already requires one of the roles in `roles`.
         let a_role_is_there = (!other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role)))
             || other.all_roles.iter().any(|role| roles.contains(role));
         let is_there = |role: &Role| other.all_roles.contains(role) || matches!(&*other.roles, [only] if only == role);

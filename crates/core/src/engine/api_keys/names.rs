@@ -1,4 +1,4 @@
-//! The list of each owner's API keys, which limits the number of keys.
+//! The list of an owner's API keys, which limits their number.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) struct KeyName {
 pub(super) struct OwnersKeys(pub(super) Vec<KeyName>);
 
 impl ApiKeys {
-    /// Adds the id to the owner's list, which limits the number of keys, and then inserts the record.
+    /// Adds the id to the owner's list, and then inserts the record.
     pub(super) async fn add(
         &self,
         engine: &Engine,
@@ -50,7 +50,7 @@ impl ApiKeys {
         let row = next_row(engine, at, None, &*key, key.expires)?;
         match engine.measured(self.store.insert_relay(at, row, key.created)).await? {
             RelayInserted::Inserted => Ok(Ok(())),
-            // Ids are random, so this does not happen in practice.
+            // Ids are random, so they do not collide in practice.
             RelayInserted::Present(_) => Err(Fault::Contention.into()),
         }
     }
@@ -67,14 +67,14 @@ impl ApiKeys {
         self.change_names(engine, subject, add).await
     }
 
-    /// Finds the listed keys that are no longer valid, or whose records were never written.
+    /// Finds the listed keys that are invalid, or have no record.
     async fn over(&self, engine: &Engine, subject: &str) -> Result<Vec<KeyName>, Error> {
         let mut over = Vec::new();
         for name in self.names(engine, subject).await? {
             let is_over = match self.load(engine, &name.id).await {
                 Ok(Some(StoredKey { key, .. })) => !Self::is_in_force(engine, &key),
                 Ok(None) => name.since.plus(WRITTEN_WITHIN) < engine.clock.now(),
-                // Keep the key, because another gate's keyring may have the record's secret.
+                // Keep the key, because another gate may be able to read the record.
                 Err(error) if error.is_of_one_record() => false,
                 Err(error) => return Err(error.into()),
             };
@@ -112,7 +112,7 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let now = engine.clock.now();
             let row = engine.measured(self.store.load_relay(at)).await?;
-            // If the keyring lacks this row's secret, the owner's keys are all invalid, so begin with an empty list.
+            // If the keyring lacks this row's secret, none of the owner's keys is valid.
             let readable = row.as_ref().filter(|row| {
                 let kid = row.sealed.first().copied();
                 kid.is_none_or(|kid| engine.keyring().refresh_keys().contains(kid))

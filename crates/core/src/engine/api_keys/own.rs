@@ -22,7 +22,7 @@ pub struct OwnKeysRequest {
     pub access: SecretString,
     /// The scope that the token must have.
     pub scope: Scope,
-    /// The maximum age of the credential for a request that changes keys.
+    /// The maximum age of the credential for actions that change keys.
     pub max_age: Duration,
     /// The action.
     pub action: OwnKeysAction,
@@ -33,7 +33,7 @@ pub struct OwnKeysRequest {
 pub enum OwnKeysAction {
     /// Lists the live keys.
     List,
-    /// Creates a key for the caller. Without scopes in the request, the key gets the caller's scopes.
+    /// Creates a key for the caller. The default scopes are the caller's scopes.
     Create(Box<NewApiKey>),
     /// Replaces the key with this id. The old key stays valid for the given time. The default is the longest permitted
     /// time.
@@ -47,7 +47,7 @@ pub enum OwnKeysAction {
 pub enum OwnKeys {
     /// The listed keys, newest first.
     Listed(Vec<ApiKey>),
-    /// The new key, which cannot be read later, and its record.
+    /// The new key, which is shown only once, and its record.
     Made(SecretString, Box<ApiKey>),
     /// The key is revoked.
     Revoked,
@@ -122,7 +122,7 @@ impl ApiKeys {
         }
     }
 
-    /// Omits the session at the other issuer, because the API key remains valid when that session ends.
+    /// Omits the issuer's session, because the API key may outlive it.
     // Requirement K33.
     async fn maker(engine: &Engine, own: OwnChecked<'_>) -> Result<Maker, Error> {
         let vouched_by = own.token().vouched_by().map(|by| VouchedBy::new(&*by.issuer, &*by.subject));
@@ -136,7 +136,7 @@ impl ApiKeys {
         for _ in 0..MAX_TRIES {
             let session = engine.store.load(id).await?.filter(|session| !session.is_revoked());
             let session = session.ok_or(Denial::TokenRevoked)?;
-            // This write makes the store compare the session with every not-before, as for a new session.
+            // This write makes the store check the session against the revocations.
             let same = Session { revision: session.revision + 1, ..session };
             match engine.swap(same.revision - 1, same.clone(), None).await? {
                 Swap::Swapped => {
@@ -150,7 +150,7 @@ impl ApiKeys {
         Err(Fault::Contention.into())
     }
 
-    /// Returns the same denial for an unknown key, another user's key, and an ended key.
+    /// Unknown, inactive and other users' keys get the same denial.
     async fn own_key(&self, engine: &Engine, own: OwnChecked<'_>, id: &str) -> Result<ApiKey, Error> {
         let token = own.token();
         let key = self.get(engine, id).await?.filter(|key| {

@@ -11,13 +11,13 @@ use crate::store::StoreError;
 
 /// At most one use of a key is recorded in this period.
 const NOTED_EVERY: Duration = Duration::from_secs(3600);
-/// The maximum number of keys whose uses wait to be written. Uses of further keys are not recorded.
+/// The maximum number of keys with unwritten uses.
 const MAX_WAITING: usize = 100_000;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyUses {
     at: Timestamp,
-    /// The id of the current secret and the key's HMAC with it, if the record's HMAC has an older secret.
+    /// The secret's id and the new HMAC, if the record's HMAC is outdated.
     renewed: Option<(u8, [u8; 32])>,
 }
 
@@ -67,7 +67,7 @@ impl ApiKeys {
             let Some(written) = written else { continue };
             if renewed.is_some() {
                 self.count(KeyEvent::Renewed);
-                // Rewriting the owner's list of keys encrypts it with the current secret.
+                // This rewrite encrypts the list with the current secret.
                 self.change_names(engine, &written.subject, |_| true).await?;
             }
             if let Some(predecessor) = written.predecessor {

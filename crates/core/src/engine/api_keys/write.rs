@@ -23,9 +23,8 @@ use crate::store::relay::{KEY_OWNER, RelayId, RelayStore};
 use crate::token::claims::CLIENT_PREFIX;
 
 const MAX_NETWORKS: usize = 16;
-/// How long after a key's expiry its revocation entry is kept.
+/// How long a revocation entry outlives its key.
 const HELD_FOR: Duration = Duration::from_secs(3600);
-/// The maximum number of identities at other issuers in the record of an API key.
 const MAX_VOUCHERS: usize = 8;
 const MAX_PAGE: usize = 1000;
 /// The maximum number of rows that are read for a page.
@@ -54,13 +53,13 @@ pub enum KeyRefusal {
     Lifetime,
     /// The overlap of a rotation is too long.
     Overlap,
-    /// The audience is not 1 to 256 visible characters, or there are too many networks.
+    /// The audience is invalid, or there are too many networks.
     Bounds,
     /// The owner has the maximum number of live keys.
     TooMany,
     /// The key is expired, revoked or already replaced.
     Over,
-    /// The new record would contain too many identities of its creators at other issuers.
+    /// The new record would contain too many external identities.
     Vouched,
 }
 
@@ -77,7 +76,7 @@ impl KeyRefusal {
             Self::TooMany => "the owner already has 50 live API keys; revoke one of them first",
             Self::Over => "the API key was revoked or replaced, or has expired",
             Self::Vouched => {
-                "8 users of other issuers have already made or rotated this API key; make a new API key instead"
+                "at most 8 users of other issuers may create or rotate the same API key; create a new API key instead"
             }
         }
     }
@@ -165,7 +164,7 @@ impl ApiKeys {
             Err(failed) => return Err(failed),
         };
         key.scopes = new.scopes.unwrap_or_else(|| owned.clone());
-        // Without a directory, a gate does not know the scopes of users.
+        // Without a directory, the users' scopes are unknown.
         let is_known = engine.directory.is_some() || key.subject.starts_with(CLIENT_PREFIX);
         if is_known && !key.scopes.is_within(&owned) {
             return Ok(Err(KeyRefusal::Scope));
@@ -179,7 +178,7 @@ impl ApiKeys {
         Ok(Ok((text, key)))
     }
 
-    /// Replaces a key by one with the same properties. The old key stays valid for `overlap`.
+    /// Replaces a key and copies its properties. The old key stays valid for `overlap`.
     ///
     /// # Errors
     /// The errors of [`create`](Self::create). Returns `None` if the key does not exist.
@@ -250,8 +249,7 @@ impl ApiKeys {
             return Ok(Some(Err(KeyRefusal::Over)));
         }
         let end = if overlap.is_zero() { id } else { &*[id, REPLACED].concat() };
-        // Ignore a failure, because only this response contains the new key. After a failure, the gate writes the
-        // revocation entry later.
+        // Ignore a failure, because only this response contains the new key. The gate writes the entry later.
         let _ = self.end(engine, end, until).await;
         self.count(KeyEvent::Rotated);
         audit::api_key(AUDITED[1], &key);
@@ -265,7 +263,7 @@ impl ApiKeys {
     // Requirement K4.
     pub async fn revoke(&self, engine: &Engine, id: &str) -> Result<Option<ApiKey>, Error> {
         let Some(StoredKey { key, .. }) = self.load(engine, id).await? else { return Ok(None) };
-        // This gate must refuse the key even if changing its record fails.
+        // Revoke the key here even if changing the record fails.
         self.end(engine, id, key.expires).await?;
         let now = engine.clock.now();
         let mut is_first = false;
@@ -281,8 +279,8 @@ impl ApiKeys {
         Ok(revoked)
     }
 
-    /// Revokes each string that is a live API key. Returns the number of revoked keys, and the first fault. If one key
-    /// fails, the others are still revoked.
+    /// Revokes each string that is a live API key. Returns the number of revoked keys. Returns the first error after
+    /// trying all keys.
     // Requirement K14.
     pub async fn leaked(&self, engine: &Engine, texts: &[SecretString]) -> (usize, Result<(), Error>) {
         let (mut found, mut done) = (0, Ok(()));
@@ -302,8 +300,7 @@ impl ApiKeys {
             let expected = digest(engine.keyring().refresh_keys(), key.kid, exposed(text))?;
             Ok((key.digest == expected).then_some(key))
         });
-        // Only the record decides whether the key is live. If an earlier attempt failed, the key may already be in the
-        // revocation list.
+        // Ignore the revocation list: a failed revocation may have added the key.
         let key = match found {
             Ok(key) => key.filter(|key| key.is_live(engine.clock.now())),
             Err(error) => {
@@ -345,15 +342,15 @@ impl ApiKeys {
         Ok(keys)
     }
 
-    /// A page of all keys in no particular order, including revoked keys. A page can have fewer keys than `limit`
-    /// although more pages follow.
+    /// A page of all keys in no particular order, including revoked keys. A page before the last may also have fewer
+    /// keys than `limit`.
     ///
     /// # Errors
-    /// [`Denial::MalformedRequest`] if `after` is not the `next` of an earlier page; a fault.
+    /// [`Denial::MalformedRequest`] if `after` is invalid, or a fault.
     pub async fn list(&self, engine: &Engine, after: Option<&str>, limit: usize) -> Result<ListedKeys, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
         let place = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(RelayId);
-        let malformed = Denial::MalformedRequest("`cursor` must be the `next` of the previous page");
+        let malformed = Denial::MalformedRequest("`cursor` must be the value of `next` on the previous page");
         let mut after = after.map(|text| place(text).ok_or(malformed)).transpose()?;
         let mut page = ListedKeys::default();
         // Some stores read all names for each call, so read many at once.
@@ -374,7 +371,7 @@ impl ApiKeys {
         Ok(page)
     }
 
-    /// Counts this gate's live keys, see [`keys_by_secret`].
+    /// Calls [`keys_by_secret`] for this gate.
     ///
     /// # Errors
     /// A fault.
@@ -421,7 +418,7 @@ fn may_be(new: &NewApiKey, lifetime: Duration, longest: Duration) -> Result<(), 
     Ok(())
 }
 
-/// Counts the live keys of each keyring secret. `list` is the revocation list and the issuer of the keys.
+/// Counts the live keys of each keyring secret.
 ///
 /// # Errors
 /// The errors of the store.

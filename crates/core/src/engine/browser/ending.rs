@@ -83,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// Ends the session if a renewal would end it because of its user or issuer. Returns whether the session has ended.
+    /// Ends the session if its user or issuer no longer permits it. Returns whether the session has ended.
     pub(in crate::engine) async fn end_for_user(
         &self,
         read: &ReadRecord,

@@ -15,7 +15,7 @@ use crate::fault::Error;
 use crate::session::{Session, SessionId, VouchedBy};
 use crate::token::session_cookie::SessionCookie;
 
-/// The maximum number of concurrent requests, so that a slow provider barely delays the others.
+/// The maximum number of sessions that are checked at once.
 const ASKED_AT_ONCE: usize = 64;
 
 /// The provider data that a request needs.
@@ -24,11 +24,11 @@ pub struct ProviderTerms {
     pub access_token: Option<Arc<Zeroizing<String>>>,
     /// The expiry of the access token.
     pub token_until: Timestamp,
-    /// Whether the provider gave a refresh token.
+    /// Whether the provider issued a refresh token.
     pub is_refreshable: bool,
     /// From this time on, a request refreshes the access token.
     pub refresh_from: Timestamp,
-    /// The time until which the vault need not be read again.
+    /// When the vault must be read again.
     pub good_until: Timestamp,
 }
 

@@ -76,8 +76,8 @@ fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
     refresh.client.is_confidential() && session.client == refresh.client.id
 }
 
-/// Refuses any resource except the session's own (RFC 8707 §2.2). Call this after all other checks, because all invalid
-/// tokens must get the same error.
+/// Refuses a resource that differs from the session's resource (RFC 8707 §2.2). Call this after all other checks,
+/// because all invalid tokens must get the same error.
 // Requirement N45.
 pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }

@@ -32,16 +32,15 @@ pub(super) struct RefreshRun<'e, 'r> {
     turn: Option<Turn<'e>>,
     /// The session's record. `None` if it must be read from the store.
     known: Option<ReadRecord>,
-    /// The directory's entry for the user, once looked up. The outer `None` means that the directory did not log the
-    /// user in.
+    /// The user's entry in the directory. The outer `None` means that the directory did not log the user in.
     user: Option<Option<User>>,
     is_proof_used: bool,
     is_counted: bool,
-    /// If set, this is not a real refresh, and only fills the explanation.
+    /// If set, the run only fills the explanation.
     explained: Option<&'r mut ExplainedRefresh>,
 }
 
-/// The decision of an attempt, before it has any effect.
+/// An attempt's decision, which has no effect yet.
 pub(super) struct JudgedRefresh<'r> {
     read: ReadRecord,
     now: Timestamp,
@@ -102,7 +101,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         let repeats = self.repeats(&judged);
         let JudgedRefresh { read, now, profile, decision } = judged;
         if read.is_recalled && (decision != Decision::Rotate || self.has_expired) {
-            // The record may be outdated, which only the compare-and-swap of a rotation would detect.
+            // The record may be outdated, which only a rotation's compare-and-swap detects.
             return Ok(None);
         }
         if self.has_expired && !repeats {
@@ -183,7 +182,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         if is_good { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
     }
 
-    /// Checks the proofs of the presenter. Only a legitimate presenter may change or end the session.
+    /// Only a legitimate presenter may change or end the session.
     async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
         if self.explained.is_none() {
             proves_key(session, &self.refresh)?;
@@ -222,8 +221,8 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         })
     }
 
-    /// Repeats the response if this gate exchanged the token, but did not receive the store's acknowledgement.
-    /// Otherwise the session ends.
+    /// Repeats the response if the store did not acknowledge this gate's last rotation of the token. Otherwise the
+    /// session ends.
     async fn judge_reuse(
         &mut self,
         session: &Session,
@@ -347,7 +346,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         Ok(change)
     }
 
-    /// Returns `None` if the record has changed, so that another attempt must decide again.
+    /// Returns `None` if the record has changed and the decision must be repeated.
     async fn write(
         &mut self,
         read: &ReadRecord,

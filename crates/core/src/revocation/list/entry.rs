@@ -34,7 +34,7 @@ impl SessionEntry {
                     Self::Scheduled(Box::new(Scheduled { minimum, effective_from, before, until }))
                 }
             }
-            // A session cannot have these effects, so revoke the whole session.
+            // Impossible for a session, so revoke the whole session.
             Effect::NotBefore(_) | Effect::NotBeforeWithKeys { .. } | Effect::Gone => gone,
         }
     }
@@ -119,7 +119,7 @@ impl NotBefore {
         let (at, keys) = match effect {
             Effect::NotBefore(at) => (at, Timestamp::ZERO),
             Effect::NotBeforeWithKeys { sessions, keys } => (sessions, keys),
-            // An entry of this kind never has these effects. If it does, refuse all tokens.
+            // Impossible for this kind of entry. Refuse all tokens, to be safe.
             Effect::Minimum { .. } | Effect::Gone => (Timestamp::MAX, Timestamp::MAX),
         };
         Self { at, keys, until }

@@ -18,7 +18,7 @@ pub struct ListFilling {
     waiting: Waiting,
 }
 
-/// The buffer of one of several threads that fill a list.
+/// The buffer of one thread that fills a list.
 #[derive(Debug)]
 pub struct ListShare<'a> {
     list: &'a RevocationList,
@@ -33,7 +33,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// `most` is the total for all parts.
+    /// `most` is the total capacity of all parts.
     fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);

@@ -1,4 +1,4 @@
-//! The revocations that end an API key: its own, and not-befores that include API keys.
+//! The revocations that end an API key: its own, and each not-before for API keys.
 
 use super::{Issuer, NotBefore, RevocationList, TokenFacts};
 use crate::clock::Timestamp;
@@ -10,8 +10,6 @@ const LONGEST_ID: usize = 32;
 
 impl RevocationList {
     /// A key can be revoked by itself, or by a not-before for its owner, its creator or everyone.
-    ///
-    /// `client` is the owner if a client owns the key.
     // Requirement K4.
     pub(super) fn has_key_ended(&self, facts: TokenFacts<'_>, vouchers: &[VouchedBy]) -> bool {
         let of_all = self.global.lock().as_ref().map(NotBefore::keys);
@@ -34,7 +32,7 @@ impl RevocationList {
         facts.issued_at.is_none_or(is_before) || facts.jti.is_none_or(has_ended)
     }
 
-    /// Returns whether the key was replaced. The key's record then contains how long the key stays valid.
+    /// Returns whether the key was replaced. The record of a replaced key contains its expiry.
     // Requirement K7.
     pub(crate) fn is_key_replaced(&self, facts: TokenFacts<'_>) -> bool {
         let Some((issuer, jti)) = self.issuer(facts.issuer).zip(facts.jti) else { return false };
@@ -47,7 +45,7 @@ impl Issuer {
         self.tokens.get(jti, |_| ()).is_some()
     }
 
-    /// This runs for every request with an API key, so it does not allocate. An id that does not fit is invalid.
+    /// This runs for every request with an API key, so it does not allocate. An id that is too long is invalid.
     fn has_replaced(&self, id: &str) -> bool {
         let mut text = [0; LONGEST_ID + REPLACED.len()];
         let Some(text) = text.get_mut(..id.len() + REPLACED.len()) else { return true };

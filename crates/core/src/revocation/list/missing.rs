@@ -11,7 +11,7 @@ impl RevocationList {
     /// Returns the entries that are missing in `other` or expire earlier there. Sweep both lists with the same time
     /// before this call.
     ///
-    /// The entries come in portions, so that a million entries are not copied at once.
+    /// Yields batches, so that a million entries are not copied at once.
     pub fn missing_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Vec<Revocation>> + 'a {
         let sessions = (0..self.sessions.number()).map(move |part| {
             let of_session = |(id, entry)| self.missing_session(other, id, &entry);

@@ -24,7 +24,7 @@ type Part = HashMap<SessionId, SessionEntry, RandomState>;
 
 pub(super) struct SessionTable {
     parts: Box<[RwLock<Part>]>,
-    /// An upper bound of the number of entries. Writers raise it before an insertion, and lower it after a removal.
+    /// An upper bound on the number of entries. Writers raise it before an insertion, and lower it after a removal.
     count: AtomicUsize,
 }
 
@@ -45,7 +45,6 @@ impl SessionTable {
 
     pub(super) fn index_of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
-        // The multiplication is a simple hash. The map itself uses a stronger one.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         // `spread` has 32 bits, so the result is below the number of parts.
         ((spread * self.parts.len() as u64) >> 32) as usize

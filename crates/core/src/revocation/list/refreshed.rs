@@ -6,8 +6,7 @@ use crate::revocation::{REFRESHED, REFRESHED_SESSION};
 use crate::session::VouchedBy;
 
 impl RevocationList {
-    /// Returns whether the token's issuer, or the issuer that authenticated the user, requires a newer token. This
-    /// includes tokens from the same second.
+    /// Returns whether the token's issuer, or the issuer that authenticated the user, requires a later `iat`.
     // Requirement S19.
     pub(super) fn is_to_be_refreshed(&self, facts: TokenFacts<'_>) -> bool {
         let of_token = self.refreshed_at(facts.issuer, facts.issuer_session, facts.subject);
@@ -34,7 +33,7 @@ impl RevocationList {
     }
 }
 
-/// A token without `iat` counts as issued before any moment.
+/// A token without `iat` counts as old.
 fn is_before(issued_at: Option<Timestamp>, moment: Option<Timestamp>) -> bool {
     moment.is_some_and(|at| issued_at.is_none_or(|issued| issued.as_secs() <= at.as_secs()))
 }

@@ -17,7 +17,7 @@ pub(super) struct BoundParam {
     value: Box<str>,
 }
 
-/// Returns the comparisons that depend on the path. Returns `None` if any other comparison is false.
+/// Returns the comparisons that depend on the path, or `None` if another comparison is false.
 pub(super) fn settle(list: &[Condition], claims: &Map<String, Value>) -> Option<Box<[BoundParam]>> {
     let mut left = Vec::new();
     for one in list {
@@ -90,7 +90,7 @@ impl KeptOfToken {
         self.get(&of.id, (|kept| &kept.conditions, |kept| &mut kept.conditions), judge)
     }
 
-    /// Returns the value of the claim at `path`, by which a rate limit counts. Calls `read` if the value is not cached.
+    /// Returns the value of the claim at `path`, for a rate limit. Calls `read` if the value is not cached.
     pub fn counted(&self, path: &ClaimPath, read: impl FnOnce() -> Option<String>) -> Option<String> {
         self.get(path, (|kept| &kept.counted, |kept| &mut kept.counted), read)
     }

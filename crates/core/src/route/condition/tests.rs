@@ -211,7 +211,7 @@ fn k23_conditions_that_cannot_be_meant_are_refused() {
     assert!(wrong(Comparison::Ends("".into())).contains("every string begins and ends with it"));
     assert!(wrong(Comparison::OneOf(vec![Integer(1); 17])).contains("more than 16"));
     let names = Conditions::new(vec![condition("a{}", Comparison::Min(1))], Vec::new());
-    assert!(names.unwrap_err().to_string().contains("expected { has"));
+    assert!(names.unwrap_err().to_string().contains("use { has"));
     let many = |count: usize| Conditions::new(vec![condition("a", Comparison::Exists); count], Vec::new());
     assert!(many(17).unwrap_err().problem().starts_with("there are 17 comparisons"));
     assert!(many(16).is_ok());

@@ -46,7 +46,7 @@ impl Implied {
             || self.by.get(asked).is_some_and(|wider| wider.iter().any(|scope| granted.contains(scope)))
     }
 
-    /// The directly implied scopes, as configured.
+    /// The directly implied scopes from the configuration.
     pub const fn given(&self) -> &BTreeMap<String, Scope> {
         &self.given
     }

@@ -35,7 +35,7 @@ impl CallRule {
 }
 
 impl CallRules {
-    /// Selects the rules for MCP calls from these routes, in the same order.
+    /// Collects the MCP call rules of the routes, in their order.
     ///
     /// # Errors
     /// Two rules have the same pattern, or a rule for `*` is missing.

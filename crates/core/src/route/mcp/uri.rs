@@ -1,6 +1,6 @@
 //! The spelling of a resource's URI.
 
-/// Returns whether all servers read this URI as the same resource.
+/// Returns whether all servers interpret this URI as the same resource.
 ///
 /// Scheme and authority must be in lower case, without port and user. No segment may be empty, `.` or `..`.
 pub(super) fn has_one_spelling(uri: &str) -> bool {
