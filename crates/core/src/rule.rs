@@ -17,7 +17,7 @@ pub enum Rule {
     Path,
     /// The route, its methods, and the gate's own endpoints.
     Route,
-    /// The request's only credential, and its form.
+    /// Exactly one credential, in a valid form.
     Credential,
     /// The cross-origin check of a request with a cookie.
     Origin,
@@ -27,7 +27,7 @@ pub enum Rule {
     Key,
     /// The signature, or the issuer's response about an opaque token.
     Signature,
-    /// The type, the times and the form of the claims.
+    /// The token's type, times and claim format.
     Claims,
     /// The revocations.
     Revocation,

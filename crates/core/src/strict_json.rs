@@ -8,7 +8,7 @@ mod members;
 
 pub(crate) use members::{Any, Member, Members};
 
-/// Parses a JSON object. `bytes` must not contain anything else.
+/// Parses bytes that are exactly one JSON object.
 ///
 /// # Errors
 /// A description of the problem, without any part of `bytes`.
@@ -38,7 +38,7 @@ fn parser(
 ) -> Result<serde_json::Deserializer<serde_json::de::StrRead<'_>>, &'static str> {
     // The parser recurses for each level, so the depth is checked first.
     if is_shallow(bytes, max_depth) {
-        // One check of all bytes is faster than one for each string. It also covers skipped strings.
+        // One check of all bytes is faster than one for each string, and covers skipped strings.
         std::str::from_utf8(bytes).map(serde_json::Deserializer::from_str).map_err(|_| NOT_STRICT)
     } else {
         Err("the JSON is nested too deeply")
@@ -47,8 +47,8 @@ fn parser(
 
 /// Counts brackets outside strings. The rest may be invalid.
 pub(crate) fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
-    // Counting all brackets is fast, and most documents have few. The bit 0x20 maps `[` to `{`, and a short piece
-    // cannot overflow the sum.
+    // Most documents have few brackets, and counting is fast. `| 0x20` maps `[` to `{`. A chunk cannot overflow the
+    // `u8`.
     let brackets = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
     if bytes.chunks(u8::MAX.into()).map(|piece| usize::from(brackets(piece))).sum::<usize>() <= max_depth {
         return true;

@@ -1,6 +1,4 @@
 //! SHA-256 thumbprints of public keys (RFC 7638, RFC 9449 §6) and client certificates (RFC 8705 §3.1).
-//!
-//! Two distinct types, so that they cannot be confused.
 
 use std::fmt;
 

@@ -12,8 +12,8 @@ const LONGEST_NAME: usize = 64;
 
 /// A limit on the requests of each caller. Only permitted requests are counted.
 ///
-/// The limit is a token bucket. It admits [`burst`](Self::burst) requests at once, and is refilled evenly with
-/// `requests` in each `window`.
+/// The token bucket admits [`burst`](Self::burst) requests at once, and is refilled evenly with `requests` in each
+/// `window`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct RateLimit {
     /// The name in responses, logs and metrics: up to 64 visible ASCII characters and spaces. Routes with the same name
     /// share the limit.
     ///
-    /// The default consists of the route's name and the counted property.
+    /// The default is the route's name and the counted property.
     pub name: Option<Box<str>>,
     /// The property by which requests are counted.
     pub per: LimitPer,
@@ -207,7 +207,7 @@ pub fn unusable_limit(routes: &[Route]) -> Option<(usize, String)> {
             } else {
                 known.iter().find(|(known, ..)| *known == name).and_then(|(_, other, place)| {
                     match limit.counts_as(other) {
-                        true if *place == index => Some(format!("occurs twice, as {name:?}; remove one of the two")),
+                        true if *place == index => Some(format!("occurs twice (name {name:?}); remove one of them")),
                         true => None,
                         false => Some(format!(
                             "has the same name as another limit, {name:?}, but differs from it; give the two limits \

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 use crate::invalid::InvalidValue;
 use crate::session::Scope;
 
-/// A protected resource with a metadata document (RFC 9728). Routes refer to it by its path.
+/// A protected resource with a metadata document (RFC 9728). Routes name its path.
 ///
 /// ```
 /// use rotogate::route::{Resource, RoutePolicy, Route};
@@ -19,10 +19,10 @@ use crate::session::Scope;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// The resource's path. The resource identifier consists of the gate's public URL and this path. It is also the
-    /// audience of the resource's tokens.
+    /// The resource's path. The gate's public URL with this path is the resource identifier and the audience of its
+    /// tokens.
     pub path: String,
-    /// A name to show to people.
+    /// A human-readable name.
     pub name: Option<String>,
     /// The issuers of the resource's tokens. If the list is empty, only this gate issues tokens for the resource.
     pub authorization_servers: Vec<String>,

@@ -6,7 +6,7 @@
 //! 2. The most specific **path** pattern applies. Plain segments take precedence over `{name}`, and `{name}` over
 //!    `{*rest}`.
 //! 3. The **method** selects among the routes with this pattern. If none of them serves the method, the response is
-//!    405, even if a less specific pattern matches. Thus a request cannot evade a strict route with another method.
+//!    405, even if a less specific pattern matches. Thus a request with another method cannot evade a strict route.
 //!
 //! A path that lax servers read as a path of a stricter route is rejected (requirement T20, see [`loose`]).
 
@@ -122,7 +122,7 @@ fn named(routes: &[Arc<Route>], place: usize) -> String {
 struct Site {
     paths: Tree<usize>,
     entries: Vec<PatternRoutes>,
-    /// The patterns in folded form, for lax readings of a path. `None` if no route is stricter than another.
+    /// `None` if no route is stricter than another.
     folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
 }
@@ -312,7 +312,7 @@ impl Site {
     ) -> Option<&Arc<Route>> {
         let stricter = |other: &usize| {
             let entry = self.entries.get(*other).filter(|_| *other != place)?;
-            // Skip patterns that also match the path itself. The operator knows that these patterns are less specific.
+            // Skip patterns that also match the path itself, because the usual precedence applies to them.
             entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
         };
         let exact = |path: &str| {
@@ -418,8 +418,7 @@ impl PatternRoutes {
         self.is_one_path || route.policy.compares_exactly
     }
 
-    /// If the pattern does not serve the method, all its routes are checked. Otherwise a request with another spelling
-    /// of the path could pass.
+    /// If no route serves the method, all routes are checked. Otherwise another spelling of the path could pass.
     fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
         let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
         match self.find(method) {

@@ -17,7 +17,7 @@ pub struct RouteWarning {
     pub message: String,
 }
 
-/// The literal after each kind is true if the kind warns of wider access.
+/// Each literal states whether the kind warns of wider access.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
         /// The subject of a warning about the configuration. `tests/cli/remedies.rs` tests the remedies for each kind.
@@ -30,7 +30,7 @@ macro_rules! kinds {
             /// All kinds of warnings.
             pub const ALL: &'static [Self] = &[$(Self::$kind),*];
 
-            /// Whether more may be accessible than intended.
+            /// Whether the kind warns of wider access.
             pub const fn is_wider_access(self) -> bool {
                 match self {
                     $(Self::$kind => $is_wider_access,)*
@@ -61,11 +61,11 @@ kinds! {
     Everybody: true,
     /// A condition uses a claim whose value the users can choose.
     ClaimOfUsers: true,
-    /// A setting does not affect the gate, so it does not give wider access.
+    /// A setting has no effect, so it does not widen access.
     NoAccess: false,
 }
 
-/// A pattern is unlikely to have this segment.
+/// A segment that patterns rarely contain.
 const SAMPLE: &str = "0-sample";
 
 /// All warnings, in the order of the routes. `taken` returns the name of the handler that serves a path instead of the
@@ -152,7 +152,7 @@ impl ExaminedRoute<'_> {
             true => (
                 WarningKind::Uncovered,
                 format!(
-                    "does not cover {bare}, which the less strict {} serves: {} for {bare} with the same rules",
+                    "does not cover {bare}, which the less strict route {} serves: {} for {bare} with the same rules",
                     other.id,
                     if other.path == bare { "replace it by a route" } else { "write a route" },
                 ),
@@ -160,8 +160,8 @@ impl ExaminedRoute<'_> {
             false => (
                 WarningKind::UncoveredRefused,
                 format!(
-                    "does not cover {bare}, which the less strict {} would serve, so requests for {bare} get 404 \
-                     (ambiguous_path); write a route for {bare}",
+                    "does not cover {bare}, which the less strict route {} would serve, so requests for {bare} get \
+                     404 (ambiguous_path); write a route for {bare}",
                     other.id
                 ),
             ),
@@ -176,8 +176,8 @@ impl ExaminedRoute<'_> {
             return None;
         }
         let message = format!(
-            "serves only {}, but under any other host the less strict {} serves the same path of the same upstream: \
-             remove hosts here",
+            "serves only {}, but under any other host the less strict route {} serves the same path of the same \
+             upstream: remove hosts here",
             route.hosts.join(", "),
             other.id
         );
@@ -256,12 +256,12 @@ mod tests {
     fn t21_what_a_stricter_route_does_not_cover_is_said() {
         let found = warned(&[route("/{*rest}", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
         let [(1, message)] = found.as_slice() else { panic!("{found:?}") };
-        assert!(message.contains("does not cover /admin, which the less strict /{*rest} would serve"), "{message}");
+        assert!(message.contains("which the less strict route /{*rest} would serve"), "{message}");
         let exempt = warned(&[route("/admin", RoutePolicy::default()), route("/admin/{*rest}", admin())]);
         assert!(
             exempt
                 .iter()
-                .any(|(place, text)| (*place, text.contains("which the less strict /admin serves")) == (1, true))
+                .any(|(place, text)| (*place, text.contains("which the less strict route /admin serves")) == (1, true))
         );
         let named = warned(&[route("/{a}", RoutePolicy::public()), route("/{a}/{*rest}", RoutePolicy::default())]);
         assert!(named.iter().any(|(place, text)| (*place, text.contains("/{…}")) == (1, true)), "{named:?}");

@@ -1,4 +1,4 @@
-//! The parts of a session's record for browsers: the cookie, and the key of the device.
+//! The browser data in a session's record: the cookie, and the key of the device.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::thumbprint::KeyThumbprint;
 
-/// A request may have been sent before the browser received the device cookie.
+/// The grace period for requests sent before the device cookie arrived.
 const UNDER_WAY: Duration = Duration::from_secs(60);
 
-/// The stored data about the cookie of a browser session. The cookie cannot be computed from this data.
+/// The stored data about the cookie of a browser session. It does not reveal the cookie.
 // Requirement B4.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrowserBinding {
@@ -43,7 +43,7 @@ pub struct DeviceBinding {
     pub bound_at: Timestamp,
 }
 
-/// The public key of a device. It takes at most 300 bytes in the session's record.
+/// The public key of a device, at most 300 bytes in the session's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DeviceKey {
@@ -72,7 +72,7 @@ impl DeviceKey {
     }
 }
 
-/// Whether a credential is bound to its holder's key, which a thief would also need.
+/// Whether credentials are bound to a key of their holder.
 ///
 /// A browser session can be bound to a key of its device. A client's tokens can be bound to a DPoP key (RFC 9449), or
 /// to the client certificate of the connection (RFC 8705 §3).
@@ -104,8 +104,8 @@ pub enum Binding {
 }
 
 impl Binding {
-    /// `device` contains the key id of the session's cookies, and when the session was bound. `is_proved` checks the
-    /// device cookie.
+    /// `device` contains the key id of the session's cookies and the binding time. `is_proved` checks the device
+    /// cookie.
     // Requirement B48.
     pub(crate) fn admits(
         self,

@@ -59,7 +59,7 @@ impl Generation {
     }
 }
 
-/// Describes whether the pair of this generation was used. The use of the first pair is not recorded.
+/// Whether the pair of this generation was used. The use of the first pair is not recorded.
 pub const fn use_in_words(generation: Generation, confirmed: bool) -> &'static str {
     match (confirmed, generation) {
         (true, _) => "seen in use",
@@ -139,8 +139,8 @@ impl fmt::Display for SessionId {
 
 crate::debug_with!(SessionId, |it, f| write!(f, "{it}"));
 
-/// A session's random secret, which is part of the HMAC key for its refresh tokens. It never leaves the store and the
-/// engine.
+/// A session's random secret, part of the HMAC key for its refresh tokens. Only the store and the engine have the
+/// secret.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionSecret([u8; 16]);
@@ -313,7 +313,7 @@ pub struct Session {
     pub scope: Scope,
     /// The dialect of the session's login.
     pub dialect: Box<str>,
-    /// The expiry of the session. Refreshes do not extend it.
+    /// The session's expiry, which refreshes do not extend.
     pub expires: Timestamp,
     /// The latest expiry among the session's access tokens.
     pub latest_access_expires: Timestamp,
@@ -350,7 +350,7 @@ pub struct Session {
     /// gate.
     #[serde(default)]
     pub resource: Option<Box<str>>,
-    /// The issuer that authenticated the user, if it is another issuer. A logout at that issuer ends the session.
+    /// The external issuer that authenticated the user. A logout at that issuer ends the session.
     #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
     /// The client certificate to which the last pair is bound (RFC 8705). For a public client the certificate never
@@ -361,7 +361,7 @@ pub struct Session {
     #[doc(hidden)]
     #[serde(default)]
     pub browser: Option<Box<BrowserBinding>>,
-    /// Proof that a gate wrote the record. A store must keep it unchanged.
+    /// Proof that a gate wrote the record. Stores must not change the seal.
     #[doc(hidden)]
     #[serde(default)]
     pub seal: Seal,
@@ -369,7 +369,7 @@ pub struct Session {
 
 /// Proof that a gate wrote a record.
 ///
-/// It is an authentication tag over all fields except `status`, `confirmed` and `revision`, which a store changes in
+/// An authentication tag over all fields except `status`, `confirmed` and `revision`, which a store changes in
 /// place. If the tag is missing or invalid, requests for the session get 503.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -426,7 +426,7 @@ impl VouchedBy {
         Self { session: Some(session.into()), ..self }
     }
 
-    /// Returns whether all values are between 1 and 256 bytes, without control characters.
+    /// Returns whether all values have 1 to 256 bytes and no control characters.
     pub fn is_valid(&self) -> bool {
         let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
         all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))

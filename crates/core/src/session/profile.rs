@@ -69,9 +69,9 @@ pub struct Profile {
     pub session_ttl: Duration,
     /// How long a session lasts without a refresh.
     pub idle_ttl: Duration,
-    /// How long an exchanged refresh token returns the same successor again.
+    /// How long an exchanged refresh token yields the same successor.
     pub grace: Duration,
-    /// How long an exchanged refresh token returns a new pair if its successor is unused.
+    /// How long an exchanged refresh token yields a new pair if its successor is unused.
     pub lost_response_window: Duration,
     /// What happens if a superseded token is presented.
     pub on_reuse: OnReuse,
@@ -79,9 +79,9 @@ pub struct Profile {
     pub other_client_ends_session: bool,
     /// The maximum number of live sessions per subject, over all clients and endpoints.
     pub max_sessions_per_subject: u32,
-    /// Whether the oldest session is revoked when a login exceeds that number. Otherwise the login is refused.
+    /// Whether a login over the limit revokes the oldest session. Otherwise the login is refused.
     pub ends_oldest: bool,
-    /// How long after a rotation the earlier access tokens are revoked. `None` if they stay valid until they expire.
+    /// How long after a rotation the earlier access tokens are revoked. `None` means never.
     pub revoke_previous_after: Option<Duration>,
 }
 
@@ -117,7 +117,7 @@ impl Default for Profile {
 /// # let _ = builder;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields are those of Profile")]
+#[expect(missing_docs, reason = "the fields are documented in Profile")]
 pub struct ProfileOverride {
     pub access_ttl: Option<Duration>,
     pub max_access_ttl: Option<Duration>,

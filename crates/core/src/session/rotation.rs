@@ -18,7 +18,7 @@ use super::profile::Profile;
 use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
-/// This minimum generation revokes the session, because no token has this generation.
+/// A session with this minimum generation accepts no token.
 pub const REVOKED: Generation = Generation::new(u64::MAX);
 
 /// The facts that a decision needs in addition to the record.
@@ -26,10 +26,9 @@ pub const REVOKED: Generation = Generation::new(u64::MAX);
 pub struct Facts {
     /// Whether the user exists, is active and is still in the session's account.
     pub user_active: bool,
-    /// The latest not-before for the session. It also covers a session that was created in the same millisecond.
+    /// The latest not-before for the session, which also covers sessions created in the same millisecond.
     pub sessions_valid_from: Timestamp,
-    /// The session's minimum generation in the revocation list, or [`Generation::NONE`]. It counts even before it takes
-    /// effect.
+    /// The session's minimum generation in the revocation list, even before it takes effect, or [`Generation::NONE`].
     ///
     /// Read this **before** the record. A rotation writes to the store first, so a record that is loaded later is at
     /// least as recent. In the reverse order, a concurrent rotation would look like lost writes.
@@ -74,16 +73,16 @@ pub enum Lifetime {
     Idle,
 }
 
-/// The circumstances of a reuse, for the audit event. The response must not reveal them.
+/// The circumstances of a reuse, for the audit event but not for the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reuse {
     /// How many generations the token is behind the current one.
     pub generations_old: u64,
-    /// How long ago the token's successor was issued. `None` if this was not recorded.
+    /// How long ago the token's successor was issued, or `None` if unknown.
     pub superseded_for: Option<Duration>,
 }
 
-/// What a presented refresh token does. See the module's table.
+/// The response to a refresh token. See the module's table.
 ///
 /// ```
 /// use rotogate_core::session::rotation::Decision;
@@ -135,7 +134,6 @@ pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp,
         return Decision::Expired(which);
     }
     if generation > s.current || facts.minimum_known > s.current {
-        // Whether no later generation than the presented one is known.
         let latest = generation > s.current && generation >= facts.minimum_known;
         let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
         return Decision::Ahead { fast_forward };
@@ -201,12 +199,12 @@ pub struct RecordChange {
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The result is never `REVOKED`, so no token has that generation.
+/// Never returns `REVOKED`, which no token may have.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }
 
-/// The change of the record, or `None` if `decision` does not issue a new generation.
+/// How the record changes, or `None` if `decision` does not issue a new generation.
 pub fn apply_decision(
     s: &Session,
     decision: Decision,
@@ -223,7 +221,7 @@ pub fn apply_decision(
         Decision::Reissue => {
             (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
         }
-        // All access tokens from lost writes expire by this time.
+        // At `lost`, all access tokens of lost generations have expired.
         Decision::Ahead { fast_forward: true } => {
             let lost = now.plus(profile.max_access_ttl).min(s.expires);
             (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))

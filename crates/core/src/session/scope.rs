@@ -84,7 +84,7 @@ impl Scope {
         self.iter().all(|t| other.contains(t))
     }
 
-    /// The tokens of both scopes, this scope's first.
+    /// The union, with this scope's tokens first.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         Self::collect(self.iter().chain(other.iter()))

@@ -1,5 +1,5 @@
 //! Requirement C3: a store with operations in another language gives the same results as the rules in Rust.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,8 +26,7 @@ impl Numbers {
 pub async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
     let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
-    // Some stores never lower the latest expiry of all sessions. This session expires last, so the value stays the
-    // same in both stores.
+    // This session fixes the latest expiry, because some stores never lower it.
     let longest = session("dave", 1 << 41, start());
     let longest = Session { expires: longest.expires.plus(Duration::from_secs(86_400)), ..longest };
     for store in trial.stores() {
@@ -161,7 +160,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// If a node's hints are outdated because of another node's write, the node decides again.
+/// A node decides again after another node's write.
 pub async fn decides_anew<S: Store>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, start());
     conformance::insert(&*a, &begun).await;

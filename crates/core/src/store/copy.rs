@@ -1,5 +1,4 @@
-//! Copies a store into a store of another kind, while gates are stopped. Copies all sessions and revocations that have
-//! not ended.
+//! Copies all unexpired sessions and revocations into a store of another kind, while gates are stopped.
 //!
 //! Records may be copied in any order and repeatedly. The later record of a session is kept, and revocations are
 //! merged. Gates do not open an incomplete copy.
@@ -22,7 +21,7 @@ const PAGE: usize = 256;
 /// A store that can be the target of a copy.
 #[async_trait]
 pub trait CopyTarget: Store {
-    /// Writes these records unchanged, unless the copy has a later record of the session.
+    /// Writes each record unchanged, unless the copy has a later record of its session.
     ///
     /// # Errors
     /// The store returns an error, or the copy is already complete.
@@ -31,7 +30,7 @@ pub trait CopyTarget: Store {
     /// Merges these revocations with those in the copy.
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError>;
 
-    /// Ensures that all later stamps of the copy are after this creation time.
+    /// Ensures that later stamps of the copy exceed `latest`.
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
         let _ = latest;
         Ok(())
@@ -48,10 +47,9 @@ pub fn is_whole() -> StoreError {
     StoreError::new("another command has already completed the copy").with_outcome(WriteOutcome::Refused)
 }
 
-/// Returns whether `a` was written after `b`. Both are records of the same session. A revoked record always counts as
-/// later.
+/// Returns whether `a` is the later of two records of a session. A revoked record always counts as later.
 ///
-/// The generation is compared first, because clients may still have tokens of a lost generation.
+/// A higher generation is later, because clients may already have its tokens.
 pub fn is_later(a: &Session, b: &Session) -> bool {
     let rank = |session: &Session| (session.is_revoked(), session.current, session.revision);
     rank(a) > rank(b)
@@ -114,7 +112,7 @@ async fn revocations<S: Store + ?Sized>(store: &S, cut: Timestamp) -> Result<Vec
     Ok(live)
 }
 
-/// Counts the sessions and revocations that have not ended at `cut`, and computes their digest.
+/// Counts the sessions and revocations unexpired at `cut`, and computes their digest.
 ///
 /// # Errors
 /// The store returns an error.
@@ -166,7 +164,7 @@ pub async fn copy_vaults(from: &dyn RelayStore, to: &dyn RelayStore, cut: Timest
     Ok(copied)
 }
 
-/// Copies everything that has not ended at `cut`, and compares both stores. An interrupted copy can be started again.
+/// Copies everything unexpired at `cut`, and compares both stores. An interrupted copy can be started again.
 ///
 /// # Errors
 /// A store fails, the copy differs, or the first store's file of pending revocations is not empty.

@@ -37,7 +37,7 @@ pub struct MemoryStore {
 #[derive(Clone, Default)]
 pub(super) struct Tables {
     sessions: BTreeMap<SessionId, Session>,
-    /// Does not contain revoked sessions.
+    /// Sessions that are not revoked.
     live: BTreeMap<(Box<str>, SessionId), Timestamp>,
     revocations: BTreeMap<Target, (u64, Revocation)>,
     log: BTreeMap<u64, Target>,

@@ -66,7 +66,7 @@ pub enum Swap {
     Swapped,
     /// Another writer changed the record. Contains the current record, or `None` if the record was removed.
     Changed(Option<Box<Session>>),
-    /// A not-before that was written after the record was read invalidates the session.
+    /// A not-before written after the read of the record invalidates the session.
     NoLongerValid,
 }
 
@@ -124,7 +124,7 @@ pub enum Inserted {
     /// The session is stored and durable. The list contains the revocations of older sessions that were revoked to make
     /// room. They are also durable.
     Inserted(Vec<Revocation>),
-    /// The session was not stored, because a not-before at this moment covers it.
+    /// The session was not stored, because this not-before covers it.
     NoLongerValid(Timestamp),
     /// The session was not stored, because the subject has reached the limit and [`SubjectBound::ends_oldest`] is
     /// false.
@@ -248,9 +248,8 @@ pub struct Swept {
 }
 
 /// A store of sessions and revocations. **Most stores are for one gate in one process.** Only `PostgresStore` and
-/// `RedisStore` are for several gates. A gate reads the revocations from the store when it starts. Afterwards it knows
-/// only the revocations that it makes itself. A second gate on the same store would therefore still accept tokens that
-/// this gate has revoked.
+/// `RedisStore` are for several gates. From any other store, a gate reads revocations only when it starts. A second
+/// gate on the same store would therefore still accept tokens that this gate has revoked.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -272,8 +271,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Inserts a new session. The same transaction checks the session against the not-befores and counts the subject's
     /// live sessions. A session is not live if it is revoked, expired, idle for too long, or older than a not-before.
-    /// If the subject has too many, `bound` decides whether the oldest are revoked with [`RevokedBecause::TooMany`], or
-    /// nothing is written.
+    /// If there are too many, `bound` decides: the oldest are revoked with [`RevokedBecause::TooMany`], or nothing is
+    /// written.
     ///
     /// One insert revokes at most about a thousand sessions. Later inserts revoke the rest.
     ///
@@ -298,12 +297,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// `because` into the session's record. A repeated call changes nothing, so the first reason stays. An entry that
     /// only raises a session's minimum generation leaves the record unchanged.
     ///
-    /// The store raises `until` to the latest expiry of any matching session or token, plus its `leeway`. Returns the
-    /// merged entry.
+    /// The store raises `until` to the latest expiry of any matching session or token, plus the store's `leeway`.
+    /// Returns the merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// Returns the entries written after `cursor`, one for each target, and the cursor after the last of them. With
-    /// [`Cursor::default`] it returns every live entry. A merge moves the entry to the end of the sequence.
+    /// Returns the entries written after `cursor`, one for each target, and the cursor after the last of them.
+    /// [`Cursor::default`] selects every live entry. A merge moves the entry to the end of the sequence.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
     /// Returns a list of all live entries, and the cursor after the last of them.
@@ -319,8 +318,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// only if it is still the current generation of a live session. Only the field `confirmed` changes, and the
     /// revision rises by one.
     ///
-    /// Returns the sessions that this call marked. The list may be incomplete after a retry, but contains only sessions
-    /// that this call changed.
+    /// Returns the sessions that this call changed. The list may be incomplete after a retry.
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
 
     /// Returns a page of at most `limit` sessions (1 to 1000) whose ids come after `after`.
@@ -340,7 +338,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// The file for revocations that the store did not accept. `None` if they are kept only in memory.
+    /// The file for revocations that the store did not accept. `None` for memory only.
     #[doc(hidden)]
     fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None

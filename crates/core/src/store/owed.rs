@@ -177,7 +177,7 @@ fn make(path: &Path, len: usize) -> io::Result<File> {
 /// A block that was written once never needs more space, even for metadata.
 fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
-        // On these file systems, only writing allocates space.
+        // Without `fallocate`, the write below allocates the space.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }

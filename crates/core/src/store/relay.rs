@@ -1,8 +1,8 @@
-//! The records of the relay. Each record contains the result of exchanging one of a provider's refresh tokens. Records
+//! The records of the relay. Each record contains the result of one exchange of a provider's refresh token. Records
 //! are kept only for recently exchanged tokens.
 //!
 //! A store that keeps these records implements [`RelayStore`]. [`insert`], [`swap`], [`remove`] and [`sweep_step`]
-//! decide the effect of each operation. [`RelayRows`] gives them access to the tables.
+//! decide the effect of each operation, and use the tables through [`RelayRows`].
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use super::rules::{Failure, MAX_SWEPT};
 use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 
-/// The largest sealed part of a record: a response of at most 64 KiB, and the overhead of the seal.
+/// The largest sealed part of a record: a response of 64 KiB, and the seal's overhead.
 pub const MAX_SEALED: usize = (64 << 10) + 1024;
 
-/// The owner id of vaults. A vault is a row with the provider's tokens for one browser session. It is kept as long as
+/// The owner id of vaults. A vault is a row with the provider's tokens for one browser session, kept as long as
 /// the session. No running process has this owner id.
 pub const VAULT_OWNER: [u8; 16] = *b"rotogate vault 1";
 
@@ -30,8 +30,8 @@ pub const KEY_OWNER: [u8; 16] = *b"rotogate api key";
 /// The owner id of rows for kept replies. A relay keeps a reply until a client uses one of its tokens.
 pub const KEPT_OWNER: [u8; 16] = *b"rotogate kept  1";
 
-/// The owner id of rows for tokens from a kept reply. The first use of the token removes the row of the reply. `params`
-/// contains the id of that row.
+/// The owner id of rows for the tokens in a kept reply. The first use of a token removes the reply's row, whose id is
+/// in `params`.
 pub const USE_OWNER: [u8; 16] = *b"rotogate use   1";
 
 /// The id under which a record is stored. The id is derived from the refresh token, and reveals nothing about it
@@ -45,7 +45,7 @@ crate::debug_with!(RelayId, |it, f| {
     write!(f, "RelayId({a:02x}{b:02x}{c:02x}{d:02x}…)")
 });
 
-/// The state of the exchange of a refresh token.
+/// The state of a refresh token's exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RelayState {
     /// The token is about to be sent or was sent, and no response is stored.
@@ -71,12 +71,12 @@ pub struct RelayRecord {
     pub since: Timestamp,
     /// The time until which a response to a pending attempt may still arrive.
     pub lease: Timestamp,
-    /// When the record expires. From this time on, it counts as absent.
+    /// The expiry, from which the record counts as absent.
     pub until: Timestamp,
     /// A keyed digest of the parameters on which a response depends.
     pub params: [u8; 32],
-    /// The response, sealed under the refresh token and the identity of its presenter. If there is no response, an
-    /// empty string is sealed in the same way.
+    /// The response, sealed under the refresh token and the presenter's identity. If there is no response, an empty
+    /// string is sealed.
     pub sealed: Vec<u8>,
 }
 
@@ -96,12 +96,12 @@ pub struct RelayVersion {
     pub attempt: u32,
     /// The owner of the record.
     pub owner: [u8; 16],
-    /// The time since which the record has this state.
+    /// When the record got this state.
     pub since: Timestamp,
 }
 
 impl RelayVersion {
-    /// The version as bytes, in the form in which stores compare it.
+    /// Encodes the version, for comparisons in stores.
     pub fn encode(&self) -> Vec<u8> {
         let state = match self.state {
             RelayState::Pending => 0,

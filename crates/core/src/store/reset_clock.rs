@@ -24,7 +24,7 @@ pub trait RemembersTime: Store {
     /// The current time by the store's clock.
     async fn time_now(&self) -> Result<Timestamp, StoreError>;
 
-    /// The latest remembered time, apart from not-befores.
+    /// The latest remembered time, ignoring not-befores.
     async fn latest_time(&self) -> Result<Timestamp, StoreError>;
 
     /// Closes the store once everything is on the disk.
@@ -41,12 +41,12 @@ pub trait RemembersTime: Store {
 pub struct Ahead {
     /// The current time by the store's clock.
     pub now: Timestamp,
-    /// The latest remembered time. It is later than `now` only if a clock was ahead.
+    /// The latest remembered time. It exceeds `now` only if a clock was ahead.
     pub latest: Timestamp,
 }
 
 impl Ahead {
-    /// Returns whether the latest time is ahead by more than `leeway`, so that the store refuses operations.
+    /// Returns whether the latest time is ahead by more than `leeway`.
     pub fn is_too_far(&self, leeway: Duration) -> bool {
         self.latest > self.now.plus(leeway)
     }
@@ -57,7 +57,7 @@ impl Ahead {
 /// # Errors
 /// The store fails, or its file of pending revocations is not empty. Their times would be ahead again.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
-    OwedFile::none_beside(store, "their times would be ahead again at the next start")?;
+    OwedFile::none_beside(store, "their times would be ahead of the clock again at the next start")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
     let latest = entries.iter().filter_map(moment_of).max().unwrap_or_default();
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })

@@ -85,9 +85,9 @@ pub trait State {
     fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
     /// Writes the entry of a target to the end of the sequence, and removes the earlier entry.
     fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
-    /// Remembers this time if it is later than the remembered one.
+    /// Stores this time if it is later than the stored time.
     fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
-    /// Removes at most `limit` sessions and `limit` revocations whose tokens all expired before `before`.
+    /// Removes sessions and revocations whose tokens all expired before `before`, at most `limit` of each.
     fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
 }
 
@@ -169,7 +169,6 @@ impl Rules {
         if live.len() < most {
             return Ok(Some(room));
         }
-        // The records are needed only to find idle sessions and revoked clients.
         let mut records = Vec::new();
         for id in live {
             match state.session(id) {
@@ -248,7 +247,7 @@ impl Rules {
     }
 
     /// Writes back a record that the store may have lost (see [`SharedStore::restore`](super::SharedStore::restore)).
-    /// Returns false if the store has a later record, or if the session has ended.
+    /// Returns false if the store has a later record, or the session was revoked.
     ///
     /// The caller must not pass sessions that were changed after the loss.
     #[doc(hidden)]
@@ -265,7 +264,7 @@ impl Rules {
         if !is_later || has_ended || record.is_revoked() {
             return Ok(false);
         }
-        // A confirmation may have raised the revision of an earlier generation.
+        // A confirmation may have raised the stored revision.
         let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
         state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
         state.raise_time(time_in(record))?;
@@ -375,7 +374,7 @@ impl Rules {
 }
 
 fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
-    // The entry should be a not-before. If it has another effect, all sessions of the target are refused.
+    // These targets should only have not-befores. An entry with another effect refuses all sessions of the target.
     Ok(state.revocation(target)?.map(|entry| entry.effect.sessions_until().unwrap_or(Timestamp::MAX)))
 }
 

@@ -2,16 +2,16 @@
 //!
 //! A gate accepts a token only while it knows every revocation that was acknowledged more than [`Staleness::limit`]
 //! ago. Each complete [`FeedStep`] proves that the gate is up to date. The gate reads its own monotonic clock, **then**
-//! requests the last position of the revocation log. It applies all entries up to that position. No clocks are
-//! compared, and a slow response only makes the proof older.
+//! requests the revocation log's last position, and applies all entries up to it. No clocks are compared, and a slow
+//! response only makes the proof older.
 //!
 //! **A store that loses writes.** A server may lack acknowledged writes after a failover or a crash. The first gate
 //! that notices the loss gives the data a new *history* id, which shows the loss to the other gates. Each gate writes
 //! back the revocations that it knows and its recent records. No tokens are issued until all gates have finished, or a
 //! time limit has passed.
 //!
-//! A token may then still have a later generation than its session's record. A gate that knows every revocation since
-//! the session began can continue the session from that token.
+//! A token may still have a later generation than its session's record. A gate that knows every revocation since the
+//! session began can continue the session from the token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 pub trait SharedStore: Store {
     /// Returns the creation stamp for a new session, or for a token without a session.
     ///
-    /// The stamp is later than `after` and every acknowledged not-before. It is not earlier than the store's time.
-    /// Every later [`stamp_not_before`](Self::stamp_not_before) is at or after the stamp.
+    /// The stamp is later than `after` and every acknowledged not-before, and not earlier than the store's time. Later
+    /// [`stamp_not_before`](Self::stamp_not_before) calls return no earlier time.
     ///
     /// Returns `None` if `after` is ahead of the store's time by more than the leeway. A clock is then wrong.
     async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns the time for a new not-before. It is at or after every earlier creation stamp of every node.
+    /// Returns the time for a new not-before. The time is at least the latest creation stamp of all nodes.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
     /// Returns the time for a new not-before that results from a changed file. Every node reads the file itself.
@@ -57,8 +57,7 @@ pub trait SharedStore: Store {
 
     /// Counts an attempt across all nodes. Returns how long to wait if the counter refuses the attempt.
     ///
-    /// An attempt that is sent again right away counts once. The counter's state expires once the counter is full
-    /// again.
+    /// A write that is sent again right away counts once. The counter's state expires once the counter is full again.
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
 
     /// Counts an attempt with several counters, or with none if one of them refuses.
@@ -106,45 +105,45 @@ pub trait SharedStore: Store {
     /// Follows the revocations that any node writes, starting at `from`.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
 
-    /// Adopts the data as it is, after a [loss](FeedStep::lost).
+    /// Adopts the current data after a [loss](FeedStep::lost).
     ///
-    /// The first node that adopts the data gives it a new history id. Then all operations of another node fail until it
-    /// has also adopted the data.
+    /// The first node that adopts the data gives it a new history id. Operations of other nodes then fail until those
+    /// nodes have adopted the data too.
     async fn adopt(&self) -> Result<(), StoreError>;
 
     /// Writes back acknowledged records of this node that the store may have lost.
     ///
-    /// A record is written only if it is later than the stored one, by generation and then by revision. It is not
-    /// written if the session was revoked, or was changed after the data was adopted. A record that another node wrote
-    /// back does not count as changed.
+    /// A record is written only if it is later than the stored one, by generation and then by revision. Sessions that
+    /// were revoked, or changed since the adoption, are skipped. A record that another node wrote back does not count
+    /// as changed.
     ///
     /// Returns the number of records that were written.
     async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
 
-    /// Reports that this node has written back what it knows, and returns the state of the other nodes.
+    /// Reports that this node has finished writing back, and returns the progress of all nodes.
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
 
-    /// Returns whether the session's record is older than the last adoption. This record survived the loss or was
-    /// written back. A token with a later generation does not indicate a further loss.
+    /// Returns whether the session's record is older than the last adoption. If so, a token with a later generation
+    /// does not indicate a further loss.
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
 
-    /// Returns the session's record if this handle wrote it last, in a swap whose outcome is unknown.
+    /// Returns the session's record if its last write was a swap by this handle with an unknown outcome.
     ///
-    /// No token of the session was confirmed after that swap, so the client is repeating its own refresh.
+    /// No token of the session was used after that swap, so the client is repeating its refresh.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let _ = id;
         Ok(None)
     }
 
-    /// Call this when the gate responds with the tokens of a swap whose outcome was unknown. If the client repeats the
-    /// refresh after this call, the gate treats that as reuse.
+    /// Call this when the gate returns the tokens of a swap with an unknown outcome. If the client repeats the refresh
+    /// after this call, the gate treats that as reuse.
     fn resolved(&self, id: SessionId) {
         let _ = id;
     }
 }
 
-/// Counts an attempt with each counter in turn. If a counter refuses, this function undoes the earlier counts. It then
-/// returns the counter's index and how long to wait.
+/// Counts an attempt with each counter in turn. If a counter refuses, this function undoes the earlier counts, and
+/// returns the counter's index and the wait.
 ///
 /// # Errors
 /// The store fails.
@@ -170,7 +169,7 @@ pub async fn count_each<S: SharedStore + ?Sized>(
 /// How far the nodes have progressed in writing back lost data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restoration {
-    /// When the data was last adopted, by the store's clock. [`Timestamp::ZERO`] means that it was never adopted.
+    /// When the data was last adopted, by the store's clock. [`Timestamp::ZERO`] means never.
     pub adopted: Timestamp,
     /// Whether all nodes have finished writing back, or the `patience` time has passed.
     pub is_complete: bool,
@@ -183,7 +182,7 @@ pub struct Follow {
     pub time: Arc<dyn TimeSource>,
     /// How often the node contacts the store.
     pub every: Duration,
-    /// The node's own row. The feed sends it with each request.
+    /// The node's own row, sent with each request.
     pub row: Arc<LiveRow>,
 }
 
@@ -202,8 +201,7 @@ pub trait Feed: fmt::Debug + Send {
 pub struct FeedStep {
     /// The entries, in the order in which the node applies them. An entry may be delivered more than once.
     pub entries: Vec<Revocation>,
-    /// The proof that the node knows everything that was acknowledged before its request. `None` if more entries
-    /// follow.
+    /// The proof that the node knows everything acknowledged before its request, or `None` if more entries follow.
     pub complete: Option<Heard>,
     /// Whether the store has lost acknowledged writes. No step is complete until the node calls [`SharedStore::adopt`].
     pub lost: bool,

@@ -1,4 +1,4 @@
-//! The members of a token's header or payload, borrowed from the token's bytes.
+//! The borrowed members of a token's header or payload.
 //!
 //! The gate reads most claims only once, so their values are not copied.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 use super as strict_json;
 use crate::claim::ClaimPath;
 
-/// The names of the members are all different.
+/// Member names are unique.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Members<'a>(Vec<(Cow<'a, str>, Member<'a>)>);
 

@@ -1,5 +1,4 @@
-//! Signed assertions about a caller, which an upstream can verify by itself. The gate never accepts them as access
-//! tokens.
+//! Signed assertions about a caller for upstreams to verify. The gate never accepts assertions as access tokens.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::random::random;
 // Requirement N58.
 pub const ASSERTION_TYP: &str = "identity+jwt";
 
-/// Returns whether a token with this `typ` (without `application/`) is an assertion, not an access token.
+/// Returns whether this `typ`, without `application/`, denotes an assertion.
 pub fn is_assertion_typ(typ: &str) -> bool {
     typ.eq_ignore_ascii_case(ASSERTION_TYP)
 }
@@ -102,7 +101,7 @@ pub(crate) fn assertion(
     Ok((sent(&signed(key, &key.assertion_header, &payload)?)?, expires))
 }
 
-/// Logs do not show this header value.
+/// Makes a sensitive header value.
 fn sent(text: &str) -> Result<HeaderValue, MintError> {
     if text.len() > MAX_ASSERTION {
         return Err(MintError::TooLong);
@@ -112,7 +111,7 @@ fn sent(text: &str) -> Result<HeaderValue, MintError> {
     Ok(value)
 }
 
-/// Returns whether the published keys are sufficient to verify signatures with this algorithm.
+/// Returns whether public keys can verify signatures with this algorithm.
 pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
 }

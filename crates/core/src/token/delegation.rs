@@ -15,7 +15,7 @@ pub struct Delegation {
     act: Value,
     /// The other issuer's token that was exchanged.
     pub origin: Option<TokenOrigin>,
-    /// `origin_client`: the client of the gate's own token that was exchanged first.
+    /// `origin_client`: the client of the first exchanged token of this gate.
     pub client: Option<Box<str>>,
 }
 

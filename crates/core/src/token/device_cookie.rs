@@ -1,8 +1,7 @@
 //! The short-lived cookie of a session's device, and the challenges that the device signs (Device Bound Session
 //! Credentials).
 //!
-//! The gate does not store cookies or challenges. It recognises them by a tag, which it makes with the key of the
-//! session's cookie.
+//! The gate stores neither cookies nor challenges. Each contains an HMAC tag that the gate verifies.
 //!
 //! ```text
 //! cookie    = rd1_ + base64url( kid 1 ‖ sid 16 ‖ expiry 8 ‖ HMAC(K_device[kid], 1 ‖ kid ‖ sid ‖ expiry)[..16] )
@@ -49,7 +48,7 @@ pub fn make(keys: &RefreshKeys, key: u8, session: SessionId, expires: Timestamp)
 /// The expiry of this session's device cookie, or `None` for any other value.
 // Requirement B48.
 pub fn expiry(keys: &RefreshKeys, key: u8, session: SessionId, value: &[u8]) -> Option<Timestamp> {
-    // Strict decoding gives each cookie only one encoding.
+    // Strict decoding accepts one encoding per cookie.
     let body = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (signed, tag) = body.split_at_checked(SIGNED)?;
     let expected = keys.device_tag(key, &[OF_COOKIE, signed])?;
@@ -65,7 +64,7 @@ pub fn challenge(keys: &RefreshKeys, key: u8, session: SessionId, now: Timestamp
     Some(URL_SAFE_NO_PAD.encode([time.as_slice(), &tag].concat()))
 }
 
-/// When this session's challenge was issued, or `None` for any other string.
+/// When this session's challenge was issued, or `None` if it is invalid.
 // Requirement B49.
 pub fn challenged_at(keys: &RefreshKeys, key: u8, session: SessionId, text: &str) -> Option<Timestamp> {
     let body = URL_SAFE_NO_PAD.decode(text).ok()?;

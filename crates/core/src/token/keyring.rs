@@ -149,8 +149,7 @@ impl Keyring {
         Self::from_parts(new_id()?, signer, Vec::new(), refresh)
     }
 
-    /// Generates a key ring that exists only in this process, for tests and trials. All its tokens become invalid when
-    /// the process ends.
+    /// Generates a key ring for tests and trials. Its tokens become invalid when the process ends.
     ///
     /// # Errors
     /// The random source fails.
@@ -169,10 +168,10 @@ impl Keyring {
         serde_json::to_value(JwkSet { keys }).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
     }
 
-    /// The `jti` of the access token of one generation, 22 characters long.
+    /// Returns an access token's `jti` (22 characters).
     ///
-    /// The same arguments always give the same `jti`. `access_expires` is an argument because a generation can have
-    /// more than one access token.
+    /// The same arguments always give the same `jti`. A generation can have several access tokens with different
+    /// `access_expires`.
     ///
     /// Returns `None` if the key ring no longer has the refresh key.
     pub fn derive_jti(
@@ -213,7 +212,7 @@ impl Keyring {
         &self.signer
     }
 
-    /// The key with this `kid`. It can reproduce its earlier signatures even if it no longer signs.
+    /// The key with this `kid`. A retired key can still reproduce its earlier signatures.
     pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
         self.signing_keys().find(|k| k.kid() == kid)
     }

@@ -1,13 +1,13 @@
 //! The current keys of another issuer.
 //!
-//! Requests read the keys without a lock. The keys are replaced by the task that fetches them (`rotogate-issuers`), or
-//! by an application through `Gate::set_trusted`.
+//! Requests read the keys without a lock. Either the task in `rotogate-issuers` or an application (`Gate::set_trusted`)
+//! replaces the keys.
 //!
 //! Each changed set has a new generation number. A cached token stores the generation in which its key was last found.
 //! A cache hit therefore costs an atomic load and a comparison.
 //!
-//! While the keys are unknown, the denial is [`Denial::KeysUnavailable`]. A client would discard a token that is
-//! refused as invalid.
+//! While the keys are unknown, the denial is [`Denial::KeysUnavailable`], so that clients keep the
+//! token.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -50,12 +50,12 @@ pub struct LiveKeys {
     clock: OnceLock<Arc<EngineClock>>,
 }
 
-/// The limits on fetching keys for requests.
+/// Limits on the key fetches that requests cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
     /// The shortest time between two attempts for unknown key ids. Scheduled attempts do not count.
     pub cooldown: Duration,
-    /// The maximum duration of an attempt, and of a request's wait for it.
+    /// The time limit of an attempt, and of requests that wait for it.
     pub timeout: Duration,
 }
 
@@ -227,8 +227,8 @@ impl LiveKeys {
         now.as_millis() < self.usable_until.load(Ordering::Acquire)
     }
 
-    /// Checks that the key of a cached token still exists. `stamp` is the generation in which the key was last found.
-    /// Its initial value is 0.
+    /// Checks that the key of a cached token still exists. `stamp` is the last generation that had the key, initially
+    /// 0.
     ///
     /// # Errors
     /// The key no longer exists, or the keys are unknown at the moment.
@@ -286,7 +286,7 @@ impl LiveKeys {
         self.judge_missing((&fetching, fetching.last_wanted), now, issued_at, leeway).0
     }
 
-    /// Also returns whether a fetch should begin.
+    /// Also returns whether to begin a fetch.
     fn judge_missing(
         &self,
         (fetching, last_wanted): (&Fetching, Option<Timestamp>),
@@ -307,7 +307,7 @@ impl LiveKeys {
             AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
                 // A scheduled attempt must not delay the use of a key that is published a second later (requirement
-                // I51). A token without `iat` is refused if another attempt has just failed to find its key.
+                // I51). A token without `iat` is refused if an attempt has just failed to find its key.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
                 let since = if is_newer || issued_at.is_none() { last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
@@ -344,7 +344,7 @@ impl LiveKeys {
         }
     }
 
-    /// The clock that measures the age of the keys, once it is set.
+    /// The clock for the age of the keys, or `None` until it is set.
     pub fn clock(&self) -> Option<&Arc<EngineClock>> {
         self.clock.get()
     }
@@ -354,7 +354,7 @@ impl LiveKeys {
         Arc::clone(&self.wanted)
     }
 
-    /// Returns whether a requested attempt has not begun.
+    /// Returns whether a requested attempt is pending.
     pub fn is_wanted(&self) -> bool {
         self.fetching().is_wanted
     }

@@ -30,7 +30,7 @@ pub fn seal(keys: &RefreshKeys, name: &str, text: &[u8]) -> Result<String, NoRan
     Ok(URL_SAFE_NO_PAD.encode([&[id], nonce.as_slice(), &body].concat()))
 }
 
-/// Opens the cookie with this name. Returns `None` unless this gate sealed it for that name.
+/// Returns the content of a cookie that this gate sealed under this name.
 pub fn open(keys: &RefreshKeys, name: &str, value: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
     let (id, rest) = bytes.split_first()?;

@@ -89,7 +89,7 @@ fn escaped_for_plain_base64(json: &str) -> String {
 
 /// The fingerprint of a token for logs, with sixteen characters.
 ///
-/// It stays the same during this process, and reveals nothing about the token (requirement A6).
+/// The fingerprint is specific to this process and does not reveal the token (requirement A6).
 pub fn fingerprint(token: &str) -> String {
     let Some(tag) = process_digest(&[token.as_bytes()]) else { return "-".to_owned() };
     URL_SAFE_NO_PAD.encode(tag.get(..12).unwrap_or_default())

@@ -16,7 +16,7 @@ pub mod session_cookie;
 mod text;
 pub mod verify;
 
-/// The longest lifetime of a token without a session, and of revocations for these tokens.
+/// The longest lifetime of a token without a session, and of its revocation.
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};

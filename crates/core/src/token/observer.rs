@@ -1,4 +1,4 @@
-//! Observers of the checks of a request.
+//! Observers of request checks.
 //!
 //! Requests and explanations run the same code. A request passes `()`, and an explanation passes a recorder.
 
@@ -8,7 +8,7 @@ use crate::token::claims::AccessToken;
 
 /// Receives each rule's result, and decides whether the check continues after a refusal.
 pub trait Observer {
-    /// Whether the check has effects. Without effects, it does not count, record, cache, fetch or log anything.
+    /// Whether the check may count, record, cache, fetch and log.
     const HAS_EFFECTS: bool;
 
     /// Receives the result of a rule.
@@ -18,7 +18,7 @@ pub trait Observer {
     /// request is then not admitted.
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
-    /// Reports the result of a rule, if later rules need its value. A refusal ends the check.
+    /// Reports the result of a rule whose value later rules need. A refusal ends the check.
     ///
     /// # Errors
     /// The refusal.
@@ -31,7 +31,7 @@ pub trait Observer {
     /// Receives the claims of a token, unless a refusal ended the check.
     fn token(&mut self, token: &AccessToken);
 
-    /// Checks a credential that the route may ignore. The caller decides whether a refusal rejects the request.
+    /// Checks a credential. The caller decides whether a refusal rejects the request.
     ///
     /// # Errors
     /// The refusal.

@@ -1,11 +1,11 @@
-//! Refresh tokens. The gate does not store them, because it can compute each of them again.
+//! Refresh tokens. The gate does not store them, because it can recompute them.
 //!
 //! A token is `rg1_`, followed by base64url without padding: key id (1 byte) · session id (16) · generation (varint) ·
 //! tag A (16) · tag B (16).
 //!
-//! Both tags are truncated HMAC-SHA-256. Tag A covers everything before it. Its key belongs to the server, so forged
-//! tokens are refused without access to the store. Tag B covers the same bytes and the client id. Its key contains the
-//! session's own secret. A token can only be made with both the key file and the store.
+//! Both tags are truncated HMAC-SHA-256. Tag A is made with the server's key over all bytes before it. Forged tokens
+//! are refused without access to the store. Tag B is made with the session's secret, and also covers the client id. A
+//! token can only be made with both the key file and the store.
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
@@ -49,7 +49,7 @@ pub fn make(
     Some(TokenText::new(text))
 }
 
-/// A refresh token with a valid tag A. Only [`proves`](Authentic::proves) checks that it belongs to its session.
+/// A refresh token with a valid tag A. Only [`proves`](Authentic::proves) also checks tag B.
 pub struct Authentic {
     /// The id of the refresh key that made the token.
     pub key_id: u8,
@@ -69,7 +69,7 @@ impl Drop for Authentic {
 }
 
 impl Authentic {
-    /// Returns whether the token belongs to the session with this secret and client, in constant time.
+    /// Checks in constant time that the token belongs to the session with this secret and client.
     pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
         let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
         are_equal(expected.as_slice(), &self.tag_b)
@@ -83,7 +83,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     if text.len() > MAX_BODY.div_ceil(3) * 4 {
         return None;
     }
-    // Strict decoding gives each token only one encoding.
+    // Strict decoding accepts one encoding per token.
     let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
     if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
         return None;
@@ -98,7 +98,7 @@ pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
     are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
 }
 
-/// Both tags use this input. The end of a varint is unambiguous.
+/// The input of both tags. Varints are self-delimiting.
 fn message(key_id: u8, id: SessionId, generation: Generation) -> Zeroizing<Vec<u8>> {
     let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
     out.extend_from_slice(PREFIX.as_bytes());
@@ -123,7 +123,7 @@ fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
     truncated(&context.sign())
 }
 
-/// Only the shortest form is accepted.
+/// Accepts only the shortest encoding.
 fn read_varint(bytes: &[u8]) -> Option<u64> {
     let (&last, _) = bytes.split_last()?;
     if bytes.len() > 1 && last == 0 {

@@ -52,7 +52,7 @@ fn tag(keys: &RefreshKeys, key: u8, record: &Session) -> Option<[u8; 16]> {
     keys.seal(key, &[record.id.as_bytes(), record.secret.expose(), &other_fields(record)])
 }
 
-/// The destructuring forces new fields of the record to be handled here.
+/// Destructured, so that each new field must be handled here.
 fn other_fields(record: &Session) -> Vec<u8> {
     let Session {
         id: _,
@@ -107,7 +107,6 @@ fn other_fields(record: &Session) -> Vec<u8> {
     fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
     fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
     fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
-    // A session without a browser has no further bytes.
     if let Some(BrowserBinding { key, digest, at_provider, device }) = browser.as_deref() {
         fields.0.extend([*key, u8::from(*at_provider)]);
         fields.some(digest);

@@ -3,9 +3,9 @@
 //! The value is `rc1_`, followed by base64url without padding: key id (1 byte) · session id (16) · random secret (32) ·
 //! tag (16).
 //!
-//! The tag is a truncated HMAC-SHA-256. Its key belongs to the server, so forged cookies are refused without access to
-//! the store. The session's record contains only a keyed digest, so the store and the keys are not sufficient to make
-//! a cookie.
+//! The tag is a truncated HMAC-SHA-256 with a key of the server. Forged cookies are refused without access to the
+//! store. The session's record contains only a keyed digest. The store and the keys are thus not sufficient to make a
+//! cookie.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -56,7 +56,7 @@ pub fn session_cookie(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
-/// A session cookie with a valid tag. Only [`proves`](Self::proves) checks that it belongs to its session.
+/// A session cookie with a valid tag. Only [`proves`](Self::proves) also checks the session.
 ///
 /// `Debug` does not show the value, which is zeroised when dropped.
 pub struct SessionCookie {
@@ -91,7 +91,7 @@ impl SessionCookie {
         if value.len() != LENGTH {
             return None;
         }
-        // Strict decoding gives each cookie only one encoding.
+        // Strict decoding accepts one encoding per cookie.
         let mut decoded = URL_SAFE_NO_PAD.decode(value.strip_prefix(PREFIX)?).ok()?;
         let body: Option<[u8; BODY]> = decoded.as_slice().try_into().ok();
         decoded.zeroize();
@@ -112,7 +112,7 @@ impl SessionCookie {
         SessionId::from_bytes(id.unwrap_or_default())
     }
 
-    /// The value of the cookie. Send it only to its owner.
+    /// The secret value of the cookie.
     pub fn value(&self) -> Zeroizing<String> {
         let mut value = Zeroizing::new(String::with_capacity(LENGTH + 1));
         value.push_str(PREFIX);
@@ -125,7 +125,7 @@ impl SessionCookie {
         Some(BrowserBinding { key: self.key(), digest: self.digest(keys)?, at_provider: false, device: None })
     }
 
-    /// Returns whether the cookie belongs to this session, in constant time.
+    /// Checks in constant time that the cookie belongs to this session.
     // Requirement B4.
     pub fn proves(&self, keys: &RefreshKeys, binding: &BrowserBinding) -> bool {
         self.key() == binding.key && self.digest(keys).is_some_and(|digest| are_equal(&digest, &binding.digest))
@@ -147,7 +147,7 @@ impl SessionCookie {
 
 /// The secret that seals the provider's tokens for a session.
 ///
-/// It is derived from the cookie, so the store and the keys are not sufficient to compute it. `Debug` does not show it.
+/// Without the cookie, the store and the keys are not sufficient to compute the secret. Hidden from `Debug`.
 ///
 /// ```text
 /// id     = HMAC(K_vault[kid], "id" ‖ sid)
@@ -259,7 +259,6 @@ mod tests {
         let again = SessionCookie::authenticate(&keys, &cookie.value()).unwrap().vault(&keys).unwrap();
         assert_eq!((vault.id, &vault.secret), (again.id, &again.secret));
         assert_eq!(format!("{vault:?}"), "VaultSecret(…)");
-        // Another cookie of the session finds the row, but cannot open it.
         let other = make(1).vault(&keys).unwrap();
         assert!(other.id == vault.id && other.secret != vault.secret);
         assert_ne!(make(2).vault(&keys).unwrap().id, vault.id);

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-/// An issued access or refresh token. `Debug` does not show it, and it is zeroised when dropped.
+/// An issued access or refresh token. Hidden from `Debug`, and zeroised when dropped.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -25,7 +25,7 @@ impl TokenText {
         Self(text)
     }
 
-    /// The token as a string. Send it only to its owner.
+    /// The token as a string, to be sent only to its owner.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -9,8 +9,8 @@ use crate::store::{StoreError, Swap};
 
 /// Copies a store and copies it back, and compares the content.
 ///
-/// `open` opens the embedded store in a file with this name. `connect` opens the tested store. If both functions get
-/// the name of a source store, they open the new store as a copy of it.
+/// `open` opens the embedded store in a file with this name. `connect` opens the tested store. The optional argument
+/// names the source of a copy.
 pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
     open: impl Fn(&str, Option<&str>) -> Result<E, StoreError>,
     connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
@@ -33,8 +33,7 @@ pub async fn there_and_back<E: CopyTarget, S: CopyTarget + Debug>(
 
     let target = connect(Some("first")).await.unwrap();
     target.put_sessions(sessions[..10].to_vec()).await.unwrap();
-    // The later record is kept, regardless of the order in which two commands copy. A revoked record always counts as
-    // later.
+    // The later record is kept, even if it is copied first. A revoked record always counts as later.
     let other = connect(Some("first")).await.unwrap();
     let ended = first.load(sessions[1].id).await.unwrap().unwrap();
     other.put_sessions(vec![next.clone(), ended.clone()]).await.unwrap();

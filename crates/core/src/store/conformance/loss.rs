@@ -118,7 +118,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
     b.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
     let late = session("alice", 9, now);
     a.restore(vec![late.clone()]).await.unwrap();
-    assert_eq!(b.load(late.id).await.unwrap(), None, "its subject's sessions were ended");
+    assert_eq!(b.load(late.id).await.unwrap(), None, "a session of a revoked subject must not be restored");
 }
 
 /// C37: two nodes acknowledged successive generations, and both writes were lost. The later generation is kept,
@@ -132,7 +132,7 @@ pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S
     }
     let next = |session: &Session| rotated(session, session.issued_at);
     let is_of_before = async |session: &Session| {
-        assert!(b.predates_loss(session.id).await.unwrap(), "a token ahead of it shows no further loss");
+        assert!(b.predates_loss(session.id).await.unwrap(), "a newer token must not count as a sign of another loss");
         b.load(session.id).await.unwrap().unwrap()
     };
     a.adopt().await.unwrap();
@@ -146,12 +146,11 @@ pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S
     b.restore(vec![latest.clone()]).await.unwrap();
     a.restore(vec![next(reversed)]).await.unwrap();
     assert_eq!(is_of_before(reversed).await, latest);
-    // A confirmation of the earlier generation raises the revision.
     b.confirm(vec![(confirmed.id, confirmed.current)]).await.unwrap();
     a.restore(vec![next(confirmed)]).await.unwrap();
     let restored = is_of_before(confirmed).await;
     assert_eq!(restored.current, next(confirmed).current);
-    assert!(restored.revision > next(confirmed).revision, "whoever read the note must not swap it for another");
+    assert!(restored.revision > next(confirmed).revision, "a node with the older record must not swap it");
     // A record is not overwritten if it was changed after the loss.
     let swapped = b.compare_and_swap(latest.revision, next(&latest), None).await.unwrap();
     assert_eq!(swapped, Swap::Swapped);

@@ -1,4 +1,4 @@
-//! The behaviours that every store must have, as tests for any store.
+//! Tests of the behaviours that every store must have.
 //!
 //! Call [`run`] with a function that makes an empty store.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
@@ -48,7 +48,7 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on its own empty store. `make` gets the issuer and the leeway.
+/// Tests every behaviour, each on a new empty store. `make` gets the issuer and the leeway.
 ///
 /// The races need a runtime with several threads.
 ///
@@ -109,7 +109,7 @@ pub async fn run<S: Store, F: Fn(&'static str, Duration) -> Arc<S>>(make: F) {
     }
 }
 
-/// Runs the additional behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
+/// Tests the additional behaviours of a [`SharedStore`]. `make` returns two handles on one empty store.
 pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c4_stamps_of_all_nodes_are_in_one_order(make().await).await;
     shared::a_stamp_too_far_ahead_is_none(make().await).await;
@@ -133,7 +133,7 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     loss::c38_a_node_learns_how_many_records_were_missing(make().await).await;
 }
 
-/// Runs the behaviours for the relay's records.
+/// Tests the behaviours of a relay store.
 pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
     relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
     relay::an_ended_record_gives_way(make()).await;
@@ -144,8 +144,7 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
     relay::one_of_many_inserts_wins(make()).await;
 }
 
-/// When the sessions of the suite begin. This is the current time, because a shared store expires sessions by its own
-/// clock.
+/// When the suite's sessions begin: now, because a shared store expires sessions by its own clock.
 pub fn start() -> Timestamp {
     static BEGAN: OnceLock<Timestamp> = OnceLock::new();
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))

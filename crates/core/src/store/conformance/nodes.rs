@@ -24,7 +24,7 @@ struct Common {
     /// A creation and a not-before must never have the same millisecond.
     last_stamp: Mutex<Timestamp>,
     leeway: Duration,
-    /// The value is the time in microseconds at which the counter is full again.
+    /// When each counter is full again, in microseconds.
     counters: Mutex<HashMap<[u8; 16], u64>>,
     changes: Mutex<HashMap<[u8; 16], Change>>,
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
@@ -40,11 +40,11 @@ type Change = ([u8; 16], Timestamp);
 
 #[derive(Clone, Debug, Default)]
 struct SharedHead {
-    /// The history id rises with each noticed loss.
+    /// Each noticed loss increments the history id.
     history: u64,
     adopted: Timestamp,
     writes: u64,
-    /// These sessions were changed since the last loss, not only written back.
+    /// Sessions with changes since the last loss, other than write-backs.
     written: BTreeSet<SessionId>,
     nodes: BTreeMap<u64, (Timestamp, u64)>,
 }
@@ -139,7 +139,7 @@ impl MemoryNode {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// Waits until this handle delays a response of the feed.
+    /// Waits until a feed response is delayed.
     pub async fn feed_is_held(&self) {
         // The wait cannot fail, because this handle owns the sender.
         let _ = self.held.subscribe().wait_for(|held| held.began > held.passed).await;
@@ -417,7 +417,7 @@ crate::debug_with!(NodeFeed { cursor });
 impl Feed for NodeFeed {
     async fn next(&mut self) -> Result<FeedStep, StoreError> {
         tokio::select! {
-            // The wait cannot fail, because the feed keeps the cluster alive.
+            // `changed` cannot fail, because the feed keeps the cluster alive.
             _ = self.written.changed(), if !self.broke => {}
             () = tokio::time::sleep(self.follow.every) => {}
         }

@@ -12,7 +12,7 @@ use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap, WriteOut
 
 const ROUNDS: u64 = 40;
 
-/// Runs the calls concurrently. They start only when all tasks are ready.
+/// Starts all calls together, once all tasks are ready.
 pub(super) async fn at_once<T: Send + 'static>(
     calls: impl ExactSizeIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
@@ -154,7 +154,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
         let store = Arc::clone(&store);
         writers.spawn(async move {
             for n in 0..50 {
-                // Writers raise the entries of ten targets in turn.
+                // Writers update ten targets in turn.
                 let id = session("alice", (writer + n) % 10, start()).id;
                 let entry = minimum(id, 1 + n * WRITERS + writer, later(start(), n));
                 store.revoke(entry, RevokedBecause::Operator).await.unwrap();
@@ -164,7 +164,7 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
     let mut known = BTreeMap::new();
     let mut cursor = Cursor::default();
     loop {
-        // The read must return everything that the finished writers wrote.
+        // The next read must return what the finished writers wrote.
         while let Some(writer) = writers.try_join_next() {
             writer.unwrap();
         }

@@ -157,7 +157,7 @@ pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
     assert_eq!(bobs, Inserted::NoLongerValid(later(start(), 30)));
 }
 
-/// The transaction of a swap checks the not-befores.
+/// A swap fails if a not-before covers the session.
 pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     for (n, target) in (0..).zip([subject("alice"), client("tv"), Target::Global]) {
         let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(start(), n)) };
@@ -208,7 +208,7 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
-    // Requirement K4: a later entry without API keys does not restore revoked API keys.
+    // Requirement K4: a later entry that revokes only sessions does not undo the revocation of the API keys.
     let with_keys =
         Revocation { effect: Effect::not_before(later(start(), 15), true), ..not_before(subject("alice"), start()) };
     store.revoke(with_keys, BY_OPERATOR).await.unwrap();
@@ -241,7 +241,7 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
     assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
-/// R10: the list that a gate reads at its start contains every entry. Its cursor points after the last entry.
+/// R10: the list that a gate reads at its start contains every entry. The cursor is after the last entry.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
     let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {

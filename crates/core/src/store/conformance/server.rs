@@ -200,7 +200,7 @@ pub async fn c8_the_clock_is_read_before_the_beat<S: SharedStore>(
     }
 }
 
-/// C8: a step is complete once the log was read up to the requested position. This may take several reads.
+/// C8: a step is complete once the log was read up to the requested position, even in several reads.
 pub async fn c8_a_step_is_complete_once_all_was_read<S: SharedStore>(store: &S) {
     const WRITTEN: u64 = 2500;
     let entry = |n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000));
@@ -226,7 +226,7 @@ pub async fn c4_what_begins_after_a_not_before_is_later<S: SharedStore>([a, b]: 
     created(&*b, Timestamp::ZERO).await;
 }
 
-/// C29: a hundred attempts over several nodes pass only as often as the counter permits.
+/// C29: of a hundred attempts over all nodes, ten are admitted.
 pub async fn c29_ten_a_minute_over_all_nodes_are_ten<S: SharedStore>(nodes: &[Arc<S>]) {
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
     let takes = (0..100).map(|n| {

@@ -59,7 +59,7 @@ pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
     assert_eq!(store.compare_and_swap(8, ahead, None).await.unwrap(), Swap::Changed(Some(Box::new(next))));
 }
 
-/// A swap must not break the next comparison or an index.
+/// A swap must raise the revision and keep the subject.
 pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn Store>) {
     let s = session("alice", 1, start());
     insert(&*store, &s).await;
@@ -143,7 +143,7 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
     }
 }
 
-/// Sweeps and writes with an engine time raise the last known time. A creation stamp does not raise it.
+/// Sweeps and writes in engine time raise the last known time. Creation stamps do not.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
     let s = Session { issued_at: later(start(), 20), ..session("alice", 1, later(start(), 9_000)) };
@@ -159,7 +159,7 @@ pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
-/// Ended sessions and their revocations are kept for exactly an hour.
+/// A sweep keeps expired sessions and revocations for exactly an hour.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
     let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
@@ -208,7 +208,7 @@ pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
     assert_eq!(store.sweep(later(token_ends, 1001).plus(HOUR)).await.unwrap().sessions, 1);
 }
 
-/// A new store can write and is empty.
+/// A new store is writable and empty.
 pub async fn a_new_store_is_ready(store: Arc<dyn Store>) {
     store.check().await.unwrap();
     assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![], Cursor::default()));

@@ -35,7 +35,7 @@ pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store
     }
 }
 
-/// C4: on all nodes, the stamp of a not-before is at or after earlier creation stamps, and before later ones.
+/// C4: a not-before's stamp is at or after all earlier creation stamps, and before all later ones.
 pub async fn c4_stamps_of_all_nodes_are_in_one_order<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     for _ in 0..10 {
         let before = [created(&*a, Timestamp::ZERO).await, created(&*b, Timestamp::ZERO).await];
@@ -86,7 +86,7 @@ pub async fn c4_a_not_before_covers_sessions_of_other_nodes<S: SharedStore>([a, 
     insert(&*a, &afterwards).await;
 }
 
-/// A feed that starts at the last position of a list promptly delivers what another node writes later.
+/// From the end of a list, a feed promptly delivers another node's later writes.
 pub async fn a_feed_brings_what_another_node_wrote<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let time = Arc::new(SystemTime::new());
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
@@ -194,7 +194,7 @@ pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 
     }
 }
 
-/// C29: if attempts are counted only after they happened, they overdraw the counter by at most one.
+/// C29: attempts that are counted afterwards overdraw the counter by at most one.
 pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let every = Duration::from_secs(3600);
     let two = counter(1, every, 2);
@@ -209,7 +209,7 @@ pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore
     assert!(debt > every / 2 && debt <= every, "{debt:?}");
 }
 
-/// C29: several counters all count an attempt, or none does. The result names the counter that refuses.
+/// C29: several counters all count an attempt, or none does.
 pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let [two, one, debt, third, fourth] =
@@ -240,7 +240,7 @@ pub async fn c29_several_counters_take_all_or_none<S: SharedStore>([a, b]: [Arc<
     }
 }
 
-/// C29: a remembered caller's attempt is counted only by the caller's own counter.
+/// C29: only the caller's own counter counts the attempt of a remembered caller.
 pub async fn c29_a_remembered_caller_uses_only_its_own_counter<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let hour = Duration::from_secs(3600);
     let (own, all) = (counter(1, hour, 1), counter(2, hour, 1));
@@ -266,7 +266,7 @@ pub async fn what_is_read_for_a_revocation_is_the_record<S: SharedStore>([a, b]:
     b.settle().await.unwrap();
 }
 
-/// The outcome of a swap with a response is known, so `resolved` has no effect.
+/// `resolved` has no effect on a swap that got a response.
 pub async fn what_was_answered_is_not_in_doubt<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
     insert(&*a, &begun).await;
@@ -325,7 +325,7 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
     let (live, feed) = &mut feeds[1];
     live.change(|row| row.kids.push("k2".into()));
-    // The node may have requested a proof before the change.
+    // Wait for a response that was requested after the change.
     let changed = time.monotonic();
     while heard(&mut **feed).await.1.asked <= changed {}
     for store in [&a, &b] {
@@ -337,7 +337,7 @@ pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([
     assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
 }
 
-/// If all nodes detect the same change, they get the same time for it. The next change gets a later time.
+/// All nodes that detect the same change get the same time for it. The next change gets a later time.
 pub async fn a_change_that_every_node_finds_has_one_moment<S: SharedStore>([a, b]: [Arc<S>; 2]) {
     let (user, old, new) = ([1; 16], [2; 16], [3; 16]);
     let before = created(&*b, Timestamp::ZERO).await;

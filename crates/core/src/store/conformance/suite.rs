@@ -2,8 +2,8 @@
 
 /// Writes the tests for a module.
 ///
-/// The types `Site` and `Server` of the module start a test's servers. The functions `through`, `connect_with`,
-/// `move_writes`, `revoke_as` and `count_as` give access to private parts of the store's crate.
+/// The module must have the types `Site` and `Server`, which start servers. Its functions `through`, `connect_with`,
+/// `move_writes`, `revoke_as` and `count_as` access private parts of the store.
 #[macro_export]
 macro_rules! shared_store_suite {
     () => {
@@ -222,7 +222,6 @@ macro_rules! shared_store_suite {
                 let before = site.content();
                 assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
                 assert_eq!(site.content(), before);
-                // Another node's swap makes the first swap outdated.
                 let other = session("bob", 2, start());
                 insert(&*store, &other).await;
                 let first = rotated(&other, later(start(), 5));
@@ -254,7 +253,7 @@ macro_rules! shared_store_suite {
             let before = site.content();
             assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
             assert_eq!(site.content(), before);
-            // A repeated insert with another write id is a different insert.
+            // With a new write id, the insert is not a repetition, so it fails because the session exists.
             let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
             assert_eq!(error.outcome(), WriteOutcome::Refused);
             let third = session("alice", 3, later(start(), 2));

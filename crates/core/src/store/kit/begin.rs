@@ -26,7 +26,7 @@ pub fn begin_at(session: &Session, is_revoked: bool, revision: u64) -> [u8; BEGI
     bytes
 }
 
-/// The bytes with which the header of every revoked session, or of every live session, begins.
+/// The first two bytes of a session's header: version and status.
 pub fn begin_of_all(is_revoked: bool) -> [u8; 2] {
     [VERSION, u8::from(is_revoked)]
 }

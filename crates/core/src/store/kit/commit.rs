@@ -36,11 +36,11 @@ const TURNS: usize = 64;
 pub struct Operation<'a> {
     /// Records that must be unchanged.
     pub ids: Vec<SessionId>,
-    /// Sessions that must be live. Their records may change in any other way.
+    /// Sessions that must be live, whatever else changes in their records.
     pub live: Vec<SessionId>,
     /// Targets whose entries must be unchanged.
     pub targets: Vec<Target>,
-    /// The session that must not be covered by a not-before.
+    /// The commit fails if a not-before covers this session.
     pub held: Option<&'a Session>,
     /// The latest server time at which the commit is allowed.
     pub by: Option<Timestamp>,
@@ -54,7 +54,7 @@ pub struct Operation<'a> {
     pub only: Option<(&'a [SessionId], Timestamp)>,
     /// Later sessions must have a creation stamp after this moment, unless the moment is far in the future.
     pub raises: Option<Timestamp>,
-    /// Whether a replaced record keeps the id and history of its last write. They identify a repeated rotation.
+    /// Whether a replaced record keeps the id and history of its last write. They identify a retry.
     pub keeps_names: bool,
     /// The history id for the written records. `None` means the store's current history.
     pub history: Option<History>,
@@ -83,7 +83,7 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// What a commit of this operation compares. The rules must have run on the snapshot.
+    /// What a commit compares. Call this after the rules ran on the snapshot.
     pub fn compared<'s>(&self, issuer: &Arc<str>, snapshot: &'s Snapshot) -> Compared<'s> {
         let mut records: Vec<_> = snapshot.writes().iter().map(|write| (write.new.id, Some(write))).collect();
         for id in self.ids.iter().chain(&self.live) {
@@ -122,8 +122,8 @@ impl<'a> Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The required first bytes of the stored record. An empty list accepts every record. `None` means that no record
-    /// may exist.
+    /// The required first bytes of the stored record. An empty list accepts every record. `None` means that the record
+    /// must not exist.
     pub fn expected_begin(&self, snapshot: &Snapshot, id: SessionId, is_written: bool) -> Option<Vec<u8>> {
         Some(match snapshot.record(id)? {
             Err(_) => Vec::new(),
@@ -143,7 +143,7 @@ pub fn held_against(issuer: &Arc<str>, session: &Session) -> [Target; 3] {
     ]
 }
 
-/// Once this entry is written, new sessions must be created after this moment.
+/// Once `entry` is written, new sessions must be created after this time.
 pub fn raises(entry: &Revocation) -> Option<Timestamp> {
     entry.effect.sessions_until()
 }
@@ -158,7 +158,7 @@ pub enum Committed {
     Late,
 }
 
-/// The sessions to revoke before an insert, with the state on which the decision is based.
+/// The sessions to revoke before an insert, and the state that led to this decision.
 #[derive(Debug)]
 pub struct InsertRoom<K> {
     /// The store compares this value to check that the subject's sessions are unchanged.
@@ -187,7 +187,7 @@ impl<K> InsertRoom<K> {
         }
     }
 
-    /// Inserts a session. Returns `None` if the subject's sessions have changed. Then [`Self::find`] must run again.
+    /// Inserts a session. Returns `None` if the subject's sessions changed and [`Self::find`] must run again.
     ///
     /// # Errors
     /// The store returns an error, or the commit arrived too late.
@@ -221,7 +221,7 @@ pub async fn insert_unbounded(store: &impl Commit, rules: &Rules, session: &Sess
     inserted.ok_or_else(|| too_late(session))
 }
 
-/// Confirms generations of the `found` sessions, and returns the sessions that it marked.
+/// Confirms generations of the `found` sessions, and returns the sessions that it changed.
 ///
 /// # Errors
 /// The store or the rules return an error.
@@ -357,7 +357,7 @@ pub fn changed_again() -> StoreError {
 }
 
 fn too_late(session: &Session) -> StoreError {
-    not_done(format!("session {} took more than an hour to begin", session.id))
+    not_done(format!("creating the session {} took more than an hour", session.id))
 }
 
 /// The last known states of sessions, which usually save a round trip.
@@ -399,7 +399,7 @@ impl Hints {
     }
 }
 
-/// Serialises a subject's inserts within this gate, if the sessions are counted.
+/// Runs a subject's inserts at this gate one after another, if the sessions are counted.
 pub struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,

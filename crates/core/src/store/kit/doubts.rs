@@ -1,6 +1,6 @@
-//! Remembers swaps without a response. Without this, the client's retry of a refresh could look like a stolen token.
+//! Remembers swaps without a response, so that a client's retry of a refresh does not look like a stolen token.
 //!
-//! The id of the record's last write shows whether this handle wrote it.
+//! A handle recognises its own write by the record's last write id.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -53,7 +53,7 @@ impl Doubts {
         }
     }
 
-    /// Forgets a session's swaps once the session's state is known again.
+    /// Forgets the swaps of a session whose state is known again.
     pub fn forget(&self, id: SessionId) {
         let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
@@ -61,7 +61,7 @@ impl Doubts {
         }
     }
 
-    /// The write ids of those swaps of the session that got no response.
+    /// The write ids of the session's unanswered swaps.
     pub fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }

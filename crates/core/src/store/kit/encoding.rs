@@ -58,7 +58,7 @@ pub fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError
     .map_err(StoreError::of_one_record)
 }
 
-/// Encodes a target, as the database key of its revocation.
+/// Encodes a target into the database key of its revocation.
 ///
 /// # Errors
 /// The encoding never fails for a target that a gate made.
@@ -168,7 +168,7 @@ mod tests {
     fn i42_a_record_cannot_hold_a_claim_that_the_gate_itself_sets() {
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
         let bytes = encode(&session).unwrap();
-        // The seven zeros are the missing claims, key, resource, issuer, certificate, cookie and seal.
+        // Seven zeros: no claims, key, resource, issuer, certificate, cookie or seal.
         let (record, [0, 0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
         let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 6]].concat();
         assert!(decode_session(session.id.as_bytes(), &with(br#"{"tenant":"x"}"#)).is_ok());

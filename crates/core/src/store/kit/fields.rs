@@ -9,7 +9,7 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Generation;
 use crate::store::{StoreError, WriteOutcome};
 
-/// The id of a write, by which the store recognises a repetition.
+/// The id of a write, by which the store recognises retries.
 pub type Op = [u8; 8];
 
 /// The id of a store's history. A loss of writes starts a new history.

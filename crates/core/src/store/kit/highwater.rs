@@ -3,7 +3,7 @@
 //!
 //! The mark is a lower bound. It is updated at start, after every [`COMMITS_PER_MARK`] commits, and at a clean stop.
 //!
-//! The mark is also updated before a revocation of API keys is acknowledged, so the loss of that revocation is always
+//! The mark is also updated before a revocation of API keys is acknowledged, so the loss of such a revocation is always
 //! detected. Other lost commits are **not** detected if they all came after the last update.
 
 use std::io::ErrorKind;
@@ -36,7 +36,7 @@ pub enum MarkVerdict {
     AsExpected,
     /// There is a mark, but no store.
     Missing,
-    /// The store has this other id.
+    /// The store has another id.
     Another(Uuid),
     /// The store has only this many commits, which is fewer than the mark.
     Behind(u64),
@@ -136,8 +136,7 @@ impl HighWater {
         }
     }
 
-    /// Returns the error message for a store that contradicts its mark. The message says what the operator can do.
-    /// `None` if there is no contradiction.
+    /// Returns the error message if the store contradicts the mark. The message says what the operator can do.
     pub fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {

@@ -1,7 +1,7 @@
 //! The high-water mark for a shared store: the store's id and its number of writes.
 //!
-//! The mark is raised at each start and every minute. It shows that a store was emptied or restored while gates were
-//! stopped. If a running gate notices a loss, the gates write the lost data back, so the gate lowers the mark.
+//! The mark is raised at startup and every minute. The mark reveals that a store was emptied or restored while gates
+//! were stopped. A running gate that detects a loss lowers the mark.
 
 use std::path::{Path, PathBuf};
 
@@ -69,8 +69,7 @@ pub fn uuid(store: Op) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Compares the store at `place` with the mark. Returns true if the operator accepts the store although it contradicts
-/// the mark.
+/// Compares the store with the mark. Returns true if the operator accepts a store that contradicts the mark.
 ///
 /// # Errors
 /// The store contradicts the mark, or the mark cannot be read.

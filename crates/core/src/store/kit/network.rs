@@ -18,7 +18,7 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The value of `Retry-After` in the gate's responses.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The pause after this number of failures. It is random, up to a limit that doubles with each failure.
+/// A random pause after `failures` failures. Its upper limit doubles with each failure.
 pub fn pause_after(failures: u32) -> Duration {
     jittered(FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE))
 }
@@ -33,7 +33,7 @@ pub fn refused(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
-/// The outcome after several attempts. `last` is the outcome of the last attempt, and `sent` is true if any attempt was
+/// The outcome of all attempts. `last` is the outcome of the last attempt, and `sent` is true if any attempt was
 /// sent.
 pub fn outcome_of_all(last: WriteOutcome, sent: bool) -> WriteOutcome {
     match (sent, last) {
@@ -65,7 +65,7 @@ pub struct NetworkOptions {
     pub keyring: Uuid,
     /// The leeway of the gate.
     pub leeway: Duration,
-    /// The trusted CA certificates for the server, in PEM. They replace the system's CA certificates.
+    /// CA certificates in PEM that replace the system's certificates.
     pub ca: Option<Vec<u8>>,
     /// The gate's own certificate and key, in PEM.
     pub client_certificate: Option<(Vec<u8>, SecretString)>,
@@ -123,7 +123,7 @@ impl NetworkOptions {
         Self { password: Some(Password::Value(password)), ..self }
     }
 
-    /// Sets a file with the password, which other users must not be able to read.
+    /// Sets the password file, which other users must not be able to read.
     ///
     /// The gate reads the file for each connection, so a new password does not need a restart.
     #[must_use]
@@ -132,7 +132,7 @@ impl NetworkOptions {
     }
 }
 
-/// Compares the server's clock (`theirs`) with our clock, which was read before and after.
+/// Compares the server's time with our time before and after the request.
 ///
 /// A wrong clock would cause tokens to be refused or accepted for too long.
 ///

@@ -14,7 +14,7 @@ const MAX_FILE: u64 = 4096;
 pub enum Password {
     /// The password itself.
     Value(SecretString),
-    /// The file with the password. Other users must not be able to read it.
+    /// The password file. Other users must not be able to read the file.
     File(PathBuf),
 }
 

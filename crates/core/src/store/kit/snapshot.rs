@@ -142,7 +142,7 @@ impl State for Snapshot {
     }
 
     fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // The store removes ended sessions by its own clock.
+        // The store removes expired sessions by its own clock.
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl State for Snapshot {
     }
 
     fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
-        // The store itself removes ended records.
+        // The store itself removes expired records.
         Ok(Swept::default())
     }
 }

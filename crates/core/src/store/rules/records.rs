@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::session::{Generation, RevokedBecause, Session, Status};
 
-/// The latest engine time in a record. The creation time is ignored, because its stamp may be ahead of engine time.
+/// Returns the later of the issue and rotation times. The creation time may be ahead of engine time.
 pub fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }

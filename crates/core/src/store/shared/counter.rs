@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// A rate limit, by the store's clock. Its state is the time at which the whole burst is available again.
+/// A rate limit, by the store's clock. The state is the time at which the whole burst is available again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedCounter {
-    /// A digest that names the counter. If the input could be guessed, the digest uses a key that the store does not
+    /// The counter's id, a digest. If the input could be guessed, the digest uses a key that the store does not
     /// have.
     pub name: [u8; 16],
     /// How long it takes until one more attempt is available.
@@ -24,7 +24,7 @@ impl SharedCounter {
 /// The result of an attempt with several counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Whether the caller's name is remembered. If so, only the caller's own counter was used.
+    /// Whether only the caller's own counter was used, because the name is remembered.
     pub is_known: bool,
     /// The index of the refusing counter, and how long to wait. A refused attempt does not count.
     pub refused: Option<(usize, Duration)>,
@@ -35,7 +35,7 @@ pub struct Admitted {
 pub enum CounterUse {
     /// Takes an attempt, or returns the time until the next one is available.
     Take,
-    /// Counts an attempt that has already happened. This may overdraw the counter by one attempt.
+    /// Counts an attempt that has already happened, and may overdraw the counter by one.
     Charge,
     /// Returns how long the counter stays overdrawn, without changing it.
     Look,
@@ -44,14 +44,13 @@ pub enum CounterUse {
 }
 
 impl CounterUse {
-    /// Returns the new state of a counter, and how long to wait, in microseconds. `None` means that the state stays
-    /// unchanged.
+    /// Returns the counter's new state, or `None` if unchanged, and the wait in microseconds.
     ///
     /// `full_at` is the current state, and `now` is the store's time.
     pub fn apply(self, counter: &SharedCounter, full_at: u64, now: u64) -> (Option<u64>, u64) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (every, depth) = (micros(counter.every).max(1), micros(counter.depth()).max(1));
-        // A later value was written while the clock was ahead.
+        // Caps a value from a clock that was ahead.
         let full_at = full_at.min(now.saturating_add(depth).saturating_add(every));
         let from = full_at.max(now);
         let next = from.saturating_add(every);

@@ -8,10 +8,10 @@ use crate::fault::StoreError;
 /// Longer measurements include other delays, so only the shortest counts.
 const MEASURED: u32 = 5;
 
-/// The kind of a server, and its round-trip time.
+/// The description and the round-trip time of a server.
 #[derive(Clone, Debug)]
 pub struct InspectedServer {
-    /// A description of the server, for people.
+    /// A human-readable description.
     pub found: String,
     /// The shortest measured round trip.
     pub round_trip: Duration,

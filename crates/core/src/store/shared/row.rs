@@ -11,14 +11,14 @@ use crate::fault::StoreError;
 
 /// A node without contact for this long does not count as running.
 pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
-/// How long a node's row is kept. This is an hour longer than the longest default lifetime of access tokens.
+/// How long a node's row is kept: an hour longer than the longest default lifetime of access tokens.
 pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
 /// A node's row about itself, without secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
-    /// The name of the node, for people.
+    /// The node's human-readable name.
     pub node: Box<str>,
     /// The `kid` of every key that verifies access tokens.
     pub kids: Vec<Box<str>>,
@@ -26,7 +26,7 @@ pub struct NodeRow {
     pub signing: Box<str>,
     /// The ids of the secrets that verify refresh tokens.
     pub refresh_keys: Vec<u8>,
-    /// Digests of these secrets, because two secrets may have the same id. Empty in rows of older versions.
+    /// Digests of the refresh secrets, because two secrets may have the same id. Empty in rows of older versions.
     pub refresh_prints: Vec<Box<str>>,
     /// The id of the secret for new refresh tokens. `None` in rows of older versions.
     pub refresh_current: Option<u8>,
@@ -65,7 +65,7 @@ pub struct NodeSeen {
     pub beat: Timestamp,
 }
 
-/// A node's own row. The feed sends it with each request.
+/// A node's own row, sent with each request of the feed.
 #[derive(Debug, Default)]
 pub struct LiveRow(ArcSwap<NodeRow>);
 

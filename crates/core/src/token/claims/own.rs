@@ -9,7 +9,7 @@ use crate::revocation::Target;
 /// The account in the path of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccountRule<'a> {
-    /// The endpoint serves every account.
+    /// Sessions and tokens of any account.
     Any,
     /// Only sessions and tokens of this account. `None` admits only sessions and tokens without an account.
     Only(Option<&'a str>),
@@ -64,7 +64,7 @@ impl<'a> OfAccount<'a> {
 }
 
 impl AccessToken {
-    /// Refuses the token of a client that acts for its subject.
+    /// Refuses a delegated token (RFC 8693).
     ///
     /// # Errors
     /// [`Denial::DelegatedToken`].

@@ -36,7 +36,7 @@ use new_keyring::{PENDING, refuse_leftovers};
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
 const MAX_LEN: u64 = 64 * 1024;
-const HEAD: &str = "# Written by rotogate. Which keys there are, and what they are for.\n";
+const HEAD: &str = "# Written by rotogate: the keys in this folder, and how each key is used.\n";
 
 #[derive(Deserialize)]
 struct Version {
@@ -99,7 +99,7 @@ impl Keyring {
 
     /// Loads the key ring, or creates it at the first start.
     ///
-    /// This function cannot detect that keys were lost. If a store exists already, call [`Keyring::load`] instead.
+    /// This function cannot detect lost keys. If a store exists already, call [`Keyring::load`] instead.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first
@@ -143,7 +143,7 @@ impl Keyring {
         refuse_leftovers(dir).map(|()| None)
     }
 
-    /// Makes the key with this `kid` the signing key. The previous signing key then only verifies.
+    /// Makes the key with this `kid` the signing key. The previous key remains for verification.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`], a missing key, or a folder that cannot be written.
@@ -167,7 +167,7 @@ impl Keyring {
 impl Keyring {
     /// Adds the key in the file `from`, and returns its `kid`. If the key exists already, only its state changes.
     ///
-    /// With [`KeyState::Signing`], the previous signing key then only verifies.
+    /// With [`KeyState::Signing`], the previous key remains for verification.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`], a file that is unusable or accessible to other users, or a folder that cannot

@@ -131,7 +131,7 @@ mod tests {
         for (name, bytes) in forms {
             for ending in ["", "\n", "\r\n"] {
                 let mut bytes = bytes.clone();
-                // A raw point with a newline does not look like a key.
+                // A raw point with a trailing newline is not recognised.
                 if name != "point" {
                     bytes.extend(ending.as_bytes());
                 }

@@ -13,7 +13,7 @@ use super::signature::{KeySigner, KeyVerifier, point_verifier, rsa_verifier, sec
 use super::{Algorithm, KeyError, hmac_secret, install_provider};
 pub(crate) use crate::bounds::MAX_KID;
 
-/// A key that verifies signatures of exactly one algorithm. `Debug` does not show it.
+/// A key that verifies signatures of exactly one algorithm. Hidden from `Debug`.
 #[derive(Clone)]
 pub struct VerifyingKey {
     identity: Arc<KeyIdentity>,
@@ -36,14 +36,14 @@ pub(crate) struct KeyIdentity {
 pub struct KeyPrint([u8; 32]);
 
 impl KeyPrint {
-    /// No key verified an introspected token.
+    /// Introspected tokens have no key.
     pub(crate) const NONE: Self = Self([0; 32]);
 
     fn of_public(thumbprint: &str, algorithm: Algorithm) -> Self {
         Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
-    /// The HMAC is over a string that cannot be a token. Its digest reveals nothing about the secret.
+    /// The HMAC of a string that is never a token. Its digest does not reveal the secret.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.sign(format!("rotogate: which key is this? {algorithm}").as_bytes())?;
         Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
@@ -70,7 +70,7 @@ impl VerifyingKey {
         Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
     }
 
-    /// Also returns the thumbprint (RFC 7638).
+    /// The key and its thumbprint (RFC 7638).
     ///
     /// # Errors
     /// The errors of [`VerifyingKey::from_jwk`].
@@ -235,10 +235,9 @@ fn parse(jwk: &Jwk, algorithm: Algorithm) -> Result<(KeyVerifier, usize), &'stat
 
 const OF_ANOTHER_KIND: &str = "the key is not of the kind that its algorithm requires";
 
-/// Eight points have a small order, with seven encodings of `y`. RFC 8032 §5.1.7 leaves this check to the verifier.
+/// Seven values of `y` encode the eight points of small order. RFC 8032 §5.1.7 does not require this check.
 fn is_small_order(key: &[u8; 32]) -> bool {
-    /// Without the sign bit, `y` is 0, 1, -1, or one of two points of order 8. 0 and 1 also have encodings above the
-    /// prime.
+    // 0, 1, two values of order 8, -1, and 0 and 1 plus the prime.
     const Y: [[u8; 32]; 7] = {
         const fn around_prime(first: u8) -> [u8; 32] {
             let mut y = [0xff; 32];

@@ -15,7 +15,7 @@ use crate::session::{Generation, SessionId};
 const SALT: &[u8] = b"rotogate refresh keys v1";
 const PRINT: &[u8] = b"print of a refresh secret";
 
-/// The secret of one refresh key, at least 32 bytes. `Debug` does not show it, and it is zeroised when dropped.
+/// The secret of one refresh key, at least 32 bytes. Hidden from `Debug`, and zeroised when dropped.
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(RefreshSecret);
@@ -121,7 +121,7 @@ impl RefreshKeys {
         self.key(id).is_some()
     }
 
-    /// A digest of the secret, which does not reveal it. All gates with this secret have the same digest.
+    /// A digest that does not reveal the secret. All gates with this secret have the same digest.
     pub fn print(&self, id: u8) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
@@ -151,7 +151,7 @@ impl RefreshKeys {
         Some(truncated(&signed(&self.key(id)?.device, parts)))
     }
 
-    /// The HMAC of an API key or of its record. `parts[0]` shows which of the two.
+    /// The HMAC of an API key or of its record, as `parts[0]` specifies.
     // Requirement K2.
     pub fn api_key_tag(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 32]> {
         #[cfg(test)]
@@ -182,7 +182,7 @@ impl RefreshKeys {
         self.current_first().map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
-    /// The relay's secrets for `message`, one for each key. The current key's secret comes first.
+    /// Returns one HMAC of `message` per key, current key first.
     pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         self.current_first().map(|key| hmac::sign(&key.relay, message)).collect()
     }
@@ -190,20 +190,20 @@ impl RefreshKeys {
     /// The hash that the audit log contains instead of the user name of a refused login. Users sometimes type their
     /// password as the user name.
     ///
-    /// It has 16 hexadecimal digits, and stays the same until the oldest refresh secret is removed.
+    /// The hash stays the same until the oldest refresh secret is removed.
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Returns a name for an entry in a shared store. The name reveals nothing about `message` to the store. All gates
-    /// use the oldest secret, so that they compute the same name.
+    /// Returns a name for an entry in a shared store. The name does not reveal `message`. All gates use the oldest
+    /// secret, so that they compute the same name.
     pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
         let oldest = self.keys.iter().min_by_key(|key| key.id)?;
         Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
-    /// The oldest secret's name comes first. An entry that is stored under all names survives the removal of a secret.
+    /// The oldest secret's name comes first. If an entry has all names, it is found after the removal of a secret.
     pub(crate) fn shared_names(&self, message: &[u8]) -> Vec<[u8; 16]> {
         let mut keys: Vec<_> = self.keys.iter().collect();
         keys.sort_unstable_by_key(|key| key.id);
@@ -236,7 +236,6 @@ pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
     tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
-/// Tests use these HMACs to compare the work of two requests.
 #[cfg(test)]
 pub(crate) mod tags {
     use std::cell::RefCell;

@@ -19,8 +19,8 @@ use super::signature::KeySigner;
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
 
-/// The content of a key file: PKCS #8 in PEM, or an HMAC secret in base64url. `Debug` does not show it, and it is
-/// zeroised when dropped.
+/// The content of a key file: PKCS #8 in PEM, or an HMAC secret in base64url. Hidden from `Debug`, and zeroised
+/// when dropped.
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
 crate::debug_with!(KeyMaterial);
@@ -61,14 +61,13 @@ impl KeyMaterial {
         Ok(Self::new(text))
     }
 
-    /// The content, for a private file.
+    /// The private content.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// A private key or secret of the gate, bound to one algorithm. `Debug` does not show it, and it is erased when
-/// dropped.
+/// A private key or secret of the gate, bound to one algorithm. Hidden from `Debug`, and erased when dropped.
 pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,

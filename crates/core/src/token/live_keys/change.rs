@@ -18,7 +18,7 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    /// Returns whether there is no difference.
+    /// Returns whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.left.is_empty() && self.reused.is_empty()
     }

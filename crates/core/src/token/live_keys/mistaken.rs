@@ -7,12 +7,12 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 
 impl LiveKeys {
-    /// The issuer may have published another key under this `kid`. The flag is true if a fetch may find that key.
+    /// Returns the denial for a token with a wrong signature, if its issuer may have replaced the key under the same
+    /// `kid`. The flag is true if a fetch of the issuer's keys is due, requested or in progress.
     ///
     /// Returns `None` if the token is not newer than the issuer's last response, or if keys are not fetched.
     ///
     /// With `has_effects`, a fetch is requested if the cooldown permits one.
-    // The cooldown limits fetches. The rate limits restrict tokens (see `TokenRefusal`).
     pub(in crate::token) fn mistaken(
         &self,
         now: Timestamp,

@@ -30,7 +30,7 @@ pub struct SentClientAssertion<'a> {
     pub audience: &'a [&'a str],
     /// The assertion.
     pub token: &'a str,
-    /// The largest accepted difference between the client's clock and the gate's.
+    /// The maximum accepted clock difference between client and gate.
     pub leeway: Duration,
 }
 
@@ -52,7 +52,7 @@ const fn refused(what: &'static str) -> Denial {
 }
 
 impl SentClientAssertion<'_> {
-    /// Verifies the assertion. The caller must then check that it was not used before.
+    /// Verifies the assertion. The caller must then refuse a second use.
     ///
     /// # Errors
     /// [`Denial::ClientAssertion`]; [`Denial::KeysUnavailable`].

@@ -61,7 +61,7 @@ pub struct SentNotice<'a> {
     pub protocol: EventProtocol,
     /// The name of the issuer that must have signed the notice.
     pub issuer: &'a str,
-    /// The accepted audiences. `aud` must name one of them.
+    /// The accepted values of `aud`.
     pub audience: &'a [Box<str>],
     /// The signed notice.
     pub token: &'a str,
@@ -89,15 +89,15 @@ pub enum Ended {
     Tokens {
         /// The entry for the revocation list.
         entry: Revocation,
-        /// A second entry. It revokes tokens of the subject that may belong to the revoked session.
+        /// A second entry, for tokens of the subject that may belong to the revoked session.
         also: Option<Revocation>,
         /// The user whose access is revoked. `None` if only a token or a session of the user is revoked.
         user: Option<Box<str>>,
         /// Whether the gate has accepted a token that names this user or session since the gate started. The entry
-        /// takes effect in either case.
+        /// takes effect anyway.
         is_seen: bool,
-        /// Whether the entry certainly matches the intended tokens. If not, the sender gets an error, but the entry
-        /// still takes effect.
+        /// Whether the entry certainly matches the intended tokens. If false, the entry takes effect, but the sender
+        /// gets an error.
         is_sure: bool,
     },
     /// The tokens of a user whose name only the directory can resolve.
@@ -128,7 +128,7 @@ impl Ended {
     }
 }
 
-/// How long an issuer may take to publish a new key. During this time, a notice with an unknown key must be sent again.
+/// How long an issuer may take to publish a new key. Until then, the sender must retry notices with an unknown key.
 const KEY_LAG: Duration = Duration::from_secs(300);
 const KEY_RETRY: Duration = Duration::from_secs(5);
 
@@ -207,8 +207,7 @@ impl Signed<'_> {
         let targets = match (text(&claims, "sid")?, text(&claims, "sub")?) {
             (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
             (_, Some(subject)) => {
-                // An ordinary logout is not reported as the end of the user's access. Many users log out at the end of
-                // a working day.
+                // An ordinary logout is not reported as the end of the user's access.
                 let is_usual = rules.sessions_seen.is_usual_logout(subject);
                 let targets = subject_target(rules, subject);
                 Targets { user: targets.user.filter(|_| !is_usual), ..targets }

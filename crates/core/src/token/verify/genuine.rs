@@ -11,7 +11,7 @@ use crate::token::algorithm::Algorithm;
 
 pub(super) struct Genuine<T> {
     pub(super) claims: T,
-    /// `typ` in lower case, without a leading `application/`.
+    /// The lower-case `typ` without a leading `application/`.
     pub(super) typ: Option<String>,
     pub(super) algorithm: Algorithm,
 }

@@ -34,10 +34,10 @@ pub struct SentGlobalRevocation<'a> {
     pub body: &'a [u8],
 }
 
-/// A valid request. The caller must still check that it is used only once.
+/// A valid request. The caller must still refuse a second use.
 #[derive(Clone, Debug)]
 pub struct AskedRevocation {
-    /// The id under which the use of this request is recorded.
+    /// The id that prevents a second use of the request.
     pub once: UsableOnce,
     /// The issuer.
     pub issuer: Arc<str>,
@@ -52,12 +52,12 @@ pub enum RevokedUser {
     Subject {
         /// The user's `sub` at the issuer.
         subject: Box<str>,
-        /// The name by which the directory knows the user. `None` if no token since the start contained this name.
+        /// The user's name in the directory, or `None` if no token has contained it since the start.
         at_directory: Option<Box<str>>,
         /// Whether this gate has accepted a token or session of the user since its start.
         is_seen: bool,
-        /// Whether the entry certainly revokes all sessions of the user. If not, the sender gets an error, but the
-        /// entry still takes effect.
+        /// Whether the entry certainly revokes all sessions of the user. If false, the sender gets an error,
+        /// although the entry takes effect.
         is_sure: bool,
         /// The entry that revokes the user's tokens and sessions.
         entry: Revocation,
@@ -114,7 +114,7 @@ impl Verifier {
         }
         let issued = issued_at(claims, rules, wall).map_err(as_proof)?;
         let expires = date(claims, "exp").ok_or(unproved("`exp` must be a time"))?;
-        // The expiry is compared with both clocks, because used requests are recorded in engine time.
+        // Used requests are recorded in engine time, so the expiry is compared with both clocks.
         if expires.plus(rules.leeway) <= wall.max(engine_now) {
             return Err(unproved("`exp` is in the past"));
         }

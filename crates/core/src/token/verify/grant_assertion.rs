@@ -25,7 +25,7 @@ const ID_JAG: &str = "oauth-id-jag+jwt";
 /// The specific `typ` of a workload assertion. A generic `typ` is also accepted.
 const GRANT: &str = "authorization-grant+jwt";
 
-/// The kinds of assertions that the gate accepts from an issuer as grants. `None` means that the kind is refused.
+/// The kinds of assertions that the gate accepts from an issuer as grants. A kind without rules is refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AssertionGrants {
     /// The rules for identity assertions about users.
@@ -84,13 +84,13 @@ pub struct ProvedGrant {
     pub client: Box<str>,
     /// The user, or `None` if the token is for the client.
     pub user: Option<ProvedUser>,
-    /// The id under which the use of this assertion is recorded.
+    /// The id that prevents a second use of the assertion.
     pub once: UsableOnce,
     /// The time at which the assertion was issued (`iat`).
     pub issued_at: Timestamp,
     /// The key to which the token must be bound.
     pub bound_to: Option<KeyThumbprint>,
-    /// The issuer of the assertion, with its subject and session.
+    /// The issuer that authenticated the user.
     pub vouched_by: VouchedBy,
 }
 
@@ -107,7 +107,7 @@ pub struct ProvedUser {
     pub account: Option<Box<str>>,
     /// The requested scope, reduced to what the issuer's rules allow.
     pub scope: Scope,
-    /// The claims for the issued token. They contain the user's roles.
+    /// The claims for the issued token, with the user's roles.
     pub claims: OwnClaims,
     /// The resources that the assertion names.
     pub resources: Vec<Box<str>>,
@@ -243,7 +243,7 @@ impl Verifier {
         judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
             Denial::UnprovedBinding => refused("`cnf` binds the assertion to a key that the gate cannot check"),
-            _ => refused("a claim is refused by the rules of its issuer"),
+            _ => refused("the rules for the assertion's issuer do not allow one of its claims"),
         })
     }
 

@@ -22,10 +22,9 @@ use crate::strict_json::{Member, Members};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::TokenIssuer;
 
-/// The maximum age of an ID token. The issuer makes it when the code is exchanged.
+/// The maximum age of an ID token, which is issued at the code exchange.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// Claims that distinguish kinds of tokens. Values that the configuration requires for these claims apply only to
-/// access tokens.
+/// Claims that distinguish kinds of tokens. Configured values for these claims apply only to access tokens.
 const KINDS: [&str; 2] = ["typ", "token_use"];
 
 /// An ID token to verify, with the data of its login.
@@ -54,11 +53,11 @@ pub struct ProvedLogin {
     pub subject: Box<str>,
     /// The account, prefixed with the issuer's name.
     pub account: Option<Box<str>>,
-    /// The granted scope, reduced to what the issuer's rules allow.
+    /// The part of the granted scope that the issuer's rules allow.
     pub scope: Scope,
     /// The user's roles and other claims for the session's tokens.
     pub claims: OwnClaims,
-    /// The issuer, with its subject and session.
+    /// The issuer that authenticated the user.
     pub vouched_by: VouchedBy,
     /// The time at which the ID token was issued (`iat`).
     pub issued_at: Timestamp,
@@ -139,7 +138,7 @@ impl Verifier {
         let judged = judge::claims(sent.token.into(), claims, (&rules, &of_tokens), ClaimsSource::Unknown, times);
         let token = judged.map_err(|refusal| match name_claim(&rules, refusal, None) {
             Denial::BadClaim(what) => refused(what),
-            _ => refused("a claim is refused by the rules of its issuer"),
+            _ => refused("the rules for the token's issuer do not allow one of its claims"),
         })?;
         let mut own = OwnClaims::new();
         let roles = token.roles().names();

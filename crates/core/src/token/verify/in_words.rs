@@ -17,8 +17,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 impl Verifier {
-    /// Verifies an expired token at one second before its `exp`. Returns `None` if the token was invalid at that time
-    /// too.
+    /// Verifies an expired token at one second before its `exp`. Returns `None` if the token was invalid at that time.
     pub fn in_its_time(&self, token: &str) -> Option<AccessToken> {
         let parts = shape::TokenParts::split(token).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
@@ -54,7 +53,7 @@ impl Verifier {
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
-    /// Finds the issuer whose URL differs only in scheme, letter case or a trailing slash.
+    /// Finds the issuer with a similar URL: another scheme, letter case or trailing slash.
     fn nearly(&self, issuer: &str) -> Option<String> {
         let plain = |url: &str| {
             let url = url.to_ascii_lowercase();

@@ -33,7 +33,7 @@ pub fn is_subject(text: &str) -> bool {
 pub(super) enum ClaimsSource<'a> {
     Token(&'a VerifyingKey),
     Response(&'a str),
-    /// The key is missing, so the source is unknown.
+    /// Without the key, the source is unknown.
     Unknown,
 }
 
@@ -69,7 +69,7 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A token without a session is revoked together with any session of its subject.
+    // Revoking any session of the subject also revokes a token without a session.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.optional(&rules.session_claim).and_then(Member::as_text).map(Box::from),
@@ -169,8 +169,8 @@ fn delegation(text: &str, claims: &Members<'_>, has_session: bool) -> Result<Opt
 
 type Bindings = (Option<KeyThumbprint>, Option<CertificateThumbprint>);
 
-/// Reads `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both. If both are present, a
-/// caller must prove both. Unsupported confirmations cause a refusal (R14).
+/// Reads `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both. A token with both requires
+/// both proofs. Unsupported confirmations cause a refusal (R14).
 fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
     let members = match claims.get("cnf") {
         None => return Ok((None, None)),
@@ -318,8 +318,7 @@ fn audience<'r>(claims: &Members<'_>, rules: &'r IssuerRules) -> Result<Arc<[Box
     }
 }
 
-/// Reads the session and its generation. A session without a generation could not be revoked by generation, so a token
-/// needs both or neither.
+/// Reads the session and its generation. A token must have both a session and a generation, or neither.
 fn session(sid: Option<&str>, generation: Option<&Member<'_>>) -> Result<Option<(SessionId, Generation)>, Denial> {
     match (sid, generation) {
         (None, None) => Ok(None),

@@ -32,7 +32,7 @@ type KeysByName = HashMap<Box<str>, VerifyingKey, foldhash::quality::RandomState
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ignored {
-    /// The key's `kid`, truncated and escaped for logs.
+    /// The truncated and escaped `kid` of the key, for logs.
     pub kid: Option<String>,
     /// The kind of reason.
     pub cause: IgnoredCause,
@@ -109,7 +109,7 @@ pub struct IssuerKeys {
     named: KeysByName,
     /// Keys without a `kid`, and keys whose `kid` is already in `named` for another algorithm.
     further: Vec<VerifyingKey>,
-    /// The only key, if it has no name.
+    /// The only key, if it has no `kid`.
     unnamed: Option<VerifyingKey>,
     ignored: Vec<Ignored>,
 }
@@ -121,8 +121,8 @@ impl IssuerKeys {
         Self { named, ..Self::unknown() }
     }
 
-    /// Reads the usable keys of a JWK set (RFC 7517 §5). Each key's algorithm comes from its `alg` or from `algorithm`.
-    /// If both are given, they must match.
+    /// Reads the usable keys of a JWK set (RFC 7517 §5). The algorithm of each key comes from `alg` or `algorithm`. If
+    /// both are given, they must agree.
     ///
     /// # Errors
     /// The input is not a JWK set, has no usable key, or repeats a `kid`.
@@ -283,7 +283,7 @@ fn entries(text: &[u8]) -> Result<Vec<Value>, RulesError> {
     }
 }
 
-/// The `kid` of an entry, truncated and escaped because it is untrusted and logged.
+/// Returns the `kid` in a form that is safe for logs.
 fn shown_kid(entry: &Value) -> Option<String> {
     let kid = entry.get("kid").and_then(Value::as_str)?;
     Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
@@ -315,7 +315,7 @@ impl KeysNow<'_> {
         self.set().ok_or(NoKey::Missing)?.find(kid, algorithm)
     }
 
-    /// Returns the denial for a token if no key fits it. May start a fetch of newer keys.
+    /// Returns the denial for a token without a key. May start a fetch of newer keys.
     pub(super) fn refusal(&self, no_key: NoKey, kid: Option<&str>, newer: NewerKeys<'_>) -> Denial {
         match no_key {
             NoKey::OtherAlgorithm => Denial::WrongAlgorithm,

@@ -25,7 +25,7 @@ use crate::strict_json::{Member, Members};
 
 /// The claim that names the claims left out of the token (OpenID Connect Core §5.6.2).
 const LEFT_OUT: &str = "_claim_names";
-/// The claim by which Entra marks that groups were left out.
+/// The claim with which Entra marks omitted groups.
 const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 
 /// How the gate reads the claims of an issuer's tokens. By default, claims are read as in RFC 9068, without roles or
@@ -41,21 +41,21 @@ const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimMapping {
-    /// The claims to read scopes from. The gate uses the first one in the token: a string with spaces, or an array.
+    /// The claims to read scopes from. Uses the first claim in the token: a space-separated string or an array.
     pub scope: Vec<ClaimPath>,
     /// The translation from the issuer's scopes to the gate's. Unlisted scopes keep their name.
     pub scope_map: Vec<(Box<str>, Scope)>,
-    /// The claims to read the client from. The gate uses the first one in the token.
+    /// The claims to read the client from. The gate uses the first claim in the token.
     pub client: Vec<ClaimPath>,
-    /// The claims to read roles from. All of them are used. Each claim is a string or an array of strings.
+    /// The claims to read roles from. All claims are used. Each claim is a string or an array of strings.
     pub roles: Vec<ClaimPath>,
-    /// The claims to read the account from. The gate uses the first one in the token, and prefixes its value with the
+    /// The claims to read the account from. The gate uses the first claim in the token, and prefixes its value with the
     /// issuer's name and a colon. If the list is empty, the tokens have no account.
     pub account: Vec<ClaimPath>,
-    /// The claims to read the subject from. The gate uses the first one in the token.
+    /// The claims to read the subject from. The gate uses the first claim in the token.
     pub subject: Vec<ClaimPath>,
-    /// Whether subjects may contain spaces and non-ASCII characters. These characters and `%` are then percent-encoded,
-    /// so `Zoë` becomes `Zo%C3%AB`.
+    /// Whether subjects may contain spaces and non-ASCII characters, which are percent-encoded like `%`: `Zoë` becomes
+    /// `Zo%C3%AB`.
     pub encodes_subject: bool,
     /// The claim to read the audience from, or `None` for `aud`.
     pub audience: Option<ClaimPath>,
@@ -194,8 +194,8 @@ impl Roles {
 }
 
 impl ClaimMapping {
-    /// Requires that a claim has one of these values. Earlier requirements on the claim are replaced. If a preset
-    /// leaves several claims open, a value for one of them is sufficient.
+    /// Requires that a claim has one of these values. Earlier requirements on the claim are replaced. Setting one of a
+    /// preset's open claims removes the others.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
@@ -253,8 +253,7 @@ impl ClaimMapping {
         matches!(self.subject.as_slice(), [only] if only.is_claim("sub"))
     }
 
-    /// The subject as in the token. With `or_client`, an introspected token without a subject gets its client as the
-    /// subject.
+    /// The subject claim. With `or_client`, the client replaces the missing subject of an introspected token.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
         let found = match text(claims, &self.subject, ClaimKind::Subject)? {
             None if or_client => text(claims, &self.client, ClaimKind::Client)?,

@@ -3,7 +3,7 @@
 use super::shape::{JoseHeader, TokenParts, decode};
 use crate::strict_json::{Member, Members};
 
-/// The unverified claims of a token. Use them only for logs. Strings are truncated to 256 bytes.
+/// The unverified claims of a token, for logs only. Strings are truncated to 256 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peeked {

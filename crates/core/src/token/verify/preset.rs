@@ -361,8 +361,7 @@ impl Preset {
         self.provider().algorithm
     }
 
-    /// The claim mapping. If the mapping leaves required claims open, the operator must configure values for one of
-    /// them.
+    /// The claim mapping. If required claims have no values, the operator must configure values for one of them.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
         let paths = |paths: &[&str]| paths.iter().filter_map(|path| ClaimPath::parse(path).ok()).collect::<Vec<_>>();

@@ -57,7 +57,7 @@ pub enum RulesError {
     #[error("no usable key: {0}")]
     NoUsableKey(String),
     /// The name of a key is repeated or missing.
-    #[error("the keys are ambiguous: {0:?} is repeated")]
+    #[error("the keys are ambiguous: the `kid` {0:?} is repeated")]
     Ambiguous(String),
     /// A key is unusable.
     #[error(transparent)]
@@ -113,13 +113,12 @@ pub struct IssuerRules {
     pub ours: bool,
     /// The required audiences, unless a route configures others.
     pub audience: Arc<[Box<str>]>,
-    /// The accepted values of `typ`, compared case-insensitively and without `application/`. An empty string means no
-    /// `typ`.
+    /// The accepted values of `typ`. Case and the prefix `application/` are ignored. An empty string means no `typ`.
     pub typ: Vec<Box<str>>,
     /// The keys that verify the issuer's tokens.
     #[doc(hidden)]
     pub keys: Keys,
-    /// The accepted clock difference, at most 30 s. For the gate's own tokens it does not apply to `exp`.
+    /// The accepted clock difference, at most 30 s. It does not apply to `exp` of the gate's own tokens.
     pub leeway: Duration,
     /// The maximum time from `iat` to `exp`. If set, tokens need `iat`.
     pub max_lifetime: Option<Duration>,
@@ -132,7 +131,7 @@ pub struct IssuerRules {
     /// The effects of the issuer's security events.
     #[doc(hidden)]
     pub on_event: EventEffects,
-    /// The accepted forms of user names other than `sub`. The directory must know these names.
+    /// The accepted forms of user names other than `sub`.
     #[doc(hidden)]
     pub user_names: Vec<UserNameForm>,
     /// Whether browsers log in at the issuer.
@@ -365,7 +364,7 @@ impl IssuerRules {
 
 #[doc(hidden)]
 impl IssuerRules {
-    /// Creates rules for an issuer whose tokens are all introspected, without keys.
+    /// Creates rules without keys, for an issuer whose tokens are all introspected.
     pub fn introspected(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, introspection: Introspection) -> Self {
         let rules = Self::external(issuer, audience, IssuerKeys::unknown());
         Self { keys: Keys::none(), ..rules.introspection(introspection) }

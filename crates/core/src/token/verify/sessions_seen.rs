@@ -1,4 +1,4 @@
-//! The sessions that an issuer's accepted tokens have named. A notice about an unknown session has a wider effect.
+//! The sessions named in an issuer's accepted tokens. A notice about an unknown session has a wider effect.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use crate::session::VouchedBy;
 use crate::token::claims::AccessToken;
 
-/// The maximum number of remembered users, sessions and pairs of both. Each entry needs four bytes.
+/// The maximum number of remembered users, sessions or pairs. Each entry needs four bytes.
 const CARRIED: usize = 1 << 16;
 /// The maximum number of sessions remembered from notices. A gate may have a thousand issuers.
 const NAMED: usize = 1 << 12;
@@ -54,14 +54,14 @@ impl<const N: usize> Recent<N> {
 pub(super) struct SessionsSeen {
     hasher: RandomState,
     carried: Recent<CARRIED>,
-    /// Pairs of a session and its user. Sessions of the gate's own tokens are also stored with an empty user.
+    /// Pairs of a session and its user. Sessions in this gate's tokens also have a pair with an empty user.
     owned: Recent<CARRIED>,
     named: Recent<NAMED>,
     users: Recent<CARRIED>,
     /// Maps each `sub` to the user's subject. Stays empty if `sub` itself is the subject.
     mapped: OnceLock<Cache<Box<str>, Box<str>>>,
     names_sessions: AtomicBool,
-    /// Whether a token and a notice have named the same session. This proves that `session_claim` is correct.
+    /// Whether a token and a notice have named the same session. If so, `session_claim` is correct.
     is_proven: AtomicBool,
     has_tokens: AtomicBool,
     vouches: AtomicBool,
@@ -145,7 +145,7 @@ impl SessionsSeen {
     }
 }
 
-/// Avoids a write if the flag is already set, because every verified token calls this function.
+/// Avoids a write if the flag is set, because this function runs for every verified token.
 fn set(flag: &AtomicBool) {
     if !flag.load(Relaxed) {
         flag.store(true, Relaxed);

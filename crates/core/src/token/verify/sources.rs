@@ -1,5 +1,4 @@
-//! Finds a user's issuer by the user's subject at this gate. Subjects of another issuer's users start with the issuer's
-//! prefix.
+//! Finds a user's issuer by subject. Subjects of another issuer's users start with the issuer's prefix.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use super::{IssuerRules, Verifier};
 use crate::denial::Denial;
 use crate::token::claims::{AccessToken, CLIENT_PREFIX, TokenIssuer};
 
-/// The issuers whose users have subjects at this gate, with their prefixes. An issuer without a prefix comes last.
+/// The other issuers, with the prefixes of their users' subjects. An issuer without a prefix comes last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectSources(Vec<(Box<str>, Arc<str>)>);
 
@@ -20,7 +19,7 @@ impl SubjectSources {
         Self(all.map(|rules| (rules.subject_prefix.clone(), Arc::clone(&rules.issuer))).collect())
     }
 
-    /// The issuer of the user with this subject, or `None` for the gate's own users and clients.
+    /// Returns the issuer for a subject, or `None` for the gate's own users and clients.
     // Requirement I67.
     pub fn issuer_of(&self, subject: &str) -> Option<&Arc<str>> {
         let is_its = |(prefix, _): &&(Box<str>, Arc<str>)| subject.starts_with(&**prefix);
@@ -29,7 +28,7 @@ impl SubjectSources {
 }
 
 impl IssuerRules {
-    /// Returns whether browser logins or identity assertions map the issuer's users to subjects of this gate.
+    /// Returns whether the gate assigns subjects to the issuer's users.
     #[doc(hidden)]
     pub fn names_subjects(&self) -> bool {
         let asserts = self.grants.id_jag.as_ref().is_some_and(|jag| jag.subject == JagSubject::Issuer);
@@ -38,7 +37,7 @@ impl IssuerRules {
 }
 
 impl Verifier {
-    /// Sets the issuer of the subject, for one of the gate's own tokens.
+    /// Sets the user's issuer if this gate issued the token.
     ///
     /// # Errors
     /// The subject has the prefix of an issuer that did not authenticate the user.
@@ -52,7 +51,7 @@ impl Verifier {
             (None, None) => None,
             (None, Some(by)) => match self.found(by) {
                 Some(_) => None,
-                // The issuer was removed from the configuration. Its users must not become the gate's own users.
+                // Users of a removed issuer must not become the gate's own users.
                 None => Some(TokenIssuer::unknown(by)),
             },
             // Tokens from API keys or operators have no session.
@@ -71,7 +70,7 @@ impl Verifier {
         Ok(token)
     }
 
-    /// The issuers whose users have subjects at this gate.
+    /// The issuers by subject prefix.
     pub fn sources(&self) -> &Arc<SubjectSources> {
         &self.sources
     }
@@ -108,7 +107,7 @@ pub fn prefix_problem<'a>(
     }
 }
 
-/// A group of users with subjects at this gate.
+/// Where a user comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserSource<'a> {
     /// The gate's own users.
@@ -117,7 +116,7 @@ pub enum UserSource<'a> {
     Issuer(&'a str),
 }
 
-/// Finds an issuer without a prefix among several sources. Its subjects could clash with those of other sources.
+/// Finds an issuer without a prefix, unless there is only one source. Without prefixes, subjects could clash.
 // Requirement I67.
 pub fn bare_source(sources: &[UserSource<'_>]) -> Option<usize> {
     if sources.len() < 2 {

@@ -1,6 +1,6 @@
-//! User names other than `sub` in notices. Only the directory can resolve such names.
+//! User names other than `sub` in notices, which only the directory can resolve.
 
-/// A name by which another issuer refers to a user (RFC 9493 §3.2).
+/// Another issuer's name for a user (RFC 9493 §3.2).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserName {

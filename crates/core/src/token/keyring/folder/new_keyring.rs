@@ -11,7 +11,7 @@ pub(super) const PENDING: &str = ".keyring.toml.new";
 
 /// A key ring that is written but not yet in use.
 ///
-/// If the start is interrupted, the next start uses the same keys, because a shared store may already belong to them.
+/// After an interrupted start, the next start uses the same keys, because a shared store may already depend on them.
 pub struct NewKeyring {
     folder: FolderWriteLock,
     dir: PathBuf,
@@ -50,7 +50,7 @@ impl NewKeyring {
         &self.keyring
     }
 
-    /// Puts the key ring into use. Needs no additional disk space.
+    /// Activates the key ring without additional disk space.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -59,7 +59,7 @@ impl NewKeyring {
         self.index.keyring(&self.dir)
     }
 
-    /// Removes the key ring. It must never have been used with a store.
+    /// Removes a key ring that was never used with a store.
     pub fn remove(self) {
         remove(&self.dir, &self.index);
     }
@@ -69,7 +69,7 @@ fn pending(dir: &Path) -> Result<Option<Index>, KeyError> {
     if is_missing(&dir.join(PENDING)) { Ok(None) } else { Index::read_as(PENDING, dir).map(Some) }
 }
 
-/// If this fails, the next start tries again or reports the files.
+/// On failure, the next start tries again or reports the files.
 fn remove(dir: &Path, index: &Index) {
     for file in index.files().chain([PENDING]) {
         let _ = std::fs::remove_file(dir.join(file));

@@ -16,15 +16,15 @@ impl Keyring {
         name.strip_prefix(REFRESH)?.parse().ok()
     }
 
-    /// Generates and adds a refresh secret that only verifies, and returns its id.
+    /// Adds a new refresh secret for verification only, and returns its id.
     ///
     /// # Errors
     /// The errors of [`Keyring::load`], too many secrets, or a folder that cannot be written.
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
         let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
-        // The secret with the lowest id is the key for the names of entries in a shared store. A new secret must
-        // therefore get a higher id.
+        // The secret with the lowest id is the HMAC key for names in a shared store. A new secret must therefore get
+        // a higher id.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
         let full = || KeyError::BadSet("all 255 ids for refresh secrets are in use".to_owned());
         let id = last.checked_add(1).ok_or_else(full)?;

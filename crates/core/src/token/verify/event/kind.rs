@@ -29,7 +29,7 @@ impl EventEffect {
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
-/// The URI prefix of kinds that are not security event tokens.
+/// Kinds without a URI, which are not security event tokens.
 const OWN: &str = "";
 
 /// Takes the URI prefix, the URI suffix and the default effect for each kind.
@@ -78,13 +78,13 @@ kinds! {
     CredentialChange = CAEP "credential-change" Refresh;
     /// CAEP: the claims of a token changed.
     TokenClaimsChange = CAEP "token-claims-change" Refresh;
-    /// CAEP: the assurance level of the login decreased. If it increased, the event is only logged.
+    /// CAEP: the assurance level of the login decreased. An increase is only logged.
     AssuranceLevelChange = CAEP "assurance-level-change" Refresh;
     /// RISC: the user must change a credential.
     AccountCredentialChangeRequired = RISC "account-credential-change-required" Refresh;
     /// CAEP: a device is no longer compliant. If the device became compliant, the event is only logged.
     DeviceComplianceChange = CAEP "device-compliance-change" Log;
-    /// CAEP: the risk level changed. If it changed to `LOW`, the event is only logged.
+    /// CAEP: the risk level changed. A change to `LOW` is only logged.
     RiskLevelChange = CAEP "risk-level-change" Log;
     /// CAEP: a session began.
     SessionEstablished = CAEP "session-established" Log;

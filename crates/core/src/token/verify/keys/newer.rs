@@ -7,7 +7,7 @@ pub(in crate::token::verify) struct NewerKeys<'a> {
     pub(in crate::token::verify) keys: &'a Keys,
     pub(in crate::token::verify) leeway: Duration,
     pub(in crate::token::verify) engine_now: Timestamp,
-    /// The `iat` of the token, which is not verified.
+    /// The unverified `iat` of the token.
     pub(in crate::token::verify) issued_at: Option<Timestamp>,
     pub(in crate::token::verify) has_effects: bool,
 }

@@ -17,8 +17,8 @@ const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 impl IssuerKeys {
     /// Reads the usable keys of a published JWK set. A key without `alg` gets its algorithm from the key type. RSA keys
-    /// without `alg` get the first RSA algorithm in `algorithms`, or RS256. Keys for algorithms not in `algorithms` are
-    /// ignored, unless `algorithms` is empty.
+    /// without `alg` get the first RSA algorithm in `algorithms`, or RS256. A non-empty `algorithms` excludes keys for
+    /// other algorithms.
     ///
     /// ```
     /// use rotogate::token::IssuerKeys;
