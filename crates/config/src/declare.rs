@@ -1,4 +1,4 @@
-//! [`section!`] declares a section of `gateway.toml`, or a table in a section. Each key is declared once.
+//! [`section!`] declares a section of `gateway.toml`, or a table in a section.
 //!
 //! ```ignore
 //! section! {
@@ -16,21 +16,20 @@
 //!   field. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)` returns true.
 //!   The restart is then reported for the key `listen`. `each` is for a section in which each key has its own class.
 //! - the key, which is the name of the field unless an `as` follows. `as "other"`: the key has another name than the
-//!   field. `as ".."`: the value is made of several keys of the section. `as "..?"`: like `as ".."`, for keys that
-//!   exist only in one kind of the section. The reference shows these keys in a separate table. `as ("other" WORDS)`:
-//!   the value is a boolean that is written as one of two words. `as some`: an empty value is not printed. `as "-"`:
-//!   the key is printed elsewhere.
+//!   field. `as ".."`: the value is made of several keys of the section. `as "..?"`: like `as ".."`, for keys of only
+//!   one `kind`, which the reference shows in a separate table. `as ("other" WORDS)`: the value is a boolean that is
+//!   written as one of two words. `as some`: an empty value is not printed. `as "-"`: the key is printed elsewhere.
 //! - the type, which decides how the key is printed: see `Print`.
-//! - how the key is read: a method of [`Section`], without its first argument, which is the key. `by { … }` is any
-//!   other expression. It can use the parameters of the section and the fields above.
+//! - how the key is read: a method of [`Section`], without its `key` argument, or `by { … }` with any expression. The
+//!   expression can use the parameters of the section and the fields above.
 //!
-//! The doc comment of a line describes the key in docs/configuration.md and reference.toml: its effect, its unit and
-//! its bounds. The comment begins with `Required: ` if no default is possible and the key is not read by `required`.
-//! The comment ends with a sentence `Default: …` if the default is not a value.
+//! The doc comment above a line is the text about the key in docs/configuration.md and reference.toml. It states the
+//! key's effect, unit and bounds. The comment begins with `Required: ` if no default is possible and the key is not
+//! read by `required`. The comment ends with a sentence `Default: …` if the default is not a value.
 //!
-//! After the lines, `with { … }` describes the keys that the `by { … }` expressions read. Each of these keys has a
-//! class, a name and a word for its type. A table also has the type that declares its keys (`fetch: table of
-//! FetchKeys`). `section!(keys { … })` describes the keys of a type that is not declared by lines.
+//! After the lines, `with { … }` describes the keys that the `by { … }` expressions read. Each has a class, a name and
+//! a word for its type. A table also names the type that declares its keys (`fetch: table of FetchKeys`).
+//! `section!(keys { … })` describes the keys of a type that is not declared by lines.
 //!
 //! The class `fixed` is for a value that users cannot set. A line of this class does not read a key and is not printed.
 //! The reference lists its name, its value and its meaning below the keys of the section. To make a key fixed, change
@@ -43,16 +42,16 @@
 //!
 //! The value is the default of `get_or`, `some_or` or `share_of`, or `VALUE` of `always(VALUE)`. The reference shows
 //! the value, so the value must not depend on parameters or on fields above. Only `share_of` may refer to a field
-//! above. Tests need smaller bounds. With the feature `failpoints`, `read_keys` therefore reads the key from the table
-//! `for_tests` of the section (`[cors.for_tests]`). In `with { … }`, a fixed key that has no field states its value
-//! after the type: `fixed subject_encoding: text = "percent"`.
+//! above. For tests with the feature `failpoints`, `read_keys` reads the key from a table such as `[cors.for_tests]`.
+//! In `with { … }`, a fixed key without a field has its value after the type: `fixed subject_encoding: text =
+//! "percent"`.
 //!
 //! If a key becomes fixed, add a row to `crate::removed`. `rotogate check` shows this row to users who still set the
 //! key.
 //!
-//! The generated function `read_keys` reads the keys. It has the parameters that the expressions in the lines use.
-//! `read_keys` leaves [`Section::finish`] to its caller, who first checks the rules that span several keys. For
-//! a type of another crate, write `impl Type` instead of `pub struct Type`, and list all its fields.
+//! The generated function `read_keys` has the parameters that the expressions in the lines use. `read_keys` leaves
+//! [`Section::finish`] to its caller, who first checks the rules that span several keys. For a type of another crate,
+//! write `impl Type` instead of `pub struct Type`, and list all its fields.
 
 #[cfg(doc)]
 use rotogate_kit::config::Section;
@@ -70,7 +69,7 @@ mod for_tests {
         pub type_name: &'static str,
         /// The source text of the expression that reads the key.
         pub how: &'static str,
-        /// The keys of the table, if the value is a table or a list of tables.
+        /// The keys in a table or a list of tables.
         pub inner: &'static [Self],
         /// The value of a fixed key, or `None` if users can set the key.
         pub fixed: Option<fn() -> toml::Value>,
@@ -84,7 +83,7 @@ pub trait DeclaredKeys: Sized {
     /// Whether a reload applies all keys.
     const RELOAD: bool;
 
-    /// Restores the old values of all keys that need a restart. Returns the names of the changed keys.
+    /// Restores the changed keys that need a restart, and returns their names.
     fn keep(&mut self, old: &Self) -> Vec<String>;
 
     /// The names of all keys whose values differ.
@@ -109,7 +108,7 @@ impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
 impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
     /// Restores the whole list or nothing, because old and new entries cannot be paired.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
-        const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
+        const { assert!(T::NEED_RESTART || T::RELOAD, "in a list, either all keys or no key may need a restart") };
         if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
     }
 }

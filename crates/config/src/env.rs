@@ -6,7 +6,7 @@ use rotogate_kit::config::{Node, Problems, Value, ValueOrigin};
 
 const PREFIX: &str = "ROTOGATE_";
 const NOT_KEYS: [&str; 3] = ["ROTOGATE_CONFIG", "ROTOGATE_LOG", "ROTOGATE_FAILPOINT"];
-/// The maximum number of parts. Every configuration key has fewer parts.
+/// The maximum number of parts in a variable name. Every configuration key has fewer parts.
 const MAX_DEPTH: usize = 8;
 
 /// A source of environment variables.
@@ -99,7 +99,7 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -
 fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Result<(), String> {
     let Some((key, rest)) = keys.split_first() else {
         return match node.value {
-            Value::Table(_) => Err("is a table of configuration keys; name one of them".to_owned()),
+            Value::Table(_) => Err("is a table of configuration keys; add `__` and the name of a key".to_owned()),
             Value::List(ref list) if list.iter().any(|n| matches!(n.value, Value::Table(_))) => {
                 Err("is a list of tables; name an element and one of its keys, as in `ROTOGATE_CLIENTS__0__ID`"
                     .to_owned())

@@ -62,7 +62,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
     parse(&text, path, env)
 }
 
-/// Reads only the keys that a command needs to contact the running gate. The rest of the file may be invalid.
+/// Reads only the settings for access to a running gate. The rest of the file may be invalid.
 ///
 /// # Errors
 /// The file cannot be read, or one of these keys is invalid.
@@ -116,7 +116,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     match (problems.into_errors(), config) {
         (None, Some(config)) => Ok(Config { warnings, ..config }),
         (Some(errors), _) => Err(errors),
-        // Without a tree there is at least one problem.
+        // Without a tree there is at least one problem, so this arm is never used.
         (None, None) => Err(ConfigErrors::one(name.clone(), "cannot be read".to_owned())),
     }
 }

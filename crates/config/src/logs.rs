@@ -70,7 +70,7 @@ pub struct AccessLogConfig {
     pub format: Option<LogFormat>,
     /// The output.
     pub output: LogOutput,
-    /// The maximum number of bytes that wait to be written.
+    /// The maximum number of buffered bytes.
     pub buffer: usize,
     /// The maximum time until a line is written.
     pub flush_interval: Duration,
@@ -106,7 +106,7 @@ pub enum RouteLog {
 /// The `[audit_log]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditLogConfig {
-    /// The output for JSON lines, or `None` for the application log.
+    /// The output, or `None` for the application log.
     pub output: Option<LogOutput>,
     /// How much of a client's address is written.
     pub addresses: LogAddresses,

@@ -1,10 +1,9 @@
-//! OpenTelemetry's environment variables for exporters. The variables replace missing keys of `[tracing]`, but do not
-//! create the section.
+//! OpenTelemetry's environment variables, which supply missing keys of an existing `[tracing]` section.
 
 use super::env::Env;
 use rotogate_kit::config::{Node, Value, ValueOrigin};
 
-/// The environment variables for each configuration key. The first variable that is set takes precedence.
+/// The environment variables for each configuration key, in order of precedence.
 const VARIABLES: [(&str, &[&str]); 5] = [
     ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
     ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),

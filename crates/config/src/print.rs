@@ -32,7 +32,7 @@ pub(crate) trait Print {
     fn print(&self) -> Value;
 }
 
-/// A type whose values are written as words.
+/// A type with a fixed list of values.
 pub trait Words: Copy + PartialEq + 'static {
     /// All values, each with its word in `gateway.toml`.
     const WORDS: &'static [(&'static str, Self)];
@@ -42,7 +42,7 @@ pub(crate) trait Put {
     #[cfg(test)]
     const KEYS: &'static [crate::declare::Key];
 
-    /// `key` is `..` if the value consists of several keys of the table.
+    /// `key` is `..` if the value has several keys.
     fn put(&self, table: &mut Table, key: &str);
 }
 

@@ -1,11 +1,11 @@
-//! Keys that `gateway.toml` had before version 0.1, and what to do instead. The table will be removed in version 0.2.
+//! Keys that were removed before version 0.1. The table will be removed in version 0.2.
 
 /// The removed keys, and what to do instead. The name of a table applies to all its keys.
 const REMOVED: &[(&str, &str)] = &[
     // Decision points.
     ("decision_points", POINTS),
     ("routes.decision", POINTS),
-    // Security events that the gate sent, and streams that it managed.
+    // Outgoing security events.
     (
         "receivers",
         "the gate does not send events to other systems; they read `GET /v1/events` or the audit log (docs/logs.md)",
@@ -129,7 +129,7 @@ const REMOVED: &[(&str, &str)] = &[
         "the cookie is that of the `kuzzle` endpoint if there is one, and otherwise `__Host-access`; remove this \
          configuration key",
     ),
-    // Limits that now have fixed values, or are fixed shares of the limits in `[server]`.
+    // Limits that are no longer configurable.
     ("server.max_requests_per_address", SHARE),
     ("server.max_requests_per_caller", SHARE),
     ("server.max_pending_bodies", SHARE),
@@ -214,7 +214,8 @@ const REMOVED: &[(&str, &str)] = &[
     ),
     (
         "routes.rate.burst",
-        "write the burst into `limit`: `limit = \"20/12s\"` allows 100 requests a minute, of which 20 may come at once",
+        "the number in `limit` is now the burst; for 100 requests per minute and a burst of 20, write \
+         `limit = \"20/12s\"`",
     ),
     ("authorizers.neighbour", "write the name of the proxy into `kind`, such as `kind = \"nginx\"`"),
     ("resources.mcp.max_message", FIXED),
@@ -237,7 +238,7 @@ const SHARE: &str = "this bound is now a fixed share of `max_requests`, `max_con
                      you can raise; remove this configuration key";
 const OF_UPSTREAM: &str = "this bound is now a fixed share of the upstream's `max_requests`, which you can raise; \
                            remove this configuration key";
-const PER_ADDRESS: &str = "`max_connections_per_address` of `[server]` applies to each listener; set the bound there";
+const PER_ADDRESS: &str = "set `max_connections_per_address` in `[server]` instead; it applies to each listener";
 const PEM: &str = "write the path of the file into `jwks_file`, which also accepts a single public key in PEM";
 const SPRING: &str = "write both values into the file that `hash_parameters` names: { \"spring_pbkdf2\": { \
                       \"iterations\": 250000, \"secret\": \"…\" } }";
@@ -267,7 +268,6 @@ mod tests {
     use crate::parse;
     use crate::tests::reference::{IS_FULL, configurations};
 
-    /// Returns whether a table with this path exists.
     fn add(value: &mut Value, path: &str) -> bool {
         match (value, path.split_once('.')) {
             (Value::Array(list), _) => list.iter_mut().fold(false, |found, entry| add(entry, path) | found),

@@ -44,7 +44,7 @@ impl Source {
         &self.file
     }
 
-    /// The text of the file. If a reload could apply only some keys of the file, this is the text before the reload.
+    /// The text of the file. After a partial reload, this is the earlier text.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -81,7 +81,7 @@ impl Source {
         ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
     }
 
-    /// Where a key or its table is set: the file and the line, or the environment variable.
+    /// Where a key is set: the file and the line, or the environment variable.
     pub fn place(&self, key: &str) -> (String, Option<usize>) {
         let (source, position) = self.found(key);
         (source, position.map(|(line, _)| line))

@@ -1,5 +1,4 @@
-//! Functions that read URLs, hosts, paths and headers from the configuration. The crate `rotogate_kit` has functions
-//! for general types.
+//! Functions that read URLs, hosts, paths and headers from the configuration.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,7 +14,7 @@ pub use rotogate_kit::config::value::*;
 use rotogate_kit::config::{Value, printable};
 use rotogate_proxy::UpstreamUrl;
 
-/// Reads one of the words of a type.
+/// Reads a word of `T`.
 pub fn word_of<T: Words>(value: &Value) -> Result<T, String> {
     word(T::WORDS, &[])(value)
 }
@@ -25,7 +24,7 @@ pub fn network(value: &Value) -> Result<IpNet, String> {
     let net = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     match parsed(value, "an address or network such as \"10.0.0.7\" or \"10.0.0.0/8\"", net)? {
         net if net.prefix_len() == 0 => {
-            Err("would let every caller state its own address; list the networks of your proxies".to_owned())
+            Err("would let every caller claim any client address; list the networks of your proxies".to_owned())
         }
         net => Ok(net.trunc()),
     }
@@ -46,7 +45,7 @@ fn port_is_sound(uri: &Uri) -> bool {
     rest.is_empty() || authority.port_u16().is_some_and(|port| port != 0)
 }
 
-/// Whether this URL leads to another machine without encryption.
+/// Whether this URL is unencrypted and not loopback.
 pub fn is_in_clear(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -160,7 +159,7 @@ pub fn host(value: &Value) -> Result<String, String> {
     matching(value, "a host name without a port or wildcards", fits).map(|host| host.to_ascii_lowercase())
 }
 
-/// Reads a host that the gate serves, which may have a wildcard.
+/// Reads a host that the gate serves. A wildcard is allowed.
 pub fn served_host(value: &Value) -> Result<String, String> {
     let host = text(value)?;
     match Hosts::default().add(&host) {

@@ -82,14 +82,13 @@ impl Words for AdminRole {
         &[("viewer", Self::Viewer), ("operator", Self::Operator), ("admin", Self::Admin)];
 }
 
-/// The defaults of the section. The default listener is on loopback.
 impl AdminConfig {
     const PORT: u16 = 8081;
     const TOKEN_FILE: &str = "data/admin.token";
     /// The name of the token in `token_file`.
     pub const DEFAULT_TOKEN: &str = "default";
 
-    /// All tokens, each with the configuration key that names its file.
+    /// All tokens and the configuration keys of their files.
     pub fn all_tokens(&self) -> impl Iterator<Item = (String, AdminTokenConfig)> {
         let default = AdminTokenConfig {
             name: Self::DEFAULT_TOKEN.to_owned(),
@@ -101,30 +100,29 @@ impl AdminConfig {
         std::iter::once(("admin.token_file".to_owned(), default)).chain(more)
     }
 
-    /// All addresses of the section, each with its configuration key.
+    /// The addresses and their configuration keys.
     pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &str)> {
         std::iter::once((self.listen, "admin.listen")).chain(self.probes.map(|probes| (probes, "admin.probes")))
     }
 }
 
-/// The part of the configuration that a command needs to send requests to a running gate.
+/// The settings for requests to a running gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminAccess {
     /// The host and port of the admin listener.
     pub address: String,
-    /// The file with an admin token. `None` if the configuration does not name a file; then only the probes can be
-    /// requested.
+    /// The file with an admin token. With `None`, only the probes can be requested.
     pub token_file: Option<PathBuf>,
 }
 
 impl AdminConfig {
-    /// What a command needs to send requests to a gate with this configuration.
+    /// The settings for requests to the admin listener.
     pub fn access(&self) -> AdminAccess {
         AdminAccess { address: self.listen.to_string(), token_file: Some(self.token_file.clone()) }
     }
 }
 
-/// Reads only the two keys that are needed for access. The other keys may be invalid.
+/// Reads only the two keys that are needed for access.
 pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
     let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
     let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));

@@ -45,8 +45,7 @@ fn key_prefix(v: &Raw) -> Result<KeyPrefix, String> {
     KeyPrefix::new(&text).map_or_else(|| value::unexpected("2 to 12 characters of a-z and 0-9", v), Ok)
 }
 
-/// Checks that API keys are used consistently. A route that accepts API keys cannot require a proof of possession or a
-/// recent login, because API keys have neither. An endpoint with the dialect `my-keys` needs the section `[api_keys]`.
+/// API keys have neither a proof of possession nor a login time.
 pub(super) fn check(config: &Config, routes: &[Section<'_>], endpoints: &[Section<'_>]) {
     let of_keys = config.endpoints.iter().zip(endpoints).filter(|(endpoint, _)| endpoint.dialect == MY_KEYS);
     for (_, section) in of_keys.filter(|_| config.api_keys.is_none()) {

@@ -64,7 +64,7 @@ impl<'a> Others<'a> {
 /// `kind` of an authorizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizerKind {
-    /// Authorization requests are HTTP requests. The kind of the proxy decides which headers are reliable.
+    /// Authorization requests are HTTP requests from this kind of proxy, which decides which headers are trusted.
     ForwardAuth(Neighbour),
     /// Authorization requests are gRPC calls to Envoy's `envoy.service.auth.v3.Authorization/Check`.
     ExtAuthz,
@@ -122,7 +122,7 @@ pub(super) fn read(
                 section.blame("listen", format!("{address} is already used by `{by}`; choose another address or port"));
             }
         }
-        // Reads the other keys even if `kind` or `listen` is invalid.
+        // Read the other keys even if `kind` or `listen` is invalid.
         let asked = (kind.unwrap_or(AuthorizerKind::ExtAuthz), listen.unwrap_or(loopback(0)));
         let authorizer = read_keys(section, asked.0, asked.1, &others);
         let proves = authorizer.tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));

@@ -90,8 +90,7 @@ fn page(v: &Raw) -> Result<LoginPage, String> {
     }
 }
 
-/// Reads `csrf_header`. Rejects headers that a page of another origin can send without a preflight, because they do not
-/// prevent forged requests.
+/// Rejects headers that a page of another origin can send without a preflight.
 fn csrf_header(v: &Raw) -> Result<HeaderOrNone, String> {
     if v.as_text() == Some("") {
         return Ok(HeaderOrNone(None));
@@ -224,7 +223,7 @@ fn leads(to: &str, path: &str, cors: &CorsConfig) -> bool {
 }
 
 impl BrowserConfig {
-    /// Builds the endpoint from these settings and the common settings of endpoints.
+    /// Builds the browser endpoint.
     pub fn browser(&self, endpoint: &EndpointConfig, cors: &CorsConfig, provider: Option<LoginProvider>) -> Browser {
         let Self {
             page,
@@ -233,7 +232,7 @@ impl BrowserConfig {
             csrf_header: HeaderOrNone(csrf_header),
             persistent,
             device_bound,
-            // These settings are already in the parameter `provider`.
+            // These settings are in the parameter `provider`.
             provider: _,
             client: _,
             scopes: _,
@@ -273,8 +272,6 @@ impl BrowserConfig {
     }
 }
 
-/// Checks the endpoint for browsers and the routes that accept its sessions. `endpoints` and `routes` are the tables of
-/// the file.
 // Requirement B54.
 pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Section<'_>]) {
     let mut found =
@@ -288,7 +285,7 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
         );
     }
     let taking = || config.routes.iter().zip(routes).filter(|(route, _)| route.policy.credentials.session);
-    // If there is no browser endpoint, reading `credentials` has already reported the routes that accept sessions.
+    // Without a browser endpoint, reading `credentials` already reported the routes.
     let Some((endpoint, browser, section)) = first else { return };
     if !config.routes.is_empty() && taking().next().is_none() && !section.is_bad() {
         let message = "is \"browser\", but no route accepts its sessions, so every request after the login would be \
@@ -324,7 +321,6 @@ pub(super) fn check(config: &Config, endpoints: &[Section<'_>], routes: &[Sectio
     }
 }
 
-/// Checks the rules of a login at a provider.
 fn check_provider(config: &Config, endpoint: &EndpointConfig, section: &Section<'_>) {
     let profile = endpoint.profile.over(&config.sessions.profile);
     if profile.idle_ttl > VOUCHED_IDLE && !section.is_bad() {

@@ -145,12 +145,10 @@ pub(super) fn read(section: &Section<'_>, above: &[ClientConfig], dir: &Path) ->
     client
 }
 
-/// Reads the source of a client's keys. The rules are the same as for the keys of an issuer.
 fn read_key_source(section: &Section<'_>, dir: &Path, client: &str) -> KeySource {
     key_source(section, dir, None, (&format!("{CLIENT_PREFIX}{client}"), client))
 }
 
-/// Checks that a listener requests client certificates if tokens may be bound to certificates.
 pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], routes: &[Section<'_>]) {
     let mut with_tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     if with_tls.any(|tls| tls.client_auth.roots().is_some()) {
@@ -171,7 +169,7 @@ fn client_id(v: &Raw) -> Result<String, String> {
     value::matching(v, "1 to 256 visible ASCII characters", is_subject)
 }
 
-/// Reads the scopes of a client or a route, which are a list or a string with spaces between the scopes.
+/// Reads scopes from a list or a space-separated string.
 pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> {
     if is_text(section, key) {
         return section.get(key, value::scope);
@@ -180,12 +178,10 @@ pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> 
     Some(united(&parts))
 }
 
-/// The union of several scopes.
 pub(super) fn united(scopes: &[Scope]) -> Scope {
     scopes.iter().fold(Scope::default(), |all, one| all.union(one))
 }
 
-/// Whether the value of the key is a string, such as `"read write"`.
 pub(super) fn is_text(section: &Section<'_>, key: &'static str) -> bool {
     section.get(key, |v| Ok(matches!(v, Raw::String(_)))) == Some(true)
 }

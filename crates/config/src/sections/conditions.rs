@@ -8,7 +8,7 @@ use rotogate_kit::config::{Node, Section, Value as Raw, nearest, printable};
 
 const OPERATORS: [&str; 8] = ["has", "not", "starts", "ends", "min", "max", "exists", "param"];
 
-/// Reads the conditions of a route. The route accepts the tokens of `issuers`.
+/// Reads the conditions of a route.
 pub(super) fn read(section: &Section<'_>, issuers: &[String], trusted: &[TrustedIssuer]) -> Option<Conditions> {
     let key = if section.has("when") { "when" } else { "when_any" };
     if !section.has(key) {
@@ -155,7 +155,6 @@ fn warn_of_users(
     }
 }
 
-/// Prints conditions in the notation of `gateway.toml`.
 pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     let list = |list: &[Condition]| {
         let mut all = Table::new();
@@ -185,7 +184,6 @@ pub(super) fn put(conditions: &Conditions, table: &mut Table) {
     }
 }
 
-/// The operator and the value. Without an operator, `gateway.toml` contains only the value.
 fn printed(comparison: &Comparison) -> (Option<&'static str>, Value) {
     let one = |value: &ClaimValue| match value {
         ClaimValue::Text(text) => Value::from(&**text),

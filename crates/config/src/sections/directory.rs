@@ -37,7 +37,6 @@ pub struct DirectoryConfig {
 }
 
 impl DirectoryConfig {
-    /// Whether the directory can look up a user by the subject of another issuer.
     pub(super) fn names_users_of_issuers(&self) -> bool {
         match &self.users {
             UsersConfig::File { .. } => false,
@@ -53,14 +52,14 @@ pub enum UsersConfig {
     File {
         /// The file.
         path: PathBuf,
-        /// The imported password hashes that the file may contain.
+        /// The settings for imported password hashes.
         hashes: HashesConfig,
     },
     /// Another system.
     Remote {
         /// The system.
         source: SourceSettings,
-        /// The limits on requests to this system.
+        /// The limits on requests.
         bounds: Bounds,
     },
 }
@@ -68,7 +67,6 @@ pub enum UsersConfig {
 /// A function that reads the settings of one kind of directory.
 type ReadUsers = fn(&Section<'_>, &Path) -> UsersConfig;
 
-/// The values of `kind`, each with the default of `name`.
 const KINDS: &[(&str, Option<(&str, ReadUsers)>)] = &[
     ("file", Some(IN_A_FILE)),
     ("none", None),
@@ -83,7 +81,6 @@ const IN_A_FILE: (&str, ReadUsers) = ("file", |section, dir| {
     UsersConfig::File { path, hashes: hashes::read_keys(section, dir) }
 });
 
-/// The kinds that are not in every build, each with the feature that it needs.
 const FEATURES: &[(&str, &str)] = &[("ldap", "ldap"), ("sql", "sql")];
 
 /// The default of `path`.
@@ -95,7 +92,7 @@ pub(super) fn is_none(root: &Section<'_>) -> bool {
     !root.has("directories") && root.section("directory").get("kind", is_none).unwrap_or(false)
 }
 
-/// Reads `[[directories]]` or, if this list is absent, `[directory]`. With `kind = "none"`, the result is empty.
+/// Reads `[[directories]]` or, if this list is absent, `[directory]`.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     if !root.has("directories") {
         return read_one(&root.section("directory"), dir, false).into_iter().collect();
@@ -113,8 +110,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Vec<DirectoryConfig> {
     all
 }
 
-/// Checks that each account belongs to only one directory, and that names are unique. Checks that there is at most one
-/// users file, because `rotogate user` can edit only one file.
+/// `rotogate user` can edit only one users file.
 fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
     for (at, (section, one)) in sections.iter().zip(all).enumerate() {
         let before = || all.iter().take(at);
@@ -128,7 +124,7 @@ fn check_distinct(sections: &[Section<'_>], all: &[DirectoryConfig]) {
             && let Some(other) = before().find(|other| other.accounts.is_none())
         {
             let what = format!(
-                "missing here and in `{}`, but only one directory can do without `accounts`; list the accounts of one",
+                "missing here and in `{}`, but only one directory may omit `accounts`; set it in one of the two",
                 other.key
             );
             section.blame("accounts", what);
@@ -187,7 +183,6 @@ fn remote(section: &Section<'_>, source: SourceSettings, timeout: Duration) -> U
     UsersConfig::Remote { source, bounds: read_bounds(section, timeout) }
 }
 
-/// The maximum of the times in this section.
 const MINUTE: Duration = Duration::from_secs(60);
 
 section! {
@@ -204,7 +199,6 @@ section! {
     }
 }
 
-/// Whether the name, the path or the settings of the users file differ.
 pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) -> bool {
     let is_file = |one: &&DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
     let file = |all: &[DirectoryConfig]| all.iter().find(is_file).map(|one| (one.name.clone(), one.users.clone()));

@@ -7,7 +7,7 @@ use super::super::value;
 use super::SECOND;
 use rotogate_core::dpop::DpopSettings;
 
-/// The longest `max_age`. It is short, because each proof is for only one request.
+/// The longest `max_age`.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
 section! {

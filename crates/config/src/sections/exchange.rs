@@ -42,8 +42,6 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeRules {
     rules
 }
 
-/// Checks that a client has `exchange` if and only if it has the grant `token-exchange`, and that a client with this
-/// grant is confidential.
 pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bool) {
     match (client.may(Grant::TokenExchange), &client.exchange) {
         (true, None) if !section.has("exchange") => {
@@ -59,7 +57,6 @@ pub(super) fn check_client(section: &Section<'_>, client: &Client, is_public: bo
     }
 }
 
-/// Checks that the issuers exist. Also checks that no audience in `to` is an audience of the gate's assertions.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let names: Vec<&str> = std::iter::once(OWN).chain(config.issuers.iter().map(|issuer| &*issuer.name)).collect();
     let asserted = |to: &str| {

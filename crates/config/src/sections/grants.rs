@@ -1,5 +1,4 @@
-//! `id_jag` and `jwt_bearer` in an entry of `[[issuers]]`. Both keys state which assertions of the issuer the gate
-//! accepts as grants.
+//! `id_jag` and `jwt_bearer` of `[[issuers]]`: assertions that the gate accepts as grants.
 
 use std::time::Duration;
 
@@ -43,7 +42,6 @@ impl Words for JagSubject {
     const WORDS: &'static [(&'static str, Self)] = &[("issuer", Self::Issuer), ("directory", Self::Directory)];
 }
 
-/// Reads a list that must not be empty.
 fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<str>> {
     let listed = section.list_or_empty(key, value::text);
     if listed.is_empty() && !section.is_bad() {
@@ -52,7 +50,6 @@ fn texts(section: &Section<'_>, key: &'static str, expected: &str) -> Vec<Box<st
     listed.into_iter().map(Into::into).collect()
 }
 
-/// Checks the clients and the directory that the issuers' grants need.
 pub(super) fn check(
     sections: &[Section<'_>],
     issuers: &[TrustedIssuer],

@@ -93,7 +93,7 @@ section! {
     }
 }
 
-/// The name of a header. An empty string in the configuration means no header.
+/// A header name, or `""` for none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderOrNone(pub Option<HeaderName>);
 
@@ -103,7 +103,6 @@ impl Print for HeaderOrNone {
     }
 }
 
-/// The headers, each with the name of the claim that is its value.
 pub(super) type ClaimHeaders = Vec<(HeaderName, String)>;
 
 impl Print for ClaimHeaders {
@@ -114,7 +113,7 @@ impl Print for ClaimHeaders {
     }
 }
 
-/// The headers that are already in use. A header must not be used for two values.
+/// The headers that are already in use.
 #[derive(Default)]
 struct UsedHeaders(RefCell<Vec<HeaderName>>);
 
@@ -128,7 +127,6 @@ impl UsedHeaders {
         Ok(())
     }
 
-    /// Reserves the header for a configuration key. Reports a problem if another key already uses this header.
     fn note(&self, section: &Section<'_>, key: &'static str, header: Option<HeaderName>) -> Option<HeaderName> {
         if let Some(Err(message)) = header.as_ref().map(|header| self.take(header)) {
             section.blame(key, message);
@@ -201,8 +199,7 @@ fn read_keep(section: &Section<'_>, used: &UsedHeaders) -> Vec<HeaderPattern> {
 const REGISTERED: [&str; 12] =
     ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "gen", "account", "auth_time"];
 
-/// Warns about a header for a claim that no user has. Users from a users file, an HTTP directory or another issuer may
-/// have any claim.
+/// Warns about a header for a claim that no user has.
 pub(super) fn check(section: &Section<'_>, config: &Config) {
     let claims_of = |directory: &DirectoryConfig| match &directory.users {
         UsersConfig::File { .. } => None,

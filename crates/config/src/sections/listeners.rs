@@ -1,8 +1,7 @@
 //! `listen` and `[[server.listeners]]`.
 //!
-//! In the simple case, `listen` has one or several addresses, and `tls` in the same section applies to all of them.
-//! Listeners with different settings are entries of `[[server.listeners]]`. From `[server]`, they inherit only the
-//! limit on connections.
+//! `tls` in `[server]` applies to all addresses of `listen`. Listeners with different settings are entries of
+//! `[[server.listeners]]`. From `[server]`, they inherit only the limit on connections.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -77,7 +76,7 @@ pub struct CertificateFiles {
     /// File of the private key, for the gate's user only (0600).
     // Requirement O2.
     pub key: PathBuf,
-    /// The index in the list of certificates. `None` if there is only one.
+    /// The index in the list of certificates, or `None` if there is only one.
     pub place: Option<usize>,
 }
 
@@ -110,7 +109,6 @@ impl Print for CertificateList {
     }
 }
 
-/// The settings of `[server]` that an entry of `[[server.listeners]]` needs, and the listeners before this entry.
 struct Defaults<'a> {
     trusted: &'a [IpNet],
     per_address: usize,
@@ -145,7 +143,7 @@ impl ClientAuth {
 /// `client_ca` and `client_crl`: PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRoots {
-    /// The roots of client certificates.
+    /// The trusted roots.
     pub ca: PathBuf,
     /// The lists of revoked certificates (RFC 5280 §5). If one list is configured, each issuer in a client's
     /// certificate chain needs a list.
@@ -274,8 +272,7 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> CertificateList {
     CertificateList(pairs.map(|(index, (cert, key))| CertificateFiles { cert, key, place: place(index) }).collect())
 }
 
-/// Reads `client_auth`. If only `client_ca` is set, the default is `required`, because an operator who names roots
-/// wants them to be used.
+/// If only `client_ca` is set, `client_auth` is `required` by default.
 fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     type Demand = fn(ClientRoots) -> ClientAuth;
     const WORDS: [(&str, Option<Demand>); 3] =

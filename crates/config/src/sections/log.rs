@@ -16,7 +16,6 @@ use crate::logs::{
 };
 use rotogate_kit::config::Value as Raw;
 
-/// The value of `access_log` for a route whose access log contains only errors.
 const ERRORS: &str = "errors";
 
 section! {
@@ -51,7 +50,7 @@ section! {
         /// Fraction of the requests with status 2xx or 3xx to log, from 0 to 1. Requests with another status are always
         /// logged. Lower it if the log becomes too large.
         reload sample: Sample = get_or(read_sample, Sample::ALL),
-        // The rules of routes are read from `[[routes]]`.
+        // `[[routes]]` contains these rules.
         no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
     }
 }
@@ -93,7 +92,6 @@ impl Words for OnAuditFailure {
     const WORDS: &'static [(&'static str, Self)] = &[("continue", Self::Continue), ("refuse", Self::Refuse)];
 }
 
-/// Reads the output, which must differ from the outputs of the other logs.
 fn read_audit_output(
     dir: &Path,
     log: &LogConfig,
@@ -128,7 +126,6 @@ fn read_sample(v: &Raw) -> Result<Sample, String> {
     Ok(format!("{millionths:.0}").parse().map_or(Sample::ALL, Sample))
 }
 
-/// Reads `access_log` of a route. `None` if all requests are logged.
 pub(super) fn read_route(v: &Raw) -> Result<Option<RouteLog>, String> {
     match v {
         Raw::Bool(true) => Ok(None),

@@ -1,5 +1,4 @@
-//! The configuration keys of `[[issuers]]` that select the claims to read, and map their values to the gate's own
-//! values.
+//! The configuration keys of `[[issuers]]` that select and map claims.
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
@@ -12,7 +11,7 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, WantedClaim};
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// A claim of Supabase's tokens that users can set themselves.
+/// A Supabase claim that users can set themselves.
 const OF_THE_USER: &str = "user_metadata";
 
 /// Reads the mapping. `base` contains the defaults for absent keys.
@@ -53,13 +52,12 @@ fn path(v: &Raw) -> Result<ClaimPath, String> {
 fn text_path(v: &Raw) -> Result<ClaimPath, String> {
     let path = path(v)?;
     match path.is_of_names() {
-        true => Err("`{}` selects several names, but this claim is a single string".to_owned()),
+        true => Err("`{}` selects several names, but the value of this claim must be a single string".to_owned()),
         false => Ok(path),
     }
 }
 
-/// Reads a table that maps each scope to a scope or a list of scopes. In `scope_map`, it maps the issuer's scopes to
-/// scopes of the gate.
+/// Reads a table that maps each scope to a scope or a list of scopes.
 pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<(Box<str>, Scope)>> {
     let table = section.section(key);
     let mut map = Vec::new();
@@ -75,7 +73,7 @@ pub(super) fn scope_map(section: &Section<'_>, key: &'static str) -> Option<Vec<
     section.has(key).then_some(map)
 }
 
-/// Reads the required claims, each with its value or a list of allowed values. Adds the required claims of the preset.
+/// Reads the required claims, and adds those of the preset.
 fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     let table = section.section("require");
     for (claim, wanted) in table.free() {
@@ -105,7 +103,6 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
     mapping
 }
 
-/// Whether the preset requires this claim, and the operator must choose its allowed values.
 fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
     mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
 }

@@ -1,5 +1,4 @@
-//! The limits of `[server]` that protect against overload. The limit for one caller or address is a fraction of the
-//! limit for all.
+//! The overload limits of `[server]`.
 
 use toml::{Table, Value};
 
@@ -8,8 +7,8 @@ use super::super::value::{self, Share};
 use rotogate_core::overload::{Bound, Bounds};
 use rotogate_kit::config::Section;
 
-/// The longest body or message that the gate buffers as a whole. With a lower limit on buffered bytes, the gate would
-/// refuse valid requests.
+/// The longest body or message that the gate buffers as a whole. With a lower limit, the gate would refuse valid
+/// requests.
 const MIN_BUFFERED_BYTES: usize = 1 << 20;
 
 /// Reads the bounds.

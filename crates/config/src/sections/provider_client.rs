@@ -23,9 +23,9 @@ pub struct ProviderClientSettings {
     pub secret_file: Option<PathBuf>,
     /// Where the secret is sent.
     pub secret_in: SecretPlace,
-    /// The client's key, instead of a secret.
+    /// The client's private key, instead of a secret.
     pub key: Option<ClientKeySettings>,
-    /// The certificate for mutual TLS, with its chain and its private key. Only for an entry of `[[providers]]`.
+    /// The certificate for mutual TLS, with its chain and its private key. Only for `[[providers]]`.
     pub client_cert: Option<PathBuf>,
 }
 
@@ -50,11 +50,8 @@ section! {
     }
 }
 
-/// The configuration keys that are allowed only beside `key_file`.
 const FURTHER: [&str; 3] = ["assertion_audience", "key_algorithm", "key_id"];
 
-/// Reads `key_file` and the configuration keys that belong to it. `others` are the configuration keys for other
-/// authentication methods.
 pub(super) fn read_key(section: &Section<'_>, dir: &Path, others: &[&'static str]) -> Option<ClientKeySettings> {
     let settings = read_key_settings(section, dir);
     if !section.has("key_file") {

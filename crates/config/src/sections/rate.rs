@@ -51,7 +51,7 @@ impl Words for LimitOver {
         &[(Self::Gate.word(), Self::Gate), (Self::Gates.word(), Self::Gates)];
 }
 
-/// Which responses state how many requests a route's limits still allow.
+/// Which responses contain rate limit headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RateHeaders {
     /// Responses to requests that a limit refused.
@@ -90,7 +90,7 @@ impl Print for RateLimit {
     const KEYS: &'static [super::super::declare::Key] = RateKeys::KEYS;
 
     fn print(&self) -> Value {
-        // The configuration has no key for the burst, which always equals the number of requests.
+        // The burst always equals `requests`.
         let Self { name, per, requests, window, burst: _, over, place: _ } = self.clone();
         let limit = Quota { requests, window };
         RateKeys { per, limit, over, name: name.map(Into::into) }.print()
@@ -101,7 +101,6 @@ fn per(v: &Raw) -> Result<LimitPer, String> {
     LimitPer::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-/// Reads a limit with the syntax of the rates in `[limits]`.
 fn quota(v: &Raw) -> Result<Quota, String> {
     value::rate(v)?;
     let text = value::text(v)?;
@@ -120,7 +119,6 @@ pub(super) fn of_route(section: &Section<'_>) -> Vec<RateLimit> {
     limits.collect()
 }
 
-/// Checks the rules of limits that span several keys or routes.
 // Requirement K23.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     if sections.iter().any(Section::is_bad) {

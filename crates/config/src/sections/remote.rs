@@ -1,5 +1,4 @@
-//! The configuration keys of `[[issuers]]` that control how an issuer's signing keys are fetched: the URL and the
-//! times.
+//! The configuration keys of `[[issuers]]` for fetching signing keys.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,7 +38,6 @@ impl RemoteSource {
     }
 }
 
-/// Reads `discovery`, `jwks_url`, `fetch` and `required`. `None` if both `discovery` and `jwks_url` are absent.
 pub(super) fn read(
     section: &Section<'_>,
     dir: &Path,
@@ -49,7 +47,7 @@ pub(super) fn read(
 ) -> Option<RemoteSource> {
     let discovery = section.get("discovery", discovery);
     let jwks_url = section.get("jwks_url", value::text);
-    // `required` does not apply to clients. The gate refuses a client until the client's keys are fetched.
+    // `required` does not apply to clients.
     let is_client = name.starts_with(CLIENT_PREFIX);
     let required = !is_client && section.get_or("required", value::boolean, false);
     let fetch = section.section("fetch");
@@ -85,8 +83,7 @@ pub(super) fn read(
     Some(RemoteSource { issuer, keep, required })
 }
 
-/// Reads `ca` and `client_cert` of `fetch`, which also apply to introspection. [`read`] reports problems with these
-/// keys.
+/// Reads the files for introspection. [`read`] reports problems with these keys.
 pub(super) fn read_files(section: &Section<'_>, dir: &Path) -> FetchFiles {
     let fetch = section.section("fetch");
     let file = |key| fetch.get(key, |v| Ok(path_in(dir)(v).ok())).flatten();

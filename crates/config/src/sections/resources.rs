@@ -1,4 +1,4 @@
-//! `[[resources]]`: protected resources that describe themselves (RFC 9728). Each entry has the type [`Resource`].
+//! `[[resources]]`: protected resources with metadata (RFC 9728). Each entry has the type [`Resource`].
 
 use http::Uri;
 
@@ -40,7 +40,7 @@ section! {
         /// compares with the headers. `"headers"`: only from the headers, for servers that compare them with the body
         /// themselves, and for `[[authorizers]]`, which do not receive bodies.
         reload headers_alone as ("check" CHECKS): bool = get_or(value::word(&CHECKS, &[]), false),
-        // Servers of older versions do not compare the headers with the body. `with` below describes this key.
+        // Servers of older versions do not compare the headers with the body.
         no_key versions: Vec<String> = by {
             let known = if headers_alone { &VERSIONS[..1] } else { &VERSIONS[..] };
             let known = || known.iter().map(|version| (*version).to_owned()).collect();
@@ -113,8 +113,7 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
     value::fitting(v, "the URL of an issuer such as \"https://idp.example.com\"", fits)
 }
 
-/// The scope with which clients request a refresh token. A resource must not require it, because resources do not need
-/// refresh tokens.
+/// A resource must not require the scope for refresh tokens.
 // Requirement M14.
 const OFFLINE: &str = "offline_access";
 
@@ -198,9 +197,8 @@ pub(super) fn check_routes(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// Warns about routes that probably accept tokens for a resource by accident. A route without `resource` and
-/// `audiences` accepts every audience that is configured for the issuer of a token. One of these audiences may be the
-/// URL of a resource.
+/// Warns about routes that probably accept tokens for a resource by accident. Without `resource` and `audiences`, a
+/// route accepts all audiences of the issuer, even the URL of a resource.
 // Requirement N67.
 pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     let public_url = config.server.public_url.to_string();
@@ -233,7 +231,6 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     }
 }
 
-/// The value of `forward_token` that forwards a resource's token despite the risk.
 pub(super) const DANGEROUS: &str = "dangerous";
 
 /// Reads `forward_token`.
@@ -241,7 +238,7 @@ pub(super) fn forward_token(v: &Raw) -> Result<bool, String> {
     if v.as_text() == Some(DANGEROUS) { Ok(true) } else { value::boolean(v) }
 }
 
-/// Reads and checks the keys of a route that concern its resource. Returns the path of the resource.
+/// Returns the path of the route's resource.
 pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, forward_token: bool) -> Option<String> {
     let is_dangerous = section.free().iter().any(|(key, v)| *key == "forward_token" && v.as_text() == Some(DANGEROUS));
     let Some(path) = section.get("resource", value::text) else {

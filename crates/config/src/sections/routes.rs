@@ -34,14 +34,13 @@ const AUTHS: [(&str, Auth); 4] = [
     (LENIENT, Auth::Optional),
     (Auth::None.word(), Auth::None),
 ];
-/// The value of `auth` that treats an invalid token like a missing token.
+/// This value of `auth` treats an invalid token as missing.
 const LENIENT: &str = "lenient";
 
 /// The values of `keep_headers`.
 const UNDERSCORE: &str = "underscore";
 const OVERRIDE: &str = "override";
 
-/// The words of further keys that are booleans in `RoutePolicy`.
 const ENCODED_SLASHES: [(&str, bool); 2] = [("refuse", false), ("keep", true)];
 const EXPIRIES: [(&str, bool); 2] = [("close", false), ("keep", true)];
 const LOGINS: [(&str, bool); 2] = [("auto", false), ("never", true)];
@@ -60,8 +59,6 @@ fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String
     named
 }
 
-/// Reads `roles` or `all_roles` of a route. Each role must belong to an issuer that the route accepts and that has a
-/// roles claim.
 fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trusted: &[TrustedIssuer]) -> Vec<Role> {
     let policy = RoutePolicy { issuers: named.to_vec(), ..RoutePolicy::default() };
     let takes = |issuer: &&TrustedIssuer| policy.takes(&issuer.name, issuer.everywhere);
@@ -78,7 +75,6 @@ fn route_roles(section: &Section<'_>, key: &'static str, named: &[String], trust
             None => roles.push(role),
         }
     }
-    // Without a claim for roles, the route would refuse all tokens of the issuer.
     if let Some(issuer) = trusted.iter().filter(takes).find(|issuer| issuer.claims.roles.is_empty())
         && !roles.is_empty()
     {
@@ -99,7 +95,6 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
-/// The other entries to which routes refer.
 pub(super) struct Names<'a> {
     pub(super) upstreams: &'a [Upstream],
     pub(super) issuers: &'a [TrustedIssuer],
@@ -107,15 +102,14 @@ pub(super) struct Names<'a> {
     pub(super) resources: &'a [Resource],
     /// The listeners that have a name.
     pub(super) listeners: &'a [&'a str],
-    /// Whether an endpoint creates sessions for browsers.
+    /// Whether there is a browser endpoint.
     pub(super) has_browser: bool,
     /// Whether the configuration has the section `[api_keys]`.
     pub(super) has_keys: bool,
-    /// Whether other proxies send authorization requests. Routes then do not need an upstream.
+    /// Whether `[[authorizers]]` exist, so that routes do not need an upstream.
     pub(super) are_asked_about: bool,
 }
 
-/// Adds the `access_log` of each route to `logs`, unless all requests are logged.
 pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTreeMap<Box<str>, RouteLog>) -> Vec<Route> {
     let known: Vec<&str> = names.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
@@ -133,8 +127,7 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
             if section.has("id") {
                 section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
-            // Append a number to the id, because several routes may have the same path and differ only in hosts or
-            // methods.
+            // Append a number, because several routes may have the same path.
             id = (2_usize..)
                 .map(|n| format!("{}#{n}", route.id).into())
                 .find(|id| routes.iter().all(|r| r.id != *id))
@@ -155,13 +148,12 @@ pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTree
 
 fn mcp_calls(v: &Raw) -> Result<McpCalls, String> {
     let text = value::text(v)?;
-    // All method names except `initialize` and `ping` contain a slash. A pattern that consists only of a tool's name
-    // would not match any call.
+    // All method names except `initialize` and `ping` contain a slash. A tool's name alone would not match any call.
     let method = text.split(':').next().unwrap_or_default();
     if !method.contains('/') && !["*", "initialize", "ping"].contains(&method) {
         let tool = printable(&text);
         return Err(format!(
-            "expected a method with a slash, such as \"tools/call:{tool}\" for a tool, found {}",
+            "expected a method with a slash, such as \"tools/call:{tool}\" for the tool {tool}, found {}",
             v.describe()
         ));
     }
@@ -186,8 +178,7 @@ const OF_CALLS: [&str; 14] = [
     "rate",
 ];
 
-/// Reports configuration keys that a rule for calls cannot have. A rule for calls has no path. Its requirements apply
-/// in addition to those of the route that serves the path.
+/// A rule for calls applies in addition to the route that serves the path.
 fn blame_beside_calls(section: &Section<'_>, names: &Names<'_>) {
     for (key, _) in section.free().iter().filter(|(key, _)| !OF_CALLS.contains(key)) {
         section.blame(key, "cannot be combined with `calls`; set it in the route for the path of the resource");
@@ -219,7 +210,7 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
         blame_empty(section, "calls", calls.is_empty());
         blame_beside_calls(section, names);
     }
-    // A rule for calls does not need a path. Without a path, the rule has no upstream.
+    // A rule with `calls` needs neither a path nor an upstream.
     let is_path = !section.has("calls") && (section.has("path") || !section.has("kuzzle"));
     let require = |key, expected, read: fn(&Raw) -> Result<String, String>| match is_path {
         true => section.require(key, expected, read).unwrap_or_default(),
@@ -243,7 +234,6 @@ fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>
     Destination { path, kuzzle, calls, upstream, is_path }
 }
 
-/// Reports requirements of a public route, because the gate would not check them.
 fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     let asked = [
         ("scopes", !policy.scopes.is_empty()),
@@ -454,14 +444,13 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    // The fields that are not named here come from the upstream.
+    // The other fields come from the upstream.
     let Route { id, hosts, methods, path, kuzzle, calls, listeners, policy, upstream, .. } = route;
     let RoutePolicy { auth, ignores_bad_credential, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
     id.put(&mut table, "id");
     Some(hosts.clone()).filter(|hosts| !hosts.is_empty()).put(&mut table, "hosts");
     Some(methods.clone()).filter(|methods| !methods.is_empty()).put(&mut table, "methods");
-    // A rule that applies only to calls has no path.
     Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()).put(&mut table, "path");
     Some(kuzzle.clone()).filter(|kuzzle| !kuzzle.is_empty()).put(&mut table, "kuzzle");
     Some(listeners.clone()).filter(|listeners| !listeners.is_empty()).put(&mut table, "listeners");

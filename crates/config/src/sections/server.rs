@@ -129,7 +129,7 @@ fn timeout() -> impl Fn(&Raw) -> Result<Duration, String> {
 }
 
 impl ServerConfig {
-    /// The addresses at which requests are accepted.
+    /// The addresses of the listeners.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.listeners.iter().map(|listener| listener.address)
     }
@@ -149,7 +149,6 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
     server
 }
 
-/// Whether a listener was added or removed, or differs in a key that needs a restart.
 fn are_other_sockets(old: &[ListenerConfig], new: &[ListenerConfig]) -> bool {
     old.len() != new.len() || old.iter().zip(new).any(|(old, new)| !new.clone().keep(old).is_empty())
 }

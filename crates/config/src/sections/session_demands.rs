@@ -1,5 +1,4 @@
-//! Warns about routes that accept browser sessions but require something that browser sessions never have. Users could
-//! log in, but the route would refuse them.
+//! Warns about routes that accept browser sessions, but whose requirements browser sessions cannot meet.
 
 use super::{Config, DirectoryConfig, UsersConfig};
 use rotogate::program::BROWSER;
@@ -8,16 +7,14 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_kit::config::Section;
 
-/// What all sessions of the browser endpoint have in common.
 struct SessionFacts<'a> {
     config: &'a Config,
-    /// The name of the issuer where browser users log in.
     issuer: &'a str,
     /// The scopes that a session can have, or `None` for any scope.
     scopes: Option<&'a Scope>,
 }
 
-/// Warns about routes that refuse all sessions. `sections` are their tables.
+/// Warns about routes that refuse all sessions.
 // Requirement B54.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     let Some(facts) = SessionFacts::new(config) else { return };
@@ -33,8 +30,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
 }
 
-/// Describes the setting that makes a route accept sessions. Returns `None` if the route does not accept sessions. For
-/// a rule for calls, also returns `None` if the rule accepts other credentials too.
+/// Describes the setting that makes a route accept sessions.
 fn takers(config: &Config, route: &Route) -> Option<&'static str> {
     if route.policy.auth == Auth::None {
         return None;
@@ -61,8 +57,7 @@ impl<'a> SessionFacts<'a> {
         Some(Self { config, issuer: provider, scopes: issuer.scopes.listed() })
     }
 
-    /// Lists the requirements of the route that sessions never meet. Each has a configuration key, a reason and a
-    /// remedy.
+    /// Lists the key, reason and remedy of each requirement that sessions never meet.
     fn unmet(&self, route: &Route) -> Vec<(&'static str, String, String)> {
         let (issuer, policy) = (self.issuer, &route.policy);
         let mut unmet = Vec::new();
@@ -132,8 +127,7 @@ impl<'a> SessionFacts<'a> {
         }
     }
 
-    /// Reports a required `acr` that sessions lack. A login with a password has an `acr` only if the directory returns
-    /// one.
+    /// A login with a password has an `acr` only if the directory returns one.
     fn lacks_login(&self, policy: &RoutePolicy, lacks: &mut impl FnMut(&'static str, String, String)) {
         let asks = policy.step_up.as_ref().is_some_and(|step_up| !step_up.acr.is_empty());
         if asks && self.issuer == OWN && !self.config.directories.iter().any(may_give_acr) {
@@ -143,7 +137,6 @@ impl<'a> SessionFacts<'a> {
     }
 }
 
-/// Whether a directory may return an `acr` for a user. Users in a file may have any claim.
 fn may_give_acr(directory: &DirectoryConfig) -> bool {
     match &directory.users {
         UsersConfig::File { .. } => true,

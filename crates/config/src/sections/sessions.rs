@@ -1,4 +1,4 @@
-//! `[sessions]`, and the profile keys, which clients and endpoints may override.
+//! `[sessions]`. Clients and endpoints may override only the profile keys.
 
 use std::time::Duration;
 
@@ -50,14 +50,12 @@ section! {
         /// What the gate does when a superseded refresh token is used, which is a sign of theft: `"revoke-session"`,
         /// `"revoke-subject"` (end all sessions of the user) or `"deny"` (only refuse the request).
         reload on_reuse: Option<OnReuse> = get(value::word_of),
-        // `with` has its description.
         no_key other_client_ends_session: Option<bool> = by {
             section.for_tests().get("on_other_client", value::word(&OTHER_CLIENTS, &[]))
         },
         /// Maximum number of active sessions of one subject, with all clients together; 10000 at most. Raise it for a
         /// subject that many devices share.
         reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        // `with` has its description.
         no_key ends_oldest: Option<bool> = by { section.for_tests().get("on_too_many", value::word(&TOO_MANY, &[])) },
         /// Delay after which a refresh revokes the session's earlier access tokens. Unset: they stay valid until they
         /// expire. Set it if a stolen access token must not outlive the next refresh.
@@ -107,7 +105,7 @@ const TOO_MANY: [(&str, bool); 2] = [("end-oldest", true), ("refuse", false)];
 pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
     section.later(&["on_expiry"]);
     let sessions = read_keys(section);
-    // Invalid values were already reported, and defaults need not be checked.
+    // Invalid values were already reported.
     if !section.is_bad() {
         check_profile(section, &sessions.profile, "");
     }
@@ -140,7 +138,6 @@ fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
     problems.is_empty()
 }
 
-/// Checks the rules of each endpoint, of each client, and of each client at each endpoint.
 pub(super) fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints: &[Section<'_>]) {
     let base = &config.sessions.profile;
     let sound = |own: &ProfileOverride, section: &Section<'_>| {

@@ -39,7 +39,6 @@ impl Print for Vec<UserNameForm> {
     }
 }
 
-/// Reads the effects that differ from the defaults.
 pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
     const EFFECTS: [(&str, EventEffect); 3] =
         [("end", EventEffect::End), ("refresh", EventEffect::Refresh), ("log", EventEffect::Log)];
@@ -59,13 +58,11 @@ pub(super) fn on_event(section: &Section<'_>) -> EventEffects {
     effects
 }
 
-/// Reads the forms of user names that only the directory can resolve.
 pub(super) fn user_names(section: &Section<'_>) -> Vec<UserNameForm> {
     let words = UserNameForm::ALL.map(|form| (form.word(), form));
     section.list_or_empty("user_names", |v: &Raw| value::word(&words, &[])(v))
 }
 
-/// Checks that there is a directory that can look up user names, and that the issuer has keys to verify its JWTs.
 pub(super) fn check(sections: &[Section<'_>], issuers: &[TrustedIssuer], directories: &[DirectoryConfig]) {
     for (section, issuer) in sections.iter().zip(issuers).filter(|(section, _)| !section.is_bad()) {
         if !issuer.user_names.is_empty() && !directories.iter().any(DirectoryConfig::names_users_of_issuers) {

@@ -1,5 +1,4 @@
-//! Checks the sources of the gate's subjects: `[directory]` and some issuers. The users of these issuers get sessions
-//! or tokens by a browser login, an identity assertion or an exchange.
+//! Checks the sources of the gate's subjects: `[directory]` and some issuers.
 
 use super::{Config, TrustedIssuer};
 use rotogate_core::token::JagSubject;
@@ -15,7 +14,6 @@ pub(super) fn mark(config: &mut Config) {
     }
 }
 
-/// Describes how the issuer's users become subjects of the gate, or returns `None` if they do not.
 fn how(config: &Config, issuer: &TrustedIssuer) -> Option<&'static str> {
     let rules = config.clients.iter().filter_map(|client| client.exchange.as_ref());
     let mut exchanged = rules.flat_map(|rules| &rules.issuers);

@@ -32,8 +32,7 @@ fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
     table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
 }
 
-/// Reads one value of `acr_values`. It must not contain spaces, because `acr_values` is a list that is separated by
-/// spaces.
+/// Spaces separate the values of `acr_values`.
 fn acr(v: &Raw) -> Result<String, String> {
     value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(acr),

@@ -69,7 +69,7 @@ const REDB: ReadStore = |section, dir, keys| StoreConfig::Redb(read_redb(section
 const KINDS: &[(&str, ReadStore)] = &[
     ("redb", REDB),
     ("memory", |section, dir, keys| {
-        // Reads and ignores the keys of redb, so that they are not reported as unknown.
+        // Otherwise the keys of `redb` would be reported as unknown.
         read_redb(section, dir, keys);
         StoreConfig::Memory
     }),
@@ -79,7 +79,6 @@ const KINDS: &[(&str, ReadStore)] = &[
     ("redis", |section, dir, keys| StoreConfig::Redis(Box::new(redis::read(section, dir, keys)))),
 ];
 
-/// The kinds that are not in every build, each with the feature that it needs.
 const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")];
 
 impl StoreConfig {
@@ -100,7 +99,7 @@ impl StoreConfig {
         }
     }
 
-    /// The settings that all kinds of shared stores have. `None` if the store is not shared.
+    /// The settings common to all shared stores.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn shared(&self) -> Option<&SharedSettings> {
         match self {
@@ -133,7 +132,7 @@ fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
     let chosen = section.get("mark", path_in(dir));
     chosen.unwrap_or_else(|| {
         let former = keys.join(StoreConfig::FORMER_MARK);
-        // Use an existing mark at the former path, because a new mark would not detect earlier data loss.
+        // A new mark would not detect earlier data loss.
         if former.exists() { former } else { dir.join(StoreConfig::MARK) }
     })
 }

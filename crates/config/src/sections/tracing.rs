@@ -12,7 +12,6 @@ use super::{SECOND, path_in};
 use rotogate_core::route::WarningKind;
 use rotogate_kit::config::{Section, Value as Raw};
 
-/// The path for traces in OTLP over HTTP.
 const HTTP_PATH: &str = "/v1/traces";
 
 /// The protocol with which spans are sent.
@@ -75,7 +74,6 @@ section! {
     }
 }
 
-/// The prefix of the variables of OpenTelemetry.
 const OTEL: &str = "OTEL_";
 
 const ENDPOINT: &str =
@@ -107,7 +105,7 @@ fn blame_clear_text(section: &Section<'_>, tracing: &TracingConfig) {
         section.warn(
             WarningKind::NoAccess,
             "endpoint",
-            "uses http, so spans, with the paths and addresses of clients, are sent unencrypted to another machine",
+            "uses http, so spans, which contain client addresses and paths, are sent unencrypted to another machine",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `exchange` of `[[upstreams]]`: the tokens that the gate requests from a provider on behalf of a caller.
+//! `exchange` of `[[upstreams]]`: token exchange at a provider.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(super) fn read(section: &Section<'_>) -> ExchangeSettings {
     exchange
 }
 
-/// Checks that the caller's token comes from the provider's issuer, so that the token is not sent to another party.
+/// Checks that the provider issued the caller's token.
 // Requirement D11.
 pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     let known: Vec<&str> = config.providers.iter().map(|provider| provider.name.as_str()).collect();
@@ -104,8 +104,7 @@ pub(super) fn check(sections: &[Section<'_>], config: &Config) {
     }
 }
 
-/// Returns the problem of a route whose upstream uses `form = "id-jag"`. The provider exchanges only ID tokens that it
-/// issued to the gate's client.
+/// The provider exchanges only ID tokens that it issued to the gate's client.
 fn problem_of_sessions(
     route: &Route,
     provider: &ProviderSettings,
@@ -138,7 +137,6 @@ fn problem_of_sessions(
     })
 }
 
-/// Returns why a provider of this issuer could not exchange all tokens that the route accepts.
 fn problem(route: &Route, issuer: &str, config: &Config, upstream: &Upstream) -> Option<String> {
     let policy = &route.policy;
     let name = &upstream.name;

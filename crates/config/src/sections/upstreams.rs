@@ -111,7 +111,6 @@ section! {
     }
 }
 
-/// Reads `health`. Only tests can set the intervals and thresholds of the health check.
 fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
     let mut check = HealthCheck::new(section.get("health", health_path)?);
     let tests = section.for_tests();
@@ -221,7 +220,6 @@ pub(super) fn check_assertions(
     }
 }
 
-/// The error message if the keys of the configured algorithm cannot be published.
 pub(super) fn unpublished_key(algorithm: Algorithm) -> String {
     format!(
         "needs a signing key that others can verify with, but `algorithm` of `[issuer]` is {algorithm}; expected one \
@@ -246,8 +244,7 @@ fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) 
     urls.into_iter().map(|(_, url)| url).collect()
 }
 
-/// Reads `ca`, `server_name` and `client_cert`. An upstream's certificate is always verified (requirement T16). A key
-/// such as `insecure_skip_verify` gets an error that explains this.
+/// An upstream's certificate is always verified (requirement T16).
 fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> UpstreamTls {
     let remedy = "an upstream's certificate is always verified; name the file of its certificate authority, such as \
                   `ca = \"ca.pem\"`";
@@ -270,7 +267,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
     tls
 }
 
-/// If the URL leads to a listener of the gate, describes this listener (requirement O1).
+/// Describes the gate's listener behind the URL (requirement O1).
 fn loops_back(url: &UpstreamUrl, server: &ServerConfig, admin: &AdminConfig) -> Option<String> {
     if reaches(url, admin.listen) {
         return Some(format!("the gate's own admin listener, {}", admin.listen));

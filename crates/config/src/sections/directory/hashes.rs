@@ -42,7 +42,7 @@ section! {
     }
 }
 
-/// An entry of `hashes` of a users file.
+/// An entry of `hashes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcceptedHash {
     /// A scheme that is always accepted.
@@ -102,9 +102,9 @@ fn hash_parameters(text: &str) -> Result<(Option<FirebaseParameters>, Spring), S
 /// A scheme that `hashes` may list.
 struct Scheme {
     name: &'static str,
-    /// The cost that software with this scheme usually uses today.
+    /// The usual cost of this scheme.
     usual: u32,
-    /// The costs that may follow the scheme's name. The maximum also applies to stored hashes.
+    /// The permitted costs. The maximum also applies to stored hashes.
     costs: std::ops::RangeInclusive<u32>,
     class: fn(u32) -> CostClass,
 }
@@ -130,7 +130,6 @@ const fn pbkdf2(bits: u16, iterations: u32) -> CostClass {
     CostClass::Pbkdf2 { bits, iterations }
 }
 
-/// The cost class of scrypt hashes with the usual block size `r` and parallelism `p`.
 fn scrypt(log_n: u32) -> CostClass {
     CostClass::Scrypt { log_n: u8::try_from(log_n).unwrap_or(u8::MAX), r: 8, p: 1 }
 }
@@ -167,7 +166,7 @@ impl Print for ExpectedHash {
 }
 
 impl HashesConfig {
-    /// The cost classes of the accepted hashes, except the weak ones.
+    /// The cost classes of the accepted strong hashes.
     pub fn classes(&self) -> impl Iterator<Item = CostClass> {
         self.hashes.iter().filter_map(|hash| match hash {
             AcceptedHash::Usual(hash) => Some(hash.class),

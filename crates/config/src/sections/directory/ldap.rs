@@ -162,7 +162,7 @@ fn filter_of(placeholder: Placeholder, is_needed: bool) -> impl Fn(&Value) -> Re
 
 fn preset_filter(section: &Section<'_>, text: Option<&str>, placeholder: Placeholder) -> Option<Filter> {
     let parsed = Filter::parse(text?, placeholder, false);
-    // An error must not be ignored, because without the filter, the preset would admit disabled users.
+    // Without the filter, the preset would admit disabled users.
     parsed.map_err(|message| section.blame("preset", message)).ok()
 }
 
@@ -182,7 +182,6 @@ fn urls(section: &Section<'_>) -> Vec<String> {
     section.one_or_list("url", url).unwrap_or_default()
 }
 
-/// Reads a URL that consists of `ldap://`, `ldaps://` or `ldapi://` and a host, optionally followed by a slash.
 fn url(value: &Value) -> Result<String, String> {
     let text = value::text(value)?;
     let server = text.strip_suffix('/').unwrap_or(&text);
@@ -240,7 +239,6 @@ fn scope(section: &Section<'_>, key: &str, list: &[String]) -> Scope {
     })
 }
 
-/// Reads `attribute`, or `base` and `filter`.
 fn groups_by(section: &Section<'_>, preset: Preset) -> GroupsBy {
     let filter = section.get("filter", filter_of(Placeholder::Dn, true));
     let found_by = section.get("attribute", attribute);

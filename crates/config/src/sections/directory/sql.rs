@@ -86,7 +86,7 @@ fn url(section: &Section<'_>, dir: &Path) -> DatabaseUrl {
         (Some(url), None) => return DatabaseUrl::Plain(url),
         (None, Some(path)) => return DatabaseUrl::File(path),
         (None, None) if section.has("url") || section.has("url_file") => {}
-        (None, None) => section.blame("url_file", "missing; expected a file with the database URL, or `url`"),
+        (None, None) => section.blame("url_file", "missing; set it to a file with the database URL, or set `url`"),
     }
     DatabaseUrl::Plain(String::new())
 }

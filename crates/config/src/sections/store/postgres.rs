@@ -33,7 +33,7 @@ section! {
 
 const URL: &str = "the URL of the database, such as \"postgres://gate@db.internal/rotogate\"";
 
-/// The values of `statements`. A pooler may give each transaction another connection, without prepared statements.
+/// The values of `statements`. A pooler may change the connection between transactions and lose prepared statements.
 const STATEMENTS: [(&str, bool); 2] = [("named", false), ("unnamed", true)];
 
 fn url(value: &Value) -> Result<String, String> {

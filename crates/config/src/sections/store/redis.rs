@@ -9,7 +9,7 @@ use super::shared::{self, SharedSettings};
 use rotogate::store::RedisOptions;
 use rotogate_kit::config::{Section, Value};
 
-/// The maximum of `wait_replicas`, which is more than any installation has.
+/// The maximum of `wait_replicas`.
 const MAX_REPLICAS: usize = 64;
 
 section! {
@@ -103,7 +103,7 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
     Some(settings).filter(|settings| !settings.name.is_empty())
 }
 
-/// Checks that a password is configured for a named user. A password without a user name is for the default user.
+/// A password without a user name is for the default user.
 fn check_login(section: &Section<'_>, has_name: bool, username: &str, file: &str) {
     if has_name && !section.has(file) {
         section.blame(file, format!("missing; expected a file with the password for {username}"));

@@ -48,7 +48,6 @@ fn read_staleness(section: &Section<'_>) -> Staleness {
     }
 }
 
-/// Reads `"deny"`, or how long tokens are accepted.
 fn when_stale(v: &Raw) -> Result<Option<Duration>, String> {
     if v.as_text() == Some("deny") {
         return Ok(None);
