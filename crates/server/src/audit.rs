@@ -50,7 +50,7 @@ pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
     before.iter().filter(|kid| !after.contains(kid)).for_each(|kid| write(KeyEvent::Retired, kid));
 }
 
-/// The name by which commands show a refresh secret.
+/// The displayed name of a refresh secret.
 pub(crate) fn refresh_name(id: u8) -> String {
     format!("refresh-{id}")
 }

@@ -38,7 +38,7 @@ async fn send_with(
             "--token-file FILE is missing; FILE must contain an admin token of that gate".to_owned(),
         ));
     };
-    // If the folder is inaccessible, the error is not `NotFound`, so the file does not count as missing.
+    // A file in an inaccessible folder does not count as missing.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return match probe(gate, Method::GET, "/livez").await {
             Err(Unanswered::NoGate) => Ok(None),
@@ -97,7 +97,7 @@ async fn is_admin(gate: &AdminAccess) -> bool {
     matches!(probe(gate, Method::GET, "/livez").await, Ok((_, body)) if body == health::ALIVE)
 }
 
-/// Returns the error for an admin address at which another program responds.
+/// Returns the error if another program responds at the admin address.
 pub(super) fn elsewhere(gate: &AdminAccess, status: StatusCode) -> Failure {
     let address = &gate.address;
     Failure::Failed(format!(

@@ -13,8 +13,8 @@ use crate::server::{self, Inspected, UnavailableAddress};
 use rotogate_config::{Config, ConfigError, ConfigErrors, ProcessEnv, RedbSettings, StoreConfig};
 use rotogate_core::private_file;
 
-/// The environment variable with the running gate's addresses, which need not be free. Older programs ignore the
-/// variable because of its prefix.
+/// The environment variable with the addresses that the running gate occupies, and which need not be free. Older
+/// programs ignore the variable because of its prefix.
 pub(super) const HELD_VAR: &str = "_ROTOGATE_HELD";
 /// How long the check waits for the status of a running gate.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ struct CheckReport<'a> {
     configuration: Option<String>,
 }
 
-/// A relay, and the routes on which the gate sees that the relay's tokens are used.
+/// A relay, and the routes on which its tokens are used.
 #[derive(Serialize)]
 struct KeepingRelay<'a> {
     path: &'a str,

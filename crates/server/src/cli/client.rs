@@ -23,7 +23,7 @@ pub(super) enum ClientCommand {
 
 #[derive(Serialize)]
 struct SecretReport<'a> {
-    /// The new secret, which is shown only once. Absent if the operator provided it.
+    /// The new secret, which is shown only once. Absent if the operator provided the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret: Option<&'a str>,
     secret_hash: &'a str,

@@ -15,7 +15,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place, TokenKind};
 use rotogate_config::AdminAccess;
 
-/// The maximum length of the input, in bytes. It exceeds the length of any token.
+/// The maximum length of the input, in bytes. Every token is shorter.
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args, Serialize)]
@@ -99,7 +99,7 @@ pub(super) fn without_scheme(text: &str) -> &str {
     }
 }
 
-/// Reads the token. It is empty if the request has none.
+/// The token, or an empty string.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;

@@ -64,7 +64,7 @@ struct InitReport<'a> {
     file: &'a Path,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     secrets: Vec<PathBuf>,
-    /// Imported settings whose counterpart is missing or conditional.
+    /// Remarks about imported settings without an exact counterpart.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     remarks: &'a [oauth2_proxy::Remark],
     to_fill_in: &'a [OpenKey],
@@ -203,7 +203,7 @@ provider = "idp"
 client = { id = "web" }                # a confidential client also needs secret_file = "idp.secret" (mode 0600)
 scopes = ["profile"]
 "#;
-/// The placeholders in [`AT_PROVIDER`], with instructions for replacing them.
+/// The placeholders in [`AT_PROVIDER`], with instructions.
 const AT_PROVIDER_OPEN: [(&str, &str); 3] = [
     ("issuers[0].url", "the issuer of your provider, in place of https://id.example.com/realms/x"),
     ("issuers[0].preset", "your provider, if it is not Keycloak"),
@@ -216,7 +216,7 @@ const DIRECTORY: &str = r#"[directory]                            # the users; `
 path = "data/users.toml"               # created at the first start, with the user demo
 
 "#;
-const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the provider has the users\n\n";
+const NO_DIRECTORY: &str = "[directory]\nkind = \"none\"                          # the provider manages the users\n\n";
 
 fn text(options: &InitOptions) -> String {
     let InitOptions { dir: _, upstream, client, browser, from_oauth2_proxy: _, flags: _ } = options;

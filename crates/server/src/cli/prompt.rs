@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 
-/// The maximum length of the input. It exceeds the length of any allowed password.
+/// The maximum length of the input. Every allowed password is shorter.
 const MAX_SECRET_CHARS: u64 = 4096;
 
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).

@@ -27,7 +27,7 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
     let program = Program::current(baton.as_ref())?;
     let mut sockets = None;
     let is_serving = AtomicBool::new(false);
-    // The logs are kept until the end, so that the last lines are written.
+    // The logs outlive the server, so that the last lines are written.
     let mut logs = None;
     let ended = start(path, output, &program, baton.as_ref(), &mut sockets, &is_serving, &mut logs);
     match (ended, baton) {
@@ -49,7 +49,7 @@ pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandR
     }
 }
 
-/// `sockets` receives duplicates of the passed sockets, which stay open until the gate serves.
+/// Adds duplicates of the passed sockets to `sockets`. They stay open until the gate serves.
 fn start(
     path: &Path,
     output: Output,
@@ -90,7 +90,7 @@ fn start(
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::failed)?;
         match greeted.write(&server, output) {
-            // If there is no initial password to show, a failure to print the greeting is only logged.
+            // The gate starts even if the greeting cannot be written, unless the greeting contains an initial password.
             Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
@@ -132,7 +132,7 @@ fn exec_with_allocator_settings() {
     let (false, Ok(program), Some(name)) = (missing.is_empty(), std::env::current_exe(), arguments.next()) else {
         return;
     };
-    // `exec` returns only on failure. If it fails, the gate keeps free memory longer.
+    // If `exec` fails, the allocator keeps free memory longer.
     let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(missing).exec();
 }
 

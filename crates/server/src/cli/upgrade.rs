@@ -28,7 +28,6 @@ const FIRST_PASSED_FD: usize = 3;
 /// for its configuration.
 const BATON_VAR: &str = "_ROTOGATE_BATON";
 const REFUSED_VAR: &str = "_ROTOGATE_REFUSED";
-/// The maximum length of a reason, in characters.
 const MAX_REASON_CHARS: usize = 4096;
 
 #[derive(Clone, Debug)]
@@ -46,7 +45,7 @@ impl Program {
         let path = match baton {
             Some(baton) => baton.program.clone(),
             None => invoked_path(&name).map_or_else(std::env::current_exe, Ok).map_err(|error| {
-                Failure::Failed(format!("the system does not report which program this is: {error}"))
+                Failure::Failed(format!("the path of the running program cannot be determined: {error}"))
             })?,
         };
         Ok(Self { path, arguments: arguments.collect() })
@@ -69,7 +68,7 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            // A program other than rotogate does not print this report.
+            // A program other than rotogate may also succeed, but does not print this report.
             return if said.ok {
                 Ok(said.listen)
             } else {
@@ -144,7 +143,7 @@ impl Baton {
         Some(Self { program, config, refused: std::env::var(REFUSED_VAR).ok(), former, text })
     }
 
-    /// Without this call, a rolled-back process would be named after a file descriptor.
+    /// After a rollback, the kernel names the process after a file descriptor.
     pub(super) fn restore_process_name(&self) {
         if let Some(name) = self.program.file_name() {
             // The name appears only in process lists.

@@ -108,7 +108,6 @@ impl UserArguments {
         UserKey { account, username: &self.username }
     }
 
-    /// Returns a shell command about this user.
     fn command(&self, name: &str, rest: &str) -> String {
         let UserKey { account, username } = self.who();
         let account = account.map(|name| format!(" --account {}", for_shell(name, "ACCOUNT"))).unwrap_or_default();

@@ -19,7 +19,7 @@ use rotogate_core::headers::Peer;
 use rotogate_core::trace::Trace;
 use rotogate_kit::exchange::ExchangeEnd;
 
-/// The log is never dropped, so that lines can refer to the log without a reference count.
+/// The log is never dropped, so that lines can borrow it.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
@@ -32,11 +32,11 @@ pub(crate) struct AccessLog {
     pub(super) time: SystemTime,
 }
 
-/// The common fields of a connection's requests, already formatted.
+/// The log fields that all requests of a connection share.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionFields {
     fields: Arc<[u8]>,
-    /// The length of the fields before the client's address, which comes last.
+    /// The length without the client's address, which comes last.
     without_client: usize,
 }
 
@@ -53,8 +53,7 @@ struct Head<'a> {
     client: Option<IpAddr>,
 }
 
-/// The positions of fields in a copy of an unsampled request's head. A copy of the bytes is cheaper than a clone of the
-/// request's parts.
+/// A copy of a request's head as bytes, which is cheaper than a clone of the request's parts.
 #[derive(Debug)]
 struct RawHead {
     /// The end positions of method, path, host, user agent and id. The connection's fields follow.
@@ -114,7 +113,7 @@ pub(crate) struct UpstreamFields<'a> {
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// The head of an unsampled request. Outside the sample, only failed requests get a line.
+    /// The head of an unsampled request, which is logged only if it fails.
     unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,
@@ -306,7 +305,7 @@ fn short_name(who: &Who) -> Option<&str> {
     client.or(subject)
 }
 
-/// `took` is the time until the response head arrived.
+/// `took` is the time to the response head.
 fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
         line.own(key!("rotogate.upstream"), upstream);

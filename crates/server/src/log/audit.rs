@@ -1,4 +1,4 @@
-//! The audit trail: its events and common fields.
+//! The events of the audit trail.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,7 +139,7 @@ impl Trail {
     }
 }
 
-/// The first 24 bits of an IPv4 address, or 48 bits of an IPv6 address.
+/// Returns the /24 of an IPv4 address, or the /48 of an IPv6 address.
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into(),

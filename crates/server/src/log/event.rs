@@ -184,7 +184,7 @@ impl Visit for Fields {
         }
     }
 
-    /// `tracing` also calls this for `Display` values.
+    /// Also records `Display` values.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             // A write into memory does not fail.

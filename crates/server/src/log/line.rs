@@ -9,8 +9,7 @@ use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-/// The maximum length of a string from outside, in bytes, before and after escaping. A line therefore has at most 8
-/// KiB.
+/// The maximum length of an untrusted string, in bytes, before and after escaping. A line has at most 8 KiB.
 const MAX_FOREIGN_BYTES: usize = 256;
 const MAX_ESCAPED_BYTES: usize = 512;
 /// The maximum length of a string from the program itself, in bytes.
@@ -204,7 +203,7 @@ impl LogLine {
         }
     }
 
-    /// Adds a string that the program itself created. The string may quote a string from outside.
+    /// Adds a string that the program itself created. It may contain untrusted text.
     #[inline(always)]
     pub(crate) fn own(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {

@@ -28,7 +28,7 @@ mod writer;
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamFields};
 use writer::{AUDIT_IS_FAILING, Sink, WriterCounts};
 
-/// How long the end of the process waits for a slow output.
+/// How long the process waits for a slow output before it exits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -158,8 +158,7 @@ pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     Ok(Logs(()))
 }
 
-/// Opens the audit log for a command. Returns `None` if the log is not a file, because a command cannot write to a
-/// gate's standard error.
+/// Opens the audit log for a command. Returns `None` if the log is not a file.
 ///
 /// # Errors
 /// The file cannot be opened.
@@ -244,17 +243,17 @@ pub(crate) fn reopen() {
     sinks().iter().for_each(|sink| sink.reopen());
 }
 
-/// Waits for all writes, but at most for [`FLUSH_TIMEOUT`].
+/// Waits up to [`FLUSH_TIMEOUT`] for all writes.
 pub(crate) fn flush() {
     sinks().iter().for_each(|sink| sink.flush(FLUSH_TIMEOUT));
 }
 
-/// Waits for all writes, but at most for [`PANIC_FLUSH_TIMEOUT`].
+/// Waits up to [`PANIC_FLUSH_TIMEOUT`] for all writes.
 pub(crate) fn flush_after_panic() {
     sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
 }
 
-/// The flag is set while the audit log cannot be written, if the configuration is [`OnAuditFailure::Refuse`].
+/// With [`OnAuditFailure::Refuse`], the flag is set while the audit log cannot be written.
 pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
     &AUDIT_IS_FAILING
 }

@@ -1,4 +1,4 @@
-//! Request ids, from a trusted proxy or new.
+//! The ids of requests.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn o21_an_id_of_ours_is_a_uuid_of_its_time_and_no_two_are_the_same() {
         let micros = 1_700_000_000_123_456;
-        assert!(new(micros).is_sensitive(), "no two are the same, so HTTP/2 need not remember any");
+        assert!(new(micros).is_sensitive(), "each id is unique, so HPACK must not index it");
         let all: std::collections::BTreeSet<String> =
             (0..10_000).map(|_| new(micros).to_str().unwrap().to_owned()).collect();
         assert_eq!(all.len(), 10_000);

@@ -45,7 +45,7 @@ pub(crate) struct Sink {
     application: Mutex<Buffer>,
     /// The flush interval, in milliseconds.
     interval: AtomicU64,
-    /// Whether no configured log uses this output any more.
+    /// Set when no configured log uses this output any more.
     is_retired: AtomicBool,
     /// Whether the audit log uses this output.
     is_audit: AtomicBool,
@@ -142,7 +142,6 @@ impl Sink {
         self.keeps_lines.load(Ordering::Relaxed)
     }
 
-    /// Sets the flag only if the audit log must be complete.
     fn set_failing(&self, is_failing: bool) {
         if self.keeps_lines() && !self.is_retired.load(Ordering::Relaxed) {
             AUDIT_IS_FAILING.store(is_failing, Ordering::SeqCst);
@@ -225,7 +224,7 @@ impl Sink {
         self.hurry();
     }
 
-    /// Waits until all earlier lines are written, but at most for the time `at_most`.
+    /// Waits up to `at_most` until all earlier lines are written.
     pub(super) fn flush(&self, at_most: Duration) {
         let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.hurry();

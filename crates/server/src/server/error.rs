@@ -1,4 +1,4 @@
-//! Errors at a start, at a reload or while running.
+//! Errors of a start, a reload or a running gate.
 
 use std::path::PathBuf;
 use std::{fmt, io};

@@ -45,7 +45,7 @@ pub enum Order {
     Upgrade(Vec<SocketAddr>),
 }
 
-/// The state that an in-place upgrade passes on.
+/// The state of an in-place upgrade.
 #[derive(Debug)]
 pub struct UpgradeState {
     /// The listening sockets.

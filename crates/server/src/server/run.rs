@@ -1,4 +1,4 @@
-//! Starts, controls and drains a running gate.
+//! Starts, controls and drains a gate.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -177,7 +177,7 @@ impl RunningGate {
         };
         let drained = async {
             while accepting.join_next().await.is_some() {}
-            // A relay's exchange continues after its client disconnects.
+            // Relays finish an exchange even if the client disconnects.
             in_force.gate.relays_idle().await;
         };
         let mut streams = pin!(streams.fuse());

@@ -90,7 +90,7 @@ impl SpanExporter for Exporter {
             Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
             Err(_) => Err(OTelSdkError::InternalFailure("the gate is stopping, or the exporter failed".to_owned())),
         };
-        // A span that is being sent still takes memory.
+        // Subtract only now, because a span that is being sent still takes memory.
         self.queued.fetch_sub(spans, Ordering::Relaxed);
         match &sent {
             Ok(()) => COUNTS.sent.fetch_add(spans as u64, Ordering::Relaxed),

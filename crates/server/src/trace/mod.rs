@@ -81,7 +81,7 @@ pub struct RequestFacts<'a> {
     pub scheme: &'static str,
 }
 
-/// The trace of a request, and its span if it is recorded. Dropping it before the response records that the client
+/// The trace of a request, and its span if it is recorded. A drop before the response means that the client
 /// disconnected.
 #[derive(Debug)]
 pub struct RequestTrace {

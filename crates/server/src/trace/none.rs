@@ -1,4 +1,4 @@
-//! Replaces the recorder in a build without OpenTelemetry.
+//! The recorder in builds without OpenTelemetry.
 
 use std::sync::Arc;
 

@@ -24,7 +24,7 @@ use rotogate_kit::file_stamp::Stamp;
 /// How long to wait for a collector when the process stops or the configuration changes.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BATCH: usize = 512;
-/// The usual number of attributes, with some reserve.
+/// The initial capacity for attributes.
 const USUAL_ATTRIBUTES: usize = 24;
 
 /// `service.instance.id`, which identifies the process across reloads.
@@ -37,7 +37,7 @@ pub struct Tracer {
     /// Traces with an id below this number are recorded.
     below: u64,
     settings: TracingConfig,
-    /// The stamps of the files when they were read.
+    /// The state of the files when they were read.
     stamps: Vec<Stamp>,
 }
 
@@ -71,8 +71,7 @@ impl Tracer {
         self.settings.identity
     }
 
-    /// Begins the span of a request. `parent` is a span in another process. `link` is the parent that an untrusted
-    /// client sent.
+    /// Begins the span of a request. `parent` is a span in another process. `link` is from an untrusted client.
     pub(super) fn server_span(
         &self,
         name: &'static str,
@@ -102,7 +101,7 @@ impl Tracer {
     }
 }
 
-/// Returns the threshold below which this share of all trace ids lies.
+/// The trace ids below the threshold are sampled.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the product is within u64")]
 fn threshold(sample: f64) -> u64 {
     if sample >= 1.0 { u64::MAX } else { (sample * 2f64.powi(63)) as u64 }

@@ -28,7 +28,7 @@ const MAX_ANSWER: usize = 256 << 10;
 
 type CollectorStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Connects to the collector, whatever the request's URI is.
+/// Connects to the collector. Ignores the request's URI.
 #[derive(Clone)]
 pub(super) struct Connector {
     host: String,
@@ -114,7 +114,7 @@ impl HttpClient for OtlpHttp {
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        // This future drives the connection. Dropping it closes the connection.
+        // This future drives the connection, and closes it when dropped.
         let driven = async {
             let _ = connection.await;
             std::future::pending().await
@@ -129,7 +129,7 @@ impl HttpClient for OtlpHttp {
 /// Returns a channel that connects at its first use, and again after a lost connection. Needs a Tokio runtime.
 pub(super) fn channel(endpoint: &Uri, credentials: &Credentials) -> Result<Channel, String> {
     let connector = Connector::new(endpoint, credentials, b"h2")?;
-    // With http, tonic does not add TLS, which the connector already provides.
+    // The scheme is http, because the connector already provides TLS.
     let authority = endpoint.authority().map_or("", |authority| authority.as_str());
     let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| error.to_string())?;
     Ok(plain.origin(endpoint.clone()).connect_with_connector_lazy(connector))

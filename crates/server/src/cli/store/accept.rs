@@ -25,7 +25,7 @@ pub(super) fn run(config: &Config, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let _trail = audit_trail(config)?;
     let accepted = runtime()?.block_on(async {
-        // A gate would start with this store.
+        // Nothing to accept.
         if open(config, &keyring, false).await.is_ok() {
             return Ok(false);
         }

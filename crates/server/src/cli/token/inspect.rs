@@ -56,7 +56,7 @@ pub(super) struct AccessReport {
     refused: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// Whether the running gate knows of a revocation of the valid token.
+    /// Whether the running gate knows a revocation of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,7 +181,7 @@ pub(super) async fn inspect(
     Ok(TokenReport::AccessToken(Box::new(report)))
 }
 
-/// Asks the running gate whether the token is revoked, on the first suitable route.
+/// Asks the first suitable route of the running gate whether the token is revoked.
 async fn with_revocation(config: &Config, token: &str, report: AccessReport) -> AccessReport {
     let not_checked = |why: &str| Some(format!("not checked: {why}"));
     let is_accepted = |id: &str| report.routes.iter().any(|it| it.route == id && it.decision == "accepted");
@@ -229,7 +229,7 @@ async fn of_another(
     let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
     let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
     let mut report = AccessReport::default();
-    // If the issuer has keys, an introspected JWT is also verified with them.
+    // An introspected JWT is also verified with the issuer's keys.
     if !is_asked || (has_keys && is_jwt_shaped(token)) {
         if let Some(source) = issuer.keys.remote() {
             match remote_keys::inspect(source.issuer.clone()).await {

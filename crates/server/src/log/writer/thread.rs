@@ -21,17 +21,17 @@ const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Writer {
     sink: Arc<Sink>,
-    /// `None` while no log uses the output. A late line opens the file again.
+    /// `None` while no log uses the output. A new line opens the file again.
     file: Option<File>,
     spare: Vec<Vec<u8>>,
     /// Lines to retry after a failed write.
     kept: Buffer,
     /// Whether the last line was only partly written.
     torn: bool,
-    /// The range at the end of the file that only this writer has written.
+    /// The range at the end of the file that only this writer wrote.
     own: Range<u64>,
     synced_at: Option<Duration>,
-    /// The number of dropped lines in the last report, and its time.
+    /// The number of dropped lines in the last report.
     reported: u64,
     reported_at: Option<Duration>,
     time: SystemTime,
@@ -56,7 +56,7 @@ impl Writer {
         }
     }
 
-    /// Waits for lines, then for the flush interval or a full buffer. `pending` stays set during this wait, so that new
+    /// Waits for a line, and then until the flush interval ends or a buffer is full. `pending` stays set, so that new
     /// lines do not wake the thread.
     pub(super) fn run(mut self) {
         loop {
@@ -100,7 +100,7 @@ impl Writer {
             self.report_dropped();
             if !has_written {
                 self.sink.pending.store(false, Ordering::SeqCst);
-                // A line that arrived while `pending` was still set did not wake this thread.
+                // A line that arrived before the reset did not wake this thread.
                 if self.sink.has_work() {
                     self.sink.pending.store(true, Ordering::SeqCst);
                 }
@@ -111,7 +111,7 @@ impl Writer {
     fn pass(&mut self) -> bool {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
-        // Events are taken first and written last. Older access lines are therefore written before the events.
+        // Events are taken first and written last, so that older access lines precede the events.
         let events = std::mem::take(&mut *sink.application.lock());
         let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
@@ -182,8 +182,8 @@ impl Writer {
         sink.set_failing(!is_written);
     }
 
-    /// Removes bytes from the end of the file, before they are written again. If another process has appended to the
-    /// file, the bytes stay, and the file then contains them twice.
+    /// Removes bytes before they are written again, unless another process has appended to the file.
+    /// Then the file contains the bytes twice.
     fn take_back(&self, written: usize) {
         if let Some(file) = &self.file
             && file.metadata().is_ok_and(|meta| meta.len() == self.own.end)
@@ -215,7 +215,7 @@ impl Writer {
 
     /// Returns the number of lost lines.
     fn write(&mut self, mut bytes: &[u8], counts: &WriterCounts) -> u64 {
-        // The partial line is ended, so that the next line begins on a new line.
+        // End the partial line first.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;
         }
@@ -236,7 +236,7 @@ impl Writer {
             match file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    // In append mode, this position is the end of the written bytes.
+                    // In append mode, this is the end of the written bytes.
                     let end = file.stream_position().unwrap_or(0);
                     let begin = end.saturating_sub(written as u64);
                     self.own = if begin == self.own.end { self.own.start } else { begin }..end;

@@ -24,7 +24,7 @@ struct AddressUse {
     is_logged: bool,
 }
 
-/// The permit of a connection, which is counted until the permit is dropped.
+/// Counts a connection until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressPermit {
     of: Arc<Addresses>,

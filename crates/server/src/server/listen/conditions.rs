@@ -50,7 +50,7 @@ impl ConnectionConditions {
         if certificate.is_none() && proxy.is_none() {
             return std::future::pending().await;
         }
-        // The future is boxed, because most connections have no conditions.
+        // Boxed to keep the common future small.
         Box::pin(async {
             tokio::select! {
                 Some(()) = OptionFuture::from(certificate.as_mut().map(|certificate| certificate.ended())) => {}

@@ -33,7 +33,7 @@ use rotogate_core::headers::Present;
 use rotogate_kit::lazy_sleep::ConnectionTimer;
 use rotogate_proxy::ConnectionPermit;
 
-/// The pause after `accept` failed, for example without a free file descriptor.
+/// The pause after a failed `accept`, for example without free file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The maximum number of early stream resets or stream errors by a client. Beyond this number, the connection ends with
 /// `ENHANCE_YOUR_CALM`.
@@ -164,7 +164,7 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        // `handle` is called outside of the future, because an HTTP/2 request must count as in flight before its task
+        // `handle` is called outside the future, because an HTTP/2 request must count as in flight before its task
         // runs.
         let is_bare = pending.is_some() && request.method() == Method::HEAD;
         let owed = pending.is_none().then(|| {
@@ -244,7 +244,7 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection. Sends `GOAWAY` at a stop, a false condition, the idle timeout or a flood of resets.
+/// Drives an HTTP/2 connection, and decides when to send `GOAWAY`.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<GatheredStream<Stream>>, S, H2Streams>,
     streams: &H2Streams,
@@ -284,8 +284,7 @@ where
     }
 }
 
-/// Resolves when the connection must not serve further requests. Returns true if the gate stops, and false if a
-/// condition no longer holds.
+/// Resolves when the connection must not serve further requests. Returns true if the gate stops, and false otherwise.
 async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut ConnectionConditions) -> bool {
     tokio::select! {
         () = until_stopped(stopped) => true,

@@ -1,4 +1,4 @@
-//! The state of an HTTP/2 connection: unread responses, resets by the client, and activity (requirements A4, T15).
+//! Limits on HTTP/2 connections: unread responses and resets by the client (requirements A4, T15).
 //!
 //! Each HTTP/2 response has its own flow-control window. An unread response can therefore stall while the client still
 //! answers pings. hyper spawns each request through the executor, so the executor can end a single request.
@@ -247,7 +247,6 @@ mod tests {
         (0..10_000).for_each(|_| streams.pending_reply().complete());
         (0..RESETS.burst.get()).for_each(|_| drop(streams.pending_reply()));
         assert!(streams.reset_flood().now_or_never().is_none());
-        // The future resolves a second time, because the client does not stop.
         for _ in 0..2 {
             (0..2000).for_each(|_| drop(streams.pending_reply()));
             assert!(streams.reset_flood().now_or_never().is_some());

@@ -1,8 +1,7 @@
 //! HTTP/1.1 clients that close their sending side before the response arrives (RFC 9112 §9.6).
 //!
-//! When a client closes its sending side, hyper would drop the request in flight. This module hides the end of the data
-//! from hyper while a response is pending. A disconnected client is still detected, because a write to this client
-//! causes a reset.
+//! When a client closes its sending side, hyper would drop the request in flight. This module hides the EOF from hyper
+//! while a response is pending. A disconnected client is still detected, because a write causes a reset.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -45,12 +44,12 @@ impl OwedAnswer {
     }
 }
 
-/// The timer that starts at the end of the client's data. After its deadline, the client counts as disconnected.
+/// The timer that starts at EOF. After its deadline, the client counts as disconnected.
 #[derive(Debug, Default)]
 pub(super) struct HalfClosed(Option<(Instant, Pin<Box<Sleep>>)>);
 
 impl HalfClosed {
-    /// Resolves when the client counts as disconnected. Must be called only after the end of the client's data.
+    /// Resolves when the client counts as disconnected. Call this only after the client has sent EOF.
     // Requirement T48.
     pub(super) fn poll_gone(&mut self, owed: &OwedAnswer, cx: &mut Context<'_>) -> Poll<()> {
         loop {

@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,
     max: AtomicU32,
     bounds: watch::Sender<Arc<Bounds>>,
-    /// The connections of each network, counted over all listeners.
+    /// The connections of each network on all listeners.
     networks: Arc<Addresses>,
 }
 
@@ -48,7 +48,6 @@ impl Limits {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Returns the limits for new connections, and reports later changes.
     pub(super) fn bounds(&self) -> watch::Receiver<Arc<Bounds>> {
         self.bounds.subscribe()
     }
@@ -79,8 +78,8 @@ fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
-/// The limit for one network is half of all connections, but at least the limit for an address. The limit for a /48 at
-/// one listener is larger (requirement A28).
+/// Half of all connections, but at least the limit for an address. The limit for a /48 at one listener is larger
+/// (requirement A28).
 fn max_of_a_network(config: &ServerConfig) -> usize {
     let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
     config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())

@@ -41,8 +41,8 @@ pub(crate) struct Listener {
     name: Option<Arc<str>>,
 }
 
-/// The networks that may send authorization requests. `None` accepts all networks, because the peer must have a
-/// certificate. A reload replaces the networks (requirement T37).
+/// The networks that may send authorization requests. With `None`, a client certificate is required instead. A reload
+/// replaces the networks (requirement T37).
 #[derive(Debug, Default)]
 pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
 
@@ -67,7 +67,6 @@ pub(crate) struct NewConnection {
     pub(super) is_http2: bool,
     /// `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// The connection stops serving requests when one of these conditions becomes false.
     pub(super) conditions: ConnectionConditions,
     pub(super) carried_by: Option<IpAddr>,
 }
@@ -139,8 +138,8 @@ impl Listener {
             false => peer,
         };
         // A trusted proxy's address is not counted, because the proxy carries the connections of all its clients. If a
-        // PROXY header names the client, the client's address is counted. In this case, the client wrote the forwarding
-        // headers, so they are not trusted.
+        // PROXY header names the client, the client's address is counted. Such a client wrote the forwarding headers
+        // itself, so they are not trusted.
         let is_proxy = match &self.asking {
             Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),

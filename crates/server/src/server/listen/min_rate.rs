@@ -10,7 +10,7 @@ use rotogate_config::ServerConfig;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRate {
-    /// If this is zero, any progress is enough.
+    /// With zero, any progress is enough.
     pub(super) bytes_per_second: u64,
     pub(super) max_lag: Duration,
 }
@@ -95,7 +95,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let hour = 3600 * second;
         assert!(endured(MIN_RATE, 0, second).await <= 61 * second);
-        // An idle timeout alone would never disconnect these clients.
+        // An idle timeout alone would never disconnect slow clients.
         assert!(endured(MIN_RATE, 1, second).await <= 62 * second);
         assert!(endured(MIN_RATE, 1, 59 * second).await <= 61 * second);
         // At half of the rate, the budget lasts twice as long.

@@ -1,4 +1,4 @@
-//! Sockets, TLS, and connections up to the head of each request. The caller supplies the request handler.
+//! Sockets, TLS and connections. The caller supplies the request handler.
 
 pub(crate) mod addresses;
 mod conditions;

@@ -1,4 +1,4 @@
-//! A future that shares a task with the work of a connection.
+//! A future for a task that also does other work.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -58,8 +58,7 @@ impl Origin {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
     }
 
-    /// Returns the origin of the request that an authorization request describes. The peer of the connection is the
-    /// proxy, and the authorization request names the client.
+    /// Returns the origin of the request that an authorization request describes.
     pub(crate) fn asked_for(&self, client: &Peer) -> Self {
         Self {
             proxied_by: Some(self.peer.address()),

@@ -14,8 +14,7 @@ const FIXED_HEADER_BYTES: usize = 16;
 /// Addresses take 36 bytes. Extensions take a few hundred bytes and are ignored.
 const MAX_REST_BYTES: usize = 4096;
 
-/// Reads the header and nothing after it. With the command `LOCAL`, as in health checks, the proxy itself is the
-/// client.
+/// Reads only the header. With the command `LOCAL`, as in health checks, the proxy itself is the client.
 pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr) -> io::Result<SocketAddr> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the PROXY header {what}"));
     let mut header = vec![0; FIXED_HEADER_BYTES];

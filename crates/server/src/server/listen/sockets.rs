@@ -87,7 +87,7 @@ pub(crate) fn open_missing(
 pub(crate) struct UnavailableAddress {
     pub(crate) key: String,
     pub(crate) address: SocketAddr,
-    /// Whether the address cannot be bound only because a privilege is missing.
+    /// Whether only a missing privilege prevents the bind.
     pub(crate) is_denied: bool,
     pub(crate) is_in_use: bool,
     pub(crate) message: String,

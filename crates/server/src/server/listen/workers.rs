@@ -1,5 +1,5 @@
-//! The worker threads. Each has its own runtime. A connection and its upstream connections stay on one thread, so
-//! threads do not share locks or wakeups.
+//! The worker threads and their runtimes. A connection and its upstream connections stay on one thread, so threads do
+//! not share locks or wakeups.
 //!
 //! A connection goes to the thread with the fewest connections.
 //!
@@ -21,8 +21,8 @@ use rotogate_kit::worker_id::WorkerId;
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<Worker>,
-    /// The index at which the search for the least-loaded thread begins. It advances, so that ties do not always select
-    /// the first thread.
+    /// The index at which the next search for the least-loaded thread begins. It advances, so that ties do not always
+    /// select the first thread.
     turn: AtomicUsize,
 }
 
@@ -85,7 +85,7 @@ impl Pulse {
     pub(crate) async fn answered(&self) {
         let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
         for answer in answers {
-            // If the thread has ended, the task is canceled.
+            // Fails only if the thread has ended.
             let _ = answer.await;
         }
     }

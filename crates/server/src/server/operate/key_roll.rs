@@ -40,8 +40,7 @@ impl RollError {
     }
 }
 
-/// Returns the running gates and the time of a shared store. Without such a store, returns no gates and this machine's
-/// time.
+/// Returns the running gates, and the current time of the shared store or of this machine.
 async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
@@ -134,7 +133,7 @@ fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) 
     Some(format!("these gates of the store cannot verify its tokens: {lacking}"))
 }
 
-/// Returns why some verifier might refuse this key. `None` if all accept it.
+/// Returns why some verifier might refuse this key.
 fn why_not(
     kid: &str,
     (written, published_for): (Timestamp, Duration),
@@ -150,7 +149,7 @@ fn why_not(
     })
 }
 
-/// Returns when the gates got their present keys. A restart of a gate resets the time.
+/// Returns when the last gate got its current keys. A restart of a gate resets the time.
 fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
@@ -164,7 +163,7 @@ pub(crate) struct Longest {
     idle: Duration,
     /// How long a refresh token can be reused after its exchange.
     again: Duration,
-    /// The longest lifetime of a browser cookie, which equals that of its session.
+    /// The longest lifetime of a browser session.
     cookie: Duration,
 }
 
@@ -192,7 +191,7 @@ impl Longest {
     }
 }
 
-/// A running gate that removes a key itself.
+/// The running gate that removes a key.
 pub(crate) struct AskingGate<'a> {
     pub(crate) gate: &'a Gate,
     /// The embedded store, which other processes cannot open.
@@ -263,7 +262,6 @@ async fn needs_of(
     Ok(needs)
 }
 
-/// Returns the stopped gates that used a key, and the time of their last report.
 fn used_until_the_end(
     ended: &[NodeSeen],
     now: Timestamp,
@@ -273,7 +271,7 @@ fn used_until_the_end(
     Some((last, names(ended, now, |seen| uses(&seen.row))?))
 }
 
-/// Returns why tokens from stopped gates may still be valid. `None` if all of them have expired.
+/// Returns why tokens from stopped gates may be valid, or `None` if they have expired.
 fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
     let left = last.plus(window).since(now);
     (left > Duration::ZERO).then(|| {
@@ -285,7 +283,7 @@ fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -
     })
 }
 
-/// Returns why a former signing key is still needed. `None` if nothing needs the key.
+/// Returns why a former signing key is still needed, or `None` if it is not.
 fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
     if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
         return Some(format!("these gates of the store sign with it: {signing}"));
@@ -328,8 +326,7 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
     Ok(())
 }
 
-/// Removes a key that nothing needs. With `force`, removes any key, and returns a warning if the key was needed.
-/// `asking` is the running gate, if the gate itself removes the key.
+/// Removes a key that is no longer needed. With `force`, removes any key, and returns a warning if the key was needed.
 pub(crate) async fn retire(
     config: &Config,
     kid: &str,

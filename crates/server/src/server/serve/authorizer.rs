@@ -1,6 +1,5 @@
-//! Listeners that receive authorization requests from other proxies. Such a request is called a question. The gate
-//! converts each question into the request that it describes. This request gets a permit, a log line, metrics and a
-//! decision.
+//! Listeners that receive authorization requests, called questions, from other proxies. The gate converts each question
+//! into the request that it describes. This request gets a permit, a log line, metrics and a decision.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -46,10 +45,10 @@ impl Questions {
         questions
     }
 
-    /// Sets the networks from which questions are accepted from now on.
+    /// Replaces the networks that may send authorization requests.
     pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
-        // If networks are configured besides the certificate, the peer must meet both conditions.
+        // If networks are configured too, the peer must meet both conditions.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
         self.asking.set(trusted);
     }
@@ -97,7 +96,7 @@ pub(crate) fn answer(
     })
 }
 
-/// Returns the verdict on a request, or the refusal of the question. Both appear in the logs and metrics.
+/// Returns the verdict on a request, or a refusal.
 pub(crate) async fn verdict(
     state: &RequestState,
     origin: &Arc<Origin>,

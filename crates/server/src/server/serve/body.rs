@@ -1,4 +1,4 @@
-//! Request bodies: from the connection, or already read by an endpoint.
+//! Request bodies from the connection, or from memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,8 +39,7 @@ pub(crate) struct FilteredBody {
     owed: Option<Arc<OwedAnswer>>,
 }
 
-/// A body that must arrive at a minimum rate until the response begins (requirement A4). After that, the client may
-/// pause, because it may wait for parts of the response.
+/// A body that must arrive at a minimum rate until the response begins (requirement A4).
 #[derive(Debug)]
 pub(crate) struct MinRateBody {
     body: FilteredBody,

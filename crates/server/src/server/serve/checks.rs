@@ -19,12 +19,12 @@ use rotogate_config::AuthorizerKind;
 use rotogate_core::reply;
 use rotogate_core::reply::{Reply, ReplyBody};
 
-/// The time limit for a question. Envoy's own timeout is shorter.
+/// Envoy's own timeout is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
-/// Responds to a call. If there is a verdict, the access log gets a line about the described request.
+/// Responds to a call. Each verdict gets a line in the access log.
 pub(crate) async fn answer(
     state: &RequestState,
     origin: &Arc<Origin>,

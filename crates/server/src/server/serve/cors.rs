@@ -78,8 +78,8 @@ impl<S> Cors<S>
 where
     S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
 {
-    /// Calls the service, which is always ready. The receiver is `&self`, so that a request clones only the service
-    /// that it uses. A clone writes to memory that all threads share.
+    /// Calls the service, which is always ready. Clones only one of the two services, because a clone writes to memory
+    /// that all threads share.
     pub(crate) fn call(&self, request: Request<RequestBody>) -> CorsFuture<S::Future> {
         let Some(with_cors) = &self.with_cors else { return Either::Left(self.plain.clone().call(request)) };
         // tower-http treats every `OPTIONS` request as a preflight, even without the preflight headers.

@@ -27,7 +27,7 @@ impl StreamDrain {
     }
 }
 
-/// The kinds of endless responses. Each kind ends in its own way.
+/// The kinds of endless responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StreamKind {
     Events,
@@ -49,8 +49,8 @@ impl DrainedStream {
         Self { kind, drain, end: None, is_over: false }
     }
 
-    /// Becomes ready when the response must end. The result has trailers for a gRPC call. Poll this function only while
-    /// waiting for a frame.
+    /// Resolves when the response must end, to the trailers of a gRPC response, and to `None` for other responses. Poll
+    /// it only while waiting for a frame.
     pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
         if end.poll_unpin(cx).is_pending() {

@@ -1,4 +1,4 @@
-//! Handles one request: access record, panics, overload, CORS, gate and proxy.
+//! Handles one request.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,7 +91,7 @@ impl RequestState {
         &self.gate
     }
 
-    /// Returns the trusted networks, or an empty list if the peer is in none of them.
+    /// Returns the trusted networks if they contain the peer, or an empty list.
     pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
         let proxies = self.gate.trusted_proxies();
         let address = peer.address().to_canonical();
@@ -234,9 +234,7 @@ impl ServedRequest {
 pin_project! {
     #[project = PendingAnswerProjection]
     enum PendingAnswer {
-        // The gate or the upstream responds.
         Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
-        // The server itself responds, possibly after a wait.
         Boxed { answer: ResponseBoxFuture },
     }
 }
@@ -292,7 +290,7 @@ fn call_service(
     received: Option<ExchangeProgress>,
     permit: PoolPermit,
 ) -> PendingAnswer {
-    // gRPC messages may pause, so the minimum rate does not apply.
+    // gRPC streams may pause, so the minimum rate does not apply.
     let mut request = match &received {
         Some(progress) if !is_grpc => RequestBody::with_min_rate(request, &state.gate, origin, progress.clone()),
         received => request.map(|body| RequestBody::incoming(body, &state.gate, origin, received.clone())),
@@ -345,7 +343,7 @@ fn poll_caught<B>(
     }
 }
 
-/// Returns a 500 without details. Only the log contains them.
+/// Returns a 500 without details.
 pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));

@@ -213,8 +213,7 @@ fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
 }
 
 pin_project! {
-    /// A response body that records its end. The permit is in this body, because a separate body would copy each
-    /// response.
+    /// A response body that records its end.
     #[derive(Debug)]
     pub(crate) struct LoggedBody {
         #[pin]
@@ -228,7 +227,7 @@ pin_project! {
 }
 
 impl LoggedBody {
-    /// Returns a body without a record, for a request that no client sent.
+    /// For gRPC responses to Envoy.
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None, permit: None }
     }

@@ -28,7 +28,7 @@ const HEADERS: Fate =
     Gone("`[identity]` names the headers for services; responses to browsers do not get such headers");
 const REDIS: Fate = Gone("`[store]` has its own keys for Redis: see docs/redis.md");
 
-/// Settings that restrict logins by data that tokens do not contain.
+/// Login restrictions by data that is not in tokens.
 pub(super) const MEMBERS: [&str; 10] = [
     "bitbucket_repository",
     "bitbucket_team",
@@ -284,7 +284,7 @@ pub(super) fn of_setting(name: &str) -> Fate {
     SETTINGS.iter().find(|(names, _)| names.contains(&name)).map_or(Fate::Unknown, |(_, fate)| *fate)
 }
 
-/// Returns the beginning of the configuration line to which a remark about this setting belongs.
+/// Returns the start of the line to which the setting's remark belongs.
 pub(super) fn line(name: &str) -> Option<&'static str> {
     Some(match name {
         "redirect_url" => "public_url =",

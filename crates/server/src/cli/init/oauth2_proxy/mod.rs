@@ -34,7 +34,7 @@ pub(super) struct Remark {
     pub(super) why: String,
     #[serde(skip)]
     pub(super) key: Option<&'static str>,
-    /// The beginning of the configuration line to which the remark belongs.
+    /// The start of the remark's configuration line.
     #[serde(skip)]
     line: Option<&'static str>,
 }
@@ -42,7 +42,7 @@ pub(super) struct Remark {
 #[derive(Default)]
 pub(super) struct Imported {
     pub(super) text: String,
-    /// The configuration without a feature that this build lacks, or `None` if all features are available.
+    /// The configuration without an unavailable feature, or `None` if all features are available.
     pub(super) without_feature: Option<String>,
     /// The names and contents of files with secrets.
     pub(super) secrets: Vec<(&'static str, SecretString)>,
@@ -153,7 +153,7 @@ impl Import {
         Ok(self.imported)
     }
 
-    /// Returns the gate's URL and the browser path, which preserve oauth2-proxy's redirect URI.
+    /// Returns a gate URL and browser path that preserve oauth2-proxy's redirect URI.
     fn public_url(&mut self) -> (String, String) {
         let prefix = self.settings.get("proxy_prefix").unwrap_or("/oauth2").to_owned();
         let url = self.settings.get("redirect_url").and_then(|url| url.parse::<Uri>().ok());
@@ -247,7 +247,6 @@ impl Import {
         Ok(store)
     }
 
-    /// Returns the identity headers, named as by `--set-xauthrequest`.
     fn identity(&mut self) -> Table {
         let (asked, passed) =
             (self.settings.is_on("set_xauthrequest", false), self.settings.is_on("pass_user_headers", true));
@@ -326,7 +325,7 @@ impl Import {
             endpoint.insert("parameters".to_owned(), parameters.into());
         }
         let expire = settings.get("cookie_expire").unwrap_or("168h");
-        // A value below one second must not be rounded to zero, because zero means a session cookie without an expiry.
+        // A value below one second must not be rounded to zero, because zero means a session cookie.
         let life = go_duration(expire).filter(|life| life.is_zero() || life.as_secs() > 0);
         let life = life.ok_or("cookie_expire: expected a duration such as 168h")?.as_secs();
         if life == 0 {

@@ -84,7 +84,7 @@ pub(super) fn write(import: &mut Import, config: &mut Table, roles: (&[String], 
         routes.push((route_path(&destination.path), None, &*destination.name, keys));
     }
     let with_method = routes.iter().filter(|(_, method, ..)| method.is_some());
-    // Without these routes, a path that is open for one method would return 405 for others, instead of a login.
+    // Otherwise, a path that is open for one method would respond to others with 405, not with a login.
     let others: Vec<_> =
         with_method.map(|(path, _, upstream, _)| (path.clone(), None, *upstream, login.clone())).collect();
     routes.extend(others);
@@ -239,7 +239,7 @@ fn route_path(path: &str) -> String {
     }
 }
 
-/// Returns path patterns that match only paths that the regular expression also matches. `None` if the expression is
+/// Translates a regular expression to path patterns that match the same paths, or fewer. `None` if the expression is
 /// not a plain path.
 pub(super) fn paths(pattern: &str) -> Option<Vec<String>> {
     let path = pattern.strip_prefix('^')?;

@@ -12,7 +12,7 @@ pub(super) struct Setting {
     pub(super) values: Vec<String>,
     /// The name of the setting and its source, without its value.
     pub(super) place: String,
-    /// Whether the value is a list. Its elements may contain commas.
+    /// Whether the value is a list, whose elements may contain commas.
     is_array: bool,
 }
 
@@ -161,7 +161,7 @@ impl Settings {
                     Some([provider]) => self.put_all(provider, "", &format!("providers[0] in {place}"), variables),
                     _ => {
                         return Err(format!(
-                            "providers in {place}: expected exactly one provider, because an endpoint has one"
+                            "providers in {place}: expected exactly one, because an endpoint has only one provider"
                         ));
                     }
                 },
@@ -200,7 +200,7 @@ impl Settings {
         }
     }
 
-    /// Reads the authorization request parameters that have one default value and that a login URL cannot override.
+    /// Reads the parameters that have a single default value and no `allow`.
     fn read_parameters(&mut self, value: &YamlOwned, place: &str, variables: Variables<'_>) {
         for parameter in value.as_sequence().into_iter().flatten() {
             let of = |key: &str| parameter.as_mapping_get(key);

@@ -196,7 +196,7 @@ impl Import {
             return Ok(require);
         }
         if require.contains_key(&address) {
-            self.remark("email_domains", "admits users whose addresses are not in `require`; add their addresses");
+            self.remark("email_domains", "admits whole domains, but `require` lists addresses; add the missing ones");
             return Ok(require);
         }
         require.insert(claim.to_owned(), texts(domains));

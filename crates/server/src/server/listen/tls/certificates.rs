@@ -68,7 +68,7 @@ impl ResolvesServerCert for Certificates {
 
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
-    // webpki reports the expiry only in its error about an expired certificate.
+    // webpki reports `not_after` only for an expired certificate.
     match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
         _ => None,

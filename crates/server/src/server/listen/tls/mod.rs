@@ -56,7 +56,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Loads the settings without warnings, which were already reported.
+    /// Loads the settings without repeating the warnings.
     pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: watch::Sender::new(Arc::new(loaded)) })

@@ -1,4 +1,4 @@
-//! API keys: list, create, replace, revoke, and report leaked ones.
+//! Operations that list, create, replace and revoke API keys, and report leaked ones.
 
 use std::time::Duration;
 
@@ -156,8 +156,8 @@ fn info(state: &AdminState, key: &ApiKey) -> ApiKeyInfo {
     }
 }
 
-/// Returns up to `most` live API keys of an owner, the newest first. Without an owner, returns the keys that one scan
-/// finds. The flag tells whether there are more keys.
+/// Returns up to `most` live API keys, the newest first, and whether there are more. Without an owner, returns the keys
+/// from a single scan.
 pub(super) async fn newest(
     state: &AdminState,
     subject: Option<&str>,

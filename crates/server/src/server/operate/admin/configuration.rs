@@ -1,4 +1,4 @@
-//! The configuration: show, check, reload.
+//! Operations on the configuration.
 
 use std::collections::BTreeSet;
 use std::path::Path;

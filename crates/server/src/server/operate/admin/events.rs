@@ -36,7 +36,7 @@ pub(super) struct EventsQuery {
     pub(super) subject: Option<String>,
     /// Only lines about this session.
     pub(super) session: Option<String>,
-    /// Only lines about actions of this actor, such as the name of a token.
+    /// Only lines with this `rotogate.actor`, such as the name of an admin token.
     pub(super) actor: Option<String>,
     /// The maximum number of lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
@@ -81,8 +81,8 @@ impl WithOthers {
         }
     }
 
-    /// Returns whether this line revokes all sessions of the user, the client or everyone. It compares times instead of
-    /// the order of the lines, because a delayed revocation has a second, later line.
+    /// Returns whether this line revokes all sessions of the user, the client or everyone. Compares times, because a
+    /// delayed revocation has a second, later line.
     // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
@@ -103,8 +103,8 @@ impl WithOthers {
 }
 
 impl Filter {
-    /// Returns the matching lines, in order. After the first revocation of the session, further revocations are
-    /// omitted, except the line that reports the first one as durable.
+    /// Returns the matching lines, in order. Of a session's revocations, only the first and its confirmation are
+    /// included.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
         let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
@@ -146,7 +146,7 @@ pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
     filter.pick_all(recent::follow().0.iter())
 }
 
-/// Returns the actor that ended the session, with the role if known.
+/// Returns the actor that ended the session, and the actor's role.
 pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     let line = history.iter().find(|line| line["event.action"] == "revocation")?;
     let actor = line["rotogate.actor"].as_str()?;
@@ -218,7 +218,7 @@ pub(super) async fn lines(
                         return Some((picked, (coming, filter)));
                     }
                 }
-                // A slow client misses lines. The line numbers show the gap.
+                // A slow client sees a gap in the line numbers.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -300,6 +300,6 @@ mod tests {
         let actors: Vec<_> = picked.iter().map(|line| line["rotogate.actor"].as_str().unwrap()).collect();
         assert_eq!(actors, ["ada", "system"], "the second line of its end is about it, too");
         assert_eq!(ended_by(&picked).as_deref(), Some("ada"));
-        assert!(filter(22).pick_all(owed[2..3].iter()).is_empty(), "it began between the two lines");
+        assert!(filter(22).pick_all(owed[2..3].iter()).is_empty(), "the session began between the two lines");
     }
 }

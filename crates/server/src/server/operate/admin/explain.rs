@@ -1,5 +1,5 @@
-//! `POST /v1/explain` explains why a request is refused. The gate layer decides, and this module adds advice and
-//! positions in the configuration.
+//! `POST /v1/explain` explains why a request is refused. The library makes the decision, as for a real
+//! request. This module adds advice, and the configuration lines of the route and the rules.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

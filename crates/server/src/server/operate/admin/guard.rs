@@ -113,8 +113,7 @@ pub(super) fn access<'a>(
     Ok(Some(holder))
 }
 
-/// Records that the peer has shown an admin token. The connection is then not closed in favor of peers without a token
-/// (requirement A26).
+/// Keeps the connection's seat, because the peer has a valid admin token (requirement A26).
 pub(super) fn hold_seat(parts: &Parts) {
     if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
         seat.hold();
@@ -189,8 +188,8 @@ pub(super) fn sign_in(
     Ok(Some((holder.clone(), token)))
 }
 
-/// Refuses a form from another origin. With `Referrer-Policy: no-referrer`, a browser sends `null` as the gate's own
-/// origin (Fetch, «append a request Origin header»). In this case, the CSRF token decides.
+/// Refuses a form from another origin. With `Referrer-Policy: no-referrer`, a browser sends `Origin: null` (Fetch,
+/// «append a request Origin header»). Then the CSRF token decides.
 pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {

@@ -71,7 +71,7 @@ impl Totals {
         now
     }
 
-    /// Returns the increases since `before`. A reload may reset an upstream's counters.
+    /// Returns the increases since `before`. A reload may reset counters.
     fn since(mut self, before: &Self) -> Self {
         let subtract = |now: &mut u64, before: u64| *now = now.saturating_sub(before);
         subtract(&mut self.requests, before.requests);

@@ -1,4 +1,4 @@
-//! The gate's own keys: list and replace.
+//! Lists and replaces the gate's keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ impl From<RollError> for Refusal {
 /// by hand.
 #[utoipa::path(
     post, path = "/v1/keys/rotate", operation_id = "rotate_keys", tag = "keys",
-    request_body = RotateRequest, responses((status = 202, description = "the key was added, and signs later", body = ChangedKey))
+    request_body = RotateRequest, responses((status = 202, description = "the key was added; it will sign later", body = ChangedKey))
 )]
 pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminResult {
     let RotateRequest { algorithm, refresh } = request;

@@ -109,7 +109,6 @@ pub(crate) struct AdminState {
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// Gives access to the gate, its store and users, and the configuration in use.
 impl Deref for AdminState {
     type Target = InForce;
 
@@ -124,7 +123,7 @@ pub(crate) enum Side {
     Probes,
 }
 
-/// Serves until the task is aborted, after the drain. Readiness checks can therefore fail during the drain.
+/// Serves until the task is aborted after the drain, so that readiness checks can fail during the drain.
 pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
@@ -234,7 +233,8 @@ async fn handle(
     body: Incoming,
     is_probe: bool,
 ) -> AdminResult {
-    // Load balancers send HTTP/1.0 health checks. A browser under DNS rebinding always sends `Host`.
+    // Load balancers send HTTP/1.0 health checks without `Host`. A browser always sends `Host`, also under
+    // DNS rebinding.
     let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
     if !needs_no_host {
         guard::host(parts, &state.config.load().admin.hosts)?;
@@ -386,7 +386,7 @@ fn reply(media: &'static str, body: Body) -> Response<Body> {
     response
 }
 
-/// Returns the requested page size: 100 by default, `most` at the maximum.
+/// Returns the requested page size, or the default of 100.
 fn page_size(limit: Option<String>, most: usize) -> Result<usize, Refusal> {
     match limit.map(|limit| limit.parse()) {
         None => Ok(DEFAULT_PAGE),

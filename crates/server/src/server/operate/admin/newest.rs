@@ -12,11 +12,11 @@ use rotogate_core::store::{Filter, Page};
 use crate::server::build::files;
 
 const AT_ONCE: usize = 1000;
-/// The first window of time, in milliseconds. A window with too few sessions grows by a factor.
+/// The first window of time, in milliseconds.
 const FIRST_WINDOW: u64 = 3_600_000;
 const GROWTH: u64 = 8;
 
-/// Returns at least `limit` sessions before `end`, if they exist, with the newest first.
+/// Returns the newest sessions before `end`, the newest first: at least `limit` of them, or all.
 pub(super) async fn newest_before(
     sessions: &Sessions,
     filter: &Filter,
@@ -25,14 +25,14 @@ pub(super) async fn newest_before(
 ) -> Result<Page, Error> {
     let is_before_end = |id: SessionId| end.is_none_or(|end| id < end);
     let at = end.map_or_else(files::now, |id| id.created());
-    // The longest window that was too short, and the shortest that was too long.
+    // The longest window that was too short, the shortest that was too long, and the next window.
     let (mut short, mut long, mut window) = (0, None, FIRST_WINDOW);
     loop {
         let start = at.minus(Duration::from_millis(window));
         let is_all = start == Timestamp::ZERO;
         let after = (!is_all).then(|| SessionId::new(start, [0; 10]));
         let Page { sessions: mut found, mut next } = sessions.list(filter.clone(), after, AT_ONCE).await?;
-        // Too many sessions began within one millisecond, so the window cannot shrink further.
+        // The window cannot shrink further, so read all its pages.
         let is_narrowest = long.is_some_and(|long| long <= window);
         while let Some(after) = next.filter(|next| is_narrowest && is_before_end(*next)) {
             let page = sessions.list(filter.clone(), Some(after), AT_ONCE).await?;

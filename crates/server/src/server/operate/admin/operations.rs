@@ -115,7 +115,7 @@ static PATHS: LazyLock<Router<Vec<&'static OperationRow>>> = LazyLock::new(|| {
     paths
 });
 
-/// Returns the operations at a path, and the path's percent-encoded parameter (possibly empty).
+/// Returns the operations at a path, and the path's percent-encoded parameter.
 pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)> {
     let found = PATHS.at(path).ok()?;
     let parameter = found.params.iter().next().map_or("", |(_, value)| value);

@@ -162,7 +162,7 @@ impl Refusal {
         Self::failed(error, detail)
     }
 
-    /// The store failed during a revocation, which this gate already applies.
+    /// The store failed to save a revocation. This gate already enforces the revocation.
     pub(super) fn of_revocation(error: Error) -> Self {
         let what = "This gate already enforces the revocation, and writes it as soon as the store works. If the gate \
                     stops before that, the revocation is lost. See the log, and repeat the request until it succeeds";

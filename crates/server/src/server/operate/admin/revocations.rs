@@ -1,4 +1,4 @@
-//! Requests that list revocations, or revoke many sessions.
+//! Lists revocations, and revokes sessions and tokens.
 
 use std::time::Duration;
 
@@ -216,7 +216,7 @@ pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> Re
 fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTarget, Refusal> {
     let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
     let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
-    // An empty account selects the user without an account.
+    // With `user`, `account` may be empty.
     let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
     let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
@@ -334,7 +334,7 @@ pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) 
     }
 }
 
-/// Returns why there is nothing to revoke, and a suggestion for the target. `None` if the target is known.
+/// Returns an error message for an unknown target.
 async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
@@ -361,7 +361,7 @@ async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>,
             }
             Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
         }
-        // Kinds of targets that this version cannot look up are not reported as unknown.
+        // Other kinds of targets cannot be looked up.
         _ => Ok(None),
     }
 }

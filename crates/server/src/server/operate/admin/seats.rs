@@ -1,6 +1,6 @@
 //! Limits the connections of an admin listener (requirements A25, A26, A32). Peers without a token share a fixed number
-//! of seats. If no seat is free, a new connection replaces the oldest connection of the busiest network. After a valid
-//! token, the connection moves to a reserved seat.
+//! of seats. If no seat is free, a new connection replaces the oldest connection of the busiest network. A connection
+//! with a valid token moves to a reserved seat.
 //!
 //! A new connection counts as young for a short time. Additional seats protect young connections. Otherwise a flood of
 //! connections could evict an operator before the operator's first request.
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use rotogate_core::network::{Network, networks};
 
-/// The maximum number of connections of each kind. Scrapers and commands need fewer.
+/// The maximum number of connections of each kind.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
 /// The maximum for peers without a token, including young connections. About 2000 new connections per second exceed
@@ -88,8 +88,8 @@ impl Taken {
     }
 
     /// Closes the oldest connections of the busiest network until a seat is free. While additional seats are left,
-    /// young connections stay open. Afterwards, a young connection is closed only in favor of another network. Returns
-    /// whether a seat is free.
+    /// young connections stay open. Otherwise only another network can replace a young connection. Returns whether a
+    /// seat is free.
     fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
         while self.strangers.len() >= MAX_STRANGERS {
             let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
@@ -158,7 +158,6 @@ mod tests {
     async fn a25_who_has_most_gives_way_the_oldest_first_and_who_has_few_never() {
         let seats = Arc::new(Seats::default());
         let take = |last: u8| seats.take([203, 0, 113, last].into()).unwrap();
-        // A probe came first, and has one connection.
         let probe = take(1);
         let mut flood = Vec::new();
         for _ in 0..500 {

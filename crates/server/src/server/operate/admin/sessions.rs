@@ -1,4 +1,4 @@
-//! Requests that list, show and end sessions.
+//! Operations on sessions.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +17,7 @@ use rotogate_core::store::Filter;
 const MAX_PAGE_SESSIONS: usize = 1000;
 /// How many sessions are read for one page. If few of them match the filter, the page is short.
 const MAX_READ_SESSIONS: usize = 20_000;
-/// How many sessions are read for one page with the newest first.
+/// How many sessions are read for one page in newest-first order.
 const NEWEST_AT_ONCE: usize = 250;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
@@ -290,7 +290,6 @@ pub(super) async fn show(state: &AdminState, name: &str) -> Result<SessionDetail
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
     let session = session_info(state, &session);
-    // An expired session was not ended by anybody.
     let is_revoked = !matches!(&*session.status, "live" | "expired");
     Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }

@@ -1,5 +1,4 @@
-//! Whether the gate works and, if not, where to look. The page, `/readyz`, `/v1/status` and `/v1/explain` use the
-//! result.
+//! The health of the gate, for the page, `/readyz`, `/v1/status` and `/v1/explain`.
 
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use crate::server::operate::reload::ReloadSource;
 const MIN_REQUESTS: u64 = 5;
 /// The thresholds of the alerts RotogateUpstreamErrors and RotogateCertificateExpires.
 pub(super) const MANY_ERRORS: f64 = 0.05;
-/// If the share of failed or refused requests reaches these values, the state becomes failing or refusing.
+/// The share of failed or refused requests at which the state becomes failing or refusing.
 pub(super) const MOST: f64 = 0.5;
 pub(super) const NEARLY_ALL: f64 = 0.9;
-const FULL_RELAY: &str = "keeps the maximum of responses, so it keeps further ones only for `grace`";
+const FULL_RELAY: &str = "already keeps the maximum number of responses, so new responses are kept only for `grace`";
 const ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 const ENDS_NOW: Duration = Duration::from_secs(3 * 86_400);
 
@@ -103,7 +102,7 @@ pub(super) fn problem_of(state: &AdminState, upstream: &str) -> Option<String> {
     unreachable(state).any(|name| name == upstream).then(|| no_address(upstream))
 }
 
-/// The problem that the requests of the last minute indicate.
+/// Grades the requests of the last minute.
 fn judge(minute: &Totals) -> (Option<(Grade, String)>, Option<&'static str>) {
     let share = |number: u64| number as f64 / minute.requests.max(1) as f64;
     let (failed, refused) = (share(minute.failed), share(minute.refused));
@@ -124,7 +123,7 @@ pub(super) struct Aging {
     pub(super) state: String,
     pub(super) age: String,
     pub(super) end: Option<String>,
-    /// What ends the use of the key or certificate, if there is no fixed end time.
+    /// Text instead of `end`, if there is no fixed end time.
     pub(super) until: &'static str,
 }
 

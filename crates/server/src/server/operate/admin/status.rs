@@ -1,4 +1,4 @@
-//! Handles the operator's request for the state of the whole gate.
+//! The admin operation that returns the state of the gate.
 
 use std::net::SocketAddr;
 

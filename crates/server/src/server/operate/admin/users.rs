@@ -16,7 +16,7 @@ use rotogate_directories::users::edit::{self, EditError, UserKey};
 /// changed the file can wait for them.
 #[utoipa::path(
     post, path = "/v1/users/reload", operation_id = "reload_users", tag = "users",
-    responses((status = 204, description = "the gate uses the file's users"))
+    responses((status = 204, description = "the gate now uses the users in the file"))
 )]
 pub(super) async fn reload(state: &AdminState) -> AdminResult {
     let Some(users) = &state.users else {

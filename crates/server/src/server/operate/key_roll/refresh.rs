@@ -123,7 +123,7 @@ fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
         && now.since(session.issued_at) < idle
 }
 
-/// Returns whether this secret created the browser cookie, which lasts as long as its session.
+/// Returns whether this secret created the session's browser cookie.
 fn made_cookie(session: &Session, id: u8) -> bool {
     session.browser.as_deref().is_some_and(|browser| browser.key == id)
 }

@@ -8,10 +8,10 @@ use rotogate::remote_keys::RemoteStatus;
 use rotogate_core::token::IgnoredCause;
 use rotogate_kit::metric_families as names;
 
-/// The index of a state is its number in the metrics.
+/// The metric is the index in this list.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
-/// Label values are bounded, because names are configured and causes are fixed (requirement I43).
+/// All label values are configured names or fixed causes (requirement I43).
 pub(super) fn write(issuers: &RemoteIssuers, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let all = issuers.statuses();
     let state = |status: &RemoteStatus| STATES.iter().position(|state| *state == status.state);

@@ -73,7 +73,7 @@ impl Metrics {
     }
 }
 
-/// Returns a status as a label. A status that IANA does not list becomes `other`, which bounds the labels.
+/// Returns a status as a label. Statuses that IANA does not list become `other`.
 fn code(status: Option<StatusCode>) -> String {
     match status {
         // The client closed the connection before a status was known.
@@ -276,7 +276,6 @@ impl GateCollector {
         self.elsewhere(output)
     }
 
-    /// Writes the metrics of requests to other systems, and of published documents.
     fn elsewhere(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let gate = &self.sources.gate;
         output.each(&names::RELAY_EXCHANGES, gate.relay_exchanges())?;

@@ -45,7 +45,7 @@ pub(crate) fn resident_memory() -> Option<u64> {
     None
 }
 
-/// Reads metrics from the operating system, and omits those that it does not provide.
+/// Reads metrics from the operating system, and omits unavailable metrics.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
@@ -56,7 +56,6 @@ impl Collector for ProcessCollector {
         let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second();
-            // A float represents this sum of ticks exactly.
             let seconds = |of: u64| of as f64 / ticks as f64;
             output.one(&names::PROCESS_CPU, seconds(stat.utime + stat.stime))?;
             output.one(&names::PROCESS_RESIDENT_MEMORY, stat.rss.saturating_mul(procfs::page_size()))?;

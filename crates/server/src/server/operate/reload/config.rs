@@ -45,7 +45,7 @@ impl Reloadable {
             Arc::make_mut(&mut now.source).keep_text(&old.source);
             tracing::warn!(
                 keys = restart_only.join(", "),
-                "restart needed for changed keys: restart the gate, or upgrade it in place with SIGUSR2"
+                "restart needed for changed keys of gateway.toml: restart the gate, or upgrade it in place with SIGUSR2"
             );
         }
         last_read.certificates.iter_mut().zip(read.certificates).for_each(|(group, read)| group.follow(read));
@@ -168,7 +168,7 @@ fn log_issuers(old: &Config, now: &Config) {
     );
 }
 
-/// Updates the groups of watched files. An unchanged issuer keeps its group, because its files were not read again.
+/// An unchanged issuer keeps its group, because its files were not read again.
 fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
     if old.issuers == now.issuers {
         return;

@@ -19,15 +19,13 @@ use rotogate_config::Config;
 
 #[derive(Debug)]
 pub(crate) struct InForce {
-    /// The parts of the gate, as created at startup.
     pub(crate) parts: GateParts,
     pub(crate) tally: &'static Tally,
     pub(crate) config: ArcSwap<Config>,
-    /// The state with which requests are served, including the current proxy.
     pub(crate) serving: Serving,
     pub(crate) limits: Arc<Limits>,
     pub(crate) outcomes: Outcomes,
-    /// In the order of the configuration.
+    /// In configuration order.
     pub(crate) listeners: Vec<ListenerInForce>,
 }
 

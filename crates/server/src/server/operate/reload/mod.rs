@@ -183,8 +183,7 @@ impl Reloadable {
             }
         }
         if last_read.clients.changed(|| files::of_clients(&config)).is_some() {
-            // Installing the same configuration again rebuilds the clients and endpoints, which then read their files
-            // again.
+            // Installing the same configuration reads the files of clients and endpoints again.
             match self.install(&config, &config).await {
                 Ok(()) => {
                     tracing::info!("client and provider files reloaded");

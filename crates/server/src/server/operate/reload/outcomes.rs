@@ -45,7 +45,7 @@ struct Outcome {
 pub(crate) struct Outcomes([Outcome; ReloadSource::ALL.len()]);
 
 impl Outcomes {
-    /// All files were just applied at startup.
+    /// The outcomes after a start.
     pub(crate) fn new() -> Self {
         let now = files::now().as_secs();
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))

@@ -138,7 +138,7 @@ impl Explained<'_> {
             ),
             false => format!("{give} and let them log in again"),
         };
-        Some(format!("{allowed}{how}; a refresh keeps the scope of the login."))
+        Some(format!("{allowed}{how}; a refresh keeps the scope granted at login."))
     }
 
     /// Advice about scopes that a client may not have. If a client has no `scopes` in the configuration, its users may

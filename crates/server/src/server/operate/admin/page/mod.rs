@@ -1,5 +1,5 @@
-//! The admin page at `/ui/` (requirement P56). Views and forms call the functions of `/v1`. Everything works without
-//! the script, which adds a dialog and live lines.
+//! The admin page at `/ui/` (requirement P56). Views and forms call the functions of `/v1`. The page works without
+//! JavaScript.
 //!
 //! Signing in with an admin token sets a random cookie ([`sign_ins`]). Each form contains a CSRF value. After a change,
 //! the browser is redirected to a view.
@@ -38,7 +38,7 @@ pub(super) mod view;
 
 pub(crate) use sign_ins::SignIns;
 
-/// Without `unsafe-*`, injected markup could not run a script.
+/// Without `unsafe-*`, injected markup cannot run a script.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const SIGN_IN: &str = "rotogate-admin";
@@ -84,8 +84,7 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, full(text))
 }
 
-/// Inserts the folder into paths of the markup. Quotes in values are escaped, so only the templates' own markup
-/// matches.
+/// Replaces `/ui/` in links. Quotes in values are escaped, so only the templates' own markup matches.
 fn in_folder(text: String, folder: &str) -> String {
     ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
         text.replace(&format!(" {attribute}=\"/ui/"), &format!(" {attribute}=\"{folder}"))
@@ -168,8 +167,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     }
 }
 
-/// Returns whether the `/v1` operation of a form needs the audit log. The forms `sessions/revoke` and `sign-out` have
-/// no operation, and need no log.
+/// Returns whether the `/v1` operation of a form needs the audit log.
 fn needs_audit_log(segments: &[&str]) -> bool {
     let is_free = matches!(segments, ["sign-out"] | ["sessions", "revoke"]);
     let path = format!("/v1/{}", segments.join("/"));

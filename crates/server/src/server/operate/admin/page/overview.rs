@@ -1,4 +1,4 @@
-//! The overview: whether the gate works and, if not, where to look.
+//! The overview of the gate's health.
 
 use std::fmt::Write;
 
@@ -16,7 +16,6 @@ use crate::server::operate::admin::status::{self, Status};
 use crate::server::operate::admin::traffic::{self, UpstreamInfo};
 use crate::server::operate::metrics::process;
 
-/// The text of docs/outcomes.md, which explains each outcome.
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
 const TOP: usize = 10;
 const WIDTH: usize = 2 * (SAMPLES - 1);
@@ -38,7 +37,6 @@ pub(super) struct TopRefusal {
 pub(super) struct ChartLine {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
-    /// The newest value, formatted.
     pub(super) latest: String,
     pub(super) path: String,
 }
@@ -171,7 +169,7 @@ fn path(values: &[Option<f64>], most: f64) -> String {
     for (place, value) in values.iter().enumerate().rev() {
         if let Some(value) = value {
             let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A point between two gaps is drawn as a line of length 1. Writing to a `String` cannot fail.
+            // A single point is drawn as a line of length 1. Writing to a `String` cannot fail.
             let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
         }
         is_on = value.is_some();
