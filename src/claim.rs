@@ -1,5 +1,4 @@
-//! Claims beyond the registered ones: the gate's own ([`OwnClaims`]), and paths to a claim in any token
-//! ([`ClaimPath`]).
+//! The gate's own claims ([`OwnClaims`]), and paths to a claim in any token ([`ClaimPath`]).
 //!
 //! ```
 //! use rotogate::claim::{ClaimPath, OwnClaims};

@@ -72,7 +72,7 @@
 //! | `http-client` | no | the HTTP client that fetches the documents of other issuers; no public API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no public API yet |
 //! | `program` | no | the API that only `rotogate-server` needs; it may change in any release, and is not on docs.rs |
-//! | `test` | no | test callers for handler tests; no other feature enables it |
+//! | `test` | no | simulated callers, for testing handlers without a gate; no other feature enables it |
 //! | `test-util` | no | a clock that tests set by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
 //!

@@ -1,4 +1,4 @@
-//! Keys of other issuers, fetched in the background and kept up to date.
+//! Fetches other issuers' keys in the background.
 //!
 //! Each issuer has its own task that fetches the keys. A token with an unknown key waits for one fetch, at most once
 //! per `cooldown`. If the keys cannot be fetched, the last valid keys stay in use for `stale_for`. An invalid key set

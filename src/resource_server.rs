@@ -70,7 +70,7 @@ impl TrustedIssuer {
 }
 
 impl ResourceServer {
-    /// Trusts the issuer with this URL, spelt exactly as in `iss`. Its keys are found by discovery (RFC 8414, OpenID
+    /// Trusts the issuer with this URL, spelt exactly as in `iss`. The keys are found by discovery (RFC 8414, OpenID
     /// Connect Discovery), and kept up to date.
     pub fn discover(issuer: impl Into<String>) -> Self {
         Self::trusting(RemoteIssuer::new("", issuer))
@@ -84,7 +84,7 @@ impl ResourceServer {
         Self { first, others: Vec::new(), folder: None, builder: GateBuilder::default().every_path() }
     }
 
-    /// Accepts tokens for this audience. If this method is called several times, a token must name one of these
+    /// Accepts tokens for this audience. If this method is called several times, a token must name one of the
     /// audiences.
     pub fn audience(mut self, audience: impl Into<Box<str>>) -> Self {
         let rules = &mut self.first.rules;

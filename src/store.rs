@@ -36,8 +36,8 @@ pub mod conformance {
 }
 
 pub mod rules {
-    //! The rules for each operation of a store, for any store that can run them inside a transaction. [`State`] gives
-    //! them access to the store's tables.
+    //! The rules for each store operation, for any store that can run them inside a transaction. [`State`] gives the
+    //! rules access to the store's tables.
     //!
     //! # Your own store
     //!

@@ -1,4 +1,4 @@
-//! Callers for tests of handlers, without tokens or a gate (feature `test`, which no other feature enables).
+//! Simulated callers, for testing handlers without tokens or a gate (feature `test`, which no other feature enables).
 //!
 //! ```
 //! use axum::Router;

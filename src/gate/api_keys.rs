@@ -16,7 +16,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::Scope;
 use rotogate_core::verify_cache::{SessionAnswer, Verified};
 
-/// How long a request waits for its API key's record. The gate continues to read the record afterwards.
+/// How long a request waits for its API key's record. The read continues after a timeout.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -65,8 +65,8 @@ impl Inner {
         (scheme.eq_ignore_ascii_case("bearer") && self.checker.is_key(token.as_bytes())).then_some(token)
     }
 
-    /// Returns the request headers that may contain an API key. On a route that accepts API keys, the result includes
-    /// the configured header, whatever its value.
+    /// Returns the request headers that may contain an API key. On a route that accepts API keys, this includes the
+    /// configured header, whatever its value.
     // Requirement K6.
     pub(in crate::gate) fn key_headers(&self, parts: &Parts, takes_keys: bool) -> impl Iterator<Item = HeaderName> {
         let keys = self.running.api_keys.as_deref();
@@ -162,11 +162,11 @@ pub struct GateApiKeys(Gate);
 
 impl GateApiKeys {
     fn keys(&self) -> &ApiKeys {
-        #[expect(clippy::expect_used, reason = "`Gate::api_keys` makes none without them")]
+        #[expect(clippy::expect_used, reason = "`Gate::api_keys` returns this type only if the gate has API keys")]
         self.0.0.running.api_keys.as_deref().expect("a gate with API keys")
     }
 
-    /// Creates an API key. Returns the key, which the gate does not store, and its record.
+    /// Creates an API key, and returns it with its record. The gate does not store the key.
     ///
     /// # Errors
     /// A fault. The inner result says why no API key was created.
@@ -210,7 +210,7 @@ impl GateApiKeys {
         self.keys().get(&self.0.0.engine, id).await
     }
 
-    /// Returns whether the API key can be used: it has not expired, and was not revoked.
+    /// Returns whether the API key can still be used.
     pub fn is_in_force(&self, key: &ApiKey) -> bool {
         ApiKeys::is_in_force(&self.0.0.engine, key)
     }

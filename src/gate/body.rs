@@ -59,7 +59,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    /// Why the reply was cut off, if the caller's session ended.
+    /// Returns why the gate cut the reply off.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
             BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),

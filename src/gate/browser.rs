@@ -40,7 +40,7 @@ pub(super) use sessions::{keep_cookie, presented, presented_to_handler};
 /// The login of browsers. The browser gets one cookie per session instead of tokens, so scripts cannot read tokens.
 ///
 /// A route accepts the session with [`RoutePolicy::session`](rotogate_core::route::RoutePolicy::session). Requests from
-/// pages of other sites are refused, whatever the cookie's `SameSite` attribute is.
+/// pages of other sites are refused for every `SameSite` value.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -21,7 +21,7 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) use rotogate_core::token::session_cookie::session_cookie;
 use rotogate_core::verify_cache::{SessionAnswer, SessionMiss, Verified};
 
-/// How long a request waits for its session. After this time, the gate continues to load the session.
+/// How long a request waits for its session. The session continues to load afterwards.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -56,8 +56,8 @@ impl Inner {
         }
     }
 
-    /// Returns the session of the cookie in a request to one of our endpoints. If the session is bound to a device, the
-    /// request must also prove possession of the device's key.
+    /// Returns the session of the cookie in a request to an endpoint. If the session is bound to a device, the request
+    /// must also prove possession of the device's key.
     ///
     /// # Errors
     /// [`Denial::DeviceProofMissing`], and the errors of
@@ -129,8 +129,8 @@ impl Inner {
         .await
     }
 
-    /// Returns the result for this session cookie without side effects, for `explain`. Returns `None` without a cookie
-    /// of this gate, or if the session must be renewed first.
+    /// Returns the result for this session cookie, without side effects. Returns `None` without a cookie of this gate,
+    /// or if the session must be renewed first.
     // Requirement B54.
     pub(in crate::gate) async fn foreseen_session(&self, parts: &Parts) -> Option<SessionAnswer> {
         let value = std::str::from_utf8(session_cookie(&parts.headers).ok()??).ok()?;

@@ -154,7 +154,7 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the checker for the secrets of confidential clients. A directory with the same checker shares its limit on
+    /// Sets the checker for the secrets of confidential clients. A directory with this checker shares its limit on
     /// concurrent hashes.
     #[cfg(feature = "passwords")]
     #[must_use]
@@ -194,8 +194,8 @@ impl GateBuilder {
         self
     }
 
-    /// Adds a route. Without routes, every path requires a token of this gate. With routes, a request that matches none
-    /// gets 404.
+    /// Adds a route. Without routes, every path requires a token of this gate. Otherwise, a path without a route gets
+    /// 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.rules.routes.push(route);
@@ -209,9 +209,9 @@ impl GateBuilder {
         self
     }
 
-    /// Describes a protected resource (RFC 9728). The gate serves the resource's metadata document, and names the
-    /// document in challenges on the routes that name the resource's path. Tokens on these routes must name the
-    /// resource, or one of the route's audiences.
+    /// Describes a protected resource (RFC 9728). The gate serves the resource's metadata document. Challenges name
+    /// this document on routes with the resource's path. Tokens on these routes must name the resource, or one of the
+    /// route's audiences.
     // Requirements N41–N44.
     #[must_use]
     pub fn resource(mut self, resource: Resource) -> Self {
@@ -246,7 +246,7 @@ impl GateBuilder {
     }
 
     /// Sets whether replies on routes with limits state the remaining requests (draft-ietf-httpapi-ratelimit-headers).
-    /// By default, only a refusal because of a limit states them.
+    /// By default, only a refusal by a limit states them.
     #[must_use]
     pub const fn rate_headers(mut self, always: bool) -> Self {
         self.rules.rate_headers = if always { RateHeaders::Always } else { RateHeaders::Off };
@@ -284,7 +284,7 @@ impl GateBuilder {
 
     /// Sets how long the gate continues when it cannot read a store that other gates also write to. `limit`, from 0.5 s
     /// to 60 s, bounds how late this gate learns of a revocation. After `limit`, the gate stops issuing tokens. After
-    /// `served`, it also stops accepting tokens. The default of both is 2 s. A store for a single gate ignores these
+    /// `served`, it also stops accepting tokens. Both values default to 2 s. A store for a single gate ignores these
     /// values.
     #[must_use]
     pub const fn staleness(mut self, limit: Duration, served: Duration) -> Self {
@@ -292,8 +292,8 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the store for the records of relays, and for the provider's tokens of browser sessions. This may be the
-    /// gate's own store.
+    /// Sets the store for relay records, and for the provider tokens of browser sessions. This may be the gate's own
+    /// store.
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
@@ -351,8 +351,8 @@ impl GateBuilder {
         self
     }
 
-    /// Sets the URL at which clients reach the gate: `scheme://host[:port]`. The metadata (RFC 8414) use this URL, and
-    /// requests from this origin are same-origin. The default is the issuer's origin.
+    /// Sets the URL at which clients reach the gate: `scheme://host[:port]`. The metadata (RFC 8414) uses this URL, and
+    /// requests from its origin are same-origin. The default is the issuer's origin.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.rules.public_url = Some(url.into());
@@ -386,8 +386,8 @@ impl GateBuilder {
         self
     }
 
-    /// Does not remove these identity headers, which a product in front of the gate sets. The patterns have the same
-    /// form as in [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`] are always removed.
+    /// Keeps these identity headers, which a product in front of the gate sets. The patterns have the same form as in
+    /// [`Self::strip_headers`]. The headers of [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.rules.keep = patterns.into_iter().map(Into::into).collect();
@@ -410,7 +410,7 @@ impl GateBuilder {
     }
 
     /// Accepts tokens that are bound to a key if the request has a proof that meets these rules (RFC 9449). A client or
-    /// route that requires proofs enables the default rules. A running gate keeps its first rules.
+    /// route that requires proofs enables the default rules. The rules of a running gate are fixed.
     #[must_use]
     pub fn dpop(mut self, settings: DpopSettings) -> Self {
         self.rules.dpop = Some(settings);

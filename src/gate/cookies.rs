@@ -121,8 +121,8 @@ impl Cookies {
         self
     }
 
-    /// Sends the cookies with requests from every page (`SameSite=None`), for a client on another site. That site's
-    /// origin must be in [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
+    /// Sends the cookies with requests from every page (`SameSite=None`), for a client on another site, whose origin is
+    /// in [`GateBuilder::allowed_origins`](super::GateBuilder::allowed_origins).
     #[must_use]
     pub const fn cross_site(mut self) -> Self {
         self.same_site = SameSite::None;
@@ -180,8 +180,7 @@ impl Cookies {
         }
     }
 
-    /// Checks that a login or a change comes from our own origin or an allowed origin. The header `Origin` or
-    /// `Sec-Fetch-Site` must prove it.
+    /// Checks by `Origin` or `Sec-Fetch-Site` that a login or a change comes from our own origin or an allowed origin.
     ///
     /// # Errors
     /// [`Denial::CrossOrigin`].

@@ -1,7 +1,7 @@
 //! The gate's own endpoints and their responses.
 //!
-//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task. A client that disconnects must
-//! not stop the engine between the write to the store and the update of the revocation list.
+//! `dialect reads → engine acts → dialect writes`. The engine runs in a separate task. A disconnecting client must not
+//! stop the engine between the store write and the update of the revocation list.
 
 use std::sync::Arc;
 

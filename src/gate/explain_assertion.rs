@@ -71,8 +71,7 @@ impl Gate {
         }
     }
 
-    /// Reads the assertion in the same way as an endpoint that accepts assertions. Without endpoints, uses the gate's
-    /// own issuer as the audience.
+    /// Reads the assertion as an endpoint would. Without endpoints, uses the gate's own issuer as the audience.
     fn read_assertion(&self, assertion: &str, client: Option<&str>) -> Result<ProvedGrant, Denial> {
         let (gate, own) = (&self.0, &**self.0.engine.issuer());
         let read = |issuers: &[&str], endpoint: Option<&str>| {

@@ -26,9 +26,9 @@ pub struct Explanation {
     /// The status of the gate's own reply. `None` if the service behind the gate sends the reply, or if the reply
     /// depends on the request body.
     pub status: Option<u16>,
-    /// The outcome, as the log and the metrics name it.
+    /// The name of the outcome in logs and metrics.
     pub outcome: &'static str,
-    /// The cause of a refusal, as the log describes it.
+    /// The logged cause of a refusal.
     pub detail: Option<&'static str>,
     /// The denial, if the request is refused.
     pub denial: Option<Denial>,
@@ -68,7 +68,7 @@ pub enum Conclusion {
     Passed,
     /// A rule refuses the request.
     Refused,
-    /// The request reaches an endpoint of the gate, which needs the request body or the store to decide.
+    /// The decision of the gate's endpoint depends on the request body or the store.
     Undecided,
     /// The decision depends on information that is unavailable at the moment.
     Unavailable,

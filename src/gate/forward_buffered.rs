@@ -49,7 +49,7 @@ where
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
-/// Why a call was not forwarded: the application has set up the gate incorrectly.
+/// The gate is set up incorrectly, so a call was not forwarded.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct NotForwarded {

@@ -262,7 +262,7 @@ mod extract {
         #[cfg(feature = "browser-oidc")]
         #[error("the caller has no access token from a provider")]
         NoToken,
-        /// This is an error, because otherwise every caller would silently be anonymous.
+        /// Without this error, every caller would silently be anonymous.
         #[error(
             "no gate has identified the caller of this request: put `gate.layer()` around the router, or \
              `gate.require()` on the route. With `headers_only()`, handlers do not get the caller"

@@ -17,8 +17,6 @@ pub(super) struct InFlightSlot {
 rotogate_core::debug_with!(InFlightSlot);
 
 impl InFlightSlot {
-    /// `address` returns the holder for which the request is already counted. It is called only if the caller exceeds
-    /// its share.
     pub(super) fn enter(
         gate: &Inner,
         caller: &Arc<Verified>,
@@ -36,7 +34,7 @@ impl InFlightSlot {
         self
     }
 
-    /// Releases the room for the body, because a service that replies has finished reading.
+    /// Releases the buffer permit, because a service that replies has read the body.
     pub(super) fn answered(&mut self) {
         self.room = None;
     }

@@ -1,4 +1,4 @@
-//! The path of a request through the gate, as a tower layer. The nine steps are numbered as in docs/request-path.md:
+//! The gate as a tower layer. A request takes nine steps, numbered as in docs/request-path.md:
 //!
 //! 1. Framing and host
 //! 2. Canonical path
@@ -111,16 +111,16 @@ impl GateLayer {
 
 impl<M> GateLayer<M> {
     /// Rewrites a path to its canonical form. By default, a path that is not canonical is refused. Use this only for a
-    /// gate *outside* of the router. Inside an axum `Router`, the gate would check a different path from the one that
-    /// is served.
+    /// gate *outside* the router. Inside an axum `Router`, the gate would check a different path from the one that is
+    /// served.
     #[must_use]
     pub const fn rewriting(mut self) -> Self {
         self.options.rewrite = true;
         self
     }
 
-    /// Lets [`require().audience(…)`](super::RequireLayer::audience) behind this layer replace the gate's own audience.
-    /// By default, this layer refuses a token for another audience.
+    /// Allows an inner [`require().audience(…)`](super::RequireLayer::audience) to override the gate's own audience. By
+    /// default, this layer refuses a token for another audience.
     ///
     /// If a route does not require an audience, a request with a token for another audience passes without a caller. A
     /// `require()` that accepts the token's audience then sets the caller. [`Identity`](super::Identity) and every
@@ -132,7 +132,7 @@ impl<M> GateLayer<M> {
         self
     }
 
-    /// Describes the caller to the service only in the identity headers, which saves an allocation per request. Behind
+    /// Passes the caller to the service only in the identity headers, which saves an allocation per request. Behind
     /// this layer, [`Identity`](super::Identity) refuses every request. A `require()` does not find a caller, unless
     /// the route forwards the token.
     #[must_use]
@@ -146,7 +146,7 @@ impl<M> GateLayer<M> {
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.options.edge = true;
-        // Suppresses this notice in the layer, because the proxy's listeners already report an untrusted proxy.
+        // The proxy's listeners already report an untrusted proxy.
         self.gate.0.running.notices.first(SetupNotice::UntrustedProxy);
         self
     }
@@ -256,8 +256,7 @@ impl<S, M> GateService<S, M> {
                 Counted::Waits(waiting) => admission = waiting,
             }
         }
-        // The request must wait, and is then decided again. The ready service moves into the future, because a clone
-        // may not be ready.
+        // Decide again after the wait. The ready service moves into the future, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

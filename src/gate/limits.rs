@@ -242,7 +242,7 @@ impl Inner {
     }
 }
 
-/// Appends the fields, because the service may have added fields about its own limits.
+/// Appends the fields, because the service may have added its own limits.
 pub(super) fn add(headers: &mut http::HeaderMap, fields: &QuotaFields) {
     headers.append(POLICY, fields.policy.clone());
     headers.append(LEFT, fields.left.clone());

@@ -278,7 +278,7 @@ async fn flush(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     engine.catch_up().await;
 }
 
-/// Records the uses of providers' tokens. This is a task of its own, because it reads the store once for each token.
+/// This is a separate task, because each token needs a read.
 async fn flush_uses(gate: Arc<Running>, unwritten: &mut StoreFaults) {
     unwritten.heed(
         &gate,

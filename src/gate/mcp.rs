@@ -39,8 +39,8 @@ pub(super) enum HeadVerdict {
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallContext {
     pub(super) id: Option<MessageId>,
-    /// Set for a call in an older protocol version: the call, and the scopes of its token. In these versions, headers
-    /// do not name the call, and a client requests only the scopes of the latest challenge.
+    /// The call and its token's scopes, for an older protocol version. In these versions, headers do not name the
+    /// call, and a client requests only the scopes of the latest challenge.
     older: Option<(Call<'static>, Scope)>,
 }
 
@@ -132,7 +132,7 @@ impl Inner {
         }
         match mcp.settings.headers_alone {
             true => Ok(HeadVerdict::Decided),
-            // A request that is explained has no body, and need not state a content type.
+            // Explain requests have no body, and may omit `Content-Type`.
             false if !O::HAS_EFFECTS && !parts.headers.contains_key(CONTENT_TYPE) => Ok(HeadVerdict::NeedsBody),
             false => {
                 observer.judged(Rule::Route, is_plain_json(&parts.headers).map_err(Denial::BadCall))?;
@@ -176,7 +176,7 @@ impl Inner {
         let is_older = !head.version.is_some_and(has_call_headers);
         if call.method.is_none() && !is_older {
             return Err(Denial::BadCall(CallFlaw::NotOneMessage(
-                "in this version of MCP, clients do not send responses",
+                "the body is a response, but in this version of MCP only servers send responses",
             )));
         }
         if head.into_call().is_some_and(|known| known == call) {

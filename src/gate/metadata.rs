@@ -20,7 +20,7 @@ const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 #[derive(Debug, Serialize)]
 pub(super) struct Metadata<'a> {
     issuer: &'a str,
-    /// An endpoint of another server, because the gate does not have one.
+    /// The endpoint of another server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) authorization_endpoint: Option<&'a str>,
     pub(super) token_endpoint: String,
@@ -57,7 +57,7 @@ pub(super) struct Metadata<'a> {
 
 const ID_JAG: &str = "urn:ietf:params:oauth:grant-profile:id-jag";
 const METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
-/// RFC 7523 §2.2: listed if any client has public keys.
+/// Listed if a client has public keys (RFC 7523 §2.2).
 const BY_ASSERTION: &str = "private_key_jwt";
 
 impl<'a> Metadata<'a> {
@@ -140,8 +140,8 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
-/// The issuer is the public URL with the parent path of the token endpoint. A path with an account, or at the root,
-/// belongs to the gate's own issuer.
+/// Returns the public URL with the parent path of the token endpoint. `None` for the root path, or a path with an
+/// account.
 // Requirement N48.
 pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
     let (folder, _) = base.rsplit_once('/')?;

@@ -171,7 +171,6 @@ pub(crate) struct Inner {
     pub(crate) max_endpoint_body: usize,
     refusals: Option<respond::RefusalHook>,
     is_replaced: AtomicBool,
-    /// Whether clients may send proofs of possession.
     uses_dpop: bool,
     external: possession::External,
     limits: limits::RouteLimits,
@@ -292,7 +291,7 @@ impl Gate {
         self.0.leases.close_replies();
     }
 
-    /// Ends only upgraded connections, for a server that itself waits for pending replies.
+    /// Ends upgraded connections, but not pending replies.
     #[cfg(feature = "program")]
     pub fn close_tunnels(&self) {
         self.0.leases.close();

@@ -33,7 +33,7 @@ pub(super) async fn look(gate: Arc<Running>, users: &mut UsersSeen) {
     }
 }
 
-/// The gates whose users differ from ours, with the time when the difference was first seen.
+/// The gates whose users differ from ours, and when each difference was first seen.
 #[derive(Default)]
 pub(super) struct UsersSeen {
     differ: BTreeMap<Box<str>, Duration>,
@@ -41,7 +41,7 @@ pub(super) struct UsersSeen {
 }
 
 impl UsersSeen {
-    /// Returns the gates whose users have differed from ours for too long. Returns `None` if this list has not changed.
+    /// Returns the gates whose users have differed from ours for too long. Returns `None` if the list has not changed.
     fn see(&mut self, own: Option<&str>, nodes: &[NodeSeen], now: Duration) -> Option<Vec<Box<str>>> {
         let own = own?;
         let others = nodes.iter().filter(|seen| seen.row.users.as_deref().is_some_and(|users| users != own));

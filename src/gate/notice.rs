@@ -1,4 +1,4 @@
-//! Setup mistakes, which are logged once instead of for each request.
+//! Setup mistakes, each logged only once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +15,7 @@ pub(super) enum SetupNotice {
     OtherGate,
     /// `require().audience(…)` is behind a layer that checks the gate's own audience first.
     Audience,
-    /// A handler without `require()` is behind a layer that defers the audience.
+    /// A handler without `require()` is behind a layer that defers the audience check.
     Unjudged,
     /// The layer is inside an axum `Router::nest`, where it sees only a part of the path.
     #[cfg(feature = "axum")]

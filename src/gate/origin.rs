@@ -1,7 +1,7 @@
-//! Requests that pages of other origins cause (requirements T18 and B20). A browser adds cookies to requests from any
-//! site, and states the site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). If a request with a
-//! token cookie may change something, it must come from the gate's own origin or a listed origin. A request with a
-//! browser's session cookie must pass [`Origins::admit_session`], whatever its method.
+//! Cross-origin requests (requirements T18 and B20). A browser adds cookies to requests from any site, and states the
+//! site in `Origin` (RFC 6454 §7) and `Sec-Fetch-Site` (W3C Fetch Metadata). If a request with a token cookie may
+//! change something, it must come from the gate's own origin or a listed origin. A request with a browser's session
+//! cookie must pass [`Origins::admit_session`], whatever its method.
 
 use http::header::{ACCEPT, ORIGIN, UPGRADE};
 use http::request::Parts;
@@ -20,7 +20,7 @@ const LONGEST_CSRF_VALUE: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionRules {
-    /// Scripts must send this header. Another origin's page cannot add it without a preflight.
+    /// Scripts must send this header. Other origins cannot send it without a preflight.
     pub(crate) csrf_header: Option<HeaderName>,
     pub(crate) admits_listed: bool,
 }
@@ -234,7 +234,7 @@ fn has_safe_method(parts: &Parts, policy: &RoutePolicy) -> bool {
         && !(policy.keep_override_headers && headers::has_override(&parts.headers))
 }
 
-/// Returns the origin as a browser writes it: in lower case, without a default port and path.
+/// Returns the origin as a browser writes it: in lower case, without a path or default port.
 pub(super) fn origin_of(url: &str) -> Option<String> {
     let uri = url.parse::<Uri>().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);

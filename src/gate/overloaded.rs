@@ -1,5 +1,5 @@
-//! Load shedding: the reply to a request that exceeds a bound. `Gate::overloaded` neither authorises nor counts the
-//! request. It selects the dialect of the reply, because some clients would read another format as success.
+//! Load shedding: the response to a request that exceeds a limit. `Gate::overloaded` neither authorises nor counts the
+//! request. The reply is in the client's dialect: some clients would read another format as success.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
 }
 
 impl Inner {
-    /// Returns the route, and the dialect in which the gate would refuse the request. A malformed request has neither.
+    /// Returns the dialect of the refusal, and the matching route. A malformed request has neither.
     pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };

@@ -143,7 +143,7 @@ impl Inner {
         self.judged_again(permitted)
     }
 
-    /// The caller's token may have been revoked while the request waited for a body, a proof or limits.
+    /// Checks the caller again, because the token may have been revoked while the request waited.
     ///
     /// # Errors
     /// The reason for the refusal.

@@ -7,7 +7,7 @@ use super::Inner;
 use rotogate_core::route::Match;
 use rotogate_core::route::path::CanonicalPath;
 
-/// Returns the method that a preflight asks about (Fetch standard, «CORS-preflight request»). Returns `None` if the
+/// Returns the requested method of a preflight (Fetch standard, «CORS-preflight request»). Returns `None` if the
 /// request is not a preflight.
 pub(super) fn requested_method(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS || !headers.contains_key(ORIGIN) {

@@ -40,7 +40,7 @@ impl Gate {
         self.0.running.exchanges.results.counted()
     }
 
-    /// The pools that bound concurrency and buffers.
+    /// The pools that limit concurrency and buffers.
     pub fn overload(&self) -> &Overload {
         &self.0.running.overload
     }
@@ -51,7 +51,7 @@ impl Gate {
         self.0.running.engine.suspend_grants_while(suspended);
     }
 
-    /// Waits until no refresh token is being sent to a provider. Await it before the process stops. An exchange
+    /// Waits until no refresh token is being sent to a provider. Call this before the process stops. An exchange
     /// continues after its client disconnects, and must not be aborted.
     pub async fn relays_idle(&self) {
         for relay in &self.0.running.relays {
@@ -151,7 +151,7 @@ impl Gate {
         full.map(|relay| relay.path().to_owned()).collect()
     }
 
-    /// The time since the last contact with a shared store. `None` if only this gate writes to the store.
+    /// The time since the last contact with a shared store, or `None` without one.
     pub fn store_staleness(&self) -> Option<Duration> {
         self.0.engine.unheard_for()
     }
@@ -174,7 +174,7 @@ pub struct Tally {
     pub matched: u64,
     /// The number of matching sessions that were still live.
     pub ended: u64,
-    /// Sessions that began at or before this time were ended.
+    /// Sessions that began at or before this time were revoked.
     pub not_before: Timestamp,
 }
 
@@ -188,8 +188,8 @@ impl Sessions {
         Ok(self.gate.0.engine.moment_of_change(subject, after).await?)
     }
 
-    /// Returns revocations of the subject's sessions that began at this gate after `moment`, but with outdated user
-    /// data. Returns `None` if the gate does not know these sessions.
+    /// Returns revocations for sessions that began at this gate after `moment` with outdated user data. Returns `None`
+    /// if the gate does not know these sessions.
     pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
         self.gate.0.engine.begun_otherwise(subject, after, moment)
     }
@@ -226,7 +226,7 @@ impl Sessions {
                 return true;
             }
             tally.matched += 1;
-            // A revocation of the client may already have ended some sessions of the subject, and vice versa.
+            // A revocation of the client may already have revoked some of the subject's sessions, and vice versa.
             let (subject, client) = match whose {
                 Whose::Subject(_) => ("", Some(session.client.as_ref())),
                 Whose::Client(_) => (session.subject.as_ref(), None),
@@ -242,7 +242,7 @@ impl Sessions {
         Ok(tally)
     }
 
-    /// Counts the sessions that [`Self::revoke_counted`] would match and end now.
+    /// Counts the sessions that [`Self::revoke_counted`] would match and revoke now.
     ///
     /// # Errors
     /// A fault of the store.

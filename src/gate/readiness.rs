@@ -30,8 +30,8 @@ const RESTORING: &str = "the store has lost writes, so the gate does not mint to
 pub enum Readiness {
     /// The gate can serve requests.
     Ready,
-    /// The gate accepts tokens, but with a restriction. It does not mint tokens, a revocation is not durable yet, or an
-    /// issuer's keys are not known. The string explains the reason to an operator.
+    /// The gate accepts tokens, but cannot mint tokens, cannot store a revocation yet, or lacks an issuer's keys. The
+    /// string explains the reason to an operator.
     Degraded(String),
     /// The gate cannot serve requests. The string explains the reason to an operator.
     NotReady(String),

@@ -108,9 +108,9 @@ impl Gate {
         self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
-    /// Prepares new rules from a builder: its routes, clients, endpoints with their relay settings, profile, hosts,
-    /// trusted proxies, CORS origins, identity headers, rates and the bound on bodies. All other values of the builder
-    /// are ignored. Does not change this gate.
+    /// Prepares new rules from a builder. The rules are its routes, clients, endpoints, relay settings, profile, hosts,
+    /// trusted proxies, CORS origins, identity headers, rates and body limit. All other values of the builder are
+    /// ignored. Does not change this gate.
     ///
     /// # Errors
     /// See [`GateBuilder::build`](super::GateBuilder::build). An endpoint can have a relay only if it already has one
@@ -140,8 +140,8 @@ impl Gate {
         gate
     }
 
-    /// Replaces the keys of one trusted issuer from the next request on, for an application that fetches the keys
-    /// itself. A token whose key was removed is refused, and its long-lived connections end within a second. Other
+    /// Replaces the keys of one trusted issuer from the next request on. For applications that fetch the keys
+    /// themselves. A token whose key was removed is refused, and its long-lived connections end within a second. Other
     /// tokens stay in the cache.
     ///
     /// To build the gate before the keys are known, use

@@ -21,9 +21,9 @@ use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use rotogate_core::route::{OnExpiry, Route};
 use rotogate_core::verify_cache::Verified;
 
-/// The longest delay before a long reply ends (requirement T9 bounds tunnels in the same way).
+/// The longest delay before a long reply ends, as for tunnels (requirement T9).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A reply of known length counts as long if it has more bytes than this.
+/// Replies with more bytes than this are long.
 const LONG_REPLY_BYTES: u64 = 1024 * 1024;
 /// If frames are always ready, the reply is checked after this many frames.
 const FRAMES_UNCHECKED: u32 = 64;
@@ -97,7 +97,6 @@ impl ReplyGuard {
                 let GuardedCaller { gate, verified, route } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), OnExpiry::for_policy(&route.policy));
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
-                // Missed checks are not repeated.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.state = State::Checking { lease, ticks };
             }

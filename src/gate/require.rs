@@ -154,7 +154,10 @@ impl RequireLayer {
         let checker = &self.gate.0.checker;
         let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
         if role.issuer.is_none() && role.name.contains(':') {
-            tracing::warn!(%role, "`require()`: no trusted issuer before the colon, so the whole string is the role");
+            tracing::warn!(
+                %role,
+                "`require()`: no trusted issuer is named before the colon, so the whole string is the role"
+            );
         }
         role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
         if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
@@ -185,8 +188,8 @@ impl RequireLayer {
     }
 
     /// Adds a check by the application. If the function returns `false`, the request is refused with 403 and the reason
-    /// `predicate`. The function must not block, because it is called for each request. Inside an axum nest, the URI in
-    /// the head has only the rest of the path.
+    /// `predicate`. The function must not block, because it is called for each request. Inside `Router::nest` of axum,
+    /// the URI lacks the prefix of the nest.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -199,7 +202,7 @@ impl RequireLayer {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
-    /// Replaces the gate's own audience: the token must be for this audience, or for one from an earlier call.
+    /// Requires this audience, or one from an earlier call, instead of the gate's own audience.
     ///
     /// Behind [`Gate::layer`], a token must be for both audiences, because the layer checks the gate's own audience
     /// first. To change that, use [`gate.layer().deferring_audience()`](super::GateLayer::deferring_audience), or add
@@ -212,8 +215,8 @@ impl RequireLayer {
     }
 
     /// Accepts only tokens of the issuer with this name, and of issuers from earlier calls. `self` is our own issuer.
-    /// Other issuers are named by [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). By default, our own
-    /// issuer and issuers that are accepted everywhere are accepted.
+    /// Other issuers are named by [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). The default is our
+    /// own issuer, and the issuers that every route accepts.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {
         let name = name.into();
@@ -348,7 +351,7 @@ where
             let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
             return self.answer(judged, parts, body);
         }
-        // The ready service moves into the future, because a clone may not be ready.
+        // The returned future takes the ready service, because a clone may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();

@@ -65,7 +65,7 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if all.iter().any(|other| other.path == resource.path) {
-            return Err(BuildError::Resource { path: resource.path, why: "the resource is described twice".into() });
+            return Err(BuildError::Resource { path: resource.path, why: "two resources have this path".into() });
         }
         let of_it = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
         if resource.mcp.is_none() && routes.iter().any(|route| of_it(route) && !route.calls.is_empty()) {
@@ -74,8 +74,8 @@ pub(super) fn ready(
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         if resource.mcp.is_some() && routes.iter().any(|route| of_it(route) && route.policy.upgrade) {
-            let why =
-                "`Resource::mcp` judges calls, but a route allows tunnels (`upgrade`), where calls are not judged";
+            let why = "`Resource::mcp` checks each call, but a route allows tunnels (`upgrade`), in which the gate \
+                       cannot check calls";
             return Err(BuildError::Resource { path: resource.path, why: why.into() });
         }
         let implied = std::mem::take(&mut resource.implies);
@@ -128,7 +128,7 @@ impl RequireLayer {
     /// Applies the requirements of the protected resource with this path
     /// ([`Resource`](rotogate_core::route::Resource)). The token must be for the resource's audience. A scope that
     /// [implies](rotogate_core::route::Resource::implies) a required scope suffices. Challenges name the resource's
-    /// document. Behind [`Gate::layer`](super::Gate::layer), use the same resource as the layer's route.
+    /// metadata. Behind [`Gate::layer`](super::Gate::layer), use the same resource as the layer's route.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {

@@ -1,5 +1,4 @@
-//! Makes the reply to a refused request on a data route. The format is that of a dialect, of the application or of the
-//! gate.
+//! Makes the reply to a refused request on a data route. A dialect, the application or the gate defines the format.
 
 use std::sync::Arc;
 
@@ -35,8 +34,7 @@ impl RefusalHook {
         extensions.get()
     }
 
-    /// Adds the headers that clients rely on to the application's reply. Returns the plain reply if the hook returns
-    /// `None`.
+    /// Adds missing standard headers to the hook's reply. Returns the plain reply if the hook returns `None`.
     fn instead_of(&self, plain: Reply, denial: Denial, parts: &Parts) -> Reply {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);

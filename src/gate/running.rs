@@ -37,8 +37,7 @@ pub(crate) struct Running {
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
-    /// A gate without its own issuer is a resource server. It accepts only tokens of other issuers, and does not mint
-    /// tokens.
+    /// A gate without its own issuer is a resource server.
     pub(super) is_issuer: bool,
     pub(super) dpop: Arc<Dpop>,
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
@@ -51,7 +50,6 @@ pub(crate) struct Running {
     pub(super) spent_logins: super::browser::transaction::SpentLogins,
     pub(super) records: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     pub(super) api_keys: Option<Arc<rotogate_core::engine::api_keys::ApiKeys>>,
-    /// These relays are kept when the rules are replaced.
     pub(super) relays: Vec<Arc<EndpointRelay>>,
     pub(super) in_force: Mutex<Weak<Inner>>,
 }
@@ -61,7 +59,7 @@ impl Running {
         self.in_force.lock().upgrade()
     }
 
-    /// Updates the numbers of responses that relays keep.
+    /// Updates each relay's count of kept responses.
     pub(super) async fn count_kept_replies(&self) -> Result<(), StoreError> {
         for relay in &self.relays {
             relay.count_again().await?;
@@ -69,7 +67,7 @@ impl Running {
         Ok(())
     }
 
-    /// Requests note the uses of other issuers' tokens. This method records these uses.
+    /// Records which providers' tokens were used.
     pub(super) async fn flush_uses(&self) -> Result<(), StoreError> {
         let uses = self.engine.confirmations().take_uses();
         if uses.is_empty() {

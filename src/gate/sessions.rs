@@ -60,7 +60,7 @@ pub struct Sessions {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Whose<'a> {
-    /// The sessions of a subject of this gate's own issuer.
+    /// The sessions of this gate's own issuer whose tokens have this `sub`.
     Subject(&'a str),
     /// The sessions of a client.
     Client(&'a str),
@@ -107,7 +107,7 @@ impl Sessions {
 
     /// Starts a session for a user whom the application has logged in itself. The gate does not look up the user in a
     /// directory, so the session lasts until it is revoked or expires. Endpoints with `accepts("application")` refresh
-    /// its tokens.
+    /// the tokens.
     ///
     /// The profile decides what happens if the user already has the maximum number of sessions: the oldest session
     /// ends, or the new one is refused.
@@ -250,13 +250,13 @@ impl Sessions {
         self.gate.0.engine.live_of(subject).await
     }
 
-    /// Returns why a session has ended although its record still says that it is live. The reason is `expired`,
-    /// `not-before`, or the reason of a revocation that is not in the store yet.
+    /// Returns why a session has ended although its record is still live. The reason is `expired`, `not-before`, or the
+    /// reason of a revocation that is not in the store yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.gate.0.engine.is_over(session)
     }
 
-    /// Returns the time to pass to [`Self::subject_before`] to select all sessions so far.
+    /// Returns the time for [`Self::subject_before`] that covers all sessions so far.
     pub fn now(&self) -> Timestamp {
         self.gate.0.engine.clock().stamp_not_before()
     }
@@ -266,13 +266,13 @@ impl Sessions {
         self.gate.0.engine.store().shared().is_some()
     }
 
-    /// Returns a revocation of all sessions of a subject that began at or before `moment`. Apply it with
-    /// [`Self::refuse`], and store it with [`Self::write`].
+    /// Returns a revocation of a subject's sessions that began at or before `moment`. Apply it with [`Self::refuse`],
+    /// and store it with [`Self::write`].
     pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
         self.gate.0.engine.subject_before(subject, moment)
     }
 
-    /// Refuses the target of a revocation at this gate at once, without storing the revocation.
+    /// Refuses a revocation's target at this gate, without storing the revocation.
     pub fn refuse(&self, revocation: &Revocation) {
         let refuse = || self.gate.0.engine.refuse(revocation, RevokedBecause::Operator);
         match self.context() {
@@ -313,8 +313,8 @@ impl Sessions {
                 return Ok(true);
             }
         };
-        // An expired session does not have to be revoked. Any other session is revoked here, because an earlier
-        // revocation that covers it may not be durable yet.
+        // An expired session does not have to be revoked. Other sessions are revoked again, because earlier revocations
+        // may not be durable yet.
         if session.status == Status::Live && session.expires <= engine.clock().now() {
             return Ok(true);
         }
@@ -360,7 +360,7 @@ impl Sessions {
         Ok(found)
     }
 
-    /// Passes sessions to `look`, page by page, until it returns `false`.
+    /// Calls `look` for each session until `look` returns `false`.
     pub(super) async fn each(&self, whose: Whose<'_>, mut look: impl FnMut(&Session) -> bool) -> Result<(), Error> {
         let filter = || match whose {
             Whose::Subject(subject) => Filter::Subject(subject.into()),
@@ -398,7 +398,7 @@ impl Sessions {
         self.acting(gate.engine.revoke(entry, RevokedBecause::Operator)).await.map(drop)
     }
 
-    /// Refuses another issuer's tokens for a subject, if their `iat` is not after the current time. The entry is kept
+    /// Revokes another issuer's tokens for a subject, if their `iat` is not after the current time. The entry is kept
     /// for `lifetime`, the longest lifetime of such a token.
     ///
     /// # Errors

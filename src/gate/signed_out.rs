@@ -1,5 +1,5 @@
-//! Refusals on routes that accept sessions. A browser tab is redirected to the login. A script gets the path of the
-//! login instead.
+//! Refusals on routes that accept sessions. A browser tab is redirected to the login. A script gets a refusal with the
+//! login path.
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, REFERER};
@@ -64,7 +64,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// Returns whether a new login with a password would also be refused. This happens if another issuer confirmed the
+    /// Returns whether a recent login already failed to satisfy `max_age`. This happens if another issuer confirmed the
     /// user, and the login at that issuer is too old.
     // Requirement N46.
     fn was_in_vain(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) -> bool {

@@ -16,8 +16,8 @@ mod websocket;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Returns the protocol of an upgrade. Returns `None` if the request names several protocols or another HTTP version.
-/// The gate would not see the requests in the other version.
+/// Returns the protocol of an upgrade. Returns `None` for several protocols, and for HTTP protocols: their requests
+/// would bypass the gate.
 pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     if !asks.map(str::trim).any(|option| option.eq_ignore_ascii_case("upgrade")) {
@@ -31,7 +31,7 @@ pub fn protocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_token && !is_http).then(|| value.clone())
 }
 
-/// Copies bytes in both directions until both sides or the lease have ended. Returns why the lease ended.
+/// Copies bytes in both directions until both sides close or the lease ends. Returns why the lease ended.
 pub async fn carry<C, S>(client: C, server: S, is_websocket: bool, lease: &Lease) -> Option<LeaseEnd>
 where
     C: AsyncRead + AsyncWrite + Unpin,

@@ -33,12 +33,12 @@ use rotogate_core::overload::PoolPermit;
 use rotogate_core::policy::Permitted;
 use rotogate_core::route::OnExpiry;
 
-/// In each direction, in bytes.
+/// The pipe's buffer in each direction, in bytes.
 const PIPE: usize = 8 * 1024;
 /// The request that opens the HTTP connection over the pipe.
 const ASKS: &[u8] = b"GET / HTTP/1.1\r\nhost: pipe\r\nconnection: upgrade\r\nupgrade: pipe\r\n\r\n";
 
-/// Binds the upgrade to a lease. If the route's policy forbids upgrades, removes the upgrade.
+/// Prepares an allowed upgrade, or removes `Upgrade` from the request.
 pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted, place: Option<PoolPermit>) {
     if !parts.headers.contains_key(UPGRADE) {
         return;

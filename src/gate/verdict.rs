@@ -10,7 +10,7 @@ use rotogate_core::token::verify;
 
 use super::Identity;
 
-/// The outcome of a request, in the extensions of a reply from an [`annotated`](super::GateLayer::annotated) layer.
+/// The outcome of a request. An [`annotated`](super::GateLayer::annotated) layer adds it to each reply.
 ///
 /// ```
 /// use rotogate::gate::Verdict;
@@ -29,8 +29,8 @@ use super::Identity;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// The outcome, from a fixed set of values. A layer or extractor of this crate behind the gate can also determine
-    /// the outcome, by a refusal.
+    /// The outcome, from a fixed set of values. Layers and extractors of this crate behind the gate can also refuse a
+    /// request.
     pub reason: Reason,
     /// The route that matched.
     pub route: Option<Arc<Route>>,
@@ -61,11 +61,11 @@ pub enum Who {
     Issued(Box<Recipient>),
     /// The claims of a refused token. Use them only for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// The client of a refused attempt at an endpoint. Use it only for a log.
+    /// The client whose request an endpoint refused. Use it only for a log.
     HeldUp(Box<HeldUp>),
 }
 
-/// The party that got tokens: see [`Who`].
+/// The recipient of tokens: see [`Who`].
 #[derive(Clone, Debug)]
 pub struct Recipient {
     /// The `sub` claim.
@@ -104,7 +104,7 @@ impl Verdict {
         }
     }
 
-    /// The name of the dialect and of its operation, if the request was for an endpoint of the gate.
+    /// For endpoint requests: the names of the dialect and the operation.
     pub fn operation(&self) -> Option<(&'static str, &'static str)> {
         self.named.map(|Operation { dialect, name }| (dialect, name))
     }

@@ -1,4 +1,4 @@
-//! Step 8 for a request that another proxy forwards. The verdict has a form that this proxy understands.
+//! Step 8 for a request that another proxy forwards. The answer has that proxy's format.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use rotogate_core::token::session_cookie::is_of_browser;
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
 /// This header repeats the status of a refusal, because some proxies change the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
-/// This header describes the flaw in a refused request's head, because some proxies do not forward the reply's body.
+/// Describes what is wrong with the request head, because some proxies do not forward the reply's body.
 pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
 const LOGIN: HeaderName = HeaderName::from_static("x-auth-login");
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
@@ -102,8 +102,8 @@ fn cookies_left(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Cooki
     }
 }
 
-/// Returns whether `is_one` accepts any cookie. A comma also separates cookies here. Over HTTP, Envoy joins `Cookie`
-/// headers with commas in the check request, but forwards the original headers.
+/// Returns whether `is_one` accepts any cookie. Over HTTP, Envoy joins `Cookie` headers with commas in the check
+/// request, but forwards the original headers.
 fn has_joined(headers: &HeaderMap, is_one: impl Fn(&[u8]) -> bool) -> bool {
     let is_it = |pair: &[u8]| {
         let name = pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len());
@@ -122,7 +122,7 @@ fn state_cookies(neighbour: Neighbour, sent: &HeaderMap, left: CookiesLeft, head
             HeaderValue::from_bytes(&all.join(&b"; "[..])).ok().filter(|all| !all.is_empty())
         }
     };
-    // Without the header, Caddy would forward the name of its variable. Traefik would forward an empty header.
+    // Without the header, Caddy would forward a variable name. Traefik would forward an empty header.
     if let Some(rest) = rest.or_else(|| (neighbour != Neighbour::Traefik).then(|| HeaderValue::from_static(""))) {
         headers.insert(COOKIE, rest);
     }
@@ -239,8 +239,7 @@ pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply
 }
 
-/// Makes a refusal in the gate's own format. The format of a dialect or an application may use the status 200, which a
-/// proxy takes for a permit.
+/// Makes a refusal in the gate's own format. Other formats may use the status 200, which a proxy treats as permission.
 pub(super) fn refused(
     neighbour: Neighbour,
     gate: &Inner,
@@ -300,8 +299,7 @@ pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Opti
     reply
 }
 
-/// Refuses a browser tab without a session. The response is a redirect to the login, if the proxy passes redirects to
-/// the client.
+/// Refuses a browser without a session. The response redirects to the login if the proxy passes redirects on.
 // Requirement B45.
 fn led(neighbour: Neighbour, redirect: &Reply, plain: Reply) -> Reply {
     let mut reply = stated(neighbour, plain);

@@ -74,7 +74,6 @@ impl Facts {
     }
 }
 
-/// Returns whether the header states a fact, or belongs to the check request itself.
 pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),

@@ -1,9 +1,8 @@
 //! Envoy's external authorization over gRPC, version 3 (`envoy.service.auth.v3.Authorization/Check`).
 //!
-//! The facts are attributes that Envoy itself sets, and never headers. Envoy joins equal headers by commas in
-//! `headers`, but not in `header_map`. If the filter sends `header_map`, the gate reads only `header_map`. A failure of
-//! the gate is also a refusal with an HTTP status. With `failure_mode_allow`, Envoy would permit the request after a
-//! gRPC error.
+//! Request facts come from Envoy's attributes, not from headers. Envoy joins equal headers by commas in `headers`, but
+//! not in `header_map`. If the filter sends `header_map`, the gate reads only `header_map`. A fault is also returned as
+//! a refusal with an HTTP status. With `failure_mode_allow`, Envoy would permit the request after a gRPC error.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -54,7 +53,6 @@ const DESCRIPTORS: &[u8] = include_bytes!("../../../proto/generated/ext_authz.bi
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-/// In bytes.
 const MAX_BODY_BYTES: usize = 4096;
 const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
@@ -68,7 +66,7 @@ rotogate_core::debug_with!(HeadersEntry);
 
 rotogate_core::debug_with!(WireHeader);
 
-/// The response for a permitted request, in the extensions of the reply.
+/// The response for a permitted request.
 #[derive(Clone, Debug)]
 pub(super) enum Allowed {
     /// A cached response, already encoded.

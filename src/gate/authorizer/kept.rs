@@ -2,7 +2,7 @@
 //! has permitted a request. A response depends only on the caller's token and the route, unless headers of the request
 //! must be removed.
 //!
-//! The addresses of the token and the route select the slot. A cached response keeps both alive, so their addresses
+//! The pointers to the token and the route select the slot. A cached response keeps both alive, so their addresses
 //! cannot be reused.
 
 use std::cell::RefCell;
@@ -14,7 +14,7 @@ use rotogate_core::route::Route;
 use rotogate_core::verify_cache::Verified;
 
 const SLOTS: usize = 1024;
-/// In bytes. The cached responses of a thread take at most 2 MiB.
+/// The cached responses of a thread take at most 2 MiB.
 const MAX_ANSWER_BYTES: usize = 2048;
 
 thread_local! {
@@ -56,7 +56,6 @@ pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
     });
 }
 
-/// The multiplication spreads the middle bits of the addresses.
 fn slot_of(caller: &Arc<Verified>, route: &Arc<Route>) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let addresses = Arc::as_ptr(caller).addr() ^ Arc::as_ptr(route).addr().rotate_left(16);

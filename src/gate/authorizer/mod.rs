@@ -1,10 +1,10 @@
-//! The gate as an authorizer: another proxy asks the gate for a verdict on each request, and forwards the request
-//! itself. In the code, this proxy is called `Neighbour`.
+//! The gate as an authorizer: another proxy asks for a verdict on each request, and forwards the request itself. In the
+//! code, this proxy is called `Neighbour`.
 //!
 //! The proxy states facts about the request in headers ([`facts`]) or in a message (`grpc`). From these facts the gate
 //! builds the head of the original request, and performs steps 1 to 7 as usual. Step 8 makes a verdict ([`answer`]).
 //!
-//! The configured kind of proxy decides which headers are facts. A proxy forwards all headers of its client, so a
+//! The configured kind of proxy decides which headers the gate trusts. A proxy forwards all headers of its client, so a
 //! client could otherwise state facts in another proxy's headers.
 
 use std::convert::Infallible;
@@ -190,8 +190,8 @@ impl Gate {
     }
 }
 
-/// Routes and hosts must match as if the head had arrived on the listener of the check request. Otherwise clients of a
-/// local proxy could use the names of this machine's listeners.
+/// Routes and hosts are matched for the listener that received the check request. Otherwise clients of a local proxy
+/// could use the names of this machine's listeners.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
     if let Some(asking) = asking
         && let Some(client) = head.extensions.remove::<Peer>()
@@ -291,8 +291,8 @@ impl Authorizer {
             Ok(parts) => parts,
             Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
         };
-        // A 2xx status permits the request, so the gate cannot respond to a preflight itself. If the upstream does not
-        // reply to the route's preflights, the preflight is handled as an ordinary OPTIONS request.
+        // A 2xx status permits the request, so the gate cannot respond to a preflight itself. Unless the upstream
+        // replies to preflights, the preflight becomes an ordinary OPTIONS request.
         if preflight::requested_method(&parts.method, &parts.headers).is_some()
             && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
         {
@@ -343,8 +343,8 @@ impl Authorizer {
         }
     }
 
-    /// Returns whether an API key in a header would reach the upstream, because the proxy cannot remove the header.
-    /// Ignores `Authorization`, because all example configurations remove it.
+    /// Returns whether the upstream would get an API key in a header that the proxy cannot remove. Ignores
+    /// `Authorization`, because all example configurations remove it.
     // Requirement K6.
     fn leaves_key(&self, parts: &Parts, permitted: &Permitted) -> bool {
         let form = parts.extensions.get().map_or(QuestionForm::Headers, |disguises: &Disguises| disguises.form);
@@ -358,8 +358,7 @@ impl Authorizer {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// Returns the header that closes the connection if the check request has a body, because the gate does not read
-    /// the body.
+    /// Returns `Connection: close` if the check request has a body, because the gate does not read the body.
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)

@@ -46,7 +46,7 @@ impl ClientRefusals {
         let mut paused = self.paused();
         let error = oauth::error(reply);
         let is_refusal = match error.as_deref().map(OAuthError::read) {
-            // Whatever the status, these codes refuse only one refresh token or user.
+            // Whatever the status, these codes refuse one refresh token or user, not the client.
             Some(OAuthError::Grant | OAuthError::User) => false,
             Some(OAuthError::Client) => error.as_deref() != Some("unauthorized_client"),
             _ => reply.status == 401,
@@ -79,7 +79,7 @@ mod tests {
         let (refusals, begun) = (ClientRefusals::default(), Instant::now());
         let after = |seconds: u64| begun + Duration::from_secs(seconds);
         assert_eq!(refusals.admit(begun), Ok(()));
-        // Two refreshes at the same time begin only one pause.
+        // Concurrent refreshes begin only one pause.
         for _ in 0..2 {
             refusals.note(&reply(400, "invalid_client"), begun, after(1));
         }

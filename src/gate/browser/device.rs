@@ -16,7 +16,7 @@ use rotogate_core::verify_cache::Verified;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// The results that the metrics count for device proofs, as values of the label `result`.
+/// The values of the label `result` in the metrics of device proofs.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gate) enum DeviceResult {
     Registered,

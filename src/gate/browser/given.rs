@@ -25,7 +25,6 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct GivenCookies(Mutex<VecDeque<[u8; 32]>>);
 
-/// The session cookies that an outer layer must also let pass.
 #[derive(Clone)]
 struct PassedCookies(Vec<HeaderValue>);
 
@@ -40,7 +39,7 @@ impl GivenCookies {
         }
     }
 
-    /// Returns whether the application got this cookie and has not sent it yet. Forgets the cookie.
+    /// Forgets this cookie, and returns whether it was remembered.
     fn take(&self, cookie: &HeaderValue) -> bool {
         let Some(digest) = digest_of(cookie) else { return false };
         let mut given = self.0.lock();
@@ -61,7 +60,7 @@ pub(in crate::gate) fn note_own<B>(reply: &mut Response<B>) {
 }
 
 impl Inner {
-    /// Returns `None` if a layer in front of the `require()` adapts the reply.
+    /// Returns `None` if an outer layer adapts the reply.
     pub(in crate::gate) fn adapts_alone(&self, parts: &Parts, route: &Arc<Route>) -> Option<Permitted> {
         self.browser.as_ref()?;
         match parts.extensions.get::<Permitted>().filter(|known| known.by().gate == self.id) {
@@ -76,7 +75,7 @@ impl Inner {
         }
     }
 
-    /// Removes session and login cookies from a service's reply, whoever the caller is.
+    /// Removes session and login cookies from a service's reply, for every caller.
     // Requirement B27.
     pub(in crate::gate) fn strip_cookies<B>(&self, reply: &mut Response<B>) {
         if self.browser.is_none() || !reply.headers().contains_key(SET_COOKIE) {

@@ -1,4 +1,4 @@
-//! Browser sessions that the application begins, behind its own login page.
+//! Browser sessions of an application with its own login page.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ use rotogate_core::token::session_cookie::SessionCookie;
 pub struct BrowserSessions(Gate);
 
 impl Gate {
-    /// Begins and ends browser sessions behind the application's own login page. The gate needs a
+    /// Begins and ends browser sessions for an application with its own login page. The gate needs a
     /// [`Browser`](super::Browser), whose path, cookie and profile apply.
     pub fn browser(&self) -> BrowserSessions {
         BrowserSessions(self.clone())
@@ -192,8 +192,7 @@ impl Inner {
 #[derive(Clone)]
 struct RemovedCookie(Result<Arc<Zeroizing<Vec<u8>>>, Denial>);
 
-/// Keeps the session cookie for [`BrowserSessions`] before a layer removes it. A handler of the application may end the
-/// session.
+/// Keeps the session cookie for [`BrowserSessions`] before a layer removes it.
 pub(in crate::gate) fn keep_cookie(gate: &Inner, parts: &mut Parts) {
     if gate.browser.is_none() {
         return;

@@ -63,7 +63,7 @@ pub(in crate::gate) struct Transaction {
     begun: u64,
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
-    /// The time at which the login ended, in seconds, and the id of its session.
+    /// When the login ended, in seconds, and its session's id.
     #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
     ended: Option<(u64, String)>,
 }
@@ -246,7 +246,7 @@ fn cookie(name: &str, value: &str, seconds: u64) -> HeaderValue {
 pub(in crate::gate) struct SpentLogins(Mutex<VecDeque<(u64, [u8; 16])>>);
 
 impl SpentLogins {
-    /// Marks this login as spent at all gates that share the store.
+    /// Marks this login as used at all gates that share the store.
     ///
     /// # Errors
     /// [`ProviderFlaw::NotBegun`] if the login is already marked. A fault of the store.
@@ -265,7 +265,7 @@ impl SpentLogins {
         }
     }
 
-    /// Returns the login's name in the store, or `None` if the login is already marked.
+    /// Returns the login's name in the store, or `None` if the login was already used.
     fn spend_here(&self, transaction: &Transaction, now: Timestamp) -> Option<[u8; 16]> {
         let hash = digest(&SHA256, transaction.state.as_bytes());
         let name = *hash.as_ref().first_chunk()?;
@@ -355,7 +355,7 @@ mod tests {
             jar.begin("/", &keyring, after(30 + n / 100));
         }
         assert_eq!(jar.0.len(), MOST);
-        // The cookie of a login with a long target is as large as several other cookies.
+        // A long target makes the cookie several times larger.
         for n in 0..12 {
             jar.begin(&format!("/{}", "x".repeat(SHORT - 1)), &keyring, after(60 + n));
         }
@@ -416,10 +416,10 @@ mod tests {
         let gold = follow(&jar, "/x", asks("gold"), Some(ours), NOW).unwrap();
         let (state, name) = (gold.state.clone(), name_of(&gold.state));
         end(&mut jar, &gold);
-        assert!(jar.0.len() == 1 && jar.0[0].0 == name, "in place of the cookie of the login");
+        assert!(jar.0.len() == 1 && jar.0[0].0 == name, "it replaced the cookie of the login");
         assert!(jar.has(&state, &keyring, NOW).is_none() && jar.has("", &keyring, NOW).is_none());
         assert_eq!(follow(&jar, "/x", asks("gold"), Some(ours), after(29)).err().unwrap(), "acr_values=gold");
-        // These logins are deliberate: another page, a later time, another session or none, or a plain link.
+        // There is no loop with another page, a later time, another session or no session.
         for (to, session, now) in
             [("/y", Some(ours), NOW), ("/x", Some(ours), after(31)), ("/x", Some(other), NOW), ("/x", None, NOW)]
         {

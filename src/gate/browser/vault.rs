@@ -1,5 +1,5 @@
-//! A vault contains the provider's tokens for one session. It is a row of the relay's table, encrypted with a key from
-//! the session's cookie. The store and the gate's keys do not suffice to decrypt it (requirement B5).
+//! A vault is a relay row with the provider's tokens for one session. Its encryption key comes from the session's
+//! cookie. The store and the gate's keys do not suffice to decrypt it (requirement B5).
 //!
 //! A refresh goes through the relay, which keeps the provider's response until the vault has the new tokens. If the
 //! gate is killed in between, the relay repeats the response for the browser's next request.
@@ -39,7 +39,7 @@ use rotogate_issuers::login::{FurtherTokens, LoginFailure, LoginProvider, Refres
 const TIMEOUT: Duration = Duration::from_secs(8);
 const REVOKED_WITHIN: Duration = Duration::from_secs(2);
 const CLOSE_TRIES: usize = 5;
-/// How long the relay still repeats a response after the vault has stored it. Another gate may still use the old vault.
+/// How long the relay repeats a response after the vault has stored it. Another gate may still use the old vault.
 const GRACE: Duration = Duration::from_secs(60);
 /// The assumed lifetime if the response does not state one.
 const UNKNOWN_LIFE: Duration = Duration::from_secs(300);
@@ -91,7 +91,7 @@ impl KeptTokens {
         new
     }
 
-    /// The refresh is due after about four fifths of the access token's lifetime, varied by session.
+    /// Returns the time of the refresh, which varies between 70 % and 90 % of the lifetime.
     fn refresh_from(&self, session: SessionId) -> Timestamp {
         let spread = u32::from(session.as_bytes().last().copied().unwrap_or_default()) * 200 / 255;
         self.granted_at.plus(self.expires.since(self.granted_at) / 1000 * (700 + spread))
@@ -208,8 +208,8 @@ impl Vaults<'_> {
         Ok(Some(Vault { keys, record, tokens }))
     }
 
-    /// Removes the vault after a logout, and revokes its refresh token at the provider. Returns the hint for the
-    /// provider's logout page.
+    /// Removes the vault after a logout, and revokes its refresh token at the provider. Returns the `id_token_hint` for
+    /// the logout page.
     // Requirement B43.
     pub(in crate::gate) async fn close(&self, cookie: &SessionCookie) -> Option<Zeroizing<String>> {
         let mut failed = Fault::Contention;
@@ -311,7 +311,7 @@ impl Vaults<'_> {
                     return Ok(Attempt::Changed);
                 }
                 if let Err(error) = self.relay.settle(self.presented(token, ends)).await {
-                    tracing::warn!(error = ?Chain(&error), "the relay still stores a response that it does not need");
+                    tracing::warn!(error = ?Chain(&error), "the relay keeps a token response longer than necessary");
                 }
                 let is_old = source == Source::Replayed && tokens.expires <= self.gate.engine.clock().now();
                 Ok(if is_old { Attempt::Changed } else { Attempt::Refreshed(tokens) })
@@ -456,7 +456,7 @@ impl Provider for RefreshingProvider {
     }
 
     async fn revoke(&self, _: &ProviderRequest) -> Result<(bool, ProviderReply), SendError> {
-        Err(SendError::NotSent("a logout revokes the tokens without the relay".to_owned()))
+        Err(SendError::NotSent("a logout revokes the tokens directly, not through the relay".to_owned()))
     }
 }
 

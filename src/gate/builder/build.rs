@@ -1,4 +1,4 @@
-//! Builds a gate, and the new rules of a running gate.
+//! Builds gates, and new rules for running gates.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -127,7 +127,7 @@ impl GateBuilder {
     }
 
     /// For a resource server, returns the first trusted issuer, and temporary keys that do not sign anything.
-    /// Revocations by subject then apply to that issuer.
+    /// Revocations by subject apply to that issuer.
     fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
         if self.is_resource_server()
             && let Some(first) = self.trusted.first()
@@ -310,7 +310,7 @@ async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(),
 }
 
 /// Reports a second live gate in this process with the same store, because the two gates would miss each other's
-/// revocations. Stores for several gates are exempt. `store` is the store's memory address.
+/// revocations. Shared stores are exempt. `store` is the store's memory address.
 fn report_second_gate(engine: &Arc<Engine>, store: usize) {
     static GATES: Mutex<Vec<(usize, Weak<Engine>)>> = Mutex::new(Vec::new());
     let mut gates = GATES.lock();

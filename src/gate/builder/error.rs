@@ -121,7 +121,7 @@ pub enum BuildError {
         envelope: String,
     },
     /// A route names an unknown issuer.
-    #[error("no trusted issuer is named {0:?}; only a route may also name \"self\", the gate itself")]
+    #[error("no trusted issuer is named {0:?}; only routes may name \"self\", which means this gate")]
     UnknownIssuer(String),
     /// The description of a protected resource is invalid or contradicts the routes.
     #[error("the resource {path:?}: {why}")]

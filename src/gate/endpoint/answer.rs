@@ -198,9 +198,9 @@ impl<'a> EndpointRequest<'a> {
         EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
     }
 
-    /// Returns whether a page that is not allowed may have caused the request. This check applies to a session cookie,
-    /// and to a request with a token cookie that may change something. A browser adds cookies to requests from any site
-    /// (requirements T18 and B20).
+    /// Returns whether a foreign page may have caused the request. This check covers session cookies, and token cookies
+    /// in requests that may change something. A browser adds cookies to requests from any site (requirements T18 and
+    /// B20).
     pub(super) fn is_by_foreign_cookie(&self) -> bool {
         let (sources, headers, policy) = (self.endpoint.dialect.sources(), &self.parts.headers, RoutePolicy::default());
         let has = |name| credential::cookies(headers, name).next().is_some();
@@ -211,7 +211,7 @@ impl<'a> EndpointRequest<'a> {
 
     fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
         let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // Proofs and client certificates have a meaning only at an OAuth token endpoint.
+        // Proofs and client certificates matter only at an OAuth token endpoint.
         let is_oauth = self.endpoint.dialect.protocol().is_some_and(|own| own.oauth("").is_some());
         EndpointHandler {
             gate: self.gate,
@@ -234,8 +234,7 @@ impl<'a> EndpointRequest<'a> {
         reason: Reason,
     ) -> EndpointResponse {
         let recipient = handler.recipient.into_inner();
-        // A reply to a safe method must not set cookies. Each dialect checks this too, and this second check catches
-        // mistakes (requirement T25).
+        // A reply to a safe method must not set cookies (requirement T25). Each dialect checks this too.
         let of_login = self.endpoint.browser.as_ref().is_some_and(|browser| browser.sets_cookies_at(call.operation));
         let may_set_cookie = (call.from_own_origin && !call.method.is_safe()) || of_login;
         if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {

@@ -25,7 +25,7 @@ impl EndpointCommand<'_> {
                 (client, Some(used))
             }
             Some(presented) => (clients.authenticate(presented, self.gate.engine.limits(), address).await?, None),
-            // The protocol does not name a client, and the endpoint's client is public (requirement R20).
+            // Without client credentials, the endpoint's public client applies (requirement R20).
             None => (Arc::clone(self.endpoint.client.as_ref().ok_or(Denial::InvalidClient)?), None),
         };
         self.origin.note.set_client(&client);
@@ -36,8 +36,7 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         if let Some(used) = used {
-            // The assertion is marked as used last, so that a request refused for another reason does not consume the
-            // assertion.
+            // Marking the assertion as used comes last, so that a refused request does not consume it.
             self.gate.use_once(&used, &client.id, Denial::ClientAssertion("it was used before")).await?;
         }
         Ok(client)
@@ -85,7 +84,6 @@ impl Inner {
     ) -> Result<(), Error> {
         match &self.running.records {
             Some(store) => self.engine.use_once(&**store, (used, client), replayed).await,
-            // A gate that needs this store is never built without it.
             None => Err(StoreError::new("the gate has no store for used assertions").into()),
         }
     }

@@ -27,7 +27,7 @@ use rotogate_core::route::{RoutePolicy, authority};
 use rotogate_core::session::Session;
 use rotogate_core::token::session_cookie::SessionCookie;
 
-/// Checks, before the body is read, that a request names the public URL's host and has the required origin.
+/// Checks the host and the origin of a request before its body is read.
 ///
 /// # Errors
 /// [`Denial::UnknownHost`], [`Denial::CrossOrigin`].

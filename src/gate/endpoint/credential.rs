@@ -11,7 +11,7 @@ use rotogate_core::fault::Error;
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::claims::AccessToken;
 
-/// Returns the maximum time since a token's expiry. A client may repeat an exchange whose response was lost.
+/// Returns how long ago a token may have expired. A client may repeat an exchange whose response was lost.
 const fn expired_before_exchange(may_have_expired: bool, profile: &Profile) -> Duration {
     if may_have_expired { profile.lost_response_window } else { Duration::ZERO }
 }
@@ -56,7 +56,7 @@ impl ReadCredential {
 }
 
 impl EndpointCommand<'_> {
-    /// Checks a token that was already exchanged, but that a refresh at this endpoint would accept again.
+    /// Checks an exchanged token that this endpoint would still refresh.
     pub(super) async fn check_superseded(
         &self,
         token: &SecretString,

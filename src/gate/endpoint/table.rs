@@ -173,7 +173,7 @@ pub(in crate::gate) struct Endpoints {
     exact: matchit::Router<PathEntry>,
     /// The path templates in lower case, to find similar paths.
     loose: matchit::Router<Option<usize>>,
-    /// A bit set with the ASCII code of each template's first character, in lower case.
+    /// The first characters of the templates, in lower case, as a bit set of ASCII codes.
     begins: u128,
     metadata: Vec<Bytes>,
 }
@@ -201,8 +201,7 @@ pub(in crate::gate) enum Hit {
     Jwks,
     Metadata(usize),
     Resource(usize),
-    /// The path resembles a path of this endpoint. If `None`, the path resembles the path of one of the gate's
-    /// documents.
+    /// The path resembles a path of this endpoint. `None` means a path of the gate's own documents.
     NearMiss(Option<usize>),
 }
 
@@ -383,14 +382,14 @@ impl Endpoints {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.name() == name)
     }
 
-    /// A dialect can recognise its clients by their headers, whatever the path.
+    /// A dialect can recognise its clients by their headers on any path.
     pub(in crate::gate) fn dialect_of_client(&self, headers: &HeaderMap) -> Option<&dyn Dialect> {
         self.ready.iter().map(|endpoint| endpoint.dialect.as_ref()).find(|dialect| dialect.knows(headers))
     }
 
     /// `raw` is the path as the client spelt it.
     pub(in crate::gate) fn find(&self, path: &CanonicalPath, raw: &str) -> Option<Hit> {
-        // Most requests are for other paths, and end here. A similar path begins with the same letter or digit.
+        // Most requests are for other paths, and end here. A near miss has the same first letter or digit.
         if let [b'/', first @ (b'a'..=b'z' | b'0'..=b'9'), ..] = path.as_str().as_bytes()
             && self.begins >> first & 1 == 0
         {

@@ -19,7 +19,6 @@ pub(super) const REFUSED_FOR: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct ProviderPauses(HashMap<PausedAt, Arc<ServicePauses>>);
 
-/// The provider, and the upstream if the pause applies only to this upstream.
 type PausedAt = (Arc<str>, Option<Arc<str>>);
 
 impl ProviderPauses {

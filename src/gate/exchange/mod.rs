@@ -82,7 +82,7 @@ struct ExchangeState {
     table: Table<Arc<Verified>>,
     places: HashMap<Arc<str>, usize>,
     of_callers: HashMap<Holder, usize>,
-    /// For each upstream whose provider refused the gate's credentials, the time of the next attempt.
+    /// When to retry, for each upstream whose provider refused the gate's credentials.
     quiet: HashMap<Arc<str>, Timestamp>,
     pauses: ProviderPauses,
     not_granted: Seldom,
@@ -190,7 +190,7 @@ impl Exchanges {
         }
     }
 
-    /// Each exchange has its own slot, because it continues after the client has disconnected.
+    /// Each exchange has its own slot, because it may outlive the client's connection.
     // Requirements D13 and D16.
     fn join(
         &self,
@@ -219,8 +219,7 @@ impl Exchanges {
                 return Err(UNAVAILABLE);
             }
             let pauses = state.pauses.of_exchange(exchange);
-            // The pause is checked before a slot is taken. A slot must not be dropped here, because its drop takes the
-            // lock that is held here.
+            // Check the pause before taking a slot, because dropping a slot here would deadlock.
             pauses.admit(caller.holder(), gate.engine.clock().source().monotonic()).map_err(paused_for)?;
             let place = state.take_place(gate, &exchange.provider, caller.holder())?;
             let (gate, exchange, caller) = (Arc::clone(gate), Arc::clone(exchange), Arc::clone(caller));

@@ -4,7 +4,7 @@ use crate::gate::Inner;
 use rotogate_core::verify_cache::Verified;
 
 impl Inner {
-    /// Drops expired tokens, and tokens of revoked callers, even if there are no further exchanges.
+    /// Drops expired tokens and the tokens of revoked callers, even if there are no further exchanges.
     // Requirement D15.
     pub(in crate::gate) fn sweep_exchanges(&self) {
         let now = self.engine.clock().now();

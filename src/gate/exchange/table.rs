@@ -45,7 +45,6 @@ impl Hasher for Digested {
 }
 
 const MAX_OF_SESSION: usize = 8;
-/// In bytes.
 pub(super) const MAX_BYTES: usize = 16 << 20;
 const OVERHEAD: usize = 512;
 

@@ -1,4 +1,4 @@
-//! Steps 1 to 7 of a request, which decide where the request goes.
+//! Steps 1 to 7 of request processing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -58,7 +58,7 @@ pub(in crate::gate) enum EndpointMatch {
     Serve,
     /// Endpoints are ignored, because an endpoint itself needs the decision of the path's route.
     Skip,
-    /// A request for an endpoint is refused, because another proxy would forward it and ignore the endpoint's response.
+    /// Requests for endpoints are refused, because another proxy would ignore the response.
     Refuse,
 }
 
@@ -107,14 +107,14 @@ impl<M> GateLayer<M> {
         if let Err(denial) = observer.judged(Rule::Request, host.map(drop)) {
             return Admission::Refused(denial, None);
         }
-        // 2. Canonical path. Later steps match exactly the path that is forwarded.
+        // 2. Canonical path. The later steps match exactly the path that the gate forwards.
         let whole = self.whole::<O>(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match observer.read(Rule::Path, CanonicalPath::parse(raw).map_err(Denial::from)) {
             Ok(path) => path,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // An observer may continue after a refused host, but routes cannot be found without a host.
+        // An observer may continue after a refused host, but routes cannot be found without a valid host.
         let host = match host {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
@@ -150,7 +150,7 @@ impl<M> GateLayer<M> {
         self.permitted(parts, route, judged_path.as_deref(), observer)
     }
 
-    /// Steps 5 to 7 for a request whose audience a `require()` may check.
+    /// Steps 5 to 7. A `require()` may check the audience instead.
     fn permitted<O: Observer>(
         &self,
         parts: &Parts,
@@ -315,8 +315,8 @@ impl<M> GateLayer<M> {
         }))
     }
 
-    /// Returns whether the path may keep the client's spelling, which a router in front of this layer has matched. The
-    /// case of an escape's hex digits matters only to patterns that contain escapes.
+    /// Returns whether the path may keep the client's spelling. The case of hex digits matters only to patterns with
+    /// escapes.
     fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
         path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
@@ -329,8 +329,7 @@ impl<M> GateLayer<M> {
         methods.iter().filter(is_here).cloned().collect()
     }
 
-    /// Returns the event that could change the decision. Returns `None` if no event could, or if too many requests
-    /// wait.
+    /// Returns the event that could change the decision. Returns `None` if too many requests wait.
     pub(super) fn awaited(&self, parts: &Parts, admission: &Admission) -> Option<Awaited> {
         match admission {
             Admission::Refused(denial, Some(route)) => awaited(&self.gate.0, parts, *denial, &route.policy),
@@ -386,8 +385,7 @@ impl<M> GateLayer<M> {
             (Ok(permitted), None) if is_call => Admission::Call(permitted),
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
-            // A route that ignores invalid tokens admits the request without a caller. A route with call rules refuses
-            // the request, because the call rules have already checked a caller.
+            // A route that ignores invalid tokens, and has no call rules, admits the request without a caller.
             (Err(denial), _) if takes_bad_for_none(&route.policy) && gate.mcp(&route.policy).is_none() => {
                 match NotGood::from_denial(denial) {
                     Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
@@ -405,7 +403,7 @@ impl<M> GateLayer<M> {
         if !counts && self.is_settled(wait.as_ref(), &admission) {
             return admission;
         }
-        // The future is boxed, so that the future of a request that does not wait stays small.
+        // Boxing keeps the future small for requests that do not wait.
         Box::pin(self.admit_after(admission, wait, parts, endpoints)).await
     }
 
@@ -413,8 +411,8 @@ impl<M> GateLayer<M> {
         wait.is_none() && !admission.is_pending() && !self.owes_exchange(admission)
     }
 
-    /// Returns the permit from an outer layer of the same gate. That layer saw the whole path, so this layer does not
-    /// repeat the steps.
+    /// Returns the permit from an outer layer of the same gate. The outer layer saw the whole path, so this layer does
+    /// not repeat the steps.
     pub(super) fn permitted_before<'a>(&self, parts: &'a Parts) -> Option<&'a Permitted> {
         let permitted = if self.options.edge { None } else { parts.extensions.get::<Permitted>() }?;
         let by = permitted.by();
@@ -436,7 +434,7 @@ impl<M> GateLayer<M> {
     }
 
     #[cfg(not(feature = "axum"))]
-    #[expect(clippy::extra_unused_type_parameters, reason = "the callers are the same with axum")]
+    #[expect(clippy::extra_unused_type_parameters, reason = "with the feature `axum`, the parameter is used")]
     pub(super) fn whole<O: Observer>(&self, _: &Parts) -> Option<Uri> {
         None
     }

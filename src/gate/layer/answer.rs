@@ -1,4 +1,4 @@
-//! Steps 8 and 9, and the replies of endpoints and of refusals.
+//! Steps 8 and 9, endpoint replies, and refusals.
 
 use std::sync::Arc;
 
@@ -124,8 +124,7 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// Step 8. The bounds on concurrency are checked first, so that a refused request stays unchanged. The gate keeps
-    /// state only if the reply needs that state.
+    /// Step 8. The bounds on concurrency are checked first, so that a refused request stays unchanged.
     pub(super) fn prepared(
         &self,
         parts: &mut Parts,
@@ -162,7 +161,7 @@ impl<M> GateLayer<M> {
             || permitted.clears_session()
             || permitted.quota().is_some()
             || gate.browser.is_some();
-        // With a session cookie, the permit already contains the cookie for a handler.
+        // If the caller sent a session cookie, the permit already has it.
         if !self.options.edge
             && (self.options.headers_only || caller.is_none_or(|caller| caller.session_cookie().is_none()))
         {

@@ -25,8 +25,7 @@ pub(in crate::gate) struct Awaited {
 
 enum Wait {
     Keys(KeysWait),
-    /// The issuer's response about the token. The limits for the client's address then count the token as valid or
-    /// invalid.
+    /// The issuer's response about the token.
     Introspection(IntrospectionWait, Arc<Engine>, Option<IpAddr>),
     Session(Arc<Inner>, Arc<str>, RenewWhen, Option<IpAddr>),
     Key(Arc<Inner>, Arc<str>, Option<IpAddr>),

@@ -114,7 +114,7 @@ impl<M> GateLayer<M> {
     }
 }
 
-/// Reads at most `longest` bytes, which count as buffered.
+/// Reads at most `longest` bytes, and counts them as buffered.
 // Requirement M17.
 async fn read<B: Body>(
     gate: &Inner,

@@ -45,7 +45,7 @@ impl<M> EndpointRun<M> {
         self.gate().endpoints.dialect(self.index)
     }
 
-    /// Logs the reason, and returns the verdict of a reply. Every reply of an endpoint passes through this method.
+    /// Logs the reason for an endpoint's reply, and returns the verdict. Every such reply passes through this method.
     fn verdict(&self, reason: Reason) -> Option<Verdict> {
         reason.tell();
         self.layer.options.annotate.then(|| Verdict::at(self.named, reason))

@@ -44,7 +44,6 @@ struct Decision {
 }
 
 impl Decision {
-    /// If the method is refused, the recorded name also lists the supported methods.
     fn at_endpoint(&mut self, mut what: String, refusal: Option<Reply>, method: &Method) {
         if let Some(allowed) = refusal.as_ref().and_then(|reply| reply.headers().get(ALLOW)?.to_str().ok()) {
             what.push_str(&format!(" serves {allowed}, not {method}"));

@@ -24,11 +24,11 @@ use rotogate_core::reason::Reason;
 use rotogate_core::{dpop, reply};
 
 pub(super) enum EndpointOutcome<F> {
-    /// The reply of the endpoint itself.
+    /// The endpoint replies.
     Reply(Box<(Reply, Option<Verdict>)>),
     /// The service replies.
     In { future: F, passed: PassedRequest, annotate: bool },
-    /// The decision had to wait.
+    /// The decision was delayed.
     Admitted(Box<ResponseFuture<F>>),
 }
 
@@ -54,8 +54,7 @@ impl PassedRequest {
         self.permitted.caller().or(undecided).is_some_and(|caller| caller.session_cookie().is_some())
     }
 
-    /// The guard ends a long reply with its caller's session. The guard is boxed because few replies have a guard, but
-    /// every reply is moved several times.
+    /// The guard is boxed because few replies have a guard, but every reply is moved several times.
     fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;

@@ -88,7 +88,7 @@ impl PermittedRequest {
         &self.head
     }
 
-    /// The headers to remove from the request before you set those of [`set`](Self::set).
+    /// The headers to remove from the request, before you apply [`set`](Self::set).
     pub fn remove(&self) -> &[HeaderName] {
         &self.remove
     }
@@ -103,9 +103,9 @@ impl PermittedRequest {
         &self.reply
     }
 
-    /// Waits until the server must end a stream or WebSocket, and returns the reason. The token has expired or was
-    /// revoked, or the gate closes its connections. The token is checked every second. If the request has no caller,
-    /// the method never returns. The method needs a tokio runtime with a timer.
+    /// Waits until the server must end a stream or WebSocket, and returns the reason: the token has expired or
+    /// was revoked, or the gate closes its connections. The token is checked every second. Without a caller, the method
+    /// never returns. It needs a tokio runtime with a timer.
     pub async fn ended(&mut self) -> &'static str {
         poll_fn(|cx| match &mut self.guard {
             Some(guard) => match guard.poll_expired(cx, true) {
@@ -121,7 +121,7 @@ impl PermittedRequest {
 #[derive(Debug)]
 struct PreparedHead(Box<Parts>);
 
-/// This body is never read. Its length is unknown, so the layer guards it like a long reply.
+/// This body is never read. Because its length is unknown, the layer treats it as a long response.
 impl Body for PreparedHead {
     type Data = Bytes;
     type Error = Infallible;
@@ -181,12 +181,11 @@ where
 }
 
 impl Gate {
-    /// Decides on a request by its head, with the routes of [`Gate::layer`], for a server that is not a tower service.
-    /// The head must have the whole path and `Host` (or an authority, over HTTP/2). For limits by address, the head's
-    /// extensions must contain the [`Peer`](crate::gate::Peer). The gate does not see the body, so it does not read
-    /// tokens in bodies. It refuses calls of the Model Context Protocol with
-    /// [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody), unless
-    /// [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
+    /// Like [`Gate::layer`], for a server that is not a tower service: decides on a request by its head. The head must
+    /// have the whole path and `Host` (or an authority, over HTTP/2). For limits by address, the head's extensions must
+    /// contain the [`Peer`](crate::gate::Peer). The gate does not see the body, so it does not read tokens in bodies.
+    /// It refuses calls of the Model Context Protocol with [`CallFlaw::NoBody`](crate::denial::CallFlaw::NoBody),
+    /// unless [`Mcp::headers_alone`](crate::route::Mcp::headers_alone) is set.
     ///
     /// Also await [`PermittedRequest::ended`] for a WebSocket or stream, because it must end with its caller's session.
     ///

@@ -14,14 +14,14 @@ use rotogate_core::policy::{self, Permitted};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Auth, Match, Route, authority};
 
-/// Authorises the call inside an envelope, in addition to the envelope (requirement T22). The first of these that
-/// applies decides:
+/// Authorises the call inside an envelope, in addition to the envelope (requirement T22). The first rule that applies
+/// decides:
 ///
 /// 1. a rule that names the call or its controller,
-/// 2. the routes of all requests that are equivalent to the call, which must all permit it,
+/// 2. the routes of the equivalent requests, which must all permit the call,
 /// 3. the rule for all calls, `*`, which never replaces the rule for a path.
 ///
-/// A call is refused if routes serve its paths only for other methods. A call is also refused if neither a route nor
+/// A call is refused if the routes of its paths serve only other methods. A call is also refused if neither a route nor
 /// the rule `*` applies. If the call has no equivalent requests and no rule names it, the envelope's route decides.
 ///
 /// # Errors
@@ -65,7 +65,7 @@ pub(in crate::gate) fn permit_call(
     Ok((permitted, limits))
 }
 
-/// Looks for the token in the places that the envelope's route accepts.
+/// Looks for the token where the envelope's route accepts it.
 fn judge_also(
     gate: &Inner,
     parts: &Parts,

@@ -102,7 +102,7 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
-    /// Writes to the audit log that a limit refused a request before its token was checked.
+    /// Audits a request that a limit refused before its token was checked.
     // Requirement O46.
     pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
         if let Denial::RateLimited(..) = denial {

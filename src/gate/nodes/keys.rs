@@ -80,7 +80,7 @@ fn differences(own: &NodeRow, other: &NodeRow) -> Differences {
     found.compare(refresh, rows.map(|row| row.refresh_current.map(refresh_name)), "makes refresh tokens with");
     let [here, there] = rows.map(prints);
     for (id, _) in here.iter().filter(|(id, print)| there.get(*id).is_some_and(|other| other != *print)) {
-        // Both gates have a secret with this id. A key rotation never causes that, so each gate created its own.
+        // Each gate created its own secret with this id. A key rotation never causes that.
         found.add(2, format!("has a different secret {} than this gate", refresh_name(*id)));
     }
     found

@@ -34,8 +34,8 @@ pub struct NewSession {
 
 impl NewSession {
     /// Makes a session of this client, for a user whom the application has logged in. If a route requires a recent
-    /// login ([`StepUp`](crate::route::StepUp) with `max_age`), set the claim `auth_time`. By default, the user logged
-    /// in now.
+    /// login ([`StepUp`](crate::route::StepUp) with `max_age`), set the claim `auth_time`. The default is the current
+    /// time.
     pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
         Self {
             subject: subject.into(),
@@ -77,8 +77,8 @@ impl NewSession {
     }
 
     /// Sets the trusted issuer that confirmed the user: an OpenID provider where the application logged the user in.
-    /// The session ends when the issuer reports that the login has ended. It must be refreshed at least every three
-    /// days. The claim `auth_time` states when the user logged in there. If the subject begins with an issuer's
+    /// The session ends when the issuer reports that the login has ended. The session must be refreshed at least every
+    /// three days. The claim `auth_time` states the time of that login. If the subject begins with an issuer's
     /// `subject_prefix`, that issuer must be set.
     ///
     /// ```

@@ -92,7 +92,7 @@ impl FrameCopy {
         Poll::Ready(Ok(()))
     }
 
-    /// Drops the buffered bytes, and writes this Close frame if no frame is incomplete.
+    /// Drops the buffered bytes. Writes `close` unless a frame is incomplete.
     pub(super) fn end_with(&mut self, close: &[u8]) {
         (self.start, self.end, self.is_over) = (0, 0, true);
         if self.frames.is_between()

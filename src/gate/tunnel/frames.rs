@@ -20,7 +20,7 @@ impl Frames {
         }
     }
 
-    /// Returns how many of these bytes belong to the current frame, or 0 if they are not a frame.
+    /// Returns the number of bytes in the current frame, or 0 if the bytes are not a frame.
     pub(super) fn rest_of_frame(&self, bytes: &[u8]) -> usize {
         let mut ahead = self.clone();
         let mut passed = 0;

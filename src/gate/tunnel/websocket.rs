@@ -35,7 +35,7 @@ where
 
     /// Copies bytes in both directions until both sides have ended. Dropping this future does not lose bytes.
     ///
-    /// The service may disconnect without a Close frame because its lease has ended. If so, returns the reason from
+    /// When the lease ends, the service may disconnect without a Close frame. In that case, returns the reason from
     /// `ended`, and keeps the client connected until [`end`](Self::end) is called.
     ///
     /// Calls `heard` whenever the client has sent something.
@@ -115,11 +115,11 @@ where
     }
 }
 
-/// If the `kuzzle` dialect has a close code for the same reason, code and text are equal.
+/// If the `kuzzle` dialect has a close code for the same reason, code and text must be equal.
 fn close_frame(why: &LeaseEnd, mask: Option<[u8; 4]>) -> Vec<u8> {
     let (code, reason) = match why {
         LeaseEnd::Denied(_) => (1008_u16, "the access token is no longer valid"),
-        // This code is registered with IANA, and means "try again later".
+        // IANA registers 1013 as "try again later".
         LeaseEnd::Undecided(_) => (1013, "the access token cannot be checked at this moment"),
         LeaseEnd::MaxStream => (1012, "the connection was open for the maximum time"),
         LeaseEnd::Closing => (1001, "the gate is stopping"),

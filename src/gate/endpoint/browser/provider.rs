@@ -43,7 +43,7 @@ pub(super) async fn begin(
     }
 }
 
-/// Begins a login. If the browser loops between two logins, refuses the login and describes both logins in `before`.
+/// Begins a login. If the browser would loop between logins, refuses the login and describes why in `before`.
 // Requirements B28, B36 and B38.
 async fn begin_after(
     browser: &BrowserEndpoint,

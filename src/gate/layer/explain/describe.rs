@@ -104,7 +104,7 @@ impl<'a, M> Described<'a, M> {
     fn unjudged(&self, rule: Rule) -> String {
         let Some(policy) = self.policy() else {
             let is_answered = self.endpoint.is_some();
-            return if is_answered { "the gate itself responds" } else { "not judged without a route" }.to_owned();
+            return if is_answered { "the gate itself responds" } else { "not checked: no route applies" }.to_owned();
         };
         let is_asked = matches!(rule, Rule::Key | Rule::Signature);
         if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
@@ -123,14 +123,14 @@ impl<'a, M> Described<'a, M> {
             _ if policy.auth == Auth::None => "the route does not require a token",
             (Err(_), _) => "the request does not have exactly one credential that the route accepts",
             (Ok(None), _) if self.has_session_cookie() && self.heard.token.is_some() => "the route does not require it",
-            (Ok(None), _) if self.has_session_cookie() => "not judged: the session has ended, or is not in memory",
+            (Ok(None), _) if self.has_session_cookie() => "not checked: the session has ended, or is not in memory",
             (Ok(None), _) => self.lacking(),
             (Ok(Some(_)), Rule::Origin) => "the token did not come in a cookie",
             (Ok(Some(_)), Rule::Limit) => "the token was already verified",
             (Ok(Some(_)), Rule::Role | Rule::Condition | Rule::StepUp) if self.heard.token.is_some() => {
                 "the route does not require it"
             }
-            (Ok(Some(_)), _) => "not judged: the token could not be read",
+            (Ok(Some(_)), _) => "not checked: the token could not be read",
         };
         why.to_owned()
     }
@@ -236,7 +236,7 @@ impl<'a, M> Described<'a, M> {
                 let asked = self.policy().map(|policy| policy.issuers.join(" ")).unwrap_or_default();
                 let issuer = self.issuer_name().unwrap_or_default();
                 match asked.is_empty() {
-                    true => format!("the route names no issuers, and {issuer} is accepted only where it is named"),
+                    true => format!("the route names no issuers, and only routes that name {issuer} accept its tokens"),
                     false => format!("the route accepts {asked}; the token is from {issuer}"),
                 }
             }
@@ -403,7 +403,7 @@ impl<'a, M> Described<'a, M> {
         self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
     }
 
-    /// Returns whether the store has the caller's record: the caller has a session or an API key.
+    /// Returns whether the store confirmed a session or an API key.
     fn is_from_store(&self) -> bool {
         self.heard.token.as_ref().is_some_and(|token| token.is_api_key() || self.token_text().is_none())
     }
