@@ -62,7 +62,7 @@ impl Directory for Directories {
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
         match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
-            // Takes as long as a password check, so the response time does not reveal whether the account exists
+            // Takes as long as a password check, so that the duration does not reveal whether the account exists
             // (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
         }
@@ -79,8 +79,8 @@ impl Directory for Directories {
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
-            // The account may have left the configuration since the login. The user may still exist, so this is an
-            // error.
+            // The account may have been removed from the configuration since the login. The user may still exist, so
+            // this is an error.
             None => Err(DirectoryError::Unavailable(match account {
                 Some(account) => format!("no configured directory has the account {account:?}"),
                 None => "no configured directory has users without an account".to_owned(),

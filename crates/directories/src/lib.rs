@@ -1,5 +1,5 @@
 //! Directories of users: a file ([`users`]) or an external system. A [`Source`] sends requests to the external system.
-//! The directory of the source limits these requests. It also checks the passwords if the source only returns hashes.
+//! A `RemoteDirectory` limits these requests. It also checks the passwords if the source only returns hashes.
 
 mod by_account;
 mod circuit;
@@ -92,7 +92,7 @@ impl Cause {
     }
 }
 
-/// A failure of a source. A failure never means that the user does not exist or that the password is wrong.
+/// A failure of a source. A failure is never a decision about the user or the password.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SourceError {
@@ -200,7 +200,7 @@ pub struct HashedUser {
     pub is_marked: bool,
 }
 
-/// The data of a login. There is no `Debug`, because it contains the password.
+/// The data of a login, without `Debug` because of the password.
 pub struct LoginAttempt {
     /// The account in the request path.
     pub account: Option<String>,
@@ -232,12 +232,12 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
     }
 }
 
-/// The result of an inspection of a source.
+/// The result of [`Source::inspect`].
 #[derive(Debug, Default)]
 pub struct Found {
     /// Lines for the operator.
     pub lines: Vec<String>,
-    /// The configuration key that should name the account. Set if no user can have an account.
+    /// The configuration key to set, if no user can have an account without it.
     pub lacks_account: Option<&'static str>,
 }
 
@@ -258,7 +258,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Finds users by another value than `sub`, such as an email address.
+    /// Finds users by a value other than `sub`, such as an email address.
     async fn lookup_named(&self, _issuer: &str, _name: &UserName) -> Result<NamedUsers, SourceError> {
         Ok(NamedUsers::None)
     }
@@ -278,7 +278,7 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// The cost classes of hashes, as configured.
+    /// The configured cost classes of hashes.
     fn expected_hashes(&self) -> &[CostClass] {
         &[]
     }
@@ -288,12 +288,12 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Replaces a hash if it is still `old`. Returns whether it was replaced.
+    /// Replaces a hash if it is still `old`. Returns false otherwise.
     async fn rehash(&self, _subject: &str, _old: &SecretHash, _new: &SecretHash) -> Result<bool, SourceError> {
         Ok(false)
     }
 
-    /// Closes idle connections after the source was unreachable.
+    /// Closes idle connections. Called when the source could not be reached.
     fn close_idle(&self) {}
 
     /// Connects to the source and describes it.

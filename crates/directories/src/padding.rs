@@ -1,15 +1,15 @@
 //! Padding of refusals. Without padding, a fast refusal would reveal that a user does not exist (requirement A2).
 //!
-//! Old measurements expire only at a successful login. If refusals also expired measurements, anyone could lower the
-//! padding with fast refusals (requirement I61).
+//! Old measurements expire only at a successful login. Otherwise, anyone could lower the padding with fast refusals
+//! (requirement I61).
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The length of a window. A measurement applies until the end of the next window, not counting windows without a
-/// login.
+/// The length of a window. A measurement applies in its window and the next one. A new window begins only at a
+/// successful login.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(Debug, Default)]
@@ -27,8 +27,8 @@ impl SlowestCheck {
         let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            // Measurements do not expire without logins. Without measurements, the next refusal could reveal whether
-            // the user exists.
+            // Measurements expire only at a login. Without measurements, the next refusal could reveal whether the user
+            // exists.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
@@ -41,8 +41,8 @@ impl SlowestCheck {
         windows.missing(took)
     }
 
-    /// Returns how long a refusal without a password check must still be delayed. This refusal does not change the
-    /// measurements.
+    /// Returns how long a refusal without a password check must still be delayed. This refusal does not change
+    /// the measurements.
     pub(super) fn missing(&self, took: Duration) -> Duration {
         self.0.lock().missing(took)
     }
@@ -71,7 +71,7 @@ mod tests {
         slowest.accepted(millis(50), begun);
         assert_eq!(slowest.refused(millis(5)), millis(195), "of the window before");
         slowest.accepted(millis(50), begun + WINDOW);
-        assert_eq!(slowest.refused(millis(5)), millis(45), "the slow one is forgotten, and a login is the measure");
+        assert_eq!(slowest.refused(millis(5)), millis(45), "the slow check is forgotten; the login counts");
         assert_eq!(slowest.missing(millis(1)), millis(49), "of a name that is nobody's");
         slowest.accepted(millis(300), begun + WINDOW);
         assert_eq!(slowest.refused(millis(100)), millis(200));

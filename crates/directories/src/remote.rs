@@ -271,8 +271,7 @@ impl RemoteDirectory {
         Ok(Some(user))
     }
 
-    /// Returns the most expensive hash class, which may be `class`. A new class is measured first, while other checks
-    /// wait.
+    /// Returns the most expensive hash class, including `class`. Measures a new class first, while other checks wait.
     async fn dearest_with(&self, class: Option<CostClass>) -> CostClass {
         let mut dearest = self.0.dearest.lock().await;
         let mut new = dearest.expected.clone();
@@ -285,8 +284,8 @@ impl RemoteDirectory {
         dearest.class
     }
 
-    /// Replaces an outdated hash after a login, and returns the new hash. The login succeeds even if this fails
-    /// (requirement I29).
+    /// Replaces an outdated hash after a login, and returns the new hash. Failures do not affect the login (requirement
+    /// I29).
     async fn rehash(&self, subject: &str, old: &SecretHash, password: &SecretString) -> Option<SecretHash> {
         let inner = &self.0;
         let is_good = password::cost_of(old.expose()).is_ok_and(|cost| cost.work() >= Cost::default().work());
@@ -405,8 +404,8 @@ impl Directory for RemoteDirectory {
         Ok(self.ask("lookup", what, result).await?)
     }
 
-    /// All spellings of a name share one limit. Different names of one user have separate limits, so that a 429 for one
-    /// name reveals nothing about another (requirement I62).
+    /// All spellings of a name share one limit. Each name of a user has its own limit, so that a 429 reveals nothing
+    /// about other names (requirement I62).
     fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
         let source = &self.0.source;
         let as_one = |c| if source.has_collations() { username::vowels_as_one(c) } else { c };

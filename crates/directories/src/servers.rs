@@ -14,7 +14,7 @@ const MEMORY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Servers {
     count: usize,
-    /// Connection attempts to all servers together may take half the request timeout.
+    /// All connection attempts together may take half the request timeout.
     pub(super) patience: Duration,
     /// The preferred server after a failover, with the time of the failover.
     good: Mutex<Option<(usize, Instant)>>,
@@ -78,8 +78,8 @@ mod tests {
         let servers = Servers::new(2, SECOND * 4);
         assert_eq!(reached(&servers, &[]).await, (Some(0), Duration::ZERO));
         assert_eq!(reached(&servers, &[0]).await, (Some(1), SECOND));
-        assert_eq!(reached(&servers, &[0]).await, (Some(1), Duration::ZERO), "the second connection of a login");
-        assert_eq!(reached(&servers, &[1]).await, (Some(0), SECOND), "the remembered server is the silent one");
+        assert_eq!(reached(&servers, &[0]).await, (Some(1), Duration::ZERO), "the silent server is not tried again");
+        assert_eq!(reached(&servers, &[1]).await, (Some(0), SECOND), "the remembered server is now silent");
         assert_eq!(reached(&servers, &[0, 1]).await, (None, SECOND * 2));
         assert_eq!(reached(&servers, &[0]).await, (Some(1), SECOND));
         tokio::time::advance(MEMORY).await;

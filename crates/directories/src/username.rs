@@ -13,8 +13,8 @@ pub(crate) fn composed(name: &str) -> Cow<'_, str> {
     if is_nfc(name) { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
-/// Returns whether a name may be sent to a source. It must have 1 to 256 bytes, and no characters that string
-/// preparation prohibits (RFC 4518 §2, RFC 3491).
+/// Returns whether a name may be sent to a source: 1 to 256 bytes, without characters that string preparation prohibits
+/// (RFC 4518 §2, RFC 3491).
 pub(crate) fn is_acceptable(name: &str) -> bool {
     (1..=MAX_USERNAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' '))
@@ -24,7 +24,7 @@ pub(crate) fn is_acceptable(name: &str) -> bool {
         && stringprep::nameprep(name).is_ok_and(|prepared| !prepared.is_empty())
 }
 
-/// The zero of each set of digits that collations treat as numbers. If a set has no zero, its entry is the code point
+/// The zeros of digit sets that collations treat as ASCII digits. If a set has no zero, its entry is the code point
 /// before the digit 1.
 const ZEROS: [u32; 25] = [
     0x660, 0x6f0, 0x966, 0x9e6, 0x9f3, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xe50, 0xed0, 0xf20, 0xf29,
@@ -35,7 +35,7 @@ const LETTERS_ABOVE: &str = "aeioucdhmrtvx";
 /// The rate-limit key of a name. Names that a source treats as equal share a key, with rare exceptions. Different names
 /// may also share a key.
 ///
-/// `as_one` unifies letters that only few collations treat as equal: see [`vowels_as_one`].
+/// `as_one` is [`vowels_as_one`] for sources with collations, otherwise the identity.
 pub(crate) fn limit_key(name: &str, as_one: impl Fn(char) -> char) -> String {
     // Case folding would turn the combining mark U+0345 into a letter.
     let name = name.replace('\u{345}', "");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The upper bounds of the buckets, in seconds: those of OpenTelemetry for HTTP, and three smaller ones.
+/// The upper bounds of the buckets, in seconds: OpenTelemetry's HTTP buckets and three smaller ones.
 pub const BUCKET_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 

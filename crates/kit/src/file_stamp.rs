@@ -11,7 +11,8 @@ use rotogate_core::clock::Timestamp;
 /// The interval of checks. A change is reported when two consecutive checks find the same state, because a file may
 /// still be written.
 pub const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// If this many consecutive checks each find a new state, the next check reports a change.
+/// The maximum number of consecutive checks that each find a new state and report no change. The next check then
+/// reports a change even if the state has changed again.
 const MAX_UNSTABLE_CHECKS: u32 = 2;
 /// Some file systems store times in whole seconds. Two changes within this time may therefore have the same timestamp.
 const TIME_GRANULARITY: Duration = Duration::from_millis(2500);
@@ -69,7 +70,7 @@ impl Stamp {
 #[derive(Debug, Default)]
 pub struct ChangeDetector {
     read: Vec<(PathBuf, Stamp)>,
-    /// The last state that differs from `read`, and the number of checks that found a difference.
+    /// The last changed state, and how many checks in a row found a change.
     found: Option<(Vec<(PathBuf, Stamp)>, u32)>,
     /// Whether a file must be read again, because it changed just before the last read.
     again: bool,

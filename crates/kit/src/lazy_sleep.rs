@@ -1,5 +1,5 @@
 //! A Tokio `Sleep` for each request would be added to the timer wheel and removed again, which costs about 1000
-//! instructions. A [`LazySleep`] stays in the timer wheel. A change of its deadline usually only stores a number.
+//! instructions. A [`LazySleep`] stays in the timer wheel. Changing its deadline usually stores only a number.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct LazySleep {
     entry: Pin<Box<tokio::time::Sleep>>,
-    /// The deadline of this timer. The deadline of `entry` is the same or earlier.
+    /// The deadline of this timer, at or after the deadline of `entry`.
     until: Instant,
 }
 

@@ -1,4 +1,4 @@
-//! All metric families. `docs/metrics.md` is generated from them.
+//! All metric families, the source of `docs/metrics.md`.
 
 /// The type of a metric family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

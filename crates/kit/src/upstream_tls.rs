@@ -1,8 +1,7 @@
 //! TLS 1.2 and 1.3 to upstreams (requirement T16). Certificates are always verified. A self-signed certificate can be
 //! configured as CA.
 //!
-//! By default, the system's CA certificates are trusted, not a compiled-in list. A system update can therefore remove a
-//! trusted CA.
+//! By default, the system's CA certificates are trusted, so that a system update can remove a CA.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use rotogate_core::http_client::Tls;
 pub struct UpstreamTls {
     /// A PEM file with the only trusted authorities. `None` means the system's.
     pub ca: Option<PathBuf>,
-    /// The expected name in the certificate, also sent as SNI. `None` means the host name in the URL.
+    /// The name for SNI and the certificate check. `None` means the host name in the URL.
     pub server_name: Option<String>,
     /// PEM files of the client certificate chain and its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,

@@ -1,4 +1,4 @@
-//! Ids of worker threads. Each worker has its own connections, counters and log buffers, which avoids locks.
+//! Ids of worker threads. Each worker has its own connections, counters and log buffers, to avoid locks.
 
 use std::cell::Cell;
 use std::fmt;

@@ -75,7 +75,7 @@ pub(super) struct Clients(Box<[Client]>);
 
 enum Client {
     Http1(Connections),
-    /// Connections with a negotiated HTTP version, or with HTTP/2 without TLS.
+    /// HTTP/2 without TLS, or a negotiated HTTP version.
     Negotiated(Box<NegotiatedClient>),
 }
 
@@ -122,12 +122,12 @@ impl Clients {
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), Option<SendError>> {
         match WorkerId::current(&self.0)
-            .ok_or_else(|| SendError::unconnected("the worker that sends the request has no connections"))?
+            .ok_or_else(|| SendError::unconnected("this thread has no pool of connections to the upstream"))?
         {
             Client::Http1(connections) => {
                 connections.send(request, using, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
-            // The future is boxed, because it would enlarge the future of every request.
+            // Unboxed, this future would enlarge the future of every request.
             Client::Negotiated(any) => {
                 let request = request.take().ok_or_else(SendError::nothing)?;
                 let sent = Box::pin(timeout.within(any.send(request, using))).await;
@@ -331,7 +331,7 @@ impl Address {
         let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
-    /// Counts a failure. Returns how long the address is ejected, if this failure ejects it.
+    /// Counts a failure. Returns the duration of the ejection that this failure causes.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
         self.record_failure_alone();
         if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
@@ -368,7 +368,7 @@ impl Address {
 
 fn name(url: &UpstreamUrl, to: Option<SocketAddr>) -> String {
     match (url.address(), to) {
-        // A host name can have several addresses, so the IP address is added.
+        // A host name can have several addresses, so show the IP address.
         (Some(url), Some(to)) if url.ip().is_none() => format!("{} ({to})", url.authority()),
         (Some(url), Some(_)) => url.authority().to_string(),
         (None, _) | (_, None) => "echo:".to_owned(),

@@ -21,7 +21,7 @@ pub fn load(path: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Returns whether there are a scheme and a credential (RFC 9110 §11.4).
+/// Requires a scheme and a credential (RFC 9110 §11.4).
 fn is_complete(value: &HeaderValue) -> bool {
     value.to_str().is_ok_and(|text| {
         text.split_once(' ').is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.trim().is_empty())

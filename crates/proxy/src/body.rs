@@ -42,8 +42,8 @@ pub enum BodyError {
 #[error("the request body arrives too slowly")]
 pub struct TooSlow;
 
-/// The idle timer of a body. Progress of the exchange's other body also restarts the timer, because gRPC clients may
-/// send nothing while they receive.
+/// The idle timer of a body. Progress in the other direction also restarts the timer, because a gRPC client may only
+/// receive.
 #[derive(Debug)]
 struct IdleTimer {
     limit: Duration,
@@ -90,7 +90,7 @@ struct Forwarding {
     is_over: bool,
 }
 
-/// Counts the frames that the upstream has received or sent. Without a request body, nothing is counted.
+/// Counts the frames that the upstream has received or sent. `None` if the request has no body.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Option<Arc<MovedFrames>>);
 
@@ -169,7 +169,7 @@ impl Forwarding {
 }
 
 impl RequestBody {
-    /// Returns a body to send, and a handle that can take it back while at most `most` bytes were sent.
+    /// Returns a body to send, and a handle that can recover the body until `most` bytes were sent.
     pub(super) fn lend(self, most: usize) -> (LentBody, BodyReturn) {
         let loan = (!self.is_end_stream()).then(|| {
             Arc::new(Mutex::new(Loan { body: Some(self), sent: VecDeque::new(), room: Some(most), is_over: false }))
@@ -180,13 +180,13 @@ impl RequestBody {
 
 struct Loan {
     body: Option<RequestBody>,
-    /// Frames that were sent and are kept for another attempt.
+    /// Sent frames that another attempt may need.
     sent: VecDeque<Bytes>,
     room: Option<usize>,
     is_over: bool,
 }
 
-/// A handle that takes the body back from an attempt, for a retry. `None` stands for an empty body.
+/// A handle to recover the body for a retry. `None` stands for an empty body.
 pub(super) struct BodyReturn(Option<Arc<Mutex<Loan>>>);
 
 impl BodyReturn {

@@ -104,7 +104,7 @@ impl ConnectionHold {
 
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
-        // Clones of the `ConnectionHold` in responses would otherwise keep the slot.
+        // Clones in responses must not keep the slot.
         drop(self.holding.0.request.lock().take());
     }
 }

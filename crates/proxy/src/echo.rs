@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::body::{BodyError, ProxyBody, RequestBody};
 
-/// The maximum shown length of the body, in bytes.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
 
 #[derive(Serialize)]

@@ -117,8 +117,7 @@ impl ProxyError {
         response
     }
 
-    /// Builds the response in the error format of a dialect. Clients of the dialect could mistake another format for a
-    /// success.
+    /// Builds the response in the error format of a dialect. Clients could mistake another format for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
         let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let why = self.status().canonical_reason().unwrap_or_default();

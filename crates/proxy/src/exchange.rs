@@ -246,7 +246,7 @@ impl Inner {
         if seen.had_other_coding {
             return Err(ProxyError::UpstreamProtocol);
         }
-        // Beside `Transfer-Encoding`, `Content-Length` is meaningless (RFC 9112 §6.3).
+        // With `Transfer-Encoding`, `Content-Length` is meaningless (RFC 9112 §6.3).
         if seen.had_coding {
             response.headers_mut().remove(CONTENT_LENGTH);
         } else if seen.has_length {
@@ -381,7 +381,7 @@ async fn next_attempt(
     }
     *repeatable = Repeatable { lost: false, refused: false };
     let body = back.take()?;
-    // Prefers another address. The same address may still work, because perhaps only an idle connection broke.
+    // Prefers another address. The same address may still work if only an idle connection broke.
     let next = match pool.enter(tried, holders).await {
         Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
         next => next.unwrap_or_default(),
@@ -426,7 +426,7 @@ fn head_for(
     let host = match url {
         UpstreamUrl::Echo => host.clone(),
         UpstreamUrl::Http(url) => Some(preserved.unwrap_or_else(|| url.host()).clone()),
-        // If this is `None`, hyper uses the address's own host.
+        // For `None`, hyper uses the address's own host.
         UpstreamUrl::Https(_) => preserved.cloned(),
         // In HTTP/2, `:authority` contains the address's own host (RFC 9113 §8.3.1).
         UpstreamUrl::H2c(_) => None,
@@ -436,7 +436,7 @@ fn head_for(
         None => drop(headers.remove(HOST)),
     }
     if let Some(own) = &pool.authorization {
-        // The gate's credential replaces the caller's. Identity headers name the caller.
+        // The gate's credential replaces the credential of the caller. Identity headers name the caller.
         headers.insert(AUTHORIZATION, own.clone());
     }
     // A pooled connection accepts only its own HTTP version.

@@ -7,10 +7,10 @@
 //! random and chooses the one with fewer requests in flight. An address that keeps failing is ejected for a time (see
 //! [`Upstream`]).
 //!
-//! **Connections** are reused after request and response were read in full, up to a maximum age. **Retries**: a request
-//! is sent again if nothing of it was written. If the connection was lost before any byte of the response, an
-//! idempotent request without a body is sent again once (RFC 9110 §9.2.2). A request that an HTTP/2 upstream did not
-//! process is sent again once, unless more than 16 KiB of its body were sent. A retry prefers another address.
+//! **Connections** are reused up to a maximum age, once request and response are complete. **Retries**: a request is
+//! sent again if no byte was written. If the connection was lost before any byte of the response, an idempotent request
+//! without a body is sent again once (RFC 9110 §9.2.2). A request that an HTTP/2 upstream did not process is sent again
+//! once, unless more than 16 KiB of its body were sent. A retry prefers another address.
 //!
 //! **Timeouts** limit connecting, the response head at each address, and the next frame of either body. The
 //! response-head timeout restarts while the request body progresses. A body's timeout restarts while either body
@@ -78,8 +78,8 @@ pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
 pub struct Settings {
     /// The time limit for connecting to an address, including DNS and TLS. Default 5 s.
     pub connect_timeout: Duration,
-    /// The time limit for the response head, counted from the last progress of the request. Default 60 s. For a request
-    /// with a body, the actual limit may be up to twice as long.
+    /// The time limit for the response head since the last progress of the request. Default 60 s. For a request with a
+    /// body, the actual limit may be up to twice as long.
     pub head_timeout: Duration,
     /// The time limit for the next frame, if neither body makes progress. Default 60 s.
     pub idle_timeout: Duration,
@@ -177,7 +177,7 @@ pub struct UpstreamReport {
     pub ejected: usize,
     /// Addresses ejected by health checks.
     pub unhealthy: usize,
-    /// Addresses that are not ejected, but whose last attempts failed.
+    /// Addresses in use whose last attempts failed.
     pub failing: usize,
     /// The addresses.
     pub addresses: Vec<UpstreamAddress>,
@@ -229,7 +229,7 @@ impl Proxy {
         Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// Creates a proxy that reads the files in `changed` again.
+    /// Creates a proxy that has reread the `changed` files.
     ///
     /// # Errors
     /// A file is invalid.

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 /// A TCP connection that delays write errors. A server may respond early and close the connection (RFC 9112 §9.6).
 /// hyper would treat the failed write as the end of the connection. The failed write therefore stays pending until all
-/// data was read.
+/// data has been read.
 pub(super) struct Link {
     stream: TcpStream,
     is_read: bool,
@@ -33,7 +33,7 @@ impl Link {
         }
     }
 
-    /// Returns the result after a failed write, or `None` if no write has failed.
+    /// Returns `None` if no write has failed.
     fn poll_broken(&mut self, cx: &Context<'_>) -> Option<Poll<io::Error>> {
         let (kind, waker) = self.broken.as_mut()?;
         if self.is_read {

@@ -163,7 +163,7 @@ impl Pool {
         }
     }
 
-    /// Returns `None` if there is no address besides those in `tried`.
+    /// Returns `None` if `tried` contains all addresses.
     ///
     /// # Errors
     /// Fails if all slots are full or reserved, or if no address is known.
@@ -262,7 +262,7 @@ impl Pool {
         let RequestHolders { caller, mut client } = holders;
         if let Some(caller) = caller {
             let before = self.callers.enter(caller, 1, each_caller, usage).ok_or(NoPlace::Share)?;
-            // Slots beyond the caller's share are not counted for its client address. Other callers at the address keep
+            // Only slots within the caller's share count for the client address. Other callers at the address keep
             // their share.
             client = client.filter(|_| before < each_caller);
         }

@@ -1,5 +1,5 @@
 //! The queue for slots at an upstream (requirement A18). The next slot goes to the request whose holders use the
-//! smallest part of their shares. If several requests are equal, the oldest gets the slot.
+//! smallest part of their shares. Among equals, the oldest request gets the slot.
 //!
 //! Waiting requests count toward `max_requests` of `[server]`, so the queue needs no limit.
 
@@ -40,7 +40,7 @@ pub(super) struct Waiting<'a, T> {
 }
 
 impl<T> Queue<T> {
-    /// A waiter counts itself before it looks for a slot. A finished request checks this count after it frees its slot.
+    /// A waiter counts itself before it looks for a slot. A finished request frees its slot before it reads this count.
     /// The sequentially consistent order ensures that no wake-up is lost.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) == 0
@@ -85,7 +85,7 @@ impl<T> Queue<T> {
             of_them.remove();
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        // If the waiter no longer exists, `send` fails. The slot is then dropped, which serves the next waiter.
+        // If the waiter no longer exists, `send` fails. Dropping the slot then serves the next waiter.
         drop(waiters);
         drop(waiter.map(|(_, waiter)| waiter.send(place)));
         true

@@ -17,7 +17,7 @@ use rotogate_core::lease::{Dialled, Lease};
 use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
-/// The permit of a connection, released when the connection closes.
+/// A permit that is released when the connection closes.
 #[derive(Clone)]
 pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
 

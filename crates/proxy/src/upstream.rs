@@ -33,7 +33,7 @@ pub struct Upstream {
     pub authorization_file: Option<PathBuf>,
     /// The `aud` of signed assertions. The default is the upstream's name.
     pub assertion_audience: Option<String>,
-    /// How callers' tokens are exchanged for tokens for this upstream.
+    /// The token exchange for callers.
     pub exchange: Option<ExchangeSettings>,
     /// The maximum number of requests in flight at one address, including streams and upgraded connections. Default
     /// 1024.
@@ -84,12 +84,11 @@ pub struct ExchangeSettings {
 /// Whether HTTP/1.1 connections are reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
-    /// A connection is reused after a complete response without surplus bytes. If the upstream later sends a second
-    /// response, the next request gets this response. [`Upstream::max_requests_per_connection`] limits the number of
-    /// affected requests.
+    /// A connection is reused after a complete response without surplus bytes. A second response from the upstream
+    /// would answer the next request. [`Upstream::max_requests_per_connection`] limits the number of affected requests.
     #[default]
     Safe,
-    /// Each request has its own connection. Use this for upstreams that may respond twice.
+    /// Each request opens its own connection. Use this for upstreams that may respond twice.
     Never,
 }
 
@@ -143,7 +142,7 @@ impl Upstream {
     }
 }
 
-/// A health check, which succeeds after a 2xx response in time.
+/// A health check that requires a timely 2xx response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The path of the request.
@@ -152,9 +151,9 @@ pub struct HealthCheck {
     pub interval: Duration,
     /// The time limit for a response. Default 2.5 s.
     pub timeout: Duration,
-    /// The number of consecutive successful checks for readmission. Default 2.
+    /// The number of consecutive successful checks that readmit an address. Default 2.
     pub healthy_after: u32,
-    /// The number of consecutive failed checks for an ejection. Default 3.
+    /// The number of consecutive failed checks that eject an address. Default 3.
     pub unhealthy_after: u32,
 }
 

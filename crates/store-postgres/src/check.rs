@@ -49,8 +49,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
     let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
-    // The comparison comes before any write. Otherwise refused starts could increase the write count of an older store
-    // until it reaches the mark.
+    // Compare before any write. Otherwise, refused starts could raise an older store's write count to the mark.
     let is_accepted = compare_with_mark(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
@@ -74,7 +73,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, Stor
         hints: Default::default(),
         options,
     };
-    // A write, to check that the store accepts writes.
+    // Checks that the store accepts writes.
     let answer = inner.one("rg_check", Vec::new()).await?;
     inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
     inner.mark.begin(answer.count("o_writes")?, is_accepted).await?;
@@ -295,7 +294,7 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
             "{place} lost its main record: restore a complete back-up, or use another schema"
         )));
     };
-    // This check comes first. A copy into a store with data then fails with the error about the data.
+    // This check comes first, so that a copy into a store with data fails with a clear error.
     match (head.try_get("copying").ok().flatten(), &options.network.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}

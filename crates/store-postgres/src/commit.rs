@@ -1,5 +1,4 @@
-//! Commits by one SQL function. The function compares the store with the snapshot, and writes the result if they are
-//! equal. If they differ, the function returns the present state.
+//! One SQL function commits the result if the store equals the snapshot, or else returns the store's state.
 
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ impl EntryArgs {
     }
 }
 
-/// Returns the other preconditions, in the order of the function's arguments.
+/// Returns the other preconditions, in the order of the SQL function's arguments.
 fn conditions(operation: &Operation<'_>, snapshot: &Snapshot, compared: &Compared<'_>) -> Result<[Arg; 9], StoreError> {
     let held = compared.held.iter().map(target_key).collect::<Result<Vec<_>, _>>()?;
     let created = operation.held.map(|session| fields::millis(session.created()));
@@ -147,7 +146,7 @@ impl Commit for CommitCall<'_> {
         self.inner.options.network.operation_timeout
     }
 
-    /// Several operations share a commit only if each concerns one record and has no other precondition.
+    /// Operations can share a commit if each changes one record and has no other precondition.
     async fn commit(&self, all: &[Decided<'_>]) -> Result<Vec<Committed>, StoreError> {
         let Some(first) = all.first() else { return Ok(Vec::new()) };
         let (mut records, mut entries, mut asked) = (RecordArgs::default(), EntryArgs::default(), Vec::new());

@@ -51,7 +51,7 @@ pub(super) struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A driver that waits for the server would never end.
+        // The driver may wait for the server forever.
         self.driver.abort();
     }
 }
@@ -101,7 +101,7 @@ impl ConnectionPool {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
-            // After a timeout, this failure is reported, because it is more informative.
+            // A timeout reports this error.
             last = Some(failed.error);
             tokio::time::sleep(wait).await;
             failures += 1;
@@ -226,8 +226,8 @@ pub(super) async fn connect(
     Ok(Connection { client, prepared: HashMap::new(), doubtful, driver })
 }
 
-/// Returns whether an operator cancelled the wait for a standby. The warning's text is localized, so every warning
-/// counts as a cancelled wait. The store's own functions emit no warnings.
+/// Returns whether an operator may have cancelled the wait for a standby. The warning's text is localized, so any
+/// warning counts. The store's own functions emit no warnings.
 fn is_doubt(notice: &DbError) -> bool {
     [SqlState::WARNING, SqlState::ADMIN_SHUTDOWN].contains(notice.code())
 }

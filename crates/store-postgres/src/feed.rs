@@ -1,8 +1,8 @@
 //! The feed of revocations from other nodes.
 //!
 //! A node reads the log ten times a second, and at each notification. Some reads are a *beat*, which also updates the
-//! node's row. A beat contains every revocation that was acknowledged before the node read its own clock. A lost
-//! notification does no harm.
+//! node's row. A node reads its own clock before a beat. The beat then reads every revocation that was acknowledged
+//! before the node read its clock. A lost notification does no harm.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl PostgresFeed {
                 // Earlier pages of the beat may be incomplete, so the beat starts again.
                 self.beat = None;
             }
-            // The collected entries remain valid after a change of the history.
+            // The collected entries stay valid when the history changes.
             if !self.ready.is_empty() {
                 return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
@@ -126,7 +126,7 @@ impl PostgresFeed {
         }
     }
 
-    /// Reads the log once. Returns the proof if this read completes a beat.
+    /// Reads the log once. Returns the beat if this read completes it.
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
@@ -142,7 +142,7 @@ impl PostgresFeed {
             self.inner.known.saw(self.history, &server);
         }
         if self.inner.known.is_lost() {
-            // A beat cannot complete before the recovery from the loss.
+            // A beat must not complete before the recovery.
             self.beat = None;
             return Ok(None);
         }
@@ -168,7 +168,7 @@ impl Feed for PostgresFeed {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // The store has changed its history meanwhile, so this error is outdated.
+            // The error is about an outdated history.
             Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);

@@ -1,10 +1,9 @@
-//! Reads revocations: the live ones, and the log of recent writes.
+//! Reads the live revocations, and the log of recent writes.
 //!
 //! A writer locks the log, and then takes an id. The lock lasts until the transaction ends. If ids are missing, a
-//! reader queries which transactions hold the lock. If these have ended and an id is still missing, its transaction was
-//! rolled back.
+//! reader queries which transactions hold the lock. Ids that are missing after these transactions end were rolled back.
 //!
-//! A new reader records the log's end, and reads the live revocations. Then it reads the log from the recorded end. The
+//! A new reader records the log's end, reads the live revocations, and then reads the log from the recorded end. The
 //! log contains each change during this read, because revocations only become stricter.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +31,7 @@ const MAX_LOOKS: u32 = 8;
 pub(super) struct LogProgress {
     /// All entries up to this id were read, except those in `missing`.
     pub(super) high: i64,
-    /// The missing ids, and the transactions that may have taken them. `None` if the transactions are not known yet.
+    /// For each missing id, the transactions that may have taken it, or `None` if not known yet.
     missing: BTreeMap<i64, Option<BTreeSet<String>>>,
 }
 
@@ -76,7 +75,7 @@ impl PostgresInner {
         }
     }
 
-    /// Returns every live revocation, and the log position up to which they are complete.
+    /// Returns every live revocation, complete up to the returned log position.
     pub(super) async fn snapshot(
         &self,
         pool: &ConnectionPool,
@@ -113,7 +112,7 @@ impl PostgresInner {
         }
     }
 
-    /// Returns the entries after a position, and moves the position. `None` if the log was trimmed past the position.
+    /// Returns the entries after a position, and moves the position. Returns `None` if those entries were trimmed.
     pub(super) async fn logged_after(
         &self,
         pool: &ConnectionPool,

@@ -75,7 +75,8 @@ impl PostgresOptions {
         }
     }
 
-    /// Sets a direct URL of the server, for notifications. It is needed if the URL of [`Self::new`] leads to a pooler.
+    /// Sets the URL of the PostgreSQL server itself, for notifications. Set it if the URL in [`Self::new`] is that of
+    /// a connection pooler, because poolers do not forward notifications.
     #[must_use]
     pub fn listen_url(self, url: impl Into<String>) -> Self {
         Self { listen_url: Some(url.into()), ..self }
@@ -93,7 +94,7 @@ impl PostgresOptions {
         Self { connections: connections.clamp(1, MAX_CONNECTIONS), ..self }
     }
 
-    /// Adapts the store to a pooler in transaction mode.
+    /// Uses unnamed statements. A connection pooler in transaction mode may lose prepared statements.
     #[must_use]
     pub fn unnamed_statements(self) -> Self {
         Self { named: false, ..self }
@@ -199,7 +200,7 @@ fn parse(url: &str) -> Result<Config, StoreError> {
     }
     // Certificate and name are always verified, so all these modes have the same meaning.
     let plain = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    // The parser's own text may quote the URL.
+    // The parser's message may quote the URL.
     let mut config: Config = plain.parse().map_err(|error: tokio_postgres::Error| {
         let reason = error.source().map_or_else(String::new, |reason| format!(" ({reason})"));
         refused(format!("the URL of PostgreSQL cannot be read{reason}: {EXPECTED}"))

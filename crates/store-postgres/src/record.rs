@@ -68,7 +68,7 @@ pub(super) fn decode(id: SessionId, state: &[u8], record: &[u8]) -> Result<Sessi
     decode_begun("PostgreSQL", id, state, Some(record))
 }
 
-/// Encodes an entry's effect and end, for the comparison in a commit.
+/// Encodes an entry for the comparison in a commit.
 pub(super) fn encode_entry(entry: &Revocation) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([encode_effect(entry.effect), millis(entry.until).to_be_bytes().to_vec()].concat())
 }

@@ -15,7 +15,7 @@ use rotogate_core::store::relay::{
 };
 use rotogate_core::store::rules::MAX_SWEPT;
 
-/// The version of the row. The record has its own version.
+/// The version of the row, not of the record.
 const VERSION: i16 = 1;
 
 fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {

@@ -23,7 +23,7 @@ use rotogate_core::store::{
 };
 
 const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
-/// Two such durations, in microseconds, can be added to a time without overflow.
+/// A time plus twice this duration, in microseconds, does not overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 fn micros(time: Duration) -> i64 {
@@ -31,7 +31,7 @@ fn micros(time: Duration) -> i64 {
 }
 
 impl PostgresInner {
-    /// Issues a stamp. `None` if `after` is too far ahead of the server's clock.
+    /// Returns `None` if `after` is too far ahead of the server's clock.
     async fn stamp(&self, creation: bool, after: Option<Timestamp>) -> Result<Option<Timestamp>, StoreError> {
         let after = Arg::big_or_null(after.map(record::millis));
         let pool = if creation { &*self.commands } else { &self.revocations };
@@ -81,7 +81,7 @@ impl PostgresInner {
         let call = self.commit_by(&self.commands)?;
         match decide_each(&call, [(Operation::restoring(record), Snapshot::default())], restore).await?.pop() {
             Some(Ok(written)) => Ok(written == Some(true)),
-            // The failure of one record must not stop the others.
+            // A failed record must not stop the others.
             Some(Err(error)) => {
                 tracing::error!(
                     session.id = %record.id,
@@ -141,7 +141,7 @@ impl SharedStore for PostgresStore {
         self.0.all("rg_nodes", vec![Arg::millis(within)]).await?.iter().map(seen).collect()
     }
 
-    /// Caches the record and the entry. The next revocation fails if one of them has changed.
+    /// Caches the record and the entry, which the next revocation compares.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.0.read(&self.0.revocations, id).await? else { return Ok(None) };
         let record = row_of(&row, id)?;
@@ -198,7 +198,6 @@ impl SharedStore for PostgresStore {
         self.0.one("rg_predates", vec![Arg::Id(uuid(id))]).await?.with_status("predates")?.get("o_predates")
     }
 
-    /// Returns the record if its last write was an uncertain swap, and its tokens are still unused.
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.0.doubts.ops(id) else { return Ok(None) };
         let Some((row, _)) = self.0.read(&self.0.commands, id).await? else { return Ok(None) };

@@ -24,7 +24,7 @@ use rotogate_core::store::{Cursor, Filter, Inserted, Page, SharedStore, Store, S
 
 const CONFIRMED_AT_ONCE: usize = 256;
 
-/// The ids of the subject's sessions at the time of the check. `None` if there may be more.
+/// The ids of the subject's sessions at the check. `None` if the list may be incomplete.
 type SubjectRoom = InsertRoom<Option<Vec<SessionId>>>;
 
 pub(super) fn row_of(row: &ResultRow, id: SessionId) -> Result<Session, StoreError> {
@@ -53,7 +53,7 @@ impl PostgresInner {
         }
     }
 
-    /// Returns the sessions that must end to make room for the new session, or a reason to refuse it.
+    /// Returns the sessions that the new session replaces, or a reason to refuse the new session.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -150,7 +150,7 @@ impl PostgresInner {
 
 #[async_trait]
 impl Store for PostgresStore {
-    /// Remembers the revocation entry, because the next rotation expects it to be unchanged.
+    /// Remembers the revocation entry for the next rotation.
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some((row, entry)) = self.0.read(&self.0.commands, id).await? else { return Ok(None) };
         self.0.hints.note(id, None, entry);
@@ -236,7 +236,7 @@ impl Store for PostgresStore {
 
     async fn confirm(&self, mut seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         let mut marked = Vec::new();
-        // All functions lock records in the order of their ids.
+        // All functions lock records in id order.
         seen.sort_unstable();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let ids = Arg::Ids(seen.iter().map(|(id, _)| uuid(*id)).collect());

@@ -56,8 +56,8 @@ fn copy_tables(read: &ReadTransaction, into: &Database) -> Result<(), redb::Erro
     copy_table(read, into, BY_UNTIL)?;
     copy_table(read, into, LOG)?;
     copy_rows(read, into)?;
-    // The other records of the relay are not copied. Most of them expire within a minute. A vault contains a provider's
-    // refresh token, which may be used before the copy is opened. A strict provider would then report reuse.
+    // The other records of the relay are not copied. Most of them expire within a minute. A copied vault could contain
+    // a used refresh token, which a strict provider would report.
     copy_table(read, into, META)?;
     // This commit also makes all earlier commits durable.
     let mut last = into.begin_write()?;

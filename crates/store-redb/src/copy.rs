@@ -1,4 +1,4 @@
-//! Works on unfinished copies, and resets the last known time of a store.
+//! Fills unfinished copies, and resets the last known time of a store.
 
 use async_trait::async_trait;
 use redb::Database;

@@ -64,9 +64,9 @@ mod tests;
 pub use options::Options;
 pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
 
-/// One step is limited to this number, so that other tasks can run between steps.
+/// Limited, so that other tasks can run between steps.
 const REVOCATIONS_PER_READ: usize = 2048;
-/// One step is limited to this number, so that other tasks can run between steps.
+/// Limited, so that other tasks can run between steps.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
 
 /// A handle to the store. Clones share the store. Dropping the last handle closes the store.
@@ -115,8 +115,8 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
 }
 
 impl RedbStore {
-    /// Opens or creates the store at `path`. The file is private (0600), and so is a new directory (0700). This
-    /// function blocks, because it reads a large file completely after an unclean close.
+    /// Opens or creates the store at `path`. The file (0600) and a new directory (0700) are private. This function
+    /// blocks, because it reads a large file completely after an unclean close.
     ///
     /// # Errors
     /// The error text names the problem, the file and the remedy.
@@ -225,7 +225,7 @@ impl RedbStore {
         let row = schema::meta_row(&*self.database()?, HEAD_ROW)?;
         decode(
             "the head of the store",
-            &row.ok_or_else(|| StoreError::new("the store is damaged: its head row is missing"))?,
+            &row.ok_or_else(|| StoreError::new("the store is damaged: its main record is missing"))?,
         )
     }
 
@@ -303,7 +303,7 @@ fn stopped() -> StoreError {
     StoreError::new("the writer of the store has stopped: restart the gate").with_outcome(WriteOutcome::NotDone)
 }
 
-/// Returns the commits since the store was opened: successful ones with durations, and failed ones.
+/// Counts the successful and failed commits since the store was opened.
 pub fn counted_commits(store: &RedbStore) -> CountedCommits {
     store.inner.shared.commits.counted()
 }
@@ -340,8 +340,7 @@ impl Store for RedbStore {
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        // Each step is a separate transaction. If an entry changes, it moves to the log's end, where a later step finds
-        // it.
+        // Each step is a separate transaction. A changed entry moves to the log's end, where a later step finds it.
         let (mut entries, mut end) = self.revocations_step(cursor.place()?)?;
         let mut step = entries.len();
         while step == REVOCATIONS_PER_READ {
@@ -465,7 +464,7 @@ impl Store for RedbStore {
         };
         let written = self.write(touch).await;
         if written.is_err() {
-            // This error omits the cause, which the recorded fault of the store contains.
+            // The recorded fault of the store names the cause.
             self.check().await?;
         }
         written

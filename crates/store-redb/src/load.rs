@@ -25,7 +25,7 @@ const MAX_RESERVED_ENTRIES: u64 = 16 << 20;
 
 type Revocations = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// Reads the table instead of the log, because the order does not matter. One transaction is enough.
+/// Reads the table instead of the log, because the order does not matter.
 pub(super) fn all(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
     let read = database.begin_read().map_err(failed)?;
     let table = read.open_table(REVOCATIONS).map_err(failed)?;

@@ -24,7 +24,7 @@ use rotogate_core::store::kit::highwater::{self, HighWater, Mark, MarkVerdict};
 use rotogate_core::store::rules::Failure;
 use rotogate_core::store::{StoreError, WriteOutcome};
 
-/// The free space, in bytes, that reopening needs: room for a few changes.
+/// The free space that reopening needs, in bytes.
 const MIN_FREE_BYTES: usize = 256 << 10;
 
 pub(super) struct OpenedStore {
@@ -155,12 +155,12 @@ fn existing(
         })?;
     backend.release().map_err(|error| cannot_open(path, error))?;
     if !has_live(&database)? {
-        tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
+        tracing::info!(store = %path.display(), "store of an earlier version: counting the live sessions in the store");
         head = write(&database, head, |state| state.fill_live())?;
     }
     if let MarkVerdict::Behind(_) | MarkVerdict::Another(_) = verdict {
         head = write(&database, head, |state| {
-            // The store gets a new name. The newer original then no longer matches the mark.
+            // The store gets a new name, so that the newer original does not match the mark.
             if let MarkVerdict::Behind(_) = verdict {
                 state.rename(random_id()?);
             }
@@ -186,7 +186,7 @@ fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(
     Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
 }
 
-/// Opens a file, holds back all writes, and passes the head to `judge`.
+/// Opens a file without writing to it, and passes its head to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
@@ -227,7 +227,7 @@ fn has_live(database: &Database) -> Result<bool, StoreError> {
     Ok(meta_row(database, SCHEMA_ROW)?.is_some_and(|schema| schema == SCHEMA.to_be_bytes()))
 }
 
-/// Checks that the tables are a rotogate store's, and returns the head.
+/// Checks that rotogate created the tables.
 fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
@@ -298,7 +298,7 @@ fn write(
     let mut state = Writing::open(&transaction, head).map_err(failed)?;
     let head = work(&mut state).and_then(|()| state.finish())?;
     transaction.commit().map_err(failed)?;
-    head.ok_or_else(|| StoreError::new("the store is damaged: its head row is missing"))
+    head.ok_or_else(|| StoreError::new("the store is damaged: its main record is missing"))
 }
 
 fn random_id() -> Result<Uuid, Failure> {

@@ -109,7 +109,7 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
 }
 
-/// Converts a redb error inside a transaction. The transaction must then be aborted.
+/// Converts a redb error inside a transaction, which must then be aborted.
 pub(super) fn broken(error: impl Into<redb::Error>) -> Failure {
     Failure::Broken(failed(error))
 }
@@ -128,7 +128,7 @@ pub(super) struct Writing<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
     head: StoreHead,
     changed: bool,
-    /// Whether a revocation may end API keys.
+    /// Whether a revocation may revoke API keys.
     pub(super) ends_keys: bool,
 }
 
@@ -173,7 +173,7 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    /// Fills the table of live sessions, which earlier versions lack.
+    /// Fills the table of live sessions, which older stores lack.
     pub(super) fn fill_live(&mut self) -> Result<(), Failure> {
         for row in self.sessions.iter().map_err(broken)? {
             let (id, record) = row.map_err(broken)?;
@@ -200,12 +200,12 @@ impl<'t> Writing<'t> {
         self.changed = true;
     }
 
-    /// Forces a write of the head.
+    /// Makes [`Self::finish`] write the head.
     pub(super) fn touch(&mut self) {
         self.changed = true;
     }
 
-    /// Writes the head after a change. `None` if there is nothing to commit.
+    /// Writes the store's head, or returns `None` if nothing changed.
     pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
         if !self.changed {
             return Ok(None);
@@ -236,7 +236,7 @@ impl<'t> Writing<'t> {
                     self.live.remove((&*session.subject, id)).map_err(broken)?;
                     self.by_subject.remove((&*session.subject, id)).map_err(broken)?;
                 }
-                // The subject is unknown, so the index keeps a row, which readers skip.
+                // The index row stays, because the subject is unknown. Readers skip it.
                 Some(Err(error)) => tracing::warn!(
                     %error,
                     "an ended session was removed, although its record could not be read"
@@ -269,7 +269,7 @@ impl<'t> Writing<'t> {
 }
 
 impl Writing<'_> {
-    /// Sets the last known time, even to an earlier time, and replaces the entries of these targets.
+    /// Sets the last known time, which may become earlier, and writes the entries.
     pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
         entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
         self.head.last_known_time = time;
@@ -332,7 +332,6 @@ impl State for Writing<'_> {
             self.by_end.insert((end, id), ()).map_err(broken)?;
             self.by_subject.insert((&*new.subject, id), end).map_err(broken)?;
         }
-        // A rotation does not change this value.
         let live = |session: &Session| (!session.is_revoked()).then_some(session.expires);
         match (old.and_then(live), live(new)) {
             (old, Some(end)) if old != Some(end) => {

@@ -1,5 +1,5 @@
-//! Holds back all writes to a file until checks show that the store is intact and is the expected one. A refused file
-//! stays unchanged, even if redb has begun to repair it.
+//! Delays all writes to a file until the store has passed its checks. A refused file stays unchanged, even if redb has
+//! begun to repair it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,7 +26,7 @@ struct StagedInner {
     failing: AtomicBool,
 }
 
-/// The changes that are not yet in the file: ordered steps to write later, and blocks for reads.
+/// The delayed writes: `steps` in order, and `blocks` for reads.
 #[derive(Debug, Default)]
 struct StagedWrites {
     steps: Vec<FileOperation>,
@@ -65,8 +65,8 @@ impl StagedFile {
         })))
     }
 
-    /// Writes the delayed steps in order. A crash therefore leaves a state that direct writes could also leave. Nothing
-    /// else may use the file during this call.
+    /// Writes the delayed steps in order, so a crash has the same effect as without the delay. Nothing else may use the
+    /// file during this call.
     pub(super) fn release(&self) -> io::Result<()> {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
@@ -88,8 +88,7 @@ impl StagedFile {
         self.0.holding.load(Ordering::Acquire)
     }
 
-    /// Returns a block from the held writes. Otherwise reads the block from the file, and fills missing bytes with
-    /// zeros.
+    /// Returns a block from the delayed writes or from the file. Missing bytes are zeros.
     fn block(&self, held: &StagedWrites, number: u64) -> io::Result<Vec<u8>> {
         if let Some(block) = held.blocks.get(&number) {
             return Ok(block.clone());
@@ -103,8 +102,7 @@ impl StagedFile {
         Ok(block)
     }
 
-    /// Splits a range at block boundaries. Each item is the block number, the offset in the block, the offset in the
-    /// bytes, and the length.
+    /// Splits a range at block boundaries. Returns `(block, offset in the block, offset in the range, length)` tuples.
     fn parts(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize, usize)> {
         let mut done = 0;
         std::iter::from_fn(move || {
@@ -249,8 +247,8 @@ mod tests {
             self.held().unwrap().steps.len()
         }
 
-        /// Returns a possible file content after a crash. The earlier content is `image`, and the crash follows `steps`
-        /// operations. An unsynced write takes effect if `survives` returns true.
+        /// Applies the first `steps` operations to `image`, and then simulates a crash. An unsynced write takes effect
+        /// if `survives` returns true.
         pub(crate) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
             let held = self.held().unwrap();
             let taken = &held.steps[..steps];

@@ -276,7 +276,7 @@ impl Writer {
             }),
         };
         // The mark is written before the replies. Otherwise the gate could accept an older copy of the store that lacks
-        // the revocation of an API key.
+        // an acknowledged revocation of an API key.
         if let Some(marker) = &mut self.marker
             && self.head.sequence >= marker.next
             && let Err(error) = marker.write(self.head)
@@ -340,8 +340,7 @@ impl Writer {
         self.database = None;
     }
 
-    /// After a failure, the old database can read only pages that are in memory. Readers therefore get another
-    /// database.
+    /// Opens another database for readers, because the failed one can only read pages that are in memory.
     fn keep_reading(&mut self) {
         let Some(trouble) = &mut self.trouble else { return };
         if trouble.has_view {
@@ -442,7 +441,7 @@ mod tests {
             }
             ends += usize::from(reports.end());
         }
-        assert_eq!(ends, said.len() - before, "the end of what was reported is reported");
+        assert_eq!(ends, said.len() - before, "each reported failure has a reported end");
         assert!(said.is_sorted_by(|one, next| *next - *one >= Duration::from_secs(60)), "{said:?}");
     }
 }

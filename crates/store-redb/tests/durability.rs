@@ -1,6 +1,6 @@
 //! The engine's tests of durable and owed revocations, on the embedded store.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 #![allow(dead_code, reason = "the other tests of the engine use the rest of what they have in common")]
 
 use std::sync::Arc;

@@ -102,7 +102,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError
     let options = Arc::new(options);
     let Fit { ways, evicted, version: _ } = check_all(&options).await?;
     let inner = opening::open_heads(options, ways, evicted).await?;
-    // If a failover lost a head, the gate would create another store.
+    // If a failover lost a new head, the gate would create another store.
     inner.settle().await?;
     Ok(inner)
 }
@@ -264,9 +264,9 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Partition
 pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
-        format!("the command {name}: allow +{}", name.to_lowercase())
+        format!("to use the command {name}: allow +{}", name.to_lowercase())
     } else {
-        format!("keys that begin with {tag}: allow ~{tag}*")
+        format!("to use keys that begin with {tag}: allow ~{tag}*")
     };
     refused(format!("Redis at {address} does not allow the gate's user {what}"))
 }
@@ -274,7 +274,7 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &s
 async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let mut command = cmd("CONFIG");
     command.arg("GET").arg("appendfsync");
-    // Servers often forbid `CONFIG`. The setting is then not checked.
+    // The setting is not checked if the server forbids `CONFIG`.
     if let Ok(Value::Array(pair)) = link.once(&command).await?
         && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
         && policy != b"always"

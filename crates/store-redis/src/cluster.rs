@@ -1,8 +1,8 @@
 //! Sends requests by partition, to a single server or to the cluster primary with the partition's slot.
 //!
-//! The library's cluster client has its own retry rules, so the topology keeps a table of the partitions' slots. After
-//! each fault, the gate requests the table again. A `MOVED` reply also corrects the table. While a slot is moved, only
-//! the command that got an `ASK` is redirected.
+//! The library's cluster client retries by its own rules, so this module keeps its own table of slots. After each
+//! fault, the gate requests the table again. A `MOVED` reply also corrects the table. While a slot is moved, only the
+//! command that got an `ASK` is redirected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use super::topology::{Links, Topology, link_to};
 use rotogate_core::store::StoreError;
 use rotogate_core::store::kit::network::{not_done, pause_after};
 
-/// How long a request waits for a reply before it renews the table. For a blocking command, its blocking time is added.
+/// How long a request waits for a reply before it renews the table. Excludes the blocking time of a blocking command.
 const ASK_AFTER: Duration = Duration::from_millis(500);
 /// The number of `MOVED` replies that a request follows without a pause. Two servers may redirect to each other.
 const MAX_HOPS: u32 = 3;
@@ -66,8 +66,7 @@ impl Primaries {
         }
     }
 
-    /// Makes more connections to the same servers, without lanes. Commands on these connections may block for up to
-    /// `blocks`.
+    /// Makes more connections to the same servers, without lanes. `blocks` is the maximum time that a command blocks.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         match self {
             Self::One(link) => Self::One(link.another(blocks).into()),

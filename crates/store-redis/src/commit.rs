@@ -1,5 +1,4 @@
-//! Commits by one script. The script compares the store with the snapshot, and writes the result if they are equal. If
-//! they differ, the script returns the present state.
+//! One script commits the result if the store equals the snapshot, or else returns the store's state.
 
 use std::time::Duration;
 
@@ -27,7 +26,6 @@ pub(super) struct CommitCall<'a> {
     pub(super) history: History,
 }
 
-/// Keys and arguments of a script, to which each commit adds its own.
 #[derive(Default)]
 struct ScriptParts {
     keys: Vec<Vec<u8>>,
@@ -47,7 +45,7 @@ impl ScriptParts {
         self.args.push(arg.map(Into::into).unwrap_or_default());
     }
 
-    /// Adds the expected first bytes of a value. `None` means that the value must not exist.
+    /// Requires that a value begins with `begin`, or does not exist (`None`).
     fn begins(&mut self, begin: Option<&[u8]>) {
         self.args.push(begin.map_or_else(|| b"-".to_vec(), |begin| [b"=", begin].concat()));
     }

@@ -1,6 +1,6 @@
 //! Sends requests, with retries until the operation's deadline.
 //!
-//! Every request can be repeated, because scripts detect a repetition.
+//! Retries are safe, because scripts detect repeated requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ pub(super) struct Link {
     line: Line,
     lanes: Option<Lanes>,
     in_flight: Semaphore,
-    /// Whether the server may be a replica. Replicas get no requests for the store's data.
+    /// Whether the server may be a replica. Replicas get no data requests.
     of_any: bool,
 }
 
@@ -51,7 +51,7 @@ impl Request {
 }
 
 impl Link {
-    /// Makes a link whose commands may block for up to `blocks`.
+    /// `blocks` is the maximum time that a command blocks.
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let line = Line::new(Arc::clone(&servers), blocks);
         Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
@@ -91,7 +91,7 @@ impl Link {
             if !failed.again || Instant::now() + wait >= deadline {
                 return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            // After a timeout, this failure is reported, because it is more informative.
+            // After a timeout, this error is more informative.
             last = Some(failed);
             tokio::time::sleep(wait).await;
             failures += 1;

@@ -147,7 +147,7 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
     }
 }
 
-/// Before version 7.0, a script's error contains the code only in its text.
+/// Before Redis 7.0, a script's error has the code only in its text.
 fn is_out_of_memory(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }

@@ -1,16 +1,16 @@
 //! The feed of revocations from other nodes.
 //!
-//! A node reads its own clock, and then requests the log's end (the *beat*). The log up to this end contains every
+//! For a *beat*, a node reads its own clock, and then requests the log's end. The log up to this end contains every
 //! revocation that was acknowledged before the node read its clock. A script returns all entries after the reader's
 //! position. If the log lacks this position, the reader reads all live revocations again. A second connection waits for
-//! new entries, so that revocations arrive at once.
+//! new entries.
 //!
-//! There is no proof until the reader has the last page of live revocations. If this takes longer than the permitted
-//! staleness, the gate becomes stale. Newer log entries cannot replace these pages, which are not ordered by time. The
-//! log keeps entries longer than any permitted staleness, so a running reader needs no scan.
+//! There is no proof until the reader has the last page of live revocations. Newer log entries cannot replace these
+//! pages, which are not ordered by time. If the scan takes longer than the permitted staleness, the gate becomes stale.
+//! The log keeps entries longer than any permitted staleness, so a running reader needs no scan.
 //!
 //! Each partition has a reader with its own connection, because a blocking command reads only one slot of a cluster. A
-//! step is complete when all partitions have answered a beat. The proof has the time of the oldest beat. An
+//! step is complete when all partitions have answered a beat. The oldest beat determines the time of the proof. An
 //! unresponsive partition delays the proof, but not the entries of other partitions.
 
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(super) struct RedisFeed {
     inner: Arc<RedisInner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
     heard: Box<[Option<Heard>]>,
-    /// The time of the oldest beat in the last complete step.
+    /// The time of the last proof.
     told: Option<Duration>,
 }
 
@@ -144,8 +144,8 @@ async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
     said(link, "server", "run_id").await
 }
 
-/// Returns whether the previous server is still a running primary, and the next server was not its replica. If so, a
-/// slot moved, and no write was lost.
+/// Returns whether a slot moved, so that no write was lost: the previous server still runs as a primary, and the next
+/// server was not its replica.
 async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     let earlier = async {
         let run = run_of(&known.link).await.ok()??;
@@ -161,7 +161,7 @@ async fn gave_away(known: &ServerRun, next: &Link) -> bool {
 
 /// A scan of the live revocations. The log contains every missed change, because revocations only become stricter.
 struct LiveScan {
-    /// The log's end before the first page, where reading continues after the scan.
+    /// The log's end before the scan, where reading continues afterwards.
     begin: LogPosition,
     next: Vec<u8>,
 }
@@ -170,13 +170,12 @@ type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 struct LogReading {
     from: LogPosition,
-    /// The entry at this position. `None` if the log lacks the entry.
+    /// The entry at this position, or `None` if the log lacks it.
     known: Option<(LogPosition, Revocation)>,
     floor: LogId,
     entries: Vec<(LogPosition, Revocation)>,
 }
 
-/// The entries up to the log's end, or one page of entries.
 struct BeatReply {
     heard: Heard,
     reading: LogReading,
@@ -220,7 +219,7 @@ impl Reader {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
-            // The store has changed its history meanwhile, so this error is outdated.
+            // The error refers to an earlier history.
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
@@ -277,7 +276,6 @@ impl Reader {
                         let entries = std::mem::take(&mut self.ready);
                         return Ok(FeedStep { entries, complete: Some(complete), lost: false });
                     }
-                    // The caller checks at each step whether data was lost.
                     if self.partition().is_lost() {
                         return Ok(FeedStep::default());
                     }
@@ -354,7 +352,7 @@ impl Reader {
     /// Sends a beat, which requests all entries after `from`.
     fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
-        // All readers started at the same time. The next beat keeps to their common schedule.
+        // The next beat keeps to the common schedule of all readers.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
@@ -386,7 +384,7 @@ impl Reader {
     }
 
     async fn same_run(&mut self, run: String) -> Result<(), StoreError> {
-        // Without INFO, only the number of writes and the log can show a loss.
+        // Without INFO, a loss shows only in the write count and in the log.
         if run.is_empty() || self.server.as_ref().is_some_and(|known| known.run == run) {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //!
 //! `WAIT` blocks its connection, and counts the replicas that have the writes of this connection. A lane therefore
 //! sends all queued requests with one `WAIT`. A repeated script writes nothing, so `WAIT` would not wait for the
-//! earlier write. Each pipeline therefore also rewrites the number of writes.
+//! earlier write. Each pipeline therefore also rewrites the write counter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

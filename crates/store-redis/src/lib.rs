@@ -1,31 +1,31 @@
 //! A store in Redis or Valkey that several gates share. The store is on a single server, on the primary that Sentinels
 //! name, or in a cluster.
 //!
-//! **Writing.** A gate applies the rules to a snapshot. A script then writes the result atomically, or reports that the
-//! store differs (see `commit.rs`). Each write has a random name, so a repeated request returns the former result. All
-//! times come from the server's clock.
+//! **Writing.** A gate computes a change from a snapshot. A script then writes it atomically, or reports that the store
+//! differs (see `commit.rs`). Each write has a random name, so a repeated request returns the former result. All times
+//! come from the server's clock.
 //!
 //! **Durability** depends on the server. With `appendonly yes` and `appendfsync always`, an `Ok` survives a crash of
 //! the server. With other settings, a crash may lose a second of writes, and a warning says so.
 //! [`RedisOptions::wait_replicas`] protects against the loss of a primary.
 //!
 //! The table lists the **Redis keys** for the prefix `rg` and partition 0, the only partition of a single server. A
-//! cluster has 16 partitions (see `partitions.rs`). All keys of a partition have the same hash tag, because scripts
-//! need several of them.
+//! cluster has 16 partitions (see `partitions.rs`). All keys of a partition have the same hash tag, because scripts use
+//! several keys.
 //!
 //! | key | type | content |
 //! |---|---|---|
 //! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, writes, last stamp, latest end, start of the log |
 //! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
-//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions, sorted by end |
+//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions, sorted by end time |
 //! | `{rg:0}:r` | hash | the live revocations, merged by target |
 //! | `{rg:0}:u` | sorted set | the targets of the live revocations, sorted by expiry |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
-//! | `{rg:0}:n` | hash | the nodes, each with its last beat and its report |
+//! | `{rg:0}:n` | hash | each node's last heartbeat and report |
 //! | `{rg:0}:c:<name>` | string | a change that every node detects: state and first stamp; expires after a day |
 //! | `{rg:0}:l:<name>` | string | an attempt counter; expires when the full burst is available again |
-//! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
-//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the records of the relay, and their ends |
+//! | `{rg:0}:k:<name>` | string | a remembered name; expires |
+//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records and their expiry |
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -121,8 +121,8 @@ impl RedisStore {
 
 rotogate_core::debug_with!(RedisStore, |it| { options: it.0.options });
 
-/// The error if the server has another history, or fewer writes of the same history. In the second case, `found` is
-/// `None` or equals `expected`.
+/// Returns the error for a server with another history, or with fewer writes of the same history. In the second case,
+/// `found` is `None` or equals `expected`.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
@@ -130,7 +130,7 @@ fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>)
 }
 
 impl RedisInner {
-    /// Runs a script under a new name.
+    /// Runs a script as a new operation.
     async fn run(
         &self,
         partition: &Partition,
@@ -154,8 +154,7 @@ impl RedisInner {
         if answer.status == "history" {
             return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
         }
-        // A read may see writes that still wait for replicas. The read must therefore not raise the number of
-        // acknowledged writes.
+        // A read may see writes that still wait for replicas, so it must not raise the number of acknowledged writes.
         if script.waits || self.options.durable().is_none() {
             partition.saw(history, answer.seq);
         }
@@ -209,7 +208,7 @@ impl RedisInner {
             return Err(other_history(partition, expected, history.as_deref()));
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        // Before the request, the server had already reported `before` writes.
+        // The server had already reported `before` writes, so it has lost writes.
         if seq < before {
             return Err(other_history(partition, expected, None));
         }
@@ -248,7 +247,6 @@ fn value_in(reply: Option<Value>) -> Result<Option<Vec<u8>>, StoreError> {
     }
 }
 
-/// Drops the reference that the methods of a pipeline return.
 fn drop_mut(_: &mut Pipeline) {}
 
 fn time_of(reply: Option<Value>) -> Result<Timestamp, StoreError> {

@@ -60,8 +60,8 @@ impl Line {
         Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
-    /// Sends a request, and waits for the reply while the server is the primary. After a fault, the next request gets a
-    /// new connection.
+    /// Waits for a reply, but only while the server is the primary. After a fault, the next request gets a new
+    /// connection.
     pub(super) async fn on<T>(
         &self,
         open: &Open,
@@ -122,8 +122,8 @@ impl Line {
 }
 
 async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, RedisFailure> {
-    // A separate task makes progress even if no caller is polled. The task ends with its callers, so that tasks do not
-    // queue up for an unresponsive server.
+    // A separate task makes progress even if no caller is polled. The task is aborted with its callers, so that tasks
+    // do not queue up for an unresponsive server.
     let mut making = JoinSet::new();
     making.spawn(dial.made());
     let made = making.join_next().await.and_then(Result::ok);
@@ -137,7 +137,7 @@ async fn attempt(dial: Dial, live: Arc<Lock<ConnectionState>>) -> Result<Open, R
 }
 
 impl Dial {
-    /// Waits for permission, and connects. Also returns the primary, and the connection's generation.
+    /// Waits for its turn to connect. Returns a new connection, its primary and its generation.
     async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), RedisFailure> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
@@ -173,7 +173,7 @@ impl Dial {
             Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
             Ok(Ok((_, Err(error)))) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
                 let address = self.address(primary);
-                let text = format!("Redis at {address} does not allow the gate's user the command ROLE: allow +role");
+                let text = format!("Redis at {address} does not allow the gate's user to use ROLE: allow +role");
                 Err(RedisFailure::for_good(text, WriteOutcome::Refused))
             }
             Ok(Ok((_, Err(error))) | Err(error)) => {

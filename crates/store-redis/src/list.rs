@@ -1,7 +1,7 @@
 //! Lists sessions in pages.
 //!
-//! An index lists each subject's sessions. The first page of all sessions scans the keys, and further pages use the ids
-//! found.
+//! An index lists each subject's sessions. To list all sessions, the first page scans the Redis keys, and the following
+//! pages use the ids that the scan found.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use rotogate_core::store::kit::network::not_done;
 const SCANNED_AT_ONCE: usize = 1000;
 /// The maximum number of scans. A scan starts again if partitions have moved.
 const MAX_SCANS: u32 = 3;
-/// How long further pages use the result of a scan.
+/// How long the following pages may use the ids that a scan found.
 const SCAN_KEPT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ impl RedisInner {
                 return Ok(parts?.into_iter().flatten().collect());
             }
         }
-        Err(not_done("the partitions of the store in Redis repeatedly moved while it was listed"))
+        Err(not_done("partitions repeatedly moved to other Redis servers while the gate listed the sessions"))
     }
 
     async fn scan_server(&self, link: &Link) -> Result<Vec<SessionId>, StoreError> {

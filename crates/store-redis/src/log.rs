@@ -1,6 +1,6 @@
-//! Reads revocations: the live ones, and the log of recent writes.
+//! Reads the live revocations, and the log of recent writes.
 //!
-//! A new reader records the log's end, and reads the live revocations. Then it reads the log from the recorded end. The
+//! A new reader records the log's end, reads the live revocations, and then reads the log from the recorded end. The
 //! log contains each change during this read, because revocations only become stricter. A position is an entry's id
 //! **and** the write that made the entry. If the log lacks this entry, later entries may be lost too, so the reader
 //! starts again.
@@ -30,8 +30,8 @@ const MAX_STARTS: u32 = 3;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LogPosition {
     pub(super) id: LogId,
-    /// The write that made the entry. All zeros if this write is unknown. The log then has the position if no entry
-    /// from `id` on was trimmed.
+    /// The write that made the entry. All zeros if unknown. The log then has the position if no entry from `id` on was
+    /// trimmed.
     pub(super) op: Op,
 }
 
@@ -40,7 +40,7 @@ impl LogPosition {
         self.op != Op::default()
     }
 
-    /// Returns whether the log has all entries after this position. `found` is the entry at the position's id.
+    /// Returns whether the log has all entries after this position. `found` is the entry with the same id.
     pub(super) fn is_there(&self, found: Option<&(Self, Revocation)>, floor: LogId) -> bool {
         if self.has_entry() { found.is_some_and(|(found, _)| found == self) } else { floor <= self.id }
     }
@@ -57,7 +57,7 @@ impl RedisInner {
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// Returns the position in each partition. `None` at the beginning, or for another history.
+    /// Returns the position in each partition, or `None` at the beginning or for another history.
     pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         let (places, short) = parts.as_chunks::<4>();
@@ -94,13 +94,13 @@ impl RedisInner {
         self.snapshot(&self.commands, partition).await
     }
 
-    /// Adds a partition's live revocations to a list. Returns the log position up to which they are complete.
+    /// Adds a partition's live revocations to a list, complete up to the returned log position.
     pub(super) async fn fill(
         &self,
         list: &Mutex<ListFilling>,
         partition: &Partition,
     ) -> Result<LogPosition, StoreError> {
-        // The list merges entries, so entries may arrive twice and in any order.
+        // `ListFilling::add` merges the entries of each target, so duplicates and the order do not matter.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
             entries.iter().for_each(|(_, entry)| list.add(entry));
@@ -116,7 +116,7 @@ impl RedisInner {
         Err(trimmed_again())
     }
 
-    /// Returns a partition's live revocations, and the log position up to which they are complete.
+    /// Returns a partition's live revocations, complete up to the returned log position.
     pub(super) async fn snapshot(
         &self,
         primaries: &Primaries,

@@ -1,7 +1,7 @@
 //! Opens a store: creates or checks its partitions.
 //!
-//! The head of partition 0 is created first. The other heads copy the store's name from it. Once all heads exist, the
-//! first head records this fact. If a head is missing later, the server has lost it.
+//! The head of partition 0 is created first. The other heads copy its store name. Once all heads exist, the first head
+//! records this fact. If a head is missing later, the server has lost it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
     ]
 }
 
-/// Returns whether there is no store yet. If there is a store, checks it.
+/// Returns whether the store is new. Checks an existing store.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
     heads.compare_with_mark().await?;
@@ -75,8 +75,8 @@ pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, 
     Ok(is_new)
 }
 
-/// Checks that the clocks of several servers agree, as stamps require. `times` contains each server's time, and the
-/// gate's monotonic time before and after it.
+/// Checks that the servers' clocks agree, as stamps require. `times` has each server's time, and the monotonic time
+/// before and after the query.
 pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
     let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
     let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
@@ -109,8 +109,7 @@ pub(super) async fn open_heads(
     evicted: u64,
 ) -> Result<RedisInner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
-    // The comparison comes before any write. Otherwise refused starts could increase the write count of an older store
-    // until it reaches the mark.
+    // Compare before any write. Otherwise, refused starts could raise an older store's write count to the mark.
     let is_accepted = heads.compare_with_mark().await?;
     let new = new_op()?;
     let mut is_made = true;
@@ -205,7 +204,7 @@ impl Heads<'_> {
             && (made || *lost == 0 && first_there.is_some())
         {
             return Err(refused(format!(
-                "{} lost the head of its partition {lost}: restore a complete back-up, or use another prefix",
+                "{} lost the main record of its partition {lost}: restore a complete back-up, or use another prefix",
                 self.place()
             )));
         }
@@ -246,7 +245,8 @@ impl Heads<'_> {
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.network.copying {
-            // This field comes first. A copy into a store with data then fails with the error about the data.
+            // This field comes first, because the script reports only the first difference. A copy into a store with
+            // data then fails with the error about the data.
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
@@ -276,9 +276,8 @@ impl Heads<'_> {
         }
     }
 
-    /// Returns instructions to start over, or `None` if the store has contained a session. With stamp 0, it has never
-    /// contained one. The instructions also delete the gates' rows, because a killed gate counts as running for a
-    /// while.
+    /// Returns instructions to start over, or `None` if the stamp shows that the store has had a session. The
+    /// instructions also delete the gates' rows, because a killed gate counts as running for a while.
     async fn way_to_begin_anew(&self) -> Result<Option<String>, StoreError> {
         let key = |name| String::from_utf8_lossy(&PartitionKeys::new(&self.options.prefix, 0).named(name)).into_owned();
         let [head, nodes] = ["h", "n"].map(key);

@@ -174,16 +174,16 @@ impl RedisOptions {
         self.urls.iter().map(place).collect()
     }
 
-    /// Acknowledges a write once this number of replicas has the write, for each primary in a cluster. The primary and
-    /// these replicas should be a majority of the servers. For three servers, the number is 1. A minority that is cut
-    /// off then cannot acknowledge writes.
+    /// Sets how many replicas of a primary must have a write before it is acknowledged. The primary and these replicas
+    /// should be a majority of the servers. Use 1 for three servers. A minority that is cut off then cannot acknowledge
+    /// writes.
     #[must_use]
     pub fn wait_replicas(self, number: u32) -> Self {
         Self { wait_replicas: number, ..self }
     }
 
-    /// Acknowledges a write once the append-only files of the primary and the awaited replicas have it. The server must
-    /// have version 7.2 or later.
+    /// Also waits until a write is in the append-only files of the primary and these replicas. The server must have
+    /// version 7.2 or later.
     #[must_use]
     pub fn wait_fsync(self) -> Self {
         Self { wait_fsync: true, ..self }
@@ -199,7 +199,7 @@ impl RedisOptions {
         (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
     }
 
-    /// The store's address for messages. [`check`](Self::check) ensures that the address has no credentials.
+    /// The store's address, as shown in messages. [`check`](Self::check) ensures that the address has no credentials.
     pub(super) fn address(&self) -> String {
         let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
         match &self.sentinel {

@@ -7,23 +7,24 @@
 //!
 //! **Stamps** (requirement C4). Only partition 0 stamps creations and not-befores, so they are in one order. A
 //! not-before is acknowledged once every partition has it. Partition 0 then raises its last stamp to the not-before, so
-//! that later sessions get later stamps. A gate may still insert a session with an earlier stamp. A partition that has
-//! the not-before refuses the insert. Otherwise the partition refuses later swaps of the session.
+//! that later sessions get later stamps. A gate may still insert a session with an earlier stamp. A partition with the
+//! not-before refuses the insert. If the not-before arrives later, it blocks the session's swaps.
 //!
-//! **A not-before** is computed from the target's entries in all partitions, and from the latest end of the target's
-//! sessions. A partition accepts the result if its entry is unchanged and no session ends later. Otherwise the
-//! partition returns its present state, and the gate computes the not-before again. Both steps can be repeated. After a
-//! crash in between, the next not-before for the target completes the partial result.
+//! **Writing a not-before.** The gate merges the new not-before with the target's entries in all partitions. The result
+//! is kept until the target's last session has ended. A partition accepts the result if its own entry is unchanged and
+//! none of its sessions ends later. Otherwise the partition returns its present state, and the gate computes the result
+//! again. Both steps can be repeated. After a crash between them, the target's next not-before completes the work.
 //!
 //! **The maximum number of a subject's sessions** is checked over all partitions. A bounded insert first reads all
 //! partitions, including the number of inserts in each. Then it raises this number in each other partition, unless the
 //! number has changed. Finally it inserts the session into its own partition, unless that partition's number has
-//! changed. Of two such inserts, the later one has read the session of the earlier one. Proof: suppose that B inserts after A, but B read
-//! A's partition before A inserted. Then B raised the number in A's partition before A inserted. Otherwise A's insert
-//! would have changed the number, and B would have failed. If A read the number before B raised it, A fails. Otherwise
-//! A read the number after all of B's reads. Then A raised the number in B's partition after B had read it. B inserts
-//! later, so B fails. A failed insert is tried again from the start. The excess sessions are ended after the insert,
-//! and before its acknowledgment.
+//! changed. Of two concurrent inserts, the later one has read the earlier one's session. Proof: suppose that A inserts
+//! first, and that B read A's partition before this insert. Then B fails. If B inserts into the same partition, A's
+//! insert has changed the number there. Otherwise B raises the number in A's partition. After A's insert, B would find
+//! a changed number there, and fail. So B raises it before A's insert. A did not fail, so A read the number after this,
+//! and therefore after all of B's reads. A then raised the number in B's partition after B had read it, but before A's
+//! insert. B inserts later, finds a changed number, and fails. A failed insert is tried again from the start. The
+//! excess sessions are ended after the insert, and before its acknowledgment.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,7 +75,7 @@ impl PartitionKeys {
 pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: PartitionKeys,
-    /// The history that every request expects.
+    /// The history id that requests expect.
     history: AtomicU64,
     /// The highest number of writes that the server has reported.
     pub(super) seq: AtomicU64,
@@ -143,7 +144,7 @@ impl Partition {
     }
 }
 
-/// All partitions of a store. There is at least one.
+/// All partitions of a store.
 pub(super) struct Partitions {
     first: Partition,
     others: Box<[Partition]>,

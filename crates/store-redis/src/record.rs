@@ -14,8 +14,7 @@ use rotogate_core::store::kit::encoding::{decode_target, encode};
 use rotogate_core::store::kit::fields::{EFFECT, decode_effect, encode_effect, not_before};
 pub(super) use rotogate_core::store::kit::fields::{Op, millis, new_op};
 
-/// The offset of the encoded record. The bytes before it contain fields for scripts, the name and history of the last
-/// write, and the session's end.
+/// The offset of the encoded record. The preceding bytes are the fixed part, which scripts read.
 const FIXED: usize = 42;
 const OP: std::ops::Range<usize> = 18..26;
 pub(super) const HISTORY: std::ops::Range<usize> = 26..34;
@@ -104,7 +103,7 @@ fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
     Some((effect, Timestamp::from_millis(u64::from_be_bytes(*until)), rest))
 }
 
-/// Returns a log entry, and the name of its write.
+/// Returns a log entry, and the id of its write.
 pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {

@@ -1,7 +1,7 @@
 //! The records of the relay.
 //!
-//! The caller supplies the time for expiry. By its own clock, the server deletes a record an hour after its expiry.
-//! Clock differences are harmless, because records are valid for only a minute.
+//! The caller's clock decides on expiry. The server's clock decides on deletion, an hour later. Clock differences are
+//! harmless, because records are valid for only a minute.
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value};

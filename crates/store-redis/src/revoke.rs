@@ -18,7 +18,7 @@ use rotogate_core::store::{NODE_KEPT, StoreError, WriteOutcome};
 /// The number is limited, because other writers wait while the script runs.
 const SWEPT_AT_ONCE: u64 = 128;
 
-/// A partition's entry for a not-before, and the latest end of the matching sessions.
+/// A partition's entry for a not-before, and the latest expiry of the matching sessions.
 struct PartitionEntry<'a> {
     partition: &'a Partition,
     known: Option<Revocation>,
@@ -62,7 +62,7 @@ impl RedisInner {
         revoked.ok_or_else(|| unexpected("a time that the gate did not send"))
     }
 
-    /// Returns the partition with a target's entries. `None` if every partition has them.
+    /// Returns the only partition with a target's entries, or `None` if all have them.
     pub(super) fn held_by(&self, of: &Target) -> Result<Option<&Partition>, StoreError> {
         Ok(match of {
             Target::Session(id) => Some(self.partitions.of_session(*id)),
@@ -103,7 +103,7 @@ impl RedisInner {
                 all.iter().filter_map(|one| one.known.as_ref()).fold(None, |known, one| Some(merged(known, one)));
             let now = rules.revoke(&mut over(known.as_ref()), entry.clone(), because)?;
             let is_begun = all.iter().any(|one| one.is_written);
-            // If one partition has the entry, an error leaves the write in doubt.
+            // Once a partition was written, an error leaves the outcome in doubt.
             let in_doubt = |error: StoreError| if is_begun { error.with_outcome(WriteOutcome::InDoubt) } else { error };
             let open: Vec<_> = all.iter_mut().filter(|one| !one.has(&now)).collect();
             if open.is_empty() {
@@ -130,12 +130,12 @@ impl RedisInner {
         Err(changed_again().with_outcome(WriteOutcome::InDoubt))
     }
 
-    /// Prepares a commit on the connections for revocations, where refreshes cause no delay.
+    /// Prepares a commit on the connections that refreshes do not use.
     pub(super) fn call_to_revoke<'a>(&'a self, partition: &'a Partition, op: Op) -> CommitCall<'a> {
         CommitCall { inner: self, primaries: &self.revokes, partition, op, history: partition.history() }
     }
 
-    /// Removes expired revocations. Returns the number over all partitions. Concurrent sweeps remove different entries.
+    /// Removes expired revocations, and returns their number. Concurrent sweeps remove different entries.
     pub(super) async fn sweep_in(&self, partition: &Partition) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {

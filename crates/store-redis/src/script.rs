@@ -45,7 +45,7 @@ const COMMON: &str = include_str!("scripts/common.lua");
 pub(super) struct Script {
     source: String,
     hash: String,
-    /// Whether the acknowledgment of writes waits for replicas, if the store is configured to wait.
+    /// Whether the store waits for replicas after this script.
     pub(super) waits: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each Sentinel is queried every second, and after each fault of a connection. The reply with the highest
 //! configuration epoch counts, because a cut-off Sentinel may report a former primary. On each new connection, the gate
-//! also checks by `ROLE` that the server is a primary.
+//! also uses `ROLE` to check that the server is a primary.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use rotogate_core::store::{StoreError, WriteOutcome};
 const EVERY: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A primary, and the configuration epoch of its reply.
+/// A primary, and its configuration epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Primary {
     pub(super) address: Address,
@@ -91,7 +91,11 @@ impl Said {
             let best = best(&each, known.as_ref());
             let changed = best != *known;
             if let (true, Some(primary)) = (changed, &best) {
-                tracing::info!(address = %primary.address, epoch = primary.epoch, "the Sentinels name the primary of Redis");
+                tracing::info!(
+                    address = %primary.address,
+                    epoch = primary.epoch,
+                    "the Sentinels reported the primary of Redis",
+                );
             }
             *known = best;
             changed

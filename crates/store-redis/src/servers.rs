@@ -42,7 +42,7 @@ impl Servers {
         Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
     }
 
-    /// Waits until the Sentinels name a primary. `None` if there are no Sentinels.
+    /// Waits until the Sentinels name a primary, or returns `None` without Sentinels.
     pub(super) async fn primary(&self) -> Option<Primary> {
         let mut said = self.sentinels.as_ref()?.primary();
         // Waiting cannot fail, because `self` owns the sender.

@@ -65,7 +65,7 @@ impl RedisInner {
         Ok(found.collect())
     }
 
-    /// Returns the sessions that must end to make room for the new session, or a reason to refuse it.
+    /// Returns the sessions to revoke before the insert, or a reason to refuse the insert.
     pub(super) async fn room_for(
         &self,
         session: &Session,
@@ -74,7 +74,7 @@ impl RedisInner {
         InsertRoom::find(self.sessions_beside(session).await?, &self.rules(), session, bound)
     }
 
-    /// Announces a new session in each other partition. Returns false if another insert has announced a session first.
+    /// Announces a new session in all other partitions. Returns false if another insert has announced a session first.
     pub(super) async fn announce(&self, session: &Session, room: &SubjectRoom) -> Result<bool, StoreError> {
         let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
@@ -101,7 +101,7 @@ impl RedisInner {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        // This insert affects only the session's own partition. Older sessions end afterwards.
+        // First insert into the session's own partition, and then revoke older sessions.
         let mut plan = Snapshot::default();
         self.rules().insert(&mut plan, session, SubjectBound::NONE)?;
         match self.insert_as(op, session, &InsertRoom { known: room.known, plan, ended: Vec::new() }).await? {
@@ -134,8 +134,8 @@ impl RedisInner {
         room.insert(&call, &operation, &self.rules(), session).await
     }
 
-    /// Returns the subject's sessions, matching revocations, and numbers of inserts. For a single partition, this takes
-    /// one round trip.
+    /// Returns the insert counters, and the subject's sessions and revocations. One round trip suffices for a single
+    /// partition.
     async fn sessions_beside(&self, session: &Session) -> Result<(Vec<String>, Snapshot), StoreError> {
         if self.partitions.count() == 1 {
             return self.sessions_in_one(session).await;
@@ -199,7 +199,7 @@ impl RedisInner {
         let others: BTreeSet<_> =
             found.sessions().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
         if !others.is_empty() {
-            // Later logins read the not-befores of these clients in the first request.
+            // Later logins then include these clients in their first request.
             self.learn_clients(found.sessions());
             for entry in self.entries_of(first, others.into_iter().collect()).await? {
                 found.see_entry(entry);
@@ -285,7 +285,7 @@ impl RedisInner {
         }
     }
 
-    /// Returns why the rules refuse to replace the present record.
+    /// Returns why the rules refuse the swap.
     fn refused_swap(&self, expected: u64, record: &Session, now: Session) -> Result<Swap, Failure> {
         let mut found = Snapshot::default();
         found.see(record.id, Ok(now));

@@ -31,7 +31,6 @@ impl RedisInner {
     /// Issues a stamp. `None` if `after` is too far ahead of the server's clock.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        // Stamps of not-befores use the connections for revocations.
         let primaries = if kind == "before" { &self.revokes } else { &self.commands };
         let first = self.partitions.first();
         let name = (new_op()?, first.history());
@@ -87,8 +86,7 @@ impl RedisInner {
         Ok(is_known)
     }
 
-    /// Returns the delay before the next attempt, the counter that requires the delay, and whether the name is
-    /// remembered.
+    /// Returns the delay, the counter's index, and whether the name is known.
     async fn counted(
         &self,
         partition: &Partition,
@@ -132,7 +130,7 @@ impl RedisInner {
         }
     }
 
-    /// Writes records back. Returns how many of them were missing.
+    /// Writes records back, and returns how many were missing.
     async fn restore_in(&self, partition: &Partition, records: &[&Session]) -> Result<usize, StoreError> {
         let call = self.call_in(partition, new_op()?);
         let operations = records.iter().map(|record| (Operation::restoring(record), Snapshot::default()));
@@ -172,7 +170,7 @@ impl SharedStore for RedisStore {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes(), self.0.leeway()];
         // The first partition issues all stamps.
         let first = self.0.partitions.first();
-        // The stamp belongs to a revocation, so the connections for revocations are used.
+        // The stamp is for a revocation, so use the connections for revocations.
         let (run, keys) = ((new_op()?, first.history()), vec![first.keys.with("c:", &name)]);
         self.0.run_as(&self.0.revokes, first, run, &CHANGE, keys, args).await?.with_status("stamp")?.moment()
     }
@@ -223,14 +221,14 @@ impl SharedStore for RedisStore {
                 return Err(unexpected("no row of a node"));
             };
             let by = Duration::from_millis(age.unsigned_abs());
-            // A beat may seem to be in the future, if the server's clock was ahead.
+            // A heartbeat may be in the future if the server's clock was ahead.
             let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
             nodes.insert(id, NodeSeen { row: NodeRow::decode(&row)?, beat });
         }
         Ok(nodes.into_values().collect())
     }
 
-    /// Stores the result as a hint. The next revocation assumes that the hint is current.
+    /// Also stores the record as a hint for the revocation.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.0.partitions.of_session(id);
         let (key, entries, of) = (partition.keys.session(id), partition.keys.named("r"), target(&Target::Session(id))?);
@@ -250,8 +248,8 @@ impl SharedStore for RedisStore {
         Ok(Box::new(RedisFeed::new(&self.0, &from, &follow)?))
     }
 
-    /// Adopts the partitions with lost writes, or all partitions if no loss is known. The other partitions keep their
-    /// data and use the history that other nodes have set.
+    /// Starts a new history in the partitions that lost writes, or in all if no loss is known. The other partitions
+    /// keep their history, or take the one that other nodes have set.
     async fn adopt(&self) -> Result<(), StoreError> {
         let partitions = &self.0.partitions;
         let none = !partitions.iter().any(Partition::is_lost);

@@ -71,8 +71,7 @@ struct Renewal {
     ended: Option<Instant>,
 }
 
-/// The right to request the table, which one task has at a time. Dropping this value wakes the callers, even after a
-/// panic.
+/// One task at a time may request the table. Dropping this value wakes the callers, even after a panic.
 struct RenewalTurn(Arc<Topology>);
 
 impl Drop for RenewalTurn {
@@ -128,8 +127,8 @@ impl Topology {
         Arc::clone(&self.table.borrow())
     }
 
-    /// Requests the table. One task does the work for all waiting callers, so that no caller blocks the others. `not`
-    /// is a failed server, which is queried only if no other server is known.
+    /// Requests the table. One task does the work for all waiting callers, so that no caller blocks the others. The
+    /// failed server `not` is queried only if no other server is known.
     pub(super) async fn renew(self: &Arc<Self>, not: Option<&Address>) {
         let mut renewed = {
             let mut renewal = self.renewal.lock();

@@ -1,5 +1,4 @@
-//! A client with one session. After a crash of the gate, the client checks the guarantees that follow from the replies
-//! it received.
+//! A client with one session. After a crash of the gate, the client checks that the gate kept its guarantees.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +19,7 @@ use crate::{Answer, Tokens};
 
 /// The maximum wait for a reply, even on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A token that was replaced this recently is still within the grace period of 60 s when the request arrives, because a
-/// reply takes at most [`PATIENCE`].
+/// The grace period (60 s) minus [`PATIENCE`].
 const SURELY_IN_GRACE: Duration = Duration::from_secs(30);
 const KEPT: usize = 3;
 
@@ -300,7 +298,7 @@ impl Chain {
             return Err(silent());
         }
         match before {
-            // In both cases, the token is now two generations old.
+            // After a refresh, `before` is two generations old.
             Some(oldest) if self.random.one_in(12) => {
                 let answer = http.refresh(&oldest).await.ok_or_else(silent)?;
                 if !is_invalid_grant(&answer) {
@@ -313,8 +311,7 @@ impl Chain {
         }
     }
 
-    /// Checks that the predecessor still gets the last pair. After a lost but durable exchange, the predecessor ends
-    /// the session instead. The gate never issues a different pair. Returns `Ok(true)` if the session has ended.
+    /// Checks that the predecessor still gets the last pair. Returns `Ok(true)` if the check ended the session.
     async fn check_predecessor(&mut self, http: &Http) -> Result<bool, Wrong> {
         let Some(before) = self.recent_predecessor() else { return Ok(false) };
         let answer = http.refresh(before).await.ok_or_else(silent)?;

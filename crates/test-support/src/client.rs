@@ -74,7 +74,7 @@ pub async fn send(request: Request<Full<Bytes>>) -> Answer {
     try_send(request).await.unwrap()
 }
 
-/// Sends a request like [`send`], to a gate that may have ended.
+/// Like [`send`], to a gate that may have stopped.
 pub async fn try_send(request: Request<Full<Bytes>>) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();

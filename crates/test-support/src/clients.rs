@@ -18,7 +18,7 @@ pub fn installed(tests: &str) -> PathBuf {
     cache
 }
 
-/// Installs the clients like [`installed`], and copies these files next to the packages that the files import.
+/// Like [`installed`], but also copies these files next to the packages that the files import.
 pub fn installed_with(tests: &str, files: &[&str]) -> PathBuf {
     let cache = installed(tests);
     for file in files {

@@ -28,7 +28,7 @@ impl Device {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 
-    /// Makes the proof for a registration, as Chromium does.
+    /// Returns the proof that Chromium sends for a registration.
     pub fn registration(&self, challenge: &str) -> String {
         let header = json!({ "alg": "ES256", "jwk": self.jwk(), "typ": "dbsc+jwt" });
         self.sign(&header, &json!({ "jti": challenge }))

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// Requests for a path with this mark get no response.
 const SILENCE: &str = "silence";
 
 /// A server with the documents that the test sets. Other paths return 404.

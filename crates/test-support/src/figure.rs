@@ -1,5 +1,5 @@
-//! Durations with a required maximum. A test prints a duration, but does not fail, because a busy machine is not the
-//! gate's fault. `bash tests/long.sh figures` reports exceeded maxima.
+//! Durations with a required maximum. An exceeded maximum does not fail a test, because the machine may be busy.
+//! `bash tests/long.sh figures` reports exceeded maxima.
 
 use std::time::Duration;
 

@@ -63,8 +63,8 @@ impl Frames {
         }
     }
 
-    /// Returns `None` once the gate has read all bytes. If the connection ends first, returns the error code, if there
-    /// is one.
+    /// Returns `None` once the gate has read all bytes. If the connection ends first, returns `Some` with its error
+    /// code.
     pub fn ended(&mut self) -> Option<Option<u32>> {
         self.send(&frame(PING, 0, 0, &LAST));
         loop {

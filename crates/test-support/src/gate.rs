@@ -59,7 +59,7 @@ impl Gate {
     }
 
     /// Returns the log so far, or the complete log of an ended gate. A separate thread writes the log, so this function
-    /// makes a request and waits for its line.
+    /// waits for the line of its own request.
     pub fn log(&self) -> String {
         static MARKS: AtomicU32 = AtomicU32::new(0);
         let mark = format!("/mark-{}-{}", self.admin.port(), MARKS.fetch_add(1, Ordering::Relaxed));

@@ -83,14 +83,14 @@ impl Operation {
 /// A loss of writes. Between `at` and `restored`, a record may be missing or outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Writes acknowledged before this time may be lost.
+    /// Earlier acknowledged writes may be lost.
     pub at: Moment,
-    /// When the gates have written back the known records. A record that is missing at this time is lost.
+    /// When the gates have finished writing back records. A record that is missing at this time is lost.
     pub restored: Moment,
 }
 
 impl Loss {
-    /// Returns whether the lost writes may be missing during the operation.
+    /// Returns whether the operation may miss the lost writes.
     fn touches(&self, operation: &Operation) -> bool {
         operation.begin < self.restored && operation.end > self.at
     }
@@ -99,13 +99,13 @@ impl Loss {
 /// The sessions' profile. Reissues are not checked, because `lost_response_window` is `"0s"`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long a predecessor can be exchanged again for the same pair.
+    /// How long an exchanged refresh token still returns the same pair.
     pub grace: Duration,
     /// The maximum difference between the gates' clocks.
     pub slack: Duration,
     /// The maximum time until every gate rejects revoked tokens.
     pub staleness: Duration,
-    /// A refused refresh that takes longer than this does not count as reuse. Its client may have continued at another
+    /// A refused refresh that takes longer than this does not count as reuse. The client may have continued at another
     /// gate.
     pub held: Duration,
 }

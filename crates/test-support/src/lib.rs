@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     missing_docs,
-    reason = "a test that cannot go on has failed, and the documentation is for authors of tests"
+    reason = "a panic fails the test, and the documentation is for authors of tests"
 )]
 
 use std::fs::{self, File, OpenOptions};

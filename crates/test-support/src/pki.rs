@@ -69,7 +69,7 @@ impl Pki {
         Pair { cert: cert.pem(), key }
     }
 
-    /// Returns a PEM list of revoked serial numbers. `nextUpdate` is the beginning of that year.
+    /// Returns a CRL in PEM with these serial numbers. `nextUpdate` is the start of `until_year`.
     pub fn revocations(&self, serials: &[u64], until_year: i32) -> String {
         let begun = date_time_ymd(2000, 1, 1);
         let revoked = |serial: &u64| RevokedCertParams {

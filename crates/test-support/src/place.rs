@@ -32,7 +32,7 @@ pub fn key_file(kid: &str) -> String {
     if kid.starts_with('-') { format!("key{kid}.pem") } else { format!("{kid}.pem") }
 }
 
-/// A folder with a `gateway.toml`. The folder outlives its processes.
+/// A folder with a `gateway.toml`.
 pub struct Place {
     folder: TempDir,
 }
@@ -66,7 +66,7 @@ impl Place {
         let _ = fs::copy(first.path("password"), self.path("password")).unwrap();
     }
 
-    /// Copies the keys before their index, as an operator does.
+    /// Copies the keys, and then `keyring.toml`.
     pub fn copy_keys_from(&self, first: &Self) {
         let keys = |place: &Self| place.path("data/keys");
         for entry in fs::read_dir(keys(first)).unwrap().map(Result::unwrap) {
@@ -81,8 +81,8 @@ impl Place {
     /// Copies the binary into this folder, for a user who may not read other folders.
     pub fn copy_of_binary(&self) -> PathBuf {
         let copy = self.path("rotogate-copy");
-        // A separate process writes the copy. If this process wrote it, a child of another test could inherit the open
-        // file. A file that is open for writing cannot be executed.
+        // A separate process writes the copy. Otherwise, a child of another test could inherit the open file. A file
+        // that is open for writing cannot be executed.
         assert!(Command::new("cp").args([&binary(), &copy]).status().unwrap().success());
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         copy
@@ -92,7 +92,6 @@ impl Place {
         self.command_of(&binary())
     }
 
-    /// A command that runs another program of the workspace here.
     fn command_of(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
@@ -171,8 +170,7 @@ impl Place {
         }
     }
 
-    /// Makes a user with a password from a protocol's document, which is too short for `rotogate user add`. Call this
-    /// before the first start.
+    /// Adds a user whose password is too short for `rotogate user add`. Call this before the first start.
     pub fn user_of_a_document(&self, username: &str, subject: &str, password: &str) {
         let made = self.run(&["--json", "client", "secret", "--stdin"], &format!("{password}\n"));
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -293,11 +291,10 @@ pub fn in_shell(script: &str) -> impl FnOnce(&mut Command) {
     }
 }
 
-/// A user id without name and rights.
 pub const NOBODY: u32 = 4242;
 
-/// Makes a command for a user who can read the configuration but no secrets. The second value states whether the
-/// command runs as another user, which requires root. Otherwise the secrets are unreadable for every user.
+/// Makes a command for a user who can read the configuration but no secrets. The second value is false if the test
+/// does not run as root. In that case, no user can read the secrets.
 pub fn of_another_user(place: &Place) -> (Command, bool) {
     let is_root = rustix::process::geteuid().is_root();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();

@@ -141,7 +141,7 @@ impl Postgres {
         standby
     }
 
-    /// Restarts a killed server as a standby with a copy of the data of `primary`.
+    /// Restarts a killed server as a standby with `primary`'s data.
     pub fn follow(&mut self, primary: &Self) {
         std::fs::remove_dir_all(self.data()).unwrap();
         self.copy_of(primary);

@@ -48,7 +48,7 @@ struct State {
     delay: Mutex<Duration>,
     /// Replies with this text are dropped.
     lost: Mutex<Option<String>>,
-    /// Whether the proxy holds back all data. It forwards the data later.
+    /// Whether the proxy delays all data.
     held: watch::Sender<bool>,
 }
 
@@ -67,7 +67,7 @@ impl Proxy {
         Self::with(port, None).await
     }
 
-    /// Makes a proxy that records when requests pass, by this clock.
+    /// Makes a proxy that uses this clock to record when requests pass.
     pub async fn timed(port: u16, time: Clock) -> Self {
         Self::with(port, Some(time)).await
     }

@@ -80,7 +80,7 @@ impl Redis {
         self.process.is_some()
     }
 
-    /// Kills the server like a power failure.
+    /// Simulates a power failure.
     pub fn kill(&mut self) {
         let process = self.process.take().unwrap();
         process.signal("KILL");

@@ -10,11 +10,10 @@ use tokio::task::JoinHandle;
 
 use crate::Gate;
 
-/// The first delay of a reply, in milliseconds. Concurrent requests must arrive within the delay. Further attempts have
-/// longer delays. If the delay is too short, the count is too high.
+/// The first delay of a reply, in milliseconds. Concurrent requests must arrive within this delay. Further attempts
+/// have longer delays.
 const WAIT: u64 = 20;
 const LONGEST: u64 = 300;
-/// The maximum number of checks for a pause.
 const PAUSES: u32 = 20;
 
 /// The proxy, which numbers round trips. A request's number is one higher than the number of the previous reply.
@@ -63,8 +62,7 @@ impl RoundTrips {
         least
     }
 
-    /// Waits until the count stops changing, so that late round trips of the last work are not counted for the next
-    /// work.
+    /// Waits until the count stops changing, so that the next work does not count late round trips.
     async fn pause(&self) {
         for _ in 0..PAUSES {
             let before = self.seen.load(Ordering::SeqCst);

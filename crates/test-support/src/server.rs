@@ -91,8 +91,8 @@ fn reserve(port: u16) -> bool {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts a server, and waits until `is_ready`. Returns `None` if the server has ended, because another program may
-    /// have taken the port.
+    /// Starts a server, and waits until `is_ready`. Returns `None` if the server has exited, because another program
+    /// may have taken the port.
     pub fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Self(child);

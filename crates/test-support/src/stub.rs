@@ -46,7 +46,7 @@ impl Received {
 /// | `parts` | a chunked body with a chunk for each call of [`Stub::push`], which ends with an empty chunk |
 /// | `endless` | a chunked body without end |
 /// | `store` | 200 with a response header of every kind |
-/// | `early` | 200 before the body arrives; nothing in the body is interpreted as a request |
+/// | `early` | 200 before the body arrives; the body is not parsed as a request |
 /// | `hints` | 100, 103 twice, and then 200 |
 /// | `trailers` | a chunked body with trailers |
 /// | `cut` | a body that is shorter than its content length, because the connection is closed |
@@ -303,7 +303,7 @@ impl Edge {
         Self::with(&format!("{HEAD}{routes}"), |_| {}, |_| {})
     }
 
-    /// Starts a gate. First, `files` can write into the gate's folder, and `change` can modify the command.
+    /// Starts a gate. Before that, `files` can write into its folder, and `change` can modify the command.
     pub fn with(config: &str, files: impl FnOnce(&Place), change: impl FnOnce(&mut Command)) -> Self {
         let stub = Stub::start();
         let place = Place::new(&config.replace(UPSTREAM, &stub.address.to_string()));

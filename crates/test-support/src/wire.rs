@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The time limit of a read. Only a hanging gate exceeds it.
+/// The time limit of a read, which only a hanging gate exceeds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Wire {
@@ -83,7 +83,7 @@ impl Wire {
         self.try_reply(false).expect("the gate closed the connection without an answer")
     }
 
-    /// Reads the next response, which answers a `HEAD`.
+    /// Reads the next response, to a `HEAD` request.
     pub fn reply_to_head(&mut self) -> Reply {
         self.try_reply(true).expect("the gate closed the connection without an answer")
     }
@@ -113,7 +113,7 @@ impl Wire {
         String::from_utf8_lossy(&rest).into_owned()
     }
 
-    /// Reads the next response. `None` if the gate closed the connection.
+    /// Reads the next response, or `None` if the gate closed the connection.
     pub fn try_reply(&mut self, to_head: bool) -> Option<Reply> {
         let mut reply = self.read_head()?;
         if !to_head && !matches!(reply.status, 100..=199 | 204 | 304) {

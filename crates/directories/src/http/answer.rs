@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(read(body.as_bytes()).unwrap(), Some(expected));
         let least = r#"{"active":true,"subject":"u","account":null,"scopes":null,"claims":null,"valid_from":null}"#;
         assert_eq!(read(least.as_bytes()).unwrap(), Some(User::new("u")), "null is absent");
-        assert_eq!(read(br#"{"active":false,"subject":7}"#).unwrap(), None, "an inactive user has no other fields");
+        assert_eq!(read(br#"{"active":false,"subject":7}"#).unwrap(), None, "fields of inactive users are not read");
     }
 
     #[test]

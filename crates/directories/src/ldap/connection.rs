@@ -129,8 +129,7 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// Returns the error for a failed search. A `base` search reads only one user's entries, so its failure concerns only
-/// this user.
+/// Returns the error for a failed search. A `base` search concerns only one user.
 pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,

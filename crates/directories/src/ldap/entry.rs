@@ -1,4 +1,4 @@
-//! LDAP entries, and the users that they describe.
+//! Converts LDAP entries to users.
 
 use ldap3::SearchEntry;
 use rotogate_core::clock::Timestamp;

@@ -36,7 +36,7 @@ pub enum GroupsBy {
         /// The filter that finds the groups of `{dn}`.
         filter: Filter,
     },
-    /// An attribute of the user's entry with the distinguished names of the groups.
+    /// The attribute of a user's entry that lists the distinguished names of groups.
     Attribute(String),
 }
 

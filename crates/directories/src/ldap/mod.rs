@@ -59,7 +59,7 @@ pub struct LdapSettings {
     pub subject: String,
     /// The filter for active users.
     pub active: Option<Filter>,
-    /// The attribute with the time before which sessions are invalid.
+    /// The attribute for `sessions_valid_from`.
     pub valid_from: Option<String>,
     /// The attribute that contains the account.
     pub account: Option<String>,
@@ -67,7 +67,7 @@ pub struct LdapSettings {
     pub scopes: Scope,
     /// The names of the claims, each with its LDAP attribute.
     pub claims: BTreeMap<String, String>,
-    /// The profile fields for dialects, each with its attribute.
+    /// Maps the profile fields for dialects to attributes.
     pub profile: BTreeMap<String, String>,
     /// How groups are found.
     pub groups: Option<GroupSettings>,
@@ -204,8 +204,8 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // Servers use different codes for wrong passwords and locked entries. The gate treats them alike, because
-            // different responses would reveal which names exist (requirement I63).
+            // Servers use different codes for wrong passwords and locked entries. Different responses would reveal
+            // which names exist (requirement I63).
             code::INVALID_CREDENTIALS
             | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION

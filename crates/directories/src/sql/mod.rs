@@ -46,7 +46,7 @@ pub struct SqlSettings {
     pub url: DatabaseUrl,
     /// The folder for relative SQLite paths.
     pub folder: PathBuf,
-    /// The file with the accepted CA certificates. `None` means the system's.
+    /// The file with the accepted CA certificates, or `None` for the system's.
     pub ca: Option<PathBuf>,
     /// The statement that finds a user for a login.
     pub authenticate: Template,
@@ -110,7 +110,7 @@ impl Columns {
         let listed = self.claims.iter().chain(&self.profile).map(String::as_str);
         for name in row::FIXED.into_iter().chain(listed) {
             if names.clone().filter(|other| other.eq_ignore_ascii_case(name)).count() > 1 {
-                let message = format!("several columns are called {name}; list the columns, or name one with AS");
+                let message = format!("several columns are called {name}; select fewer, or rename one with AS");
                 return Err(SourceError::new(Cause::Entry, message));
             }
         }
@@ -280,8 +280,7 @@ impl Source for SqlSource {
             self.one(&self.authenticate, value).await
         };
         let mut row_of_user = row(&login.username).await?;
-        // The composed spelling is always looked up, so that the duration does not reveal whether the first spelling
-        // exists.
+        // Without the second query, the duration would reveal whether the first spelling exists.
         if let Cow::Owned(composed) = composed(&login.username) {
             let second = row(&composed).await?;
             row_of_user = row_of_user.or(second);

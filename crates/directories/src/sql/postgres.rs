@@ -132,7 +132,8 @@ pub(super) struct Postgres {
 
 rotogate_core::debug_with!(Postgres);
 
-/// Returns one configuration for each host, because the driver's timeout does not cover the server's response.
+/// Returns one configuration for each host. The driver's timeout does not cover the server's response, so the gate's
+/// own timeout must apply to each host.
 pub(super) fn configs(url: &str, caches: bool) -> Result<Vec<Config>, String> {
     let all = config(url, caches)?;
     let begin = url.find('@').or_else(|| url.find("//").map(|at| at + 1)).map_or(0, |at| at + 1);
@@ -358,7 +359,7 @@ mod tests {
             ("21000", Cause::Entry),
             ("22012", Cause::Entry),
             ("23505", Cause::Entry),
-            // PL/pgSQL errors: `RAISE EXCEPTION`, and `INTO STRICT` with no row and with several rows.
+            // Errors that PL/pgSQL functions raise.
             ("P0001", Cause::Entry),
             ("P0002", Cause::Entry),
             ("P0003", Cause::Entry),

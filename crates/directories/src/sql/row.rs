@@ -160,7 +160,7 @@ fn moment(field: &Field) -> Result<Timestamp, SourceError> {
     found.ok_or_else(|| wrong("valid_from", "a time, seconds since 1970, or text such as 2026-01-31T12:00:00Z", field))
 }
 
-/// Rounds up to the millisecond, because sessions created until then must be invalid.
+/// Rounds up to the millisecond, so that no older session stays valid.
 pub(super) fn of_system_time(time: std::time::SystemTime) -> Option<Timestamp> {
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(since.as_micros().div_ceil(1000)).ok().map(Timestamp::from_millis)
@@ -215,7 +215,7 @@ mod tests {
             .password_mark(PasswordMark::new(hash.as_bytes()))
             .claims(claims)
             .field("email", "a@x");
-        assert_eq!(user, expected, "an unlisted column is no claim");
+        assert_eq!(user, expected, "an unlisted column is not a claim");
     }
 
     #[test]

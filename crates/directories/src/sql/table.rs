@@ -74,9 +74,9 @@ impl UserTable {
 /// Why the import failed.
 #[derive(Debug)]
 pub enum TableError {
-    /// The database failed, or its table has other columns.
+    /// The database failed, or its table has unexpected columns.
     Database(String),
-    /// These users cannot be stored, each with its index and the reason.
+    /// The index of each user that cannot be stored, and the reason.
     Users(Vec<(usize, String)>),
 }
 

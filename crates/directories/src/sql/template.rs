@@ -27,7 +27,7 @@ impl Param {
     }
 }
 
-/// The placeholders that a statement may contain, and those that it must contain.
+/// The allowed placeholders of a statement, and the required ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose {
     may: &'static [Param],

@@ -2,7 +2,7 @@
 
 const TARGET: &str = "rotogate::audit";
 const FILE: &str = "file";
-/// If more users changed, the gate logs only their number.
+/// For more users, the gate logs only their number.
 const MAX_LINES: usize = 100;
 
 /// A change of a user.

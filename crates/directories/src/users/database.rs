@@ -210,7 +210,7 @@ fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
             CostClass::Pbkdf2 { bits: 256, iterations } => ("pbkdf2-sha256", iterations, 5_000_000),
             CostClass::Pbkdf2 { bits: 512, iterations } => ("pbkdf2-sha512", iterations, 5_000_000),
             CostClass::Scrypt { log_n, .. } => ("scrypt", u32::from(log_n).max(10), 16),
-            // The table never contains hashes of this scheme.
+            // The table contains no other scheme.
             _ => continue,
         };
         let known = dearest.entry(scheme).or_default();

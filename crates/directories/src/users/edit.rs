@@ -28,7 +28,7 @@ const HEADER: &str = "\
 # change: older sessions end with it. The gate reloads this file when it changes.
 ";
 
-/// The reason if the account already has a user with this name.
+/// The error for a duplicate name in an account.
 pub const SAME_NAME: &str = "another user in this account has the same name";
 
 /// Why an edit failed. The file is unchanged.
@@ -92,7 +92,7 @@ pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
     Ok(users.into_iter().map(|entry| ListedUser { username: entry.username.into(), user: entry.user }).collect())
 }
 
-/// Adds a user and returns its subject, which is random unless given. The file is created if it is missing. Sessions
+/// Adds a user and returns its subject. The default subject is random. The file is created if it is missing. Sessions
 /// created until `now` are invalid, so a reused subject does not inherit old sessions.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ pub fn set_password(
     })
 }
 
-/// Enables or disables a user. Disabling ends the sessions created until `now`, and enabling does not restore them.
+/// Enables or disables a user. Disabling permanently ends the sessions created until `now`.
 ///
 /// # Errors
 /// See [`EditError`].
@@ -400,8 +400,7 @@ fn header(text: &str) -> &str {
     text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
 }
 
-/// The TOML editor treats the header as part of the first user. This function moves the header back to the top of the
-/// file.
+/// The TOML editor treats the header as part of the first user. Moves the header back to the top of the file.
 fn with_header(header: &str, text: String) -> String {
     if text.starts_with(header) { text } else { format!("{header}{}", text.replacen(header, "", 1)) }
 }

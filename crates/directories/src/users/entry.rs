@@ -39,7 +39,7 @@ impl UserEntry {
         section.finish();
         let (hash, class) = password?;
         let own = PasswordMark::new(hash.expose().as_bytes());
-        // If an operator edited the hash, the stored mark is for another hash and does not apply.
+        // Ignore the stored mark if an operator has edited the hash.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
         (user.account, user.scopes, user.profile) = (account, scopes, profile);
@@ -139,7 +139,7 @@ fn moment(v: &Value) -> Result<Timestamp, String> {
     })
 }
 
-/// Parses RFC 3339 in UTC, rounded up to the millisecond.
+/// Parses RFC 3339 in UTC, and rounds up to milliseconds.
 pub(super) fn instant(text: &str) -> Option<Timestamp> {
     let since = humantime::parse_rfc3339(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     u64::try_from((since + Duration::from_nanos(999_999)).as_millis()).ok().map(Timestamp::from_millis)

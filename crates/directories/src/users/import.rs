@@ -59,7 +59,7 @@ pub struct Imported {
     pub users: usize,
     /// The number of users per hash scheme.
     pub schemes: BTreeMap<&'static str, usize>,
-    /// The number of users left out because they have no password, such as users of other providers.
+    /// The number of omitted users without a password, such as users of other providers.
     pub without_password: usize,
 }
 

@@ -23,8 +23,8 @@ impl PartialEq for Users {
     }
 }
 
-/// Returns the key of a name in an account. The key is unambiguous, because an account never contains `/`. Names that
-/// differ only in Unicode normalization share a key.
+/// The key is unambiguous, because an account never contains `/`. Names that differ only in Unicode normalization share
+/// a key.
 fn name_key((account, username): (Option<&str>, &str)) -> String {
     format!("{}/{}", account.unwrap_or_default(), composed(username))
 }
@@ -57,8 +57,8 @@ impl Users {
         self.by_name.get(&name_key((account, username))).copied()
     }
 
-    /// The most expensive hash class in use. Every check takes as long as a check of this class, so that its duration
-    /// does not reveal whether a user exists (A2, I32).
+    /// The most expensive hash class in use. Every check takes as long as this class, so that the duration does not
+    /// reveal whether a user exists (A2, I32).
     pub(super) fn dearest(&self) -> CostClass {
         self.dearest
     }
@@ -69,8 +69,8 @@ impl Users {
         self.dearest = passwords.dearest(in_use.chain(expected.iter().copied()));
     }
 
-    /// Finds a rare hash class that makes every login slow. Fewer than one user in a thousand has this class. A check
-    /// of it takes more than four times as long as a check of the most common class.
+    /// Finds a rare hash class that slows down every login. Fewer than one user in a thousand has this class. A check
+    /// takes more than four times as long as with the most common class.
     pub(super) fn lone_dear(&self, passwords: &Passwords) -> Option<(CostClass, usize)> {
         let mut numbers: BTreeMap<CostClass, usize> = BTreeMap::new();
         for entry in &self.entries {

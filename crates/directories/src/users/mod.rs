@@ -13,8 +13,8 @@
 //! profile = { email = "ada@example.com" }
 //! ```
 //!
-//! The file is reloaded when it changes ([`FileDirectory::watch`]). If it becomes invalid, the previous users stay in
-//! use. The file contains password hashes, so only the gate's user may access it (requirement O2).
+//! The file is reloaded when it changes ([`FileDirectory::watch`]). An invalid file leaves the previous users in use.
+//! The file contains password hashes, so only the gate's user may access it (requirement O2).
 
 pub mod audit;
 #[cfg(feature = "sql")]
@@ -263,7 +263,7 @@ impl FileDirectory {
         dear.into_iter().chain(too_many(&users, self.file.path())).collect()
     }
 
-    /// Returns whether the file is invalid. In this case, the previous users stay in use.
+    /// Returns whether the file is invalid.
     pub fn is_broken(&self) -> bool {
         self.broken.load().is_some()
     }

@@ -34,7 +34,7 @@ impl Rehasher {
         Self { file, passwords, under_way: UnderWay::default(), writer: OnceLock::new() }
     }
 
-    /// Starts replacing the user's hash, unless a replacement is running. If it fails, the next login tries again.
+    /// Starts replacing the user's hash, unless a replacement is running. The next login retries after a failure.
     pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {

@@ -175,8 +175,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Like [`Section::get`], for the key that decides which other keys are allowed. If the kind is invalid, other keys
-    /// are not reported as unknown.
+    /// Like [`Section::get`], for the key that selects the table's kind. If the kind is invalid, other keys are not
+    /// reported as unknown.
     pub fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         let kind = self.get(key, read);
         self.is_of_unknown_kind.set(kind.is_none() && self.has(key));

@@ -22,7 +22,7 @@ impl<'a> Problems<'a> {
         Self { file, text, lines, found: RefCell::default(), warned: RefCell::default(), replaced: |_| None }
     }
 
-    /// Sets a function that returns advice for keys that were removed in an earlier version.
+    /// Sets a function that returns advice for removed keys.
     #[must_use]
     pub fn with_removed(self, replaced: fn(&str) -> Option<&'static str>) -> Self {
         Self { replaced, ..self }

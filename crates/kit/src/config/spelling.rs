@@ -2,7 +2,7 @@
 
 use super::{Node, ValueOrigin};
 
-/// Suggests the name with two underscores between table and key, if a variable has only one there.
+/// Suggests `TABLE__KEY` for an environment variable `TABLE_KEY`.
 pub(super) fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
     let ValueOrigin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));

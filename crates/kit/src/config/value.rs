@@ -9,10 +9,10 @@ use super::{Value, nearest};
 use rotogate_core::limit::Rate;
 use rotogate_core::session::Scope;
 
-/// The maximum duration in a configuration. With this maximum, arithmetic cannot overflow.
+/// The maximum duration in a configuration, which avoids overflows.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// Returns the error for a value that is not what was expected.
+/// Returns the error for an unexpected value.
 ///
 /// # Errors
 /// Always.
@@ -103,7 +103,7 @@ pub fn fraction(value: &Value) -> Result<f64, String> {
     }
 }
 
-/// An amount, or a percentage of something.
+/// An amount or a percentage.
 #[derive(Clone, Copy, Debug)]
 pub enum Share {
     /// An amount.
@@ -123,7 +123,7 @@ impl Share {
     }
 }
 
-/// A number, a size, or a percentage, above 0.
+/// A positive number, size or percentage.
 pub fn share(value: &Value) -> Result<Share, String> {
     let parsed = match value {
         Value::Integer(n) => u64::try_from(*n).ok().map(Share::Amount),
@@ -230,7 +230,7 @@ pub fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Value) -> 
     }
 }
 
-/// Reads a word that this build supports. `features` lists further words with the Cargo features that they need.
+/// Reads a word that this build supports. `features` maps other words to the Cargo features that they need.
 pub fn word_of_build<T: Copy>(words: &[(&str, T)], features: &[(&str, &str)]) -> impl Fn(&Value) -> Result<T, String> {
     let known = word(words, &[]);
     move |value| {

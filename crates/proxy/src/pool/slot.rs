@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::{Pool, RequestHolders};
 use crate::address::Address;
 
-/// A request in flight. The request counts toward the limit of its address and the shares of its holders until this
-/// value is dropped.
+/// A request in flight, which counts toward the limits until this value is dropped.
 pub(crate) struct InFlightSlot {
     pub(super) pool: Arc<Pool>,
     pub(super) holders: RequestHolders,
@@ -29,10 +28,10 @@ impl InFlightSlot {
 
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
-        // This order matters: a waiter that sees the free slot must also see that the holders have left.
+        // The order matters: a waiter that sees the free slot must also see that the holders have left.
         self.pool.leave(self.holders);
         self.address.leave();
-        // This check avoids a write to memory that all workers share.
+        // Avoids a write to memory that all workers share.
         if !self.pool.queue.is_empty() {
             self.pool.serve_waiting();
         }

@@ -198,7 +198,7 @@ async fn c20_another_number_of_partitions_and_a_lost_head_are_refused() {
     at(0, "HSET", &["partitions", "16"]);
     at(5, "DEL", &[]);
     let said = refused(site.options()).await;
-    assert!(said.contains("lost the head of its partition 5") && said.contains("complete back-up"), "{said}");
+    assert!(said.contains("lost the main record of its partition 5") && said.contains("complete back-up"), "{said}");
     // If not all heads were created yet, the next start creates the rest.
     at(0, "HDEL", &["made"]);
     site.connect("rg").await;
@@ -208,7 +208,7 @@ async fn c20_another_number_of_partitions_and_a_lost_head_are_refused() {
     assert!(said.contains("partition 7 from another store"), "{said}");
     at(0, "DEL", &[]);
     let said = refused(site.options()).await;
-    assert!(said.contains("lost the head of its partition 0"), "{said}");
+    assert!(said.contains("lost the main record of its partition 0"), "{said}");
 }
 
 #[tokio::test]

@@ -414,5 +414,5 @@ async fn c23_a_cluster_of_which_a_part_was_emptied_answers_no_question_about_it(
     let error = store.adopt().await.unwrap_err();
     assert!(error.to_string().contains("was emptied"), "{error}");
     let said = refused(site.options()).await;
-    assert!(said.contains("lost the head of its partition"), "{said}");
+    assert!(said.contains("lost the main record of its partition"), "{said}");
 }

@@ -34,8 +34,8 @@ struct Notes {
     sessions: usize,
 }
 
-/// A client's credentials. A browser's access token is the cookie. A machine's access token is its API key, and its
-/// refresh token is the key's id.
+/// A client's credentials. A browser's access token is the cookie. Machines use the API key as the access token, and
+/// the id of the key as the refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub session: usize,
@@ -250,7 +250,7 @@ fn key_in(answer: &Answer) -> Option<Tokens> {
     Some(Tokens { access: text("key"), refresh: text("id") })
 }
 
-/// Returns the outcome of a request without a response, or with a 503. Panics for any other response.
+/// Panics unless the response is missing or a valid 503.
 fn in_doubt(answer: Option<&Answer>) -> Reply {
     if let Some(answer) = answer {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");

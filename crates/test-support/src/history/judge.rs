@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
         Self { rules, losses, operations, answered, doubts }
     }
 
-    /// Returns whether the session, or its latest changes, may be missing in the store during this operation.
+    /// Returns whether the store may lack the session or its latest changes during this operation.
     fn may_be_missing(&self, operation: &Operation) -> Missing {
         let touched = self.losses.iter().any(|loss| loss.touches(operation));
         // A session that began after the last loss cannot be missing.
@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Returns whether an uncertain operation may have ended the session at this gate before this time.
+    /// Returns whether an uncertain operation may have ended the session at `gate` before `end`.
     fn is_in_doubt_at(&self, gate: usize, end: Moment) -> bool {
         let may_end = |doubt: &Operation| match doubt.request {
             Request::LogOut(_) => true,
@@ -168,8 +168,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Searches for an order. If no order exists, returns the operations that are missing from the longest partial
-    /// order.
+    /// Searches for an order.
     fn search(&self) -> Result<(), String> {
         let first = self.operations.iter().find_map(|one| match (one.request, one.reply) {
             (Request::LogIn, Reply::Issued(pair)) => Some(pair),

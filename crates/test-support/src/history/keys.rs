@@ -1,9 +1,8 @@
-//! Checks by time bounds when an API key was valid. A key is created, may become invalid, and then stays invalid.
+//! Checks the uses of an API key. An invalid key never becomes valid again.
 
 use super::judge::Rule;
 use super::{KEY_LIFETIME, Moment, Operation, Reply, Request, Rules};
 
-/// Checks the operations with one key, sorted by their beginning.
 pub(super) fn judge(operations: &[Operation], rules: &Rules) -> Result<(), Rule> {
     let made = operations.iter().find(|one| one.request == Request::MakeKey);
     let surely = operations.iter().filter_map(|one| surely_ended(one, rules));
@@ -38,8 +37,7 @@ pub(super) fn judge(operations: &[Operation], rules: &Rules) -> Result<(), Rule>
     Ok(())
 }
 
-/// Returns the latest time at which the key ends because of this operation. `None` if the operation does not certainly
-/// end the key.
+/// Returns the time after which this operation has certainly invalidated the key.
 fn surely_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     match (one.request, one.reply) {
         (Request::RevokeKey(_), Reply::Accepted) => Some(one.end),
@@ -49,7 +47,7 @@ fn surely_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     }
 }
 
-/// Returns the earliest time at which the key may end because of this operation.
+/// Returns the earliest time at which this operation may invalidate the key.
 fn perhaps_ended(one: &Operation, rules: &Rules) -> Option<Moment> {
     match one.request {
         _ if one.reply == Reply::Refused => None,

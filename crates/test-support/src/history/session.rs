@@ -35,8 +35,9 @@ impl State {
         operation.end.saturating_sub(self.rotated.0) + rules.slack < rules.grace
     }
 
-    /// Returns the states in which the session may be after a response. The list is empty if the response is wrong.
-    /// `is_refused_there` means that an operation with an unknown outcome may have ended the session at this gate.
+    /// Returns the states in which the session may be after a response. The list is empty if the gate must not send
+    /// this response. `is_refused_there` means that an operation with an unknown outcome may have ended the session at
+    /// this gate.
     pub(super) fn after(
         &self,
         operation: &Operation,
