@@ -4,7 +4,7 @@
 //! The instructions are those of the test profile, which optimises dependencies alone: some 2.5 times those of a release.
 //! Their purpose is a comparison with earlier counts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 #[path = "../benches/support/mod.rs"]
 mod bench;

@@ -3,7 +3,7 @@
 //! Each test starts the program with a `gateway.toml` of its own, on ports that the system chooses. Tests that need a
 //! process of their own, or that count or measure, are test binaries of their own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod admin;
 mod cli;

@@ -1,6 +1,6 @@
 //! The layers of CONTRIBUTING.md: a module uses only modules that stand below it in the map. The map is read, not repeated.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

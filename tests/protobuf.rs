@@ -5,7 +5,7 @@
 //! WRITE_PROTO=1 cargo test --all-features --test protobuf
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The size of a revocation in memory and of a session on disk, counted and not timed, so these tests may fail a build.
 //! Times are in the bench `state`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! `cargo deny check` judges licences, sources and bans in the GitHub workflow. These few rules hold without it, because
 //! `tests/all.sh` must run where nothing but Rust and Debian's packages can be installed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;

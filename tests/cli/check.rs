@@ -73,7 +73,7 @@ fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     let said = place.done(&["check"], "").stdout;
     let first = CONFIG.lines().count();
     for (line, route, text) in [
-        (2, 2, "does not cover /admin, which the less strict /{*rest} would serve"),
+        (2, 2, "does not cover /admin, which the less strict route /{*rest} would serve"),
         (6, 3, "is less strict than /admin/{*rest}, but servers"),
         (10, 4, "is never reached, because the endpoint"),
     ] {

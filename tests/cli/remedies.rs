@@ -62,7 +62,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             kind: WarningKind::Uncovered,
-            says: "does not cover /admin, which the less strict /admin serves",
+            says: "does not cover /admin, which the less strict route /admin serves",
             attack: ("/admin", "gate.test"),
             token: None,
             honest: mine,
@@ -71,7 +71,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             kind: WarningKind::Uncovered,
-            says: "does not cover /files, which the less strict /{name} serves",
+            says: "does not cover /files, which the less strict route /{name} serves",
             attack: ("/files", "gate.test"),
             token: None,
             honest: mine,
@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
         },
         Case {
             kind: WarningKind::OtherHosts,
-            says: "serves only a.test, but under any other host the less strict /files/{*rest} serves the same path",
+            says: "serves only a.test, but under any other host the less strict route /files/{*rest} serves the same",
             attack: ("/files/secret/x", "gate.test"),
             token: None,
             honest: mine,

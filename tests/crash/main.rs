@@ -10,7 +10,7 @@
 //! A test shows that the checker finds a store that answers before it commits. `CRASH_ROUNDS` makes a longer run,
 //! `CRASH_SEED` repeats random choices.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

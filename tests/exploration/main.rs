@@ -21,7 +21,7 @@
 //! Each proof can fail: with a fault planted in the table or in the gate around it, the same search finds a bad
 //! history, and prints the shortest.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod anyone;
 mod cluster;

@@ -6,7 +6,7 @@
 //! or of one: `BOLERO_RANDOM_TEST_TIME_MS=3600000 cargo test --all-features --test fuzz [path]`, or `tests/long.sh fuzz`;
 //! `cargo bolero test --test fuzz path::path` looks for new paths through the code, from the same corpus.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod api_keys;
 mod assertions;

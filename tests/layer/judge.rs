@@ -132,7 +132,7 @@ async fn n74_a_call_that_its_body_decides_is_refused_with_the_reason() {
             Judgement::Refused(reply) => {
                 let said = String::from_utf8(reply.body().to_vec()).unwrap();
                 assert_eq!((headers_alone, reply.status()), (false, StatusCode::FORBIDDEN), "{said}");
-                assert!(said.contains("it gets this request without its body"), "{said}");
+                assert!(said.contains("received only the head of the request"), "{said}");
             }
             other => panic!("{other:?}"),
         }

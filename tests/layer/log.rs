@@ -13,7 +13,7 @@ async fn a_requirement_that_no_token_meets_is_said_once_the_application_states_i
     let _ = gate.require().role("kc:boss").scope("a\"b").any_scope(["c", "d\\"]);
     let said: Vec<_> = lines.taken().into_iter().map(|line| line["message"].clone()).collect();
     let [role, scope, any] = &said[..] else { panic!("{said:?}") };
-    assert!(role.starts_with("`require()`: no trusted issuer before the colon"), "{role}");
+    assert!(role.starts_with("`require()`: no trusted issuer is named before the colon"), "{role}");
     assert!(scope.starts_with("malformed scope") && scope == any, "{said:?}");
     let unknown = gate.set_trusted("nobody", rotogate::token::IssuerKeys::unknown()).unwrap_err().to_string();
     assert!(unknown.starts_with("no trusted issuer is named \"nobody\""), "{unknown}");

@@ -5,7 +5,7 @@
 //! A few seconds of it run with all tests; `bash tests/long.sh overload` takes a minute, in two rounds. All programs
 //! share this machine, so other load changes the printed figures.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod attacks;
 mod slow;

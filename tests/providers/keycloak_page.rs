@@ -153,7 +153,7 @@ async fn i66_the_page_about_keycloak_and_axum_leads_from_the_401_to_the_200() {
     assert_eq!(here.get("/admin").await.body, "the office");
     let warnings = here.printed.warnings();
     assert!(matches!(&warnings[..], [one] if one.contains("request without `Peer`")), "{warnings:?}");
-    assert!(PAGE.contains("warns once about a `request without Peer`"));
+    assert!(PAGE.contains("The warning `request without Peer` means"));
     other_reasons(&mut here).await;
     without_keys(&here).await;
     roles_of_a_client(here, no_role).await;

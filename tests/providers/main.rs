@@ -1,7 +1,7 @@
 //! `examples/providers`: each program and each configuration, in front of a stand-in for its provider. Both accept the
 //! provider's access tokens, and refuse its other tokens.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 use std::error::Error;
 use std::fs;

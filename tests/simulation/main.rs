@@ -14,7 +14,7 @@
 //! `SIM_SEED=… SIM_HISTORIES=1` runs only that history again, and prints its steps. Planted faults show that the
 //! simulation finds broken promises.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod gate;
 mod oracle;

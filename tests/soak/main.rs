@@ -4,7 +4,7 @@
 //!
 //! `bash tests/long.sh soak` runs it; `SOAK_SECONDS` makes it shorter or longer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic fails the test")]
 
 mod memory;
 mod work;
