@@ -78,11 +78,11 @@ async fn c33_a_session_and_a_revocation_take_the_memory_that_is_written_down() {
         store.revoke(entry, RevokedBecause::Operator).await.unwrap();
     }
     for (name, key) in [
-        ("the record of a session", "{rg:0}:s:*"),
+        ("a session's record, including the user agent", "{rg:0}:s:*"),
         ("a session's entry in the index of its subject", "{rg:0}:sub:*"),
         ("a revocation", "{rg:0}:r"),
         ("the end of a session", "{rg:0}:u"),
-        ("an entry in the log, for 15 minutes", "{rg:0}:log"),
+        ("a log entry, which is kept for 15 minutes", "{rg:0}:log"),
     ] {
         let (counted, written) = (bytes_of(&server, key) / NUMBER as f64, written(name));
         println!("{name}: {counted:.0} bytes, {written} written");
