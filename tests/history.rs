@@ -8,12 +8,7 @@ use support::history::{KEY_LIFETIME, Loss, Operation, Pair, Reply, Request, Rule
 const A: usize = 0;
 const B: usize = 1;
 
-const RULES: Rules = Rules {
-    grace: Duration::from_secs(10),
-    slack: Duration::from_secs(1),
-    staleness: Duration::from_secs(2),
-    held: Duration::from_secs(5),
-};
+const RULES: Rules = Rules { grace: Duration::from_secs(10), staleness: Duration::from_secs(2), ..Rules::STRICT };
 const NO_GRACE: Rules = Rules { grace: Duration::ZERO, ..RULES };
 
 /// An operation of session 0 between two moments, in tenths of a second.
@@ -294,4 +289,107 @@ fn r29_a_superseded_token_that_a_loss_makes_current_again_is_rejected() {
     // The planted fault: an older record was written back over the newer one, and its token rotates a second time.
     assert_eq!(broken_by_a_loss(&[login(), first, second, rotation(A, (31, 32), 1, 3)]), Rule::OneSuccessor);
     assert_eq!(broken_by_a_loss(&[login(), first, second, rotation(A, (31, 32), 0, 3)]), Rule::OneSuccessor);
+}
+
+/// A lost response is answered for an hour.
+const LASTING: Rules = Rules { lost_response_window: Duration::from_secs(3600), ..RULES };
+/// Kuzzle's rules.
+const ONE_TOKEN: Rules = Rules { reuse_ends: false, ends_previous: true, ..LASTING };
+
+fn access(when: (u64, u64), pair: Pair, reply: Reply) -> Operation {
+    op(B, when, Request::Access(pair), reply)
+}
+
+fn is_known(when: (u64, u64), pair: Pair) -> Operation {
+    op(A, when, Request::Confirmed(pair), Reply::Accepted)
+}
+
+fn refused(when: (u64, u64), shown: Pair) -> Operation {
+    op(A, when, Request::Refresh(shown), Reply::Refused)
+}
+
+#[test]
+fn c6_a_pair_that_nobody_used_may_be_replaced() {
+    let doubt = op(A, (2, 9), Request::Refresh(0), Reply::InDoubt);
+    for rules in [&LASTING, &ONE_TOKEN] {
+        // The response was lost. After grace, the old token gets another pair, whose response arrives.
+        legal(rules, &[login(), doubt, rotation(B, (150, 151), 0, 1), access((152, 153), 1, Reply::Accepted)]);
+        // The second one was lost as well, and came at last, again and again.
+        let (first, second) = (rotation(A, (2, 3), 0, 1), rotation(B, (150, 151), 0, 2));
+        let again = rotation(A, (160, 161), 0, 2);
+        let third = rotation(A, (300, 301), 0, 3);
+        let went_on = [access((303, 304), 2, Reply::Refused), rotation(B, (305, 306), 3, 4)];
+        legal(rules, &[[login(), first, second, again, third].as_slice(), &went_on].concat());
+        // The use was not known yet where the old token was presented.
+        let unknown = access((140, 141), 1, Reply::Accepted);
+        legal(rules, &[login(), first, unknown, second, access((152, 153), 1, Reply::Refused)]);
+        legal(rules, &[login(), first, unknown, refused((150, 151), 0)]);
+        // An exchange in doubt may have replaced the pair.
+        let doubt = op(A, (150, 155), Request::Refresh(0), Reply::InDoubt);
+        legal(rules, &[login(), first, doubt, access((160, 161), 1, Reply::Refused), again]);
+    }
+}
+
+#[test]
+fn c6_a_window_that_never_closes_is_rejected() {
+    let (first, late) = (rotation(A, (2, 3), 0, 1), rotation(B, (150, 151), 0, 2));
+    let used = [access((4, 5), 1, Reply::Accepted), is_known((8, 9), 1)];
+    for rules in [&LASTING, &ONE_TOKEN] {
+        assert_eq!(broken(rules, &[login(), first, used[0], used[1], late]), Rule::OneOrder, "by use");
+        assert_eq!(broken(rules, &[login(), first, rotation(B, (8, 9), 1, 3), late]), Rule::OneOrder, "by a refresh");
+        let after = rotation(B, (36_150, 36_151), 0, 2);
+        assert_eq!(broken(rules, &[login(), first, after]), Rule::OneOrder, "by time");
+        legal(rules, &[login(), first, refused((36_150, 36_151), 0)]);
+    }
+}
+
+#[test]
+fn c6_a_window_that_closes_too_early_is_rejected() {
+    let first = rotation(A, (2, 3), 0, 1);
+    for rules in [&LASTING, &ONE_TOKEN] {
+        assert_eq!(broken(rules, &[login(), first, refused((150, 151), 0)]), Rule::OneOrder);
+        let used_later = access((160, 161), 1, Reply::Accepted);
+        assert_eq!(broken(rules, &[login(), first, refused((150, 151), 0), used_later]), Rule::OneOrder);
+    }
+}
+
+#[test]
+fn c6_a_pair_that_is_repeated_beyond_grace_or_comes_back_is_rejected() {
+    let (first, second) = (rotation(A, (2, 3), 0, 1), rotation(B, (150, 151), 0, 2));
+    for rules in [&LASTING, &ONE_TOKEN] {
+        assert_eq!(broken(rules, &[login(), first, rotation(B, (150, 151), 0, 1)]), Rule::OneOrder, "byte for byte");
+        assert_eq!(broken(rules, &[login(), first, rotation(B, (50, 51), 0, 2)]), Rule::OneOrder, "a fork in grace");
+        let back = rotation(A, (300, 301), 0, 1);
+        assert_eq!(broken(rules, &[login(), first, second, back]), Rule::OneOrder, "the abandoned pair");
+        let abandoned = rotation(A, (160, 161), 1, 3);
+        assert_eq!(broken(rules, &[login(), first, second, abandoned]), Rule::OneOrder, "its token is exchanged");
+    }
+}
+
+#[test]
+fn c6_an_old_token_that_works_on_a_route_is_rejected() {
+    let (first, second) = (rotation(A, (2, 3), 0, 1), rotation(B, (150, 151), 0, 2));
+    let abandoned = access((172, 173), 1, Reply::Accepted);
+    for rules in [&LASTING, &ONE_TOKEN] {
+        assert_eq!(broken(rules, &[login(), first, second, abandoned]), Rule::RefusedInTime, "nobody used it");
+    }
+    let previous = access((30, 31), 0, Reply::Accepted);
+    assert_eq!(broken(&ONE_TOKEN, &[login(), first, previous]), Rule::RefusedInTime);
+    legal(&LASTING, &[login(), first, previous]);
+    let early = access((0, 1), 0, Reply::Refused);
+    assert_eq!(broken(&ONE_TOKEN, &[login(), first, early]), Rule::AcceptedWhileLive);
+    let previous = access((30, 31), 0, Reply::Refused);
+    legal(&ONE_TOKEN, &[login(), first, previous]);
+    assert_eq!(broken(&LASTING, &[login(), first, previous]), Rule::AcceptedWhileLive);
+}
+
+#[test]
+fn c6_a_reuse_that_is_only_denied_leaves_the_session() {
+    let first = [login(), rotation(A, (2, 3), 0, 1), access((4, 5), 1, Reply::Accepted), refused((150, 151), 0)];
+    let passes = [access((180, 181), 1, Reply::Accepted), rotation(A, (182, 183), 1, 2)];
+    legal(&ONE_TOKEN, &[first.as_slice(), &passes].concat());
+    assert_eq!(broken(&LASTING, &[first.as_slice(), &passes].concat()), Rule::RefusedInTime);
+    let stopped = [access((152, 153), 1, Reply::Refused)];
+    assert_eq!(broken(&ONE_TOKEN, &[first.as_slice(), &stopped].concat()), Rule::AcceptedWhileLive);
+    legal(&LASTING, &[first.as_slice(), &stopped].concat());
 }

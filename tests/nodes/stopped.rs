@@ -11,12 +11,7 @@ use tokio::task::JoinSet;
 use super::fleet::Fleet;
 use super::servers::Servers;
 
-const RULES: Rules = Rules {
-    grace: Duration::ZERO,
-    slack: Duration::from_secs(1),
-    staleness: Duration::from_secs(1),
-    held: Duration::from_secs(2),
-};
+const RULES: Rules = Rules { held: Duration::from_secs(2), ..Rules::STRICT };
 /// The numbers of sessions that continue at another gate, and that end.
 const SESSIONS: usize = 20;
 

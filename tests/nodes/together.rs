@@ -17,9 +17,9 @@ const ROUNDS_OF_ONE: usize = 10;
 
 const RULES: Rules = Rules {
     grace: Duration::from_secs(10),
-    slack: Duration::from_secs(1),
     staleness: Duration::from_secs(2),
     held: Duration::from_secs(60),
+    ..Rules::STRICT
 };
 
 /// In each round, callers at all gates present one token.

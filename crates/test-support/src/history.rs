@@ -5,7 +5,9 @@
 //! an unknown outcome may have taken effect later, or never. This is the linearizability search by Wing and Gong, with
 //! Lowe's memory of visited states, as in porcupine.
 //!
-//! Requests with an access token are checked by time bounds, because gates learn of revocations with a delay.
+//! Requests with an access token are checked by time bounds, because gates learn of revocations with a delay. A gate may
+//! replace a pair whose response was lost. It must not do so once the store knows that the pair was used, and must do so
+//! if nobody used it.
 //!
 //! In a history, an API key is a session without refreshes.
 //!
@@ -19,7 +21,7 @@ mod session;
 
 use std::time::Duration;
 
-pub use client::{At, Held, Recorder};
+pub use client::{At, Held, OAuth2, Recorder, Refreshed, Wire, is_acknowledged, is_unknown, send};
 pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
 pub const KEY_LIFETIME: Duration = Duration::from_secs(60);
@@ -39,6 +41,8 @@ pub enum Request {
     LogOut(Pair),
     /// A request with the access token of a pair.
     Access(Pair),
+    /// A look at the session's record: accepted if the store knows that a token of this pair was used.
+    Confirmed(Pair),
     MakeKey,
     /// A request to replace a key. The old key stays valid for this time.
     ReplaceKey(Pair, Duration),
@@ -96,11 +100,17 @@ impl Loss {
     }
 }
 
-/// The sessions' profile. Reissues are not checked, because `lost_response_window` is `"0s"`.
+/// The sessions' profile.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// How long an exchanged refresh token still returns the same pair.
     pub grace: Duration,
+    /// How long a token is exchanged again after that, if nobody used the pair for which it was exchanged.
+    pub lost_response_window: Duration,
+    /// Whether a reuse ends the session. Otherwise it is only refused.
+    pub reuse_ends: bool,
+    /// Whether a rotation ends the access tokens before it.
+    pub ends_previous: bool,
     /// The maximum difference between the gates' clocks.
     pub slack: Duration,
     /// The maximum time until every gate rejects revoked tokens.
@@ -108,4 +118,17 @@ pub struct Rules {
     /// A refused refresh that takes longer than this does not count as reuse. The client may have continued at another
     /// gate.
     pub held: Duration,
+}
+
+impl Rules {
+    /// No window, and the default profile of most dialects.
+    pub const STRICT: Self = Self {
+        grace: Duration::ZERO,
+        lost_response_window: Duration::ZERO,
+        reuse_ends: true,
+        ends_previous: false,
+        slack: Duration::from_secs(1),
+        staleness: Duration::from_secs(1),
+        held: Duration::from_secs(5),
+    };
 }

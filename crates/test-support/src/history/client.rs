@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request as HttpRequest, StatusCode};
 use http_body_util::Full;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::{KEY_LIFETIME, Moment, Operation, Pair, Reply, Request};
@@ -19,9 +22,71 @@ const ORIGIN: &str = "https://gate.test";
 /// After this time, a client gives up and retries at any gate.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// A protocol, from the view of its clients.
+#[async_trait]
+pub trait Wire: Send + Sync {
+    /// Logs `demo` in. `None` if the response has no tokens.
+    async fn log_in(&self, at: At, password: &str) -> Option<Tokens>;
+
+    async fn refresh(&self, at: At, held: &Tokens) -> Refreshed;
+
+    /// Ends the session. Returns whether the gate acknowledged this, or `None` if the outcome is unknown.
+    async fn log_out(&self, at: At, held: &Tokens) -> Option<bool>;
+}
+
+/// A response to a refresh.
+pub enum Refreshed {
+    Issued(Tokens),
+    Refused,
+    InDoubt,
+}
+
+/// OAuth 2, with revocations by RFC 7009.
+pub struct OAuth2;
+
+#[async_trait]
+impl Wire for OAuth2 {
+    async fn log_in(&self, at: At, password: &str) -> Option<Tokens> {
+        let fields = [("grant_type", "password"), ("username", "demo"), ("password", password)];
+        form(at, "token", &fields).await.filter(|answer| answer.status == StatusCode::OK).map(|answer| answer.tokens())
+    }
+
+    async fn refresh(&self, at: At, held: &Tokens) -> Refreshed {
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", held.refresh.as_str())];
+        match form(at, "token", &fields).await {
+            Some(answer) if answer.status == StatusCode::OK => Refreshed::Issued(answer.tokens()),
+            Some(answer) if answer.status == StatusCode::BAD_REQUEST && answer.error() == "invalid_grant" => {
+                Refreshed::Refused
+            }
+            other => is_unknown(other.as_ref()),
+        }
+    }
+
+    async fn log_out(&self, at: At, held: &Tokens) -> Option<bool> {
+        let answer = form(at, "revocation", &[("token", held.refresh.as_str())]).await;
+        is_acknowledged(answer.as_ref())
+    }
+}
+
+/// Panics unless the response is missing or a valid 503.
+pub fn is_unknown(answer: Option<&Answer>) -> Refreshed {
+    in_doubt(answer);
+    Refreshed::InDoubt
+}
+
+/// Returns whether a logout succeeded. Panics unless it did, or the response is missing or a valid 503.
+pub fn is_acknowledged(answer: Option<&Answer>) -> Option<bool> {
+    if answer.is_some_and(|answer| answer.status == StatusCode::OK) {
+        return Some(true);
+    }
+    in_doubt(answer);
+    None
+}
+
 /// Records the operations of clients of several gates. All gates accept the same password.
 pub struct Recorder {
     began: Instant,
+    wire: Arc<dyn Wire>,
     password: String,
     operator: String,
     notes: Mutex<Notes>,
@@ -60,7 +125,14 @@ pub struct At {
 
 impl Recorder {
     pub fn new(password: &str) -> Self {
-        Self { began: Instant::now(), password: password.to_owned(), operator: String::new(), notes: Mutex::default() }
+        let (began, wire) = (Instant::now(), Arc::new(OAuth2));
+        Self { began, wire, password: password.to_owned(), operator: String::new(), notes: Mutex::default() }
+    }
+
+    /// A recorder of clients with another protocol, with the same clock.
+    pub fn beside(&self, wire: Arc<dyn Wire>) -> Self {
+        let (password, operator) = (self.password.clone(), self.operator.clone());
+        Self { began: self.began, wire, password, operator, notes: Mutex::default() }
     }
 
     pub fn with_operator(self, token: &str) -> Self {
@@ -78,12 +150,8 @@ impl Recorder {
     /// Logs in. `None` if the response has no tokens.
     pub async fn log_in(&self, at: At) -> Option<Held> {
         let begin = self.now();
-        let fields = [("grant_type", "password"), ("username", "demo"), ("password", &self.password)];
-        let answer = form(at, "token", &fields).await?;
-        if answer.status != StatusCode::OK {
-            return None;
-        }
-        Some(self.begun(at, begin, answer.tokens()))
+        let tokens = self.wire.log_in(at, &self.password).await?;
+        Some(self.begun(at, begin, tokens))
     }
 
     /// Logs in like a browser. `None` if the response has no cookie.
@@ -168,38 +236,59 @@ impl Recorder {
     /// Presents the refresh token. Returns the new tokens, and the outcome.
     pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
         let begin = self.now();
-        let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
-        let answer = form(at, "token", &fields).await;
-        let (issued, reply) = match &answer {
-            Some(answer) if answer.status == StatusCode::OK => {
-                let issued = self.held(held.session, answer.tokens());
+        let (issued, reply) = match self.wire.refresh(at, &held.tokens).await {
+            Refreshed::Issued(tokens) => {
+                let issued = self.held(held.session, tokens);
                 let reply = Reply::Issued(issued.pair);
                 (Some(issued), reply)
             }
-            Some(answer) if answer.status == StatusCode::BAD_REQUEST && answer.error() == "invalid_grant" => {
-                (None, Reply::Refused)
-            }
-            other => (None, in_doubt(other.as_ref())),
+            Refreshed::Refused => (None, Reply::Refused),
+            Refreshed::InDoubt => (None, Reply::InDoubt),
         };
         self.note(held.session, at, begin, Request::Refresh(held.pair), reply);
         (issued, reply)
     }
 
-    /// Revokes the refresh token. For a browser, logs out.
+    /// Presents the refresh token, and loses the response.
+    pub async fn refresh_and_lose(&self, at: At, held: &Held) {
+        let begin = self.now();
+        drop(self.wire.refresh(at, &held.tokens).await);
+        self.note(held.session, at, begin, Request::Refresh(held.pair), Reply::InDoubt);
+    }
+
+    /// Ends the session.
     pub async fn log_out(&self, at: At, held: &Held) -> Reply {
         let begin = self.now();
-        let answer = if held.is_of_browser() {
+        let acknowledged = if held.is_of_browser() {
             let request = browser(at, "POST", "/auth/logout").header("cookie", &held.tokens.access);
-            send(request.body(Full::default()).unwrap()).await
+            is_acknowledged(send(request.body(Full::default()).unwrap()).await.as_ref())
         } else {
-            form(at, "revocation", &[("token", held.tokens.refresh.as_str())]).await
+            self.wire.log_out(at, &held.tokens).await
         };
-        let reply = match answer {
-            Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
-            other => in_doubt(other.as_ref()),
+        let reply = match acknowledged {
+            Some(true) => Reply::Accepted,
+            Some(false) => Reply::Refused,
+            None => Reply::InDoubt,
         };
         self.note(held.session, at, begin, Request::LogOut(held.pair), reply);
         reply
+    }
+
+    /// Looks whether the store knows that this pair, which is the session's latest, was used.
+    pub async fn is_confirmed(&self, at: At, held: &Held) -> bool {
+        let begin = self.now();
+        let payload = held.tokens.access.split('.').nth(1).unwrap();
+        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
+        let request = HttpRequest::get(format!("http://{}/v1/sessions/{}", at.admin, claims["sid"].as_str().unwrap()))
+            .header("authorization", format!("Bearer {}", self.operator));
+        let answer = send(request.body(Full::default()).unwrap()).await;
+        let Some(answer) = answer.filter(|answer| answer.status == StatusCode::OK) else { return false };
+        let session = answer.json();
+        if session["generation"] != claims["gen"] || session["confirmed"] != true {
+            return false;
+        }
+        self.note(held.session, at, begin, Request::Confirmed(held.pair), Reply::Accepted);
+        true
     }
 
     pub async fn access(&self, at: At, held: &Held) -> Reply {
@@ -275,6 +364,7 @@ async fn form(at: At, operation: &str, fields: &[(&str, &str)]) -> Option<Answer
     send(request.body(Full::from(body)).unwrap()).await
 }
 
-async fn send(request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
+/// Sends a request of an impatient client.
+pub async fn send(request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
     timeout(PATIENCE, try_send(request)).await.ok()?.ok()
 }

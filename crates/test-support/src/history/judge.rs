@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
-use super::session::{Missing, State};
+use super::session::{Facts, Missing, State, Uses};
 use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules, keys};
 
 /// A flaw in a history: the violated rule, and the session's operations.
@@ -61,8 +61,10 @@ pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) 
             if !is_key && *places.entry(got).or_insert((session, shown)) != (session, shown) {
                 return Err(wrong(Rule::OnePlace));
             }
+            // A pair that nobody used may be replaced. Whether it was is a question of the order.
             if let Some(shown) = shown
                 && *successors.entry(shown).or_insert(got) != got
+                && (is_key || rules.lost_response_window.is_zero())
             {
                 return Err(wrong(Rule::OneSuccessor));
             }
@@ -85,6 +87,7 @@ struct Session<'a> {
     answered: Vec<Operation>,
     /// Refreshes and logouts with an unknown outcome.
     doubts: Vec<Operation>,
+    uses: Uses,
 }
 
 /// A node of the search: the ordered operations so far, and the resulting session.
@@ -111,7 +114,13 @@ impl<'a> Session<'a> {
         operations.sort_by_key(|operation| (operation.begin, operation.end));
         let changes = |operation: &&Operation| matches!(operation.request, Request::Refresh(_) | Request::LogOut(_));
         let (doubts, answered) = operations.iter().filter(changes).partition(|one| one.reply == Reply::InDoubt);
-        Self { rules, losses, operations, answered, doubts }
+        let uses = Uses::in_history(&operations);
+        Self { rules, losses, operations, answered, doubts, uses }
+    }
+
+    fn facts(&self, operation: &Operation) -> Facts<'_> {
+        let is_refused_there = self.is_in_doubt_at(operation.gate, operation.end);
+        Facts { rules: self.rules, uses: &self.uses, is_refused_there, missing: self.may_be_missing(operation) }
     }
 
     /// Returns whether the store may lack the session or its latest changes during this operation.
@@ -132,7 +141,7 @@ impl<'a> Session<'a> {
         let may_end = |doubt: &Operation| match doubt.request {
             Request::LogOut(_) => true,
             // Only the second use of a token ends the session.
-            Request::Refresh(shown) => {
+            Request::Refresh(shown) if self.rules.reuse_ends => {
                 self.operations.iter().filter(|other| other.request == Request::Refresh(shown)).count() > 1
             }
             _ => false,
@@ -145,27 +154,62 @@ impl<'a> Session<'a> {
             (Request::LogOut(_), Reply::Accepted) => true,
             // A refresh cannot end a session whose record is missing.
             (Request::Refresh(_), Reply::Refused) => {
-                !self.is_in_doubt_at(one.gate, one.end) && self.may_be_missing(one) == Missing::No
+                self.rules.reuse_ends
+                    && !self.is_in_doubt_at(one.gate, one.end)
+                    && self.may_be_missing(one) == Missing::No
             }
             _ => false,
         };
         let acknowledged = self.answered.iter().filter(is_end).map(|one| one.end).min();
-        let refused = |one: &&Operation| one.reply == Reply::Refused || matches!(one.request, Request::LogOut(_));
+        let refused = |one: &&Operation| match one.request {
+            Request::Refresh(_) => self.rules.reuse_ends && one.reply == Reply::Refused,
+            _ => true,
+        };
         let by_answer = self.answered.iter().filter(refused).map(|one| one.begin);
         let perhaps = self.doubts.iter().filter(|doubt| self.is_in_doubt_at(doubt.gate, Moment::MAX));
         let first_end = by_answer.chain(perhaps.map(|doubt| doubt.begin)).min();
-        for one in self.operations.iter().filter(|one| matches!(one.request, Request::Access(_))) {
+        for one in &self.operations {
+            let Request::Access(pair) = one.request else { continue };
+            let (perhaps, surely) = self.superseded(pair);
+            let is_late = |end: Moment| one.begin > end + self.rules.staleness;
             match one.reply {
-                Reply::Accepted if acknowledged.is_some_and(|end| one.begin > end + self.rules.staleness) => {
+                Reply::Accepted if acknowledged.is_some_and(is_late) || surely.is_some_and(is_late) => {
                     return Err(Rule::RefusedInTime);
                 }
-                Reply::Refused if first_end.is_none_or(|begin| begin > one.end) => {
+                Reply::Refused if first_end.into_iter().chain(perhaps).min().is_none_or(|begin| begin > one.end) => {
                     return Err(Rule::AcceptedWhileLive);
                 }
                 Reply::Accepted | Reply::Refused | Reply::InDoubt | Reply::Issued(_) => {}
             }
         }
         Ok(())
+    }
+
+    /// Returns when the access token of a pair may have been superseded, and when it surely was.
+    fn superseded(&self, pair: Pair) -> (Option<Moment>, Option<Moment>) {
+        let issues = |one: &&Operation| one.reply == Reply::Issued(pair);
+        let issued = self.operations.iter().filter(issues).map(|one| one.end).min();
+        let predecessor = self.operations.iter().filter(issues).find_map(|one| match one.request {
+            Request::Refresh(shown) => Some(shown),
+            _ => None,
+        });
+        let (mut perhaps, mut surely): (Option<Moment>, Option<Moment>) = (None, None);
+        for one in &self.operations {
+            let is_rotated = self.rules.ends_previous && one.request == Request::Refresh(pair);
+            // Its predecessor was exchanged for another pair.
+            let is_abandoned = !self.rules.lost_response_window.is_zero()
+                && predecessor.is_some_and(|shown| one.request == Request::Refresh(shown))
+                && one.reply != Reply::Issued(pair);
+            if one.reply == Reply::Refused || !(is_rotated || is_abandoned) {
+                continue;
+            }
+            perhaps = Some(perhaps.map_or(one.begin, |first| first.min(one.begin)));
+            let is_later = is_rotated || issued.is_some_and(|end| end < one.begin);
+            if is_later && matches!(one.reply, Reply::Issued(_)) {
+                surely = Some(surely.map_or(one.end, |first| first.min(one.end)));
+            }
+        }
+        (perhaps, surely)
     }
 
     /// Searches for an order.
@@ -193,15 +237,14 @@ impl<'a> Session<'a> {
                 }
             };
             for doubt in self.doubts.iter().filter(|doubt| doubt.begin <= first_end) {
-                if let Some(state) = place.state.perhaps(doubt, self.rules, latest) {
+                for state in place.state.perhaps(doubt, self.facts(doubt), latest) {
                     go(Place { done: place.done.clone(), state });
                 }
             }
             let mut next = Vec::new();
             for number in missing.into_iter().take_while(|number| self.answered[*number].begin <= first_end) {
                 let one = &self.answered[number];
-                let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
-                let states = place.state.after(one, self.rules, is_refused_there, self.may_be_missing(one));
+                let states = place.state.after(one, self.facts(one));
                 // An operation without an effect fits into every order at this point.
                 if states == [place.state.clone()] {
                     next = vec![place.with(number, place.state.clone())];
