@@ -10,3 +10,4 @@ mod servers;
 mod stopped;
 mod together;
 mod used_elsewhere;
+mod wires;

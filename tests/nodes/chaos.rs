@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::history::{Held, Loss, Recorder, Reply, Request, Rules, judge_with_losses};
+use support::history::{Held, Loss, Operation, Recorder, Reply, Request, Rules, judge_with_losses};
 use support::random::Random;
 use support::until;
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fleet::{Entry, Fleet, GATES};
 use super::servers::Servers;
+use super::wires::wires;
 
 const SECONDS: u64 = 15;
 /// PostgreSQL starts and recovers slowly, and the other kind of store has had its share.
@@ -43,6 +44,8 @@ struct Client {
     /// Of sessions that have ended.
     old: Vec<Held>,
     kind: Kind,
+    /// How long a client waits that has lost a response and is opened again later.
+    later: Duration,
 }
 
 /// What the client presents.
@@ -154,9 +157,15 @@ impl Client {
             return;
         };
         match self.random.below(100) {
-            0..30 => {
+            0..24 => {
                 let (issued, reply) = self.recorder.refresh(at, &last).await;
                 self.take(issued, reply);
+            }
+            24..30 => {
+                self.recorder.refresh_and_lose(at, &last).await;
+                if self.random.one_in(2) {
+                    sleep(self.later).await;
+                }
             }
             30..45 => {
                 let other = self.entry.any(&mut self.random);
@@ -165,9 +174,12 @@ impl Client {
                 self.take(first.0, first.1);
                 self.take(second.0, second.1);
             }
-            45..80 => {
+            45..76 => {
                 let any = self.random.below(self.pairs.len() as u64);
                 self.recorder.access(at, &self.pairs[usize::try_from(any).unwrap()]).await;
+            }
+            76..80 => {
+                self.recorder.is_confirmed(at, &last).await;
             }
             80..88 => {
                 // What an application sends again.
@@ -260,31 +272,41 @@ enum Server {
     Loses,
 }
 
-/// Breaks and repairs until the time is over. The number of faults, and the losses among them.
+/// What failed.
+#[derive(Default)]
+struct Failed {
+    faults: usize,
+    losses: Vec<Loss>,
+    /// When the last fault of the server was over. It may have lost uses of tokens, which nobody waits for.
+    server: Duration,
+}
+
+/// Breaks and repairs until the time is over.
 async fn break_and_repair(
     fleet: &mut Fleet,
     random: &mut Random,
     recorder: &Recorder,
     server: Server,
     until: Instant,
-) -> (usize, Vec<Loss>) {
-    let (mut faults, mut losses) = (0, Vec::new());
+) -> Failed {
+    let mut failed = Failed::default();
     while Instant::now() < until {
         sleep(Duration::from_millis(200 + random.below(800))).await;
         // The server in any case, and first.
-        if faults == 0 || random.one_in(6) {
-            faults += 1;
+        if failed.faults == 0 || random.one_in(6) {
+            failed.faults += 1;
             if server == Server::Loses {
-                losses.push(lose_writes(fleet, random, recorder).await);
+                failed.losses.push(lose_writes(fleet, random, recorder).await);
             } else {
                 println!("the server is lost");
                 tokio::task::block_in_place(|| fleet.servers.lose_the_server(random));
             }
+            failed.server = recorder.now();
         } else {
             for _ in 0..=random.below(2) {
                 let number = usize::try_from(random.below(GATES as u64)).unwrap();
                 println!("gate {number}: {}", fail(fleet, number, random));
-                faults += 1;
+                failed.faults += 1;
             }
             // Mostly short, and sometimes longer than the staleness and than any request waits.
             let longest = if random.one_in(4) { 7_000 } else { 1_500 };
@@ -292,7 +314,7 @@ async fn break_and_repair(
         }
         fleet.heal();
     }
-    (faults, losses)
+    failed
 }
 
 /// What the server acknowledges for a while is lost, under gates that all go on: they write back what they know.
@@ -307,63 +329,126 @@ async fn lose_writes(fleet: &mut Fleet, random: &mut Random, recorder: &Recorder
     Loss { at, restored: recorder.now() }
 }
 
-async fn chaos(test: &str, servers: Servers, server: Server) {
-    let short = if servers.is_postgres() { SECONDS_OF_POSTGRES } else { SECONDS };
-    let seconds = std::env::var("NODES_SECONDS").map_or(short, |seconds| seconds.parse().unwrap());
-    let mut random = Random::new(test, "NODES_SEED");
-    let grace = [0, 2, 10][usize::try_from(random.below(3)).unwrap()];
-    let rules = Rules {
-        grace: Duration::from_secs(grace),
-        slack: Duration::from_secs(1),
-        staleness: Duration::from_secs(1),
-        held: Duration::from_secs(5),
-    };
-    println!("grace {grace} s");
-    let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"0s\"\naccess_ttl = \"12h\"");
-    let mut fleet = Fleet::start_with_browsers(servers, &sessions, "staleness = \"1s\"\n").await;
-    let recorder = Arc::new(Recorder::new(&fleet.password).with_operator(&fleet.operator()));
-    let stop = Arc::new(AtomicBool::new(false));
+/// `grace` and `lost_response_window`, in seconds.
+const WINDOWS: [(u64, u64); 4] = [(0, 0), (1, 4), (2, 86_400), (10, 86_400)];
+
+/// What the clients of one protocol saw.
+struct Protocol {
+    recorder: Arc<Recorder>,
+    rules: Rules,
+}
+
+impl Protocol {
+    /// How many responses were lost, and the token was presented again after grace.
+    fn answered_late(&self) -> usize {
+        let history = self.recorder.history();
+        let open = self.rules.grace + self.rules.slack;
+        let is_lost = |lost: &Operation, one: &Operation| {
+            lost.request == one.request && lost.reply == Reply::InDoubt && one.begin > lost.end + open
+        };
+        history.iter().filter(|one| one.is_refreshed() && history.iter().any(|lost| is_lost(lost, one))).count()
+    }
+}
+
+fn all_operations(protocols: &[Protocol]) -> Vec<Operation> {
+    protocols.iter().flat_map(|protocol| protocol.recorder.history()).collect()
+}
+
+fn start_clients(
+    fleet: &Fleet,
+    protocols: &[Protocol],
+    server: Server,
+    later: Duration,
+    random: &mut Random,
+    stop: &Arc<AtomicBool>,
+) -> JoinSet<(usize, Option<Held>)> {
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
+        let kind = match number {
+            _ if server == Server::Loses => Kind::Tokens,
+            0..BROWSERS => Kind::Cookie,
+            BROWSERS..MACHINES => Kind::Key,
+            _ => Kind::Tokens,
+        };
+        let protocol = if kind == Kind::Tokens { number % protocols.len() } else { 0 };
         let client = Client {
-            kind: match number {
-                _ if server == Server::Loses => Kind::Tokens,
-                0..BROWSERS => Kind::Cookie,
-                BROWSERS..MACHINES => Kind::Key,
-                _ => Kind::Tokens,
-            },
-            recorder: Arc::clone(&recorder),
+            kind,
+            later,
+            recorder: Arc::clone(&protocols[protocol].recorder),
             entry: fleet.entry(),
             random: random.fork(),
             pairs: Vec::new(),
             old: Vec::new(),
         };
-        clients.spawn(client.run(Arc::clone(&stop)));
+        let stop = Arc::clone(stop);
+        clients.spawn(async move { (protocol, client.run(stop).await) });
     }
-    let until_then = Instant::now() + Duration::from_secs(seconds);
-    let (faults, losses) = break_and_repair(&mut fleet, &mut random, &recorder, server, until_then).await;
-    fleet.until_all_serve().await;
-    let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
-    until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
-    stop.store(true, Ordering::SeqCst);
-    // What the last answers promise.
-    for held in clients.join_all().await.into_iter().flatten() {
-        let at = fleet.entry().any(&mut random);
+    clients
+}
+
+/// What the last answers promise. A pair whose use the store knows is not replaced.
+async fn present_the_last(fleet: &Fleet, protocols: &[Protocol], last: Vec<(usize, Held)>, random: &mut Random) {
+    let mut used = Vec::new();
+    for (protocol, held) in last {
+        let Protocol { recorder, rules } = &protocols[protocol];
+        let at = fleet.entry().any(random);
         if held.is_of_browser() {
             recorder.access(at, &held).await;
-        } else {
-            recorder.refresh(at, &held).await;
+            continue;
+        }
+        let (Some(next), _) = recorder.refresh(at, &held).await else { continue };
+        if rules.lost_response_window > rules.grace && recorder.access(at, &next).await == Reply::Accepted {
+            until("the use is in the store", async || recorder.is_confirmed(at, &next).await).await;
+            used.push((recorder, held));
         }
     }
-    let history = recorder.history();
+    if let Some((_, rules)) = used.first().map(|(recorder, _)| (recorder, protocols[0].rules)) {
+        sleep(rules.grace + rules.slack).await;
+    }
+    for (recorder, held) in used {
+        recorder.refresh(fleet.entry().any(random), &held).await;
+    }
+}
+
+async fn chaos(test: &str, servers: Servers, server: Server) {
+    let short = if servers.is_postgres() { SECONDS_OF_POSTGRES } else { SECONDS };
+    let seconds = std::env::var("NODES_SECONDS").map_or(short, |seconds| seconds.parse().unwrap());
+    let mut random = Random::new(test, "NODES_SEED");
+    let (grace, window) = WINDOWS[usize::try_from(random.below(4)).unwrap()];
+    println!("grace {grace} s, window {window} s");
+    let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"{window}s\"\naccess_ttl = \"12h\"");
+    let mut fleet = Fleet::start_with_browsers(servers, &sessions, "staleness = \"1s\"\n").await;
+    let [grace, lost_response_window] = [grace, window].map(Duration::from_secs);
+    let rules = Rules { grace, lost_response_window, ..Rules::STRICT };
+    let recorder = Recorder::new(&fleet.password).with_operator(&fleet.operator());
+    let of_wire = |(wire, rules)| Protocol { recorder: Arc::new(recorder.beside(wire)), rules };
+    let protocols: Vec<_> = wires(rules).into_iter().map(of_wire).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let later = grace.min(Duration::from_secs(2)) + Duration::from_millis(1_200);
+    let clients = start_clients(&fleet, &protocols, server, later, &mut random, &stop);
+    let until_then = Instant::now() + Duration::from_secs(seconds);
+    let Failed { faults, losses, server: known_from } =
+        break_and_repair(&mut fleet, &mut random, &recorder, server, until_then).await;
+    fleet.until_all_serve().await;
+    let refreshes = || all_operations(&protocols).iter().filter(|one| one.is_refreshed()).count();
+    let answered_late = || protocols.iter().map(Protocol::answered_late).sum::<usize>();
+    let is_lasting = !grace.is_zero() && grace < later;
+    until("clients refreshed often enough", async || refreshes() > REFRESHES && (!is_lasting || answered_late() > 0))
+        .await;
+    stop.store(true, Ordering::SeqCst);
+    let last = clients.join_all().await.into_iter().filter_map(|(protocol, held)| Some((protocol, held?))).collect();
+    present_the_last(&fleet, &protocols, last, &mut random).await;
+    let history = all_operations(&protocols);
     let number = |is: fn(Request, Reply) -> bool| history.iter().filter(|one| is(one.request, one.reply)).count();
-    let issued = refreshes();
     let ended = number(|asked, told| matches!((asked, told), (Request::LogOut(_), Reply::Accepted)));
     let in_doubt = number(|_, told| told == Reply::InDoubt);
     let sessions = number(|asked, _| asked == Request::LogIn);
     println!(
-        "{} operations in {sessions} sessions: {issued} refreshes, {ended} logouts, {in_doubt} in doubt; {faults} faults, {} losses",
+        "{} operations in {sessions} sessions: {} refreshes, {} of them long after a lost response, {ended} logouts, {in_doubt} \
+         in doubt; {faults} faults, {} losses",
         history.len(),
+        refreshes(),
+        answered_late(),
         losses.len()
     );
     let uses = number(|asked, told| matches!(asked, Request::UseKey(_)) && told != Reply::InDoubt);
@@ -371,8 +456,12 @@ async fn chaos(test: &str, servers: Servers, server: Server) {
     println!("{uses} requests with API keys, of which {of_keys} were replaced or revoked");
     assert!(server == Server::Loses || uses > USES_OF_KEYS && of_keys > 0, "machines called");
     assert!(in_doubt > 0, "clients and faults met");
-    if let Err(verdict) = judge_with_losses(&history, &rules, &losses) {
-        panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);
+    for (number, Protocol { recorder, rules }) in protocols.iter().enumerate() {
+        let mut history = recorder.history();
+        history.retain(|one| !matches!(one.request, Request::Confirmed(_)) || one.begin > known_from);
+        if let Err(verdict) = judge_with_losses(&history, rules, &losses) {
+            panic!("protocol {number}, session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);
+        }
     }
 }
 

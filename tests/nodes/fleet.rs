@@ -11,6 +11,7 @@ use support::{CONFIG, Gate, Place, with};
 use tokio::time::Instant;
 
 use super::servers::Servers;
+use super::wires::ENDPOINTS;
 
 /// A gate, or the place of one that was killed.
 pub(super) struct Node {
@@ -57,7 +58,7 @@ impl Fleet {
         Self::start_on(CONFIG, servers, sessions, store, files).await
     }
 
-    /// The same, for API keys and browsers, too: sessions of browsers are renewed after two seconds.
+    /// The same, for every protocol, API keys and browsers, too: sessions of browsers are renewed after two seconds.
     pub(super) async fn start_with_browsers(servers: Servers, sessions: &str, store: &str) -> Self {
         let route = "[[routes]]\npath = \"/{*rest}\"\n";
         let config = CONFIG.replace("http://gate.test", "https://gate.test");
@@ -65,7 +66,8 @@ impl Fleet {
         let config = with(&config, "api_keys", "prefix = \"acme\"");
         let endpoint = "[[endpoints]]\ndialect = \"browser\"\npath = \"/auth\"\n\
                         profile = { access_ttl = \"2s\", grace = \"1s\", lost_response_window = \"1s\" }\n";
-        Self::start_on(&config, servers, sessions, &format!("{store}{endpoint}"), |_| {}).await
+        let endpoints = format!("{endpoint}{ENDPOINTS}");
+        Self::start_on(&config, servers, sessions, &format!("{store}{endpoints}"), |_| {}).await
     }
 
     async fn start_on(config: &str, servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
