@@ -74,6 +74,8 @@ struct Holders {
     stores_first: bool,
     /// Does a reuse end the session, or is it only refused?
     reuse_revokes: bool,
+    /// Is the access token the refresh token, so that the thief can use it on a route?
+    one_token: bool,
 }
 
 impl State {
@@ -157,7 +159,8 @@ impl World for Holders {
             }
         }
         if self.thief && !s.stolen && s.victim.refresh != 0 {
-            let thief = Holder { refresh: s.victim.refresh, ..s.thief };
+            let access = if self.one_token { s.victim.refresh } else { s.thief.access };
+            let thief = Holder { refresh: s.victim.refresh, access, ..s.thief };
             out.push((Event::Steal, State { thief, stolen: true, rotations: 0, ..*s }));
         }
         let mut happenings = Vec::new();
@@ -204,7 +207,7 @@ fn sole_holder(around: Around, revoke_previous: bool) -> Holders {
 
 fn with_thief(around: Around, revoke_previous: bool) -> Holders {
     let table = Table::new(revoke_previous);
-    Holders { around, table, thief: true, apart: true, stores_first: true, reuse_revokes: true }
+    Holders { around, table, thief: true, apart: true, stores_first: true, reuse_revokes: true, one_token: false }
 }
 
 #[test]
@@ -221,6 +224,16 @@ fn proof_3_victim_and_thief_do_not_both_go_on() {
     proves("thief and victim, earlier tokens end at once", with_thief(Around::sound(6, 0), true));
     let refused = Holders { reuse_revokes: false, ..with_thief(Around::sound(6, 0), false) };
     proves("thief and victim, a reuse is only refused", refused);
+}
+
+/// Kuzzle's rules: a rotation ends the token before it, and a reuse is only refused.
+#[test]
+fn proof_3_holds_where_the_access_token_is_the_refresh_token() {
+    for losses in [0, 1] {
+        let around = Around::sound(if losses == 0 { 6 } else { generations(5) }, losses);
+        let world = Holders { reuse_revokes: false, one_token: true, ..with_thief(around, true) };
+        proves("thief and victim, one token", world);
+    }
 }
 
 #[test]
