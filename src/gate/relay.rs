@@ -1,6 +1,7 @@
 //! The relays of endpoints. A relay connects an endpoint with its provider, and with the gate's tokens and revocations.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
@@ -13,7 +14,6 @@ use crate::relay::{
 };
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::{Denial, NotGood};
-
 use rotogate_core::engine::confirm::TokenDigest;
 use rotogate_core::engine::{Engine, HeldUp, Origin};
 use rotogate_core::fault::{Error, Fault, StoreError};
@@ -24,6 +24,8 @@ use rotogate_core::token::keyring::Keyring;
 use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
 use rotogate_core::verify_cache::TokenChecker;
 
+/// How long a client waits for the issuer's response about its new access token.
+const LEARNED_WITHIN: Duration = Duration::from_secs(2);
 /// The longest client id that is written to the log.
 const MAX_SHOWN: usize = 128;
 
@@ -323,7 +325,7 @@ fn reply(answer: RelayAnswer) -> Result<(ProviderReply, Source), Error> {
         RelayAnswer::InvalidProof(flaw) => Denial::BadProof(flaw).into(),
         RelayAnswer::InvalidScope => Denial::InvalidScope.into(),
         RelayAnswer::TooMany { limit, retry_after } => {
-            Denial::RateLimited(limit, retry_after.max(std::time::Duration::from_secs(1))).into()
+            Denial::RateLimited(limit, retry_after.max(Duration::from_secs(1))).into()
         }
         RelayAnswer::Unavailable { retry_after, reason } => Error::Failed(Fault::Provider { reason, retry_after }),
     })
@@ -360,6 +362,11 @@ impl TokenEnder {
 impl EndTokens for TokenEnder {
     fn claims(&self, access_token: &str) -> Option<Vec<u8>> {
         self.checker.ending_claims(access_token).and_then(|claims| postcard::to_stdvec(&claims).ok())
+    }
+
+    async fn learn(&self, access_token: &str) {
+        // Without a response in time, the reply is kept only for the grace period.
+        let _ = tokio::time::timeout(LEARNED_WITHIN, self.checker.learn(access_token)).await;
     }
 
     fn is_ended(&self, claims: &[u8]) -> bool {

@@ -38,6 +38,7 @@ mod answer;
 mod ask;
 mod flight;
 mod kept;
+mod learned;
 mod look;
 mod revoke;
 mod settings;

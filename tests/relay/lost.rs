@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::provider::Provider;
 use super::replay::said_in;
-use super::{pair, place_with_issuer, refresh};
+use super::{ISSUER, config, pair, place_with_issuer, refresh};
 use crate::edge::issuer::Issuer;
 use support::{Gate, Place, until};
 
@@ -38,10 +38,8 @@ pub(super) async fn kept(gate: &Gate) -> String {
     line.unwrap_or_else(|| panic!("{metrics}")).to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn i71_i72_after_grace_a_lost_reply_costs_no_login_and_a_used_one_is_not_given_again() {
-    let provider = Provider::start().await;
-    let place = place_with_issuer(&provider, GRACE, "");
+/// The whole story: lost, the gate killed, presented again after grace, used.
+async fn a_lost_reply_costs_no_login_and_a_used_one_is_not_given_again(place: &Place, provider: &Provider) {
     let mut gate = place.start();
     let token = provider.login();
     let first = pair(&refresh(&gate, &token).await);
@@ -60,6 +58,28 @@ async fn i71_i72_after_grace_a_lost_reply_costs_no_login_and_a_used_one_is_not_g
     until_refused(&gate, &token).await;
     assert_eq!(provider.last().field("refresh_token"), Some(token.as_str()));
     assert_eq!((provider.count(), provider.ended()), (3, 1), "the provider detects the reuse");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i71_i72_after_grace_a_lost_reply_costs_no_login_and_a_used_one_is_not_given_again() {
+    let provider = Provider::start().await;
+    let place = place_with_issuer(&provider, GRACE, "");
+    a_lost_reply_costs_no_login_and_a_used_one_is_not_given_again(&place, &provider).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i71_i72_i75_the_same_holds_for_opaque_tokens_that_the_provider_introspects() {
+    let provider = Provider::start().await;
+    let introspection = format!(
+        "introspection = {{ url = \"{}/introspect\", client_id = \"gate\", secret_file = \"idp.secret\" }}",
+        provider.url()
+    );
+    let issuer = ISSUER.replace("jwks_file = \"idp.json\"", &introspection);
+    let config = config(&provider, &format!("issuer = \"idp\"\n{GRACE}")).replacen("[[upstreams]]", &issuer, 1);
+    let place = Place::new(&config);
+    std::fs::write(place.path("ca.pem"), support::pki::Pki::new().root_pem()).unwrap();
+    support::pki::write_private(&place.path("idp.secret"), "the-secret-of-the-gate");
+    a_lost_reply_costs_no_login_and_a_used_one_is_not_given_again(&place, &provider).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::edge::issuer::Issuer;
+use crate::edge::issuer::{Issuer, claims};
 use support::keep_secret;
 
 /// The fault of a request.
@@ -185,6 +185,17 @@ impl State {
         Some(said(StatusCode::OK, document.to_string()))
     }
 
+    /// The response about an opaque access token (RFC 7662). Requests for it are not counted.
+    fn introspected(&self, asked: &Asked) -> Response<Full<Bytes>> {
+        let rest = asked.field("token").and_then(|token| token.strip_prefix("provider-access-"));
+        let login = rest.and_then(|rest| rest.split('-').next()).and_then(|login| login.parse().ok());
+        let body = match login.filter(|login| !self.is_over(*login)) {
+            Some(login) => claims(&json!({ "active": true, "sub": format!("user-{login}"), "jti": null })),
+            None => json!({ "active": false }),
+        };
+        said(StatusCode::OK, body.to_string())
+    }
+
     fn answer(&self, asked: &Asked) -> Response<Full<Bytes>> {
         if asked.path == "/revoke" {
             let token = asked.field("token").unwrap_or_default();
@@ -259,6 +270,9 @@ async fn serve(state: Arc<State>, request: Request<Incoming>) -> Result<Response
     let body = body.collect().await.map_err(|_| Gone)?.to_bytes();
     let form = form_urlencoded::parse(&body).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let asked = Asked { path: parts.uri.path().to_owned(), headers: parts.headers, form };
+    if asked.path == "/introspect" {
+        return Ok(state.introspected(&asked));
+    }
     let fault = state.faults.lock().unwrap().pop_front();
     let response = match fault {
         Some(Fault::Dropped | Fault::Status(_)) => None,

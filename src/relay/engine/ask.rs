@@ -174,12 +174,15 @@ impl Core {
                     }
                     return End::Renewed(reply);
                 }
-                if rotates {
+                let is_readable = rotates && self.is_readable(presentation, &reply);
+                if is_readable {
                     self.keep_until_used(presentation, keys, &reply, None).await;
                 }
                 let is_revoked = !self.keep(keys, intent, RelayState::Done, &reply, grace).await;
                 if is_revoked {
                     self.unkeep(presentation, keys, &reply).await;
+                } else if rotates && !is_readable {
+                    self.keep_learned(presentation, keys, intent, &reply).await;
                 }
                 End::Reply(reply)
             }

@@ -418,6 +418,9 @@ impl Core {
         {
             self.not_stored(&error);
         }
+        if state == RelayState::Done && rotates && !self.is_readable(of, reply) {
+            self.learn(of, reply).await;
+        }
         let removed = match (state, rotates) {
             (RelayState::Done, true) => match self.keep_until_used(of, keys, reply, Some(kept.version)).await {
                 Keeping::Kept => self.remove_uses(of, kept).await,

@@ -65,6 +65,9 @@ pub trait EndTokens: fmt::Debug + Send + Sync + 'static {
     /// see a use of the token. The reply is then kept only for the grace period.
     fn claims(&self, access_token: &str) -> Option<Vec<u8>>;
 
+    /// Asks the issuer about a new access token that only the issuer can read. [`Self::claims`] then knows the token.
+    async fn learn(&self, access_token: &str);
+
     /// Returns whether a token with these [claims](Self::claims) was revoked.
     fn is_ended(&self, claims: &[u8]) -> bool;
 

@@ -154,6 +154,10 @@ struct Ended(Mutex<Vec<String>>, Events, Gate);
 struct Gate {
     /// Whether it accepts them.
     accepts: AtomicBool,
+    /// Whether it accepts those that the issuer was asked about.
+    learns: AtomicBool,
+    /// Holds the issuer's responses back, unless open.
+    held: Mutex<Option<Arc<Semaphore>>>,
     /// Whether they were ended since.
     has_ended: AtomicBool,
 }
@@ -164,6 +168,15 @@ rotogate_core::debug_with!(Ended);
 impl EndTokens for Ended {
     fn claims(&self, access_token: &str) -> Option<Vec<u8>> {
         self.2.accepts.load(Ordering::SeqCst).then(|| access_token.as_bytes().to_vec())
+    }
+
+    async fn learn(&self, _: &str) {
+        self.1.add("issuer asked");
+        let held = self.2.held.lock().unwrap().clone();
+        if let Some(held) = held {
+            held.acquire().await.unwrap().forget();
+        }
+        self.2.accepts.fetch_or(self.2.learns.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     fn is_ended(&self, _: &[u8]) -> bool {

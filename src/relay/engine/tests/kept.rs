@@ -8,6 +8,7 @@ use rotogate_core::engine::confirm::token_digest;
 use support::random::Random;
 
 mod between;
+mod losses;
 mod stored;
 
 const HOUR: u64 = 3600;

@@ -95,3 +95,43 @@ async fn i75_a_renewed_reply_that_cannot_be_kept_leaves_none() {
     assert_eq!(pair(&relay, refresh(0)).await, None);
     assert_eq!(setting.provider.presented(), ["refresh-0", "refresh-1", "refresh-0"]);
 }
+
+#[tokio::test]
+async fn i75_the_issuer_of_a_token_that_only_it_can_read_is_asked_when_the_reply_is_durable() {
+    for learns in [true, false] {
+        let setting = Setting::new();
+        let gate = &setting.world.ended.2;
+        gate.accepts.store(false, Ordering::SeqCst);
+        gate.learns.store(learns, Ordering::SeqCst);
+        let relay = setting.relay();
+        assert_eq!(pair(&relay, refresh(0)).await, Some(1));
+        let events = setting.world.events.all();
+        let at = |event: &str| events.iter().position(|one| one == event);
+        assert!(at("stored Done").unwrap() < at("issuer asked").unwrap(), "{events:?}");
+        assert_eq!(relay.kept_replies().0, usize::from(learns));
+        setting.world.pass(HOUR);
+        gate.accepts.store(false, Ordering::SeqCst);
+        // The new reply is kept in the same way.
+        assert_eq!(pair(&relay, refresh(0)).await, learns.then_some(2));
+        assert_eq!(relay.kept_replies().0, usize::from(learns));
+    }
+}
+
+#[tokio::test]
+async fn i74_a_revocation_while_the_issuer_is_asked_leaves_no_reply_behind() {
+    let setting = Setting::new();
+    let gate = &setting.world.ended.2;
+    gate.accepts.store(false, Ordering::SeqCst);
+    gate.learns.store(true, Ordering::SeqCst);
+    let asked = Arc::new(Semaphore::new(0));
+    *gate.held.lock().unwrap() = Some(Arc::clone(&asked));
+    let relay = setting.relay();
+    let exchange = start(&relay, refresh(0));
+    while !setting.world.events.all().contains(&"issuer asked".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    relay.revoke(refresh(0)).await;
+    asked.add_permits(1);
+    body(exchange.await.unwrap());
+    assert_eq!((relay.kept_replies().0, setting.rows().await), (0, 0));
+}
