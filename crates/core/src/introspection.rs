@@ -17,6 +17,12 @@ pub trait Introspector: fmt::Debug + Send + Sync + 'static {
     /// The response is missing, or its status is not 200. The error does not reveal the token.
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault>;
 
+    /// Returns whether the issuer's tokens can look like this one.
+    fn covers(&self, token: &str) -> bool {
+        let _ = token;
+        true
+    }
+
     /// Returns the response that a token describes itself by, if it does. The signature is not verified, so the response
     /// is only for a token that its issuer has just issued, or to refuse a token.
     fn described(&self, token: &str) -> Option<Bytes> {
@@ -81,6 +87,10 @@ pub struct Introspection {
 }
 
 impl Introspection {
+    pub(crate) fn covers(&self, token: &str) -> bool {
+        token.starts_with(&*self.prefix) && self.introspector.covers(token)
+    }
+
     /// The default of `cache`.
     pub const CACHE: Duration = Duration::from_secs(30);
     /// The maximum value of `cache`, and also of `stale_if_error`.

@@ -80,22 +80,20 @@ pub(super) async fn perform(
 }
 
 fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &str) -> Result<ActionPlan, ActionError> {
-    let token = |credential: Credential<'_>| token(asked, credential);
     let malformed = |problem| (problem, MALFORMED);
-    let nobody = || nobody(asked);
     Ok(match action {
         Action::Login => ActionPlan::Engine(login(asked).map_err(malformed)?),
         Action::RefreshToken => {
-            let (access, by_query) = token(credential)?.ok_or_else(nobody)?;
+            let (access, by_query) = token(asked, credential)?.ok_or_else(|| nobody(asked))?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
             // Logs and browser histories may store a URL's query for a long time.
             let credential = RefreshCredential::Access { access, may_have_expired: !by_query };
             ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl, resource: None })
         }
-        Action::Logout => match token(credential)? {
+        Action::Logout => match token(asked, credential)? {
             Some((access, _)) => ActionPlan::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
             None if asked.flag("cookieAuth") => ActionPlan::Now(acknowledged()),
-            None => return Err(nobody()),
+            None => return Err(nobody(asked)),
         },
         Action::CheckToken => match token_to_check(asked, credential)? {
             Some((access, by_query)) => {
@@ -104,7 +102,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             }
             None => ActionPlan::Now(json!({ "valid": true, "expiresAt": -1, "kuid": ANONYMOUS })),
         },
-        Action::GetCurrentUser => match token(credential)? {
+        Action::GetCurrentUser => match token(asked, credential)? {
             Some((access, _)) => ActionPlan::Engine(Command::Check { access, superseded: Superseded::None }),
             None => {
                 let source = json!({ "profileIds": ["anonymous"], "name": "Anonymous" });

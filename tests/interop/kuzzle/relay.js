@@ -126,6 +126,7 @@ run(async () => {
 
   step('the requests of the SDK for the JVM');
   await byQuery();
+  await loginWithDeadToken(old);
 
   step('a cookie');
   await inACookie();
@@ -173,6 +174,18 @@ async function byQuery() {
   assert.equal((await call('document', 'get', { index: 'library', collection: 'books', _id: '1' })).result._id, '1');
   jwt = old;
   await until('the use is noted', async () => (await refresh()).status === 401);
+}
+
+// Over a WebSocket, the SDK for the JVM sends the token that it has with a login, too.
+async function loginWithDeadToken(jwt) {
+  const socket = new Raw(`ws://127.0.0.1:${port}/`);
+  await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject));
+  const answered = new Promise((resolve) => socket.once('message', resolve));
+  socket.send(JSON.stringify({ controller: 'auth', action: 'login', strategy: 'local', jwt, body: credentials, requestId: 'login' }));
+  const { status, result } = JSON.parse(await answered);
+  assert.equal(status, 200);
+  assert.equal((await raw('GET', '/_me', result.jwt)).result._id, subject);
+  socket.close();
 }
 
 // A browser keeps the token in a cookie that no script can read.

@@ -133,6 +133,12 @@ impl KeySet {
         self.introspected.iter().find(|tokens| *tokens.rules().issuer == *issuer)
     }
 
+    /// Returns the claims by which a token describes itself although an issuer introspects it. They are not verified.
+    pub(super) fn described(&self, token: &str) -> Option<(&Arc<IntrospectedTokens>, Result<AccessToken, Denial>)> {
+        let tokens = self.introspecting(token, Some(&|_| true))?;
+        Some((tokens, tokens.described(token)?))
+    }
+
     /// Returns the cache of the issuer that must introspect this token, or `None`.
     pub(super) fn introspecting(&self, token: &str, taken: TakenIssuers<'_>) -> Option<&Arc<IntrospectedTokens>> {
         if self.introspected.is_empty() {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::introspected::{Introspected, IntrospectedTokens, unavailable};
+#[cfg(feature = "kuzzle")]
+use super::introspected::unavailable;
+use super::introspected::{Introspected, IntrospectedTokens};
 use super::key_set::KeySet;
 use super::token_key::{TokenKey, TokenRef};
 use super::{TakenIssuers, TokenChecker, Verified, front};

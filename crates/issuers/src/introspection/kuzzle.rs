@@ -18,7 +18,9 @@ mod secret;
 
 pub use secret::KuzzleSecret;
 
-/// The prefix of Kuzzle's tokens (`kauth-`) and API keys (`kapikey-`).
+/// The prefixes of Kuzzle's tokens and API keys.
+const PREFIXES: [&str; 2] = ["kauth-", "kapikey-"];
+/// What both prefixes begin with.
 pub const PREFIX: &str = "ka";
 /// The id of the anonymous user.
 const ANONYMOUS: &str = "-1";
@@ -54,6 +56,10 @@ fn described(token: &str) -> Option<Bytes> {
     let claims = claims(token)?;
     let number = |name: &str| claims.get(name).and_then(Value::as_u64);
     active(claims.get("_id")?.as_str()?, number("exp"), number("iat"))
+}
+
+fn is_kuzzles(token: &str) -> bool {
+    PREFIXES.iter().any(|prefix| token.starts_with(prefix))
 }
 
 /// Returns the response of an introspection endpoint (RFC 7662 §2.2) with the same meaning.
@@ -97,6 +103,10 @@ impl Introspector for KuzzleIntrospector {
         introspected(token, &body).ok_or_else(|| IntrospectionFault::new(IntrospectionFault::MALFORMED, malformed()))
     }
 
+    fn covers(&self, token: &str) -> bool {
+        is_kuzzles(token)
+    }
+
     fn described(&self, token: &str) -> Option<Bytes> {
         described(token)
     }
@@ -133,6 +143,10 @@ mod tests {
         assert_eq!(introspected(token, b"<html>"), None);
         for other in ["kauth-x.y", "kapikey-", "", "kauth-e30.e30.c2ln"] {
             assert_eq!((issued_at(other), described(other)), (None, None), "{other}");
+        }
+        assert!(is_kuzzles(token) && is_kuzzles("kapikey-1"));
+        for other in ["ka1", "kauth", "kapi-1", "", "xkauth-1"] {
+            assert!(!is_kuzzles(other), "{other}");
         }
     }
 }

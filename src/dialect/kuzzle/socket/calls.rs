@@ -275,6 +275,8 @@ impl<S: Stream> Session<S> {
 
     async fn pass(&mut self, mut asked: Message, bytes: Bytes) -> Result<Option<Step>, CloseReason> {
         let token = asked.jwt.take().or_else(|| self.linked.as_ref().map(|linked| linked.token.clone()));
+        // The server does not need a token for a login, and must not refuse one because of an old token.
+        let token = token.filter(|_| !(self.kuzzle.relay && asked.ours() == Some(Action::Login)));
         let called = match asked.called(&self.prefix) {
             Ok(called) => called,
             Err(problem) => return self.refuse(&asked, problem, MALFORMED).await,

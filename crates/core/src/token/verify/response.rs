@@ -56,6 +56,28 @@ impl Responses {
         if response.len() > MAX_INTROSPECTION {
             return Err("too long");
         }
+        let told = self.told(token, response, now, Some(&self.told_claims))?;
+        if let Told::Active(token) = &told {
+            self.rules.sessions_seen.note_token(token);
+        }
+        Ok(told)
+    }
+
+    /// Reads claims that nobody has verified, so nothing is noted or logged.
+    ///
+    /// # Errors
+    /// The same as for [`Self::read`].
+    pub(crate) fn read_unverified(&self, token: &str, claims: &[u8], now: Timestamp) -> Result<Told, &'static str> {
+        self.told(token, claims, now, None)
+    }
+
+    fn told(
+        &self,
+        token: &str,
+        response: &[u8],
+        now: Timestamp,
+        logged: Option<&AtomicU8>,
+    ) -> Result<Told, &'static str> {
         let text = std::str::from_utf8(response).map_err(|_| "not UTF-8")?;
         let claims = Members::read(response)?;
         match claims.get("active") {
@@ -63,13 +85,20 @@ impl Responses {
             Some(Member::Bool(false)) => return Ok(Told::Inactive),
             _ => return Err("`active` must be true or false"),
         }
-        Ok(match self.judge(token, &claims, text, now) {
+        Ok(match self.judge(token, &claims, text, now, logged) {
             Ok(token) => Told::Active(Box::new(token)),
             Err(denial) => Told::Refused(denial),
         })
     }
 
-    fn judge(&self, token: &str, claims: &Members<'_>, response: &str, now: Timestamp) -> Result<AccessToken, Denial> {
+    fn judge(
+        &self,
+        token: &str,
+        claims: &Members<'_>,
+        response: &str,
+        now: Timestamp,
+        logged: Option<&AtomicU8>,
+    ) -> Result<AccessToken, Denial> {
         let rules = &self.rules;
         match claims.optional("iss") {
             None => {}
@@ -89,8 +118,7 @@ impl Responses {
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
         let judged =
             judge::claims(token.into(), claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
-                .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
-        rules.sessions_seen.note_token(&judged);
+                .map_err(|refused| name_claim(rules, refused, logged))?;
         // Without a key in the response, the caller's DPoP proof could not be checked.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
@@ -115,7 +143,7 @@ pub(crate) fn is_opaque(token: &str) -> bool {
 
 impl IssuerRules {
     pub(crate) fn introspects(&self, opaque: &str) -> bool {
-        self.introspection.as_ref().is_some_and(|introspection| opaque.starts_with(&*introspection.prefix))
+        self.introspection.as_ref().is_some_and(|introspection| introspection.covers(opaque))
     }
 }
 
@@ -123,10 +151,9 @@ impl IssuerRules {
 /// JWT, as in Kuzzle. A JWT itself begins with `e`, because its header is a JSON object.
 pub(crate) fn has_prefix(issuers: &[IssuerRules], token: &str) -> bool {
     !token.starts_with('e')
-        && issuers.iter().any(|rules| {
-            let prefix = rules.introspection.as_ref().map_or("", |introspection| &*introspection.prefix);
-            !prefix.is_empty() && token.starts_with(prefix)
-        })
+        && issuers
+            .iter()
+            .any(|rules| rules.introspection.as_ref().is_some_and(|it| !it.prefix.is_empty() && it.covers(token)))
 }
 
 /// Finds the issuer that introspects this opaque token: the one with the longest matching prefix. Returns `None` if two

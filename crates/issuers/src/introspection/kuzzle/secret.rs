@@ -61,6 +61,10 @@ impl Introspector for KuzzleSecret {
         Ok(self.verified(token).unwrap_or(Bytes::from_static(INACTIVE)))
     }
 
+    fn covers(&self, token: &str) -> bool {
+        super::is_kuzzles(token)
+    }
+
     fn described(&self, token: &str) -> Option<Bytes> {
         described(token)
     }
