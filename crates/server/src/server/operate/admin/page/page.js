@@ -31,8 +31,13 @@ if (live) {
   new EventSource(live.dataset.stream).onmessage = (message) => {
     for (const part of parsed(message.data).querySelectorAll("section[id]")) {
       const old = document.getElementById(part.id);
+      const isOfCharts = part.id === "live-charts" && typeof charts !== "undefined";
+      if (isOfCharts && charts.update(part)) continue;
       // Where somebody is with the keyboard stays as it is.
-      if (old && !old.contains(document.activeElement) && old.innerHTML !== part.innerHTML) old.replaceWith(part);
+      if (old && !old.contains(document.activeElement) && old.innerHTML !== part.innerHTML) {
+        old.replaceWith(part);
+        if (isOfCharts) charts.begin();
+      }
     }
   };
 }
