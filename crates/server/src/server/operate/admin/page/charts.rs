@@ -1,0 +1,272 @@
+//! The charts and trends of the overview: SVG paths for a browser without script, the figures of each minute as a table,
+//! and the same figures as JSON, from which `charts.js` draws.
+
+use std::fmt::Write;
+
+use rotogate_core::clock::Timestamp;
+use serde_json::json;
+
+use crate::server::operate::admin::history::{SAMPLE_EVERY, SAMPLES, Totals, quantile};
+
+/// The samples of one minute.
+pub(super) const MINUTE: usize = 12;
+const WIDTH: usize = 2 * (SAMPLES - 1);
+const CHART_HEIGHT: f64 = 80.0;
+const TREND_HEIGHT: f64 = 28.0;
+/// A line continues over up to so many steps without a value, as with little traffic. `charts.js` has the same number.
+const MAX_GAP: usize = 6;
+/// The step between two ticks of an axis is one of these, times a power of ten. They divide the axis into equal parts.
+const STEPS: [f64; 4] = [1.0, 2.0, 5.0, 10.0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    PerSecond,
+    Milliseconds,
+}
+
+impl Unit {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::PerSecond => "req/s",
+            Self::Milliseconds => "ms",
+        }
+    }
+
+    pub(super) fn number(self, value: f64) -> String {
+        match self {
+            Self::PerSecond if value >= 100.0 => format!("{value:.0}"),
+            Self::PerSecond => format!("{value:.1}"),
+            Self::Milliseconds if value >= 10.0 => format!("{value:.0}"),
+            Self::Milliseconds => format!("{value:.2}"),
+        }
+    }
+
+    pub(super) fn text(self, value: f64) -> String {
+        format!("{} {}", self.number(value), self.word())
+    }
+}
+
+/// Reads one figure of consecutive samples. `None` if there is nothing to measure.
+pub(super) type Read<'a> = &'a dyn Fn(&[Totals]) -> Option<f64>;
+
+pub(super) struct ChartLine {
+    /// The class that gives the line its colour.
+    pub(super) class: &'static str,
+    pub(super) name: &'static str,
+    /// The figure of the last minute.
+    pub(super) latest: String,
+    pub(super) path: String,
+    minutes: Vec<String>,
+}
+
+pub(super) struct Chart {
+    pub(super) id: String,
+    pub(super) title: String,
+    /// The labels of the axis, from the top to zero.
+    pub(super) ticks: [String; 3],
+    pub(super) series: Vec<ChartLine>,
+    /// The newest moment, the step between two values in seconds, the unit, and each line's values, the newest first.
+    pub(super) data: String,
+}
+
+impl Chart {
+    /// `lines` has the name, the class and the figure of each line. `samples` has the newest first.
+    pub(super) fn new(
+        (id, title): (String, String),
+        unit: Unit,
+        (samples, now): (&[Totals], Timestamp),
+        lines: &[(&'static str, &'static str, Read<'_>)],
+    ) -> Self {
+        let of_samples = |read: Read<'_>, number| samples.chunks(number).map(read).collect::<Vec<_>>();
+        let values: Vec<_> = lines.iter().map(|(.., read)| of_samples(*read, 1)).collect();
+        let top = top_of_axis(values.iter().flatten().copied().flatten().fold(0.0, f64::max));
+        let text = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| unit.text(value));
+        let series = lines.iter().zip(&values).map(|((name, class, read), values)| {
+            let minutes: Vec<_> = of_samples(*read, MINUTE).into_iter().map(text).collect();
+            let latest = minutes.first().cloned().unwrap_or_else(|| text(None));
+            ChartLine { class, name, latest, path: line(values, top, CHART_HEIGHT), minutes }
+        });
+        let shown = |value: &Option<f64>| value.map(|value| (value * 1000.0).round() / 1000.0);
+        let data = json!({
+            "end": now.as_secs(),
+            "every": SAMPLE_EVERY.as_secs(),
+            "unit": unit.word(),
+            "values": values.iter().map(|line| line.iter().map(shown).collect()).collect::<Vec<Vec<_>>>(),
+        });
+        let ticks = [top, top / 2.0, 0.0].map(|tick| format!("{} {}", plain(tick), unit.word()));
+        Self { id, title, ticks, series: series.collect(), data: data.to_string() }
+    }
+
+    /// The rows of the table: each minute, with one cell for each line.
+    pub(super) fn rows(&self) -> Vec<(String, Vec<&str>)> {
+        let number = self.series.first().map_or(0, |line| line.minutes.len());
+        let name = |minute: usize| match minute {
+            0 => "last minute".to_owned(),
+            1 => "1 min before".to_owned(),
+            _ => format!("{minute} min before"),
+        };
+        let row = |minute: usize| {
+            let cells = self.series.iter().map(|line| line.minutes.get(minute).map_or("–", String::as_str));
+            (name(minute), cells.collect())
+        };
+        (0..number).map(row).collect()
+    }
+}
+
+/// The smallest round number that is not below `most`.
+fn top_of_axis(most: f64) -> f64 {
+    if most <= 0.0 {
+        return 1.0;
+    }
+    let power = 10_f64.powf(most.log10().floor());
+    STEPS.into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(most)
+}
+
+fn plain(tick: f64) -> String {
+    let text = format!("{tick:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A small line without an axis, and the area below it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Trend {
+    pub(super) line: String,
+    pub(super) area: String,
+}
+
+impl Trend {
+    /// The trend reaches the upper edge at `least` or at the largest value, whichever is larger.
+    pub(super) fn new(samples: &[Totals], least: f64, read: Read<'_>) -> Self {
+        let values: Vec<_> = samples.chunks(1).map(read).collect();
+        let most = values.iter().copied().flatten().fold(least, f64::max);
+        let area = pieces(&values).into_iter().map(|piece| {
+            let (Some((first, _)), Some((last, _))) = (piece.first(), piece.last()) else { return String::new() };
+            let line = drawn(&piece, most, TREND_HEIGHT).replacen('M', "L", 1);
+            format!("M{first} {TREND_HEIGHT}{line}L{last} {TREND_HEIGHT}Z")
+        });
+        Self { area: area.collect(), line: line(&values, most, TREND_HEIGHT) }
+    }
+}
+
+/// The values as an SVG path, the newest at the right edge.
+fn line(values: &[Option<f64>], most: f64, height: f64) -> String {
+    pieces(values).iter().map(|piece| drawn(piece, most, height)).collect()
+}
+
+/// The values without long gaps between them, the oldest first, each with its place from left to right.
+fn pieces(values: &[Option<f64>]) -> Vec<Vec<(usize, f64)>> {
+    let places = values.iter().enumerate().rev().map(|(place, value)| (WIDTH.saturating_sub(2 * place), *value));
+    let (mut pieces, mut last): (Vec<Vec<_>>, _) = (Vec::new(), None);
+    for (x, value) in places {
+        let Some(value) = value else { continue };
+        let is_near = last.is_some_and(|last| x - last <= 2 * MAX_GAP);
+        match pieces.last_mut() {
+            Some(piece) if is_near => piece.push((x, value)),
+            Some(_) | None => pieces.push(vec![(x, value)]),
+        }
+        last = Some(x);
+    }
+    pieces
+}
+
+fn drawn(piece: &[(usize, f64)], most: f64, height: f64) -> String {
+    let mut path = String::new();
+    for (place, (x, value)) in piece.iter().enumerate() {
+        let y = height - height * value / most.max(f64::MIN_POSITIVE);
+        // A single point is drawn as a line of length 1. Writing to a `String` cannot fail.
+        let _ = write!(path, "{}{x} {y:.0}{}", if place == 0 { 'M' } else { 'L' }, if place == 0 { "h1" } else { "" });
+    }
+    path
+}
+
+/// Requests, or other counts, for each second.
+pub(super) fn rate(read: fn(&Totals) -> u64) -> impl Fn(&[Totals]) -> Option<f64> {
+    move |samples| {
+        let seconds = samples.len() as f64 * SAMPLE_EVERY.as_secs_f64();
+        Some(samples.iter().map(read).sum::<u64>() as f64 / seconds)
+    }
+}
+
+/// The quantile `share` of durations, in milliseconds.
+pub(super) fn latency<'a, const N: usize>(
+    read: impl Fn(&Totals) -> Option<[u64; N]> + 'a,
+    bounds: &'a [f64; N],
+    share: f64,
+) -> impl Fn(&[Totals]) -> Option<f64> + 'a {
+    move |samples| {
+        let mut sum = [0; N];
+        for buckets in samples.iter().filter_map(&read) {
+            sum.iter_mut().zip(buckets).for_each(|(sum, number)| *sum += number);
+        }
+        quantile(&sum, bounds, share).map(|seconds| seconds * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn samples(requests: &[u64]) -> Vec<Totals> {
+        requests.iter().map(|requests| Totals { requests: *requests, ..Totals::default() }).collect()
+    }
+
+    #[test]
+    fn a_line_has_the_newest_value_at_its_right_edge_and_gaps_without_values() {
+        let values = [Some(2.0), Some(1.0), None, Some(4.0)];
+        assert_eq!(line(&values, 4.0, 80.0), "M352 0h1L356 60L358 40", "a short gap");
+        let values = [&values[..2], &[None; MAX_GAP], &values[3..]].concat();
+        assert_eq!(line(&values, 4.0, 80.0), "M342 0h1M356 60h1L358 40", "a long gap");
+        assert_eq!(line(&[None, None], 0.0, 80.0), "");
+        assert_eq!(line(&[Some(0.0)], 0.0, 80.0), "M358 80h1");
+        let requests = rate(|it| it.requests);
+        let trend = Trend::new(&samples(&[10, 5]), 0.0, &requests);
+        assert_eq!((&*trend.line, &*trend.area), ("M356 14h1L358 0", "M356 28L356 14h1L358 0L358 28Z"));
+        assert_eq!(Trend::new(&samples(&[5]), 2.0, &requests).line, "M358 14h1", "half of the least top");
+        assert_eq!(Trend::new(&[], 1.0, &requests), Trend::default());
+    }
+
+    #[test]
+    fn an_axis_ends_at_a_round_number() {
+        for (most, top) in
+            [(0.0, 1.0), (9.8, 10.0), (10.0, 10.0), (10.1, 20.0), (0.3, 0.5), (0.002, 0.002), (730.0, 1e3)]
+        {
+            assert!((top_of_axis(most) - top).abs() < 1e-9, "{most}: {}", top_of_axis(most));
+        }
+        assert_eq!([10.0, 2.5, 0.05, 0.0].map(plain), ["10", "2.5", "0.05", "0"]);
+        assert_eq!(Unit::PerSecond.text(9.84), "9.8 req/s");
+        assert_eq!([0.4, 12.3].map(|ms| Unit::Milliseconds.text(ms)), ["0.40 ms", "12 ms"]);
+    }
+
+    #[test]
+    fn p71_a_chart_its_table_and_its_data_have_the_same_figures() {
+        // 30 requests in each sample of the last minute, and 60 in the minute before.
+        let samples = samples(&[[30; MINUTE], [60; MINUTE]].concat());
+        let requests = rate(|it| it.requests);
+        let never = latency(|_| None, &[0.1, f64::INFINITY], 0.5);
+        let now = Timestamp::from_secs(1_800_000_000);
+        let named = ("requests".to_owned(), "Requests".to_owned());
+        let lines: [(_, _, Read<'_>); 2] = [("requests", "first", &requests), ("p50", "second", &never)];
+        let chart = Chart::new(named, Unit::PerSecond, (&samples, now), &lines);
+        assert_eq!(chart.ticks, ["20 req/s", "10 req/s", "0 req/s"]);
+        assert_eq!(chart.series[0].latest, "6.0 req/s");
+        let rows = chart.rows();
+        assert_eq!(rows[0], ("last minute".to_owned(), vec!["6.0 req/s", "–"]));
+        assert_eq!(rows[1], ("1 min before".to_owned(), vec!["12.0 req/s", "–"]));
+        assert_eq!(rows.len(), 2);
+        let data: Value = serde_json::from_str(&chart.data).unwrap();
+        assert_eq!((&data["end"], &data["every"], &data["unit"]), (&1_800_000_000.into(), &5.into(), &"req/s".into()));
+        assert_eq!((data["values"][0][0].as_f64(), data["values"][0][23].as_f64()), (Some(6.0), Some(12.0)));
+        assert!(data["values"][1][0].is_null());
+    }
+
+    #[test]
+    fn a_latency_is_that_of_all_requests_of_the_samples() {
+        let bounds = [0.1, 0.2, f64::INFINITY];
+        let samples: Vec<_> = [1, 3].iter().map(|n| Totals { requests: *n, ..Totals::default() }).collect();
+        let median = latency(|it| Some([it.requests, 0, 0]), &bounds, 0.5);
+        assert_eq!(median(&samples), Some(50.0));
+        assert_eq!(latency(|_| Some([0, 0, 0]), &bounds, 0.5)(&samples), None);
+    }
+}
