@@ -34,8 +34,8 @@ pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let found = GateState::judged(state, is_ready, &readiness);
     // A gate whose upstream fails is still ready. Otherwise an orchestrator would stop sending requests to the gate.
     let first = if readiness == "ready" { found.word } else { &readiness };
-    let problems = found.reasons.iter().filter(|(_, reason)| *reason != readiness);
-    let problems: String = problems.map(|(_, reason)| format!("problem: {reason}\n")).collect();
+    let problems = found.problems.iter().filter(|problem| problem.what != readiness);
+    let problems: String = problems.map(|problem| format!("problem: {}\n", problem.what)).collect();
     plain(status, &format!("{first}\n{problems}{}", state.remote_issuers.states()))
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Totals {
     pub(super) refusals: Vec<(&'static str, u64)>,
     pub(super) sessions: [u64; SESSION_EVENTS.len()],
     pub(super) lost_lines: u64,
+    /// The number of live sessions at the time, while an operator looks at it.
+    pub(super) live: Option<usize>,
 }
 
 impl Totals {
@@ -137,8 +139,10 @@ struct Kept {
 pub(crate) struct History(Mutex<Kept>);
 
 impl History {
-    fn take(&self, now: Totals) {
+    fn take(&self, mut now: Totals) {
         let mut kept = self.0.lock();
+        let (at, live) = (files::now(), kept.live);
+        now.live = live.filter(|live| at.since(live.at) < 2 * COUNT_EVERY).map(|live| live.number);
         if let Some(before) = kept.last.replace(now.clone()) {
             kept.ring.truncate(SAMPLES - 1);
             kept.ring.push_front(now.since(&before));

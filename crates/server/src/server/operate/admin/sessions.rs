@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use super::newest::newest_before;
 use super::problem::{Code, Refusal};
@@ -10,6 +11,7 @@ use super::revocations::{RevocationReport, subject_of};
 use super::{AdminState, events, page_size, rfc3339, shown};
 use rotogate::Gate;
 use rotogate::gate::Sessions;
+use rotogate_core::claim::OwnClaims;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate_core::store::Filter;
@@ -29,6 +31,9 @@ pub(crate) struct SessionInfo {
     pub(crate) subject: String,
     /// The name of the user, if the users file contains the user.
     pub(crate) user: Option<String>,
+    /// The name that the admin page shows: `user`, a name among the session's claims, or a readable subject.
+    #[serde(skip)]
+    pub(super) name: Option<String>,
     /// The user's account, if any.
     pub(crate) account: Option<String>,
     /// The client that received the tokens.
@@ -154,12 +159,28 @@ fn status_of(gate: &Gate, session: &Session) -> &'static str {
     }
 }
 
+/// Returns the name of a user of the users file.
+pub(super) fn name_of(state: &AdminState, subject: &str) -> Option<String> {
+    state.users.as_ref()?.directory().user_of(subject).map(|(_, name)| name)
+}
+
+/// Returns the name that the user's directory or issuer gave to the session.
+fn name_in(claims: &OwnClaims) -> Option<String> {
+    ["preferred_username", "name", "email"].into_iter().find_map(|claim| claims.get(claim)?.as_str().map(str::to_owned))
+}
+
+/// Returns a subject that a person can tell from another, which a UUID is not.
+fn readable(subject: &str) -> Option<String> {
+    Uuid::try_parse(subject).is_err().then(|| subject.to_owned())
+}
+
 fn session_info(state: &AdminState, session: &Session) -> SessionInfo {
-    let user = state.users.as_ref().and_then(|users| users.directory().user_of(&session.subject));
+    let user = name_of(state, &session.subject);
     SessionInfo {
         id: session.id.to_string(),
         subject: session.subject.to_string(),
-        user: user.map(|(_, name)| name),
+        name: user.clone().or_else(|| name_in(&session.claims)).or_else(|| readable(&session.subject)),
+        user,
         account: session.account.as_deref().map(str::to_owned),
         client: session.client.to_string(),
         dialect: session.dialect.to_string(),

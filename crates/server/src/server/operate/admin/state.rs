@@ -43,8 +43,33 @@ impl Grade {
 pub(super) struct GateState {
     pub(super) grade: Grade,
     pub(super) word: &'static str,
-    /// The problems, the worst first.
-    pub(super) reasons: Vec<(Grade, String)>,
+    /// The problems, the worst first. Of two equally bad problems, the one that may cause the other is first.
+    pub(super) problems: Vec<GateProblem>,
+}
+
+/// A problem of the gate.
+#[derive(Clone, Debug)]
+pub(super) struct GateProblem {
+    pub(super) grade: Grade,
+    pub(super) what: String,
+    pub(super) cause: Cause,
+}
+
+/// What a problem is about, by which the page chooses its advice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The upstream with this name.
+    Upstream(String),
+    Readiness,
+    Certificate,
+    KeySet,
+    /// The source of this name, which was not applied.
+    Reload(&'static str),
+    Relay,
+    LogLines,
+    /// Responses with a 5xx status, which another problem may cause.
+    FailedRequests,
+    RefusedRequests,
 }
 
 impl GateState {
@@ -56,34 +81,45 @@ impl GateState {
 
     pub(super) fn judged(state: &AdminState, is_ready: bool, readiness: &str) -> Self {
         let (work, word) = judge(&state.history.minute());
-        let mut reasons = Vec::from_iter(work);
-        if !is_ready || readiness != "ready" {
-            reasons.push((if is_ready { Grade::Doubtful } else { Grade::Bad }, readiness.to_owned()));
+        let mut problems = Vec::new();
+        let mut add = |grade, what, cause| problems.push(GateProblem { grade, what, cause });
+        for name in unreachable(state) {
+            add(Grade::Bad, no_address(&name), Cause::Upstream(name));
         }
-        reasons.extend(unreachable(state).map(|name| (Grade::Bad, no_address(&name))));
-        let ends = certificates(state).into_iter().filter(|it| it.grade > Grade::Good);
-        reasons.extend(ends.map(|it| (it.grade, format!("certificate {}: {}", it.name, it.state))));
-        let sets = key_sets(state).into_iter().filter(|it| it.grade > Grade::Good);
-        reasons.extend(sets.map(|it| (it.grade, format!("keys of issuer {}: {}", it.name, it.state))));
-        let refused = ReloadSource::ALL.into_iter().filter(|source| state.outcomes.get(*source).0);
-        reasons
-            .extend(refused.map(|it| (Grade::Doubtful, format!("reload of {} refused; the log says why", it.name()))));
-        let full = state.gate.full_relays().into_iter();
-        reasons.extend(full.map(|path| (Grade::Doubtful, format!("relay {path}: {FULL_RELAY}"))));
+        if !is_ready || readiness != "ready" {
+            add(if is_ready { Grade::Doubtful } else { Grade::Bad }, readiness.to_owned(), Cause::Readiness);
+        }
+        for it in certificates(state).into_iter().filter(|it| it.grade > Grade::Good) {
+            add(it.grade, format!("certificate {}: {}", it.name, it.state), Cause::Certificate);
+        }
+        for it in key_sets(state).into_iter().filter(|it| it.grade > Grade::Good) {
+            add(it.grade, format!("keys of issuer {}: {}", it.name, it.state), Cause::KeySet);
+        }
+        for source in ReloadSource::ALL.into_iter().filter(|source| state.outcomes.get(*source).0) {
+            let name = source.name();
+            add(Grade::Doubtful, format!("reload of {name} refused; the log says why"), Cause::Reload(name));
+        }
+        for path in state.gate.full_relays() {
+            add(Grade::Doubtful, format!("relay {path}: {FULL_RELAY}"), Cause::Relay);
+        }
         let lost = state.history.lost_lines();
         if lost > 0 {
             let what = format!("{lost} log lines were dropped or not written in the last 15 minutes");
-            reasons.push((Grade::Doubtful, what));
+            add(Grade::Doubtful, what, Cause::LogLines);
         }
-        reasons.sort_by_key(|(grade, _)| std::cmp::Reverse(*grade));
-        let grade = reasons.iter().map(|(grade, _)| *grade).max().unwrap_or(Grade::Good);
+        if let Some((grade, what)) = work {
+            let cause = if word == Some("refusing") { Cause::RefusedRequests } else { Cause::FailedRequests };
+            add(grade, what, cause);
+        }
+        problems.sort_by_key(|problem| std::cmp::Reverse(problem.grade));
+        let grade = problems.first().map_or(Grade::Good, |problem| problem.grade);
         let word = match (is_ready, word, grade) {
             (false, ..) => "not ready",
             (true, Some(word), _) => word,
             (true, None, Grade::Good) => "ready",
             (true, None, _) => "ready, with problems",
         };
-        Self { grade, word, reasons }
+        Self { grade, word, problems }
     }
 }
 
@@ -144,7 +180,7 @@ pub(super) fn own_keys(state: &AdminState) -> Vec<Aging> {
         state: state.to_owned(),
         age,
         end: None,
-        until: "when it is retired",
+        until: "when retired",
     };
     let mut all: Vec<_> = keys.into_iter().map(|it| own("key", it.kid, it.state.word(), it.age.in_words())).collect();
     all.extend(refresh.into_iter().map(|it| own("secret", it.kid, it.state.word(), it.age.in_words())));
@@ -201,18 +237,22 @@ pub(super) fn ago(moment: &str) -> String {
 }
 
 fn relative(then: Duration, now: Duration) -> String {
-    let words = |distance: Duration| {
-        let seconds = distance.as_secs();
-        match seconds {
-            0..60 => format!("{seconds} s"),
-            60..3600 => format!("{} min", seconds / 60),
-            3600..86_400 => format!("{} h", seconds / 3600),
-            _ => format!("{} d", seconds / 86_400),
-        }
+    let words = |seconds: u64| match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    };
+    // A session of 30 days has 30 days left just after its login, so a future time is rounded and not cut off.
+    let rounded = |seconds: u64| match seconds {
+        0..60 => seconds,
+        60..3570 => seconds + 30,
+        3570..84_600 => seconds + 1800,
+        _ => seconds + 43_200,
     };
     match now.checked_sub(then) {
-        Some(past) => format!("{} ago", words(past)),
-        None => format!("in {}", words(then.saturating_sub(now))),
+        Some(past) => format!("{} ago", words(past.as_secs())),
+        None => format!("in {}", words(rounded(then.saturating_sub(now).as_secs()))),
     }
 }
 
@@ -230,6 +270,10 @@ mod tests {
             (0, 7300, "2 h ago"),
             (0, 200_000, "2 d ago"),
             (8000, 100, "in 2 h"),
+            (30 * 86_400 - 10, 0, "in 30 d"),
+            (86_400 - 10, 0, "in 1 d"),
+            (3600 - 10, 0, "in 1 h"),
+            (50, 0, "in 50 s"),
         ] {
             assert_eq!(relative(at(then), at(now)), words);
         }

@@ -82,7 +82,7 @@ pub(super) async fn show(state: &AdminState) -> Status {
         ready,
         readiness,
         state: found.word.to_owned(),
-        problems: found.reasons.into_iter().map(|(_, reason)| reason).collect(),
+        problems: found.problems.into_iter().map(|problem| problem.what).collect(),
         listeners: state.listening.clone(),
         connections: state.listeners.iter().flat_map(|listener| listener.counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),

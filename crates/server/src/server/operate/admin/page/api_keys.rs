@@ -5,6 +5,7 @@ use super::view::{self, FormFields, link};
 use super::{Shown, html};
 use crate::server::operate::admin::api_keys::{self, ApiKeyRequest, RotateKeyRequest};
 use crate::server::operate::admin::problem::{Code, Refusal};
+use crate::server::operate::admin::sessions::name_of;
 use crate::server::operate::admin::shown;
 use rotogate_config::AdminRole;
 
@@ -24,13 +25,17 @@ impl Request<'_> {
         let number = keys.len();
         let words = if number == 1 { "key" } else { "keys" };
         let more = if is_more { " There are more: search for an owner." } else { "" };
+        let keys = keys.into_iter().map(|key| {
+            let owner = name_of(self.state, &key.subject);
+            (key, owner)
+        });
         html(&view::ApiKeysView {
             frame: self.frame(VIEW).await,
             back: link(VIEW, &[("subject", &subject)]),
             count: format!("{number} {words}, the newest first.{more}"),
             subject,
             problem,
-            keys,
+            keys: keys.collect(),
         })
     }
 

@@ -8,6 +8,7 @@
 //! therefore has a secret path, `/ui/{place}/`. [`below`] inserts the secret folder into paths.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use askama::Template;
@@ -30,9 +31,14 @@ use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
 use view::FormFields;
 
+mod advice;
 mod api_keys;
+mod charts;
+mod frame;
 mod overview;
 mod request;
+mod search;
+mod sessions;
 mod sign_ins;
 pub(super) mod view;
 
@@ -45,10 +51,17 @@ const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
-const FILES: [(&str, &str, &str); 3] = [
-    ("page.css", "text/css; charset=utf-8", include_str!("page.css")),
-    ("page.js", "text/javascript; charset=utf-8", include_str!("page.js")),
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const FILES: [(&str, &str, &str); 8] = [
+    ("look.css", CSS, include_str!("look.css")),
+    ("page.css", CSS, include_str!("page.css")),
+    ("page.js", SCRIPT, include_str!("page.js")),
+    ("charts.js", SCRIPT, include_str!("charts.js")),
     ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
+    ("uPlot.css", CSS, include_str!("uplot/uPlot.min.css")),
+    ("uPlot.js", SCRIPT, include_str!("uplot/uPlot.iife.min.js")),
+    ("uPlot-LICENSE.txt", "text/plain; charset=utf-8", include_str!("uplot/LICENSE")),
 ];
 
 type Shown = Result<Response<Body>, Refusal>;
@@ -127,7 +140,7 @@ async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: I
     }
     if place.is_none() && segments == ["sign-in"] {
         return match is_get {
-            true => sign_in_view(parts, None),
+            true => sign_in_view(state, parts, None),
             false => sign_in(state, peer, parts, body).await,
         };
     }
@@ -179,26 +192,40 @@ fn is_own_form(form: &FormFields, csrf: &str) -> bool {
     form.get("csrf").is_some_and(|sent| are_equal(sent.as_bytes(), csrf.as_bytes()))
 }
 
-fn sign_in_view(parts: &Parts, problem: Option<String>) -> Shown {
+fn sign_in_view(state: &AdminState, parts: &Parts, problem: Option<String>) -> Shown {
     let csrf = sign_ins::secret().map_err(no_randomness)?;
     let cookie = cookie_header(parts, (FORM, "/ui/"), &csrf, "");
     let status = if problem.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
-    let mut response = html(&view::SignInView { csrf, problem })?;
+    let admin = &state.config.load().admin;
+    let (command, has_more) = (command_for(&admin.token_file), !admin.tokens.is_empty());
+    let mut response = html(&view::SignInView { csrf, command, has_more, problem })?;
     *response.status_mut() = status;
     response.headers_mut().insert(SET_COOKIE, cookie);
     Ok(response)
+}
+
+/// The command that prints the token in `file`.
+fn command_for(file: &Path) -> String {
+    let file = file.display().to_string();
+    let is_plain = file.chars().all(|c| c.is_alphanumeric() || "/._-+@%:,=".contains(c));
+    if is_plain { format!("cat {file}") } else { format!("cat '{}'", file.replace('\'', "'\\''")) }
 }
 
 async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
     let form = FormFields::parse(&body_of(FORM_MEDIA, parts, body).await?);
     if !cookie(parts, FORM).is_some_and(|sent| is_own_form(&form, &sent)) {
         return sign_in_view(
+            state,
             parts,
             Some("The form was too old, or the browser does not store cookies: try again.".to_owned()),
         );
     }
     let Some((holder, token)) = guard::sign_in(state, peer.ip(), form.text("token"))? else {
-        return sign_in_view(parts, Some("The token that you entered is not an admin token of this gate.".to_owned()));
+        return sign_in_view(
+            state,
+            parts,
+            Some("The token that you entered is not an admin token of this gate.".to_owned()),
+        );
     };
     let (cookie, place) = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
     let folder = format!("/ui/{place}/");
@@ -269,8 +296,6 @@ fn problem(refusal: Refusal) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -278,10 +303,14 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/page");
         let views = std::fs::read_dir(folder).unwrap();
         let views: Vec<String> = views.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
-        let bytes: usize = views.iter().map(String::len).chain(FILES.map(|(.., text)| text.len())).sum();
+        let (vendored, own): (Vec<(&str, &str, &str)>, Vec<_>) =
+            FILES.iter().partition(|(name, ..)| name.starts_with("uPlot"));
+        let bytes: usize = views.iter().map(String::len).chain(own.iter().map(|(.., text)| text.len())).sum();
         assert!(bytes < 100_000, "{bytes}");
-        let script = FILES.iter().find(|(name, ..)| *name == "page.js").unwrap().2;
-        assert!(script.len() < 10_000, "{}", script.len());
+        assert!(vendored.iter().map(|(.., text)| text.len()).sum::<usize>() < 60_000);
+        for (name, _, script) in own.iter().filter(|(_, media, _)| *media == SCRIPT) {
+            assert!(script.len() < 10_000, "{name}: {}", script.len());
+        }
         for view in &views {
             for inline in
                 ["style=", "<style", "onclick", "onload", "javascript:", "|safe", "http://", "https://", "<script>"]
@@ -290,5 +319,14 @@ mod tests {
             }
         }
         assert!(!POLICY.contains("unsafe"));
+        for (name, _, text) in FILES.iter().filter(|(_, media, _)| *media == CSS) {
+            assert!(!text.contains("url(") && !text.contains("@import"), "{name}");
+        }
+    }
+
+    #[test]
+    fn p56_the_command_for_the_token_can_be_pasted() {
+        assert_eq!(command_for(Path::new("/var/lib/rotogate/admin.token")), "cat /var/lib/rotogate/admin.token");
+        assert_eq!(command_for(Path::new("/a b/it's")), r"cat '/a b/it'\''s'");
     }
 }

@@ -1,14 +1,15 @@
 //! The overview of the gate's health.
 
-use std::fmt::Write;
-
 use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::BUCKET_SECONDS;
 
+use super::advice::{Advice, advice};
+use super::charts::{Chart, MINUTE, Read, Trend, Unit, latency, rate};
 use super::view::link;
 use crate::log;
+use crate::server::build::files;
 use crate::server::operate::admin::AdminState;
-use crate::server::operate::admin::history::{self, SAMPLE_EVERY, SAMPLES, SESSION_EVENTS, Totals, quantile};
+use crate::server::operate::admin::history::{self, SAMPLE_EVERY, SESSION_EVENTS, Totals};
 use crate::server::operate::admin::state::{
     Aging, GateState, Grade, MANY_ERRORS, MOST, NEARLY_ALL, certificates, key_sets, own_keys, percent,
 };
@@ -18,13 +19,16 @@ use crate::server::operate::metrics::process;
 
 const OUTCOMES: &str = include_str!("../../../../../outcomes.md");
 const TOP: usize = 10;
-const WIDTH: usize = 2 * (SAMPLES - 1);
-const HEIGHT: f64 = 80.0;
 
-pub(super) struct Figure {
+/// A figure of the last minute or the last 15 minutes, with its trend.
+pub(super) struct Tile {
     pub(super) name: &'static str,
     pub(super) value: String,
+    pub(super) unit: &'static str,
+    /// Puts the value into perspective.
+    pub(super) note: String,
     pub(super) grade: Grade,
+    pub(super) trend: Trend,
 }
 
 pub(super) struct TopRefusal {
@@ -34,29 +38,25 @@ pub(super) struct TopRefusal {
     pub(super) meaning: String,
 }
 
-pub(super) struct ChartLine {
-    pub(super) class: &'static str,
+pub(super) struct LogInfo {
     pub(super) name: &'static str,
-    pub(super) latest: String,
-    pub(super) path: String,
-}
-
-pub(super) struct Chart {
-    pub(super) title: String,
-    /// The label at the chart's upper edge.
-    pub(super) top: String,
-    pub(super) lines: Vec<ChartLine>,
+    pub(super) text: String,
+    pub(super) grade: Grade,
 }
 
 pub(super) struct Overview {
     pub(super) state: GateState,
+    pub(super) advice: Vec<Advice>,
     pub(super) status: Status,
-    pub(super) figures: Vec<Figure>,
+    pub(super) tiles: Vec<Tile>,
     pub(super) charts: Vec<Chart>,
     pub(super) refusals: Vec<TopRefusal>,
     pub(super) upstreams: Vec<UpstreamInfo>,
     pub(super) aging: Vec<Aging>,
-    pub(super) logs: Vec<(&'static str, [u64; 3])>,
+    /// The session events of the last 15 minutes.
+    pub(super) events: Vec<(&'static str, u64)>,
+    pub(super) logs: Vec<LogInfo>,
+    pub(super) memory: String,
     pub(super) feed: String,
 }
 
@@ -71,118 +71,162 @@ impl Overview {
             Some(unheard) if gate.is_store_stale() => format!("no update for {:.1} s: stale", unheard.as_secs_f64()),
             Some(unheard) => format!("last update {:.1} s ago", unheard.as_secs_f64()),
         };
+        let found = GateState::now(state).await;
+        let upstreams = traffic::upstreams(state).upstreams;
         Self {
-            state: GateState::now(state).await,
-            figures: figures(state, &samples, &quarter, &status),
+            advice: advice(state, &found, &quarter, &upstreams),
+            state: found,
+            tiles: tiles(state, &samples, &quarter),
             charts: charts(&samples),
+            events: SESSION_EVENTS.iter().zip(quarter.sessions).map(|((_, name), number)| (*name, number)).collect(),
             refusals: top(quarter.refusals),
-            upstreams: traffic::upstreams(state).upstreams,
+            upstreams,
             aging: own_keys(state).into_iter().chain(key_sets(state)).chain(certificates(state)).collect(),
-            logs: log::counts().into(),
+            logs: logs(state),
+            memory: format!("{:.0} MiB", process::resident_memory().unwrap_or_default() as f64 / f64::from(1 << 20)),
             feed,
             status,
         }
     }
 }
 
-fn figures(state: &AdminState, samples: &[Totals], quarter: &Totals, status: &Status) -> Vec<Figure> {
-    let plain = |name, value: String| Figure { name, value, grade: Grade::Good };
+fn tiles(state: &AdminState, samples: &[Totals], quarter: &Totals) -> Vec<Tile> {
     let minute = state.history.minute();
-    let (seconds, requests) = (samples.len().clamp(1, 12) as f64 * SAMPLE_EVERY.as_secs_f64(), minute.requests);
-    let share = |number: u64| if requests == 0 { 0.0 } else { number as f64 / requests as f64 };
-    let graded = |name, number: u64, doubtful: f64, bad: f64| {
-        let (grade, word) = match share(number) {
-            share if share >= bad => (Grade::Bad, ", too many"),
-            share if share >= doubtful => (Grade::Doubtful, ", many"),
-            _ => (Grade::Good, ""),
-        };
-        Figure { name, value: percent(share(number)) + word, grade }
+    let last_minute = &samples[..samples.len().min(MINUTE)];
+    let seconds = last_minute.len().max(1) as f64 * SAMPLE_EVERY.as_secs_f64();
+    let requests = minute.requests;
+    let own = |share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share);
+    let (half, most) = (own(0.5)(last_minute), own(0.99)(last_minute));
+    let [logins, refused, refreshes, _] = quarter.sessions;
+    let (live, is_live_known) = match state.history.live_sessions() {
+        None => ("…".to_owned(), false),
+        Some(live) => (format!("{}{}", grouped(live.number), if live.is_least { "+" } else { "" }), true),
     };
-    let live = match state.history.live_sessions() {
-        None => "being counted".to_owned(),
-        Some(live) => format!("{}{}", live.number, if live.is_least { " or more" } else { "" }),
+    let plain = |name, (value, unit), note, trend| Tile { name, value, unit, note, grade: Grade::Good, trend };
+    vec![
+        plain(
+            "Requests",
+            (format!("{:.1}", requests as f64 / seconds), "/s"),
+            format!("{requests} in 1 min"),
+            Trend::new(samples, 1.0, &rate(|it| it.requests)),
+        ),
+        graded("Errors (5xx)", (minute.failed, requests), (MANY_ERRORS, MOST), (samples, |it| it.failed)),
+        graded("Refused (4xx)", (minute.refused, requests), (MOST, NEARLY_ALL), (samples, |it| it.refused)),
+        plain(
+            "Gate time (p99)",
+            most.map_or_else(|| ("–".to_owned(), ""), |value| (Unit::Milliseconds.number(value), "ms")),
+            half.map_or_else(
+                || "no recent request".to_owned(),
+                |value| format!("median {}", Unit::Milliseconds.text(value)),
+            ),
+            Trend::new(samples, 0.1, &own(0.99)),
+        ),
+        plain(
+            "Logins",
+            (grouped_count(logins), ""),
+            format!("in 15 min, {refused} refused"),
+            Trend::new(samples, 1.0, &|samples| Some(samples.iter().map(|it| it.sessions[0]).sum::<u64>() as f64)),
+        ),
+        plain(
+            "Live sessions",
+            (live, ""),
+            match is_live_known {
+                true => format!("{} in 15 min", counted(refreshes, "refresh")),
+                false => "being counted".to_owned(),
+            },
+            Trend::new(samples, 1.0, &|samples| samples.first()?.live.map(|live| live as f64)),
+        ),
+    ]
+}
+
+/// A share of the last minute's requests, with its trend.
+fn graded(
+    name: &'static str,
+    (number, requests): (u64, u64),
+    (doubtful, bad): (f64, f64),
+    (samples, read): (&[Totals], fn(&Totals) -> u64),
+) -> Tile {
+    let share = if requests == 0 { 0.0 } else { number as f64 / requests as f64 };
+    let (grade, word) = match share {
+        share if share >= bad => (Grade::Bad, "too many, "),
+        share if share >= doubtful => (Grade::Doubtful, "many, "),
+        _ => (Grade::Good, ""),
     };
-    let mut figures = vec![
-        plain("Requests a second", format!("{:.1}", requests as f64 / seconds)),
-        graded("Errors (5xx)", minute.failed, MANY_ERRORS, MOST),
-        graded("Refused (4xx)", minute.refused, MOST, NEARLY_ALL),
-        plain("Live sessions", live),
-    ];
-    figures
-        .extend(SESSION_EVENTS.iter().zip(quarter.sessions).map(|((_, name), number)| plain(name, number.to_string())));
-    let bytes = process::resident_memory().unwrap_or_default() as f64;
-    figures.extend([
-        plain("Client connections", status.connections.to_string()),
-        plain("In flight to upstreams", status.requests_in_flight.to_string()),
-        plain("Memory", format!("{:.0} MiB", bytes / f64::from(1 << 20))),
-    ]);
-    figures
+    let of_sample = |samples: &[Totals]| {
+        let requests = samples.iter().map(|it| it.requests).sum::<u64>();
+        Some(if requests == 0 { 0.0 } else { samples.iter().map(read).sum::<u64>() as f64 / requests as f64 })
+    };
+    Tile {
+        name,
+        value: percent(share).trim_end_matches(" %").to_owned(),
+        unit: "%",
+        note: format!("{word}{number} of {requests}"),
+        grade,
+        trend: Trend::new(samples, 0.05, &of_sample),
+    }
 }
 
 fn charts(samples: &[Totals]) -> Vec<Chart> {
-    let seconds = SAMPLE_EVERY.as_secs_f64();
-    let rate = |read: fn(&Totals) -> u64| samples.iter().map(|it| Some(read(it) as f64 / seconds)).collect::<Vec<_>>();
-    let requests = [
-        ("requests", "first", rate(|it| it.requests)),
-        ("refused (4xx)", "second", rate(|it| it.refused)),
-        ("errors (5xx)", "third", rate(|it| it.failed)),
-    ];
-    let latency = |title: String, of: &dyn Fn(&Totals, f64) -> Option<f64>| {
-        let line = |share| samples.iter().map(|it| of(it, share)).collect::<Vec<_>>();
-        Chart::new(title, [("p50", "first", line(0.5)), ("p99", "second", line(0.99))], milliseconds)
-    };
+    let now = files::now();
+    let (requests, refused, failed) = (rate(|it| it.requests), rate(|it| it.refused), rate(|it| it.failed));
+    let lines: [(_, _, Read<'_>); 3] =
+        [("all", "first", &requests), ("refused (4xx)", "second", &refused), ("errors (5xx)", "third", &failed)];
+    let named = |id: &str, title: String| (format!("chart-{id}"), title);
+    let [half, most] = [0.5, 0.99].map(|share| latency(|it: &Totals| Some(it.own), &FINE_SECONDS, share));
+    let own: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
     let mut charts = vec![
-        Chart::new("Requests a second".to_owned(), requests, |value| format!("{value:.1}")),
-        latency("Latency of the gate itself".to_owned(), &|it, share| quantile(&it.own, &FINE_SECONDS, share)),
+        Chart::new(named("requests", "Requests per second".to_owned()), Unit::PerSecond, (samples, now), &lines),
+        Chart::new(named("own", "Time added by the gate".to_owned()), Unit::Milliseconds, (samples, now), &own),
     ];
-    for (name, _) in samples.first().map_or(&[][..], |newest| &newest.upstreams) {
-        let of = |it: &Totals, share| {
-            let (_, buckets) = it.upstreams.iter().find(|(known, _)| known == name)?;
-            quantile(buckets, &BUCKET_SECONDS, share)
-        };
-        charts.push(latency(format!("Latency of the upstream {name}"), &of));
+    for (number, (name, _)) in samples.first().map_or(&[][..], |newest| &newest.upstreams).iter().enumerate() {
+        let read = |it: &Totals| it.upstreams.iter().find(|(known, _)| known == name).map(|(_, buckets)| *buckets);
+        let [half, most] = [0.5, 0.99].map(|share| latency(read, &BUCKET_SECONDS, share));
+        let lines: [(_, _, Read<'_>); 2] = [("median", "first", &half), ("p99", "second", &most)];
+        let named = named(&format!("upstream-{number}"), format!("Response time of upstream {name}"));
+        charts.push(Chart::new(named, Unit::Milliseconds, (samples, now), &lines));
     }
     charts
 }
 
-impl Chart {
-    /// Each line has a name, a class and values, with the newest value first. A missing value leaves a gap.
-    fn new<const N: usize>(
-        title: String,
-        lines: [(&'static str, &'static str, Vec<Option<f64>>); N],
-        told: impl Fn(f64) -> String,
-    ) -> Self {
-        let most = lines.iter().flat_map(|(.., values)| values).flatten().fold(0.0, |most, value| value.max(most));
-        let lines = lines.map(|(name, class, values)| ChartLine {
-            class,
-            name,
-            latest: values.first().copied().flatten().map_or_else(|| "none".to_owned(), &told),
-            path: path(&values, most),
-        });
-        Self { title, top: told(most), lines: lines.into() }
-    }
+fn logs(state: &AdminState) -> Vec<LogInfo> {
+    let is_audit_apart = state.config.load().audit_log.output.is_some();
+    let info = |(name, [written, dropped, errors]): (&str, [u64; 3])| {
+        let (name, grade) = match name {
+            "app" => ("Application log", dropped + errors),
+            "access" => ("Access log", dropped + errors),
+            _ => ("Audit log", dropped + errors),
+        };
+        let text = match name {
+            "Audit log" if !is_audit_apart => "part of the application log".to_owned(),
+            _ => format!("{} lines written, {dropped} dropped, {errors} not written", grouped_count(written)),
+        };
+        LogInfo { name, text, grade: if grade > 0 { Grade::Doubtful } else { Grade::Good } }
+    };
+    log::counts().into_iter().map(info).collect()
 }
 
-/// Returns the values as an SVG path, with the newest at the right edge.
-fn path(values: &[Option<f64>], most: f64) -> String {
-    let (mut path, mut is_on) = (String::new(), false);
-    for (place, value) in values.iter().enumerate().rev() {
-        if let Some(value) = value {
-            let (x, y) = (WIDTH.saturating_sub(2 * place), HEIGHT - HEIGHT * value / most.max(f64::MIN_POSITIVE));
-            // A single point is drawn as a line of length 1. Writing to a `String` cannot fail.
-            let _ = write!(path, "{}{x} {y:.0}{}", if is_on { 'L' } else { 'M' }, if is_on { "" } else { "h1" });
-        }
-        is_on = value.is_some();
-    }
-    path
+/// A number with its noun, such as `2 logins`.
+fn counted(number: u64, noun: &str) -> String {
+    let ending = match noun {
+        _ if number == 1 => "",
+        noun if noun.ends_with("sh") => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{ending}", grouped_count(number))
 }
 
-fn milliseconds(seconds: f64) -> String {
-    match seconds * 1000.0 {
-        ms if ms >= 10_000.0 => format!("{seconds:.1} s"),
-        ms if ms >= 10.0 => format!("{ms:.0} ms"),
-        ms => format!("{ms:.2} ms"),
-    }
+/// A number with a space between its thousands.
+fn grouped_count(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let (head, tail) = digits.split_at(first);
+    let rest = tail.as_bytes().chunks(3).map(|three| String::from_utf8_lossy(three).into_owned());
+    let parts = std::iter::once(head.to_owned()).filter(|head| !head.is_empty()).chain(rest);
+    parts.collect::<Vec<_>>().join("\u{202f}")
+}
+
+fn grouped(number: usize) -> String {
+    grouped_count(number as u64)
 }
 
 fn top(mut refusals: Vec<(&'static str, u64)>) -> Vec<TopRefusal> {
@@ -222,13 +266,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_has_the_newest_value_at_its_right_edge_and_gaps_without_values() {
-        let values = [Some(2.0), Some(1.0), None, Some(4.0)];
-        assert_eq!(path(&values, 4.0), "M352 0h1M356 60h1L358 40");
-        assert_eq!(path(&[None, None], 0.0), "");
-        assert_eq!(path(&[Some(0.0)], 0.0), "M358 80h1");
-        let chart = Chart::new(String::new(), [("p99", "second", vec![None, Some(0.25)])], milliseconds);
-        assert_eq!((&*chart.top, &*chart.lines[0].latest), ("250 ms", "none"));
+    fn a_count_is_told_in_the_number_of_its_noun() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "login")), ["0 logins", "1 login", "2 logins"]);
     }
 
     #[test]

@@ -11,24 +11,25 @@ use http::request::Parts;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde_json::Value;
 
+use super::frame::Frame;
 use super::overview::{self, Overview};
+use super::sessions::{revocation, sessions_in_words};
 use super::sign_ins::SignedIn;
-use super::view::{self, AuditLine, FormFields, Frame, RevokeAll, link};
+use super::view::{self, AuditLine, FormFields, link};
 use super::{SIGN_IN, Shown, cookie_header, html, in_folder, lead_to};
 use crate::log::recent::KEPT_LINES;
 use crate::server::operate::admin::events::{self, EventsQuery};
 use crate::server::operate::admin::explain::{Question, explain_question};
 use crate::server::operate::admin::history::{self, SAMPLE_EVERY};
 use crate::server::operate::admin::problem::{Code, Refusal};
-use crate::server::operate::admin::revocations::{self, RevocationRequest};
-use crate::server::operate::admin::sessions::{self, SessionsQuery};
+use crate::server::operate::admin::revocations;
+use crate::server::operate::admin::sessions::{self, SessionInfo};
 use crate::server::operate::admin::state::GateState;
 use crate::server::operate::admin::{
     AdminState, Body, ExplainReport, configuration, guard, issuers, keys, shown, traffic,
 };
 use rotogate_config::AdminRole;
 
-const PAGE_SESSIONS: &str = "50";
 const PAGE_LINES: usize = 100;
 /// The maximum duration of an event stream. Afterwards the browser connects again, and the gate checks the cookie
 /// again.
@@ -63,10 +64,12 @@ impl Request<'_> {
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
                 let detail = sessions::show(state, id).await?;
-                let (back, id) = (self.back(&self.parameters()), detail.session.id);
+                let back = self.back(&self.parameters());
+                let SessionInfo { id, name, .. } = detail.session;
+                let whose = name.map_or_else(String::new, |name| format!(" of {name}"));
                 html(&view::ConfirmView {
                     frame: self.frame("/ui/sessions").await,
-                    question: format!("Revoke session {id}? Its tokens are refused from the next request on."),
+                    question: format!("Revoke session {id}{whose}? Its tokens are refused from the next request on."),
                     action: format!("/ui/sessions/{id}/revoke"),
                     fields: vec![("back", back.clone())],
                     back,
@@ -166,8 +169,10 @@ impl Request<'_> {
     async fn rows(&self) -> Shown {
         let (lines, folder) =
             (events::lines(self.state, events_query(&self.parameters())).await?, self.caller.folder());
+        let state = Arc::clone(self.state);
         let row = move |line: Value| {
-            let row = view::LineView { line: AuditLine::from_json(&line) }.render();
+            let line = AuditLine::from_json(&line, |subject| sessions::name_of(&state, subject));
+            let row = view::LineView { line }.render();
             in_folder(row.unwrap_or_default(), &folder)
         };
         Ok(limited(events::event_stream(lines.map(row))))
@@ -212,143 +217,6 @@ impl Request<'_> {
         Ok(lead_to(&back))
     }
 
-    async fn sessions(&self) -> Shown {
-        let state = self.state;
-        let parameters = self.parameters();
-        let order = if parameters.text("order") == "oldest" { "oldest" } else { "newest" };
-        let asked = parameters.or("status", "live");
-        let query = SessionsQuery {
-            user: asked.some("user"),
-            account: asked.some("account"),
-            subject: asked.some("subject"),
-            client: asked.some("client"),
-            status: asked.some("status").filter(|status| status != "any"),
-            order: Some(order.to_owned()),
-            cursor: asked.some("cursor"),
-            limit: Some(PAGE_SESSIONS.to_owned()),
-            ..SessionsQuery::default()
-        };
-        let (page, problem) = match sessions::list(state, query).await {
-            Ok(page) => (Some(page), None),
-            Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
-            Err(refusal) => return Err(refusal),
-        };
-        let all = self.all_of(&asked).await;
-        let own = [
-            ("user", asked.text("user")),
-            ("account", asked.text("account")),
-            ("subject", asked.text("subject")),
-            ("status", asked.text("status")),
-            ("client", asked.text("client")),
-            ("order", if order == "newest" { "" } else { order }),
-        ];
-        let next = page.as_ref().and_then(|page| page.next.as_deref());
-        let next = next.map(|next| link("/ui/sessions", &[&own[..], &[("cursor", next)]].concat()));
-        let count = page.as_ref().map_or(0, |page| page.sessions.len() as u64);
-        let more = if next.is_some() { " on this page" } else { "" };
-        let live = state.history.live_sessions().map_or_else(String::new, |live| live.in_words());
-        let config = state.config.load();
-        html(&view::SessionsView {
-            frame: self.frame("/ui/sessions").await,
-            statuses: ["live", "ended", "any"].into_iter().chain(sessions::reasons()).collect(),
-            clients: config.clients.iter().map(|client| client.id.to_string()).collect(),
-            back: link("/ui/sessions", &[&own[..], &[("cursor", asked.text("cursor"))]].concat()),
-            count: format!("{count} {}{more}, the {order} first. {live}", sessions_in_words(count)),
-            asked,
-            order,
-            problem,
-            page,
-            all,
-            next,
-        })
-    }
-
-    /// Offers to revoke all sessions of the user that the operator searched for.
-    async fn all_of(&self, asked: &FormFields) -> Option<RevokeAll> {
-        if self.may(AdminRole::Operator).is_err() {
-            return None;
-        }
-        let (field, value) = match (asked.text("user"), asked.text("subject")) {
-            ("", "") => return None,
-            (user, "") => ("user", user),
-            ("", subject) => ("subject", subject),
-            (_, _) => return None,
-        };
-        self.offer(field, value, asked.text("account")).await.ok().flatten()
-    }
-
-    async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
-        let account = Some(account).filter(|account| field == "user" && !account.is_empty());
-        let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
-        let live = revocations::revoke(self.state, request).await?.ended;
-        let (words, whose) = (sessions_in_words(live), shown(value));
-        Ok((live > 0).then(|| RevokeAll {
-            question: format!(
-                "Revoke all {live} live {words} of {whose}? Their tokens are refused from the next request on."
-            ),
-            button: format!("Revoke all {live} {words}"),
-            field,
-            value: value.to_owned(),
-            account: account.unwrap_or_default().to_owned(),
-        }))
-    }
-
-    async fn confirm_several(&self) -> Shown {
-        self.may(AdminRole::Operator)?;
-        let parameters = self.parameters();
-        let (back, ids) = (self.back(&parameters), Vec::from_iter(selected(&parameters)));
-        if ids.is_empty() {
-            return self.done(&parameters, "No session was selected.".to_owned());
-        }
-        let (number, words) = (ids.len(), sessions_in_words(ids.len() as u64));
-        let own = [("back", back.clone())];
-        html(&view::ConfirmView {
-            frame: self.frame("/ui/sessions").await,
-            question: format!("Revoke {number} selected {words}? Their tokens are refused from the next request on."),
-            action: "/ui/sessions/revoke".to_owned(),
-            fields: own.into_iter().chain(ids.iter().map(|id| ("id", (*id).to_owned()))).collect(),
-            back,
-            button: format!("Revoke {number} {words}"),
-        })
-    }
-
-    async fn confirm_all(&self) -> Shown {
-        self.may(AdminRole::Operator)?;
-        let parameters = self.parameters();
-        let (field, value) = match (parameters.get("user"), parameters.get("subject")) {
-            (Some(user), None) => ("user", user),
-            (None, Some(subject)) => ("subject", subject),
-            _ => return Err(Refusal::new(Code::InvalidParameter, "exactly one of `user` and `subject` is expected")),
-        };
-        let account = parameters.get("account").unwrap_or_default();
-        let back = match parameters.get("back") {
-            Some(_) => self.back(&parameters),
-            None => link("/ui/sessions", &[(field, value), ("account", account)]),
-        };
-        let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
-            return Ok(lead_to(&back));
-        };
-        html(&view::ConfirmView {
-            frame: self.frame("/ui/sessions").await,
-            question,
-            action: "/ui/revocations".to_owned(),
-            fields: vec![(field, value.to_owned()), ("account", account), ("back", back.clone())],
-            back,
-            button,
-        })
-    }
-
-    async fn session(&self, id: &str) -> Shown {
-        let detail = sessions::show(self.state, id).await?;
-        html(&view::SessionView {
-            frame: self.frame("/ui/sessions").await,
-            of_subject: link("/ui/sessions", &[("subject", &detail.session.subject), ("status", "any")]),
-            ended_by: detail.ended_by,
-            history: AuditLine::all(&detail.history),
-            session: detail.session,
-        })
-    }
-
     async fn explained(&self, asked: FormFields, report: Option<ExplainReport>, problem: Option<String>) -> Shown {
         let claims = report.as_ref().and_then(|report| report.token.as_ref()).map(view::claims_of).unwrap_or_default();
         html(&view::ExplainView { frame: self.frame("/ui/explain").await, asked, problem, report, claims })
@@ -358,7 +226,7 @@ impl Request<'_> {
         let asked = self.parameters();
         let query = EventsQuery { limit: Some(KEPT_LINES.to_string()), ..events_query(&asked) };
         let (lines, _) = events::kept(self.state, query).await?;
-        let all = AuditLine::all(&lines);
+        let all = AuditLine::all(self.state, &lines);
         let before = asked.get("before").unwrap_or_default();
         let first = all.iter().position(|line| line.id == before).map_or(0, |place| place + 1);
         let own = ["action", "subject", "actor"].map(|name| (name, asked.text(name)));
@@ -380,28 +248,8 @@ fn events_query(asked: &FormFields) -> EventsQuery {
     EventsQuery { action, subject, actor, ..EventsQuery::default() }
 }
 
-fn selected(form: &FormFields) -> impl Iterator<Item = &str> {
+pub(super) fn selected(form: &FormFields) -> impl Iterator<Item = &str> {
     form.get("id").into_iter().flat_map(|ids| ids.split_whitespace())
-}
-
-fn revocation(form: &FormFields) -> Result<RevocationRequest, Refusal> {
-    match (form.get("user"), form.get("subject")) {
-        (Some(user), None) => Ok(named("user", user, form.some("account").as_deref())),
-        (None, Some(subject)) => Ok(named("subject", subject, None)),
-        _ => Err(Refusal::new(Code::InvalidParameter, "exactly one of `user` and `subject` is expected")),
-    }
-}
-
-fn named(field: &str, value: &str, account: Option<&str>) -> RevocationRequest {
-    let (value, account) = (Some(value.to_owned()), account.map(str::to_owned));
-    match field {
-        "user" => RevocationRequest { user: value, account, ..RevocationRequest::default() },
-        _ => RevocationRequest { subject: value, ..RevocationRequest::default() },
-    }
-}
-
-fn sessions_in_words(number: u64) -> &'static str {
-    if number == 1 { "session" } else { "sessions" }
 }
 
 pub(super) fn nothing() -> Refusal {

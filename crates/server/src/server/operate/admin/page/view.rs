@@ -5,54 +5,26 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde_json::Value;
 
-use super::overview::Overview;
+use super::frame::Frame;
+use super::overview::{Overview, explained};
+use super::search::Search;
 use crate::server::build::issuers::IssuerReport;
 use crate::server::operate::admin::api_keys::{ApiKeyInfo, NewKeyAnswer};
 use crate::server::operate::admin::configuration::ConfigInfo;
+use crate::server::operate::admin::explain::{ExplainedRule, Place, TokenClaims};
 use crate::server::operate::admin::keys::Keys;
-use crate::server::operate::admin::sessions::{Page, SessionInfo};
-use crate::server::operate::admin::state::GateState;
+use crate::server::operate::admin::sessions::{Page, SessionInfo, name_of};
 use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
-use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
-use rotogate_config::AdminRole;
-
-pub(super) struct Frame {
-    pub(super) version: &'static str,
-    pub(super) state: GateState,
-    pub(super) at: &'static str,
-    pub(super) name: String,
-    pub(super) role: &'static str,
-    pub(super) may_operate: bool,
-    /// Whether the operator may see a new API key's secret.
-    pub(super) may_mint: bool,
-    pub(super) csrf: String,
-    pub(super) notice: Option<String>,
-}
-
-/// The path, name and required role of each view.
-const VIEWS: &[(&str, &str, AdminRole)] = &[
-    ("/ui/", "Overview", AdminRole::Viewer),
-    ("/ui/sessions", "Sessions", AdminRole::Viewer),
-    ("/ui/explain", "Explain", AdminRole::Operator),
-    ("/ui/keys", "Keys", AdminRole::Viewer),
-    ("/ui/api-keys", "API keys", AdminRole::Viewer),
-    ("/ui/routes", "Routes", AdminRole::Viewer),
-    ("/ui/config", "Configuration", AdminRole::Viewer),
-    ("/ui/events", "Events", AdminRole::Viewer),
-];
-
-impl Frame {
-    fn views(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let may_operate = self.may_operate;
-        let is_seen = move |(_, _, role): &&(_, _, AdminRole)| may_operate || *role == AdminRole::Viewer;
-        VIEWS.iter().filter(is_seen).map(|(path, name, _)| (*path, *name))
-    }
-}
+use crate::server::operate::admin::{AdminState, ExplainReport};
 
 #[derive(Template)]
 #[template(path = "page/sign_in.html")]
 pub(super) struct SignInView {
     pub(super) csrf: String,
+    /// The command that prints the admin token.
+    pub(super) command: String,
+    /// Whether operators have tokens of their own (`admin.tokens`).
+    pub(super) has_more: bool,
     pub(super) problem: Option<String>,
 }
 
@@ -102,14 +74,11 @@ pub(super) struct RevokeAll {
 #[template(path = "page/sessions.html")]
 pub(super) struct SessionsView {
     pub(super) frame: Frame,
-    pub(super) asked: FormFields,
-    /// `newest` or `oldest`.
-    pub(super) order: &'static str,
-    pub(super) statuses: Vec<&'static str>,
-    pub(super) clients: Vec<String>,
+    pub(super) search: Search,
     pub(super) problem: Option<String>,
     pub(super) page: Option<Page>,
     pub(super) count: String,
+    pub(super) live: String,
     pub(super) all: Option<RevokeAll>,
     pub(super) back: String,
     pub(super) next: Option<String>,
@@ -146,6 +115,36 @@ pub(super) struct ExplainView {
     pub(super) claims: Vec<(&'static str, String)>,
 }
 
+impl ExplainView {
+    /// The rules that were applied, or those that the request did not need.
+    fn rules<'a>(&self, report: &'a ExplainReport, is_applied: bool) -> Vec<&'a ExplainedRule> {
+        report.rules.iter().filter(|rule| (rule.result != "skip") == is_applied).collect()
+    }
+}
+
+/// The decision as a sentence, without its outcome.
+pub(super) fn decision_of(report: &ExplainReport) -> String {
+    let status = report.status.map_or_else(String::new, |status| format!(" with {status}"));
+    match &*report.decision {
+        "passed" => "This request passes".to_owned(),
+        "refused" => format!("This request is refused{status}"),
+        "unavailable" => format!("The gate cannot decide at present and responds{status}"),
+        _ => "The decision also depends on the body or the store".to_owned(),
+    }
+}
+
+/// The meaning of the report's outcome, unless the outcome only repeats the decision.
+pub(super) fn meaning_of(report: &ExplainReport) -> Option<String> {
+    let (_, meaning, _) = explained(&report.outcome).filter(|_| report.outcome != report.decision)?;
+    Some(meaning)
+}
+
+/// A position in the configuration, as the folder, and the file's name with the line.
+pub(super) fn parts_of(place: &Place) -> (&str, String) {
+    let (folder, name) = place.file.split_at(place.file.rfind('/').map_or(0, |slash| slash + 1));
+    (folder, place.line.map_or_else(|| name.to_owned(), |line| format!("{name}:{line}")))
+}
+
 #[derive(Template)]
 #[template(path = "page/keys.html")]
 pub(super) struct KeysView {
@@ -159,7 +158,8 @@ pub(super) struct ApiKeysView {
     pub(super) frame: Frame,
     pub(super) subject: String,
     pub(super) problem: Option<String>,
-    pub(super) keys: Vec<ApiKeyInfo>,
+    /// Each key, and the name of its owner.
+    pub(super) keys: Vec<(ApiKeyInfo, Option<String>)>,
     pub(super) count: String,
     pub(super) back: String,
 }
@@ -214,11 +214,12 @@ pub(super) struct AuditLine {
     pub(super) actor: String,
     pub(super) from: String,
     pub(super) session: String,
+    pub(super) name: String,
     pub(super) subject: String,
     pub(super) rest: String,
 }
 
-const NOT_REST: [&str; 18] = [
+const NOT_REST: [&str; 19] = [
     "timestamp",
     "event.action",
     "event.outcome",
@@ -237,14 +238,18 @@ const NOT_REST: [&str; 18] = [
     "message",
     "session.id",
     "user.id",
+    "user.name",
 ];
 
 impl AuditLine {
-    pub(super) fn from_json(line: &Value) -> Self {
+    /// `name_of` returns the name of a subject, if the line does not have the name.
+    pub(super) fn from_json(line: &Value, name_of: impl Fn(&str) -> Option<String>) -> Self {
         let text = |name: &str| line.get(name).map(plain).unwrap_or_default();
         // A revocation names its target by `kind` and `of`.
         let about = |name: &str, kind: &str| if text("kind") == kind { text("of") } else { text(name) };
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
+        let subject = about("user.id", "subject");
+        let name = Some(text("user.name")).filter(|name| !name.is_empty()).or_else(|| name_of(&subject));
         Self {
             id: text("event.id"),
             at: text("timestamp"),
@@ -253,7 +258,8 @@ impl AuditLine {
             actor: text("rotogate.actor"),
             from: text("client.address"),
             session: about("session.id", "session"),
-            subject: about("user.id", "subject"),
+            name: name.unwrap_or_default(),
+            subject,
             rest: rest.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" "),
         }
     }
@@ -271,8 +277,8 @@ impl AuditLine {
         link("/ui/events", &[("actor", &self.actor)])
     }
 
-    pub(super) fn all(lines: &[Value]) -> Vec<Self> {
-        lines.iter().rev().map(Self::from_json).collect()
+    pub(super) fn all(state: &AdminState, lines: &[Value]) -> Vec<Self> {
+        lines.iter().rev().map(|line| Self::from_json(line, |subject| name_of(state, subject))).collect()
     }
 }
 
