@@ -264,7 +264,11 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     let own = csrf(&browser.get("/ui/explain").await);
     let asked = [("csrf", own.as_str()), ("method", "GET"), ("path", "/orders"), ("token", &first.access)];
     let shown = text(&browser.post("/ui/explain", &asked).await);
-    assert!(shown.contains("passed") && shown.contains("<caption>Rule by rule"), "{shown}");
+    assert!(shown.contains(">This request passes</h2>") && shown.contains(">Rule by rule</h2>"), "{shown}");
+    assert!(!shown.contains("passed: passed"), "{shown}");
+    let (applied, skipped) = shown.split_once("skipped rules</summary>").unwrap();
+    assert!(applied.contains("<span class=\"whole\">gateway.toml:"), "a line number is not broken off: {shown}");
+    assert!(!applied.contains(">skip<") && skipped.contains("<dt>"), "{shown}");
     assert!(!shown.contains(&first.access));
     let shown = text(&browser.post("/ui/explain", &[("csrf", &own), ("path", "/orders"), ("token", "x.y.z")]).await);
     assert!(shown.contains("malformed_token"), "{shown}");
@@ -374,9 +378,10 @@ async fn p70_p71_the_overview_of_a_gate_whose_requests_fail_says_so_and_leads_to
     for part in [
         "of the requests of the last minute failed (5xx)",
         "upstream dead: no address is up",
-        "Latency of the upstream dead",
+        "Response time of upstream dead",
         "<dt>Memory</dt>",
         "lines written, 0 dropped",
+        "or correct <code>urls</code> of this upstream",
         "minutes old",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
@@ -426,7 +431,7 @@ async fn p70_keys_of_an_issuer_that_cannot_be_fetched_are_a_reason() {
     let shown = text(&browser.get("/ui/").await);
     assert!(shown.contains("class=\"state bad\">ready, with problems"), "{shown}");
     assert!(shown.contains("keys of issuer away: empty"), "{shown}");
-    assert!(shown.contains("when it is retired"), "the end of an own key: {shown}");
+    assert!(shown.contains("when retired"), "the end of an own key: {shown}");
 }
 
 #[tokio::test]
@@ -495,10 +500,11 @@ async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_a
     let mut browser = Browser::signed_in(&gate, OPERATOR).await;
     let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
     assert!(shown.contains("live</span>") && !shown.contains("Ended:"), "{shown}");
+    assert!(shown.contains("never refreshed"), "{shown}");
     // Users by account: "none" finds users without an account.
     for (account, is_found) in [("none", true), ("acme", false)] {
         let shown = text(&browser.get(&format!("/ui/sessions?user=demo&status=any&account={account}")).await);
-        assert!(shown.contains(&format!("value=\"{account}\"")), "{shown}");
+        assert!(shown.contains(&format!("value=\"user:demo account:{account}\"")), "{shown}");
         assert_eq!(shown.contains(&id), is_found, "{account}: {shown}");
     }
     let form = browser.get("/ui/revocations?user=demo").await;
@@ -601,8 +607,8 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
     let listed = text(&browser.get("/ui/api-keys").await);
     assert!(listed.find("weekly").unwrap() < listed.find("nightly").unwrap(), "the newest first: {listed}");
     assert!(!listed.contains(&first) && listed.contains(&id));
-    let subject =
-        listed.split("data-label=\"Owner\" class=\"long\">").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let subject = listed.split("data-label=\"Owner\" class=\"long\">demo <span class=\"id\" title=\"").nth(1).unwrap();
+    let subject = subject.split('"').next().unwrap().to_owned();
     assert!(text(&browser.get(&format!("/ui/api-keys?subject={subject}")).await).contains("2 keys"));
     assert!(text(&browser.get("/ui/api-keys?subject=client:x").await).contains("0 keys"));
     // A viewer sees the entries, without a form. An operator may end keys, but gets none.
@@ -634,4 +640,95 @@ async fn k8_the_page_makes_a_key_that_it_shows_once_and_rotates_and_revokes_it()
     let answer = browser.post(&format!("/ui/api-keys/{id}/revoke"), &back).await;
     assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &"/ui/api-keys".parse().unwrap()));
     assert_eq!((status(&first).await, status(&next).await), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+}
+
+#[tokio::test]
+async fn p56_one_field_finds_sessions_and_shows_names_beside_ids() {
+    let place = place();
+    let gate = place.start();
+    let (first, second) = (gate.login().await, gate.login().await);
+    let (old, new) = (id_of(&place, &first), id_of(&place, &second));
+    gate.refresh(&second.refresh).await;
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let listed = text(&browser.get("/ui/sessions").await);
+    let subject = listed.split("<span class=\"id\" title=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_eq!(listed.matches("<a href=\"/ui/sessions/").count(), 2, "{listed}");
+    assert_eq!(listed.matches("\">demo</a>").count(), 2, "the name, and not the subject: {listed}");
+    assert_eq!(listed.matches("never refreshed").count(), 1, "{listed}");
+    assert!(!listed.contains("generation"), "{listed}");
+    // A name, a subject, a client and a status are words of the one field.
+    for (words, number) in [
+        ("demo".to_owned(), 2),
+        (subject.clone(), 2),
+        (format!("subject:{subject} client:web"), 2),
+        ("demo client:other".to_owned(), 0),
+        ("user:demo status:logout".to_owned(), 0),
+    ] {
+        let query = form_urlencoded::byte_serialize(words.as_bytes()).collect::<String>();
+        let shown = text(&browser.get(&format!("/ui/sessions?q={query}")).await);
+        let found =
+            [&old, &new].into_iter().filter(|id| shown.contains(&format!("href=\"/ui/sessions/{id}\""))).count();
+        assert_eq!(found, number, "{words}: {shown}");
+        assert!(shown.contains(&format!("type=\"search\" value=\"{words}\"")), "{words}: {shown}");
+    }
+    // A session's id leads to the session.
+    let answer = browser.get(&format!("/ui/sessions?q={old}")).await;
+    assert_eq!(answer.headers["location"], format!("/ui/sessions/{old}"));
+    let shown = text(&browser.get(&format!("/ui/sessions/{old}")).await);
+    assert!(shown.contains("Session of demo</h1>") && shown.contains("never refreshed"), "{shown}");
+    let shown = text(&browser.get(&format!("/ui/sessions/{new}")).await);
+    assert!(shown.contains("refreshed once; the new tokens are not used yet"), "{shown}");
+    let shown = text(&browser.get("/ui/sessions?q=nobody").await);
+    assert!(shown.contains("no user has the name nobody, and no session here has this subject"), "{shown}");
+    // A search by name offers to revoke all sessions of the user, and only those.
+    assert!(text(&browser.get("/ui/sessions?q=demo").await).contains("Revoke all 2 sessions"));
+    assert!(!listed.contains("Revoke all"), "{listed}");
+    // Events show the name beside the subject.
+    let shown = text(&browser.get("/ui/events?action=session.start").await);
+    assert!(shown.contains("\">demo</a> <span class=\"id\""), "{shown}");
+}
+
+#[tokio::test]
+async fn p56_the_sign_in_says_where_the_token_is() {
+    let place = Place::new(support::CONFIG);
+    let gate = place.start();
+    let mut browser = Browser::new(&gate);
+    let shown = text(&browser.get("/ui/sign-in").await);
+    let command = shown.split("<pre><code>").nth(1).unwrap().split("</code>").next().unwrap();
+    let file = command.strip_prefix("cat ").unwrap();
+    assert_eq!(std::fs::read_to_string(place.path(file)).unwrap().trim(), admin_token(&place), "{command}");
+    assert!(!shown.contains("admin.tokens"), "{shown}");
+    let other = self::place();
+    let gate = other.start();
+    assert!(text(&Browser::new(&gate).get("/ui/sign-in").await).contains("<code>admin.tokens</code>"));
+}
+
+#[tokio::test]
+async fn p71_the_charts_have_their_figures_as_a_table_for_a_browser_without_script() {
+    let place = place();
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, VIEWER).await;
+    let mut chart = String::new();
+    let cell = |chart: &str| chart.split("data-label=\"all\">").nth(1)?.split('<').next().map(str::to_owned);
+    until("the chart has figures", async || {
+        gate.call(Method::GET, "/public/x", &[], "").await;
+        let shown = text(&browser.get("/ui/").await);
+        chart =
+            shown.split("<figure id=\"chart-requests\"").nth(1).unwrap().split("</figure>").next().unwrap().to_owned();
+        cell(&chart).is_some_and(|cell| !cell.starts_with("0.0 "))
+    })
+    .await;
+    for part in [
+        "<path class=\"first\" d=\"M",
+        "<ol class=\"ticks\"><li>",
+        " req/s</li>",
+        "<summary>Figures as a table</summary>",
+    ] {
+        assert!(chart.contains(part), "{part}: {chart}");
+    }
+    let cell = cell(&chart).unwrap();
+    assert!(
+        chart.contains("last minute</th>") && chart.contains(&format!("all <b>{cell}</b>")),
+        "the legend and the table agree: {chart}"
+    );
 }

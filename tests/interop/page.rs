@@ -12,6 +12,8 @@ use support::{CONFIG, Place, keep_secret, until};
 
 /// Markup as the name of a user, and as the id of a route.
 const USER: &str = "<img src=x onerror=alert(1)>";
+/// The name of a user in the images.
+const READER: &str = "Ada Lovelace";
 const ROUTE: &str = "[[routes]]\nid = \"<img src=x>\"\npath = \"/public/{*rest}\"";
 /// An upstream address without a server.
 const DEAD: &str = "[[upstreams]]\nname = \"orders\"\nurls = [\"http://ADDRESS\"]\n\
@@ -42,7 +44,8 @@ async fn p56_p70_p72_the_page_does_its_job_in_chromium_for_everybody() {
     let password = "the password of a user with a name";
     keep_secret(password);
     let _ = place.done(&["user", "add", USER], password);
-    until("the user can log in", async || gate.log_in(USER, password).await.status == StatusCode::OK).await;
+    let _ = place.done(&["user", "add", READER], password);
+    until("the user can log in", async || gate.log_in(READER, password).await.status == StatusCode::OK).await;
     let token = fs::read_to_string(place.path("data/admin.token")).unwrap().trim().to_owned();
     let images = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/images"));
     let scene = json!({
@@ -50,6 +53,7 @@ async fn p56_p70_p72_the_page_does_its_job_in_chromium_for_everybody() {
         "gate": format!("http://{}", gate.address),
         "token": token,
         "username": USER,
+        "reader": READER,
         "password": password,
         "chromium": chromium(),
         "images": std::env::var_os("WRITE_DOCS").map(|_| images),

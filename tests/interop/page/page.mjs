@@ -36,8 +36,8 @@ const watched = async (options) => {
 };
 
 /** A login on the data path. */
-const logIn = async (userAgent) => {
-  const body = new URLSearchParams({ grant_type: "password", client_id: "web", username: scene.username, password: scene.password });
+const logIn = async (userAgent, username = scene.username) => {
+  const body = new URLSearchParams({ grant_type: "password", client_id: "web", username, password: scene.password });
   const reply = await fetch(scene.gate + "/connect/token", { method: "POST", body, headers: { "user-agent": userAgent } });
   assert.equal(reply.status, 200, "login");
   const tokens = await reply.json();
@@ -63,7 +63,32 @@ const signIn = async (page) => {
 /** The figures of the overview come again by themselves. Where the keyboard is, nothing is replaced. */
 const areLive = async (page) => {
   await page.evaluate(() => (document.getElementById("live-figures").textContent = ""));
-  await page.waitForFunction(() => /Client connections/.test(document.getElementById("live-figures").textContent));
+  await page.waitForFunction(() => /Live sessions/.test(document.getElementById("live-figures").textContent));
+};
+
+/** The charts have a line, an axis, and a tip at the cursor of the mouse and of the keyboard. The table has the figures. */
+const areDrawn = async (page) => {
+  const chart = page.locator("#chart-requests");
+  await chart.locator("canvas").waitFor();
+  const tip = chart.locator(".tip");
+  const inks = () =>
+    chart.locator("canvas").evaluate((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(new Uint32Array(data.buffer)).size;
+    });
+  assert.ok((await inks()) > 10, "lines and labels");
+  await page.waitForFunction(() => JSON.parse(document.querySelector("#chart-requests .plot").dataset.plot).values[0].length > 0);
+  await chart.locator(".plot").focus();
+  await page.keyboard.press("ArrowLeft");
+  await tip.getByText(/^all: [\d.]+ req\/s$/).waitFor();
+  await page.locator("h1").click();
+  await tip.waitFor({ state: "hidden" });
+  const box = await chart.locator(".u-over").boundingBox();
+  await page.mouse.move(box.x + box.width - 1, box.y + 20);
+  await tip.getByText(/^\d\d:\d\d:\d\d$/).waitFor();
+  await chart.getByText("Figures as a table").click();
+  await chart.getByRole("cell", { name: "req/s" }).first().waitFor();
+  await page.mouse.move(0, 0);
 };
 
 /** No word is broken, nothing is outside the viewport, and no control is covered. */
@@ -128,7 +153,7 @@ const image = async (page, name) => {
 
 const search = async (page) => {
   await page.goto(at("/ui/sessions"));
-  await page.getByLabel("User").fill(scene.username);
+  await page.getByLabel("Find sessions").fill(scene.username);
   await page.getByRole("button", { name: "Search" }).click();
 };
 const rowOf = (page, id) => page.locator("tbody tr", { has: page.locator(`a[href="${folder}sessions/${id}"]`) });
@@ -167,6 +192,7 @@ for (const colorScheme of ["light", "dark"]) {
   await isSound(page, "a refused sign-in");
   await signIn(page);
   await areLive(page);
+  await areDrawn(page);
   for (const view of VIEWS) {
     await page.goto(at(view));
     await isSound(page, `${view} ${colorScheme}`);
@@ -191,7 +217,6 @@ for (const colorScheme of ["light", "dark"]) {
   const dialog = page.getByRole("dialog");
   await dialog.waitFor();
   await isSound(page, "the dialog " + colorScheme);
-  await image(page, `sessions-${colorScheme}`);
   await dialog.getByRole("button", { name: "Cancel" }).click();
   await dialog.waitFor({ state: "hidden" });
   assert.equal(await status(mouse.access), 200, "cancelled");
@@ -212,7 +237,7 @@ for (const colorScheme of ["light", "dark"]) {
   await dialog.getByRole("button", { name: "Revoke the selected" }).click();
   await page.getByRole("status").filter({ hasText: "2 selected sessions revoked" }).waitFor();
   for (const { access } of several) assert.equal(await status(access), 401, "revoked with the other");
-  assert.equal(await page.getByLabel("User").inputValue(), scene.username, "the search stays");
+  assert.equal(await page.getByLabel("Find sessions").inputValue(), scene.username, "the search stays");
 
   // By the keyboard: to the button, to the dialog, out of it, and again.
   const button = rowOf(page, keys.id).getByRole("button");
@@ -249,7 +274,6 @@ for (const colorScheme of ["light", "dark"]) {
   await page.getByRole("heading", { level: 2, name: "token_revoked" }).waitFor();
   await isSound(page, "an explanation " + colorScheme);
   assert.ok(!(await page.content()).includes(keys.access), "the token is not shown again");
-  if (colorScheme === "light") await image(page, "explain-light");
 
   // Live lines; a user's name and a path are text.
   await page.goto(at("/ui/events"));
@@ -282,7 +306,7 @@ for (const colorScheme of ["light", "dark"]) {
   await signIn(page);
   await page.goto(at("/ui/sessions?user=" + encodeURIComponent(XSS) + "&client=" + encodeURIComponent(XSS)));
   await isSound(page, "a name that is markup");
-  assert.equal(await page.getByLabel("User").inputValue(), XSS);
+  assert.ok((await page.getByLabel("Find sessions").inputValue()).includes(XSS));
   await page.goto(at("/ui/routes"));
   await page.getByText("<img src=x>").first().waitFor();
   await isSound(page, "a route that is markup");
@@ -307,6 +331,25 @@ for (const colorScheme of ["light", "dark"]) {
     }
   };
   await areLaidOut(views, "passing");
+  // On a small screen the views are in a menu, which needs no script.
+  const own = folder;
+  for (const javaScriptEnabled of [true, false]) {
+    const small = await watched({ javaScriptEnabled, viewport: { width: 375, height: 812 } });
+    const page = await small.newPage();
+    await signIn(page);
+    const menu = page.getByRole("button", { name: "Menu" });
+    assert.equal(await page.getByRole("link", { name: "Keys", exact: true }).count(), 0, "the menu is closed");
+    await menu.press("Enter");
+    await page.getByRole("link", { name: "Keys", exact: true }).waitFor();
+    if (javaScriptEnabled) await isSound(page, "the menu");
+    await page.keyboard.press("Escape");
+    await page.getByRole("link", { name: "Keys", exact: true }).waitFor({ state: "hidden" });
+    await menu.click();
+    await page.getByRole("link", { name: "Keys", exact: true }).click();
+    await page.getByRole("heading", { level: 1, name: "Keys" }).waitFor();
+    await small.close();
+  }
+  folder = own;
   await page.goto(at("/ui/"));
   assert.doesNotMatch(await page.locator("header .state").textContent(), /failing/);
   // Without another word of the operator, the view says so.
@@ -324,6 +367,31 @@ for (const colorScheme of ["light", "dark"]) {
   await page.getByText("What to do").waitFor();
   await isSound(page, "an outcome");
   await context.close();
+}
+// The images of a page without markup in its names.
+if (scene.images) {
+  const ada = [];
+  for (const browser of ["Firefox/140.0", "Safari/604.1", "Chrome/142.0"]) ada.push(await logIn(`Mozilla/5.0 ${browser}`, scene.reader));
+  for (const colorScheme of ["light", "dark"]) {
+    const context = await watched({ colorScheme, viewport: { width: 1280, height: 640 } });
+    const page = await context.newPage();
+    await signIn(page);
+    await page.goto(at("/ui/sessions?q=" + encodeURIComponent(scene.reader)));
+    await rowOf(page, ada[0].id).getByRole("button").click();
+    await image(page, `sessions-${colorScheme}`);
+    if (colorScheme === "light") {
+      await page.getByRole("dialog").getByRole("button", { name: CONSENT }).click();
+      await page.getByRole("status").filter({ hasText: "revoked" }).waitFor();
+      await page.goto(at("/ui/explain"));
+      await page.getByLabel("Path").fill("/orders?page=2");
+      await page.getByLabel("Access token").fill(ada.shift().access);
+      await page.getByRole("button", { name: "Explain" }).click();
+      await page.getByRole("heading", { level: 2, name: "token_revoked" }).waitFor();
+      await page.evaluate(() => scrollTo(0, 0));
+      await image(page, "explain-light");
+    }
+    await context.close();
+  }
 }
 await browser.close();
 assert.deepEqual(problems, []);
